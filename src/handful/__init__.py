@@ -1,0 +1,45 @@
+"""Meta-learning and few-shot learning as real software.
+
+Names are resolved on first use, so that `import handful` and `handful --help` do not import torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Examples": "types",
+    "Task": "types",
+    "TaskSpec": "types",
+    "Categorical": "types",
+    "Point": "types",
+    "Gaussian": "types",
+    "UserError": "errors",
+    "Learner": "learners.learner",
+    "TaskDistribution": "tasks.distribution",
+    "Sizes": "tasks.distribution",
+    "LEARNERS": "registry",
+    "TASKS": "registry",
+    "BACKBONES": "registry",
+    "evaluate": "evaluation.protocol",
+    "Evaluation": "evaluation.protocol",
+    "climb": "evaluation.comparison",
+    "meta_train": "training.loop",
+    "MetaModel": "artifacts",
+    "AdaptedTask": "artifacts",
+    "FewShotClassifier": "estimators",
+    "FewShotRegressor": "estimators",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are those of the mapping
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'handful' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"handful.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

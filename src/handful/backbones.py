@@ -1,0 +1,172 @@
+"""Backbones: networks from one example to features, with no head.
+
+A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Module`, or an `nn.Module`; it maps
+`(n, *input_shape)` to `(n, features)`. On disk a factory of one's own is written as `package.module:name`.
+"""
+
+import copy
+import importlib
+import inspect
+from collections.abc import Callable
+from math import prod
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.errors import UserError, unknown_name
+from handful.normalization import BatchNorm, Normalization, convert, transforms
+from handful.registry import BACKBONES
+
+Factory: TypeAlias = Callable[..., nn.Module]
+Backbone: TypeAlias = str | Factory | nn.Module
+
+AnyFactory = TypeVar("AnyFactory", bound=Factory)
+
+
+def backbone(factory: AnyFactory) -> AnyFactory:
+    """Register a factory or class under its lower-case name with hyphens."""
+    name: str = factory.__name__.lower().replace("_", "-")
+    BACKBONES.register(name, factory)
+    return factory
+
+
+@backbone
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution, batch normalization, 2x2 max-pooling and ReLU, then flattened.
+
+    *Matching Networks for One Shot Learning* (Vinyals et al., 2016), https://arxiv.org/abs/1606.04080. Input
+    `(n, channels, height, width)` with height and width of 16 or more. `widths` are the output channels per block.
+    Pooling before the ReLU gives the same values at a quarter of the ReLU's work; the convolutions have no bias, since
+    the normalization behind them would subtract it.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, widths: tuple[int, ...] = (64, 64, 64, 64)) -> None:
+        super().__init__()
+        if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(widths):
+            raise UserError(
+                f"The conv4 backbone takes images (channels, height, width) of {2 ** len(widths)} pixels or more, "
+                f"not inputs of shape {input_shape}; use --backbone mlp for rows of numbers."
+            )
+        inputs = (input_shape[0], *widths[:-1])
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(i, o, kernel_size=3, padding=1, bias=False) for i, o in zip(inputs, widths, strict=True)
+        )
+        self.normalizations = nn.ModuleList(BatchNorm(width) for width in widths)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images `(n, c, h, w)` to features `(n, width * (h // 16) * (w // 16))`."""
+        maps = inputs
+        if inputs.device.type == "cpu" and "Vmap" not in transforms():
+            # Ordinary convolutions run twice as fast with the channels last; vmap cannot ask for it.
+            maps = maps.contiguous(memory_format=torch.channels_last)
+        for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
+            maps = F.relu(F.max_pool2d(normalization(convolution(maps)), 2))
+        return maps.flatten(1)
+
+
+@backbone
+class MLP(nn.Module):
+    """Fully connected layers with ReLU. Input `(n, *input_shape)`, flattened; features `(n, hidden[-1])`."""
+
+    def __init__(self, input_shape: tuple[int, ...], *, hidden: tuple[int, ...] = (64, 64)) -> None:
+        super().__init__()
+        sizes = (prod(input_shape), *hidden)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, hidden, strict=False))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows `(n, *input_shape)` to features `(n, hidden[-1])`."""
+        features = inputs.flatten(1)
+        for layer in self.layers:
+            features = F.relu(layer(features))
+        return features
+
+
+@backbone
+class Raw(nn.Module):
+    """No network: the inputs themselves, flattened. Features `(n, prod(input_shape))`."""
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to `(n, prod(input_shape))`."""
+        return inputs.flatten(1)
+
+
+def make(
+    backbone: Backbone,
+    input_shape: tuple[int, ...],
+    *,
+    options: dict[str, Any] | None = None,
+    normalization: Normalization = "frozen",
+) -> nn.Module:
+    """Make a backbone for inputs of this shape; its batch norms get the policy `normalization`.
+
+    "auto" is `conv4` for images and `mlp` for rows. A module is copied, so that the caller's stays as it was.
+    Raises `UserError` for an unknown name or option, or a network that does not fit the inputs.
+    """
+    factory = resolve(default(input_shape) if backbone == "auto" else backbone)
+    if isinstance(factory, nn.Module):
+        network = copy.deepcopy(factory)
+    else:
+        options = options or {}
+        accepted = set(inspect.signature(factory).parameters)
+        for name in options:
+            if name not in accepted:
+                raise unknown_name("backbone option", name, accepted - {"input_shape"})
+        network = factory(input_shape, **options)
+    return convert(network, normalization)
+
+
+def default(input_shape: tuple[int, ...]) -> str:
+    """The backbone that "auto" stands for."""
+    return "conv4" if len(input_shape) == 3 and min(input_shape[1:]) >= 16 else "mlp"
+
+
+def resolve(backbone: Backbone) -> Factory | nn.Module:
+    """The factory that a name or `package.module:name` stands for; anything else is returned as it is."""
+    if not isinstance(backbone, str):
+        return backbone
+    if ":" not in backbone:
+        return BACKBONES[backbone]  # type: ignore[no-any-return]
+    package, _, name = backbone.partition(":")
+    try:
+        return getattr(importlib.import_module(package), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"The backbone {backbone!r} cannot be imported ({error}). Install or add to PYTHONPATH the package that "
+            "defines it, as when the model was trained."
+        ) from error
+
+
+def written(backbone: Backbone) -> str | None:
+    """How a backbone is named on disk, or None where it has no name that could be imported again."""
+    if isinstance(backbone, str):
+        return backbone
+    for name, member in BACKBONES.items():
+        if member is backbone:
+            return name
+    qualname = getattr(backbone, "__qualname__", "")
+    if isinstance(backbone, nn.Module) or "<" in qualname or backbone.__module__ == "__main__":
+        return None
+    return f"{backbone.__module__}:{qualname}"
+
+
+def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """The number of features that `network` makes of an example of this shape; `UserError` if it does not fit."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(1, *input_shape))
+    except RuntimeError as error:
+        raise UserError(f"The backbone does not take inputs of shape {input_shape}: {error}") from error
+    finally:
+        network.train(training)
+    if features.ndim != 2:
+        raise UserError(
+            f"A backbone maps (n, *input_shape) to (n, features), but this one gives {tuple(features.shape)} for one "
+            "example: end it with nn.Flatten()."
+        )
+    return int(features.shape[1])

@@ -1,0 +1,1 @@
+"""The differentiable machinery: it knows tensors, modules and tasks, and no algorithm."""

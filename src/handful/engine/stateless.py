@@ -1,0 +1,55 @@
+"""Modules as pure functions of their tensors, safe to call from many threads.
+
+`torch.func.functional_call` swaps the tensors of the module while it runs, so two threads on one module silently get
+each other's weights (half of the results were wrong when measured). Here each thread calls a skeleton of its own: a
+copy on the `meta` device that holds structure and no numbers.
+"""
+
+import copy
+import threading
+import weakref
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from handful.normalization import fitting
+
+_of_thread = threading.local()
+_copying = threading.Lock()
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a module by name, tied ones under each of their names."""
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(
+        module.named_buffers(remove_duplicate=False)
+    )
+
+
+def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
+    """`module(*arguments)` with `values` in place of its parameters and buffers. Names all of them; writes none."""
+    return functional_call(skeleton(module), values, arguments, tie_weights=False)
+
+
+def call_and_fit(
+    module: nn.Module, values: dict[str, Tensor], *arguments: Any
+) -> tuple[Any, dict[str, Tensor]]:
+    """As `call`, with `support` normalization by this batch; also returns its statistics by buffer name."""
+    own = skeleton(module)
+    with fitting(own) as collect:
+        outputs = functional_call(own, values, arguments, tie_weights=False)
+        return outputs, collect()
+
+
+def skeleton(module: nn.Module) -> nn.Module:
+    """This thread's copy of `module` without numbers, in the same training mode."""
+    cache: weakref.WeakKeyDictionary[nn.Module, nn.Module] | None = getattr(_of_thread, "skeletons", None)
+    if cache is None:
+        cache = _of_thread.skeletons = weakref.WeakKeyDictionary()
+    if module not in cache:
+        with _copying:
+            cache[module] = copy.deepcopy(module).to("meta")
+    own = cache[module]
+    if own.training != module.training:
+        own.train(module.training)
+    return own

@@ -1,0 +1,1 @@
+"""Evaluation: scores with intervals, the ladder of baselines, reports and diagnosis."""

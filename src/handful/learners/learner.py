@@ -1,0 +1,175 @@
+"""The contract: what a learner is."""
+
+import inspect
+import typing
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Self, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from handful import backbones
+from handful.backbones import Backbone
+from handful.errors import UserError, unknown_name
+from handful.normalization import MODES, Normalization
+from handful.registry import LEARNERS
+from handful.types import Examples, Kind, Prediction, Task, TaskSpec, TaskState
+
+MetaGradient: TypeAlias = Literal["exact", "approximate", "none"]
+Start: TypeAlias = Literal["raw", "pretrained", "own"]
+
+
+class Learner(nn.Module, ABC):
+    """Learns to learn: `adapt` makes a state of a support set, `predict` answers from the state.
+
+    A learner is written for one task; the engine batches it over tasks. Its parameters are the meta-parameters.
+    `adapt` and `predict` are deterministic, keep nothing on the module, and write none of its buffers. A subclass with
+    a `key` is registered under it; its constructor's keyword arguments are its options.
+
+    Attributes:
+        key: the registry's name for it.
+        kinds: the kinds of task that it can do.
+        any_way: whether a trained learner adapts to another number of classes than it was trained with.
+        meta_gradient: "exact", "approximate" (with a reference test of its own) or "none" (nothing is meta-trained).
+        uses_support: whether the prediction depends on the support at all.
+        pointwise: whether a query's prediction is the same alone and among others.
+        baseline: whether it is a rung of the ladder that stands beside every result.
+        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
+        costly: whether adapting takes so long that the ladder runs it on the first tasks only.
+        normalizations: the policies of batch normalization that it allows, its default first.
+        choices: options that the ladder chooses on validation tasks, with the values to try.
+    """
+
+    key: ClassVar[str]
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"classification", "regression"})
+    any_way: ClassVar[bool] = True
+    meta_gradient: ClassVar[MetaGradient] = "exact"
+    uses_support: ClassVar[bool] = True
+    baseline: ClassVar[bool] = False
+    start: ClassVar[Start] = "own"
+    costly: ClassVar[bool] = False
+    normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    backbone: nn.Module
+    recipe: dict[str, Any]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "key" in vars(cls) and not inspect.isabstract(cls):
+            LEARNERS.register(cls.key, cls)
+
+    @classmethod
+    def build(
+        cls,
+        spec: TaskSpec,
+        *,
+        backbone: Backbone = "auto",
+        backbone_options: dict[str, Any] | None = None,
+        normalization: Normalization | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """Make a learner for tasks of this spec, ready to meta-train.
+
+        backbone: see `handful.backbones`; normalization: see `handful.normalization`; seed: of the starting weights;
+        options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in `recipe`, from
+        which a saved meta-model is built again. Raises `UserError` for what does not fit together.
+        """
+        if spec.kind not in cls.kinds:
+            raise UserError(
+                f"The learner {cls.key!r} does {' and '.join(sorted(cls.kinds))}, not {spec.kind}. "
+                f"Learners for {spec.kind}: {', '.join(k for k, v in LEARNERS.items() if spec.kind in v.kinds)}."
+            )
+        policy = normalization or cls.normalizations[0]
+        if policy not in cls.normalizations:
+            raise UserError(
+                f"The learner {cls.key!r} allows the normalization {' or '.join(cls.normalizations)}, not {policy!r}"
+                + ("." if policy in MODES else f" (there are {', '.join(MODES)}).")
+            )
+        chosen = check_options(cls, options)
+        with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
+            torch.manual_seed(seed)
+            network = backbones.make(
+                backbone, spec.input_shape, options=backbone_options, normalization=policy
+            )
+            learner = cls(spec, network, **chosen)
+        learner.transductive = policy == "transductive"
+        learner.recipe = {
+            "learner": cls.key,
+            "spec": spec,
+            "backbone": backbones.written(backbone),
+            "backbone_options": backbone_options or {},
+            "normalization": policy,
+            "seed": seed,
+            "options": chosen,
+        }
+        return learner
+
+    transductive: bool = False
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether a query's prediction is the same alone and among others."""
+        return not self.transductive
+
+    @abstractmethod
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Learn a task from its support: inputs `(n, *input_shape)`, targets `(n,)` or `(n, outputs)`."""
+
+    @abstractmethod
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """Answer for inputs `(n, *input_shape)` from the state alone."""
+
+    def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
+        """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
+        prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
+        return prediction.loss(task.query.targets).mean()
+
+    def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
+        """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None."""
+        return None
+
+    def forward(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
+        """`meta_loss`: so that the meta-step is `functional_call(learner, parameters, (task, spec))`."""
+        return self.meta_loss(task, spec, noise)
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the learner's docstring."""
+        return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def options_of(cls: type[Learner]) -> dict[str, inspect.Parameter]:
+    """The options of a learner: the keyword-only arguments of its constructor."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_options(cls: type[Learner], options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a learner with their values: the given ones checked by name and type, else the defaults."""
+    known = options_of(cls)
+    hints = typing.get_type_hints(cls.__init__)
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(f"option of {cls.key!r}", name, known)
+        if not _fits(value, hints[name]):
+            raise UserError(f"The option {name!r} of {cls.key!r} is {_written(hints[name])}, not {value!r}.")
+    return {name: options.get(name, parameter.default) for name, parameter in known.items()}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _written(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    article = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    return article.get(getattr(hint, "__name__", ""), str(hint))

@@ -1,0 +1,53 @@
+"""Ridge regression as the task's head."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.heads import ridge
+from handful.learners.learner import Learner
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+
+class R2D2(Learner):
+    """Solve a ridge regression on learned features, in closed form, and differentiate through the solution.
+
+    *Meta-learning with differentiable closed-form solvers* (Bertinetto et al., 2019), https://arxiv.org/abs/1805.08136.
+    The regularization and, for classification, the scale and offset of the logits are meta-learned. Departure: the head
+    has a free intercept (features and targets are centered).
+    """
+
+    key = "r2d2"
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 1.0) -> None:
+        super().__init__()
+        feature_count(backbone, spec.input_shape)
+        self.backbone = backbone
+        self.log_regularization = nn.Parameter(torch.tensor(float(regularization)).log())
+        if spec.classification:
+            self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The head's weights `(d, outputs)` and bias `(outputs,)`."""
+        features = self.backbone(support.inputs)
+        targets = support.targets
+        if spec.classification:
+            targets = F.one_hot(targets, spec.outputs).to(features)
+        # Divided by the number of features, the regularization means the same for every backbone.
+        scale = features.shape[-1] ** 0.5
+        weights, bias = ridge(features / scale, targets, self.log_regularization.exp())
+        return {"weights": weights / scale, "bias": bias}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """Scaled head outputs as logits, or the head's outputs as values."""
+        outputs = _linear(state, self.backbone(inputs))
+        if hasattr(self, "log_scale"):
+            return Categorical(outputs * self.log_scale.exp())
+        return Point(outputs)
+
+
+def _linear(state: Any, features: Tensor) -> Tensor:
+    return features @ state["weights"] + state["bias"]

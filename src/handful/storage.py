@@ -1,0 +1,110 @@
+"""Files: tensors as safetensors with their facts as JSON in the same file, written whole or not at all.
+
+Nothing is ever unpickled: a pickle can run code when it is opened.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from handful.errors import ArtifactError, UserError
+
+FACTS, DIGEST = "handful", "digest"
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How files of `torch.save` (a zip) and of `pickle` begin."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, moved into its place at the end; on an error `path` stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable."
+        ) from error
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `ArtifactError` if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist.") from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
+    """Write tensors and their facts to one safetensors file; returns the digest that loading checks."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    digest = digest_of(whole, text)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(whole, {FACTS: text, DIGEST: digest}))
+    return digest
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, facts and digest of a file of `write_tensors`; `ArtifactError` if it is not one, or not whole."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head.startswith(PICKLES):
+            raise ArtifactError(
+                f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
+                "it reads its own safetensors files."
+            )
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist.") from error
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is truncated or not a safetensors file ({error}).") from error
+    if FACTS not in metadata:
+        raise ArtifactError(f"{path} is a safetensors file, but not one of handful.")
+    digest = digest_of(tensors, metadata[FACTS])
+    if digest != metadata.get(DIGEST):
+        raise ArtifactError(f"{path} was altered or damaged: its content does not match its digest.")
+    return tensors, json.loads(metadata[FACTS]), digest
+
+
+def digest_of(tensors: dict[str, Tensor], facts: str = "") -> str:
+    """A hash of names, shapes, types, numbers and facts."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:32]

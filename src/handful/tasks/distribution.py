@@ -1,0 +1,204 @@
+"""The contract: what a distribution over tasks is."""
+
+import copy
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
+
+import torch
+from torch import Generator
+
+from handful.engine.across_tasks import stack
+from handful.errors import UserError
+from handful.registry import TASKS
+from handful.types import Examples, Task, TaskSpec
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Size: TypeAlias = int | tuple[int, int]
+"""A number, or an inclusive range from which each block of tasks draws one."""
+
+BLOCK = 64
+"""Tasks of one block have the same sizes; a meta-batch must divide it."""
+
+
+class Manifest(NamedTuple):
+    """What a task is made of, for leak checks and for intervals over classes or tasks.
+
+    classes: global class ids `(way,)`, empty for regression. support, query: global example ids, empty for generators.
+    """
+
+    classes: tuple[int, ...] = ()
+    support: tuple[int, ...] = ()
+    query: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Globally labeled examples, to pre-train on as if there were no tasks.
+
+    outputs: number of classes, or the dimension of the target. draw: `(generator, count) -> Examples` at random, as
+    varied as the tasks' examples are.
+    """
+
+    outputs: int
+    draw: Callable[[Generator, int], Examples]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large tasks are. way: classes (None where the source fixes it), shot: support examples per class (per task
+    for regression), query_shot: query examples likewise (None: all that remain)."""
+
+    way: Size | None = None
+    shot: Size = 5
+    query_shot: Size | None = 15
+
+    def __post_init__(self) -> None:
+        for name in ("way", "shot", "query_shot"):
+            value = getattr(self, name)
+            low = value[0] if isinstance(value, tuple) else value
+            if low is not None and (low < 1 or (isinstance(value, tuple) and value[1] < low)):
+                raise UserError(
+                    f"The {name.replace('_', '-')} is at least 1 (a range goes upwards), got {value}."
+                )
+
+    def drawn(self, seed: tuple[int, ...]) -> "Sizes":
+        """Sizes with one number for each range, from the seed."""
+        generator = seeded(*seed)
+
+        def one(value: Any) -> Any:
+            if not isinstance(value, tuple):
+                return value
+            return int(torch.randint(value[0], value[1] + 1, (), generator=generator))
+
+        return Sizes(one(self.way), one(self.shot), one(self.query_shot))
+
+
+class TaskDistribution(ABC):
+    """A distribution over tasks. Task i is a pure function of (seed, split, i): the same on every worker and resume.
+
+    Authors write `spec_for` and `sample`; a subclass with a `key` is registered under it. What comes out are tensors
+    as a learner sees them. Copies made by `split` and `sized` share the data.
+
+    Attributes:
+        key: the registry's name for it.
+        seed: of all draws.
+        on: the split that tasks are drawn from.
+        sizes: how large tasks are.
+        ragged: whether tasks of equal sizes may still have different numbers of query examples.
+        target_scale: by what a prediction error is multiplied to be in the user's units (regression).
+    """
+
+    key: ClassVar[str]
+    default_sizes: ClassVar[Sizes] = Sizes()
+    ragged: ClassVar[bool] = False
+    target_scale: float = 1.0
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "key" in vars(cls) and not inspect.isabstract(cls):
+            TASKS.register(cls.key, cls)
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+        self.on: Split = "train"
+        self.sizes = self.default_sizes
+
+    @abstractmethod
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        """The spec of tasks of these sizes (numbers, not ranges)."""
+
+    @abstractmethod
+    def sample(self, generator: Generator, sizes: Sizes) -> Task:
+        """Draw one task of these sizes from the present split, with no other randomness than `generator`."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The spec of the first task (of all of them, where sizes are not ranges)."""
+        return self.spec_of(0)
+
+    def spec_of(self, index: int) -> TaskSpec:
+        """The spec of task `index`."""
+        return self.spec_for(self.sizes_of(index))
+
+    def sizes_of(self, index: int) -> Sizes:
+        """The sizes of task `index`: a pure function of (seed, split, index // BLOCK)."""
+        return self.sizes.drawn((self.seed, SPLITS.index(self.on), 1, index // BLOCK))
+
+    def generator_of(self, index: int) -> Generator:
+        """The random generator of task `index`."""
+        return seeded(self.seed, SPLITS.index(self.on), 0, index)
+
+    def task(self, index: int) -> Task:
+        """Task `index` of the present split."""
+        return self.sample(self.generator_of(index), self.sizes_of(index))
+
+    def batch(self, indices: Sequence[int]) -> Task:
+        """Tasks stacked along a leading axis, equal to `task(i)` for each; they must have the same sizes."""
+        return stack([self.task(index) for index in indices])
+
+    def split(self, on: str) -> Self:
+        """The same distribution, drawing from "train", "val" or "test"."""
+        if on not in SPLITS:
+            raise UserError(f"A split is {', '.join(SPLITS)}, not {on!r}.")
+        other = copy.copy(self)
+        other.on = on
+        return other
+
+    def sized(
+        self,
+        way: Size | None = None,
+        shot: Size | None = None,
+        query_shot: Size | None = None,
+    ) -> Self:
+        """The same distribution with other sizes; None keeps a size as it is."""
+        given = {"way": way, "shot": shot, "query_shot": query_shot}
+        other = copy.copy(self)
+        other.sizes = replace(self.sizes, **{name: size for name, size in given.items() if size is not None})
+        other.check()
+        return other
+
+    def check(self) -> None:
+        """Raise a `UserError` if tasks of the present sizes cannot be drawn from the present split."""
+
+    def pool(self) -> Pool | None:
+        """The examples of the present split with global targets, for pre-trained baselines; None if there is none."""
+        return None
+
+    def manifest(self, index: int) -> Manifest:
+        """What task `index` is made of."""
+        return Manifest()
+
+    def unit(self, index: int) -> int:
+        """What a score of task `index` counts once: itself, or the user's task of which it is one draw."""
+        return index
+
+    @property
+    def units(self) -> int | None:
+        """The number of distinct tasks in the present split; None where they do not run out."""
+        return None
+
+    def split_manifest(self) -> dict[str, list[str]]:
+        """The names of the classes or tasks of each split, for the leak check; empty for generators."""
+        return {}
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the source's docstring."""
+        return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def seeded(*parts: int) -> Generator:
+    """A generator whose seed is a hash of all parts: neighbors are unrelated."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def digest_of(splits: dict[str, list[str]]) -> str:
+    """A short hash of a split manifest, saved with the run."""
+    return hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:16]

@@ -1,0 +1,197 @@
+"""A labeled pool: N-way K-shot tasks drawn from examples that bear global class labels."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from handful.errors import DataError
+from handful.tasks.distribution import SPLITS, Manifest, Pool, Sizes, Split, TaskDistribution, seeded
+from handful.types import Examples, Task, TaskSpec
+
+REDRAWS = 200
+
+
+class Draw(NamedTuple):
+    """Which examples make a task. classes: `(way,)`; support, query: example ids `(way * shot,)`, class by class."""
+
+    classes: Tensor
+    support: Tensor
+    query: Tensor
+
+
+class LabeledPool(TaskDistribution):
+    """N-way K-shot tasks from labeled examples, split by class.
+
+    inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
+    labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
+    a group (one writer, video, patient). splits: class ids of each split. repeats: draw with replacement, for sources
+    whose examples come out different each time.
+    """
+
+    default_sizes = Sizes(way=5, shot=1, query_shot=15)
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        names: Sequence[str],
+        *,
+        splits: dict[Split, Sequence[int]],
+        groups: Tensor | None = None,
+        repeats: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed=seed)
+        self.inputs, self.labels, self.names = inputs, labels, list(names)
+        self.groups = groups
+        self.repeats = repeats
+        self.splits = {on: torch.as_tensor(sorted(splits[on])) for on in SPLITS}
+        order = torch.argsort(labels, stable=True)
+        self.members = list(torch.split(order, torch.bincount(labels, minlength=len(self.names)).tolist()))
+        if groups is not None:
+            count = int(groups.max()) + 1
+            self.has_group = torch.zeros(len(self.names), count, dtype=torch.bool)
+            self.has_group[labels, groups] = True
+
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        """Classification with class numbers drawn anew per task."""
+        shape = tuple(self.prepare(self.inputs[:1], seeded(0)).shape[1:])
+        return TaskSpec("classification", shape, int(self._numbers(sizes)[0]), "permuted")
+
+    def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
+        """Raw examples `(n, *raw_shape)` as a learner sees them `(n, *input_shape)`; bytes become 0 to 1."""
+        return raw.float() / 255 if raw.dtype == torch.uint8 else raw
+
+    def sample(self, generator: Generator, sizes: Sizes) -> Task:
+        """Draw classes, then disjoint support and query examples of each."""
+        draw = self.draw(generator, sizes)
+        ids = torch.cat([draw.support, draw.query])
+        inputs = self.prepare(self.inputs[ids], generator)
+        count = len(draw.support)
+        return self._task(draw, inputs[:count], inputs[count:])
+
+    def draw(self, generator: Generator, sizes: Sizes) -> Draw:
+        """The examples of one task."""
+        way, shot, query_shot = self._numbers(sizes)
+        classes = self.eligible(sizes)
+        for _ in range(REDRAWS):
+            chosen = classes[torch.randperm(len(classes), generator=generator)[:way]]
+            drawn = self._examples(chosen, shot, query_shot, generator)
+            if drawn is not None:
+                return Draw(chosen, *drawn)
+        raise DataError(
+            f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
+            f"such that support and query share no group. Lower --way, --shot or --query-shot, or leave out --group."
+        )
+
+    def _examples(
+        self, classes: Tensor, shot: int, query_shot: int, generator: Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        support_side = None
+        if self.groups is not None:  # each group is on one side in this whole task
+            support_side = torch.rand(self.has_group.shape[1], generator=generator) < 0.5
+            reachable = self.has_group[classes]
+            if not ((reachable & support_side).any(1) & (reachable & ~support_side).any(1)).all():
+                return None
+        support, query = [], []
+        for label in classes.tolist():
+            members = self.members[label]
+            if support_side is None:
+                picked = members[torch.randperm(len(members), generator=generator)[: shot + query_shot]]
+                support.append(picked[:shot])
+                query.append(picked[shot:])
+                continue
+            assert self.groups is not None
+            on_support = support_side[self.groups[members]]
+            for side, count, into in (
+                (members[on_support], shot, support),
+                (members[~on_support], query_shot, query),
+            ):
+                if self.repeats:
+                    into.append(side[torch.randint(len(side), (count,), generator=generator)])
+                elif len(side) < count:
+                    return None
+                else:
+                    into.append(side[torch.randperm(len(side), generator=generator)[:count]])
+        return torch.cat(support), torch.cat(query)
+
+    def _task(self, draw: Draw, support: Tensor, query: Tensor) -> Task:
+        numbers = torch.arange(len(draw.classes))
+        return Task(
+            Examples(support, numbers.repeat_interleave(len(draw.support) // len(numbers))),
+            Examples(query, numbers.repeat_interleave(len(draw.query) // len(numbers))),
+        )
+
+    def eligible(self, sizes: Sizes) -> Tensor:
+        """The classes of the present split with enough examples for these sizes."""
+        _, shot, query_shot = self._numbers(sizes)
+        classes = self.splits[self.on]
+        if self.repeats:
+            return classes
+        enough = torch.tensor([len(self.members[c]) >= shot + query_shot for c in classes.tolist()])
+        return classes[enough.bool()] if len(classes) else classes
+
+    def check(self) -> None:
+        """Raise a `DataError` where no task of the largest sizes can be drawn; warn of classes left out."""
+        largest = Sizes(*(s[1] if isinstance(s, tuple) else s for s in vars(self.sizes).values()))
+        way, shot, query_shot = self._numbers(largest)
+        classes, eligible = self.splits[self.on], self.eligible(largest)
+        if len(eligible) < way:
+            counts = sorted((len(self.members[c]), self.names[c]) for c in classes.tolist())
+            fewest = ", ".join(f"{name} ({count})" for count, name in counts[:3])
+            raise DataError(
+                f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
+                f"of {shot + query_shot} or more, but the {self.on} split has {len(eligible)} such classes out of "
+                f"{len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
+            )
+        if len(eligible) < len(classes):
+            warnings.warn(
+                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.on} split have fewer than "
+                f"{shot + query_shot} examples and are left out.",
+                stacklevel=3,
+            )
+
+    def pool(self) -> Pool:
+        """The examples of the present split, with class ids counted from 0 within the split."""
+        classes = self.splits[self.on]
+        ids = torch.cat([self.members[c] for c in classes.tolist()])
+
+        def draw(generator: Generator, count: int) -> Examples:
+            chosen = ids[torch.randint(len(ids), (count,), generator=generator)]
+            targets = torch.searchsorted(classes, self.labels[chosen])
+            return Examples(self.prepare(self.inputs[chosen], generator), targets)
+
+        return Pool(len(classes), draw)
+
+    def manifest(self, index: int) -> Manifest:
+        """Classes and example ids of task `index`."""
+        draw = self.draw(self.generator_of(index), self.sizes_of(index))
+        return Manifest(*(tuple(part.tolist()) for part in draw))
+
+    def split_manifest(self) -> dict[str, list[str]]:
+        """The class names of each split."""
+        return {on: [self.names[c] for c in self.splits[on].tolist()] for on in SPLITS}
+
+    def _numbers(self, sizes: Sizes) -> tuple[int, int, int]:
+        numbers = (sizes.way or 5, sizes.shot, sizes.query_shot or 15)
+        assert all(isinstance(number, int) for number in numbers), "ranges are drawn before"
+        return numbers  # type: ignore[return-value]
+
+
+def split_classes(
+    count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2)
+) -> dict[Split, list[int]]:
+    """Class ids of each split, at random: 60 % train, 20 % val, 20 % test, at least one class each."""
+    if count < 3:
+        raise DataError(
+            f"The data has {count} {'class' if count == 1 else 'classes'}, but splitting into train, val and test "
+            "needs at least 3 (some 20 or more to learn from). Add classes."
+        )
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    train = min(max(1, round(count * fractions[0])), count - 2)
+    val = min(max(1, round(count * fractions[1])), count - train - 1)
+    return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}

@@ -1,0 +1,100 @@
+"""The nouns that all layers share: examples, tasks, states and predictions.
+
+All of them are pytrees of tensors (named tuples, dicts, lists), so that `torch.func.vmap` stacks them over tasks.
+`TaskSpec` holds the static facts of a task and stays outside.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from handful.errors import UserError
+
+Kind: TypeAlias = Literal["classification", "regression"]
+Labels: TypeAlias = Literal["permuted", "shared"]
+
+TaskState: TypeAlias = "dict[str, TaskState] | list[TaskState] | Tensor"
+"""What a learner keeps of a task: a nested dict or list of tensors, contiguous and without shared storage."""
+
+
+class Examples(NamedTuple):
+    """Labeled examples.
+
+    inputs: `(n, *input_shape)` floats. targets: `(n,)` class indices (int64), or `(n, outputs)` values.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Task(NamedTuple):
+    """One draw of a task: learn from `support`, be scored on `query`. Stacked tasks have one more leading axis."""
+
+    support: Examples
+    query: Examples
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Static facts of a task.
+
+    kind: what is predicted. input_shape: shape of one example. outputs: number of classes (the way), or the
+    dimension of the target. labels: "permuted" where class numbers are drawn anew for each task, "shared" where a
+    class number means the same in every task.
+    """
+
+    kind: Kind
+    input_shape: tuple[int, ...]
+    outputs: int
+    labels: Labels = "permuted"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("classification", "regression"):
+            raise UserError(f"A task is 'classification' or 'regression', not {self.kind!r}.")
+        if self.labels not in ("permuted", "shared"):
+            raise UserError(f"Labels are 'permuted' or 'shared', not {self.labels!r}.")
+        if self.outputs < 1:
+            raise UserError(f"A task needs at least one output, got {self.outputs}.")
+
+    @property
+    def classification(self) -> bool:
+        """Whether targets are class indices."""
+        return self.kind == "classification"
+
+
+class Categorical(NamedTuple):
+    """A distribution over classes. logits: `(n, way)`."""
+
+    logits: Tensor
+
+    def loss(self, targets: Tensor) -> Tensor:
+        """Cross-entropy of class indices `(n,)`, in nats: `(n,)`."""
+        return F.cross_entropy(self.logits, targets, reduction="none")
+
+
+class Point(NamedTuple):
+    """A point prediction. mean: `(n, outputs)`."""
+
+    mean: Tensor
+
+    def loss(self, targets: Tensor) -> Tensor:
+        """Squared error of values `(n, outputs)`, mean over outputs: `(n,)`."""
+        return (self.mean - targets).square().mean(-1)
+
+
+class Gaussian(NamedTuple):
+    """Independent normal predictions. mean, variance: `(n, outputs)`."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def loss(self, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of values `(n, outputs)`, in nats, mean over outputs: `(n,)`."""
+        squared = (targets - self.mean).square() / self.variance
+        return 0.5 * (squared + self.variance.log() + math.log(2 * math.pi)).mean(-1)
+
+
+Prediction: TypeAlias = Categorical | Point | Gaussian
