@@ -32,7 +32,7 @@ _HOMES = {
     "FewShotRegressor": "estimators",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are those of the mapping
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ All of them are pytrees of tensors (named tuples, dicts, lists), so that `torch.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,8 +16,9 @@ from handful.errors import UserError
 Kind: TypeAlias = Literal["classification", "regression"]
 Labels: TypeAlias = Literal["permuted", "shared"]
 
-TaskState: TypeAlias = "dict[str, TaskState] | list[TaskState] | Tensor"
-"""What a learner keeps of a task: a nested dict or list of tensors, contiguous and without shared storage."""
+TaskState: TypeAlias = Any
+"""What a learner keeps of a task: a nested dict or list of tensors with string keys, contiguous and without shared
+storage. Each learner knows the shape of its own; to everything else it is a pytree."""
 
 
 class Examples(NamedTuple):

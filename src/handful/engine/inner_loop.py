@@ -53,21 +53,15 @@ class Adam(NamedTuple):
         some = next(iter(weights.values()))
         return {"first": zeros, "second": zeros, "powers": some.new_ones(2)}
 
-    def step(
-        self, weights: Weights, gradients: Weights, state: dict[str, Any]
-    ) -> tuple[Weights, dict[str, Any]]:
+    def step(self, weights: Weights, gradients: Weights, state: dict[str, Any]) -> tuple[Weights, dict[str, Any]]:
         """One step with bias correction."""
         powers = state["powers"] * torch.tensor([self.beta1, self.beta2], dtype=state["powers"].dtype)
         first = {n: self.beta1 * m + (1 - self.beta1) * gradients[n] for n, m in state["first"].items()}
-        second = {
-            n: self.beta2 * v + (1 - self.beta2) * gradients[n].square() for n, v in state["second"].items()
-        }
+        second = {n: self.beta2 * v + (1 - self.beta2) * gradients[n].square() for n, v in state["second"].items()}
         correction = 1 - powers
         moved = {
             name: weight
-            - self.rate
-            * (first[name] / correction[0])
-            / ((second[name] / correction[1]).sqrt() + self.epsilon)
+            - self.rate * (first[name] / correction[0]) / ((second[name] / correction[1]).sqrt() + self.epsilon)
             for name, weight in weights.items()
         }
         return moved, {"first": first, "second": second, "powers": powers}

@@ -31,9 +31,7 @@ def meta_gradient(
             loss = torch.func.vmap(lambda one: call(learner, values, one, spec))(task)
         else:
             loss = torch.func.vmap(lambda one, own: call(learner, values, one, spec, own))(task, drawn)
-        gradients = torch.autograd.grad(
-            loss.sum() / count, list(meta_parameters.values()), materialize_grads=True
-        )
+        gradients = torch.autograd.grad(loss.sum() / count, list(meta_parameters.values()), materialize_grads=True)
         losses.append(loss.detach())
         total = list(gradients) if total is None else [a + b for a, b in zip(total, gradients, strict=True)]
     assert total is not None, "a meta-batch has at least one task"

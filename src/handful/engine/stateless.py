@@ -21,9 +21,7 @@ _copying = threading.Lock()
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers of a module by name, tied ones under each of their names."""
-    return dict(module.named_parameters(remove_duplicate=False)) | dict(
-        module.named_buffers(remove_duplicate=False)
-    )
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
 
 
 def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
@@ -31,9 +29,7 @@ def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
     return functional_call(skeleton(module), values, arguments, tie_weights=False)
 
 
-def call_and_fit(
-    module: nn.Module, values: dict[str, Tensor], *arguments: Any
-) -> tuple[Any, dict[str, Tensor]]:
+def call_and_fit(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> tuple[Any, dict[str, Tensor]]:
     """As `call`, with `support` normalization by this batch; also returns its statistics by buffer name."""
     own = skeleton(module)
     with fitting(own) as collect:

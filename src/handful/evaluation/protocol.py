@@ -148,9 +148,7 @@ def evaluating(learner: Learner) -> Iterator[None]:
         learner.train(training)
 
 
-def batches(
-    distribution: TaskDistribution, indices: Sequence[int]
-) -> Iterator[tuple[list[int], Task, TaskSpec]]:
+def batches(distribution: TaskDistribution, indices: Sequence[int]) -> Iterator[tuple[list[int], Task, TaskSpec]]:
     """Stacked tasks of equal shapes and spec, small enough for memory, with their indices."""
     first = distribution.task(indices[0])
     examples = len(first.support.inputs) + len(first.query.inputs)

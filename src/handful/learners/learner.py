@@ -90,9 +90,7 @@ class Learner(nn.Module, ABC):
         chosen = check_options(cls, options)
         with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
             torch.manual_seed(seed)
-            network = backbones.make(
-                backbone, spec.input_shape, options=backbone_options, normalization=policy
-            )
+            network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls(spec, network, **chosen)
         learner.transductive = policy == "transductive"
         learner.recipe = {

@@ -21,9 +21,9 @@ class MAML(Learner):
     *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks* (Finn, Abbeel & Levine, 2017),
     https://arxiv.org/abs/1703.03400. `first_order` drops the second derivatives (FOMAML); `learn_inner_lr` learns one
     rate per fast parameter (Antoniou et al., 2019, https://arxiv.org/abs/1810.09502, per step there); `fast` is a glob
-    of the parameters that adapt. Departures: by default the head starts from one learned vector for all classes (*How to
-    Train Your MAML to Excel in Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it
-    takes any way and no class number is special; `head="slots"` is the paper's. Batch norm uses the support's
+    of the parameters that adapt. Departures: by default the head starts from one learned vector for all classes (UNICORN,
+    *How to Train Your MAML to Excel in Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so
+    that it takes any way and no class number is special; `head="slots"` is the paper's. Batch norm uses the support's
     statistics, not the query's.
     """
 
@@ -63,10 +63,7 @@ class MAML(Learner):
                 f"No trainable parameter matches fast={fast!r}; the names are {', '.join(self._network())}."
             )
         self.rates = nn.ParameterDict(
-            {
-                name.replace(".", "/"): nn.Parameter(r, requires_grad=learn_inner_lr)
-                for name, r in rates.items()
-            }
+            {name.replace(".", "/"): nn.Parameter(r, requires_grad=learn_inner_lr) for name, r in rates.items()}
         )
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
@@ -100,8 +97,7 @@ class MAML(Learner):
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The network's outputs under the task's weights."""
-        assert isinstance(state, dict)
-        weights = self._network() | state["weights"]  # type: ignore[operator]
+        weights: Weights = self._network() | state["weights"]
         features, _ = self._features(weights | state["statistics"], inputs, fit=False)
         outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
         return Categorical(outputs) if self.classification else Point(outputs)
@@ -109,16 +105,14 @@ class MAML(Learner):
     def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         weights = context["slow"] | fast
         if "features" in context:
-            features, statistics = context["features"], {}
+            features, statistics = context["features"], dict[str, Tensor]()
         else:
             features, statistics = self._features(weights, context["inputs"], fit=True)
         outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
         prediction = Categorical(outputs) if self.classification else Point(outputs)
         return prediction.loss(context["targets"]).mean(), statistics
 
-    def _features(
-        self, weights: dict[str, Tensor], inputs: Tensor, *, fit: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _features(self, weights: dict[str, Tensor], inputs: Tensor, *, fit: bool) -> tuple[Tensor, dict[str, Tensor]]:
         prefix = "backbone."
         own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
         if not fit:

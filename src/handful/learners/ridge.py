@@ -1,7 +1,5 @@
 """Ridge regression as the task's head."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,11 +41,7 @@ class R2D2(Learner):
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """Scaled head outputs as logits, or the head's outputs as values."""
-        outputs = _linear(state, self.backbone(inputs))
+        outputs = self.backbone(inputs) @ state["weights"] + state["bias"]
         if hasattr(self, "log_scale"):
             return Categorical(outputs * self.log_scale.exp())
         return Point(outputs)
-
-
-def _linear(state: Any, features: Tensor) -> Tensor:
-    return features @ state["weights"] + state["bias"]

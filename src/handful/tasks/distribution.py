@@ -63,9 +63,7 @@ class Sizes:
             value = getattr(self, name)
             low = value[0] if isinstance(value, tuple) else value
             if low is not None and (low < 1 or (isinstance(value, tuple) and value[1] < low)):
-                raise UserError(
-                    f"The {name.replace('_', '-')} is at least 1 (a range goes upwards), got {value}."
-                )
+                raise UserError(f"The {name.replace('_', '-')} is at least 1 (a range goes upwards), got {value}.")
 
     def drawn(self, seed: tuple[int, ...]) -> "Sizes":
         """Sizes with one number for each range, from the seed."""
@@ -163,7 +161,7 @@ class TaskDistribution(ABC):
         other.check()
         return other
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - a source that can draw any size has nothing to check
         """Raise a `UserError` if tasks of the present sizes cannot be drawn from the present split."""
 
     def pool(self) -> Pool | None:

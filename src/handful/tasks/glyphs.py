@@ -50,9 +50,7 @@ class Glyphs(LabeledPool):
         # Every fourth one validates: capital and small forms and relatives stand side by side in Unicode.
         held_out = set(cyrillic[::4])
         splits: dict[Split, Sequence[int]] = {
-            "train": [
-                i for i, n in enumerate(letters.names) if n.startswith(TRAIN_SCRIPTS) and i not in held_out
-            ],
+            "train": [i for i, n in enumerate(letters.names) if n.startswith(TRAIN_SCRIPTS) and i not in held_out],
             "val": sorted(held_out),
             "test": [i for i, name in enumerate(letters.names) if name.startswith(TEST_SCRIPTS)],
         }

@@ -182,9 +182,7 @@ class LabeledPool(TaskDistribution):
         return numbers  # type: ignore[return-value]
 
 
-def split_classes(
-    count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2)
-) -> dict[Split, list[int]]:
+def split_classes(count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2)) -> dict[Split, list[int]]:
     """Class ids of each split, at random: 60 % train, 20 % val, 20 % test, at least one class each."""
     if count < 3:
         raise DataError(
