@@ -24,7 +24,7 @@ _HOMES = {
     "BACKBONES": "registry",
     "evaluate": "evaluation.protocol",
     "Evaluation": "evaluation.protocol",
-    "climb": "evaluation.comparison",
+    "Ladder": "evaluation.comparison",
     "meta_train": "training.loop",
     "MetaModel": "artifacts",
     "AdaptedTask": "artifacts",

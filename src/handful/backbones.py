@@ -108,15 +108,13 @@ def make(
     Raises `UserError` for an unknown name or option, or a network that does not fit the inputs.
     """
     factory = resolve(default(input_shape) if backbone == "auto" else backbone)
-    if isinstance(factory, nn.Module):
-        network = copy.deepcopy(factory)
-    else:
-        options = options or {}
-        accepted = set(inspect.signature(factory).parameters)
+    options = options or {}
+    parameters = {} if isinstance(factory, nn.Module) else dict(inspect.signature(factory).parameters)
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in options:
-            if name not in accepted:
-                raise unknown_name("backbone option", name, accepted - {"input_shape"})
-        network = factory(input_shape, **options)
+            if name not in parameters:
+                raise unknown_name("backbone option", name, set(parameters) - {"input_shape"})
+    network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
     return convert(network, normalization)
 
 
@@ -134,7 +132,7 @@ def resolve(backbone: Backbone) -> Factory | nn.Module:
     package, _, name = backbone.partition(":")
     try:
         return getattr(importlib.import_module(package), name)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"The backbone {backbone!r} cannot be imported ({error}). Install or add to PYTHONPATH the package that "
             "defines it, as when the model was trained."
@@ -149,7 +147,7 @@ def written(backbone: Backbone) -> str | None:
         if member is backbone:
             return name
     qualname = getattr(backbone, "__qualname__", "")
-    if isinstance(backbone, nn.Module) or "<" in qualname or backbone.__module__ == "__main__":
+    if isinstance(backbone, nn.Module) or not qualname or "<" in qualname or backbone.__module__ == "__main__":
         return None
     return f"{backbone.__module__}:{qualname}"
 
@@ -157,16 +155,18 @@ def written(backbone: Backbone) -> str | None:
 def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """The number of features that `network` makes of an example of this shape; `UserError` if it does not fit."""
     training = network.training
+    like = next(network.parameters(), torch.zeros(()))
     try:
         with torch.no_grad():
-            features = network.eval()(torch.zeros(1, *input_shape))
-    except RuntimeError as error:
+            features = network.eval()(like.new_zeros(1, *input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"The backbone does not take inputs of shape {input_shape}: {error}") from error
     finally:
         network.train(training)
-    if features.ndim != 2:
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        given = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
         raise UserError(
-            f"A backbone maps (n, *input_shape) to (n, features), but this one gives {tuple(features.shape)} for one "
-            "example: end it with nn.Flatten()."
+            f"A backbone maps (n, *input_shape) to one tensor (n, features), but this one gives {given} for one "
+            "example: end it with nn.Flatten(), or wrap it in a module that returns the features."
         )
     return int(features.shape[1])

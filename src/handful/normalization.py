@@ -50,15 +50,27 @@ class BatchNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalize `(n, channels, *positions)`; same shape."""
         of_batch = self.mode == "transductive" or self.fits or (self.mode == "frozen" and self.training)
-        if of_batch and not self.fits and not transforms():
-            # The native kernel is twice as fast, and right where no torch.func transform is at work.
-            return F.batch_norm(inputs, None, None, self.weight, self.bias, training=True, eps=self.epsilon)
+        if self._native_is_right(inputs, of_batch):
+            mean, variance = (None, None) if of_batch else (self.mean, self.variance)
+            return F.batch_norm(inputs, mean, variance, self.weight, self.bias, training=of_batch, eps=self.epsilon)
         mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
         if self.fits:
             self.fitted = (mean, variance)
         scale = self.weight * torch.rsqrt(variance + self.epsilon)
         shape = (-1,) + (1,) * (inputs.ndim - 2)
         return inputs * scale.view(shape) + (self.bias - mean * scale).view(shape)
+
+    def _native_is_right(self, inputs: Tensor, of_batch: bool) -> bool:
+        """Whether PyTorch's kernel, twice as fast, computes this.
+
+        It is wrong under `torch.func` transforms, refuses a batch of one value per channel, and has no gradient with
+        respect to statistics that are given (those of a support have one).
+        """
+        if self.fits or transforms():
+            return False
+        if of_batch:
+            return inputs.numel() > inputs.shape[1]
+        return not (self.mean.requires_grad or self.variance.requires_grad)
 
     def extra_repr(self) -> str:
         """Channels and policy, as `print(model)` shows them."""
@@ -111,32 +123,41 @@ def convert(module: nn.Module, mode: Normalization) -> nn.Module:
     """Replace the batch normalization and dropout layers of a network by ones with a policy; returns the network.
 
     Native batch norms keep their weights and running statistics; dropout is switched off (as `nn.Identity`), since its
-    masks would differ from one forward pass of an inner loop to the next.
+    masks would differ from one forward pass of an inner loop to the next. A layer used in two places stays one layer.
     """
-    for name, child in module.named_children():
-        if isinstance(child, BatchNorm):
-            child.mode = mode
-        elif isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            setattr(module, name, _own(child, mode))
-        elif isinstance(child, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)):
-            setattr(module, name, nn.Identity())
-        else:
-            convert(child, mode)
-    return module
+    return _converted(module, mode, {})
+
+
+def _converted(module: nn.Module, mode: Normalization, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in done:
+        return done[module]
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        done[module] = _own(module, mode)
+    elif isinstance(module, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)):
+        done[module] = nn.Identity()
+    else:
+        done[module] = module
+        if isinstance(module, BatchNorm):
+            module.mode = mode
+        for name, child in list(module._modules.items()):  # named_children() leaves out second names
+            if child is not None:
+                setattr(module, name, _converted(child, mode, done))
+    return done[module]
 
 
 def _own(native: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mode: Normalization) -> BatchNorm:
     own = BatchNorm(native.num_features, mode, native.eps)
+    for tensor in (*native.parameters(), *native.buffers()):
+        if tensor.is_floating_point():
+            own.to(tensor)
     with torch.no_grad():
-        if native.affine:
-            own.weight.copy_(native.weight)
-            own.bias.copy_(native.bias)
-        else:
-            own.weight.requires_grad_(False)
-            own.bias.requires_grad_(False)
         if native.running_mean is not None and native.running_var is not None:
             own.mean.copy_(native.running_mean)
             own.variance.copy_(native.running_var)
+        for mine, theirs in ((own.weight, native.weight), (own.bias, native.bias)):
+            mine.requires_grad_(theirs is not None and theirs.requires_grad)
+            if theirs is not None:
+                mine.copy_(theirs)
     return own.train(native.training)
 
 

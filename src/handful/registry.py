@@ -6,6 +6,7 @@ other packages. Until then nothing heavy is imported, so that `handful --help` s
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,7 @@ class Registry(Generic[Member]):
         self.home = home
         self._members: dict[str, Member] = {}
         self._discovered = False
+        self._discovering = threading.RLock()  # a module that is imported may ask for a member
 
     def register(self, name: str, member: Member) -> None:
         """Add a member; a second one of the same name is a programming error."""
@@ -55,14 +57,19 @@ class Registry(Generic[Member]):
         return [(name, self._members[name]) for name in self]
 
     def _discover(self) -> None:
-        if self._discovered:
-            return
-        self._discovered = True
-        home = importlib.import_module(self.home)
-        for module in pkgutil.iter_modules(getattr(home, "__path__", [])):
-            importlib.import_module(f"{self.home}.{module.name}")
-        for entry in entry_points(group=self.home):
-            entry.load()
+        with self._discovering:
+            if self._discovered:
+                return
+            self._discovered = True
+            try:
+                home = importlib.import_module(self.home)
+                for module in pkgutil.iter_modules(getattr(home, "__path__", [])):
+                    importlib.import_module(f"{self.home}.{module.name}")
+                for entry in entry_points(group=self.home):
+                    entry.load()
+            except BaseException:
+                self._discovered = False
+                raise
 
 
 def _home(member: object) -> str:

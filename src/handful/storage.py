@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -67,7 +68,8 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
     """Write tensors and their facts to one safetensors file; returns the digest that loading checks."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    whole = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
     digest = digest_of(whole, text)
     with replacing(path) as temporary:
@@ -78,19 +80,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Tensors, facts and digest of a file of `write_tensors`; `ArtifactError` if it is not one, or not whole."""
     try:
-        with path.open("rb") as file:
-            head = file.read(4)
-        if head.startswith(PICKLES):
-            raise ArtifactError(
-                f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
-                "it reads its own safetensors files."
-            )
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
     except (SafetensorError, OSError) as error:
+        if _is_pickle(path):
+            raise ArtifactError(
+                f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
+                "it reads its own safetensors files."
+            ) from error
         raise ArtifactError(f"{path} is truncated or not a safetensors file ({error}).") from error
     if FACTS not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but not one of handful.")
@@ -100,11 +100,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return tensors, json.loads(metadata[FACTS]), digest
 
 
+def _is_pickle(path: Path) -> bool:
+    """Whether a file that is no safetensors file begins like a pickle (a whole one may: its length comes first)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith(PICKLES)
+    except OSError:
+        return False
+
+
 def digest_of(tensors: dict[str, Tensor], facts: str = "") -> str:
     """A hash of names, shapes, types, numbers and facts."""
     digest = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy lacks bfloat16
     return digest.hexdigest()[:32]

@@ -34,7 +34,7 @@ class Plan:
         return f"chunks of {self.chunk}" if self.backend == "chunks" else self.backend
 
     @classmethod
-    def for_training(cls, learner: nn.Module) -> "Plan":
+    def default(cls, learner: nn.Module) -> "Plan":
         """One by one where there are convolutions, else all at once.
 
         On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones

@@ -23,6 +23,15 @@ def squared_distances(points: Tensor, centers: Tensor) -> Tensor:
     return points.square().sum(-1, keepdim=True) - 2 * products + centers.square().sum(-1)
 
 
+def spread(features: Tensor) -> Tensor:
+    """Root of the mean squared distance of examples `(n, d)` from their mean; 1 where they are all alike.
+
+    Divided by it, features mean the same in any units and any number: one grid of regularizations fits them all.
+    """
+    squared = (features - features.mean(0)).square().sum(-1).mean()
+    return torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt()
+
+
 def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> tuple[Tensor, Tensor]:
     """Ridge regression with a free intercept: weights `(d, outputs)` and bias `(outputs,)`.
 
@@ -40,26 +49,28 @@ def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> 
 
 
 def logistic(
-    features: Tensor, targets: Tensor, outputs: int, regularization: float, *, steps: int = 100
+    features: Tensor, targets: Tensor, outputs: int, regularization: Tensor | float, *, steps: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression: weights `(d, outputs)` and bias `(outputs,)`.
+    """Multinomial logistic regression with a free intercept: weights `(d, outputs)` and bias `(outputs,)`.
 
-    Minimizes the summed cross-entropy + regularization / 2 * ||w||^2 by accelerated gradient descent with the step
-    that the largest eigenvalue of the Gram matrix allows. It runs on the features' n x n Gram matrix, so that a step
-    costs the same for any number of features.
+    Minimizes the summed cross-entropy + regularization / 2 * ||w||^2 by Newton steps on a fixed bound of the Hessian
+    (*Multinomial logistic regression algorithm*, Bohning, 1992), with Nesterov's momentum. It runs on the features'
+    n x n Gram matrix, so that a step costs the same for any number of features. A class without examples has its
+    optimum at a bias of minus infinity; the finite number of steps leaves it a finite logit.
     """
     center = features.mean(0)
-    x = torch.cat([features - center, torch.ones_like(features[:, :1])], dim=1)
+    x = features - center
     gram = x @ x.mT  # (n, n)
-    # The softmax's Hessian is at most 1/2; the Gram matrix's largest eigenvalue is at most its largest row sum.
-    rate = 1 / (0.5 * gram.abs().sum(-1).amax() + regularization)
-    labels = F.one_hot(targets, outputs).to(features)
-    dual = previous = torch.zeros_like(labels)  # weights = x.T @ dual
+    # The softmax's Hessian is at most 1/2; since x is centered, weights and bias do not mix in the bound.
+    inverse = torch.linalg.inv(0.5 * gram + regularization * torch.eye(len(x)).to(x))
+    labels = F.one_hot(targets, outputs).to(x)
+    solution = previous = x.new_zeros(len(x) + 1, outputs)  # weights = x.T @ dual; the last row is the bias
     for step in range(steps):
-        ahead = dual + (step / (step + 3)) * (dual - previous)
-        previous = dual
-        gradient = torch.softmax(gram @ ahead, dim=-1) - labels + regularization * ahead
-        dual = ahead - rate * gradient
-    solution = x.mT @ dual
-    weights = solution[:-1]
+        ahead = solution + (step / (step + 3)) * (solution - previous)
+        previous = solution
+        dual, bias = ahead[:-1], ahead[-1]
+        excess = torch.softmax(gram @ dual + bias, dim=-1) - labels
+        newton = inverse @ (excess + regularization * dual)
+        solution = ahead - torch.cat([newton, 2 * excess.mean(0, keepdim=True)])
+    weights = x.mT @ solution[:-1]
     return weights, solution[-1] - center @ weights

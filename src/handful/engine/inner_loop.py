@@ -9,8 +9,8 @@ from torch.func import grad
 
 Weights: TypeAlias = dict[str, Tensor]
 InnerLoss: TypeAlias = Callable[[Weights, Any], tuple[Tensor, Any]]
-"""`loss(weights, context) -> (scalar, auxiliary)`. Every tensor that needs a meta-gradient is in one of its arguments:
-a captured one would lose it where a step is recomputed."""
+"""`loss(weights, context) -> (scalar, auxiliary)`; the auxiliary is a pytree of tensors, `{}` for nothing. Every
+tensor that needs a meta-gradient is in one of its arguments: a captured one would lose it where a step is recomputed."""
 
 
 class UpdateRule(Protocol):
@@ -55,16 +55,22 @@ class Adam(NamedTuple):
 
     def step(self, weights: Weights, gradients: Weights, state: dict[str, Any]) -> tuple[Weights, dict[str, Any]]:
         """One step with bias correction."""
-        powers = state["powers"] * torch.tensor([self.beta1, self.beta2], dtype=state["powers"].dtype)
+        powers = state["powers"]
+        powers = powers * torch.tensor([self.beta1, self.beta2], dtype=powers.dtype, device=powers.device)
         first = {n: self.beta1 * m + (1 - self.beta1) * gradients[n] for n, m in state["first"].items()}
         second = {n: self.beta2 * v + (1 - self.beta2) * gradients[n].square() for n, v in state["second"].items()}
         correction = 1 - powers
         moved = {
-            name: weight
-            - self.rate * (first[name] / correction[0]) / ((second[name] / correction[1]).sqrt() + self.epsilon)
+            name: weight - self.rate * (first[name] / correction[0]) / (_root(second[name] / correction[1]) + self.epsilon)
             for name, weight in weights.items()
         }
         return moved, {"first": first, "second": second, "powers": powers}
+
+
+def _root(squares: Tensor) -> Tensor:
+    """The square root, with derivative 0 at 0 (a dead unit's second moment) where the true one is infinite."""
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive
 
 
 def descend(

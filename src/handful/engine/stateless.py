@@ -10,6 +10,7 @@ import threading
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -37,6 +38,12 @@ def call_and_fit(module: nn.Module, values: dict[str, Tensor], *arguments: Any) 
         return outputs, collect()
 
 
+def _without_numbers(tensor: Tensor) -> Tensor:
+    """What stands in a skeleton for a tensor, which may be one of a running transform and is not copied."""
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
 def skeleton(module: nn.Module) -> nn.Module:
     """This thread's copy of `module` without numbers, in the same training mode."""
     cache: weakref.WeakKeyDictionary[nn.Module, nn.Module] | None = getattr(_of_thread, "skeletons", None)
@@ -44,7 +51,7 @@ def skeleton(module: nn.Module) -> nn.Module:
         cache = _of_thread.skeletons = weakref.WeakKeyDictionary()
     if module not in cache:
         with _copying:
-            cache[module] = copy.deepcopy(module).to("meta")
+            cache[module] = copy.deepcopy(module, {id(t): _without_numbers(t) for t in tensors(module).values()})
     own = cache[module]
     if own.training != module.training:
         own.train(module.training)

@@ -1,5 +1,6 @@
 """Confidence intervals over tasks."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,3 +41,13 @@ def interval(scores: Tensor, units: Tensor | None = None) -> Interval:
         return Interval(mean, float("-inf"), float("inf"), count)
     half = float(stdtrit(count - 1, 0.975) * means.std() / count**0.5)
     return Interval(mean, mean - half, mean + half, count)
+
+
+def tasks_needed(interval: Interval, half_width: float) -> int:
+    """About how many tasks as varied as these make an interval of this half-width, which is above 0.
+
+    The half-width shrinks with the square root of the number of tasks. The given interval is finite.
+    """
+    assert half_width > 0
+    assert math.isfinite(interval.half_width)
+    return max(2, math.ceil(interval.tasks * (interval.half_width / half_width) ** 2))

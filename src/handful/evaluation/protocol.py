@@ -83,7 +83,8 @@ def evaluate(
     correct: list[Tensor] = []
     done = 0
     with evaluating(learner), torch.no_grad():
-        seconds, size, plan = _cost(learner, distribution, tasks)
+        seconds, size = _cost(learner, distribution, tasks)
+        plan = Plan.default(learner)
         for indices, batch, spec in batches(distribution, range(tasks)):
             predictions = predict_tasks(learner, batch, spec, plan)
             scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()
@@ -177,8 +178,8 @@ def _scores(predictions: Any, targets: Tensor, distribution: TaskDistribution) -
     return error.mean(-1) * distribution.target_scale**2
 
 
-def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple[float, int, Plan]:
-    """Median seconds to adapt to one task, bytes of its state, and the plan that suits such states."""
+def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple[float, int]:
+    """Median seconds to adapt to one task alone, and bytes of its state."""
     seconds = []
     state: Any = None
     for index in range(min(3, tasks)):
@@ -189,6 +190,5 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple
         if seconds[0] > 1:  # once is enough for a costly learner
             break
     leaves = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
-    convolutional = any(leaf.ndim >= 4 for leaf in leaves)
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    return sorted(seconds)[len(seconds) // 2], size, Plan("loop" if convolutional else "vmap")
+    return sorted(seconds)[len(seconds) // 2], size

@@ -13,7 +13,7 @@ from handful.backbones import Backbone
 from handful.errors import UserError, unknown_name
 from handful.normalization import MODES, Normalization
 from handful.registry import LEARNERS
-from handful.types import Examples, Kind, Prediction, Task, TaskSpec, TaskState
+from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
 
 MetaGradient: TypeAlias = Literal["exact", "approximate", "none"]
 Start: TypeAlias = Literal["raw", "pretrained", "own"]
@@ -29,6 +29,7 @@ class Learner(nn.Module, ABC):
     Attributes:
         key: the registry's name for it.
         kinds: the kinds of task that it can do.
+        labels: the kinds of class labels that it can do (a network that does not adapt needs shared ones).
         any_way: whether a trained learner adapts to another number of classes than it was trained with.
         meta_gradient: "exact", "approximate" (with a reference test of its own) or "none" (nothing is meta-trained).
         uses_support: whether the prediction depends on the support at all.
@@ -42,7 +43,8 @@ class Learner(nn.Module, ABC):
 
     key: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"classification", "regression"})
-    any_way: ClassVar[bool] = True
+    labels: ClassVar[frozenset[Labels]] = frozenset({"permuted", "shared"})
+    any_way: bool = True
     meta_gradient: ClassVar[MetaGradient] = "exact"
     uses_support: ClassVar[bool] = True
     baseline: ClassVar[bool] = False
@@ -81,6 +83,11 @@ class Learner(nn.Module, ABC):
                 f"The learner {cls.key!r} does {' and '.join(sorted(cls.kinds))}, not {spec.kind}. "
                 f"Learners for {spec.kind}: {', '.join(k for k, v in LEARNERS.items() if spec.kind in v.kinds)}."
             )
+        if spec.classification and spec.labels not in cls.labels:
+            raise UserError(
+                f"The learner {cls.key!r} needs class labels that are {' or '.join(sorted(cls.labels))}, but those of "
+                f"these tasks are {spec.labels}. Choose another learner, as `handful list` shows them."
+            )
         policy = normalization or cls.normalizations[0]
         if policy not in cls.normalizations:
             raise UserError(
@@ -96,7 +103,7 @@ class Learner(nn.Module, ABC):
         learner.recipe = {
             "learner": cls.key,
             "spec": spec,
-            "backbone": backbones.written(backbone),
+            "backbone": backbone,
             "backbone_options": backbone_options or {},
             "normalization": policy,
             "seed": seed,
@@ -152,7 +159,7 @@ def check_options(cls: type[Learner], options: dict[str, Any]) -> dict[str, Any]
         if name not in known:
             raise unknown_name(f"option of {cls.key!r}", name, known)
         if not _fits(value, hints[name]):
-            raise UserError(f"The option {name!r} of {cls.key!r} is {_written(hints[name])}, not {value!r}.")
+            raise UserError(f"The option {name!r} of {cls.key!r} is {written_type(hints[name])}, not {value!r}.")
     return {name: options.get(name, parameter.default) for name, parameter in known.items()}
 
 
@@ -166,7 +173,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
-def _written(hint: Any) -> str:
+def written_type(hint: Any) -> str:
+    """A type in words, as messages and lists of options show it."""
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     article = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

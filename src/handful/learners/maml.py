@@ -47,6 +47,8 @@ class MAML(Learner):
         self.backbone = backbone
         self.classification = spec.classification
         self.shared = head == "shared" and spec.classification
+        self.any_way = self.shared
+        self.outputs = spec.outputs
         self.inner_steps, self.first_order, self.fast = inner_steps, first_order, fast
         start = nn.Linear(features, 1 if self.shared else spec.outputs)
         if self.shared:
@@ -62,6 +64,11 @@ class MAML(Learner):
             raise UserError(
                 f"No trainable parameter matches fast={fast!r}; the names are {', '.join(self._network())}."
             )
+        if self.shared and "head.weight" not in rates:
+            raise UserError(
+                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} does "
+                "not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
+            )
         self.rates = nn.ParameterDict(
             {name.replace(".", "/"): nn.Parameter(r, requires_grad=learn_inner_lr) for name, r in rates.items()}
         )
@@ -69,6 +76,11 @@ class MAML(Learner):
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Fast weights after the inner loop, and the normalization's statistics of its last step."""
         network = self._network()
+        if not self.shared and spec.outputs != self.outputs:
+            raise UserError(
+                f"This learner was made for {self.outputs} outputs, each with a start of its own, and cannot adapt to "
+                f"{spec.outputs}. For classes, head='shared' takes any number."
+            )
         if self.shared:
             network |= {
                 "head.weight": network["head.weight"].expand(spec.outputs, -1),

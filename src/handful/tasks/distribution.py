@@ -14,6 +14,7 @@ from torch import Generator
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
+from handful.tasks.pipelines import InputPipeline
 from handful.types import Examples, Task, TaskSpec
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -88,14 +89,14 @@ class TaskDistribution(ABC):
         seed: of all draws.
         on: the split that tasks are drawn from.
         sizes: how large tasks are.
-        ragged: whether tasks of equal sizes may still have different numbers of query examples.
+        pipeline: what turns the user's files into inputs like this source's; None for pure generators.
         target_scale: by what a prediction error is multiplied to be in the user's units (regression).
     """
 
     key: ClassVar[str]
     default_sizes: ClassVar[Sizes] = Sizes()
-    ragged: ClassVar[bool] = False
     target_scale: float = 1.0
+    pipeline: InputPipeline | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -114,6 +115,11 @@ class TaskDistribution(ABC):
     @abstractmethod
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw one task of these sizes from the present split, with no other randomness than `generator`."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tasks of equal sizes may still have different numbers of query examples."""
+        return False
 
     @property
     def spec(self) -> TaskSpec:

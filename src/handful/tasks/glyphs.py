@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from handful.tasks.distribution import Split
+from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 from handful.types import Examples, Task
 
@@ -43,6 +44,7 @@ class Glyphs(LabeledPool):
     """
 
     key = "glyphs"
+    pipeline = ImagePipeline(size=SIZE, channels=1, invert=True)
 
     def __init__(self, *, seed: int = 0) -> None:
         letters = _letters()

@@ -1,7 +1,7 @@
 """A labeled pool: N-way K-shot tasks drawn from examples that bear global class labels."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class LabeledPool(TaskDistribution):
         labels: Tensor,
         names: Sequence[str],
         *,
-        splits: dict[Split, Sequence[int]],
+        splits: Mapping[Split, Sequence[int]],
         groups: Tensor | None = None,
         repeats: bool = False,
         seed: int = 0,
@@ -182,12 +182,16 @@ class LabeledPool(TaskDistribution):
         return numbers  # type: ignore[return-value]
 
 
-def split_classes(count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2)) -> dict[Split, list[int]]:
-    """Class ids of each split, at random: 60 % train, 20 % val, 20 % test, at least one class each."""
+def split_classes(
+    count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2), *, noun: str = "class"
+) -> dict[Split, list[int]]:
+    """Ids of the classes (or tasks) of each split, at random: 60 % train, 20 % val, 20 % test, at least one each."""
     if count < 3:
+        plural = {"class": "classes"}.get(noun, f"{noun}s")
+        only = " only" if count == 1 else ""
         raise DataError(
-            f"The data has {count} {'class' if count == 1 else 'classes'}, but splitting into train, val and test "
-            "needs at least 3 (some 20 or more to learn from). Add classes."
+            f"The data has {count} {noun if count == 1 else plural}{only}, but splitting into train, val and test "
+            f"needs at least 3 {plural} (some 20 or more to learn from). Add {plural}."
         )
     order = np.random.default_rng(seed).permutation(count).tolist()
     train = min(max(1, round(count * fractions[0])), count - 2)

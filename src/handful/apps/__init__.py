@@ -1,0 +1,1 @@
+"""What users run: pieces from all layers composed into whole jobs."""

@@ -1,0 +1,52 @@
+"""What there is: learners, sources of tasks and backbones, as the registries know them."""
+
+import inspect
+from typing import Any, get_type_hints
+
+from handful.errors import unknown_name
+from handful.learners.learner import Learner, check_options, options_of, written_type
+from handful.registry import BACKBONES, LEARNERS, TASKS
+
+
+def catalog() -> dict[str, list[dict[str, Any]]]:
+    """All names by kind, with a line about each."""
+    learners = [_learner(key, member) for key, member in LEARNERS.items()]
+    return {
+        "Learners": [row for row in learners if not row["baseline"]],
+        "Baselines (the ladder)": [row for row in learners if row["baseline"]],
+        "Sources of tasks": [{"name": key, "summary": member.summary()} for key, member in TASKS.items()],
+        "Backbones": [{"name": key, "summary": _first_line(member)} for key, member in BACKBONES.items()],
+    }
+
+
+def entry(name: str) -> dict[str, Any]:
+    """All about one learner, source or backbone; `UserError` with the nearest name if there is none."""
+    for noun, registry in (("learner", LEARNERS), ("source of tasks", TASKS), ("backbone", BACKBONES)):
+        if name in registry:
+            member = registry[name]
+            options = _options(member) if noun == "learner" else []
+            return {"name": name, "noun": noun, "text": inspect.getdoc(member) or "", "options": options}
+    raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
+
+
+def _learner(key: str, learner: type[Learner]) -> dict[str, Any]:
+    return {
+        "name": key,
+        "summary": learner.summary(),
+        "kinds": sorted(learner.kinds),
+        "any_way": learner.any_way,
+        "baseline": learner.baseline,
+    }
+
+
+def _options(learner: type[Learner]) -> list[dict[str, str]]:
+    hints = get_type_hints(learner.__init__)
+    defaults = check_options(learner, {})
+    return [
+        {"name": name, "type": written_type(hints[name]), "default": str(defaults[name])}
+        for name in options_of(learner)
+    ]
+
+
+def _first_line(member: Any) -> str:
+    return (inspect.getdoc(member) or "").splitlines()[0]

@@ -1,0 +1,217 @@
+"""The main job on a run folder: meta-train on a source of tasks, evaluate with the ladder, compare runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from handful.artifacts import MetaModel
+from handful.engine.across_tasks import Plan
+from handful.evaluation.comparison import Comparison, Ladder, Progress
+from handful.evaluation.intervals import Interval
+from handful.evaluation.protocol import check_fits
+from handful.evaluation.report import Report
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.tasks.distribution import Size, TaskDistribution, digest_of
+from handful.tasks.own import open_tasks
+from handful.training.loop import Moment, meta_train
+from handful.training.run import Run
+
+CURVE_SHOTS = (1, 2, 3, 5, 10)
+CURVE_TASKS = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tasks come from: the arguments of `open_tasks`."""
+
+    tasks: str
+    label: str | None = None
+    task: str | None = None
+    target: str | None = None
+    group: str | None = None
+    drop: tuple[str, ...] = ()
+    image_size: int | None = None
+    seed: int = 0
+
+    def open(self, **more: Any) -> TaskDistribution:
+        """The distribution."""
+        facts = asdict(self)
+        return open_tasks(facts.pop("tasks"), **facts, **more)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides what a training run does; its JSON is the run's `config.json`.
+
+    way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
+    tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
+    source's default.
+    """
+
+    source: Source
+    learner: str = "protonet"
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: str = "auto"
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    normalization: Any = None
+    way: Size | None = None
+    shot: Size | None = None
+    query_shot: Size | None = None
+    train_way: Size | None = None
+    train_query_shot: Size | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def config(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"format": "handful run", "schema": 1} | asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """From JSON."""
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema", "plan")}
+        source = facts.pop("source")
+        return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
+
+    def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
+        """The distribution with the sizes that count."""
+        return distribution.sized(self.way, self.shot, self.query_shot)
+
+    def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
+        """The distribution with the sizes of training."""
+        return self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
+
+    def build(self, distribution: TaskDistribution) -> Learner:
+        """The untrained learner."""
+        cls: type[Learner] = LEARNERS[self.learner]
+        return cls.build(
+            self.tasks(distribution).spec,
+            backbone=self.backbone,
+            backbone_options=self.backbone_options,
+            normalization=self.normalization,
+            seed=self.seed,
+            **self.options,
+        )
+
+
+def train(
+    experiment: Experiment,
+    path: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    started: Callable[[Learner, TaskDistribution, Plan], None] | None = None,
+    progress: Callable[[Moment], None] | None = None,
+) -> MetaModel:
+    """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
+
+    started is called once everything is checked. Raises `UserError` before anything is written where data, learner,
+    options or sizes do not fit.
+    """
+    distribution = experiment.source.open()
+    learner = experiment.build(distribution)
+    training = experiment.training_tasks(distribution.split("train"))
+    validation = smaller(experiment.tasks(distribution.split("val")))
+    training.check()
+    validation.check()
+    plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else Plan.default(learner)
+    settings = experiment.settings | {"plan": plan}
+    run = Run.open(path, experiment.config() | {"plan": asdict(plan)}, resume=resume, force=force)
+    if started:
+        started(learner, training, plan)
+    trained = meta_train(
+        learner, training, validation=validation, run=run, progress=progress, seed=experiment.seed, **settings
+    )
+    facts = {
+        "tasks": experiment.source.tasks,
+        "trained steps": trained.history[-1]["step"],
+        "kept step": trained.best_step,
+        "selection": trained.selection,
+        "validation score": trained.best_score,
+        "meta-training seconds": round(trained.seconds, 1),
+        "examples": trained.examples,
+        "plan": str(plan),
+        "seed": experiment.seed,
+        "splits": digest_of(distribution.split_manifest()),
+    }
+    model = MetaModel(learner, distribution.pipeline, facts)
+    model.save_pretrained(path / "model")
+    return model
+
+
+def smaller(tasks: TaskDistribution) -> TaskDistribution:
+    """The tasks with a way that their split can fill: a validation split may have fewer classes than the test's."""
+    classes = len(tasks.split_manifest().get(tasks.on, []))
+    way = tasks.sizes.way
+    if way is None or not classes or not tasks.spec.classification:
+        return tasks
+    highest = way[1] if isinstance(way, tuple) else way
+    return tasks.sized(way=max(2, min(highest, classes))) if highest > classes else tasks
+
+
+def evaluate(
+    path: Path,
+    *,
+    other: Source | None = None,
+    settings: Sequence[tuple[int | None, int | None]] = (),
+    tasks: int = 600,
+    costly_tasks: int = 50,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate the run's meta-model on test tasks, with the ladder beside it.
+
+    other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
+    pairs; none: the run's own. tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them
+    out). Networks of rungs are pre-trained on the run's own training split in any case.
+    """
+    model = MetaModel.from_pretrained(path)
+    experiment = Experiment.from_config(Run(path).config())
+    home = experiment.source.open()
+    away = home if other is None else other.open(pipeline=model.pipeline)
+    test = experiment.tasks(away.split("test"))
+    places = [test.sized(way, shot) for way, shot in settings or [(None, None)]]
+    for place in places:
+        place.check()
+        check_fits(model.learner, place.spec)
+    ladder = Ladder(
+        model.learner,
+        home.split("train").pool(),
+        examples=model.facts["examples"],
+        seed=experiment.seed,
+        costly_tasks=costly_tasks,
+        progress=progress,
+    )
+    comparisons: list[Comparison] = []
+    curves: dict[str, list[tuple[int, Interval]]] = {}
+    for place in places:
+        validation = smaller(experiment.tasks(home.split("val")).sized(place.sizes.way, place.sizes.shot))
+        comparison = ladder.climb(place, validation, tasks=tasks)
+        if not comparisons:
+            curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
+        comparisons.append(comparison)
+    source = other or experiment.source
+    return Report(
+        title=f"{model.learner.key} on {source.tasks}",
+        tasks=describe(test, source),
+        comparisons=comparisons,
+        selection=str(model.facts["selection"]),
+        seed=experiment.seed,
+        plan=str(model.facts["plan"]),
+        history=Run(path).metrics(),
+        shots=curves,
+        seconds={
+            "meta-training": model.facts["meta-training seconds"],
+            "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
+        },
+    )
+
+
+def describe(tasks: TaskDistribution, source: Source) -> str:
+    """One line about what is evaluated on."""
+    of_split = tasks.split_manifest().get(tasks.on, [])
+    if not of_split:
+        return f"tasks drawn anew from {source.tasks}"
+    noun = "tasks" if tasks.units is not None else "classes"
+    return f"{len(of_split)} {noun} of {source.tasks} that training never saw"

@@ -1,0 +1,47 @@
+"""From the user's files to an adapted task, and to predictions."""
+
+from pathlib import Path
+from typing import Any
+
+from handful.artifacts import AdaptedTask, MetaModel
+from handful.errors import UserError
+from handful.tasks.pipelines import InputPipeline
+from handful.types import Categorical
+
+
+def adapt_to_file(model: Path, examples: Path, *, keep_support: bool = True) -> AdaptedTask:
+    """Adapt the meta-model of a run or folder to the labeled examples in a file or folder."""
+    meta = MetaModel.from_pretrained(model)
+    raw = pipeline_of(meta).examples(examples)
+    return meta.adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
+
+
+def predict_file(task: Path, inputs: Path, model: Path | None = None) -> list[dict[str, Any]]:
+    """One row per input: its id, and either the class, its probability and those of all, or the predicted values."""
+    adapted = AdaptedTask.load(task, None if model is None else MetaModel.from_pretrained(model))
+    pipeline = pipeline_of(adapted.model)
+    values, ids = pipeline.inputs(inputs)
+    prediction = adapted.predict(values)
+    if not isinstance(prediction, Categorical):
+        names = pipeline.targets or tuple(f"value {i}" for i in range(prediction.mean.shape[1]))
+        return [
+            {"id": id_} | dict(zip(names, row, strict=True))
+            for id_, row in zip(ids, prediction.mean.tolist(), strict=True)
+        ]
+    assert adapted.labels is not None
+    rows = []
+    for id_, probabilities in zip(ids, prediction.logits.softmax(-1).tolist(), strict=True):
+        every = dict(zip(adapted.labels, probabilities, strict=True))
+        label = max(every, key=every.__getitem__)
+        rows.append({"id": id_, "label": label, "probability": every[label], "probabilities": every})
+    return rows
+
+
+def pipeline_of(model: MetaModel) -> InputPipeline:
+    """The model's pipeline; `UserError` where its tasks came from a generator."""
+    if model.pipeline is None:
+        raise UserError(
+            f"The tasks of {model.path} come from a generator, so the model cannot read files. Use it from Python: "
+            "MetaModel.from_pretrained(...).adapt(inputs, answers)."
+        )
+    return model.pipeline

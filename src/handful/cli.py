@@ -1,0 +1,533 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from handful import __version__
+from handful.errors import ArtifactError, DataError, HandfulError, UserError
+
+if TYPE_CHECKING:
+    from handful.apps.experiment import Source
+
+app = typer.Typer(
+    name="handful",
+    help=(
+        "Few-shot learning for people with many related small problems: meta-train once on the tasks that you have, "
+        "then adapt to a new one from a handful of examples.\n\nStart with: handful quickstart"
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False)
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+DATA, MODEL = "Your data", "Learner"
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+TasksOption = Annotated[
+    str,
+    typer.Option("--tasks", help="A source (`handful list`), or a folder of images, .csv, .parquet or .npz file."),
+]
+LabelOption = Annotated[str | None, typer.Option(help="Column with the class.", rich_help_panel=DATA)]
+TaskOption = Annotated[
+    str | None, typer.Option(help="Column that tells the tasks apart: customer, shop, school.", rich_help_panel=DATA)
+]
+TargetOption = Annotated[str | None, typer.Option(help="Column with the number to predict.", rich_help_panel=DATA)]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(help="Column of a writer, video, patient: never on both sides of a task.", rich_help_panel=DATA),
+]
+DropOption = Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.", rich_help_panel=DATA)]
+SizeOption = Annotated[int | None, typer.Option(help="Pixels a side of images.", rich_help_panel=DATA)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(example: str, name: str | None = None) -> Callable[[Command], Command]:
+    """A command whose help ends with an example, and whose errors are one sentence and an exit code."""
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **options: Any) -> None:
+            warnings.showwarning = _note  # type: ignore[assignment]
+            try:
+                function(*arguments, **options)
+            except KeyboardInterrupt:
+                err.print("Interrupted.")
+                raise typer.Exit(INTERRUPTED) from None
+            except HandfulError as error:
+                misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
+                err.print(f"[bold red]Error:[/] {_escaped(str(error))}")
+                raise typer.Exit(MISUSED if misused else FAILED) from None
+
+        app.command(name, epilog=f"Example: {example}")(guarded)
+        return function
+
+    return register
+
+
+@command("handful quickstart")
+def quickstart(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """The whole job in five minutes, on letters drawn from fonts: learn, evaluate, adapt, predict."""
+    from handful.apps.quickstart import quickstart as run
+
+    err.print(
+        "Learning to read letters from one example each. It trains on Latin and Cyrillic letters in\n"
+        "many type faces, and is tested on Georgian, Armenian, Greek and Lao, which it never saw.\n"
+    )
+    with Progress() as progress:
+        report, new = run(output, seed=seed, on_step=progress.step, on_ladder=progress.ladder)
+    out.print(f"[bold]What was learned.[/] {_escaped(report.verdict)}")
+    out.print(
+        f"\n[bold]A new task.[/] From 3 examples of each of 5 unseen letters ({new.examples}) it read "
+        f"{new.right} of {new.count} others right ({new.inputs}). The adapted task is {new.task}, "
+        f"{new.task.stat().st_size / 1024:.0f} kB."
+    )
+    out.print(f"\n[bold]Report.[/] {output / 'report.md'}, with pictures beside it.")
+    out.print(
+        "\n[bold]Next, with your own data[/] (a folder with one subfolder of images per class, or a table):\n"
+        "  handful train --tasks FOLDER --learner protonet -o runs/mine\n"
+        "  handful train --tasks TABLE.csv --task customer --target amount --learner maml -o runs/mine\n"
+        "  handful evaluate runs/mine\n"
+        f"  handful adapt {output} {new.examples} -o my.task\n"
+        f"  handful predict my.task {new.inputs}"
+    )
+
+
+@command("handful train --tasks photos/ --learner protonet --shot 5 -o runs/photos")
+def train(
+    tasks: TasksOption,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")],
+    learner: Annotated[
+        str, typer.Option(help="See `handful list`; its own options: `handful list NAME`.")
+    ] = "protonet",
+    label: LabelOption = None,
+    task: TaskOption = None,
+    target: TargetOption = None,
+    group: GroupOption = None,
+    drop: DropOption = None,
+    image_size: SizeOption = None,
+    way: Annotated[int | None, typer.Option(help="Classes of a task.", rich_help_panel="Task sizes")] = None,
+    shot: Annotated[
+        int | None,
+        typer.Option(help="Examples to learn from, per class (with --task: per task).", rich_help_panel="Task sizes"),
+    ] = None,
+    query_shot: Annotated[
+        int | None, typer.Option(help="Examples to be scored on, likewise.", rich_help_panel="Task sizes")
+    ] = None,
+    train_way: Annotated[
+        int | None, typer.Option(help="Classes of a training task, if not --way.", rich_help_panel="Task sizes")
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="conv4, mlp, raw, or your own as package.module:name.", rich_help_panel=MODEL)
+    ] = "auto",
+    normalization: Annotated[
+        str | None, typer.Option(help="frozen, support or transductive.", rich_help_panel=MODEL)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the learner or (backbone.NAME) its network.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Meta-training steps.", rich_help_panel="Training")] = 1000,
+    meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.", rich_help_panel="Training")] = 4,
+    outer_lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel="Training")] = 1e-3,
+    plan: Annotated[
+        str | None, typer.Option(help="vmap, loop, or chunks:N; by default chosen.", rich_help_panel="Training")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, tasks and starting weights.", rich_help_panel="Training")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
+) -> None:
+    """Meta-train a learner on your tasks."""
+    from handful.apps.experiment import Experiment
+    from handful.apps.experiment import train as run
+
+    options, backbone_options = _assignments(assign or [])
+    experiment = Experiment(
+        _source(tasks, label, task, target, group, drop, image_size, seed),
+        learner=learner,
+        options=options,
+        backbone=backbone,
+        backbone_options=backbone_options,
+        normalization=normalization,
+        way=way,
+        shot=shot,
+        query_shot=query_shot,
+        train_way=train_way,
+        settings={"steps": steps, "meta_batch_size": meta_batch_size, "outer_lr": outer_lr, "plan": _plan(plan)},
+        seed=seed,
+    )
+
+    def started(built: Any, distribution: Any, chosen: Any) -> None:
+        sizes = distribution.sizes
+        parameters = sum(p.numel() for p in built.parameters() if p.requires_grad)
+        err.print(
+            f"Training {learner} ({parameters:,} parameters) on {tasks}: "
+            f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step, "
+            f"plan: {chosen}."
+        )
+
+    try:
+        with Progress() as progress:
+            model = run(experiment, output, resume=resume, force=force, started=started, progress=progress.step)
+    except KeyboardInterrupt:
+        if (output / "config.json").exists():
+            err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
+        raise
+    facts = model.facts
+    out.print(
+        f"Trained {facts['trained steps']} steps in {facts['meta-training seconds']:.0f} s; kept step "
+        f"{facts['kept step']} ({facts['selection']}: {facts['validation score']:.4g}).\n"
+        f"The model: {output / 'model'}\nNext: handful evaluate {output}"
+    )
+
+
+@command("handful evaluate runs/photos --way 5 --shot 1 --number 600")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
+    tasks: Annotated[str | None, typer.Option(help="Another source: tasks outside the training distribution.")] = None,
+    label: LabelOption = None,
+    task: TaskOption = None,
+    target: TargetOption = None,
+    group: GroupOption = None,
+    way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
+    number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
+    costly: Annotated[int, typer.Option(help="Tasks for rungs that train a network each (0: leave out).")] = 50,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on tasks that it never saw, beside the baselines."""
+    from handful.apps.experiment import evaluate as score
+
+    other = _source(tasks, label, task, target, group, None, None, 0) if tasks else None
+    folder = output or (run / "report" if other is None else run / f"report-on-{Path(tasks or '').stem}")
+    with Progress() as progress:
+        report = score(
+            run,
+            other=other,
+            settings=[(w, shot) for w in way] if way else [(None, shot)],
+            tasks=number,
+            costly_tasks=costly,
+            progress=progress.ladder,
+        )
+    report.write(folder)
+    if as_json:
+        _print_json(report.to_json())
+        return
+    for comparison in report.comparisons:
+        out.print(_ladder_table(comparison))
+    out.print(_escaped(report.verdict))
+    out.print(f"Report: {folder / 'report.md'}")
+
+
+@command("handful compare runs/protonet runs/maml")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Evaluated runs on the same tasks.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare evaluated runs on the same tasks, with paired intervals."""
+    from handful.apps.compare import compare as pair
+
+    settings = pair(runs)
+    if as_json:
+        _print_json(settings)
+        return
+    for setting in settings:
+        table = Table(title=f"{setting['setting']}: {setting['metric']}", title_justify="left", box=None)
+        for column in ("run", "learner", "score", "better than the best by", "tasks"):
+            table.add_column(column)
+        for row in setting["runs"]:
+            gap = _interval(row["against_best"], signed=True) if "against_best" in row else ""
+            table.add_row(row["run"], row["learner"], _interval(row["score"]), gap, str(row["score"]["tasks"]))
+        out.print(table)
+
+
+@command("handful adapt runs/photos new-customer/ -o new-customer.task")
+def adapt(
+    model: Annotated[Path, typer.Argument(help="A run or a meta-model.")],
+    examples: Annotated[
+        Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
+    forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a meta-model to a new task from a handful of examples."""
+    from handful.apps.prediction import adapt_to_file
+
+    adapted = adapt_to_file(model, examples, keep_support=not forget)
+    adapted.save(output)
+    size = output.stat().st_size
+    facts = {
+        "task": str(output),
+        "examples": len(adapted.manifest),
+        "labels": adapted.labels,
+        "estimate": adapted.estimate,
+        "adapt_seconds": adapted.adapt_seconds,
+        "bytes": size,
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    what = f"{len(adapted.labels)} classes" if adapted.labels else "a number"
+    out.print(
+        f"Adapted to {len(adapted.manifest)} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
+        f"{size / 1024:.0f} kB."
+    )
+    if adapted.estimate:
+        out.print(
+            f"Leave-one-out {adapted.estimate['metric']} on the examples themselves: {adapted.estimate['mean']:.3g}."
+        )
+    out.print(f"Next: handful predict {output} INPUTS")
+
+
+@command("handful predict new-customer.task photo.png --json")
+def predict(
+    task: Annotated[Path, typer.Argument(help="An adapted task.")],
+    inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
+    model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+) -> None:
+    """Predict with an adapted task."""
+    from handful.apps.prediction import predict_file
+
+    rows = predict_file(task, inputs, model)
+    if as_json:
+        _print_json(rows)
+    elif as_csv:
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else ["id"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: json.dumps(v) if isinstance(v, dict) else v for name, v in row.items()} for row in rows)
+    else:
+        table = Table(box=None)
+        for column in [name for name in rows[0] if name != "probabilities"] if rows else []:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(
+                *(f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "probabilities")
+            )
+        out.print(table)
+
+
+@command("handful list maml", name="list")
+def list_members(
+    name: Annotated[str | None, typer.Argument(help="A learner, source or backbone.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What there is: learners, sources of tasks, backbones; with NAME, all about one."""
+    from handful.apps.catalog import catalog, entry
+
+    if name is not None:
+        found = entry(name)
+        if as_json:
+            _print_json(found)
+            return
+        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{_escaped(found['text'])}")
+        if found["options"]:
+            table = Table(title="Options (--set name=value)", title_justify="left", box=None)
+            for column in ("name", "type", "default"):
+                table.add_column(column)
+            for option in found["options"]:
+                table.add_row(option["name"], option["type"], option["default"])
+            out.print(table)
+        return
+    whole = catalog()
+    if as_json:
+        _print_json(whole)
+        return
+    for noun, members in whole.items():
+        table = Table(title=noun, title_justify="left", box=None, show_header=False)
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column()
+        for member in members:
+            table.add_row(member["name"], member["summary"])
+        out.print(table)
+        out.print()
+
+
+@command("handful doctor runs/photos")
+def doctor(
+    subject: Annotated[str, typer.Argument(help="A run, or a source of tasks as in `handful train --tasks`.")],
+    label: LabelOption = None,
+    task: TaskOption = None,
+    target: TargetOption = None,
+    group: GroupOption = None,
+    way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for what makes few-shot scores too good to be true."""
+    from handful.apps.checkup import checkup
+
+    findings = checkup(_source(subject, label, task, target, group, None, None, 0), way, shot)
+    if as_json:
+        _print_json(findings)
+    else:
+        color = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
+        table = Table(box=None, show_header=False)
+        for _ in range(3):
+            table.add_column(vertical="top")
+        for finding in findings:
+            status = finding["status"]
+            table.add_row(f"[{color[status]}]{status}[/]", finding["check"], _escaped(finding["message"]))
+        out.print(table)
+    if any(finding["status"] == "problem" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Meta-learning and few-shot learning."""
+    if show:
+        out.print(__version__)
+        raise typer.Exit
+
+
+class Progress:
+    """Bars with rate and time left on a terminal; a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description:<28}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(
+            *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
+        )
+        self.known: dict[str, Any] = {}
+        self.said: dict[str, int] = {}
+        self.score = ""
+
+    def __enter__(self) -> "Progress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def step(self, moment: Any) -> None:
+        """After each step of meta-training."""
+        if moment.validation is not None:
+            self.score = f"val {moment.validation:.3f}"
+        self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
+
+    def ladder(self, what: str, done: int, total: int) -> None:
+        """After each batch of tasks of one learner."""
+        self._advance(f"{what}", done, total, "")
+
+    def _advance(self, what: str, done: int, total: int, note: str) -> None:
+        if not err.is_terminal:
+            tenth = done * 10 // max(total, 1)
+            if self.said.get(what) != tenth:
+                self.said[what] = tenth
+                err.print(f"{what}: {done}/{total} {note}".rstrip())
+            return
+        if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
+            for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
+                bar = self.bars.tasks[self.known[name]]
+                bar.visible = name in ("meta-training", "pre-training")
+            self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
+        self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
+
+
+def _source(
+    tasks: str,
+    label: str | None,
+    task: str | None,
+    target: str | None,
+    group: str | None,
+    drop: Any,
+    image_size: int | None,
+    seed: int,
+) -> "Source":
+    from handful.apps.experiment import Source
+
+    return Source(tasks, label, task, target, group, tuple(drop or ()), image_size, seed)
+
+
+def _assignments(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`--set name=value` as options of the learner and, with `backbone.`, of the network; values are JSON or texts."""
+    options: dict[str, Any] = {}
+    backbone: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set takes NAME=VALUE, not {text!r}, as in --set inner_lr=0.05.")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        into = backbone if name.startswith("backbone.") else options
+        into[name.removeprefix("backbone.")] = parsed
+    return options, backbone
+
+
+def _plan(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    backend, _, chunk = text.partition(":")
+    if chunk and not chunk.isdigit():
+        raise UserError(f"--plan is vmap, loop or chunks:N, not {text!r}.")
+    return {"backend": backend, "chunk": int(chunk or 1)}
+
+
+def _ladder_table(comparison: Any) -> Table:
+    from handful.evaluation.report import table_lines
+
+    heading, (header, *lines) = table_lines(comparison)
+    table = Table(title=heading, title_justify="left", box=None)
+    for column in header[:5]:  # as many as fit into 80 columns
+        table.add_column(column, justify="left" if column == header[0] else "right")
+    for line in lines:
+        table.add_row(*line[:5])
+    return table
+
+
+def _interval(score: dict[str, float], *, signed: bool = False) -> str:
+    return f"{score['mean']:{'+' if signed else ''}.4g} ± {(score['high'] - score['low']) / 2:.2g}"
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _note(message: Warning | str, *_: Any) -> None:
+    err.print(f"[yellow]Note:[/] {_escaped(str(message))}")
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def main() -> None:
+    """The command `handful`."""
+    app(prog_name="handful")

@@ -1,0 +1,287 @@
+"""The scikit-learn face: adapt to a task with `fit`, and use it wherever scikit-learn takes an estimator."""
+# ruff: noqa: N803, N806 - scikit-learn calls inputs X
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from handful.artifacts import MetaModel, model_folder
+from handful.errors import DataError, UserError
+from handful.evaluation.protocol import EXAMPLES_AT_ONCE, check_fits, evaluating
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.tasks.tables import written
+from handful.types import Examples, Kind, TaskSpec, TaskState
+
+
+class _FewShot(BaseEstimator):  # type: ignore[misc]
+    """What both estimators share: where inputs come from, and which learner adapts to them.
+
+    Attributes:
+        model_: the meta-model, or None.
+        learner_: its learner, or the ridge probe.
+        state_: what the learner keeps of the task.
+        n_features_in_: numbers or values per example.
+    """
+
+    _kind: Kind
+
+    def __init__(self, model: str | Path | MetaModel | None = None, *, regularization: float = 1.0) -> None:
+        self.model = model
+        self.regularization = regularization
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """An estimator that adapts the meta-model of a folder or run; `ArtifactError` if there is none."""
+        model_folder(Path(path))
+        return cls(path)
+
+    def _load(self) -> MetaModel | None:
+        if self.model is None or isinstance(self.model, MetaModel):
+            return self.model
+        return MetaModel.from_pretrained(self.model)
+
+    def _examples(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, Any]:
+        """Labeled examples: inputs `(n, *input_shape)`, and answers that are yet to be checked."""
+        if self.model_ is None:
+            X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, reset=reset)
+            return _copied(X), y
+        inputs = _of_model(self.model_, X)
+        check_consistent_length(inputs, y)
+        if not len(inputs):
+            raise DataError("There are no examples to adapt to (0 samples). Give some of them to fit.")
+        if reset:
+            self.n_features_in_ = prod(np.shape(X)[1:])
+        return inputs, y
+
+    def _adapt(self, support: Examples, outputs: int) -> None:
+        shape = tuple(support.inputs.shape[1:])
+        learner: Learner
+        if self.model_ is None:
+            spec = TaskSpec(self._kind, shape, outputs)
+            learner = LEARNERS["ridge-probe"].build(spec, regularization=self.regularization)
+        else:
+            spec = TaskSpec(self._kind, shape, outputs, self.model_.spec.labels)
+            learner = self.model_.learner
+            check_fits(learner, spec)
+        with evaluating(learner), torch.no_grad():
+            state: TaskState = learner.adapt(support, spec)
+        self.learner_, self.state_ = learner, state
+
+    def _outputs(self, X: Any) -> Tensor:
+        """Logits or means `(n, outputs)` of inputs."""
+        check_is_fitted(self, "state_")
+        if self.model_ is None:
+            inputs = _copied(validate_data(self, X, dtype=np.float64, reset=False))
+        else:
+            inputs = _of_model(self.model_, X)
+        learner = self.learner_
+        parts = torch.split(inputs, EXAMPLES_AT_ONCE) if learner.pointwise else [inputs]
+        with evaluating(learner), torch.no_grad():
+            # The first field of every prediction: logits or mean.
+            return torch.cat([learner.predict(self.state_, part)[0] for part in parts]).double()
+
+
+class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
+    """Classify after a few labeled examples, with a meta-trained model or, without one, a ridge probe.
+
+    model: folder of a meta-model or run, or a `MetaModel`. regularization: of the ridge probe on the raw features,
+    relative to their spread; a meta-model has its own.
+
+    Inputs of a meta-model are what its pipeline takes: images `(n, height, width)` or `(n, channels, height, width)`,
+    rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Where the
+    model's labels mean the same in every task, `classes_` are all of them, with or without examples.
+
+    >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
+    >>> classifier.predict([[0.1], [1.1]]).tolist()
+    ['low', 'high']
+    """
+
+    _kind = "classification"
+    _support: tuple[Tensor, np.ndarray]
+    _fixed: np.ndarray | None
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Adapt to examples of at least two classes; what was learned before is forgotten."""
+        return self._learn(X, y, None, reset=True, fewest=2)
+
+    def partial_fit(self, X: Any, y: Any, classes: Sequence[Any] | None = None) -> Self:
+        """Adapt anew to all examples so far and these.
+
+        classes: all that will ever come, fixed from then on; one without examples has probability 0 (or what the
+        model says, where its labels mean the same in every task). Without them, classes are those seen so far.
+        """
+        return self._learn(X, y, classes, reset=not hasattr(self, "state_"))
+
+    def _learn(self, X: Any, y: Any, classes: Sequence[Any] | None, *, reset: bool, fewest: int = 1) -> Self:
+        if reset:
+            self.model_ = self._load()
+        fixed = None if reset else self._fixed
+        if classes is not None:
+            given = unique_labels(classes)
+            if fixed is not None and not np.array_equal(given, fixed):
+                raise DataError(f"The classes were fixed as {_listed(fixed)}; they cannot become {_listed(given)}.")
+            fixed = given
+        inputs, y = self._examples(X, y, reset=reset)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        seen = unique_labels(y)
+        if not reset:
+            old_inputs, old_y = self._support
+            seen = unique_labels(old_y, y)  # refuses a mix of texts and numbers
+            inputs, y = torch.cat([old_inputs, inputs]), np.concatenate([old_y, y])
+        if fixed is not None and set(seen.tolist()) - set(fixed.tolist()):
+            raise DataError(f"The classes were fixed as {_listed(fixed)}, but the examples have {_listed(seen)}.")
+        names = _shared_names(self.model_)
+        if names is not None:
+            classes_, columns = _shared_columns(names, seen, fixed)
+            outputs = len(names)
+        else:
+            classes_ = seen if fixed is None else fixed
+            if len(classes_) < fewest:
+                raise DataError(f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.")
+            present = np.isin(classes_, seen)
+            packed = self.model_ is None or self.model_.learner.any_way
+            columns = np.where(present, np.cumsum(present) - 1 if packed else np.arange(len(classes_)), -1)
+            outputs = int(present.sum()) if packed else len(classes_)
+        places = columns[np.searchsorted(classes_, y)]
+        self._adapt(Examples(inputs, torch.from_numpy(places)), outputs)
+        self.classes_, self._columns = classes_, columns
+        self._support, self._fixed = (inputs, y), fixed
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities `(n, classes)`, in the order of `classes_`."""
+        logits = self._outputs(X)
+        known = self._columns >= 0
+        probabilities = np.zeros((len(logits), len(known)))
+        probabilities[:, known] = logits[:, self._columns[known]].softmax(-1).numpy()
+        return probabilities
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable classes `(n,)`."""
+        best = self.predict_proba(X).argmax(1)
+        return np.asarray(self.classes_[best])
+
+
+class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
+    """Predict values after a few examples, with a meta-trained model or, without one, ridge regression.
+
+    model, regularization and inputs are as for `FewShotClassifier`. Targets `(n,)` or `(n, outputs)` go in and come out
+    in the user's own units.
+
+    >>> regressor = FewShotRegressor(regularization=1e-9).fit([[0.0], [1.0], [2.0]], [10.0, 12.0, 14.0])
+    >>> regressor.predict([[3.0]]).round(3).tolist()
+    [16.0]
+    """
+
+    _kind = "regression"
+    _support: tuple[Tensor, np.ndarray]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Adapt to examples; what was learned before is forgotten."""
+        return self._learn(X, y, reset=True)
+
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Adapt anew to all examples so far and these."""
+        return self._learn(X, y, reset=not hasattr(self, "state_"))
+
+    def _learn(self, X: Any, y: Any, *, reset: bool) -> Self:
+        if reset:
+            self.model_ = self._load()
+        inputs, y = self._examples(X, y, reset=reset)
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        if not reset:
+            old_inputs, old_y = self._support
+            if y.shape[1:] != old_y.shape[1:]:
+                raise DataError(f"The targets so far have shape {old_y.shape}, these {y.shape}. Give them alike.")
+            inputs, y = torch.cat([old_inputs, inputs]), np.concatenate([old_y, y])
+        pipeline = self.model_.pipeline if self.model_ else None
+        targets = pipeline.scaled(y) if pipeline else _copied(y).reshape(len(y), -1).to(inputs)
+        self._adapt(Examples(inputs, targets), targets.shape[1])
+        self._support = inputs, y
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Values `(n,)` or `(n, outputs)`, as the targets were."""
+        means = self._outputs(X)
+        if self.model_ and self.model_.pipeline:
+            means = self.model_.pipeline.unscaled(means)
+        return means.numpy().reshape(len(means), *self._support[1].shape[1:])
+
+
+def _of_model(model: MetaModel, X: Any) -> Tensor:
+    """Inputs `(n, *input_shape)` of a meta-model, from any form that it takes."""
+    pipeline, shape = model.pipeline, model.spec.input_shape
+    names = getattr(pipeline, "names", None)
+    if names is not None and hasattr(X, "columns"):
+        missing = [name for name in names if name not in X.columns]
+        if missing:
+            raise DataError(f"The data frame has no column {missing[0]!r}, which the model was trained with.")
+        X = X[names]
+    array = np.asarray(X)
+    as_in_a_file = pipeline is not None and array.dtype == np.uint8
+    if len(shape) == 3 and (1, *array.shape[1:]) == shape and not as_in_a_file:
+        array = array[:, None]  # gray images without their channel
+    if pipeline is not None:
+        return pipeline.of_array(array)
+    if array.shape[1:] not in (shape, (prod(shape),)):
+        written_shape = ", ".join(map(str, shape))
+        raise DataError(
+            f"The model takes inputs of shape (n, {written_shape}), or flattened (n, {prod(shape)}), but these are "
+            f"{array.shape}. Prepare them as for its training."
+        )
+    if array.dtype == np.uint8 and len(shape) == 3:
+        array = array / 255  # as every source of images does with bytes
+    array = check_array(array, dtype=np.float32, allow_nd=True, ensure_min_samples=0, input_name="X")
+    return _copied(array).reshape(-1, *shape)
+
+
+def _shared_names(model: MetaModel | None) -> list[str] | None:
+    """Class names by number where they mean the same in every task, else None."""
+    if model is None or not model.spec.classification or model.spec.labels != "shared":
+        return None
+    return (model.pipeline and model.pipeline.labels) or [str(number) for number in range(model.spec.outputs)]
+
+
+def _shared_columns(names: list[str], seen: np.ndarray, fixed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted classes as values of the user's own type, and the model's number of each."""
+    wanted = seen if fixed is None else fixed
+    unknown = [value for value in wanted.tolist() if written(value) not in names]
+    if unknown:
+        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown[0]!r}.")
+    if fixed is not None:
+        return fixed, np.array([names.index(str(written(value))) for value in fixed.tolist()])
+    values = np.array(names)
+    try:
+        if seen.dtype.kind == "b":
+            values = values == "True"
+        elif seen.dtype.kind in "iuf":
+            values = values.astype(np.float64 if seen.dtype.kind == "f" else np.int64)
+    except ValueError as error:
+        raise UserError(f"The model's classes are texts ({', '.join(names)}); give labels as texts too.") from error
+    order = np.argsort(values)
+    return values[order], order
+
+
+def _copied(array: np.ndarray) -> Tensor:
+    """A tensor of its own: the array may be read-only, or changed later by its owner."""
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _listed(classes: np.ndarray) -> str:
+    return ", ".join(map(str, classes.tolist()))

@@ -1,0 +1,175 @@
+"""The ladder: every baseline of the registry beside the learner, on the same tasks, with paired intervals."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from handful.errors import UserError
+from handful.evaluation.intervals import Interval
+from handful.evaluation.protocol import Evaluation, evaluate
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.tasks.distribution import Pool, TaskDistribution
+
+CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 8
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is running, what of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One learner's line of a comparison.
+
+    against, paired: the learner it is compared with on the tasks of both, and by how much it is better (positive).
+    chosen: options chosen on validation tasks.
+    """
+
+    evaluation: Evaluation
+    baseline: bool
+    against: str
+    paired: Interval
+    chosen: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A learner and the ladder on one setting: the learner's row first, then the rungs from best to worst."""
+
+    rows: list[Row]
+
+    @property
+    def learner(self) -> Row:
+        """The row of the learner that the ladder stands beside."""
+        return self.rows[0]
+
+    @property
+    def best_rung(self) -> Row:
+        """The rung that comes nearest to the learner, or lies farthest above it, on the tasks of both."""
+        return self.rows[1]
+
+
+class Ladder:
+    """The rungs that can do the tasks of a distribution, built once and climbed on several settings.
+
+    learner: the one to stand beside; rungs with a network get one of its kind. pool: what a network is pre-trained on
+    once for all rungs that start from it (None: they are left out), for `examples` examples: as many as the learner saw
+    in its own training.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        pool: Pool | None,
+        *,
+        examples: int,
+        costly_tasks: int = 50,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.learner = learner
+        self.costly_tasks = costly_tasks
+        self.seed = seed
+        self.progress = progress or (lambda what, done, total: None)
+        self.pretraining_seconds = 0.0
+        spec = learner.recipe["spec"]
+        self.rungs = [
+            rung
+            for _, rung in LEARNERS.items()
+            if rung.baseline
+            and spec.kind in rung.kinds
+            and (spec.kind == "regression" or spec.labels in rung.labels)
+            and (rung.start != "pretrained" or pool is not None)
+            and (costly_tasks > 0 or not rung.costly)
+        ]
+        self._pretrained: Any = None
+        first = next((rung for rung in self.rungs if rung.start == "pretrained"), None)
+        if first is not None:
+            start = time.perf_counter()
+            self._pretrained = self._build(first, {})
+            self._pretrained.pretrain(
+                pool,
+                examples=examples,
+                seed=seed,
+                progress=lambda done, total: self.progress("pre-training", done, total),
+            )
+            self.pretraining_seconds = time.perf_counter() - start
+
+    def climb(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
+        """Score the learner and all rungs on the first tasks of `setting`'s present split.
+
+        Options of rungs are chosen on tasks of `validation`.
+        """
+        own = self._evaluate(self.learner, setting, tasks)
+        rungs = []
+        for rung in self.rungs:
+            chosen = self._choose(rung, validation)
+            count = min(self.costly_tasks, tasks) if rung.costly else tasks
+            evaluation = self._evaluate(self._build(rung, chosen), setting, count)
+            rungs.append(Row(evaluation, True, self.learner.key, evaluation.gain_over(own), chosen))
+        rungs.sort(key=lambda row: -row.paired.mean)
+        best = rungs[0].evaluation
+        return Comparison([Row(own, False, best.learner, own.gain_over(best), {}), *rungs])
+
+    def shots_curve(
+        self,
+        setting: TaskDistribution,
+        validation: TaskDistribution,
+        comparison: Comparison,
+        shots: Sequence[int],
+        *,
+        tasks: int,
+    ) -> dict[str, list[tuple[int, Interval]]]:
+        """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
+
+        Shots for which the data has too few examples are left out.
+        """
+        cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
+        raw = [rung for rung in cheap if rung.start == "raw"]
+        rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
+        curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
+        for shot in shots:
+            try:
+                at, choosing = setting.sized(shot=shot), validation.sized(shot=shot)
+            except UserError:
+                break
+            built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
+            for learner in built:
+                curves[learner.key].append((shot, self._evaluate(learner, at, tasks).score))
+        return curves
+
+    def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:
+        recipe = self.learner.recipe
+        if rung.start == "pretrained" and self._pretrained is not None:
+            return self._pretrained.twin(rung, **options)  # type: ignore[no-any-return]
+        built = rung.build(
+            recipe["spec"],
+            backbone=recipe["backbone"],
+            backbone_options=recipe["backbone_options"],
+            seed=self.seed,
+            **options,
+        )
+        return built.eval()
+
+    def _choose(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
+        """The best of the rung's choices on validation tasks."""
+        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        if len(candidates) == 1:
+            return candidates[0]
+        count = COSTLY_CHOOSING_TASKS if rung.costly else CHOOSING_TASKS
+        scores = []
+        for done, options in enumerate(candidates):
+            self.progress(f"choosing for {rung.key}", done, len(candidates))
+            evaluation = evaluate(self._build(rung, options), validation, tasks=count)
+            scores.append(evaluation.score.mean * (1 if evaluation.higher_is_better else -1))
+        return candidates[scores.index(max(scores))]
+
+    def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:
+        return evaluate(
+            learner,
+            setting,
+            tasks=tasks,
+            progress=lambda done, total: self.progress(learner.key, done, total),
+        )

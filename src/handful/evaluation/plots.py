@@ -1,0 +1,403 @@
+"""Pictures of a report: learning curve, ladder, accuracy against shots, reliability, and one task to look at.
+
+They are 1600 pixels wide (the picture of a task at most), and speak of percent and not of fractions. The learner in
+question is blue, what it is compared with is gray; colors are those of *Color Universal Design* (Okabe & Ito, 2008),
+which color-blind people tell apart.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.intervals import Interval
+from handful.storage import replacing
+from handful.types import Task
+
+WIDTH, DPI = 8.0, 200
+BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+INK, GRAY, PALE = "#333333", "#B4BAC2", "#E4E7EB"
+BINS = 10
+LARGEST = 56.0
+"""The longest side of an image in the picture of a task, in points."""
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a user's class name is a dollar sign
+    "axes.edgecolor": GRAY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "lines.solid_capstyle": "round",
+}
+
+Arguments = ParamSpec("Arguments")
+
+
+def _styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """`draw` in the one style of all pictures, whatever the user's own settings of matplotlib are."""
+
+    @functools.wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with _style():
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def _style() -> Any:
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE})
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with replacing(path) as temporary, _style(), warnings.catch_warnings():  # some ticks are made when drawn
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # class names in any script; a box is drawn
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+@_styled
+def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") -> Figure:
+    """Meta-loss by step, smoothed, beside the score on validation tasks with its best moment."""
+    figure = Figure(figsize=(WIDTH, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps, losses = [row["step"] for row in history], [row["loss"] for row in history]
+    left.plot(steps, losses, color=PALE, linewidth=0.8)
+    left.plot(steps, _smooth(losses, max(1, len(losses) // 40)), color=BLUE, linewidth=1.8)
+    top = sorted(losses)[int(0.995 * (len(losses) - 1))]
+    left.set_ylim(min(0.0, min(losses)), 1.08 * top if top > 0 else None)
+    left.set_title("Meta-loss on training tasks")
+    right.set_title(f"{'Accuracy' if metric == 'accuracy' else 'Typical error'} on validation tasks")
+    points = [(row["step"], _shown(row["val"], metric)) for row in history if row.get("val") is not None]
+    if points:
+        right.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.8, marker="o", markersize=4)
+        best = (max if metric == "accuracy" else min)(points, key=lambda point: point[1])
+        right.plot(*best, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILION)
+        kept = f"kept: {best[1]:.1f} %" if metric == "accuracy" else f"kept: {best[1]:.3g}"
+        side = "right" if best[0] > steps[-1] / 2 else "left"
+        below = metric == "accuracy"
+        right.annotate(
+            kept,
+            best,
+            xytext=(0, -13 if below else 13),
+            textcoords="offset points",
+            color=VERMILION,
+            ha=side,
+            va="top" if below else "bottom",
+        )
+        right.margins(y=0.2)
+    if metric == "accuracy":
+        right.yaxis.set_major_formatter(_percent)
+    for axes in (left, right):
+        axes.set_xlabel("meta-step")
+        axes.set_xlim(0, 1.02 * steps[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _grid(axes, "y")
+    return figure
+
+
+@_styled
+def ladder(comparisons: Sequence[Comparison]) -> Figure:
+    """Bars of all learners with 95 % intervals, a panel for each setting; the learner in question is on top."""
+    names = list(dict.fromkeys(row.evaluation.learner for comparison in comparisons for row in comparison.rows))
+    columns = min(2, len(comparisons))
+    lines = math.ceil(len(comparisons) / columns)
+    figure = Figure(figsize=(WIDTH, lines * (0.9 + 0.27 * len(names))), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
+    for panel in panels[len(comparisons) :]:
+        panel.set_visible(False)
+    for panel, comparison in zip(panels, comparisons, strict=False):
+        _ladder_panel(panel, comparison, names)
+    for panel in panels[::columns]:
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.45, -0.55)
+        panel.get_yticklabels()[0].set(color=BLUE, fontweight="bold")
+    return figure
+
+
+def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
+    first = comparison.rows[0].evaluation
+    accuracy = first.metric == "accuracy"
+    scores = {row.evaluation.learner: shown(row.evaluation.score, first.metric) for row in comparison.rows}
+    reach = 100 if accuracy else max(score.mean for score in scores.values())
+    for row in comparison.rows:
+        score = scores[row.evaluation.learner]
+        at = names.index(row.evaluation.learner)
+        panel.barh(at, score.mean, height=0.66, color=GRAY if row.baseline else BLUE)
+        end = score.mean
+        if math.isfinite(score.half_width):
+            panel.plot([score.low, score.high], [at, at], color=INK, linewidth=1.3)
+            end = max(end, score.high)
+        weight = "normal" if row.baseline else "bold"
+        panel.text(end + 0.015 * reach, at, _label(row, score, first.score.tasks), va="center", fontweight=weight)
+    panel.set_xlim(0, 1.3 * reach)
+    title = setting_name(first.way, first.shot)
+    if accuracy:
+        panel.set_xticks(range(0, 101, 20))
+        panel.xaxis.set_major_formatter(_percent)
+        if isinstance(first.way, int):
+            panel.axvline(100 / first.way, color=VERMILION, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
+            title += f" (chance: {100 / first.way:g} %)"
+        panel.spines["bottom"].set_bounds(0, 100)
+    else:
+        panel.set_xlabel("typical error (root of the mean squared error): shorter is better")
+    panel.spines["left"].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+    panel.set_title(title)
+
+
+def _label(row: Row, score: Interval, usual: int) -> str:
+    if row.evaluation.metric == "accuracy":
+        text = f"{score.mean:.1f}"
+        text += f" ± {score.half_width:.1f}" if math.isfinite(score.half_width) else ""
+    else:
+        text = f"{score.mean:.3g}"
+    return text if score.tasks == usual else f"{text}  ({score.tasks} tasks)"
+
+
+@_styled
+def shots_curve(shots: dict[str, list[tuple[int, Interval]]], metric: str = "accuracy") -> Figure:
+    """The score against the number of examples, one line with its interval's band per learner, the first in front."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    colors = [BLUE, ORANGE, GREEN, PURPLE, VERMILION, "#56B4E9"]
+    for order, (name, points) in enumerate(shots.items()):
+        color = colors[order] if order < len(colors) else GRAY
+        at = [shot for shot, _ in points]
+        scores = [shown(score, metric) for _, score in points]
+        axes.plot(
+            at,
+            [score.mean for score in scores],
+            color=color,
+            marker="o",
+            markersize=4,
+            linewidth=2.4 if order == 0 else 1.4,
+            zorder=10 - order,
+            label=name,
+        )
+        lows, highs = [s.low for s in scores], [s.high for s in scores]
+        if all(map(math.isfinite, lows + highs)):
+            axes.fill_between(at, lows, highs, color=color, alpha=0.15, linewidth=0)
+    ticks = sorted({shot for points in shots.values() for shot, _ in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("examples of each class" if metric == "accuracy" else "examples of the new task")
+    if metric == "accuracy":
+        axes.yaxis.set_major_formatter(_percent)
+        axes.set_title("Accuracy on new tasks, by the number of examples they come with")
+    else:
+        axes.set_title("Typical error on new tasks, by the number of examples they come with")
+    _grid(axes, "y")
+    figure.legend(loc="outside right center")
+    return figure
+
+
+@_styled
+def reliability(confidences: Tensor, correct: Tensor) -> Figure:
+    """How often answers of each confidence are right, and how often each confidence is given; `(answers,)` both."""
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    bins = calibration(confidences, correct)
+    left.plot([0, 100], [0, 100], color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
+    left.plot(
+        [100 * c for c, _, _ in bins],
+        [100 * a for _, a, _ in bins],
+        color=BLUE,
+        linewidth=1.8,
+        marker="o",
+        markersize=5,
+    )
+    left.text(6, 92, "too modest", color="#888888", va="top", fontsize=8)
+    left.text(97, 5, "too sure of itself", color="#888888", ha="right", fontsize=8)
+    left.set(xlim=(0, 102), ylim=(0, 102), xlabel="how sure it says it is", ylabel="how often it is right")
+    left.set_title(f"Reliability (calibration error {100 * calibration_error(confidences, correct):.1f} points)")
+    counts = torch.histc(confidences.float(), BINS, 0, 1) / max(1, len(confidences))
+    right.bar([100 * (i + 0.5) / BINS for i in range(BINS)], (100 * counts).tolist(), width=90 / BINS, color=GRAY)
+    right.set(xlim=(0, 100), xlabel="how sure it says it is", ylabel="share of answers")
+    right.set_title(f"How sure it is ({len(confidences):,} answers)")
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(_percent)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    _grid(left, "both")
+    _grid(right, "y")
+    return figure
+
+
+def calibration(confidences: Tensor, correct: Tensor, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and number of answers of each bin of equal width that has answers."""
+    place = (confidences * bins).long().clamp(0, bins - 1)
+    rows = []
+    for index in range(bins):
+        inside = place == index
+        if inside.any():
+            rows.append(
+                (float(confidences[inside].double().mean()), float(correct[inside].double().mean()), int(inside.sum()))
+            )
+    return rows
+
+
+def calibration_error(confidences: Tensor, correct: Tensor) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by their answers.
+
+    *Obtaining Well Calibrated Probabilities Using Bayesian Binning* (Naeini et al., 2015),
+    https://doi.org/10.1609/aaai.v29i1.9602.
+    """
+    return sum(abs(c - a) * n for c, a, n in calibration(confidences, correct)) / max(1, len(confidences))
+
+
+@_styled
+def task_picture(
+    task: Task,
+    predicted: Tensor,
+    *,
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+    rows: int = 10,
+    shots: int = 5,
+    queries: int = 10,
+) -> Figure:
+    """One task of images to look at: a row for each class, what was learned from on the left, the answers on the right.
+
+    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` the query's answers. names: of the
+    classes. rows, shots, queries: how many are drawn at most. Right answers are framed green, wrong ones red with the
+    class that they were taken for.
+    """
+    way = int(max(task.support.targets.max(), task.query.targets.max())) + 1
+    titles = [f"{number + 1}  {names[number]}" if names is not None else str(number + 1) for number in range(way)]
+    drawn = min(way, rows)
+    support = [task.support.inputs[task.support.targets == c][:shots] for c in range(drawn)]
+    query = [torch.nonzero(task.query.targets == c).flatten()[:queries] for c in range(drawn)]
+    columns = max(map(len, support)), max(map(len, query))
+
+    # Sizes in points; a length of 1 is the side of an image, and `pitch` is from one image to the next.
+    points, pitch, gap = 72 * WIDTH, 1.14, 0.75
+    text = 14 + 5.2 * max(map(len, titles[:drawn]))
+    side = min(LARGEST, (points - text - 8) / (sum(columns) * pitch + gap))
+    left, head = text / side, 48 / side
+    start = left + columns[0] * pitch + gap
+    across = start + columns[1] * pitch - (pitch - 1) + 6 / side
+    down = drawn * pitch - (pitch - 1)
+    size = (across * side / 72, (down + head + 6 / side) * side / 72)
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, across), ylim=(down + 6 / side, -head))
+    axes.set_axis_off()
+
+    right = int((predicted == task.query.targets).sum())
+    shown_queries = sum(map(len, query))
+    part = "" if shown_queries == len(predicted) else f" ({shown_queries} shown)"
+    axes.text(
+        5 / side,
+        12 / side - head,
+        title or f"A new task: {right} of {len(predicted)} answers are right{part}",
+        fontsize=11.5,
+        fontweight="bold",
+        va="center",
+    )
+    caption: dict[str, Any] = {"fontsize": 8.5, "va": "baseline"}
+    axes.text(left, -8 / side, "learned from", color=BLUE, **caption)
+    axes.text(start, -8 / side, "answered right", color=GREEN, **caption)
+    axes.text(start + 75 / side, -8 / side, "wrong: taken for the class of that number", color=VERMILION, **caption)
+    look = _look(task.support.inputs)
+    badge = {"facecolor": VERMILION, "edgecolor": VERMILION, "linewidth": 0.5, "pad": 1.4}
+    for row in range(drawn):
+        top = row * pitch
+        axes.text(5 / side, top + 0.5, titles[row], va="center", fontsize=8.5)
+        for column, image in enumerate(support[row]):
+            _thumbnail(axes, image, look, (left + column * pitch, top), BLUE)
+        for column, index in enumerate(query[row].tolist()):
+            answer = int(predicted[index])
+            x = start + column * pitch
+            _thumbnail(axes, task.query.inputs[index], look, (x, top), GREEN if answer == row else VERMILION)
+            if answer != row:
+                style: dict[str, Any] = {"fontsize": 7.5, "color": "white", "bbox": badge, "zorder": 4}
+                axes.text(x + 1 - 2 / side, top + 1 - 2 / side, str(answer + 1), ha="right", va="bottom", **style)
+    middle, half = start - (gap + pitch - 1) / 2, 0.27
+    arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (middle + half, down / 2), (middle - half, down / 2), arrowprops=arrow)
+    return figure
+
+
+def _look(images: Tensor) -> dict[str, Any]:
+    """How images are shown: ink on an empty ground as black on white, others as they are."""
+    low, high = float(images.min()), float(images.max())
+    if images.shape[1] == 1:
+        empty = float(images.median()) <= low + 0.02 * (high - low)
+        return {"cmap": "gray_r" if empty else "gray", "vmin": low, "vmax": high}
+    return {"low": low, "high": high}
+
+
+def _thumbnail(axes: Any, image: Tensor, look: dict[str, Any], at: tuple[float, float], color: str) -> None:
+    x, y = at
+    style = dict(look)
+    if "low" in style:
+        low, high = style.pop("low"), style.pop("high")
+        picture = ((image[:3] - low) / max(high - low, 1e-9)).clamp(0, 1).permute(1, 2, 0)
+    else:
+        picture = image[0]
+    axes.imshow(
+        picture.detach().cpu().numpy(), extent=(x, x + 1, y + 1, y), aspect="auto", interpolation="antialiased", **style
+    )
+    axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=color, linewidth=1.6, zorder=3))
+
+
+def setting_name(way: Any, shot: Any) -> str:
+    """What a setting is called: "5-way 1-shot", or "10-shot" where there is no way."""
+    return f"{f'{_number(way)}-way ' if way is not None else ''}{_number(shot)}-shot"
+
+
+def shown(score: Interval, metric: str) -> Interval:
+    """A score as people read it: percent, or the root of the mean squared error."""
+    mean, low, high = (_shown(value, metric) for value in (score.mean, score.low, score.high))
+    return Interval(mean, low, high, score.tasks)
+
+
+def _shown(value: float, metric: str) -> float:
+    return 100 * value if metric == "accuracy" else math.sqrt(max(0.0, value))
+
+
+def _number(size: Any) -> str:
+    return f"{size[0]}-{size[1]}" if isinstance(size, (tuple, list)) else str(size)
+
+
+def _percent(value: float, _: Any) -> str:
+    return f"{value:g} %"
+
+
+def _smooth(values: list[float], width: int) -> list[float]:
+    """Means over windows of up to `2 * width + 1` values around each."""
+    total = [0.0]
+    for value in values:
+        total.append(total[-1] + value)
+    edges = [(max(0, i - width), min(len(values), i + width + 1)) for i in range(len(values))]
+    return [(total[end] - total[start]) / (end - start) for start, end in edges]
+
+
+def _grid(axes: Any, which: str) -> None:
+    axes.grid(axis=which, color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)

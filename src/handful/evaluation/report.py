@@ -1,0 +1,462 @@
+"""The report: a verdict in plain words, tables and pictures, and the numbers to check it all again.
+
+`report.json`, schema 1:
+
+    {"schema": 1, "verdict": str,
+     "settings": [{"way", "shot", "query_shot", "transductive",
+                   "rows": [{"learner", "baseline": bool,
+                             "score": {"metric", "mean", "low", "high", "tasks"},
+                             "cost": {"adapt_seconds", "state_bytes"},
+                             "paired": {"against", "mean", "low", "high", "tasks"}}]}],
+     "selection": str, "seed": int, "plan": str}
+
+Accuracies are fractions from 0 to 1; `mse` is the mean squared error in squared units of the target. The first row is
+the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this
+row is better than the learner in `against` (for errors too). `low` and `high` are the ends of the 95 % interval over
+`tasks` tasks. `transductive` says whether the learner in question uses the other queries of a task to answer one.
+Sizes that vary are `[low, high]`; what is not a finite number, such as the interval of a single task, is null.
+
+`scores.json` holds, for the same settings and rows, the score of each task and its unit, from which the intervals
+follow.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from handful.errors import ArtifactError
+from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.diagnosis import Finding
+from handful.evaluation.intervals import Interval, interval, tasks_needed
+from handful.evaluation.protocol import Evaluation
+from handful.storage import read_json, write_json, write_text
+
+SCHEMA = 1
+REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
+POOLED = "pooled"
+"""The rung that answers without adapting: one model for all tasks."""
+
+Outcome: TypeAlias = Literal["beats", "tie", "loses", "alone"]
+
+RECHECK = """\
+import json, torch
+from handful.evaluation.intervals import interval
+
+for setting in json.load(open("scores.json"))["settings"]:
+    for row in setting["rows"]:
+        scores = torch.tensor(row["scores"], dtype=torch.float64)
+        print(setting["way"], setting["shot"], row["learner"], interval(scores, torch.tensor(row["units"])))
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found out about a learner on tasks.
+
+    title: what the page is called. tasks: what was evaluated, one line in plain words. comparisons: the learner and the
+    ladder on each setting. selection: how the weights were chosen. seed, plan: what repeats the run. normalization: the
+    policy of the learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
+    shots: the score against the number of examples, for each learner, the one in question first. seconds: what took
+    how long, as {"meta-training": 75.2}. notes: what the data is, and is not. findings: of the diagnosis. pictures:
+    more figures to show, by their captions; they come first.
+    """
+
+    title: str
+    tasks: str
+    comparisons: list[Comparison]
+    selection: str
+    seed: int
+    plan: str
+    normalization: str = ""
+    history: Sequence[dict[str, Any]] = ()
+    shots: dict[str, list[tuple[int, Interval]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
+    pictures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first."""
+        standings = [_Standing.of(comparison) for comparison in self.comparisons]
+        missed = [standing.outcome in ("tie", "loses") for standing in standings]
+        order = sorted(range(len(standings)), key=lambda index: not missed[index])
+        text = " ".join(standings[index].sentence() for index in order)
+        if not any(missed):
+            return text
+        return f"Meta-learning is not worth it {'here' if all(missed) else 'everywhere'}: {text}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The report by schema 1, as this module's docstring gives it."""
+        settings = []
+        for comparison in self.comparisons:
+            first = comparison.learner.evaluation
+            settings.append(
+                _sizes(first)
+                | {"transductive": first.transductive, "rows": [_row_to_json(row) for row in comparison.rows]}
+            )
+        report = {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "settings": settings,
+            "selection": self.selection,
+            "seed": self.seed,
+            "plan": self.plan,
+        }
+        return _finite(report)  # type: ignore[no-any-return]
+
+    def scores_to_json(self) -> dict[str, Any]:
+        """The score and unit of each task of each row, in the order of the report's rows."""
+        settings = [
+            _sizes(comparison.learner.evaluation)
+            | {
+                "rows": [
+                    {
+                        "learner": row.evaluation.learner,
+                        "metric": row.evaluation.metric,
+                        "transductive": row.evaluation.transductive,
+                        "scores": row.evaluation.scores.tolist(),
+                        "units": row.evaluation.units.tolist(),
+                    }
+                    for row in comparison.rows
+                ]
+            }
+            for comparison in self.comparisons
+        ]
+        return _finite({"schema": SCHEMA, "settings": settings})  # type: ignore[no-any-return]
+
+    def write(self, folder: Path) -> Path:
+        """Write `report.md`, `report.json`, `scores.json` and the pictures into a folder; returns the page's path.
+
+        The page comes last, so that one that is there speaks of files that are there.
+        """
+        pictures = self._draw(folder)
+        write_json(folder / SCORES, self.scores_to_json())
+        write_json(folder / REPORT, self.to_json())
+        write_text(folder / PAGE, self.to_markdown(pictures))
+        return folder / PAGE
+
+    def _draw(self, folder: Path) -> dict[str, str]:
+        """Write the pictures; returns their file names by caption."""
+        from handful.evaluation import plots
+
+        own = self.comparisons[0].learner.evaluation
+        figures: dict[str, tuple[str, Any]] = {}
+        for number, (caption, figure) in enumerate(self.pictures.items(), start=1):
+            figures[caption] = (f"picture-{number}.png", figure)
+        score = "Accuracy" if own.metric == "accuracy" else "Typical error"
+        caption = f"{score} of {own.learner} (blue) and of the ladder, with 95 % intervals"
+        figures[caption] = ("ladder.png", plots.ladder(self.comparisons))
+        if self.shots:
+            figures[f"{score} by the number of examples, with 95 % intervals"] = (
+                "shots.png",
+                plots.shots_curve(self.shots, own.metric),
+            )
+        if len(own.confidences):
+            error = plots.calibration_error(own.confidences, own.correct)
+            caption = f"When {own.learner} says how sure it is, it is off by {100 * error:.1f} points on average"
+            figures[f"{caption} ({_setting(own)})"] = (
+                "reliability.png",
+                plots.reliability(own.confidences, own.correct),
+            )
+        if len(self.history) > 1:
+            figures["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, own.metric))
+        for name, figure in figures.values():
+            plots.save(figure, folder / name)
+        return {caption: name for caption, (name, _) in figures.items()}
+
+    def to_markdown(self, pictures: Mapping[str, str]) -> str:
+        """The page. pictures: file names by caption."""
+        own = self.comparisons[0].learner.evaluation
+        parts = [f"# {self.title}", f"**{self.verdict}**", f"Tasks: {self.tasks}", *self.notes]
+        shown = [f"![{caption}]({name})\n\n*{caption}.*" for caption, name in pictures.items()]
+        more = len(self.pictures)
+        parts += shown[:more]
+        parts += ["## Scores", *map(_table, self.comparisons), _legend(own), *shown[more:]]
+        parts += ["## How it was chosen and run", "\n".join(f"- {line}" for line in self._circumstances(own))]
+        if self.findings:
+            parts += ["## Diagnosis", "\n".join(f"- **{f.status}**, {f.check}: {f.message}" for f in self.findings)]
+        again = f"`{SCORES}` holds the score of every task; this computes the intervals above again:"
+        parts += ["## Check it again", again, f"```python\n{RECHECK}```"]
+        return "\n\n".join(parts) + "\n"
+
+    def _circumstances(self, own: Evaluation) -> Iterable[str]:
+        yield f"Weights: {self.selection}."
+        if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
+            yield "Options of the ladder: chosen on validation tasks, for each setting."
+        policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""
+        yield policy + (
+            "**Transductive: an answer may depend on the other queries of its task.**"
+            if own.transductive
+            else "Not transductive: each query is answered as if it were alone."
+        )
+        yield f"Seed {self.seed}, plan: {self.plan}."
+        if self.seconds:
+            yield "Time: " + ", ".join(f"{what} {_time(seconds)}" for what, seconds in self.seconds.items()) + "."
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Where a learner stands against the rung that decides: one that beats it, else one that may equal it, else the
+    nearest. The nearest by its mean alone may be a costly rung on few tasks, behind which a sure loss would hide."""
+
+    comparison: Comparison
+    outcome: Outcome
+    rung: Row | None
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> "_Standing":
+        rungs = comparison.rows[1:]
+        better = [row for row in rungs if row.paired.low > 0]
+        near = [row for row in rungs if row.paired.low <= 0 <= row.paired.high]
+        for outcome, found in (("loses", better), ("tie", near), ("beats", rungs)):
+            if found:
+                return cls(comparison, outcome, max(found, key=lambda row: row.paired.mean))  # type: ignore[arg-type]
+        return cls(comparison, "alone", None)
+
+    def sentence(self) -> str:
+        own = self.comparison.learner.evaluation
+        head = f"{_situation(own)}, {own.learner} {_quality(own)}"
+        if self.rung is None:
+            return f"{head}; no baseline was run."
+        other = self.rung.evaluation
+        gap = _gap(self.rung, own)
+        if self.outcome == "beats":
+            text = f"{head}, and beats the best simple method, {other.learner}, {gap}."
+        elif self.outcome == "loses":
+            text = f"{head}, and LOSES to {other.learner} {gap}: use {other.learner} instead."
+        else:
+            text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
+        return text + self._adapting()
+
+    def _needed(self) -> str:
+        assert self.rung is not None
+        paired = self.rung.paired
+        if paired.mean == 0 or not math.isfinite(paired.half_width):
+            return ""
+        count = tasks_needed(paired, abs(paired.mean))
+        return f"; to see so small a difference would take about {_round(count)} tasks"
+
+    def _adapting(self) -> str:
+        """Whether adapting to each task was better than one model for all, where there is such a rung."""
+        pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
+        if pooled is None:
+            return ""
+        own = self.comparison.learner.evaluation
+        gap = _gap(pooled, own)
+        if pooled.paired.high < 0:
+            return f" Adapting to each task beats one pooled model for all tasks {gap}."
+        if pooled.paired.low > 0:
+            return f" Adapting to each task LOSES to one pooled model for all tasks {gap}."
+        return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told ({gap})."
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a report of schema 1 from its folder or file; `ArtifactError` if it is missing, broken or something else."""
+    return _load(path, REPORT, {"schema", "verdict", "settings", "selection", "seed", "plan"})
+
+
+def load_scores(path: Path) -> dict[str, Any]:
+    """Read the per-task scores beside a report, from the folder or file."""
+    return _load(path, SCORES, {"schema", "settings"})
+
+
+def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
+    if path.is_dir():
+        if not (path / name).exists():
+            raise ArtifactError(f"{path} holds no {name}. Run `handful evaluate {path}` to make one.")
+        path = path / name
+    report = read_json(path)
+    if not isinstance(report, dict) or "schema" not in report:
+        raise ArtifactError(f"{path} is not a {name} of handful: it has no 'schema'.")
+    if report["schema"] != SCHEMA:
+        raise ArtifactError(
+            f"{path} has schema {report['schema']!r}, but this version of handful reads {SCHEMA}. "
+            "Evaluate again, or use the version that wrote it."
+        )
+    missing = sorted(keys - report.keys())
+    if missing:
+        raise ArtifactError(f"{path} is incomplete: it lacks {', '.join(missing)}. Evaluate again.")
+    return report
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    evaluation = row.evaluation
+    return {
+        "learner": evaluation.learner,
+        "baseline": row.baseline,
+        "score": {"metric": evaluation.metric, **vars(evaluation.score)},
+        "cost": {"adapt_seconds": evaluation.adapt_seconds, "state_bytes": evaluation.state_bytes},
+        "paired": {"against": row.against, **vars(row.paired)},
+    }
+
+
+def _sizes(evaluation: Evaluation) -> dict[str, Any]:
+    sizes = {name: getattr(evaluation, name) for name in ("way", "shot", "query_shot")}
+    return {name: list(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# Words
+
+
+def _situation(own: Evaluation) -> str:
+    """ "With 1 example of each of 5 new classes", as a sentence begins."""
+    if own.metric != "accuracy":
+        return f"With {_examples(own.shot)} of a new task"
+    if own.way is None:
+        return f"With {_examples(own.shot)} of each class of a new task"
+    return f"With {_examples(own.shot)} of each of {_size(own.way)} new classes"
+
+
+def _quality(own: Evaluation) -> str:
+    score = own.score
+    tasks = (
+        f"95 % interval, {_count(score.tasks, 'task')}" if math.isfinite(score.half_width) else "1 task: no interval"
+    )
+    if own.metric == "accuracy":
+        return f"answers {_percent(score)} of the questions right ({tasks})"
+    low, high = _root(score.low), _root(score.high)
+    between = f", {_figures(low)} to {_figures(high)}" if math.isfinite(score.half_width) else ""
+    return f"is off by {_figures(_root(score.mean))} in a typical prediction{between} (in the target's units; {tasks})"
+
+
+def _gap(rung: Row, own: Evaluation) -> str:
+    """By how much the learner is better or worse than a rung, on the tasks of both."""
+    other, paired = rung.evaluation, rung.paired
+    common = f"{_count(paired.tasks, 'task')} in common"
+    if own.metric == "accuracy":
+        sign = "" if paired.low > 0 or paired.high < 0 else "difference "
+        size = f"{100 * abs(paired.mean):.1f}" if not sign else f"{-100 * paired.mean:+.1f}"
+        return f"{'' if sign else 'by '}{sign}{size}{_plus_minus(100 * paired.half_width, '.1f')} points on {common}"
+    count = min(len(own.scores), len(other.scores))
+    typical = [_figures(_root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
+    sure = paired.low > 0 or paired.high < 0
+    error = f"{_figures(abs(paired.mean))}" if sure else f"{-paired.mean:+.3g}"
+    words = f"{error}{_plus_minus(paired.half_width, '.2g')} of squared error on {common}"
+    return f"{'by' if sure else 'difference'} {words}: off by {typical[0]} instead of {typical[1]}"
+
+
+def _percent(score: Interval) -> str:
+    return f"{100 * score.mean:.1f}{_plus_minus(100 * score.half_width, '.1f')} %"
+
+
+def _plus_minus(half_width: float, form: str) -> str:
+    return f" ± {half_width:{form}}" if math.isfinite(half_width) else ""
+
+
+def _figures(value: float) -> str:
+    """Three significant figures, without an exponent where a reader can do without."""
+    return f"{value:,.0f}" if 1000 <= value < 1e7 else f"{value:.3g}"
+
+
+def _root(value: float) -> float:
+    return math.sqrt(max(0.0, value))
+
+
+def _examples(shot: Any) -> str:
+    return f"{_size(shot)} example{'' if shot == 1 else 's'}"
+
+
+def _size(size: Any) -> str:
+    return f"{size[0]} to {size[1]}" if isinstance(size, tuple) else str(size)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _round(count: int) -> str:
+    """Two figures: an extrapolation has no more."""
+    digits = max(0, len(str(count)) - 2)
+    return f"{round(count, -digits):,}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.2g} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _bytes(count: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = count / 1000  # type: ignore[assignment]
+    return f"{count:.3g} GB"
+
+
+# Tables
+
+
+def _setting(own: Evaluation) -> str:
+    way = f"{_size(own.way)}-way " if own.way is not None else ""
+    return f"{way}{_size(own.shot)}-shot"
+
+
+def _table(comparison: Comparison) -> str:
+    """A heading and the rows of one setting, padded so that a terminal shows a table too."""
+    own = comparison.learner.evaluation
+    score = "accuracy" if own.metric == "accuracy" else "mean squared error"
+    lines = [["learner", score, "tasks", f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
+    for row in comparison.rows:
+        evaluation = row.evaluation
+        name = evaluation.learner + (" (transductive)" if evaluation.transductive else "")
+        lines.append(
+            [
+                name if row.baseline else f"**{name}**",
+                _percent(evaluation.score) if own.metric == "accuracy" else _error(evaluation.score),
+                str(evaluation.score.tasks),
+                _paired(row, own.metric) if row.baseline else "",
+                _time(evaluation.adapt_seconds),
+                _bytes(evaluation.state_bytes),
+                ", ".join(f"{name} {value}" for name, value in row.chosen.items()),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if column in (0, 6) else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    padded = [
+        [cell.ljust(width) if column in (0, 6) else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
+        for cells in (zip(line, widths, strict=True) for line in [lines[0], rule, *lines[1:]])
+    ]
+    chance = f" (chance is {100 / own.way:g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
+    queries = "all remaining" if own.query_shot is None else _size(own.query_shot)
+    per = " per class" if own.metric == "accuracy" else ""
+    heading = f"### {_setting(own)}{chance}, {queries} questions{per}"
+    return heading + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+
+
+def _paired(row: Row, metric: str) -> str:
+    paired = row.paired
+    if metric == "accuracy":
+        text = f"{100 * paired.mean:+.1f}{_plus_minus(100 * paired.half_width, '.1f')}"
+    else:
+        text = f"{paired.mean:+.3g}{_plus_minus(paired.half_width, '.2g')}"
+    return text if paired.tasks == row.evaluation.score.tasks else f"{text} ({paired.tasks} tasks)"
+
+
+def _error(score: Interval) -> str:
+    return f"{_figures(score.mean)}{_plus_minus(score.half_width, '.2g')}"
+
+
+def _legend(own: Evaluation) -> str:
+    unit = "in points" if own.metric == "accuracy" else "in mean squared error, turned so that above 0 is better"
+    text = (
+        f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
+        f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "
+        "first tasks only. *A new task takes*: median time to adapt to one. *State*: what is kept of it."
+    )
+    return textwrap.fill(text, 120)

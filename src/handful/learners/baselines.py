@@ -1,0 +1,193 @@
+"""Rungs of the ladder that work on the raw inputs: what a task gives away without any learning of other tasks."""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import Backbone
+from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.learners.prototypical import ABSENT
+from handful.normalization import Normalization
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Regularizations that the ladder tries; `spread` makes them mean the same for all inputs."""
+
+
+class OnRawInputs(Learner):
+    """A rung whose backbone is `raw`, whatever backbone is asked for: nothing of it is ever trained on other tasks."""
+
+    meta_gradient = "none"
+    baseline = True
+    start = "raw"
+
+    @classmethod
+    def build(
+        cls,
+        spec: TaskSpec,
+        *,
+        backbone: Backbone = "raw",
+        backbone_options: dict[str, Any] | None = None,
+        normalization: Normalization | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """As for every learner, but backbone and normalization are ignored."""
+        return super().build(spec, backbone="raw", seed=seed, **options)
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classification = spec.classification
+
+
+class Constant(OnRawInputs):
+    """Answer the support's majority class or its mean target, whatever the input.
+
+    The logits are the logarithms of class frequencies with half an example added to each class, so equally frequent
+    classes have equal logits and an absent class has a finite one.
+    """
+
+    key = "constant"
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The answer `(outputs,)`."""
+        if not spec.classification:
+            return {"answer": support.targets.mean(0)}
+        counts = F.one_hot(support.targets, spec.outputs).sum(0).to(support.inputs)
+        return {"answer": torch.log((counts + 0.5) / (counts + 0.5).sum())}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The same answer for each input."""
+        answers = state["answer"].expand(len(inputs), -1)
+        return Categorical(answers) if self.classification else Point(answers)
+
+
+class NearestCentroid(OnRawInputs):
+    """Classify by the nearest class mean of the raw inputs.
+
+    The logits are negative squared distances in units of the support's `spread`; `temperature` scales them.
+    """
+
+    key = "centroid"
+    kinds = frozenset({"classification"})
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 2.0) -> None:
+        super().__init__(spec, backbone)
+        self.temperature = temperature
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Class means `(way, d)`, which classes have one, and the support's spread."""
+        inputs = self.backbone(support.inputs)
+        means, present = centroids(inputs, support.targets, spec.outputs)
+        return {"centroids": means, "present": present, "spread": spread(inputs)}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
+        """Logits are negative scaled distances to the centroids."""
+        distances = squared_distances(self.backbone(inputs), state["centroids"]) / state["spread"].square()
+        return Categorical(-self.temperature * distances - ABSENT * ~state["present"])
+
+
+class NearestNeighbors(OnRawInputs):
+    """Let the nearest support examples vote, or take the mean of their targets.
+
+    *Nearest Neighbor Pattern Classification* (Cover & Hart, 1967), https://doi.org/10.1109/TIT.1967.1053964. There are
+    at most as many `neighbors` as support examples. Departure: where classes have equally many votes, the one with
+    the nearer neighbors wins, since with one example per class there is nothing but such ties.
+    """
+
+    key = "neighbors"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: int = 1) -> None:
+        if neighbors < 1:
+            raise UserError(f"The number of neighbors is at least 1, got {neighbors}.")
+        super().__init__(spec, backbone)
+        self.neighbors = neighbors
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The support itself: inputs `(n, d)` and targets `(n, outputs)`, classes as one-hot vectors."""
+        inputs = self.backbone(support.inputs).clone()
+        if spec.classification:
+            return {"inputs": inputs, "targets": F.one_hot(support.targets, spec.outputs).to(inputs)}
+        return {"inputs": inputs, "targets": support.targets.clone()}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The neighbors' mean target, or the logarithms of their votes with half a vote for every class."""
+        distances = squared_distances(self.backbone(inputs), state["inputs"])
+        count = min(self.neighbors, distances.shape[-1])
+        nearest = distances.topk(count, largest=False).indices  # (n, count), the nearest one first
+        targets = state["targets"][nearest]  # (n, count, outputs)
+        if not self.classification:
+            return Point(targets.mean(1))
+        # A vote weighs 1 + 2^-rank / 2: all the fractions together are less than 1, so they decide ties only.
+        weights = 1 + 0.5 ** torch.arange(1, count + 1).to(targets)
+        return Categorical(torch.log(0.5 + (weights.unsqueeze(-1) * targets).sum(1)))
+
+
+class RidgeProbe(OnRawInputs):
+    """Ridge regression on the raw inputs, of the target or of one-hot classes.
+
+    *Ridge Regression: Biased Estimation for Nonorthogonal Problems* (Hoerl & Kennard, 1970),
+    https://doi.org/10.1080/00401706.1970.10488634. For classes the outputs times `temperature` are the logits.
+    """
+
+    key = "ridge-probe"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
+
+    def __init__(
+        self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 1.0, temperature: float = 10.0
+    ) -> None:
+        check_regularization(regularization)
+        super().__init__(spec, backbone)
+        self.regularization, self.temperature = regularization, temperature
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The weights `(d, outputs)` and bias `(outputs,)`."""
+        inputs = self.backbone(support.inputs)
+        targets = F.one_hot(support.targets, spec.outputs).to(inputs) if spec.classification else support.targets
+        scale = spread(inputs)
+        weights, bias = ridge(inputs / scale, targets, self.regularization)
+        return {"weights": weights / scale, "bias": bias}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The linear outputs."""
+        outputs = self.backbone(inputs) @ state["weights"] + state["bias"]
+        return Categorical(self.temperature * outputs) if self.classification else Point(outputs)
+
+
+class LogisticProbe(OnRawInputs):
+    """Multinomial logistic regression on the raw inputs.
+
+    *The Regression Analysis of Binary Sequences* (Cox, 1958), https://doi.org/10.1111/j.2517-6161.1958.tb00292.x.
+    """
+
+    key = "logistic-probe"
+    kinds = frozenset({"classification"})
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 0.1) -> None:
+        check_regularization(regularization)
+        super().__init__(spec, backbone)
+        self.regularization = regularization
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The weights `(d, way)` and bias `(way,)`."""
+        inputs = self.backbone(support.inputs)
+        scale = spread(inputs)
+        weights, bias = logistic(inputs / scale, support.targets, spec.outputs, self.regularization)
+        return {"weights": weights / scale, "bias": bias}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
+        """The linear outputs as logits."""
+        return Categorical(self.backbone(inputs) @ state["weights"] + state["bias"])
+
+
+def check_regularization(value: float) -> None:
+    """Raise a `UserError` for a strength that leaves the solution undetermined."""
+    if value <= 0:
+        raise UserError(f"The regularization is above 0, got {value}.")

@@ -1,0 +1,130 @@
+"""Training from scratch: the rung of the ladder that knows nothing of other tasks but takes its time."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.inner_loop import Adam, Weights, descend
+from handful.engine.stateless import call, call_and_fit, tensors
+from handful.learners.learner import Learner
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+MAPS = 997
+"""Size of the bank of random maps: a prime, so that examples meet others of them in each step."""
+
+
+class FromScratch(Learner):
+    """Train the network from a random start on the support alone, with augmented copies where inputs are images.
+
+    The start and the bank of affine maps are seeded, so that adapting is deterministic. Every step shows `copies`
+    copies of each image, warped by maps of its own (rotation within 15 degrees, scales 0.8 to 1.2 per axis, shear
+    within 0.2, shift within 10 %), to Adam; without them this rung would flatter every learner that it is compared
+    with. Rows of numbers are shown as they are. Batch norm uses the statistics of what is shown, and of the last
+    step's copies in predicting.
+    """
+
+    key = "scratch"
+    meta_gradient = "none"
+    baseline = True
+    costly = True
+    normalizations = ("support",)
+
+    maps: Tensor
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        inner_lr: float = 0.003,
+        inner_steps: int = 60,
+        copies: int = 8,
+    ) -> None:
+        super().__init__()
+        self.trainable = frozenset(name for name, p in backbone.named_parameters() if p.requires_grad)
+        self.features = feature_count(backbone, spec.input_shape)
+        self.backbone = backbone.requires_grad_(False)
+        self.classification = spec.classification
+        self.images = len(spec.input_shape) == 3
+        self.inner_lr, self.inner_steps, self.copies = inner_lr, inner_steps, copies
+        self.register_buffer("maps", random_maps(MAPS))
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The trained weights, and the normalization's statistics of the last step."""
+        network = self._network()
+        inputs, targets = support
+        # Equal logits, or the mean target, for whatever input.
+        bias = inputs.new_zeros(spec.outputs) if spec.classification else targets.mean(0)
+        head = {"head.weight": inputs.new_zeros(spec.outputs, self.features), "head.bias": bias}
+        fast = {name: value for name, value in network.items() if name.removeprefix("backbone.") in self.trainable}
+        repeats = self.copies if self.images else 1
+        shown = targets.repeat(repeats, *(1,) * (targets.ndim - 1))
+
+        def context(step: int) -> dict[str, Any]:
+            return {"slow": network, "inputs": self._show(inputs, step), "targets": shown}
+
+        weights, statistics = descend(
+            self._inner_loss,
+            fast | head,
+            context,
+            rule=Adam(self.inner_lr),
+            steps=self.inner_steps,
+            first_order=True,
+        )
+        return {
+            "weights": {name: weight.detach().contiguous() for name, weight in weights.items()},
+            "statistics": {name: value.detach().contiguous() for name, value in statistics.items()},
+        }
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The task's own network."""
+        weights = self._network() | state["weights"] | state["statistics"]
+        return self._prediction(weights, call(self.backbone, _backbone(weights), inputs))
+
+    def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        weights = context["slow"] | weights
+        features, statistics = call_and_fit(self.backbone, _backbone(weights), context["inputs"])
+        loss = self._prediction(weights, features).loss(context["targets"]).mean()
+        return loss, {f"backbone.{name}": value for name, value in statistics.items()}
+
+    def _prediction(self, weights: Weights, features: Tensor) -> Prediction:
+        outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
+        return Categorical(outputs) if self.classification else Point(outputs)
+
+    def _network(self) -> Weights:
+        return {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
+
+    def _show(self, inputs: Tensor, step: int) -> Tensor:
+        """What a step trains on: images `(n, c, h, w)` as `copies` warped ones `(copies * n, c, h, w)`; else as is."""
+        if not self.images:
+            return inputs
+        copies = inputs.repeat(self.copies, 1, 1, 1)
+        chosen = (torch.arange(len(copies), device=inputs.device) + step * len(copies)) % MAPS
+        grid = F.affine_grid(self.maps[chosen].to(inputs), list(copies.shape), align_corners=False)
+        # The border goes on outside: a background need not be black.
+        return F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
+
+
+def _backbone(weights: Weights) -> Weights:
+    prefix = "backbone."
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
+def random_maps(count: int) -> Tensor:
+    """Affine maps `(count, 2, 3)` from output to input coordinates, from the global generator (seeded by `build`)."""
+    low = torch.tensor([-math.radians(15), 0.8, 0.8, -0.2, -0.2, -0.2])
+    angle, wide, tall, shear, right, down = (low + torch.rand(count, 6) * (_mirrored(low) - low)).unbind(1)
+    rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
+    zero = torch.zeros(count)
+    sheared = torch.stack([torch.stack([1 / wide, shear], 1), torch.stack([zero, 1 / tall], 1)], 1)
+    return torch.cat([rotation @ sheared, torch.stack([right, down], 1).unsqueeze(-1)], dim=-1)
+
+
+def _mirrored(low: Tensor) -> Tensor:
+    """The upper bounds: scales mirror at 1, all else at 0. Shifts of 0.2 are 10 % of an image from -1 to 1."""
+    center = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    return 2 * center - low

@@ -1,0 +1,300 @@
+"""Rungs of the ladder that transfer: the same network, pre-trained the ordinary way on all training examples."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.heads import centroids
+from handful.engine.inner_loop import Adam, Weights, descend
+from handful.engine.stateless import call, tensors
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.learners.prototypical import ABSENT
+from handful.normalization import recalibrate
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+BATCH = 128
+WARM_UP = 0.1
+"""The part of pre-training in which the rate rises."""
+PEAK, WEIGHT_DECAY, SMOOTHING = 1e-2, 0.05, 0.1
+CALIBRATION = 10
+"""Batches for the statistics of the batch norms."""
+
+Rung = TypeVar("Rung", bound="Pretrained")
+
+
+class Pool(Protocol):
+    """Globally labeled examples: what `handful.tasks` offers for pre-training."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, or the dimension of the target."""
+
+    @property
+    def draw(self) -> Callable[[Generator, int], Examples]:
+        """`(generator, count) -> Examples` at random."""
+
+
+class Pretrained(Learner):
+    """A rung that starts from a network pre-trained on the training classes, or on all training tasks pooled.
+
+    Where class numbers differ from task to task, the head of pre-training is thrown away and features are normalized to
+    unit length; where outputs mean the same everywhere, the head is kept. `twin` makes another rung on the same
+    network, so that one pre-training serves them all.
+    """
+
+    meta_gradient = "none"
+    baseline = True
+    start = "pretrained"
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module) -> None:
+        super().__init__()
+        self.features = feature_count(backbone, spec.input_shape)
+        self.backbone = backbone
+        self.classification = spec.classification
+        # What fine-tuning may change: pre-training is over when it does, and nothing requires a gradient any more.
+        self.trainable = frozenset(name for name, p in backbone.named_parameters() if p.requires_grad)
+        pooled = not spec.classification or spec.labels == "shared"
+        self.head = nn.Linear(self.features, spec.outputs) if pooled else None
+        self.any_way = not pooled
+        self.requires_grad_(False)
+
+    def pretrain(
+        self, pool: Pool, *, examples: int, seed: int, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Train backbone and head on about `examples` drawn from the pool, the same way for the same seed.
+
+        AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101)
+        with warm-up and a cosine to zero; for classes numbered per task, cross-entropy with smoothed labels. `progress`
+        gets the examples seen and all of them.
+        """
+        steps = max(1, round(examples / BATCH))
+        generator = Generator().manual_seed(seed)
+        network = self._network(pool, seed)
+        weights = [p for name, p in self.backbone.named_parameters() if name in self.trainable]
+        weights += network[1].parameters()
+        smoothing = 0.0 if self.head is not None else SMOOTHING
+        training = self.training
+        self.train()
+        for weight in weights:
+            weight.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY)
+                for step in range(steps):
+                    optimizer.param_groups[0]["lr"] = PEAK * schedule(step, steps)
+                    batch = pool.draw(generator, BATCH)
+                    outputs = network(batch.inputs)
+                    if self.classification:
+                        loss = F.cross_entropy(outputs, batch.targets, label_smoothing=smoothing)
+                    else:
+                        loss = F.mse_loss(outputs, batch.targets)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    if progress:
+                        progress((step + 1) * BATCH, steps * BATCH)
+        finally:
+            for weight in weights:
+                weight.grad = None
+                weight.requires_grad_(False)
+            self.train(training)
+        batches = [pool.draw(generator, BATCH).inputs for _ in range(CALIBRATION)]
+        recalibrate(self.backbone, (partial(self.backbone, inputs) for inputs in batches))
+
+    def _network(self, pool: Pool, seed: int) -> nn.Sequential:
+        """The backbone with its head: the kept one, or one for the classes of the pool."""
+        if self.head is not None:
+            if pool.outputs != self.head.out_features:
+                raise UserError(
+                    f"The tasks have {self.head.out_features} outputs, but the pool to pre-train on has {pool.outputs}."
+                )
+            return nn.Sequential(self.backbone, self.head)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Sequential(self.backbone, nn.Linear(self.features, pool.outputs))
+
+    def _check_outputs(self, spec: TaskSpec) -> None:
+        if self.head is not None and spec.outputs != self.head.out_features:
+            raise UserError(
+                f"The learner {self.key!r} keeps the head of pre-training, which has {self.head.out_features} outputs, "
+                f"but this task has {spec.outputs}. Pre-train on tasks like this one."
+            )
+
+    def twin(self, other: type[Rung], **options: Any) -> Rung:
+        """A rung of another class, or with other options, on a copy of this one's pre-trained network and head."""
+        recipe = self.recipe
+        rung = other.build(
+            recipe["spec"],
+            backbone=self.backbone,
+            normalization=recipe["normalization"],
+            seed=recipe["seed"],
+            **options,
+        )
+        rung.load_state_dict(self.state_dict())
+        rung.trainable = self.trainable
+        rung.recipe |= {name: recipe[name] for name in ("backbone", "backbone_options")}
+        return rung.train(self.training)
+
+    @abstractmethod
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Learn a task from its support, starting from the pre-trained network."""
+
+
+def schedule(step: int, steps: int) -> float:
+    """The part of the peak rate at a step: a linear rise, then a cosine to zero."""
+    warm_up = WARM_UP * steps
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+class Transfer(Pretrained):
+    """Classify by the nearest class mean of pre-trained features, by their angle.
+
+    *SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning* (Wang et al., 2019),
+    https://arxiv.org/abs/1911.04623, with features of unit length (L2N). `temperature` scales the cosines. Departures:
+    the centroids have unit length too; features are not centered by the training mean, which measured a little worse.
+    """
+
+    key = "transfer"
+    kinds = frozenset({"classification"})
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 10.0) -> None:
+        super().__init__(spec, backbone)
+        self.any_way = True  # the head of pre-training is not used
+        self.temperature = temperature
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Centroids `(way, d)` of unit length, and which classes have one."""
+        means, present = centroids(F.normalize(self.backbone(support.inputs), dim=-1), support.targets, spec.outputs)
+        return {"centroids": F.normalize(means, dim=-1), "present": present}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
+        """Logits are scaled cosines to the centroids."""
+        cosines = F.normalize(self.backbone(inputs), dim=-1) @ state["centroids"].mT
+        return Categorical(self.temperature * cosines - ABSENT * ~state["present"])
+
+
+class Pooled(Pretrained):
+    """Answer with the pre-trained network and its head as they are: one model for all tasks, no adaptation."""
+
+    key = "pooled"
+    labels = frozenset({"shared"})
+    uses_support = False
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Nothing."""
+        self._check_outputs(spec)
+        return {}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The pre-trained network's outputs."""
+        assert self.head is not None, "tasks with permuted labels are refused when it is built"
+        outputs = self.head(self.backbone(inputs))
+        return Categorical(outputs) if self.classification else Point(outputs)
+
+
+class FineTuned(Pretrained):
+    """A rung that trains on the support from the pre-trained weights.
+
+    *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232. Departures: Adam;
+    where labels are permuted, the head starts from the centroids that `Transfer` uses, on its features of unit length,
+    and else from the head of pre-training; `inner_lr` is chosen on validation tasks.
+    """
+
+    temperature = 10.0
+    inner_lr: float
+    inner_steps: int
+
+    def _start(self, support: Examples, spec: TaskSpec) -> Weights:
+        """The head's weights `(outputs, d)` and bias `(outputs,)` before fine-tuning."""
+        if self.head is not None:
+            self._check_outputs(spec)
+            return {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        means, _ = centroids(self._represent(self.backbone(support.inputs)), support.targets, spec.outputs)
+        return {"head.weight": F.normalize(means, dim=-1), "head.bias": means.new_zeros(spec.outputs)}
+
+    def _represent(self, features: Tensor) -> Tensor:
+        """Backbone features `(n, d)` as the head takes them."""
+        return features if self.head is not None else F.normalize(features, dim=-1)
+
+    def _prediction(self, weights: Weights, features: Tensor) -> Prediction:
+        scale = 1.0 if self.head is not None else self.temperature
+        outputs = scale * F.linear(self._represent(features), weights["head.weight"], weights["head.bias"])
+        return Categorical(outputs) if self.classification else Point(outputs)
+
+    def _descend(self, loss: Callable[[Weights, Any], tuple[Tensor, Any]], start: Weights, context: Any) -> Weights:
+        weights, _ = descend(loss, start, context, rule=Adam(self.inner_lr), steps=self.inner_steps, first_order=True)
+        return {name: weight.detach().contiguous() for name, weight in weights.items()}
+
+
+class FineTuneHead(FineTuned):
+    """Train a linear head on the fixed pre-trained features of the support.
+
+    *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232. Departures: Adam;
+    where labels are permuted, the head starts from the centroids that `Transfer` uses, on its features of unit length,
+    and else from the head of pre-training; `inner_lr` is chosen on validation tasks.
+    """
+
+    key = "fine-tune-head"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.003, 0.01, 0.03)}
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.003, inner_steps: int = 50) -> None:
+        super().__init__(spec, backbone)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The head's weights and bias; the features are computed once."""
+        context = {"features": self.backbone(support.inputs), "targets": support.targets}
+        return self._descend(self._inner_loss, self._start(support, spec), context)
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The task's head on the pre-trained features."""
+        return self._prediction(state, self.backbone(inputs))
+
+    def _inner_loss(self, weights: Weights, context: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._prediction(weights, context["features"]).loss(context["targets"]).mean(), {}
+
+
+class FineTuneAll(FineTuned):
+    """Train all pre-trained weights and the head on the support.
+
+    *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232, departures as for
+    fine-tuning the head. The batch norms keep the statistics of pre-training: a handful of examples estimates no
+    better ones.
+    """
+
+    key = "fine-tune-all"
+    costly = True
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.0003, 0.001, 0.003)}
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.001, inner_steps: int = 50) -> None:
+        super().__init__(spec, backbone)
+        self.inner_lr, self.inner_steps = inner_lr, inner_steps
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """All fine-tuned weights, by name."""
+        network = {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
+        start = {name: value for name, value in network.items() if name.removeprefix("backbone.") in self.trainable}
+        context = {"slow": network, "inputs": support.inputs, "targets": support.targets}
+        return self._descend(self._inner_loss, start | self._start(support, spec), context)
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The task's own network."""
+        network = {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
+        return self._answer(network | state, inputs)
+
+    def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._answer(context["slow"] | weights, context["inputs"]).loss(context["targets"]).mean(), {}
+
+    def _answer(self, weights: Weights, inputs: Tensor) -> Prediction:
+        own = {n.removeprefix("backbone."): w for n, w in weights.items() if n.startswith("backbone.")}
+        return self._prediction(weights, call(self.backbone, own, inputs))

@@ -1,0 +1,157 @@
+"""The input pipeline for arrays in an npz file."""
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.tasks.pipelines import InputPipeline, RawExamples, joined, moments, numbers, row_numbers, shaped
+from handful.tasks.readers import read_arrays
+from handful.tasks.tables import written
+
+
+class ArrayPipeline(InputPipeline):
+    """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task` and `group`.
+
+    Bytes (uint8) with more than one axis per example are images `(h, w)`, `(h, w, c)` or `(c, h, w)` and become floats
+    from 0 to 1, `(c, h, w)`. Rows of numbers are standardized by column, other arrays as a whole, by the training rows.
+
+    raw_shape: of one example in the file. images: whether they are bytes of images. mean, scale: one number, or one
+    per column.
+    """
+
+    kind = "arrays"
+
+    def __init__(
+        self,
+        *,
+        raw_shape: Sequence[int],
+        images: bool = False,
+        mean: float | list[float] = 0.0,
+        scale: float | list[float] = 1.0,
+        labels: list[str] | None = None,
+        outputs: int = 0,
+        target_mean: float = 0.0,
+        target_scale: float = 1.0,
+    ) -> None:
+        self.raw_shape, self.images = tuple(raw_shape), images
+        self.mean, self.scale = mean, scale
+        self.labels = labels
+        self.outputs = outputs
+        self.targets = ("target",) if outputs == 1 else tuple(f"target {i + 1}" for i in range(outputs))
+        self.target_mean, self.target_scale = target_mean, target_scale
+        shape = _channels_first(np.zeros((1, *self.raw_shape), np.uint8)).shape[1:] if images else self.raw_shape
+        self.input_shape = tuple(shape) or (1,)
+
+    @classmethod
+    def fit(
+        cls,
+        inputs: np.ndarray,
+        rows: np.ndarray,
+        *,
+        labels: list[str] | None = None,
+        targets: np.ndarray | None = None,
+    ) -> Self:
+        """Fit to the training rows (indices) of the arrays."""
+        images = inputs.dtype == np.uint8 and inputs.ndim > 2
+        mean: float | list[float] = 0.0
+        scale: float | list[float] = 1.0
+        if not images and inputs.ndim == 2:
+            columns = [moments(column) for column in numbers(inputs, "'inputs'")[rows].T]
+            mean, scale = [m for m, _ in columns], [s for _, s in columns]
+        elif not images:
+            mean, scale = moments(numbers(inputs, "'inputs'")[rows])
+        target_mean, target_scale = (0.0, 1.0) if targets is None else moments(numbers(targets, "'targets'")[rows])
+        return cls(
+            raw_shape=inputs.shape[1:],
+            images=images,
+            mean=mean,
+            scale=scale,
+            labels=labels,
+            outputs=0 if targets is None else prod(targets.shape[1:]),
+            target_mean=target_mean,
+            target_scale=target_scale,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Shapes, moments, labels and the target's scale."""
+        return {
+            "raw_shape": list(self.raw_shape),
+            "images": self.images,
+            "mean": self.mean,
+            "scale": self.scale,
+            "labels": self.labels,
+            "outputs": self.outputs,
+            "target_mean": self.target_mean,
+            "target_scale": self.target_scale,
+        }
+
+    def raw(self, array: np.ndarray) -> Tensor:
+        """Arrays of the file as bytes (images) or floats `(n, *input_shape)`, to be kept in memory."""
+        if array.shape[1:] != self.raw_shape:
+            raise DataError(f"The model expects inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.")
+        if self.images:
+            if array.dtype != np.uint8:
+                raise DataError(f"The model expects images as bytes (uint8), got {array.dtype}.")
+            return torch.from_numpy(_channels_first(array).copy())
+        standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
+        return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
+
+    def examples(self, path: str | Path) -> RawExamples:
+        """Read an npz file with `inputs` and `labels` or `targets`."""
+        arrays = read_arrays(path)
+        key = "targets" if self.outputs else "labels"
+        if key not in arrays:
+            raise DataError(f"{path} has no array {key!r}, which the examples of this model need.")
+        answers: list[str] | Tensor
+        if self.outputs:
+            answers = self.scaled(numbers(arrays[key], "'targets'"))
+            if answers.shape[1] != self.outputs:
+                raise DataError(f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.")
+        else:
+            answers = array_names(path, arrays, key)
+            self.check_labels(answers, path)
+        return RawExamples(self._floats(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])))
+
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read an npz file with `inputs`."""
+        array = read_arrays(path)["inputs"]
+        return self._floats(array), row_numbers(len(array))
+
+    def of_array(self, array: Any) -> Tensor:
+        """Arrays as in the file, flattened or not; images may also be floats as the learner sees them."""
+        array = np.asarray(array)
+        if self.images and array.dtype != np.uint8:
+            return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats")
+        if array.ndim == 2 and array.shape[1] == prod(self.raw_shape):
+            array = array.reshape(-1, *self.raw_shape)
+        return self._floats(array)
+
+    def _floats(self, array: np.ndarray) -> Tensor:
+        raw = self.raw(array)
+        return raw.float() / 255 if self.images else raw
+
+
+def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:
+    """An array of labels, tasks or groups as texts `(n,)`; `DataError` if it has another shape or empty names."""
+    array = arrays[key]
+    if array.ndim != 1:
+        raise DataError(f"{path}: {key!r} has shape {array.shape}, but should hold one name or number per row.")
+    names = [written(value) for value in array.tolist()]
+    if None in names:
+        raise DataError(f"{path}: {key!r}, row {names.index(None) + 1}: the value is missing.")
+    return [name for name in names if name is not None]
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    """Images `(n, h, w)`, `(n, h, w, c)` or `(n, c, h, w)` as `(n, c, h, w)`."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):
+        return images.transpose(0, 3, 1, 2)
+    return images

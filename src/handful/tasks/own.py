@@ -1,0 +1,312 @@
+"""Opening tasks by one name or path: a registered source, or the user's own images, table or arrays."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import DataError, UserError, unknown_name
+from handful.registry import TASKS
+from handful.tasks import readers
+from handful.tasks.array_pipeline import ArrayPipeline, array_names
+from handful.tasks.collection import TaskCollection
+from handful.tasks.distribution import SPLITS, Split, TaskDistribution
+from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
+from handful.tasks.pool import LabeledPool, split_classes
+from handful.tasks.table_pipeline import TablePipeline
+from handful.tasks.tables import TABLES, Table, read_table
+
+AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
+FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""How the folders of a set of images that is split already may be called."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `open_tasks` was asked for beside the source."""
+
+    label: str | None = None
+    task: str | None = None
+    target: str | None = None
+    group: str | None = None
+    drop: tuple[str, ...] = ()
+    image_size: int | None = None
+    seed: int = 0
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
+        for name in names:
+            if getattr(self, name):
+                raise UserError(f"--{name.replace('_', '-')} does not apply to {source}: leave it out.")
+
+
+def open_tasks(
+    source: str | Path,
+    *,
+    label: str | None = None,
+    task: str | None = None,
+    target: str | None = None,
+    group: str | None = None,
+    drop: Sequence[str] = (),
+    image_size: int | None = None,
+    seed: int = 0,
+    pipeline: InputPipeline | None = None,
+) -> TaskDistribution:
+    """Tasks from a registered source ("glyphs"), `key:PATH` ("omniglot:PATH"), or a path to the user's own data.
+
+    A folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
+    splits). A table (.csv, .parquet) has a `label` column, or a `task` column with a `label` or a `target`; the other
+    columns, but for `group` and those to `drop`, are the inputs. An npz file tells by its keys. Without a task column
+    tasks are drawn from the classes, and these are split; with one the tasks are split.
+
+    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). seed: of the split and of all draws.
+    pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
+    classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
+    Raises `UserError` or `DataError` for whatever is wrong with the source.
+    """
+    options = Options(label, task, target, group, tuple(drop), image_size, seed)
+    name, colon, rest = str(source).partition(":")
+    if str(source) in TASKS:
+        return _registered(str(source), None, options)
+    if colon and name in TASKS:
+        return _registered(name, rest, options)
+    if not str(source):
+        raise UserError(f"Name a source of tasks: a path to your data, or one of {', '.join(TASKS)}.")
+    path = Path(source).expanduser()
+    if not path.exists() and not path.suffix and path.name == str(source):
+        raise unknown_name("task source or path", str(source), TASKS)
+    path = readers.existing(path)
+    if path.is_dir():
+        return _images(path, options, _of_kind(pipeline, ImagePipeline, path))
+    if path.suffix.lower() in TABLES:
+        return _table(path, options, _of_kind(pipeline, TablePipeline, path))
+    if path.suffix.lower() == ".npz":
+        return _arrays(path, options, _of_kind(pipeline, ArrayPipeline, path))
+    raise DataError(f"{path} is not a source of tasks: give a folder of images, or a .csv, .parquet or .npz file.")
+
+
+def _of_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
+    if pipeline is None or isinstance(pipeline, wanted):
+        return pipeline
+    raise UserError(f"The model reads {pipeline.kind}, but {path} holds {wanted.kind}.")
+
+
+def _registered(key: str, path: str | None, options: Options) -> TaskDistribution:
+    options.refuse(f"the source {key!r}", "label", "task", "target", "group", "drop", "image_size")
+    takes_path = "path" in inspect.signature(TASKS[key]).parameters
+    if takes_path and not path:
+        raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
+    if path is not None and not takes_path:
+        raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")
+    arguments = (path,) if takes_path else ()
+    return TASKS[key](*arguments, seed=options.seed)  # type: ignore[no-any-return]
+
+
+# Images
+
+
+def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
+    options.refuse("a folder of images", "label", "task", "target", "group", "drop")
+    given = _split_folders(path)
+    parts = {on: readers.image_classes(folder) for on, folder in (given or {"": path}).items()}
+    _check_no_class_twice(path, parts)
+    classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
+    names = sorted(classes)
+    _check_several(names, path)
+    if pipeline is not None:
+        splits = _everywhere(len(names))
+    elif given:
+        splits = _as_given([classes[name][1] for name in names], options.seed, path)
+    else:
+        splits = split_classes(len(names), options.seed)
+    train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
+    pipeline = pipeline or ImagePipeline.fit(train, options.image_size)
+    inputs = pipeline.decode([file for name in names for file in classes[name][0]])
+    labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
+    return _pooled(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), pipeline)
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """The folders of the splits, if that is what the subfolders are: train, test and perhaps val."""
+    folders = readers.subfolders(path)
+    given: dict[str, Path] = {
+        FOLDERS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in FOLDERS
+    }
+    nested = all(readers.subfolders(folder) for folder in folders)
+    whole = len(given) == len(folders) and {"train", "test"} <= set(given)
+    return {on: given[on] for on in SPLITS if on in given} if whole and nested else {}
+
+
+def _check_no_class_twice(path: Path, parts: dict[str, dict[str, list[Path]]]) -> None:
+    seen: dict[str, str] = {}
+    for on, classes in parts.items():
+        for name in classes:
+            if name in seen:
+                raise DataError(
+                    f"{path}: the class {name!r} is in both {seen[name]} and {on}. Tasks are tested on classes never "
+                    "trained on: put all images of a class into one of them, or give one folder with all classes."
+                )
+            seen[name] = on
+
+
+def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, list[int]]:
+    """The splits of the folders; without val a fifth of the training classes validates."""
+    splits = {on: [number for number, part in enumerate(of_class) if part == on] for on in SPLITS}
+    if not splits["val"]:
+        if len(splits["train"]) < 2:
+            raise DataError(f"{path}: one training class only. Add classes, or a folder val.")
+        order = np.random.default_rng(seed).permutation(splits["train"]).tolist()
+        count = max(1, len(order) // 5)
+        splits["val"], splits["train"] = order[:count], order[count:]
+    return splits
+
+
+# Tables
+
+
+def _table(path: Path, options: Options, pipeline: TablePipeline | None) -> TaskDistribution:
+    options.refuse("a table", "image_size")
+    table = read_table(path)
+    label, task, target = options.label, options.task, options.target
+    if pipeline is not None:  # the model's own columns, unless others are named
+        label, target = (label or pipeline.label, None) if not pipeline.target else (None, target or pipeline.target)
+        task = task or pipeline.task
+    _check_roles(table, label, task, target)
+    table.require(filter(None, (label, task, target, options.group, *options.drop)))
+    rows = _Rows(
+        f"{path}, column {label!r}," if label else str(path),
+        labels=table.names_in(label) if label else None,
+        values=table.numbers(target) if target else None,
+        tasks=table.names_in(task) if task else None,
+        groups=table.names_in(options.group) if options.group else None,
+    )
+
+    def fit(train: np.ndarray, labels: list[str] | None) -> TablePipeline:
+        roles = {"label": label, "target": target, "task": task, "group": options.group}
+        return TablePipeline.fit(table, train, **roles, labels=labels, drop=options.drop)
+
+    return _of_rows(rows, fit, lambda fitted: fitted.encode(table), pipeline, options.seed)
+
+
+def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
+    columns = f"The columns of {table.path}: {', '.join(map(repr, table.names))}."
+    ways = (
+        "--label COL (tasks are drawn from its classes), --task COL --label COL (one task per value of the first, with "
+        "classes that mean the same in all), or --task COL --target COL (the same, predicting a number)"
+    )
+    if label and target:
+        raise UserError(f"Give --label (classes) or --target (a number), not both. {columns}")
+    if not label and not target:
+        raise UserError(f"A table needs to be told what to predict: {ways}. {columns}")
+    if target and not task:
+        raise UserError(
+            f"--target {target} also needs --task COL, the column that tells which task a row belongs to (a customer, "
+            f"a shop, a school). {columns}"
+        )
+    given = [name for name in (label, task, target) if name]
+    if len(set(given)) < len(given):
+        raise UserError(f"The column {given[0]!r} cannot be the task and the answer at once. {columns}")
+
+
+# Arrays
+
+
+def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
+    options.refuse("an npz file, whose keys tell", "label", "task", "target", "group", "drop", "image_size")
+    arrays = readers.read_arrays(path)
+    labeled, valued = "labels" in arrays, "targets" in arrays
+    if labeled == valued:
+        raise DataError(f"{path} needs either 'labels' (classes) or 'targets' (numbers) beside 'inputs'.")
+    if valued and "task" not in arrays:
+        raise DataError(f"{path} has 'targets' but no 'task': add an array that tells which task each row belongs to.")
+    if pipeline is not None and bool(pipeline.outputs) != valued:
+        raise UserError(f"The model predicts {'numbers' if pipeline.outputs else 'classes'}, but {path} does not.")
+    rows = _Rows(
+        f"{path}, 'labels'," if labeled else str(path),
+        labels=array_names(path, arrays, "labels") if labeled else None,
+        values=numbers(arrays["targets"], f"{path}, 'targets'") if valued else None,
+        tasks=array_names(path, arrays, "task") if "task" in arrays else None,
+        groups=array_names(path, arrays, "group") if "group" in arrays else None,
+    )
+    inputs = arrays["inputs"]
+
+    def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
+        return ArrayPipeline.fit(inputs, train, labels=labels, targets=rows.values)
+
+    return _of_rows(rows, fit, lambda fitted: fitted.raw(inputs), pipeline, options.seed)
+
+
+# What tables and arrays share
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a file says of each of its rows. labels or values: the answers."""
+
+    origin: str
+    labels: list[str] | None
+    values: np.ndarray | None
+    tasks: list[str] | None
+    groups: list[str] | None
+
+
+def _of_rows(
+    rows: _Rows,
+    fit: Callable[[np.ndarray, list[str] | None], AnyPipeline],
+    encode: Callable[[AnyPipeline], Tensor],
+    pipeline: AnyPipeline | None,
+    seed: int,
+) -> TaskDistribution:
+    """Tasks from rows: split by class or by task, fit the pipeline to the training rows unless there is one, encode."""
+    labels = sorted(set(rows.labels or []))
+    if rows.labels:
+        _check_several(labels, rows.origin)
+    names = labels if rows.tasks is None else sorted(set(rows.tasks))
+    units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
+    groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))
+    splits = (
+        _everywhere(len(names))
+        if pipeline
+        else split_classes(len(names), seed, noun="class" if rows.tasks is None else "task")
+    )
+    if pipeline is None:
+        train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
+        pipeline = fit(train, labels if rows.labels and rows.tasks else None)
+    inputs = encode(pipeline)
+    if rows.tasks is None:
+        return _pooled(LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed), pipeline)
+    if rows.values is not None:
+        targets = pipeline.scaled(rows.values)
+    else:
+        pipeline.check_labels(labels, rows.origin)
+        targets = _numbers_of(rows.labels or [], pipeline.labels or labels)
+    classes = None if rows.labels is None else len(pipeline.labels or labels)
+    return TaskCollection(
+        inputs, targets, units, names, splits=splits, classes=classes, groups=groups, pipeline=pipeline, seed=seed
+    )
+
+
+def _numbers_of(values: list[str], names: list[str]) -> Tensor:
+    """The place of each value among the names: `(n,)`."""
+    places = {name: place for place, name in enumerate(names)}
+    return torch.tensor([places[value] for value in values])
+
+
+def _check_several(names: Sequence[str], origin: object) -> None:
+    if len(names) < 2:
+        raise DataError(f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.")
+
+
+def _everywhere(count: int) -> dict[Split, list[int]]:
+    """All classes or tasks in each split: of a source that nothing is trained on."""
+    return {on: list(range(count)) for on in SPLITS}
+
+
+def _pooled(pool: LabeledPool, pipeline: InputPipeline) -> LabeledPool:
+    pool.pipeline = pipeline
+    return pool

@@ -1,0 +1,224 @@
+"""Input pipelines: from the user's files and rows to the one tensor per example that learners see.
+
+A pipeline is fitted on the training split alone and saved with the meta-model, so that a file that comes a year later
+is treated like those that were trained on.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from handful.errors import ArtifactError, DataError
+from handful.registry import Registry
+from handful.tasks import readers
+
+PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
+
+
+class RawExamples(NamedTuple):
+    """Labeled examples of a file. inputs: `(n, *input_shape)`. answers: n label names, or scaled targets
+    `(n, outputs)`. ids: file names, or row numbers from 1."""
+
+    inputs: Tensor
+    answers: list[str] | Tensor
+    ids: list[str]
+
+
+class InputPipeline(ABC):
+    """Turns raw files or rows into `(n, *input_shape)` floats. A subclass with a `kind` is registered under it.
+
+    Attributes:
+        kind: its name on disk.
+        input_shape: shape of one example.
+        labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
+        targets: names of the predicted values (regression), else empty.
+        target_mean, target_scale: a scaled target is (value - target_mean) / target_scale; one pair for all outputs,
+            so that a squared error has one unit.
+    """
+
+    kind: ClassVar[str]
+    input_shape: tuple[int, ...]
+    labels: list[str] | None = None
+    targets: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "kind" in vars(cls) and not inspect.isabstract(cls):
+            PIPELINES.register(cls.kind, cls)
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as values that JSON can hold."""
+
+    @abstractmethod
+    def examples(self, path: str | Path) -> RawExamples:
+        """Read labeled examples; `DataError` names what is wrong with them."""
+
+    @abstractmethod
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read unlabeled inputs `(n, *input_shape)` and their ids."""
+
+    @abstractmethod
+    def of_array(self, array: Any) -> Tensor:
+        """Inputs `(n, *input_shape)` of rows or images in memory; `DataError` tells the expected shape."""
+
+    def config(self) -> dict[str, Any]:
+        """What `from_config` makes the same pipeline of; JSON can hold it."""
+        return {"kind": self.kind, **self.settings()}
+
+    @staticmethod
+    def of_kind(kind: str) -> "type[InputPipeline]":
+        """The class of pipelines of this kind; `ArtifactError` if there is none."""
+        if kind not in PIPELINES:
+            raise ArtifactError(f"The saved input pipeline is of an unknown kind {kind!r}.")
+        return PIPELINES[kind]  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "InputPipeline":
+        """The pipeline that `config()` described; `ArtifactError` if this is no such description."""
+        settings = dict(config)
+        kind = str(settings.pop("kind", getattr(cls, "kind", None)))
+        try:
+            return cls.of_kind(kind)(**settings)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ArtifactError(f"The saved input pipeline of kind {kind!r} is incomplete: {error}.") from error
+
+    def scaled(self, values: np.ndarray) -> Tensor:
+        """Targets in the user's units `(n,)` or `(n, outputs)` as learners see them `(n, outputs)`."""
+        scaled = (np.asarray(values, dtype=np.float64) - self.target_mean) / self.target_scale
+        return torch.from_numpy(scaled.reshape(len(scaled), -1)).float()
+
+    def unscaled(self, values: Tensor) -> Tensor:
+        """Predicted values as learners make them in the user's units."""
+        return values * self.target_scale + self.target_mean
+
+    def check_labels(self, labels: Sequence[str], source: object) -> None:
+        """Raise a `DataError` where labels are unknown (shared ones), or all the same (others)."""
+        if self.labels is None:
+            if len(set(labels)) < 2:
+                raise DataError(f"{source} has one class only ({labels[0]!r}). Give examples of at least two classes.")
+            return
+        unknown = sorted(set(labels) - set(self.labels))
+        if unknown:
+            raise DataError(
+                f"{source} has the label {unknown[0]!r}, which the model was not trained with. "
+                f"Its labels: {', '.join(map(repr, self.labels))}."
+            )
+
+
+class ImagePipeline(InputPipeline):
+    """Images as floats from 0 to 1, `(channels, size, size)`, channels 1 (gray) or 3 (red, green, blue).
+
+    An image keeps its shape: its longer side becomes `size`, the rest is filled with the median color of its border.
+    invert: turn dark ink on light paper into bright ink on 0.
+    """
+
+    kind = "images"
+
+    def __init__(self, *, size: int = 28, channels: int = 1, invert: bool = False) -> None:
+        if size < 1 or channels not in (1, 3):
+            raise DataError(f"Images are of 1 pixel or more with 1 or 3 channels, not {size} and {channels}.")
+        self.size, self.channels, self.invert = size, channels, invert
+        self.input_shape = (channels, size, size)
+
+    @classmethod
+    def fit(cls, files: Sequence[Path], size: int | None = None) -> Self:
+        """The pipeline for images like these.
+
+        Gray if a sample of them is (channels within 8 of 255 levels: JPEG is not exact); gray images on light paper
+        (median pixel above the middle) are inverted. size, if None: 28 for gray ones; for colored ones their own
+        longer side, from 28 to 84.
+        """
+        sample = readers.sampled_images(files)
+        gray = all(int(np.ptp(image.astype(int), axis=-1).max()) <= 8 for image in sample)
+        longer = int(np.median([max(image.shape) for image in sample]))
+        invert = gray and float(np.median([np.median(image) for image in sample])) > 127
+        return cls(size=size or (28 if gray else min(84, max(28, longer))), channels=1 if gray else 3, invert=invert)
+
+    def settings(self) -> dict[str, Any]:
+        """Size, channels and inversion."""
+        return {"size": self.size, "channels": self.channels, "invert": self.invert}
+
+    def decode(self, files: Sequence[Path]) -> Tensor:
+        """Image files as bytes `(n, channels, size, size)`, bright ink where `invert` is set."""
+        images = np.empty((len(files), *self.input_shape), np.uint8)
+        for index, file in enumerate(files):
+            images[index] = readers.read_image(file, self.size, self.channels)
+        return torch.from_numpy(255 - images if self.invert else images)
+
+    def examples(self, path: str | Path) -> RawExamples:
+        """Read a folder with one subfolder of images per class."""
+        classes = readers.image_classes(path)
+        files = [file for members in classes.values() for file in members]
+        labels = [name for name, members in classes.items() for _ in members]
+        self.check_labels(labels, path)
+        return RawExamples(self.decode(files).float() / 255, labels, [f"{f.parent.name}/{f.name}" for f in files])
+
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read one image file, or a folder of images."""
+        files = readers.image_files(path)
+        return self.decode(files).float() / 255, [file.name for file in files]
+
+    def of_array(self, array: Any) -> Tensor:
+        """Bytes `(n, h, w)` or `(n, h, w, 3)` are images as in a file, and are resized and inverted like them; floats
+        `(n, *input_shape)`, flattened or not, are taken as they are."""
+        array = np.asarray(array)
+        wanted = f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
+        if array.dtype != np.uint8 or array.ndim not in (3, 4):
+            return shaped(array, self.input_shape, wanted)
+        if array.ndim == 4 and array.shape[-1] not in (1, 3):
+            raise DataError(f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.")
+        mode = "L" if self.channels == 1 else "RGB"
+        images = [Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image) for image in array]
+        framed = [readers.framed(image.convert(mode), self.size) for image in images]
+        pixels = torch.from_numpy(np.stack(framed)) if framed else torch.zeros((0, *self.input_shape))
+        return (255 - pixels if self.invert else pixels).float() / 255
+
+
+def moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; a deviation of 1 for a constant, which then becomes 0."""
+    mean, scale = float(values.mean()), float(values.std())
+    return mean, scale if scale > 1e-9 * max(1.0, abs(mean)) else 1.0
+
+
+def numbers(array: np.ndarray, what: str) -> np.ndarray:
+    """An array as floats; `DataError` names the first row that is not finite numbers."""
+    try:
+        floats = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} should hold numbers only ({error}).") from error
+    wrong = np.argwhere(~np.isfinite(floats))
+    if len(wrong):
+        raise DataError(
+            f"{what}, row {wrong[0][0] + 1}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it."
+        )
+    return floats
+
+
+def shaped(array: np.ndarray, shape: tuple[int, ...], expected: str) -> Tensor:
+    """Floats `(n, *shape)`, also given flattened."""
+    if array.ndim == 2 and array.shape[1] == prod(shape):
+        array = array.reshape(-1, *shape)
+    if array.shape[1:] != shape:
+        raise DataError(f"The model expects {expected}, got an array of shape {array.shape}.")
+    return torch.from_numpy(numbers(array, "The inputs")).float()
+
+
+def joined(shape: Sequence[int]) -> str:
+    """A shape without its parentheses."""
+    return ", ".join(map(str, shape))
+
+
+def row_numbers(count: int) -> list[str]:
+    """The ids of rows, from 1."""
+    return [str(row + 1) for row in range(count)]

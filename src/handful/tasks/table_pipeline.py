@@ -1,0 +1,171 @@
+"""The input pipeline for tables: rows of numbers, dates and categories as one vector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.tasks.pipelines import InputPipeline, RawExamples, moments, numbers, row_numbers
+from handful.tasks.tables import Table, read_table, written
+
+MOST_CATEGORIES = 50
+"""A text column with more values is refused: it is an id or free text, and not a category."""
+
+
+class TablePipeline(InputPipeline):
+    """Rows of a csv or parquet file as one vector.
+
+    Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
+    per value that the training rows have (an unknown or empty value is 0 in all). Further columns of a new file are
+    passed over; a missing one is an error.
+
+    columns: in their order, `{"name", "mean", "scale"}` or `{"name", "categories"}`. label, target: the column with
+    the answers. task, group: the columns that the tasks were made with.
+    """
+
+    kind = "table"
+
+    def __init__(
+        self,
+        *,
+        columns: list[dict[str, Any]],
+        label: str | None = None,
+        target: str | None = None,
+        task: str | None = None,
+        group: str | None = None,
+        labels: list[str] | None = None,
+        target_mean: float = 0.0,
+        target_scale: float = 1.0,
+    ) -> None:
+        self.columns = columns
+        self.label, self.target, self.task, self.group = label, target, task, group
+        self.labels = labels
+        self.targets = (target,) if target else ()
+        self.target_mean, self.target_scale = target_mean, target_scale
+        self.input_shape = (sum(len(column.get("categories", " ")) for column in columns),)
+
+    @classmethod
+    def fit(
+        cls,
+        table: Table,
+        rows: np.ndarray,
+        *,
+        label: str | None = None,
+        target: str | None = None,
+        task: str | None = None,
+        group: str | None = None,
+        labels: list[str] | None = None,
+        drop: Sequence[str] = (),
+    ) -> Self:
+        """Fit to the training rows (indices) of a table; all columns that have no role and are not dropped are used."""
+        roles = {label, target, task, group, *drop}
+        used = [name for name in table.names if name not in roles]
+        columns = [_fit_column(table, name, rows) for name in used]
+        columns = [column for column in columns if column.get("categories", " ")]
+        if not columns:
+            raise DataError(f"{table.path} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
+        mean, scale = moments(table.numbers(target)[rows]) if target else (0.0, 1.0)
+        return cls(
+            columns=columns,
+            label=label,
+            target=target,
+            task=task,
+            group=group,
+            labels=labels,
+            target_mean=mean,
+            target_scale=scale,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Columns, roles, labels and the target's scale."""
+        return {
+            "columns": self.columns,
+            "label": self.label,
+            "target": self.target,
+            "task": self.task,
+            "group": self.group,
+            "labels": self.labels,
+            "target_mean": self.target_mean,
+            "target_scale": self.target_scale,
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are used, in their order."""
+        return [column["name"] for column in self.columns]
+
+    def encode(self, table: Table) -> Tensor:
+        """All rows as `(rows, features)`."""
+        table.require(self.names, ", which the model was trained with")
+        return self._encoded([table.texts(c["name"]) if "categories" in c else table.numbers(c["name"])
+                              for c in self.columns], table.rows)  # fmt: skip
+
+    def answers(self, table: Table) -> list[str] | Tensor:
+        """Label names, or scaled targets `(rows, 1)`."""
+        if self.target:
+            table.require([self.target], ", the target")
+            return self.scaled(table.numbers(self.target))
+        if self.label is None:
+            raise DataError("This model's table has neither a label nor a target column.")
+        table.require([self.label], ", the label")
+        return table.names_in(self.label)
+
+    def examples(self, path: str | Path) -> RawExamples:
+        """Read a table with the columns of the model and its label or target column."""
+        table = read_table(path)
+        answers = self.answers(table)
+        if isinstance(answers, list):
+            self.check_labels(answers, f"{path}, column {self.label!r},")
+        return RawExamples(self.encode(table), answers, row_numbers(table.rows))
+
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read a table with the columns of the model."""
+        table = read_table(path)
+        return self.encode(table), row_numbers(table.rows)
+
+    def of_array(self, array: Any) -> Tensor:
+        """Rows `(n, columns)` in the order of `names`, as the file would have them."""
+        array = np.asarray(array)
+        if array.ndim != 2 or array.shape[1] != len(self.columns):
+            what = "numbers" if all("mean" in column for column in self.columns) else "values"
+            raise DataError(
+                f"The model expects n x {len(self.columns)} {what} (columns {', '.join(map(repr, self.names))}), got "
+                f"an array of shape {array.shape}."
+            )
+        values: list[Any] = []
+        for index, column in enumerate(self.columns):
+            cells = array[:, index]
+            values.append([written(cell) for cell in cells.tolist()] if "categories" in column
+                          else numbers(cells, f"column {column['name']!r}"))  # fmt: skip
+        return self._encoded(values, len(array))
+
+    def _encoded(self, values: Sequence[Any], rows: int) -> Tensor:
+        """Features of columns of floats (numeric ones) and lists of texts (categories)."""
+        parts = []
+        for column, cells in zip(self.columns, values, strict=True):
+            if "categories" in column:
+                places = {name: place for place, name in enumerate(column["categories"])}
+                numbers = torch.tensor([places.get(cell, -1) for cell in cells], dtype=torch.long)
+                parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
+            else:
+                parts.append(torch.from_numpy((cells - column["mean"]) / column["scale"]).float().reshape(rows, 1))
+        return torch.cat(parts, dim=1)
+
+
+def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
+    if table.numeric(name):
+        mean, scale = moments(table.numbers(name)[rows])
+        return {"name": name, "mean": mean, "scale": scale}
+    texts = table.texts(name)
+    categories = sorted({text for row in rows if (text := texts[row]) is not None})
+    if len(categories) > MOST_CATEGORIES:
+        raise DataError(
+            f"{table.path}: the text column {name!r} has {len(categories)} different values (such as "
+            f"{categories[0]!r}), more than the {MOST_CATEGORIES} that a category may have. Drop it (--drop {name!r}), "
+            "or merge its values."
+        )
+    return {"name": name, "categories": categories}

@@ -1,0 +1,185 @@
+"""Reading tables: csv and parquet, with errors that name column and row."""
+
+import datetime
+import difflib
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.errors import DataError
+from handful.tasks.readers import existing
+
+TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory. Rows are counted from 1 in messages and ids, without the header."""
+
+    path: Path
+    arrow: Any
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in their order."""
+        return list(self.arrow.column_names)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.arrow.num_rows)
+
+    def require(self, names: Iterable[str], why: str = "") -> None:
+        """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
+        missing = [name for name in names if name not in self.names]
+        if not missing:
+            return
+        hints = []
+        for name in missing:
+            nearest = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+            hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
+        raise DataError(
+            f"{self.path} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}."
+        )
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column holds numbers or dates: by its type, or because most of its texts read as such."""
+        import pyarrow.types as kinds
+
+        kind = self.arrow.column(name).type
+        if kinds.is_boolean(kind):
+            return False
+        if not _is_text(kind):
+            return True
+        present = [value for value in self.arrow.column(name).to_pylist() if value]
+        readable = sum(_number(value) is not None for value in present)
+        return readable > 0 and 2 * readable >= len(present)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number."""
+        import pyarrow as pa
+        import pyarrow.types as kinds
+
+        column = self.arrow.column(name)
+        kind = column.type
+        if _is_text(kind):
+            values = [None if value is None else _number(value) for value in column.to_pylist()]
+            numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        elif kinds.is_date(kind) or kinds.is_timestamp(kind):
+            moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
+            numbers = moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
+        elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
+            numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+        else:
+            raise self._unusable(name)
+        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if len(wrong):
+            raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
+        return numbers
+
+    def texts(self, name: str) -> list[str | None]:
+        """A column as texts, None where a cell is empty; whole numbers are written without a point."""
+        import pyarrow.types as kinds
+
+        kind = self.arrow.column(name).type
+        if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
+            raise self._unusable(name)
+        return [written(value) for value in self.arrow.column(name).to_pylist()]
+
+    def names_in(self, name: str) -> list[str]:
+        """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
+        values = self.texts(name)
+        empty = [row for row, value in enumerate(values) if value is None]
+        if empty:
+            raise self._cell(name, empty[0], len(empty), "a name")
+        return [value for value in values if value is not None]
+
+    def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
+        value = self.arrow.column(name)[row].as_py()
+        found = "the cell is empty" if value is None or value == "" else f"{value!r} is not {wanted}"
+        more = f" (and in {count - 1} more rows)" if count > 1 else ""
+        return DataError(
+            f"{self.path}: column {name!r}, row {row + 1}: {found}{more}. Correct or remove the "
+            f"{'rows' if count > 1 else 'row'}, or drop the column."
+        )
+
+    def _unusable(self, name: str) -> DataError:
+        kind = self.arrow.column(name).type
+        hint = " If it is text, save the file as UTF-8." if "binary" in str(kind) else ""
+        return DataError(f"{self.path}: column {name!r} is of type {kind}, which is not used; drop it.{hint}")
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a csv (comma, semicolon or tab) or parquet file; `DataError` if it is unreadable or has no rows."""
+    import pyarrow as pa
+
+    path = existing(path)
+    read: Callable[[Path], Any] = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
+    try:
+        arrow = read(path)
+        names = arrow.column_names
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.") from error
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as a {path.suffix.lower().lstrip('.')} table: {first}") from error
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
+    if not arrow.num_rows:
+        raise DataError(f"{path} has columns but no rows.")
+    for index, field in enumerate(arrow.schema):
+        if pa.types.is_dictionary(field.type):
+            arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
+    return Table(path, arrow)
+
+
+def _read_parquet(path: Path) -> Any:
+    import pyarrow.parquet as parquet
+
+    return parquet.read_table(path)
+
+
+def _read_csv(path: Path) -> Any:
+    from pyarrow import csv
+
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline(100_000)
+    delimiter = max(",;\t", key=header.count)
+    # One block: the type of a column is then inferred from all rows, and not from the first megabyte.
+    block = min(path.stat().st_size + 1024, 2**31 - 1)
+    return csv.read_csv(path, csv.ReadOptions(block_size=block), csv.ParseOptions(delimiter=delimiter))
+
+
+def written(value: object) -> str | None:
+    """A cell as text; None if it is empty."""
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _number(text: str) -> float | None:
+    """A text as a number, or as days since 1970 if it is an ISO date."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip()).replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+    return moment.timestamp() / 86_400
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))

@@ -1,0 +1,1 @@
+"""Meta-training: the loop, the run on disk, checkpoints."""

@@ -1,0 +1,261 @@
+"""The meta-training loop: sample, meta-gradient, clip, step, schedule; validate, and keep the best."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.engine.across_tasks import Plan, stack, take
+from handful.engine.meta_gradient import meta_gradient
+from handful.errors import HandfulError, UserError
+from handful.evaluation.protocol import check_fits, evaluate
+from handful.learners.learner import Learner
+from handful.normalization import recalibrate
+from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
+from handful.training.run import Interruption, Run
+from handful.types import Task
+
+RECALIBRATION_TASKS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to meta-train.
+
+    steps: meta-steps. meta_batch_size: tasks per step. outer_lr: peak rate of AdamW, reached after `warmup` (a fraction
+    of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
+    checkpoint_every: in steps (0: a tenth and a fiftieth of all). validation_tasks: per validation; the weights of the
+    best validation are kept. plan: how tasks are run (None: chosen). seed: of the noise in the meta-loss.
+    """
+
+    steps: int = 1000
+    meta_batch_size: int = 4
+    outer_lr: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    clip: float = 10.0
+    validate_every: int = 0
+    validation_tasks: int = 100
+    checkpoint_every: int = 0
+    plan: Plan | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "meta_batch_size", "validation_tasks"):
+            if getattr(self, name) < 1:
+                raise UserError(f"The setting {name} is at least 1, got {getattr(self, name)}.")
+        if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
+            raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
+        if BLOCK % self.meta_batch_size:
+            raise UserError(
+                f"The setting meta_batch_size divides {BLOCK}, since tasks change their sizes from block to block; "
+                f"got {self.meta_batch_size}."
+            )
+
+    def rate(self, step: int) -> float:
+        """The outer learning rate at a step counted from 0."""
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return self.outer_lr * (step + 1) / warm
+        return self.outer_lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What progress hears of after each step. validation: the score where one was taken, else None."""
+
+    step: int
+    steps: int
+    loss: float
+    validation: float | None
+
+
+@dataclass
+class Training:
+    """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history."""
+
+    learner: Learner
+    distribution: TaskDistribution
+    validation: TaskDistribution
+    settings: Settings
+    step: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.settings.plan is None:
+            self.settings = replace(self.settings, plan=Plan.default(self.learner))
+        self.best: dict[str, Tensor] = {}
+        self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UserError(f"The learner {self.learner.key!r} has nothing to meta-train; evaluate it as it is.")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.settings.outer_lr, weight_decay=self.settings.weight_decay
+        )
+
+    def advance(self) -> float:
+        """One meta-step; returns the mean meta-loss. Raises `HandfulError` where the loss is no longer finite."""
+        start = time.perf_counter()
+        settings, learner = self.settings, self.learner
+        assert settings.plan is not None
+        first = self.step * settings.meta_batch_size
+        indices = range(first, first + settings.meta_batch_size)
+        tasks, spec = self.distribution.batch(indices), self.distribution.spec_of(first)
+        losses, gradients = meta_gradient(learner, tasks, spec, plan=settings.plan, noise=self._noise(tasks, indices))
+        loss = float(losses.mean())
+        if not math.isfinite(loss):
+            raise HandfulError(
+                f"The meta-loss became {loss} at step {self.step}: the training diverged. Lower outer_lr (now "
+                f"{settings.outer_lr:g}) or the learner's inner_lr."
+            )
+        for parameter, gradient in zip(self.parameters, gradients.values(), strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.rate(self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+        return loss
+
+    def validate(self) -> float:
+        """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet."""
+        self._recalibrate()
+        evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
+        score = evaluation.score.mean
+        sign = 1 if evaluation.higher_is_better else -1
+        if self.best_score is None or sign * score > sign * self.best_score:
+            self.best_score, self.best_step = score, self.step
+            self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
+        return score
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All of it as named tensors and JSON facts."""
+        tensors = {f"learner/{name}": tensor for name, tensor in self.learner.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in moments.items()}
+        facts = {
+            "step": self.step,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        return tensors, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        parts: dict[str, dict[str, Tensor]] = {"learner": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        self.learner.load_state_dict(parts["learner"])
+        self.best = parts["best"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, _, moment = name.partition("/")
+            moments.setdefault(int(index), {})[moment] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.step, self.best_score, self.best_step = facts["step"], facts["best_score"], facts["best_step"]
+        self.seconds, self.history = facts["seconds"], facts["history"]
+
+    def _noise(self, tasks: Task, indices: range) -> Any:
+        spec = self.distribution.spec_of(indices[0])
+        drawn = [
+            self.learner.draw_noise(take(tasks, i), spec, seeded(self.settings.seed, 3, index))
+            for i, index in enumerate(indices)
+        ]
+        return None if drawn[0] is None else stack(drawn)
+
+    def _recalibrate(self) -> None:
+        def run(index: int) -> Callable[[], object]:
+            task, spec = self.distribution.task(index), self.distribution.spec_of(index)
+            return lambda: self.learner.meta_loss(task, spec)
+
+        recalibrate(self.learner, (run(index) for index in range(RECALIBRATION_TASKS)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history."""
+
+    selection: str
+    best_step: int
+    best_score: float
+    seconds: float
+    examples: int
+    plan: Plan
+    history: list[dict[str, Any]]
+
+
+def meta_train(
+    learner: Learner,
+    distribution: TaskDistribution,
+    *,
+    validation: TaskDistribution | None = None,
+    run: Run | None = None,
+    progress: Callable[[Moment], None] | None = None,
+    **settings: Any,
+) -> Trained:
+    """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
+
+    validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
+    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit. settings: see `Settings`.
+    The same seed, settings, plan and number of threads give the same bits. Ctrl-C finishes the step, saves, and then
+    raises `KeyboardInterrupt`.
+    """
+    distribution = distribution.split("train")
+    distribution.check()
+    validation = validation if validation is not None else distribution.split("val")
+    validation.check()
+    check_fits(learner, distribution.spec)
+    training = Training(learner.train(), distribution, validation, Settings(**settings))
+    steps = training.settings.steps
+    validate_every = training.settings.validate_every or max(1, steps // 10)
+    checkpoint_every = training.settings.checkpoint_every or max(1, steps // 50)
+    if run is not None:
+        run.restore(training)
+    with Interruption(active=run is not None) as interruption:
+        while training.step < steps:
+            loss = training.advance()
+            score = None
+            if training.step % validate_every == 0 or training.step == steps:
+                score = training.validate()
+            training.history.append({"step": training.step, "loss": loss} | ({} if score is None else {"val": score}))
+            if progress:
+                progress(Moment(training.step, steps, loss, score))
+            if run is not None:
+                last = interruption.asked or training.step == steps
+                if last or score is not None or training.step % checkpoint_every == 0:
+                    run.save(training)
+                interruption.obey()
+    learner.load_state_dict(training.best)
+    learner.eval()
+    assert training.best_score is not None
+    assert training.settings.plan is not None
+    return Trained(
+        selection=(
+            f"best of {len([1 for row in training.history if 'val' in row])} validations, each on the same "
+            f"{training.settings.validation_tasks} tasks of the val split"
+        ),
+        best_step=training.best_step,
+        best_score=training.best_score,
+        seconds=training.seconds,
+        examples=examples_seen(distribution, training.settings),
+        plan=training.settings.plan,
+        history=training.history,
+    )
+
+
+def examples_seen(distribution: TaskDistribution, settings: Settings) -> int:
+    """How many examples the whole training shows to the network, counting repeats (from the first task's size)."""
+    task = distribution.task(0)
+    return settings.steps * settings.meta_batch_size * (len(task.support.inputs) + len(task.query.inputs))

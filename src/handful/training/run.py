@@ -1,0 +1,153 @@
+"""A run on disk: its configuration, metrics and checkpoints."""
+
+import json
+import platform
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from handful.errors import ArtifactError, UserError
+from handful.storage import read_json, read_tensors, write_json, write_tensors, write_text
+
+KEPT_CHECKPOINTS = 2
+
+
+class Restorable(Protocol):
+    """What can be put into a checkpoint."""
+
+    step: int
+    history: list[dict[str, Any]]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts."""
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """The other way."""
+
+
+class Run:
+    """A folder with `config.json`, `env.json`, `metrics.jsonl`, `checkpoints/`, and later `model/` and the report."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], *, resume: bool = False, force: bool = False) -> Self:
+        """Start a run here, or continue one (`resume`), or start over (`force`).
+
+        Raises `UserError` where a run exists and neither is asked for, or where the configuration to resume with
+        differs from the saved one (the message names the differences).
+        """
+        run = cls(path)
+        config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
+        exists = (path / "config.json").exists()
+        if path.exists() and not exists and any(path.iterdir()):
+            raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
+        if exists and not (resume or force):
+            raise UserError(
+                f"{path} already holds a run. Continue it with --resume, start over with --force, or choose another "
+                "place with -o."
+            )
+        if exists and resume:
+            run._check_same(config)
+            torch.set_num_threads(read_json(path / "env.json")["threads"])
+            return run
+        if exists:
+            shutil.rmtree(path)
+        write_json(path / "env.json", environment())
+        write_json(path / "config.json", config)  # last: from here on it is a run
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """The saved configuration."""
+        return read_json(self.path / "config.json")  # type: ignore[no-any-return]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`: step, loss, and the validation score where one was taken."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def save(self, training: Restorable) -> None:
+        """Write a checkpoint and the metrics, then drop all but the newest checkpoints."""
+        tensors, facts = training.state()
+        write_tensors(self._checkpoint(training.step), tensors, facts)
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in training.history))
+        for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
+            old.unlink()
+
+    def restore(self, training: Restorable) -> None:
+        """Continue from the newest checkpoint that is whole, if there is any."""
+        for path in self._checkpoints():
+            try:
+                tensors, facts, _ = read_tensors(path)
+            except ArtifactError as error:
+                warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=2)
+                continue
+            training.restore(tensors, facts)
+            return
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
+
+    def _checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.safetensors"), reverse=True)
+
+    def _check_same(self, config: dict[str, Any]) -> None:
+        saved = self.config()
+        differing = [name for name in saved | config if saved.get(name) != config.get(name)]
+        if differing:
+            changes = "; ".join(f"{name}: was {saved.get(name)}, now {config.get(name)}" for name in differing)
+            raise UserError(
+                f"The run in {self.path} was started with other settings ({changes}). Resume it with the same ones, "
+                "or start over with --force."
+            )
+
+
+class Interruption:
+    """Ctrl-C as a wish: the first one lets the step finish, the second one stops at once."""
+
+    def __init__(self, *, active: bool) -> None:
+        self.active = active and threading.current_thread() is threading.main_thread()
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        if self.active:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.active:
+            signal.signal(signal.SIGINT, self._before)
+
+    def obey(self) -> None:
+        """Raise `KeyboardInterrupt` if it was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on."""
+    import handful
+
+    return {
+        "handful": handful.__version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

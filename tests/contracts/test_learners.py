@@ -1,0 +1,621 @@
+"""The contract of learners, for every registered one on every kind of task that it can do.
+
+Each `check_*` states one clause. `test_learners.py` itself proves at its end that every clause can fail, with learners
+that break it on purpose.
+"""
+
+import copy
+import hashlib
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of
+from handful.engine.across_tasks import Plan, over_tasks, stack, take
+from handful.engine.meta_gradient import meta_gradient
+from handful.errors import UserError
+from handful.learners.learner import Learner, options_of
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.normalization import BatchNorm, transforms
+from handful.registry import LEARNERS
+from handful.storage import read_tensors, write_tensors
+from handful.types import Categorical, Examples, Task
+
+CASES = cases()
+META_TRAINED = [(cls, problem) for cls, problem in CASES if cls.meta_gradient != "none"]
+EXACT = [(cls, problem) for cls, problem in CASES if cls.meta_gradient == "exact"]
+CLASSIFIERS = [(cls, problem) for cls, problem in CASES if problem.spec.classification]
+
+each_case = pytest.mark.parametrize(("cls", "problem"), CASES, ids=name_of)
+each_meta_trained = pytest.mark.parametrize(("cls", "problem"), META_TRAINED, ids=name_of)
+
+
+# Purity
+
+
+@each_case
+def test_adapt_predict_and_meta_loss_are_pure(cls, problem):
+    check_purity(problem.learner(cls), problem)
+
+
+def check_purity(learner, problem):
+    task, spec = problem.task(), problem.spec
+    noise = noise_for(learner, task, spec)
+    before, chance, given = snapshot(learner), torch.get_rng_state(), copy.deepcopy(task)
+    runs = []
+    for _ in range(2):
+        state = learner.adapt(task.support, spec)
+        runs.append([state, learner.predict(state, task.query.inputs), learner.predict(state, task.query.inputs)])
+        runs[-1].append(learner.meta_loss(task, spec, noise))
+    learner.train()
+    learner.meta_loss(task, spec, noise)
+    learner.eval()
+    assert snapshot(learner) == before, "the learner was written to"
+    assert equal(task, given), "the task was written to"
+    assert torch.equal(torch.get_rng_state(), chance), "the global random generator was used"
+    assert equal(runs[0], runs[1]), "the same task gave two results"
+    assert equal(runs[0][1], runs[0][2]), "predicting twice gave two answers"
+
+
+# One task at a time or many
+
+
+@each_case
+def test_predictions_are_the_same_at_once_in_chunks_and_one_by_one(cls, problem):
+    check_predictions_agree(problem.learner(cls), problem)
+
+
+def check_predictions_agree(learner, problem):
+    tasks = problem.tasks(5)
+
+    def one(task):
+        return learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs)
+
+    with torch.no_grad():
+        loop, chunks, vmap = (over_tasks(one, (tasks,), plan) for plan in PLANS)
+        single = one(take(tasks, 3))
+    close(chunks, loop)
+    close(vmap, loop)
+    close(take(loop, 3), single)
+
+
+PLANS = (Plan("loop"), Plan("chunks", 2), Plan("vmap"))
+
+
+@each_meta_trained
+def test_meta_gradients_are_the_same_at_once_in_chunks_and_one_by_one(cls, problem):
+    for training in (False, True):
+        check_meta_gradients_agree(problem.learner(cls).train(training), problem)
+
+
+def check_meta_gradients_agree(learner, problem):
+    tasks = problem.tasks(5)
+    noise = noise_for(learner, tasks, problem.spec, count=5)
+    loop, chunks, vmap = (meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise) for plan in PLANS)
+    close(chunks, loop)
+    close(vmap, loop)
+
+
+# The meta-gradient
+
+
+@pytest.mark.parametrize(("cls", "problem"), EXACT, ids=name_of)
+def test_meta_gradient_is_the_derivative_of_the_meta_loss(cls, problem):
+    for training in (False, True):
+        check_meta_gradient(problem.learner(cls).train(training), problem)
+
+
+def check_meta_gradient(learner, problem, *, plan=Plan("loop"), tasks=None):  # noqa: B008 - a frozen value
+    """T5, T7: along a random direction of all meta-parameters, and of each of them alone.
+
+    Losses are measured one task at a time, without `vmap`, whatever the plan.
+    """
+    tasks = problem.tasks(2) if tasks is None else tasks
+    noise = noise_for(learner, tasks, problem.spec, count=2)
+    losses, gradients = meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise)
+    parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+    assert set(gradients) == set(parameters), "a meta-parameter has no gradient"
+    assert losses.isfinite().all()
+    generator = torch.Generator().manual_seed(1)
+    directions = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in parameters.items()}
+
+    def mean_loss():
+        with torch.no_grad():
+            return over_tasks(lambda task, own: learner(task, problem.spec, own), (tasks, noise), Plan("loop")).mean()
+
+    for names in (list(parameters), *([name] for name in parameters)):
+        direction = {name: directions[name] for name in names}
+        slope = sum((gradients[name] * directions[name]).sum() for name in names)
+        measured = central_difference(mean_loss, parameters, direction)
+        assert slope.isfinite(), f"the gradient of {names} is not finite"
+        scale = max(abs(measured), abs(slope))
+        assert abs(slope - measured) <= 1e-5 * scale + 1e-8, f"{names}: {slope:.10f}, but measured {measured:.10f}"
+
+
+def central_difference(function, parameters, direction, size=2e-6):
+    norm = sum(part.square().sum() for part in direction.values()).sqrt()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            kept = {name: parameters[name].clone() for name in direction}
+            for name, part in direction.items():
+                parameters[name] += sign * size / norm * part
+            values.append(function())
+            for name, value in kept.items():
+                parameters[name].copy_(value)
+    return (values[0] - values[1]) * norm / (2 * size)
+
+
+@each_meta_trained
+def test_some_of_the_meta_gradient_is_not_zero(cls, problem):
+    _, gradients = meta_gradient(problem.learner(cls), problem.tasks(2), problem.spec, plan=Plan("loop"))
+    assert sum(gradient.abs().sum() for gradient in gradients.values()) > 0
+
+
+# Learning from the support
+
+
+@each_case
+def test_the_support_is_what_the_answers_come_from(cls, problem):
+    check_use_of_support(problem.learner(cls), problem)
+
+
+def check_use_of_support(learner, problem):
+    """T14: with true labels better than chance, and with labels that say nothing no better."""
+    if learner.meta_gradient != "none":
+        meta_train(learner, problem, steps=8 if problem is IMAGES else 40)
+    tasks = problem.tasks(24 if learner.costly else 100, seed=10_000)
+    told_nothing = with_foreign_labels(tasks, problem)
+    true, foreign = (scores(learner, which, problem) for which in (tasks, told_nothing))
+    if not learner.uses_support:
+        assert torch.equal(true, foreign)
+    elif problem.spec.classification:
+        chance = 1 / problem.spec.outputs
+        assert true.mean() > chance + 0.15, f"{true.mean():.3f} is about chance"
+        assert abs(foreign.mean() - chance) < 0.13, f"{foreign.mean():.3f} without knowing the labels"
+    else:
+        assert -true.mean() < 0.7 * -foreign.mean(), f"{-true.mean():.3f} with and {-foreign.mean():.3f} without"
+
+
+def with_foreign_labels(tasks, problem):
+    """The same support inputs with labels that say nothing: class numbers renamed, targets of the next task."""
+    targets = tasks.support.targets
+    generator = torch.Generator().manual_seed(5)
+    if problem.spec.classification:
+        order = torch.stack([torch.randperm(targets.shape[1], generator=generator) for _ in targets])
+        names = torch.stack([torch.randperm(problem.spec.outputs, generator=generator) for _ in targets])
+        targets = names.gather(1, targets.gather(1, order))
+    else:
+        targets = targets.roll(1, 0)
+    return tasks._replace(support=tasks.support._replace(targets=targets))
+
+
+def scores(learner, tasks, problem):
+    """Accuracy or negative squared error of each task."""
+
+    def one(task):
+        return learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs)
+
+    with torch.no_grad():
+        predictions = over_tasks(one, (tasks,), Plan("vmap"))
+    if isinstance(predictions, Categorical):
+        return (predictions.logits.argmax(-1) == tasks.query.targets).double().mean(-1)
+    return -(predictions.mean - tasks.query.targets).square().flatten(1).mean(-1)
+
+
+def meta_train(learner, problem, steps, rate=0.01, meta_batch_size=4):
+    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
+    learner.train()
+    for step in range(steps):
+        tasks = problem.tasks(meta_batch_size, seed=step)
+        noise = noise_for(learner, tasks, problem.spec, count=meta_batch_size, seed=step)
+        _, gradients = meta_gradient(learner, tasks, problem.spec, plan=Plan("vmap"), noise=noise)
+        for name, parameter in learner.named_parameters():
+            parameter.grad = gradients.get(name)
+        optimizer.step()
+        optimizer.zero_grad()
+    learner.eval()
+
+
+# Transduction
+
+
+@each_case
+def test_a_query_is_answered_alone_as_among_others_unless_the_learner_says_so(cls, problem):
+    for normalization in cls.normalizations:
+        check_pointwise(problem.learner(cls, normalization=normalization), problem)
+
+
+def check_pointwise(learner, problem):
+    """T1."""
+    task = problem.task()
+    with torch.no_grad():
+        state = learner.adapt(task.support, problem.spec)
+        among = learner.predict(state, task.query.inputs)
+        alone = stack([take(learner.predict(state, one.unsqueeze(0)), 0) for one in task.query.inputs])
+    if learner.pointwise:
+        close(alone, among, 1e-11)
+    elif any(isinstance(layer, BatchNorm) for layer in learner.modules()):
+        assert not torch.allclose(alone[0], among[0]), "it says that it is transductive, and is not"
+
+
+# The state
+
+
+@each_case
+def test_a_state_is_plain_tensors_that_survive_a_file(cls, problem, tmp_path):
+    check_state(problem.learner(cls), problem, tmp_path)
+
+
+def check_state(learner, problem, folder):
+    task = problem.task()
+    given = [*learner.parameters(), *learner.buffers(), *task.support]
+    with torch.no_grad():
+        state = learner.adapt(task.support, problem.spec)
+        flat = flatten(state)
+        for name, leaf in flat.items():
+            assert leaf.is_contiguous(), f"{name} is not contiguous"
+            assert not leaf.requires_grad, f"{name} holds a graph"
+            size = leaf.untyped_storage().nbytes()
+            assert size == leaf.numel() * leaf.element_size(), f"{name} is a part of a larger storage"
+        places = [leaf.untyped_storage().data_ptr() for leaf in (*flat.values(), *given) if leaf.numel()]
+        own = places[: len([leaf for leaf in flat.values() if leaf.numel()])]
+        assert all(places.count(place) == 1 for place in own), "storage is shared"
+        write_tensors(folder / "state.safetensors", flat, {})
+        loaded, _, _ = read_tensors(folder / "state.safetensors")
+        again = unflatten(state, loaded)
+        assert equal(learner.predict(again, task.query.inputs), learner.predict(state, task.query.inputs))
+
+
+def flatten(state: Any, name: str = "") -> dict[str, Tensor]:
+    """Names joined by `/` to tensors; asserts that there is nothing else."""
+    if isinstance(state, Tensor):
+        return {name: state}
+    assert type(state) in (dict, list), f"{name or 'the state'} is a {type(state).__name__}"
+    flat: dict[str, Tensor] = {}
+    for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+        assert isinstance(state, list) or (isinstance(key, str) and "/" not in key), f"bad key {key!r}"
+        flat |= flatten(value, f"{name}/{key}" if name else str(key))
+    return flat
+
+
+def unflatten(like: Any, flat: dict[str, Tensor], name: str = "") -> Any:
+    if isinstance(like, Tensor):
+        return flat[name]
+    items = like.items() if isinstance(like, dict) else enumerate(like)
+    built = {key: unflatten(value, flat, f"{name}/{key}" if name else str(key)) for key, value in items}
+    return built if isinstance(like, dict) else list(built.values())
+
+
+@each_case
+def test_adapting_without_gradients_keeps_no_tensor_but_the_state(cls, problem):
+    """T29: what meta-test holds in memory does not grow with tasks."""
+    learner, tasks = problem.learner(cls), problem.tasks(4)
+
+    def alive():
+        state = None
+        with torch.no_grad():
+            for index in range(2 if cls.costly else 4):
+                state = learner.adapt(take(tasks, index).support, problem.spec)
+        return count_tensors() - len(pytree.tree_leaves(state))
+
+    first, second = alive(), alive()
+    assert second <= first
+
+
+def count_tensors() -> int:
+    import gc
+
+    gc.collect()
+    return sum(type(thing) in (Tensor, nn.Parameter) for thing in gc.get_objects())
+
+
+# Classes
+
+
+@pytest.mark.parametrize("cls", [cls for cls, problem in CASES if problem is SHARED], ids=name_of)
+def test_an_absent_class_gets_a_finite_logit(cls):
+    check_absent_class(SHARED.learner(cls), SHARED)
+
+
+def check_absent_class(learner, problem):
+    task = problem.task()
+    for absent in range(problem.spec.outputs):
+        present = task.support.targets != absent
+        support = Examples(task.support.inputs[present], task.support.targets[present])
+        prediction = learner.predict(learner.adapt(support, problem.spec), task.query.inputs)
+        assert prediction.logits.isfinite().all()
+        loss = learner.meta_loss(Task(support, task.query), problem.spec, noise_for(learner, task, problem.spec))
+        assert loss.isfinite()
+
+
+@pytest.mark.parametrize(("cls", "problem"), CLASSIFIERS, ids=name_of)
+def test_any_way_or_a_clear_refusal(cls, problem):
+    check_any_way(problem.learner(cls), problem)
+
+
+def check_any_way(learner, problem):
+    for way in (2, 5):
+        task, spec = problem.task(way=way), replace(problem.spec, outputs=way)
+        if learner.any_way:
+            logits = learner.predict(learner.adapt(task.support, spec), task.query.inputs).logits
+            assert logits.shape == (len(task.query.inputs), way)
+            assert logits.isfinite().all()
+        else:
+            with pytest.raises(UserError, match=str(way)):
+                learner.adapt(task.support, spec)
+
+
+# Threads
+
+
+@pytest.mark.parametrize(("cls", "problem"), [c for c in CASES if c[1] in (ROWS, VALUES)], ids=name_of)
+def test_two_threads_on_one_learner_get_their_own_results(cls, problem):
+    check_threads(problem.learner(cls), problem)
+
+
+@pytest.mark.parametrize("cls", [cls for cls, problem in META_TRAINED if problem is IMAGES], ids=name_of)
+def test_two_threads_on_one_convolutional_learner_get_their_own_results(cls):
+    check_threads(IMAGES.learner(cls), IMAGES, calls=12)
+
+
+def check_threads(learner, problem, calls=100):
+    """Adapting, predicting and meta-gradients at once on one object, each thread with tasks of its own."""
+    calls = 3 if learner.costly else calls
+    tasks = problem.tasks(4)
+
+    def work(index, turn):
+        task = take(tasks, index)
+        if turn % 5 == 4 and learner.meta_gradient != "none":
+            noise = noise_for(learner, task, problem.spec)
+            pair = stack([task, task])
+            drawn = None if noise is None else stack([noise, noise])
+            return meta_gradient(learner, pair, problem.spec, plan=PLANS[turn % 3], noise=drawn)
+        with torch.no_grad():
+            return learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs)
+
+    turns = range(15)
+    expected = {(index, turn): work(index, turn) for index in range(4) for turn in turns}
+    wrong: list[Any] = []
+
+    def run(which):
+        try:
+            for call in range(calls):
+                index, turn = which + call % 2, call % 15
+                if not equal(work(index, turn), expected[index, turn]):
+                    wrong.append((index, turn))
+        except Exception as error:  # a thread's own exception would be lost
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=run, args=(which,)) for which in (0, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong, f"{len(wrong)} wrong results, such as {wrong[0]}"
+
+
+# Building
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)
+def test_wrong_requests_are_answered_by_what_would_be_right(cls):
+    problem = next(problem for problem in PROBLEMS if can(cls, problem.spec))
+    for option, parameter in options_of(cls).items():
+        with pytest.raises(UserError, match=f"Did you mean '{option}'"):
+            problem.learner(cls, **{option + "x": parameter.default})
+        if isinstance(parameter.default, (int, float, bool)):
+            with pytest.raises(UserError, match=option):
+                problem.learner(cls, **{option: "a text"})
+    with pytest.raises(UserError, match="surely_no_option"):
+        problem.learner(cls, surely_no_option=1)
+    for other in PROBLEMS:
+        if other.spec.kind not in cls.kinds:
+            with pytest.raises(UserError, match=f"Learners for {other.spec.kind}: .*maml"):
+                other.learner(cls)
+
+
+@each_case
+def test_a_learner_is_built_again_from_its_recipe(cls, problem):
+    learner = problem.learner(cls)
+    recipe = learner.recipe
+    again = LEARNERS[recipe["learner"]].build(
+        recipe["spec"],
+        backbone=recipe["backbone"],
+        backbone_options=recipe["backbone_options"],
+        normalization=recipe["normalization"],
+        seed=recipe["seed"],
+        **recipe["options"],
+    )
+    again.double().eval().load_state_dict(learner.state_dict())
+    task = problem.task()
+    first, second = (
+        each.predict(each.adapt(task.support, problem.spec), task.query.inputs) for each in (learner, again)
+    )
+    assert equal(first, second)
+
+
+@each_case
+def test_every_learner_says_what_it_is(cls, problem):
+    assert cls.summary().endswith(".")
+    assert cls.normalizations
+    assert LEARNERS[cls.key] is cls
+
+
+# Learners that break one clause each: the clauses can fail
+
+
+class Sound(PrototypicalNetwork):
+    """Not registered, since it bears no key of its own."""
+
+
+class WritesABuffer(Sound):
+    def adapt(self, support, spec):
+        next(m for m in self.modules() if isinstance(m, BatchNorm)).mean.add_(1)
+        return super().adapt(support, spec)
+
+
+class KeepsTheTask(Sound):
+    def adapt(self, support, spec):
+        self.kept = super().adapt(support, spec)
+        time.sleep(1e-3)
+        return self.kept
+
+
+class RollsDice(Sound):
+    def predict(self, state, inputs):
+        return Categorical(super().predict(state, inputs).logits + torch.rand(()))
+
+
+class DetachesOneLayer(Sound):
+    def _classify(self, state, features):
+        return super()._classify(state | {"prototypes": state["prototypes"].detach()}, features)
+
+
+class DetachesTheScale(Sound):
+    def _classify(self, state, features):
+        return Categorical(
+            super()._classify(state, features).logits / self.log_scale.exp() * self.log_scale.exp().detach()
+        )
+
+
+class DiffersUnderVmap(Sound):
+    def _classify(self, state, features):
+        logits = super()._classify(state, features).logits
+        return Categorical(logits * 1.0001 if "Vmap" in transforms() else logits)
+
+
+class LooksAtTheOthers(Sound):
+    def predict(self, state, inputs):
+        return super().predict(state, inputs - inputs.mean(0))
+
+
+class Memorizes(Sound):
+    """Answers from the query alone, as if class numbers meant the same in every task."""
+
+    def _classify(self, state, features):
+        return Categorical(features[:, :3] + 0 * super()._classify(state, features).logits)
+
+
+class PeeksPastTheLabels(Sound):
+    """Reads the order of the support, which the labels follow."""
+
+    def _state(self, features, targets, spec):
+        return super()._state(features, torch.arange(3).repeat_interleave(3).repeat(2)[: len(targets)], spec)
+
+
+class ReturnsAView(Sound):
+    def adapt(self, support, spec):
+        state = super().adapt(support, spec)
+        return state | {"prototypes": state["prototypes"].mT.contiguous().mT}
+
+
+class KeepsTheSupport(Sound):
+    def adapt(self, support, spec):
+        return super().adapt(support, spec) | {"support": support.inputs}
+
+
+class ForgetsAbsentClasses(Sound):
+    def _state(self, features, targets, spec):
+        member = F.one_hot(targets, spec.outputs).to(features)
+        means = member.mT @ features / member.sum(0).unsqueeze(-1)
+        return {"prototypes": means, "present": torch.ones(spec.outputs, dtype=torch.bool)}
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (WritesABuffer, check_purity),
+        (KeepsTheTask, check_purity),
+        (RollsDice, check_purity),
+        (DiffersUnderVmap, check_predictions_agree),
+        (DiffersUnderVmap, check_meta_gradients_agree),
+        (DetachesOneLayer, check_meta_gradient),
+        (DetachesTheScale, check_meta_gradient),
+        (Memorizes, check_use_of_support),
+        (PeeksPastTheLabels, check_use_of_support),
+        (LooksAtTheOthers, check_pointwise),
+        (ForgetsAbsentClasses, check_absent_class),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_learner_that_breaks_the_clause_is_caught(cls, check):
+    check(ROWS.learner(Sound), ROWS)
+    with pytest.raises(AssertionError):
+        check(ROWS.learner(cls), ROWS)
+
+
+def test_a_learner_that_keeps_its_task_is_caught_by_two_threads():
+    class AnswersFromItself(KeepsTheTask):
+        def predict(self, state, inputs):
+            time.sleep(1e-3)
+            return super().predict(self.kept, inputs)
+
+    with pytest.raises(AssertionError, match="wrong results"):
+        check_threads(ROWS.learner(AnswersFromItself), ROWS)
+
+
+@pytest.mark.parametrize("cls", [ReturnsAView, KeepsTheSupport], ids=lambda cls: cls.__name__)
+def test_a_state_that_is_not_its_own_is_caught(cls, tmp_path):
+    check_state(ROWS.learner(Sound), ROWS, tmp_path)
+    with pytest.raises(AssertionError, match=r"contiguous|shared"):
+        check_state(ROWS.learner(cls), ROWS, tmp_path)
+
+
+# Comparing
+
+
+def noise_for(learner: Learner, tasks: Task, spec: Any, *, count: int = 0, seed: int = 0) -> Any:
+    """The noise of one task, or stacked for `count` tasks."""
+    generator = torch.Generator().manual_seed(seed)
+    if not count:
+        return learner.draw_noise(tasks, spec, generator)
+    drawn = [learner.draw_noise(take(tasks, index), spec, generator) for index in range(count)]
+    return None if drawn[0] is None else stack(drawn)
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two pytrees are equal bit for bit."""
+    if pytree.tree_structure(first) != pytree.tree_structure(second):
+        return False
+    return all(torch.equal(a, b) for a, b in zip(*map(pytree.tree_leaves, (first, second)), strict=True))
+
+
+def close(first: Any, second: Any, tolerance: float = 1e-9) -> None:
+    """Assert that two pytrees of float64 tensors are equal to rounding."""
+    assert pytree.tree_structure(first) == pytree.tree_structure(second)
+    for a, b in zip(*map(pytree.tree_leaves, (first, second)), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def snapshot(module: nn.Module) -> dict[str, Any]:
+    """Everything that a module and its children hold: tensors by their hash, attributes by their value."""
+    return {
+        f"{name}.{key}": fingerprint(value)
+        for name, child in module.named_modules()
+        for key, value in vars(child).items()
+    }
+
+
+def fingerprint(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        grad = value.grad if value.is_leaf else None
+        return hashlib.sha256(value.detach().numpy().tobytes()).hexdigest(), value.requires_grad, fingerprint(grad)
+    if isinstance(value, dict):
+        return {key: fingerprint(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [fingerprint(item) for item in value]
+    return id(value) if isinstance(value, nn.Module) else repr(value)

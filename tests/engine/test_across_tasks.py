@@ -1,0 +1,62 @@
+"""A function of one task over many tasks: the same result under every plan."""
+
+import pytest
+import torch
+
+from handful.engine.across_tasks import Plan, chunks, count_of, over_tasks, stack, take
+from handful.errors import UserError
+from handful.types import Examples
+
+TREES = Examples(torch.arange(10.0).view(5, 2), torch.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("plan", "sizes"),
+    [
+        (Plan("vmap"), [5]),
+        (Plan("chunks", 2), [2, 2, 1]),
+        (Plan("chunks", 9), [5]),
+        (Plan("loop"), [None] * 5),
+    ],
+    ids=str,
+)
+def test_a_plan_splits_tasks_into_parts_of_its_size(plan, sizes):
+    parts = list(chunks(TREES, plan))
+    assert [None if single else len(part.inputs) for part, single in parts] == sizes
+    joined = [part.inputs.unsqueeze(0) if single else part.inputs for part, single in parts]
+    assert torch.equal(torch.cat(joined), TREES.inputs)
+    assert plan.size(5) == max(size or 1 for size in sizes)
+
+
+@pytest.mark.parametrize("plan", [Plan("vmap"), Plan("chunks", 2), Plan("loop")], ids=str)
+def test_results_are_stacked_in_order_under_every_plan(plan):
+    def function(one, factor):
+        return {"sum": one.inputs.sum() * factor, "targets": one.targets + 1}
+
+    result = over_tasks(function, (TREES, torch.arange(5.0)), plan)
+    assert torch.equal(result["sum"], TREES.inputs.sum(-1) * torch.arange(5.0))
+    assert torch.equal(result["targets"], TREES.targets + 1)
+
+
+def test_arguments_that_are_none_stay_none():
+    for plan in (Plan("loop"), Plan("chunks", 2)):
+        assert all(noise is None for (_, noise), _ in chunks((TREES, None), plan))
+
+
+def test_stacking_and_taking_are_each_others_inverse():
+    parts = [take(TREES, index) for index in range(5)]
+    again = stack(parts)
+    assert isinstance(again, Examples)
+    assert torch.equal(again.inputs, TREES.inputs)
+    assert count_of(again) == 5
+    assert torch.equal(take(TREES, slice(1, 3)).targets, torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize(("backend", "chunk"), [("threads", 1), ("chunks", 0)])
+def test_a_plan_that_cannot_be_is_refused(backend, chunk):
+    with pytest.raises(UserError, match="plan's"):
+        Plan(backend, chunk)
+
+
+def test_plans_say_what_they_are():
+    assert [str(plan) for plan in (Plan("vmap"), Plan("chunks", 4), Plan("loop"))] == ["vmap", "chunks of 4", "loop"]

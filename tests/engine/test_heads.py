@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch.nn import functional as F
+
+from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances
+
+
+def few_shot(way: int, shot: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Support features and labels of Gaussian classes, and query features; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(way, d, generator=generator, dtype=torch.float64)
+    labels = torch.arange(way).repeat_interleave(shot)
+    noise = torch.randn(way * shot, d, generator=generator, dtype=torch.float64)
+    query = torch.randn(30, d, generator=generator, dtype=torch.float64)
+    return means[labels] + noise, labels, query
+
+
+def test_centroids_are_class_means_and_stay_finite_for_absent_classes() -> None:
+    features, labels, _ = few_shot(3, 4, 5)
+    means, present = centroids(features, labels, 4)
+    for label in range(3):
+        torch.testing.assert_close(means[label], features[labels == label].mean(0))
+    torch.testing.assert_close(means[3], features.mean(0))
+    assert present.tolist() == [True, True, True, False]
+
+
+def test_squared_distances_are_euclidean() -> None:
+    features, _, query = few_shot(3, 4, 5)
+    torch.testing.assert_close(squared_distances(query, features), torch.cdist(query, features).square())
+
+
+@pytest.mark.parametrize("d", [3, 50])
+def test_spread_makes_features_the_same_in_any_units(d: int) -> None:
+    features, _, _ = few_shot(5, 2, d)
+    moved = 1000 * features + 7
+    scaled, other = features / spread(features), moved / spread(moved)
+    torch.testing.assert_close(scaled - scaled.mean(0), other - other.mean(0))
+    torch.testing.assert_close((scaled - scaled.mean(0)).square().sum(-1).mean(), torch.ones(()).double())
+    assert spread(features[:1]) == 1  # one example has no spread, and nothing is divided by zero
+
+
+@pytest.mark.parametrize("d", [3, 50])
+@pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
+def test_ridge_equals_scikit_learn(d: int, strength: float) -> None:
+    features, labels, query = few_shot(5, 2, d)
+    targets = F.one_hot(labels).double()
+    weights, bias = ridge(features, targets, strength)
+    reference = Ridge(alpha=strength).fit(features.numpy(), targets.numpy())
+    np.testing.assert_allclose((query @ weights + bias).numpy(), reference.predict(query.numpy()), atol=1e-8)
+
+
+@pytest.mark.parametrize(("way", "shot", "d"), [(5, 1, 64), (20, 1, 64), (5, 5, 64), (3, 10, 4)])
+@pytest.mark.parametrize("strength", [0.01, 0.1, 1.0, 10.0, 100.0])
+def test_logistic_converges_to_scikit_learn(way: int, shot: int, d: int, strength: float) -> None:
+    features, labels, query = few_shot(way, shot, d)
+    features, query = features / spread(features), query / spread(features)
+    weights, bias = logistic(features, labels, way, strength)
+    reference = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000).fit(features.numpy(), labels.numpy())
+    ours = torch.softmax(query @ weights + bias, dim=-1).numpy()
+    np.testing.assert_allclose(ours, reference.predict_proba(query.numpy()), atol=5e-3)
+
+
+def test_logistic_in_single_precision_agrees_with_double() -> None:
+    features, labels, query = few_shot(20, 1, 784)
+    single, double = (
+        torch.softmax(query.to(dtype) @ w + b, dim=-1)
+        for dtype in (torch.float32, torch.float64)
+        for w, b in [logistic((features / spread(features)).to(dtype), labels, 20, 0.01)]
+    )
+    torch.testing.assert_close(single.double(), double, atol=1e-3, rtol=0)
+
+
+def test_logistic_leaves_an_absent_class_a_finite_logit_that_never_wins() -> None:
+    features, labels, _ = few_shot(3, 4, 5)
+    weights, bias = logistic(features, labels, 4, 0.1)
+    logits = features @ weights + bias
+    assert logits.isfinite().all()
+    assert (logits.argmax(-1) != 3).all()

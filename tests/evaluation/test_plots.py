@@ -1,0 +1,133 @@
+"""Pictures: each is drawn, has the size that a page shows well, and shows what it is given."""
+
+import matplotlib
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from results import compare, evaluation, noisy
+
+from handful.evaluation import plots
+from handful.evaluation.intervals import Interval
+from handful.types import Examples, Task
+
+OWN, RUNG = evaluation("protonet", noisy(0.9)), evaluation("transfer", noisy(0.8, 50, seed=1))
+HISTORY = [{"step": s, "loss": 2 / s, **({"val": 0.1 * s} if s % 3 == 0 else {})} for s in range(1, 10)]
+SHOTS = {name: [(shot, Interval(0.5, 0.4, 0.6, 10)) for shot in (1, 5)] for name in ("protonet", "transfer")}
+
+
+def image_task(channels: int = 1, way: int = 3) -> Task:
+    targets = torch.arange(way)
+    support = Examples(torch.rand(way, channels, 8, 8), targets)
+    return Task(support, Examples(torch.rand(2 * way, channels, 8, 8), targets.repeat(2)))
+
+
+def texts(figure: Figure) -> str:
+    return " | ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+@pytest.mark.parametrize(
+    ("draw", "height"),
+    [
+        (lambda: plots.learning_curve(HISTORY), 600),
+        (lambda: plots.ladder([compare(OWN, RUNG)]), 288),
+        (lambda: plots.ladder([compare(OWN, RUNG)] * 3), 576),
+        (lambda: plots.shots_curve(SHOTS), 720),
+        (lambda: plots.reliability(OWN.confidences, OWN.correct), 700),
+    ],
+    ids=["learning curve", "ladder", "ladder of three", "shots", "reliability"],
+)
+def test_is_written_at_the_width_of_a_page(draw, height, tmp_path):
+    plots.save(draw(), tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (1600, height)
+        assert len(picture.convert("L").getcolors()) > 20, "something is drawn"
+
+
+def test_the_same_picture_is_the_same_bytes_whatever_the_users_style(tmp_path):
+    plots.save(plots.shots_curve(SHOTS), tmp_path / "one.png")
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        plots.save(plots.shots_curve(SHOTS), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert matplotlib.rcParams["axes.spines.top"], "the user's settings are left alone"
+
+
+def test_the_ladder_tells_scores_chance_and_fewer_tasks():
+    figure = plots.ladder([compare(OWN, RUNG)])
+    assert "90.0 ± " in texts(figure)
+    assert "(50 tasks)" in texts(figure)
+    assert "5-way 1-shot (chance: 20 %)" in texts(figure)
+    bars = {round(bar.get_width(), 6): bar.get_facecolor() for bar in figure.axes[0].patches}
+    assert bars[90.0] == matplotlib.colors.to_rgba(plots.BLUE)
+    assert bars[80.0] == matplotlib.colors.to_rgba(plots.GRAY)
+
+
+def test_the_ladder_of_regression_shows_roots_of_errors():
+    rows = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 4.0), ("pooled", 9.0))]
+    widths = {round(bar.get_width(), 6) for bar in plots.ladder([compare(*rows)]).axes[0].patches}
+    assert widths == {2.0, 3.0}
+
+
+def test_the_learning_curve_marks_the_validation_that_was_kept():
+    assert "kept: 90.0 %" in texts(plots.learning_curve(HISTORY))
+    errors = [{"step": s, "loss": 1.0, "val": float(s)} for s in (4, 9)]
+    assert "kept: 2" in texts(plots.learning_curve(errors, "mse"))
+
+
+def test_one_task_without_an_interval_is_drawn(tmp_path):
+    one = compare(evaluation("protonet", torch.tensor([0.9])), evaluation("centroid", torch.tensor([0.5])))
+    plots.save(plots.ladder([one]), tmp_path / "ladder.png")
+    infinite = {"protonet": [(1, one.learner.evaluation.score), (5, one.learner.evaluation.score)]}
+    plots.save(plots.shots_curve(infinite), tmp_path / "shots.png")
+
+
+def test_calibration_error_is_the_mean_gap():
+    sure = torch.tensor([0.95] * 4 + [0.55] * 4)
+    right = torch.tensor([True, True, True, False] + [True, True, False, False])
+    assert plots.calibration_error(sure, right) == pytest.approx((0.20 + 0.05) / 2)
+    assert plots.calibration(sure, right) == [
+        (pytest.approx(0.55), 0.5, 4),
+        (pytest.approx(0.95), 0.75, 4),
+    ]
+    assert plots.calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0
+
+
+def test_the_picture_of_a_task_frames_right_and_wrong_answers(tmp_path):
+    task = image_task()
+    answers = task.query.targets.clone()
+    answers[4] = 2
+    figure = plots.task_picture(task, answers)
+    assert "5 of 6 answers are right" in texts(figure)
+    frames = [matplotlib.colors.to_hex(patch.get_edgecolor()).upper() for patch in figure.axes[0].patches]
+    counts = [frames.count(color) for color in (plots.BLUE, plots.GREEN, plots.VERMILION)]
+    assert counts == [3, 5, 1]
+    assert len(figure.axes[0].images) == 9
+    plots.save(figure, tmp_path / "task.png")
+
+
+def test_the_picture_of_a_task_takes_any_images_and_any_names(tmp_path):
+    """Colors out of range, names with dollar signs and in scripts that the font lacks, more classes than rows."""
+    task = image_task(channels=3, way=12)
+    names = ["$5 and $x", "漢字", *(f"a name of some length {i}" for i in range(10))]
+    noisy_task = Task(Examples(task.support.inputs * 9 - 4, task.support.targets), task.query)
+    figure = plots.task_picture(noisy_task, task.query.targets, names=names)
+    plots.save(figure, tmp_path / "task.png")
+    with Image.open(tmp_path / "task.png") as picture:
+        assert picture.width <= 1600
+    assert "1  $5 and $x" in texts(figure)
+    assert "24 of 24 answers are right (20 shown)" in texts(figure)
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+
+    class Broken(Figure):
+        def savefig(self, *args, **kwargs):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        plots.save(Broken(), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

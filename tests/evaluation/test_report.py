@@ -1,0 +1,282 @@
+"""The report: honest words, exact schema, numbers that can be checked again."""
+
+import contextlib
+import io
+import json
+import math
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from results import compare, evaluation, noisy
+
+from handful.errors import ArtifactError, UserError
+from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.diagnosis import Finding
+from handful.evaluation.intervals import Interval, interval
+from handful.evaluation.report import RECHECK, Report, load, load_scores
+
+OWN = evaluation("protonet", noisy(0.9))
+WORSE = evaluation("transfer", noisy(0.8, seed=1))
+NEAR = evaluation("fine-tune-all", noisy(0.9, 10, seed=2), adapt_seconds=2.0)
+BETTER = evaluation("ridge-probe", noisy(0.95, seed=3))
+
+
+def report(*comparisons: Comparison, **facts) -> Report:
+    given = {"selection": "best of 10 validations", "seed": 3, "plan": "loop"}
+    return Report("A title", "letters of unseen scripts", list(comparisons), **(given | facts))
+
+
+# The verdict
+
+
+def test_a_clear_win_is_said_plainly_with_its_interval_and_both_numbers_of_tasks():
+    comparison = compare(OWN, WORSE)
+    verdict = report(comparison).verdict
+    half, gap = OWN.score.half_width, comparison.learner.paired
+    assert verdict == (
+        f"With 1 example of each of 5 new classes, protonet answers 90.0 ± {100 * half:.1f} % of the questions right "
+        f"(95 % interval, 100 tasks), and beats the best simple method, transfer, by 10.0 ± "
+        f"{100 * gap.half_width:.1f} points on 100 tasks in common."
+    )
+
+
+def test_a_loss_comes_first_and_names_what_to_use_instead():
+    verdict = report(compare(OWN, WORSE, BETTER)).verdict
+    assert verdict.startswith("Meta-learning is not worth it here: ")
+    assert "LOSES to ridge-probe by 5.0 ± " in verdict
+    assert verdict.endswith("use ridge-probe instead.")
+    assert "beats" not in verdict
+
+
+def test_a_tie_is_no_win():
+    near = evaluation("fine-tune-all", noisy(0.89, 10, seed=2))
+    comparison = compare(OWN, WORSE, near)
+    paired = comparison.rows[1].paired
+    assert paired.low < 0 < paired.high, "the case is a tie"
+    verdict = report(comparison).verdict
+    assert verdict.startswith("Meta-learning is not worth it here: ")
+    assert "cannot be told apart from the simpler fine-tune-all" in verdict
+    assert "10 tasks in common" in verdict
+    assert "it would take" not in verdict
+    assert "would take about" in verdict
+    assert "beats" not in verdict
+
+
+def test_a_sure_loss_does_not_hide_behind_a_lucky_rung_on_few_tasks():
+    lucky = evaluation("fine-tune-all", noisy(0.99, 4, spread=0.3, seed=2))
+    comparison = compare(OWN, lucky, BETTER)
+    assert comparison.best_rung.evaluation.learner == "fine-tune-all", "by its mean alone it is the best"
+    assert comparison.best_rung.paired.low < 0
+    assert "LOSES to ridge-probe" in report(comparison).verdict
+
+
+def test_a_possible_equal_does_not_hide_behind_a_sure_inferior():
+    """The nearest by its mean is surely worse, another is not surely worse: then there is no win."""
+    close = evaluation("transfer", OWN.scores - 0.01 - 1e-4 * torch.arange(100))
+    unsure = evaluation("scratch", noisy(0.85, 4, spread=0.4, seed=5))
+    comparison = compare(OWN, close, unsure)
+    verdict = report(comparison).verdict
+    assert ("beats" in verdict) == all(row.paired.high < 0 for row in comparison.rows[1:])
+    assert "scratch" in verdict
+
+
+def test_bad_news_of_one_setting_comes_before_good_news_of_another():
+    twenty = compare(replace(OWN, way=20), replace(BETTER, way=20))
+    verdict = report(compare(OWN, WORSE), twenty).verdict
+    assert verdict.startswith("Meta-learning is not worth it everywhere: With 1 example of each of 20 new classes")
+    assert verdict.index("LOSES") < verdict.index("beats")
+
+
+def test_regression_speaks_of_errors_in_the_targets_units_and_of_pooling():
+    own = evaluation("maml", noisy(4.0), metric="mse", shot=10)
+    pooled = evaluation("pooled", noisy(9.0, seed=1), metric="mse", shot=10)
+    verdict = report(compare(own, pooled)).verdict
+    assert "With 10 examples of a new task, maml is off by 2 in a typical prediction" in verdict
+    assert "off by 2 instead of 3" in verdict
+    assert "Adapting to each task beats one pooled model for all tasks by 5 ± " in verdict
+    verdict = report(compare(pooled, own)).verdict
+    assert "LOSES to maml" in verdict
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(3.0, "LOSES to one pooled model"), (4.0, "than one pooled model for all tasks cannot be told")],
+)
+def test_regression_says_when_adapting_does_not_beat_pooling(error, words):
+    own = evaluation("maml", noisy(4.0), metric="mse")
+    pooled = evaluation("pooled", noisy(error, seed=1), metric="mse")
+    verdict = report(compare(own, pooled)).verdict
+    assert verdict.startswith("Meta-learning is not worth it here")
+    assert words in verdict
+
+
+def test_one_task_is_not_given_an_interval():
+    verdict = report(compare(evaluation("protonet", torch.tensor([0.9])), evaluation("centroid", torch.tensor([0.5]))))
+    assert "90.0 % of the questions right (1 task: no interval)" in verdict.verdict
+    assert "cannot be told apart" in verdict.verdict
+    assert "inf" not in verdict.verdict
+
+
+def test_without_a_ladder_it_says_so():
+    alone = Comparison([Row(OWN, False, "", Interval(0.0, 0.0, 0.0, 100), {})])
+    assert report(alone).verdict.endswith("; no baseline was run.")
+
+
+# The files
+
+
+def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
+    report(compare(OWN, WORSE, NEAR)).write(tmp_path)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert list(saved) == ["schema", "verdict", "settings", "selection", "seed", "plan"]
+    assert (saved["schema"], saved["seed"], saved["plan"]) == (1, 3, "loop")
+    (setting,) = saved["settings"]
+    assert list(setting) == ["way", "shot", "query_shot", "transductive", "rows"]
+    assert (setting["way"], setting["shot"], setting["query_shot"], setting["transductive"]) == (5, 1, 15, False)
+    for row in setting["rows"]:
+        assert list(row) == ["learner", "baseline", "score", "cost", "paired"]
+        assert list(row["score"]) == ["metric", "mean", "low", "high", "tasks"]
+        assert list(row["cost"]) == ["adapt_seconds", "state_bytes"]
+        assert list(row["paired"]) == ["against", "mean", "low", "high", "tasks"]
+    first, *rungs = setting["rows"]
+    assert (first["learner"], first["baseline"], first["score"]["tasks"]) == ("protonet", False, 100)
+    assert math.isclose(first["score"]["mean"], 0.9)
+    assert all(row["baseline"] and row["paired"]["against"] == "protonet" for row in rungs)
+    transfer = next(row for row in rungs if row["learner"] == "transfer")
+    assert math.isclose(transfer["paired"]["mean"], -0.1), "positive is better than the one in `against`"
+
+
+def test_lower_errors_are_positive_differences():
+    own, other = (evaluation(n, noisy(m), metric="mse") for n, m in (("maml", 4.0), ("constant", 9.0)))
+    rows = report(compare(own, other)).to_json()["settings"][0]["rows"]
+    assert rows[0]["paired"]["mean"] == pytest.approx(5)
+    assert rows[1]["paired"]["mean"] == pytest.approx(-5)
+
+
+def test_intervals_follow_from_the_saved_scores(tmp_path):
+    """TRAPS T23, T24: whoever doubts an interval computes it again, also where draws share a unit."""
+    units = torch.arange(100) // 4
+    comparison = compare(replace(OWN, units=units), replace(WORSE, units=units), replace(NEAR, units=units[:10]))
+    report(comparison).write(tmp_path)
+    settings, scores = load(tmp_path)["settings"], load_scores(tmp_path)["settings"]
+    for row, kept in zip(settings[0]["rows"], scores[0]["rows"], strict=True):
+        again = interval(torch.tensor(kept["scores"], dtype=torch.float64), torch.tensor(kept["units"]))
+        assert row["learner"] == kept["learner"]
+        assert {"metric": kept["metric"], **vars(again)} == row["score"]
+    own, rung = scores[0]["rows"][:2]
+    count = len(rung["scores"])
+    difference = torch.tensor(own["scores"], dtype=torch.float64)[:count] - torch.tensor(
+        rung["scores"], dtype=torch.float64
+    )
+    paired = vars(interval(difference, torch.tensor(rung["units"])))
+    assert {"against": rung["learner"], **paired} == settings[0]["rows"][0]["paired"]
+    assert settings[0]["rows"][0]["score"]["tasks"] == 25
+
+
+def test_the_recipe_on_the_page_computes_them_again(tmp_path):
+    page = report(compare(OWN, WORSE)).write(tmp_path).read_text()
+    assert RECHECK in page
+    here, said = os.getcwd(), io.StringIO()
+    try:
+        os.chdir(tmp_path)
+        with contextlib.redirect_stdout(said):
+            exec(RECHECK.replace("json.load(open", "json.load((lambda n: io.StringIO(open_text(n)))"), _names(tmp_path))
+    finally:
+        os.chdir(here)
+    assert f"5 1 protonet {OWN.score}" in said.getvalue()
+
+
+def _names(folder):
+    """`open` without the warning of a file left open."""
+    return {"io": io, "open_text": lambda name: (folder / name).read_text()}
+
+
+def test_no_number_is_written_that_json_does_not_have(tmp_path):
+    one = compare(evaluation("protonet", torch.tensor([0.9])), evaluation("centroid", torch.tensor([0.5])))
+    report(one).write(tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    saved = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    score = saved["settings"][0]["rows"][0]["score"]
+    assert (score["mean"], score["low"], score["high"]) == (0.9, None, None)
+
+
+def test_the_page_begins_with_the_verdict_and_shows_what_it_was_told(tmp_path):
+    told = report(
+        compare(OWN, WORSE, NEAR),
+        normalization="frozen",
+        history=[{"step": s, "loss": 2 / s, **({"val": 0.1 * s} if s % 2 else {})} for s in range(1, 9)],
+        shots={"protonet": [(1, OWN.score), (5, WORSE.score)], "transfer": [(1, WORSE.score), (5, WORSE.score)]},
+        seconds={"meta-training": 75.2, "pre-training": 174.0},
+        notes=["This is type design, not handwriting."],
+        findings=[Finding("overlap", "warning", "Three examples are twice there.")],
+    )
+    page = told.write(tmp_path).read_text()
+    assert page.splitlines()[2] == f"**{told.verdict}**"
+    for words in (
+        "This is type design, not handwriting.",
+        "5-way 1-shot (chance is 20 %)",
+        "best of 10 validations",
+        "Batch normalization: frozen. Not transductive",
+        "Seed 3, plan: loop.",
+        "meta-training 75.2 s, pre-training 2 min 54 s",
+        "**warning**, overlap: Three examples are twice there.",
+        "1.2 ms",
+        "4.1 kB",
+        "2.0 s",
+    ):
+        assert words in page, words
+    pictures = {name for name in page.replace(")", "(").split("(") if name.endswith(".png")}
+    assert pictures == {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
+    assert all((tmp_path / name).stat().st_size > 5000 for name in pictures)
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in table}) == 1, "columns line up in a terminal"
+    assert len(table) == 2 + 3
+
+
+def test_a_transductive_score_says_so_on_the_page_and_in_the_json(tmp_path):
+    told = report(compare(replace(OWN, transductive=True), WORSE))
+    page = told.write(tmp_path).read_text()
+    assert "protonet (transductive)" in page
+    assert "Transductive: an answer may depend" in page
+    assert told.to_json()["settings"][0]["transductive"] is True
+
+
+def test_sizes_that_vary_are_lists_and_read_well(tmp_path):
+    varied = [replace(e, way=(3, 5), shot=(1, 4), query_shot=None) for e in (OWN, WORSE)]
+    told = report(compare(*varied))
+    assert "With 1 to 4 examples of each of 3 to 5 new classes" in told.verdict
+    page = told.write(tmp_path).read_text()
+    assert "3 to 5-way 1 to 4-shot, all remaining questions per class" in page
+    setting = load(tmp_path)["settings"][0]
+    assert (setting["way"], setting["shot"], setting["query_shot"]) == ([3, 5], [1, 4], None)
+
+
+# Reading
+
+
+def test_what_is_not_a_report_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(ArtifactError, match=r"holds no report\.json. Run `handful evaluate"):
+        load(tmp_path)
+    with pytest.raises(ArtifactError, match="does not exist"):
+        load(tmp_path / "nowhere.json")
+    path = tmp_path / "report.json"
+    for content, words in (
+        ("{broken", "cannot be read as JSON"),
+        ("[1]", "has no 'schema'"),
+        ('{"schema": 2}', "has schema 2, but this version of handful reads 1"),
+        ('{"schema": 1, "verdict": "good"}', "lacks plan, seed, selection, settings"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ArtifactError, match=words):
+            load(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        report(compare(OWN, WORSE)).write(tmp_path / "file")

@@ -1,0 +1,151 @@
+"""MAML against loops written by hand, and what its options say."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from contracts.problems import IMAGES, ROWS, VALUES
+from contracts.test_learners import check_any_way, check_meta_gradient, close
+from handful.engine.across_tasks import Plan, stack
+from handful.engine.meta_gradient import meta_gradient
+from handful.errors import UserError
+from handful.learners.maml import ANIL, MAML
+from handful.types import Examples
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
+@pytest.mark.parametrize("head", ["shared", "slots"])
+def test_the_meta_gradient_is_exact_for_any_number_of_steps(problem, steps, head):
+    """T5, learned rates among the meta-parameters."""
+    learner = problem.learner(MAML, inner_steps=steps, learn_inner_lr=True, head=head)
+    check_meta_gradient(learner, problem, plan=Plan("vmap"))
+
+
+@pytest.mark.parametrize("normalization", MAML.normalizations)
+@pytest.mark.parametrize("plan", [Plan("vmap"), Plan("loop")], ids=str)
+def test_the_meta_gradient_is_exact_through_convolutions_and_learned_rates(normalization, plan):
+    learner = IMAGES.learner(MAML, inner_steps=2, learn_inner_lr=True, normalization=normalization)
+    check_meta_gradient(learner, IMAGES, plan=plan, tasks=stack([IMAGES.task(seed=3), IMAGES.task(seed=4)]))
+
+
+def by_hand(learner, task, *, first_order=False):
+    """The paper's algorithm 2 for a network of two layers, with plain autograd."""
+    names = ["backbone.layers.0.weight", "backbone.layers.0.bias", "backbone.layers.1.weight", "backbone.layers.1.bias"]
+    own, rate = dict(learner.named_parameters()), learner.rates["head/bias"]
+    weights = [own[name] for name in [*names, "head.weight", "head.bias"]]
+
+    def loss(weights, examples):
+        features = examples.inputs
+        for weight, bias in (weights[0:2], weights[2:4]):
+            features = F.relu(F.linear(features, weight, bias))
+        return (F.linear(features, *weights[4:]) - examples.targets).square().mean()
+
+    for _ in range(learner.inner_steps):
+        gradients = torch.autograd.grad(loss(weights, task.support), weights, create_graph=not first_order)
+        weights = [w - rate * (g.detach() if first_order else g) for w, g in zip(weights, gradients, strict=True)]
+    return loss(weights, task.query), dict(zip([*names, "head.weight", "head.bias"], weights, strict=True))
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_losses_fast_weights_and_gradients_are_those_of_the_paper(first_order):
+    learner, task = VALUES.learner(MAML, first_order=first_order), VALUES.task()
+    expected, weights = by_hand(learner, task, first_order=first_order)
+    losses, gradients = meta_gradient(learner, stack([task]), VALUES.spec, plan=Plan("vmap"))
+    torch.testing.assert_close(losses[0], expected)
+    trained = [name for name, p in learner.named_parameters() if p.requires_grad]
+    own = dict(learner.named_parameters())
+    reference = torch.autograd.grad(expected, [own[name] for name in trained], retain_graph=True)
+    for name, gradient in zip(trained, reference, strict=True):
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-9, atol=1e-11)
+    close(learner.adapt(task.support, VALUES.spec)["weights"], {name: weights[name] for name in state_names(learner)})
+
+
+def state_names(learner):
+    return [name.replace("/", ".") for name in learner.rates]
+
+
+@pytest.mark.parametrize("problem", [IMAGES, ROWS, VALUES], ids=str)
+def test_first_order_is_cheaper_and_not_the_same(problem):
+    """T6, T7."""
+    tasks = problem.tasks(2)
+    full, first = (
+        meta_gradient(problem.learner(MAML, first_order=first_order), tasks, problem.spec, plan=Plan("loop"))
+        for first_order in (False, True)
+    )
+    torch.testing.assert_close(full[0], first[0])
+    assert all(gradient.isfinite().all() for gradient in first[1].values())
+    assert any(not torch.allclose(full[1][name], first[1][name], rtol=1e-2) for name in full[1])
+
+
+def test_anil_is_maml_whose_head_alone_adapts():
+    anil, maml, task = ROWS.learner(ANIL), ROWS.learner(MAML, fast="head.*"), ROWS.task()
+    assert torch.equal(anil(task, ROWS.spec), maml(task, ROWS.spec))
+    assert set(anil.adapt(task.support, ROWS.spec)["weights"]) == {"head.weight", "head.bias"}
+
+
+def test_frozen_parameters_are_neither_adapted_nor_meta_trained():
+    def frozen(input_shape):
+        network = ROWS.backbone(input_shape)
+        network[0].requires_grad_(False)
+        return network
+
+    learner = MAML.build(ROWS.spec, backbone=frozen).double()
+    state = learner.adapt(ROWS.task().support, ROWS.spec)
+    assert not any(name.startswith("backbone.0") for name in state["weights"])
+    assert not any(name.startswith("backbone.0") for name, p in learner.named_parameters() if p.requires_grad)
+
+
+def test_with_a_shared_start_no_class_number_is_special():
+    """T15: renamed classes give renamed answers; with a start for each slot they do not."""
+    renamed = torch.tensor([2, 0, 1])
+    task = ROWS.task()
+    support = Examples(task.support.inputs, renamed[task.support.targets])
+    for head, same in (("shared", True), ("slots", False)):
+        learner = ROWS.learner(MAML, head=head)
+        logits = learner.predict(learner.adapt(task.support, ROWS.spec), task.query.inputs).logits
+        others = learner.predict(learner.adapt(support, ROWS.spec), task.query.inputs).logits
+        assert torch.allclose(others[:, renamed], logits, rtol=1e-10, atol=1e-12) == same
+
+
+def test_a_start_for_each_class_takes_no_other_number_of_classes():
+    assert not ROWS.learner(MAML, head="slots").any_way
+    assert ROWS.learner(MAML).any_way
+    check_any_way(ROWS.learner(MAML, head="slots"), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fast": "nothing*"}, r"No trainable parameter matches fast='nothing\*'.*head\.weight"),
+        ({"fast": "backbone.*"}, r"does not select head\.weight.*slots"),
+        ({"head": "share"}, "one of shared, slots"),
+        ({"inner_steps": 1.5}, "a whole number"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ROWS.learner(MAML, **options)
+
+
+def test_the_backbone_alone_may_adapt_below_a_head_with_slots():
+    learner, task = ROWS.learner(MAML, fast="backbone.*", head="slots"), ROWS.task()
+    assert learner.predict(learner.adapt(task.support, ROWS.spec), task.query.inputs).logits.shape == (24 + 1, 3)
+
+
+def test_the_statistics_of_the_state_are_those_of_the_support():
+    learner, task = ROWS.learner(MAML, inner_steps=1), ROWS.task()
+    state = learner.adapt(task.support, ROWS.spec)
+    hidden = learner.backbone[0](task.support.inputs)  # before the only step
+    torch.testing.assert_close(state["statistics"]["backbone.1.mean"], hidden.mean(0))
+    torch.testing.assert_close(state["statistics"]["backbone.1.variance"], hidden.var(0, correction=0))
+    transductive = ROWS.learner(MAML, inner_steps=1, normalization="transductive")
+    assert transductive.adapt(task.support, ROWS.spec)["statistics"] == {}
+
+
+def test_rates_are_learned_only_when_asked_and_start_at_the_rate_given():
+    fixed, learned = (ROWS.learner(MAML, learn_inner_lr=learn, inner_lr=0.25) for learn in (False, True))
+    assert all(rate == 0.25 and not rate.requires_grad for rate in fixed.rates.values())
+    assert all(rate.requires_grad for rate in learned.rates.values())
+    _, gradients = meta_gradient(learned, ROWS.tasks(2), ROWS.spec, plan=Plan("vmap"))
+    assert any(name.startswith("rates.") and gradient != 0 for name, gradient in gradients.items())

@@ -1,0 +1,326 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from handful.errors import DataError, UserError
+from handful.tasks.collection import TaskCollection
+from handful.tasks.glyphs import Glyphs
+from handful.tasks.own import open_tasks
+from handful.tasks.pipelines import ImagePipeline
+from handful.tasks.pool import LabeledPool
+from handful.tasks.sine import Sine
+
+
+def images(folder: Path, classes: list[str], count: int = 4, mode: str = "L") -> Path:
+    generator = np.random.default_rng(len(classes))
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 255, (30, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{index}.png")
+    return folder
+
+
+def columns(tasks: int = 10, rows: int = 30) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    shop = np.arange(tasks).repeat(rows)
+    return {
+        "shop": np.array([f"s{i:02}" for i in shop]),
+        "price": generator.normal(100 + shop, 5),
+        "kind": np.array(["tea", "milk", "rum"])[generator.integers(0, 3, len(shop))],
+        "week": np.arange(len(shop)) % 10,
+        "sold": generator.normal(1000, 50, len(shop)),
+        "again": np.array(["yes", "no"])[generator.integers(0, 2, len(shop))],
+    }
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def table(request, tmp_path) -> Path:
+    path = tmp_path / f"shops.{request.param}"
+    arrow = pa.table(columns())
+    (pa.csv.write_csv if request.param == "csv" else pa.parquet.write_table)(arrow, path)
+    return path
+
+
+@pytest.fixture
+def csv(tmp_path) -> Path:
+    pa.csv.write_csv(pa.table(columns()), tmp_path / "shops.csv")
+    return tmp_path / "shops.csv"
+
+
+def npz(tmp_path: Path, *keys: str) -> Path:
+    known = columns()
+    inputs = np.stack([known["price"], known["week"]], axis=1)
+    arrays = {
+        "labels": known["again"],
+        "targets": known["sold"],
+        "task": known["shop"],
+        "group": known["week"],
+        "classes": np.arange(300) // 15,
+    }
+    chosen = {"labels" if key == "classes" else key: arrays[key] for key in keys}
+    np.savez(tmp_path / "t.npz", inputs=inputs, **chosen)
+    return tmp_path / "t.npz"
+
+
+# Registered sources
+
+
+def test_registered_sources():
+    glyphs, sine = open_tasks("glyphs", seed=3), open_tasks("sine")
+    assert isinstance(glyphs, Glyphs)
+    assert (glyphs.seed, glyphs.pipeline.size) == (3, 28)
+    assert isinstance(sine, Sine)
+    assert sine.pipeline is None
+
+
+def test_wrong_names_and_options_of_sources(tmp_path):
+    with pytest.raises(UserError, match=r"Unknown task source or path 'glyfs'. Did you mean 'glyphs'\?"):
+        open_tasks("glyfs")
+    with pytest.raises(UserError, match="--label does not apply to the source 'sine'"):
+        open_tasks("sine", label="x")
+    with pytest.raises(UserError, match="write omniglot:PATH"):
+        open_tasks("omniglot")
+    with pytest.raises(UserError, match="takes no path"):
+        open_tasks(f"sine:{tmp_path}")
+    with pytest.raises(DataError, match="is not Omniglot"):
+        open_tasks(f"omniglot:{tmp_path}")
+    with pytest.raises(DataError, match="does not exist"):
+        open_tasks(tmp_path / "nowhere.csv")
+    with pytest.raises(UserError, match="Name a source of tasks"):
+        open_tasks("")
+    (tmp_path / "x.docx").write_text("")
+    with pytest.raises(DataError, match="is not a source of tasks"):
+        open_tasks(tmp_path / "x.docx")
+
+
+# Images
+
+
+def test_image_folder_is_a_pool_of_its_classes(tmp_path):
+    tasks = open_tasks(images(tmp_path, list("abcdefghij")))
+    assert isinstance(tasks, LabeledPool)
+    assert {on: len(names) for on, names in tasks.split_manifest().items()} == {"train": 6, "val": 2, "test": 2}
+    assert tasks.pipeline.settings() == {"size": 28, "channels": 1, "invert": tasks.pipeline.invert}
+    task = tasks.split("test").sized(way=2, shot=1, query_shot=3).task(0)
+    assert task.query.inputs.shape == (6, 1, 28, 28)
+    # A task's images are those that the pipeline reads from the files.
+    first = tasks.pipeline.inputs(tmp_path / tasks.names[0])[0]
+    torch.testing.assert_close(tasks.prepare(tasks.inputs[tasks.members[0]], torch.Generator()), first)
+
+
+def test_image_size_and_colors(tmp_path):
+    tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
+    assert tasks.spec.input_shape == (3, 20, 20)
+
+
+def test_one_class_and_two_classes(tmp_path):
+    with pytest.raises(DataError, match=r"one class only \('a'\)"):
+        open_tasks(images(tmp_path / "one", ["a"]))
+    with pytest.raises(DataError, match="2 classes, but splitting"):
+        open_tasks(images(tmp_path / "two", ["a", "b"]))
+
+
+def test_given_splits_are_kept(tmp_path):
+    for name, classes in (("train", ["a", "b", "c"]), ("val", ["d", "e"]), ("test", ["f", "g"])):
+        images(tmp_path / name, classes)
+    assert open_tasks(tmp_path).split_manifest() == {"train": ["a", "b", "c"], "val": ["d", "e"], "test": ["f", "g"]}
+
+
+def test_given_splits_without_val(tmp_path):
+    images(tmp_path / "train", list("abcde"))
+    images(tmp_path / "test", ["f", "g"])
+    names = open_tasks(tmp_path).split_manifest()
+    assert sorted(names["train"] + names["val"]) == list("abcde")
+    assert (len(names["val"]), names["test"]) == (1, ["f", "g"])
+
+
+def test_a_class_in_two_splits_is_a_leak(tmp_path):
+    images(tmp_path / "train", ["cat", "dog"])
+    images(tmp_path / "test", ["cat", "cow"])
+    with pytest.raises(DataError, match="class 'cat' is in both train and test"):
+        open_tasks(tmp_path)
+
+
+def test_table_options_do_not_apply_to_images(tmp_path):
+    with pytest.raises(UserError, match="--group does not apply to a folder of images"):
+        open_tasks(images(tmp_path, list("abc")), group="writer")
+
+
+# Tables
+
+
+def test_label_without_task_is_a_pool(table):
+    tasks = open_tasks(table, label="shop")
+    assert isinstance(tasks, LabeledPool)
+    assert (tasks.spec.labels, tasks.pipeline.labels) == ("permuted", None)
+    assert tasks.spec.input_shape == (1 + 3 + 1 + 1 + 2,)
+    # Fitted on the training classes alone.
+    rows = np.isin(columns()["shop"], tasks.split_manifest()["train"])
+    mean = tasks.pipeline.columns[0]["mean"]
+    assert mean == pytest.approx(columns()["price"][rows].mean())
+    assert mean != pytest.approx(columns()["price"].mean())
+
+
+def test_task_and_label_is_classification_with_shared_labels(table):
+    tasks = open_tasks(table, task="shop", label="again")
+    assert isinstance(tasks, TaskCollection)
+    assert (tasks.spec.kind, tasks.spec.labels, tasks.spec.outputs) == ("classification", "shared", 2)
+    assert tasks.pipeline.labels == ["no", "yes"]
+    manifest, task = tasks.manifest(0), tasks.task(0)
+    names = columns()["again"][list(manifest.query)]
+    assert [tasks.pipeline.labels[target] for target in task.query.targets] == names.tolist()
+
+
+def test_task_and_target_is_regression_in_the_users_units(table):
+    tasks = open_tasks(table, task="shop", target="sold")
+    assert tasks.spec.kind == "regression"
+    manifest, task = tasks.manifest(0), tasks.task(0)
+    sold = task.query.targets * tasks.target_scale + tasks.pipeline.target_mean
+    np.testing.assert_allclose(sold.flatten(), columns()["sold"][list(manifest.query)], rtol=1e-4)
+    assert tasks.target_scale == pytest.approx(50, rel=0.2)
+
+
+def test_group_keeps_to_one_side_and_is_no_input(table):
+    tasks = open_tasks(table, task="shop", target="sold", group="week", drop=["kind"])
+    assert tasks.pipeline.names == ["price", "again"]
+    for index in range(10):
+        weeks = [set(columns()["week"][list(side)]) for side in tasks.manifest(index)[1:]]
+        assert not weeks[0] & weeks[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs to be told what to predict: --label COL .*'shop', 'price'"),
+        ({"target": "sold"}, "--target sold also needs --task COL.*'shop', 'price'"),
+        ({"task": "shop"}, "needs to be told what to predict"),
+        ({"task": "shop", "label": "kind", "target": "sold"}, "not both"),
+        ({"task": "shop", "label": "shop"}, "cannot be the task and the answer at once"),
+        ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
+        ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
+        ({"task": "shop", "target": "again"}, "'again', row 1: '(yes|no)' is not a finite number"),
+        ({"label": "kind", "image_size": 28}, "--image-size does not apply to a table"),
+    ],
+)
+def test_wrong_options_for_a_table(csv, options, message):
+    with pytest.raises(UserError, match=message):
+        open_tasks(csv, **options)
+
+
+def test_one_label_and_one_task(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,label,shop\n1,a,s\n2,a,t\n3,a,u\n")
+    with pytest.raises(DataError, match=r"column 'label', has one class only \('a'\)"):
+        open_tasks(path, label="label")
+    path.write_text("x,label,shop\n1,a,s\n2,b,s\n3,a,s\n")
+    with pytest.raises(DataError, match="1 task only"):
+        open_tasks(path, label="label", task="shop")
+
+
+# Arrays
+
+
+def test_arrays_tell_by_their_keys(tmp_path):
+    tasks = open_tasks(npz(tmp_path, "classes"))
+    assert (type(tasks), tasks.spec.labels) == (LabeledPool, "permuted")
+    tasks = open_tasks(npz(tmp_path, "labels", "task", "group"))
+    assert (tasks.spec.labels, tasks.pipeline.labels) == ("shared", ["no", "yes"])
+    assert tasks.groups is not None
+    tasks = open_tasks(npz(tmp_path, "targets", "task"))
+    assert (tasks.spec.kind, tasks.spec.outputs) == ("regression", 1)
+    assert tasks.target_scale == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ((), "either 'labels' .* or 'targets'"),
+        (("labels", "targets"), "either 'labels' .* or 'targets'"),
+        (("targets",), "has 'targets' but no 'task'"),
+    ],
+)
+def test_wrong_keys(tmp_path, keys, message):
+    with pytest.raises(DataError, match=message):
+        open_tasks(npz(tmp_path, *keys))
+
+
+def test_options_do_not_apply_to_arrays(tmp_path):
+    with pytest.raises(UserError, match="--label does not apply to an npz file"):
+        open_tasks(npz(tmp_path, "labels"), label="labels")
+
+
+# Another source for a trained model's pipeline
+
+
+def test_another_table_is_read_as_the_model_would_and_is_not_divided(csv, tmp_path):
+    own = open_tasks(csv, task="shop", target="sold")
+    known = columns(tasks=4, rows=20)
+    known["sold"] = known["sold"] * 3
+    known = {"extra": known["week"], **known}
+    pa.csv.write_csv(pa.table(known), tmp_path / "other.csv")
+    other = open_tasks(tmp_path / "other.csv", pipeline=own.pipeline)
+    assert other.pipeline is own.pipeline
+    assert (other.target_scale, other.spec) == (own.target_scale, own.spec)
+    assert other.split_manifest()["test"] == other.split_manifest()["train"] == ["s00", "s01", "s02", "s03"]
+    task, manifest = other.split("test").task(0), other.split("test").manifest(0)
+    sold = own.pipeline.unscaled(task.query.targets).flatten()
+    np.testing.assert_allclose(sold, known["sold"][list(manifest.query)], rtol=1e-4)
+
+
+def test_another_table_with_unknown_labels_or_missing_columns(csv, tmp_path):
+    own = open_tasks(csv, task="shop", label="again")
+    known = columns(tasks=4, rows=20)
+    known["again"][3] = "no!"
+    known["again"][:3] = "no"
+    pa.csv.write_csv(pa.table(known), tmp_path / "other.csv")
+    with pytest.raises(DataError, match="label 'no!', which the model was not trained with"):
+        open_tasks(tmp_path / "other.csv", pipeline=own.pipeline)
+    pa.csv.write_csv(pa.table({k: v for k, v in known.items() if k != "price"}), tmp_path / "less.csv")
+    with pytest.raises(DataError, match="no column 'price'"):
+        open_tasks(tmp_path / "less.csv", pipeline=own.pipeline)
+
+
+def test_another_folder_for_an_image_model(tmp_path, csv):
+    pipeline = ImagePipeline(size=16, channels=3)
+    other = open_tasks(images(tmp_path / "other", ["a", "b"]), pipeline=pipeline)
+    assert other.spec.input_shape == (3, 16, 16)
+    assert other.split_manifest() == {"train": ["a", "b"], "val": ["a", "b"], "test": ["a", "b"]}
+    with pytest.raises(UserError, match=r"The model reads images, but .*shops\.csv holds table"):
+        open_tasks(csv, label="shop", pipeline=pipeline)
+
+
+def test_other_arrays_of_the_other_kind(tmp_path):
+    pipeline = open_tasks(npz(tmp_path, "targets", "task")).pipeline
+    assert open_tasks(npz(tmp_path, "targets", "task"), pipeline=pipeline).units == 10
+    with pytest.raises(UserError, match="The model predicts numbers"):
+        open_tasks(npz(tmp_path, "classes"), pipeline=pipeline)
+
+
+# Real data
+
+
+@pytest.fixture
+def data() -> Path:
+    if not os.environ.get("HANDFUL_DATA"):
+        pytest.skip("set HANDFUL_DATA to a folder that holds schools/exam.parquet and avocado/avocado.parquet")
+    return Path(os.environ["HANDFUL_DATA"])
+
+
+def test_real_schools(data):
+    tasks = open_tasks(data / "schools" / "exam.parquet", task="school", target="normexam")
+    assert {on: len(names) for on, names in tasks.split_manifest().items()} == {"train": 39, "val": 13, "test": 13}
+    assert tasks.split("test").task(0).query.targets.shape[1] == 1
+
+
+def test_real_avocado(data):
+    tasks = open_tasks(data / "avocado" / "avocado.parquet", task="region", target="AveragePrice")
+    assert sum(len(names) for names in tasks.split_manifest().values()) == 54
+    assert "Date" in tasks.pipeline.names

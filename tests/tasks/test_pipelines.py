@@ -1,0 +1,210 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handful.errors import ArtifactError, DataError
+from handful.tasks.array_pipeline import ArrayPipeline
+from handful.tasks.pipelines import PIPELINES, ImagePipeline, InputPipeline
+from handful.tasks.table_pipeline import TablePipeline
+from handful.tasks.tables import read_table
+
+
+def csv(tmp_path, text, name="table.csv"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def letters(tmp_path, classes=("a", "b"), count=2, paper=255, ink=0):
+    for number, name in enumerate(classes):
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.full((40, 40), paper, np.uint8)
+            pixels[10:30, 5 + 5 * number : 15 + 5 * number] = ink
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = "age,city,flag,same,price\n30,Rome,true,7,1\n50,Oslo,false,7,3\n1000,Paris,true,8,100\n"
+    return read_table(csv(tmp_path, rows))
+
+
+@pytest.fixture
+def pipeline(table):
+    return TablePipeline.fit(table, np.array([0, 1]), target="price")
+
+
+def test_all_kinds_survive_json(pipeline, tmp_path):
+    arrays = ArrayPipeline.fit(np.arange(12.0).reshape(4, 3), np.arange(3), labels=["a", "b"])
+    for one in (pipeline, arrays, ImagePipeline(size=20, channels=3, invert=True)):
+        config = json.loads(json.dumps(one.config()))
+        again = InputPipeline.from_config(config)
+        assert type(again) is type(one)
+        assert again.config() == config
+        assert again.input_shape == one.input_shape
+        del config["kind"]
+        assert InputPipeline.of_kind(one.kind).from_config(config).config() == one.config()
+    assert list(PIPELINES) == ["arrays", "images", "table"]
+
+
+@pytest.mark.parametrize("config", [{"kind": "sounds"}, {}, {"kind": "table"}, {"kind": "images", "sice": 3}])
+def test_broken_config(config):
+    with pytest.raises(ArtifactError, match="saved input pipeline"):
+        InputPipeline.from_config(config)
+
+
+# Tables
+
+
+def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
+    encoded = pipeline.encode(table)
+    # age by mean 40 and deviation 10; cities Oslo, Rome (Paris is unknown); flags False, True; a constant
+    assert encoded.tolist() == [
+        [-1, 0, 1, 0, 1, 0],
+        [1, 1, 0, 1, 0, 0],
+        [96, 0, 0, 0, 1, 1],
+    ]
+    assert (pipeline.target_mean, pipeline.target_scale) == (2, 1)
+    assert pipeline.answers(table).tolist() == [[-1], [1], [98]]
+    assert pipeline.unscaled(pipeline.answers(table)).tolist() == [[1], [3], [100]]
+
+
+def test_new_table_may_have_other_columns_and_order(pipeline, tmp_path):
+    path = csv(tmp_path, "extra,same,flag,city,age\nzzz,7,true,Rome,30\nzzz,7,false,,50\n", "new.csv")
+    inputs, ids = pipeline.inputs(path)
+    assert inputs.tolist() == [[-1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 0]]
+    assert ids == ["1", "2"]
+
+
+def test_missing_columns_are_all_named(pipeline, tmp_path):
+    path = csv(tmp_path, "Age,same,flag\n30,7,true\n", "new.csv")
+    with pytest.raises(DataError, match=r"no column 'age' \(did you mean 'Age'\?\), 'city', which the model was"):
+        pipeline.inputs(path)
+    with pytest.raises(DataError, match="no column 'price', the target"):
+        pipeline.examples(path)
+
+
+def test_text_in_a_number_column_of_a_new_table(pipeline, tmp_path):
+    path = csv(tmp_path, "age,city,flag,same\nthirty,Rome,true,7\n", "new.csv")
+    with pytest.raises(DataError, match="column 'age', row 1: 'thirty' is not a finite number"):
+        pipeline.inputs(path)
+
+
+def test_table_rows_in_memory(table, pipeline):
+    rows = [[30, "Rome", True, 7], [50, "Oslo", False, 7], [1000, "Paris", True, 8]]
+    assert torch.equal(pipeline.of_array(np.array(rows, dtype=object)), pipeline.encode(table))
+    with pytest.raises(DataError, match=r"n x 4 values \(columns 'age', 'city', .*got an array of shape \(3, 2\)"):
+        pipeline.of_array(np.zeros((3, 2)))
+    with pytest.raises(DataError, match="column 'age' should hold numbers only"):
+        pipeline.of_array(np.array([["old", "Rome", True, 7]], dtype=object))
+
+
+def test_too_many_categories(tmp_path):
+    table = read_table(csv(tmp_path, "id,label\n" + "".join(f"x{i},a\n" for i in range(51))))
+    with pytest.raises(DataError, match=r"text column 'id' has 51 different values.*Drop it"):
+        TablePipeline.fit(table, np.arange(51), label="label")
+    with pytest.raises(DataError, match="no columns left to learn from"):
+        TablePipeline.fit(table, np.arange(51), label="label", drop=["id"])
+
+
+def test_examples_of_one_class_or_an_unknown_label(tmp_path):
+    table = read_table(csv(tmp_path, "x,y\n1,a\n2,b\n"))
+    one = csv(tmp_path, "x,y\n1,a\n2,a\n", "one.csv")
+    with pytest.raises(DataError, match=r"one\.csv, column 'y', has one class only \('a'\)"):
+        TablePipeline.fit(table, np.arange(2), label="y").examples(one)
+    shared = TablePipeline.fit(table, np.arange(2), label="y", labels=["a", "b"])
+    assert shared.examples(one).answers == ["a", "a"]
+    with pytest.raises(DataError, match=r"label 'c', which the model was not trained with. Its labels: 'a', 'b'"):
+        shared.examples(csv(tmp_path, "x,y\n1,c\n", "c.csv"))
+
+
+# Images
+
+
+def test_dark_ink_becomes_bright(tmp_path):
+    folder = letters(tmp_path / "dark")
+    pipeline = ImagePipeline.fit(sorted(folder.glob("*/*.png")))
+    assert pipeline.settings() == {"size": 28, "channels": 1, "invert": True}
+    examples = pipeline.examples(folder)
+    assert examples.answers == ["a", "a", "b", "b"]
+    assert examples.ids == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+    assert examples.inputs.shape == (4, 1, 28, 28)
+    assert examples.inputs[:, :, 0].max() == 0
+    assert examples.inputs.max() == 1
+    assert ImagePipeline.fit(sorted(letters(tmp_path / "b", paper=0, ink=255).glob("*/*.png"))).invert is False
+
+
+@pytest.mark.parametrize(("side", "size"), [(20, 28), (50, 50), (200, 84)])
+def test_colored_images_choose_their_size(tmp_path, side, size):
+    Image.new("RGB", (side, side), (200, 0, 0)).save(tmp_path / "a.png")
+    pipeline = ImagePipeline.fit([tmp_path / "a.png"])
+    assert pipeline.settings() == {"size": size, "channels": 3, "invert": False}
+    assert ImagePipeline.fit([tmp_path / "a.png"], size=32).input_shape == (3, 32, 32)
+
+
+def test_inputs_are_one_image_or_a_folder(tmp_path):
+    pipeline = ImagePipeline(size=28, invert=True)
+    folder = letters(tmp_path)
+    inputs, ids = pipeline.inputs(folder / "a")
+    assert inputs.shape == (2, 1, 28, 28)
+    assert ids == ["0.png", "1.png"]
+    assert pipeline.inputs(folder / "a" / "1.png")[1] == ["1.png"]
+    (folder / "b").rename(tmp_path / ".b")
+    with pytest.raises(DataError, match="one class only"):
+        pipeline.examples(folder)
+
+
+def test_images_in_memory_are_treated_like_files(tmp_path):
+    pipeline = ImagePipeline(size=28, invert=True)
+    files = sorted(letters(tmp_path).glob("*/*.png"))
+    raw = np.stack([np.asarray(Image.open(file)) for file in files])
+    expected = pipeline.inputs(files[0].parent)[0]
+    assert torch.equal(pipeline.of_array(raw)[:2], expected)
+    assert torch.equal(pipeline.of_array(raw[..., None])[:2], expected)
+    assert torch.equal(pipeline.of_array(np.repeat(raw[..., None], 3, axis=-1))[:2], expected)
+    assert torch.equal(pipeline.of_array(expected.numpy()), expected)
+    assert torch.equal(pipeline.of_array(expected.flatten(1).numpy()), expected)
+    with pytest.raises(DataError, match=r"expects images as bytes.*floats.*\(n, 1, 28, 28\).*got.*\(2, 7\)"):
+        pipeline.of_array(np.zeros((2, 7)))
+
+
+# Arrays
+
+
+def test_rows_are_standardized_by_the_training_rows():
+    inputs = np.array([[0.0, 5], [2, 5], [100, 6]])
+    pipeline = ArrayPipeline.fit(inputs, np.array([0, 1]))
+    assert pipeline.raw(inputs).tolist() == [[-1, 0], [1, 0], [99, 1]]
+    with pytest.raises(DataError, match=r"inputs of shape \(n, 2\), got \(1, 3\)"):
+        pipeline.of_array(np.zeros((1, 3)))
+    with pytest.raises(DataError, match="row 2: nan is not a finite number"):
+        pipeline.of_array(np.array([[0, 0], [0, np.nan]]))
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 20, 3), (3, 20, 20)])
+def test_bytes_are_images(tmp_path, shape):
+    inputs = np.random.default_rng(0).integers(0, 255, (4, *shape), dtype=np.uint8)
+    np.savez(tmp_path / "t.npz", inputs=inputs, labels=[1, 1, 2, 2])
+    pipeline = ArrayPipeline.fit(inputs, np.arange(3))
+    examples = pipeline.examples(tmp_path / "t.npz")
+    assert pipeline.input_shape == (3 if 3 in shape else 1, 20, 20)
+    assert examples.inputs.shape == (4, *pipeline.input_shape)
+    assert examples.answers == ["1", "1", "2", "2"]
+    assert torch.equal(pipeline.of_array(inputs), examples.inputs)
+    assert torch.equal(pipeline.of_array(examples.inputs.flatten(1).numpy()), examples.inputs)
+
+
+def test_several_targets_share_one_scale(tmp_path):
+    targets = np.array([[0.0, 2], [4, 6]])
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 5, 4)), targets=targets)
+    pipeline = ArrayPipeline.fit(np.zeros((2, 5, 4)), np.arange(2), targets=targets)
+    answers = pipeline.examples(tmp_path / "t.npz").answers
+    assert pipeline.targets == ("target 1", "target 2")
+    torch.testing.assert_close(pipeline.unscaled(answers), torch.from_numpy(targets).float())
+    np.savez(tmp_path / "l.npz", inputs=np.zeros((2, 5, 4)), labels=[0, 1])
+    with pytest.raises(DataError, match="no array 'targets'"):
+        pipeline.examples(tmp_path / "l.npz")

@@ -1,0 +1,101 @@
+import warnings
+
+import pytest
+import torch
+
+from handful.errors import DataError
+from handful.tasks.pool import LabeledPool, split_classes
+
+SHARED = {"train": [0, 1, 2], "val": [3, 4], "test": [5, 6, 7]}
+
+
+def pool(counts: list[int], *, groups=None, splits=None, **options) -> LabeledPool:
+    """A pool whose inputs are the example's own number."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    inputs = torch.arange(len(labels)).float().unsqueeze(1)
+    names = [f"class{i}" for i in range(len(counts))]
+    return LabeledPool(inputs, labels, names, splits=splits or SHARED, groups=groups, **options)
+
+
+def test_each_task_has_exactly_way_classes_and_disjoint_examples():
+    tasks = pool([10] * 8).sized(way=3, shot=2, query_shot=4)
+    for index in range(50):
+        task, manifest = tasks.task(index), tasks.manifest(index)
+        assert len(set(manifest.classes)) == 3
+        assert sorted(task.support.targets.tolist()) == [0, 0, 1, 1, 2, 2]
+        assert torch.bincount(task.query.targets).tolist() == [4, 4, 4]
+        assert len({*manifest.support, *manifest.query}) == 3 * 6
+        # Images and labels were drawn together: each example is of the class that its number stands for.
+        for examples in task:
+            classes = tasks.labels[examples.inputs.flatten().long()]
+            assert torch.equal(classes, torch.tensor(manifest.classes)[examples.targets])
+
+
+def test_class_numbers_are_drawn_anew_for_each_task():
+    tasks = pool([10] * 8).sized(way=3, shot=1, query_shot=2)
+    assert {tasks.manifest(index).classes.index(0) for index in range(40)} == {0, 1, 2}
+
+
+def test_splits_share_no_class():
+    tasks = pool([10] * 8).sized(way=2, shot=1, query_shot=2)
+    seen = {on: set() for on in SHARED}
+    for on, classes in seen.items():
+        for index in range(30):
+            classes.update(tasks.split(on).manifest(index).classes)
+    assert {on: sorted(classes) for on, classes in seen.items()} == SHARED
+    names = tasks.split_manifest()
+    assert not set(names["train"]) & set(names["val"]) | set(names["train"]) & set(names["test"])
+
+
+def test_support_and_query_share_no_group():
+    groups = torch.arange(80) % 4
+    tasks = pool([10] * 8, groups=groups).sized(way=3, shot=2, query_shot=2)
+    for index in range(50):
+        manifest = tasks.manifest(index)
+        assert not set(groups[list(manifest.support)].tolist()) & set(groups[list(manifest.query)].tolist())
+
+
+def test_one_group_cannot_be_divided():
+    tasks = pool([10] * 8, groups=torch.zeros(80, dtype=torch.long)).sized(way=2, shot=1, query_shot=1)
+    with pytest.raises(DataError, match="--group"):
+        tasks.task(0)
+
+
+def test_too_few_examples_names_the_classes_and_the_way_out():
+    with pytest.raises(DataError, match=r"needs 3 classes of 7 or more.*class0 \(2\).*Lower --way, --shot"):
+        pool([2] + [10] * 7).sized(way=3, shot=3, query_shot=4)
+
+
+def test_small_classes_are_left_out_aloud():
+    with pytest.warns(UserWarning, match="1 of 3 classes of the train split have fewer than 7"):
+        tasks = pool([2] + [10] * 7).sized(way=2, shot=3, query_shot=4)
+    assert {c for i in range(20) for c in tasks.manifest(i).classes} == {1, 2}
+
+
+def test_enough_examples_are_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool([7] * 8).sized(way=3, shot=3, query_shot=4)
+
+
+def test_pool_numbers_the_classes_of_its_split():
+    drawn = pool([10] * 8).split("test").pool()
+    assert drawn.outputs == 3
+    examples = drawn.draw(torch.Generator().manual_seed(0), 100)
+    assert torch.equal(examples.inputs.flatten() // 10 - 5, examples.targets.float())
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 101])
+def test_split_classes_divides_all(count):
+    splits = split_classes(count, seed=1)
+    assert sorted(number for part in splits.values() for number in part) == list(range(count))
+    assert all(splits.values())
+    assert splits == split_classes(count, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "message"), [(2, "class", "2 classes, but"), (1, "task", "1 task only, but")]
+)
+def test_too_few_to_split(count, noun, message):
+    with pytest.raises(DataError, match=message):
+        split_classes(count, seed=0, noun=noun)

@@ -1,0 +1,248 @@
+import struct
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from handful.errors import DataError
+from handful.tasks.readers import image_classes, image_files, read_arrays, read_image
+from handful.tasks.tables import read_table
+
+
+def png_header(path, width, height):
+    """A PNG file that claims a size and holds nothing."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+    return path
+
+
+def csv(tmp_path, text, name="table.csv", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+# Paths and folders
+
+
+def test_missing_path_tells_the_nearest_name(tmp_path):
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(DataError, match=r"leters does not exist\. Did you mean .*letters\?"):
+        image_classes(tmp_path / "leters")
+    with pytest.raises(DataError, match="Check the spelling"):
+        read_table(tmp_path / "nowhere" / "table.csv")
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(DataError, match=r"is empty. Make one subfolder per class"):
+        image_classes(tmp_path)
+    with pytest.raises(DataError, match="holds no images"):
+        image_files(tmp_path)
+
+
+def test_images_without_class_folders(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="holds 1 images and no subfolders"):
+        image_classes(tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        image_classes(tmp_path / "a.png")
+
+
+def test_empty_class_folder_is_named(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"class folder .*cat holds no images"):
+        image_classes(tmp_path)
+
+
+def test_hidden_and_other_files_are_passed_over(tmp_path):
+    for name in ("cat", "dog", ".hidden", "__MACOSX"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "1.PNG")
+        (tmp_path / name / "._1.png").write_bytes(b"resource fork")
+        (tmp_path / name / "Thumbs.db").write_bytes(b"")
+    assert {name: [f.name for f in files] for name, files in image_classes(tmp_path).items()} == {
+        "cat": ["1.PNG"],
+        "dog": ["1.PNG"],
+    }
+
+
+# Images
+
+
+def test_corrupt_empty_and_truncated_images_are_named(tmp_path):
+    noise = tmp_path / "noise.png"
+    noise.write_bytes(b"this is no image")
+    with pytest.raises(DataError, match=r"noise\.png is not an image, or is damaged"):
+        read_image(noise, 28, 1)
+    empty = tmp_path / "empty.png"
+    empty.write_bytes(b"")
+    with pytest.raises(DataError, match=r"empty\.png is empty \(0 bytes\)"):
+        read_image(empty, 28, 1)
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8)).save(whole)
+    half = tmp_path / "half.png"
+    half.write_bytes(whole.read_bytes()[:1500])
+    with pytest.raises(DataError, match=r"half\.png is not an image, or is damaged"):
+        read_image(half, 28, 1)
+
+
+@pytest.mark.parametrize("side", [5001, 12_000, 60_000])
+def test_bomb_is_refused_by_its_header(tmp_path, side):
+    bomb = png_header(tmp_path / "bomb.png", side, side)
+    with pytest.raises(DataError, match=r"bomb\.png has .* by its header; at most 25 megapixels"):
+        read_image(bomb, 28, 1)
+
+
+def test_image_keeps_its_shape_on_the_color_of_its_border(tmp_path):
+    pixels = np.full((20, 40, 3), 255, np.uint8)
+    pixels[5:15, 10:30] = (200, 0, 0)  # (LANCZOS rings a little)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    image = read_image(tmp_path / "wide.png", 20, 3)
+    assert image.shape == (3, 20, 20)
+    assert (image[:, :4] == 255).all()  # padded above
+    assert (image[:, -4:] == 255).all()  # and below
+    assert np.abs(image[:, 10, 10] - np.array([200, 0, 0])).max() < 10
+
+
+def test_transparency_is_white_and_deep_gray_is_scaled(tmp_path):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", 8, 1) == 255).all()
+    Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png", 8, 1) == 100).all()
+    Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
+    assert (read_image(tmp_path / "bits.png", 8, 3) == 255).all()
+
+
+# Tables
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_with_its_delimiter_and_mark(tmp_path, delimiter):
+    text = "\ufeff" + "\n".join(delimiter.join(row) for row in (["a", "b"], ["1", "x"], ["2.5", "y"]))
+    table = read_table(csv(tmp_path, text))
+    assert table.names == ["a", "b"]
+    assert table.numbers("a").tolist() == [1, 2.5]
+    assert table.texts("b") == ["x", "y"]
+
+
+def test_unreadable_tables_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"table\.csv cannot be read as a csv table: .*Expected 2 columns, got 3"):
+        read_table(csv(tmp_path, "a,b\n1,2\n1,2,3\n"))
+    with pytest.raises(DataError, match=r"empty\.csv cannot be read as a csv table: Empty"):
+        read_table(csv(tmp_path, "", "empty.csv"))
+    with pytest.raises(DataError, match=r"head\.csv has columns but no rows"):
+        read_table(csv(tmp_path, "a,b\n", "head.csv"))
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as a parquet table"):
+        read_table(csv(tmp_path, "a,b\n1,2\n", "t.parquet"))
+    with pytest.raises(DataError, match="more than one column 'a'"):
+        read_table(csv(tmp_path, "a,a\n1,2\n"))
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    with pytest.raises(DataError, match="is not text in UTF-8"):
+        read_table(csv(tmp_path, "a,é\n1,2\n", encoding="latin-1"))
+    table = read_table(csv(tmp_path, "a,b\n1,é\n", encoding="latin-1"))
+    with pytest.raises(DataError, match=r"'b' is of type binary.*save the file as UTF-8"):
+        table.texts("b")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1", "2", "abc", "4"], "column 'price', row 3: 'abc' is not a finite number"),
+        (["1", "", "3", ""], r"column 'price', row 2: the cell is empty \(and in 1 more rows\)"),
+        (["1", "2", "inf", "4"], "column 'price', row 3: inf is not a finite number"),
+        (["1", "nan", "3", "4"], "column 'price', row 2: the cell is empty"),
+    ],
+)
+def test_bad_number_names_column_row_and_value(tmp_path, cells, message):
+    table = read_table(csv(tmp_path, "price,x\n" + "".join(f"{cell},1\n" for cell in cells)))
+    assert table.numeric("price")
+    with pytest.raises(DataError, match=message):
+        table.numbers("price")
+
+
+def test_nan_in_parquet(tmp_path):
+    parquet.write_table(pa.table({"a": [1.0, float("nan")]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="'a', row 2: nan is not a finite number"):
+        read_table(tmp_path / "t.parquet").numbers("a")
+
+
+def test_dates_are_days_and_categories_are_texts(tmp_path):
+    days = pa.array(["1970-01-02", "1970-01-11"])
+    columns = {
+        "text": days,
+        "day": days.cast(pa.date32()),
+        "moment": days.cast(pa.timestamp("ms")),
+        "coded": pa.array(["a", "b"]).dictionary_encode(),
+        "flag": pa.array([True, False]),
+        "number": pa.array([1.0, 2.0]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    for name in ("text", "day", "moment"):
+        assert table.numeric(name)
+        assert table.numbers(name).tolist() == [1, 10]
+    assert not table.numeric("coded")
+    assert not table.numeric("flag")
+    assert table.texts("flag") == ["True", "False"]
+    assert table.texts("number") == ["1", "2"]
+
+
+def test_nested_column_is_refused(tmp_path):
+    parquet.write_table(pa.table({"a": [[1], [2]]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"'a' is of type list.*drop it"):
+        read_table(tmp_path / "t.parquet").numbers("a")
+
+
+def test_missing_column_tells_the_nearest(tmp_path):
+    table = read_table(csv(tmp_path, "price,shop\n1,a\n"))
+    with pytest.raises(DataError, match=r"no column 'prize' \(did you mean 'price'\?\).*'price', 'shop'"):
+        table.require(["prize"])
+
+
+def test_empty_label_is_named(tmp_path):
+    with pytest.raises(DataError, match="'shop', row 2: the cell is empty"):
+        read_table(csv(tmp_path, "price,shop\n1,a\n2,\n")).names_in("shop")
+
+
+# Arrays
+
+
+def test_arrays_with_objects_are_never_opened(tmp_path):
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 3)), labels=np.array(["a", None], dtype=object))
+    with pytest.raises(DataError, match=r"'labels' holds Python objects.*never opened"):
+        read_arrays(tmp_path / "t.npz")
+
+
+def test_missing_and_unequal_arrays(tmp_path):
+    np.savez(tmp_path / "x.npz", X=np.zeros((2, 3)))
+    with pytest.raises(DataError, match=r"has no array 'inputs'. It holds: 'X'"):
+        read_arrays(tmp_path / "x.npz")
+    np.savez(tmp_path / "u.npz", inputs=np.zeros((2, 3)), labels=np.zeros(3))
+    with pytest.raises(DataError, match=r"'labels' has shape \(3,\), but 'inputs' has 2 rows"):
+        read_arrays(tmp_path / "u.npz")
+    np.savez(tmp_path / "e.npz", inputs=np.zeros((0, 3)))
+    with pytest.raises(DataError, match="'inputs' is empty"):
+        read_arrays(tmp_path / "e.npz")
+
+
+def test_not_an_npz(tmp_path):
+    (tmp_path / "t.npz").write_bytes(b"PK\x03\x04 and nothing")
+    with pytest.raises(DataError, match="is a damaged npz file"):
+        read_arrays(tmp_path / "t.npz")
+    (tmp_path / "p.npz").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(DataError, match="is not an npz file"):
+        read_arrays(tmp_path / "p.npz")
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="is not an npz file"):
+        read_arrays(tmp_path / "one.npz")

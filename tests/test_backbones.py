@@ -1,0 +1,151 @@
+"""Backbones: their shapes, their numbers, and what is said when they do not fit."""
+
+import functools
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.func import vmap
+from torch.nn import functional as F
+
+from handful.backbones import MLP, Conv4, Raw, default, feature_count, make, resolve, written
+from handful.errors import UserError
+from handful.normalization import BatchNorm
+
+
+def custom(input_shape, *, width=3):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width) if width is None else nn.Linear(input_shape[0], width))
+
+
+def with_any_options(input_shape, **options):
+    return nn.Linear(input_shape[0], options.get("width", 2))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape", "options", "features"),
+    [
+        ("conv4", (1, 28, 28), {}, 64),
+        ("conv4", (3, 84, 84), {"widths": (8, 8, 8, 32)}, 32 * 25),
+        ("conv4", (1, 16, 20), {"widths": (4, 4, 4, 4)}, 4),
+        ("conv4", (1, 8, 8), {"widths": [4, 6]}, 6 * 4),
+        ("mlp", (5,), {}, 64),
+        ("mlp", (2, 3), {"hidden": (7, 9)}, 9),
+        ("raw", (2, 3), {}, 6),
+        ("auto", (1, 28, 28), {}, 64),
+        ("auto", (5,), {}, 64),
+        (custom, (5,), {"width": 4}, 4),
+        (with_any_options, (5,), {"width": 4}, 4),
+        ("test_backbones:custom", (5,), {"width": 4}, 4),
+    ],
+    ids=str,
+)
+def test_features_are_rows_of_numbers(backbone, shape, options, features):
+    network = make(backbone, shape, options=options)
+    assert feature_count(network, shape) == features
+    assert network(torch.zeros(2, *shape)).shape == (2, features)
+
+
+def test_auto_is_by_the_shape_of_an_example():
+    assert [default(shape) for shape in ((3, 28, 28), (1, 8, 8), (40,), (2, 30))] == ["conv4", "mlp", "mlp", "mlp"]
+
+
+def test_conv4_is_the_papers_network():
+    """Convolution, batch norm, ReLU, pooling, four times."""
+    network = Conv4((1, 16, 16), widths=(4, 4, 4, 4)).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 1, 16, 16, generator=generator, dtype=torch.float64)
+    maps = inputs
+    for convolution, norm in zip(network.convolutions, network.normalizations, strict=True):
+        with torch.no_grad():
+            norm.mean.normal_(generator=generator)
+            norm.weight.normal_(generator=generator)
+        maps = F.conv2d(maps, convolution.weight, padding=1)
+        maps = F.batch_norm(maps, norm.mean, norm.variance, norm.weight, norm.bias)
+        maps = F.max_pool2d(F.relu(maps), 2)
+    torch.testing.assert_close(network(inputs), maps.flatten(1))
+    torch.testing.assert_close(vmap(network)(inputs.unsqueeze(1)).squeeze(1), maps.flatten(1))
+
+
+def test_the_policy_of_normalization_reaches_every_layer():
+    network = make("conv4", (1, 16, 16), normalization="support")
+    assert {layer.mode for layer in network.modules() if isinstance(layer, BatchNorm)} == {"support"}
+
+
+def test_the_callers_module_stays_as_it_was():
+    own = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    network = make(own, (3,), normalization="support")
+    assert isinstance(own[1], nn.BatchNorm1d)
+    assert isinstance(network[1], BatchNorm)
+    assert network[0].weight is not own[0].weight
+    assert torch.equal(network[0].weight, own[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"backbone": "conv5"}, "Did you mean 'conv4'"),
+        ({"backbone": "mlp", "options": {"hiden": (3,)}}, "Did you mean 'hidden'"),
+        ({"backbone": nn.Linear(5, 2), "options": {"width": 3}}, "Unknown backbone option 'width'"),
+        ({"backbone": "conv4"}, "takes images"),
+        ({"backbone": "surely_no_package:network"}, r"surely_no_package.*cannot be imported"),
+        ({"backbone": "json:network"}, "cannot be imported"),
+        ({"backbone": ":network"}, "cannot be imported"),
+    ],
+    ids=str,
+)
+def test_a_backbone_that_there_is_not_is_answered_by_what_there_is(request_, message):
+    with pytest.raises(UserError, match=message):
+        make(input_shape=(5,), **request_)
+
+
+class ReturnsAPair(nn.Module):
+    def forward(self, inputs):
+        return inputs, inputs
+
+
+class Counts(nn.Module):
+    def forward(self, inputs):
+        raise ValueError("expected 7 channels")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Linear(4, 2), r"does not take inputs of shape \(5,\)"),
+        (Counts(), "expected 7 channels"),
+        (nn.Unflatten(1, (5, 1)), r"\(1, 5, 1\).*nn.Flatten"),
+        (ReturnsAPair(), "a tuple"),
+    ],
+    ids=str,
+)
+def test_a_network_that_does_not_fit_is_answered_by_what_would(network, message):
+    with pytest.raises(UserError, match=message):
+        feature_count(network, (5,))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "support", "transductive"])
+def test_features_are_counted_without_a_trace(mode):
+    network = make(nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)).double(), (5,), normalization=mode).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert feature_count(network, (5,)) == 3
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("backbone", ["conv4", Conv4, MLP, Raw, custom], ids=str)
+def test_a_name_on_disk_stands_for_the_same_backbone(backbone):
+    name = written(backbone)
+    assert isinstance(name, str)
+    assert resolve(name) is resolve(backbone)
+
+
+@pytest.mark.parametrize("backbone", [nn.Linear(2, 2), lambda shape: nn.Flatten(), functools.partial(custom, width=2)])
+def test_what_cannot_be_imported_again_has_no_name(backbone):
+    assert written(backbone) is None
+
+
+def test_a_factory_of_the_running_script_has_no_name(monkeypatch):
+    monkeypatch.setattr(custom, "__module__", "__main__")
+    assert written(custom) is None
+    assert "test_backbones" in sys.modules

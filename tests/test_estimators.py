@@ -1,0 +1,293 @@
+"""The scikit-learn face: scikit-learn's own checks, the ridge probe, and real meta-models behind it."""
+# ruff: noqa: N806 - scikit-learn calls inputs X
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_classification, make_regression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from handful.artifacts import MetaModel
+from handful.errors import ArtifactError, DataError, UserError
+from handful.estimators import FewShotClassifier, FewShotRegressor
+from handful.evaluation.protocol import evaluate
+from handful.registry import LEARNERS
+from handful.tasks.glyphs import Glyphs
+from handful.tasks.table_pipeline import TablePipeline
+from handful.tasks.tables import written
+from handful.types import Examples, TaskSpec
+
+WAY, SHOT = 4, 5
+LETTERS = np.array(["alpha", "beta", "delta", "gamma"])
+
+
+@parametrize_with_checks([FewShotClassifier(), FewShotRegressor()])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A narrow prototypical network for letters, saved: its start is as good as any for these tests."""
+    glyphs = Glyphs().split("train").sized(way=WAY, shot=SHOT, query_shot=3)
+    learner = LEARNERS["protonet"].build(glyphs.spec, backbone_options={"widths": (8, 8, 8, 8)})
+    return MetaModel(learner).save_pretrained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """One task of scripts never seen: support and query with texts as labels."""
+    task = Glyphs().split("test").sized(way=WAY, shot=SHOT, query_shot=3).task(0)
+    part = {name: (examples.inputs.numpy(), LETTERS[examples.targets]) for name, examples in task._asdict().items()}
+    return SimpleNamespace(task=task, X=part["support"][0], y=part["support"][1], query=part["query"][0])
+
+
+@pytest.fixture
+def table_model():
+    """Makes a meta-model of rows (a number, a category) for one kind of answers."""
+
+    def make(learner, **answers):
+        pipeline = TablePipeline(
+            columns=[{"name": "size", "mean": 10.0, "scale": 2.0}, {"name": "shop", "categories": ["a", "b"]}],
+            **answers,
+        )
+        kind = "regression" if "target" in answers else "classification"
+        labels = answers.get("labels")
+        spec = TaskSpec(kind, (3,), len(labels) if labels else 1, "shared" if labels else "permuted")
+        return MetaModel(LEARNERS[learner].build(spec, backbone="raw"), pipeline)
+
+    return make
+
+
+ROWS = np.array([[8, "a"], [9, "b"], [12, "a"], [13, "b"]], dtype=object)
+
+
+def test_without_a_model_it_is_ridge_regression_on_scaled_features():
+    X, y = make_regression(30, 5, noise=3.0, random_state=0)
+    ours = FewShotRegressor(regularization=0.5).fit(X[:20], y[:20])
+    theirs = Ridge(alpha=0.5 * X[:20].var(0).sum()).fit(X[:20], y[:20])
+    np.testing.assert_allclose(ours.predict(X[20:]), theirs.predict(X[20:]), rtol=1e-9)
+
+
+def test_several_targets_are_predicted_at_once():
+    X, y = make_regression(20, 3, n_targets=2, random_state=0)
+    both = FewShotRegressor().fit(X, y).predict(X)
+    assert both.shape == (20, 2)
+    np.testing.assert_allclose(both[:, 1], FewShotRegressor().fit(X, y[:, 1]).predict(X))
+
+
+@pytest.mark.parametrize("estimator", [FewShotClassifier(), FewShotRegressor()])
+def test_in_pieces_is_as_at_once(estimator):
+    X, y = make_classification(30, random_state=0)
+    whole = clone(estimator).fit(X, y)
+    pieces = clone(estimator).partial_fit(X[:4], y[:4]).partial_fit(X[4:20], y[4:20]).partial_fit(X[20:], y[20:])
+    name = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+    np.testing.assert_array_equal(getattr(pieces, name)(X), getattr(whole, name)(X))
+    again = pieces.fit(X[:10], y[:10])  # forgets
+    np.testing.assert_array_equal(getattr(again, name)(X), getattr(clone(estimator).fit(X[:10], y[:10]), name)(X))
+
+
+def test_fixed_classes_without_examples_have_no_probability():
+    X, y = make_classification(30, 6, n_informative=4, n_classes=3, random_state=0)
+    known = y != 1
+    classifier = FewShotClassifier().partial_fit(X[known], y[known], classes=[2, 1, 0])
+    assert classifier.classes_.tolist() == [0, 1, 2]
+    probabilities = classifier.predict_proba(X)
+    assert np.isfinite(probabilities).all()
+    assert not probabilities[:, 1].any()
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    classifier.partial_fit(X[~known], y[~known])
+    assert classifier.predict_proba(X)[:, 1].all()
+    with pytest.raises(DataError, match="fixed as 0, 1, 2, but the examples have 0, 1, 2, 7"):
+        classifier.partial_fit(X[:1], [7])
+    with pytest.raises(DataError, match="fixed as 0, 1, 2; they cannot become 0, 1"):
+        classifier.partial_fit(X[:1], [1], classes=[0, 1])
+    assert classifier.score(X, y) > 0.5  # a refused piece left nothing behind
+
+
+def test_classes_grow_with_the_examples():
+    classifier = FewShotClassifier().partial_fit([[0.0]], ["low"])
+    assert classifier.predict([[5.0]]).tolist() == ["low"]
+    classifier.partial_fit([[1.0]], ["high"])
+    assert classifier.classes_.tolist() == ["high", "low"]
+    assert classifier.predict([[0.1], [5.0]]).tolist() == ["low", "high"]
+
+
+def test_unusable_examples_are_refused():
+    with pytest.raises(DataError, match="at least two classes, got one class: yes"):
+        FewShotClassifier().fit([[0.0], [1.0]], ["yes", "yes"])
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        FewShotClassifier().fit([[0.0], [np.nan]], ["yes", "no"])
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        FewShotRegressor().fit([[0.0], [1.0]], [0.0, np.nan])
+    with pytest.raises(UserError, match="regularization is above 0"):
+        FewShotRegressor(regularization=0.0).fit([[0.0], [1.0]], [0.0, 1.0])
+    with pytest.raises(DataError, match="targets so far"):
+        FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0]).partial_fit([[2.0]], [[1.0, 2.0]])
+
+
+def test_a_saved_model_answers_as_its_learner_does(folder, letters):
+    classifier = FewShotClassifier.from_pretrained(folder).fit(letters.X, letters.y)
+    learner = MetaModel.from_pretrained(folder).learner
+    with torch.no_grad():
+        state = learner.adapt(letters.task.support, learner.recipe["spec"])
+        expected = learner.predict(state, letters.task.query.inputs).logits.softmax(-1)
+    np.testing.assert_allclose(classifier.predict_proba(letters.query), expected, atol=1e-6)
+    assert classifier.predict(letters.query).tolist() == LETTERS[expected.argmax(-1)].tolist()
+    assert classifier.n_features_in_ == 28 * 28
+    pieces = FewShotClassifier(folder).partial_fit(letters.X[::2], letters.y[::2])
+    pieces.partial_fit(letters.X[1::2], letters.y[1::2])
+    np.testing.assert_allclose(pieces.predict_proba(letters.query), expected, atol=1e-5)
+
+
+def test_images_come_in_any_of_their_shapes(folder, letters):
+    expected = FewShotClassifier(folder).fit(letters.X, letters.y).predict_proba(letters.query)
+    for shape in [(28, 28), (784,)]:
+        classifier = FewShotClassifier(str(folder)).fit(letters.X.reshape(-1, *shape), letters.y)
+        np.testing.assert_array_equal(classifier.predict_proba(letters.query.reshape(-1, *shape)), expected)
+        np.testing.assert_array_equal(classifier.predict_proba(letters.query), expected)
+    as_bytes = [(images * 255).round().astype(np.uint8) for images in (letters.X, letters.query)]
+    nearly = FewShotClassifier(folder).fit(as_bytes[0], letters.y).predict_proba(as_bytes[1])
+    np.testing.assert_allclose(nearly, expected, atol=0.05)
+
+
+def test_a_model_takes_another_number_of_classes_and_one_at_a_time(folder, letters):
+    two = FewShotClassifier(folder).fit(letters.X[: 2 * SHOT], letters.y[: 2 * SHOT])
+    assert set(two.predict(letters.query)) == {"alpha", "beta"}
+    one = FewShotClassifier(folder).partial_fit(letters.X[:SHOT], letters.y[:SHOT], classes=LETTERS)
+    np.testing.assert_array_equal(one.predict_proba(letters.query[:2]), [[1, 0, 0, 0]] * 2)
+
+
+def test_scores_are_those_of_the_evaluation(folder):
+    glyphs = Glyphs().split("test").sized(way=WAY, shot=SHOT, query_shot=3)
+    model = MetaModel.from_pretrained(folder)
+    scores = []
+    for task in map(glyphs.task, range(10)):
+        (X, y), (query, answers) = [(part.inputs.numpy(), part.targets.numpy()) for part in task]
+        scores.append(FewShotClassifier(model).fit(X, y).score(query, answers))
+    assert scores == pytest.approx(evaluate(model.learner, glyphs, tasks=10).scores.tolist())
+
+
+def test_model_selection_takes_a_model(folder, letters):
+    expected = [
+        FewShotClassifier(folder).fit(letters.X[train], letters.y[train]).score(letters.X[test], letters.y[test])
+        for train, test in StratifiedKFold(2).split(letters.X, letters.y)
+    ]
+    for model in (folder, MetaModel.from_pretrained(folder)):
+        estimator = clone(FewShotClassifier(model))
+        assert cross_val_score(estimator, letters.X, letters.y, cv=2, error_score="raise").tolist() == expected
+    search = GridSearchCV(FewShotClassifier(), {"model": [None, folder]}, cv=2, error_score="raise")
+    search.fit(letters.X.reshape(len(letters.X), -1), letters.y)
+    assert search.cv_results_["mean_test_score"][1] == pytest.approx(np.mean(expected))
+
+
+def test_what_a_model_cannot_take_is_refused(folder, letters, tmp_path):
+    with pytest.raises(ArtifactError, match="does not exist"):
+        FewShotClassifier.from_pretrained(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"shape \(n, 1, 28, 28\), or flattened \(n, 784\), but these are \(20, 1, 14"):
+        FewShotClassifier(folder).fit(letters.X[..., ::2, ::2], letters.y)
+    classifier = FewShotClassifier(folder).fit(letters.X, letters.y)
+    with pytest.raises(DataError, match=r"but these are \(12, 783\)"):
+        classifier.predict(letters.query.reshape(12, -1)[:, 1:])
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        classifier.predict(np.full((1, 784), np.nan))
+    with pytest.raises(DataError, match="0 samples"):
+        FewShotClassifier(folder).fit(letters.X[:0], letters.y[:0])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        FewShotClassifier(folder).fit(letters.X, letters.y[1:])
+    with pytest.raises(UserError, match="made for classification, but these tasks are regression"):
+        FewShotRegressor(folder).fit(letters.X, np.zeros(len(letters.X)))
+
+
+def test_a_fixed_number_of_classes_may_come_in_pieces():
+    glyphs = Glyphs().sized(way=WAY, shot=SHOT, query_shot=3)
+    learner = LEARNERS["maml"].build(glyphs.spec, backbone="mlp", backbone_options={"hidden": (8,)}, head="slots")
+    task = glyphs.task(0)
+    X, y = task.support.inputs.numpy(), task.support.targets.numpy()
+    classifier = FewShotClassifier(MetaModel(learner)).partial_fit(X[: 2 * SHOT], y[: 2 * SHOT], classes=range(WAY))
+    assert not classifier.predict_proba(X)[:, 2:].any()
+    whole = FewShotClassifier(MetaModel(learner)).fit(X, y).predict_proba(X)
+    pieces = classifier.partial_fit(X[2 * SHOT :], y[2 * SHOT :]).predict_proba(X)
+    np.testing.assert_array_equal(pieces, whole)
+    with pytest.raises(UserError, match="made for 4 classes and takes no other number"):
+        FewShotClassifier(MetaModel(learner)).fit(X[: 2 * SHOT], y[: 2 * SHOT])
+
+
+def test_targets_keep_the_users_units(table_model):
+    model = table_model("r2d2", target="price", target_mean=500.0, target_scale=100.0)
+    prices = [300.0, 400.0, 700.0, 800.0]
+    regressor = FewShotRegressor(model).fit(ROWS, prices)
+    learner, inputs = model.learner, torch.tensor([[-1.0, 1, 0], [-0.5, 0, 1], [1, 1, 0], [1.5, 0, 1]])
+    with torch.no_grad():
+        state = learner.adapt(Examples(inputs, torch.tensor([[-2.0], [-1], [2], [3]])), learner.recipe["spec"])
+        expected = learner.predict(state, inputs).mean.squeeze(1) * 100 + 500
+    np.testing.assert_allclose(regressor.predict(ROWS), expected, rtol=1e-5)
+    assert regressor.score(ROWS, prices) > 0.5
+    with pytest.raises(UserError, match="made for 1 target values"):
+        FewShotRegressor(model).fit(ROWS, np.zeros((4, 2)))
+    with pytest.raises(UserError, match="made for regression, but these tasks are classification"):
+        FewShotClassifier(model).fit(ROWS, [0, 0, 1, 1])
+
+
+class Frame:
+    """As much of a data frame as is asked of one."""
+
+    def __init__(self, columns):
+        self.columns = list(columns)
+        self.cells = columns
+
+    def __getitem__(self, names):
+        return Frame({name: self.cells[name] for name in names})
+
+    def __len__(self):
+        return len(self.cells[self.columns[0]])
+
+    @property
+    def shape(self):
+        return len(self), len(self.columns)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(list(self.cells.values()), dtype=object).T
+
+
+def test_columns_of_a_data_frame_are_found_by_name(table_model):
+    model = table_model("protonet")
+    frame = Frame({"note": ["-"] * 4, "shop": ROWS[:, 1], "size": ROWS[:, 0]})
+    by_name = FewShotClassifier(model).fit(frame, [0, 0, 1, 1]).predict_proba(frame)
+    np.testing.assert_array_equal(by_name, FewShotClassifier(model).fit(ROWS, [0, 0, 1, 1]).predict_proba(ROWS))
+    with pytest.raises(DataError, match="no column 'size'"):
+        FewShotClassifier(model).fit(frame[["shop", "note"]], [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "y", "classes"),
+    [
+        (["stays", "leaves"], ["stays", "leaves", "stays", "leaves"], ["leaves", "stays"]),
+        (["2", "10", "1"], [1, 2, 1, 2], [1, 2, 10]),
+        (["2", "10", "1"], [1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 10.0]),
+        (["True", "False"], [True, False, True, False], [False, True]),
+        (["stays", "leaves"], ["stays"] * 4, ["leaves", "stays"]),
+    ],
+)
+def test_labels_that_mean_the_same_everywhere_are_the_models_own(table_model, labels, y, classes):
+    model = table_model("protonet", label="churn", labels=labels)
+    classifier = FewShotClassifier(model).fit(ROWS, y)
+    assert classifier.classes_.tolist() == classes
+    assert classifier.state_["present"].tolist() == [name in map(written, y) for name in labels]  # its own numbers
+    assert classifier.predict_proba(ROWS).shape == (4, len(classes))
+    assert classifier.predict(ROWS[[0, 3]]).tolist() == [y[0], y[3]]
+    reversed_ = FewShotClassifier(model).partial_fit(ROWS[::-1], y[::-1], classes=classes)
+    np.testing.assert_allclose(reversed_.predict_proba(ROWS), classifier.predict_proba(ROWS), atol=1e-6)
+
+
+def test_labels_that_the_model_does_not_know_are_refused(table_model):
+    model = table_model("protonet", label="churn", labels=["1", "many"])
+    with pytest.raises(DataError, match="knows the classes 1, many, not 'few'"):
+        FewShotClassifier(model).fit(ROWS, ["1", "few", "1", "few"])
+    with pytest.raises(UserError, match="classes are texts"):
+        FewShotClassifier(model).fit(ROWS, [1, 1, 1, 1])

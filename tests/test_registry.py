@@ -1,0 +1,86 @@
+"""Registries find their members, and say what is near to a wrong name."""
+
+import sys
+import threading
+import types
+
+import pytest
+
+from handful.errors import HandfulError, UserError
+from handful.registry import BACKBONES, LEARNERS, TASKS, Registry
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package `home_of_tests` with one slow module that registers `found`."""
+    folder = tmp_path / "home_of_tests"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Nothing."""\n')
+    (folder / "one.py").write_text("import time\ntime.sleep(0.1)\nREGISTRY.register('found', object)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("home_of_tests")]:
+        del sys.modules[name]
+
+
+def registry_of(monkeypatch):
+    import builtins
+
+    registry = Registry("thing", "home_of_tests")
+    monkeypatch.setattr(builtins, "REGISTRY", registry, raising=False)
+    return registry
+
+
+def test_members_are_found_on_first_use(package, monkeypatch):
+    registry = registry_of(monkeypatch)
+    assert "home_of_tests" not in sys.modules
+    assert list(registry) == ["found"]
+    assert registry["found"] is object
+    assert "found" in registry
+    assert registry.items() == [("found", object)]
+
+
+def test_two_threads_find_all_members(package, monkeypatch):
+    registry = registry_of(monkeypatch)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(list(registry))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["found"]] * 3
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_each_time(package, monkeypatch):
+    (package / "two.py").write_text("import surely_not_installed\n")
+    registry = registry_of(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError):
+            list(registry)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"Unknown learner 'protonett'\. Did you mean 'protonet'\?"):
+        LEARNERS["protonett"]
+    with pytest.raises(UserError, match=r"Known: .*maml"):
+        LEARNERS["xyzzy"]
+
+
+def test_two_members_of_one_name_are_refused():
+    registry = Registry("thing", "json")
+    registry.register("a", dict)
+    registry.register("a", dict)
+    with pytest.raises(HandfulError, match=r"Two things are named 'a'.*dict.*list"):
+        registry.register("a", list)
+
+
+def test_everything_registered_is_of_handful_and_bears_a_short_key():
+    for registry in (LEARNERS, TASKS, BACKBONES):
+        assert list(registry)
+        for key, member in registry.items():
+            assert key == key.lower()
+            assert key.replace("-", "").isalnum()
+            assert isinstance(member, (type, types.FunctionType))
+            assert member.__doc__, f"{key} has no docstring"
+            if not member.__module__.startswith("handful."):
+                pytest.fail(f"{key} was registered by a test: {member.__module__}")

@@ -1,0 +1,189 @@
+"""Files are written whole or not at all, and nothing but our own whole files is read."""
+
+import json
+import os
+import pickle
+import random
+
+import pytest
+import torch
+
+from handful.errors import ArtifactError, UserError
+from handful.storage import digest_of, read_json, read_tensors, replacing, write_json, write_tensors
+
+TENSORS = {
+    "weights/a": torch.arange(12.0).view(3, 4),
+    "counter": torch.tensor(3),
+    "present": torch.tensor([True, False]),
+    "half": torch.ones(2, dtype=torch.float16),
+    "brain": torch.ones(3, dtype=torch.bfloat16),
+    "empty": torch.zeros(0, 2),
+}
+FACTS = {"name": "Übung", "sizes": [1, 2], "nested": {"x": None}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "thing.safetensors"
+
+
+def test_tensors_and_facts_come_back_as_they_were(path):
+    digest = write_tensors(path, TENSORS, FACTS)
+    tensors, facts, again = read_tensors(path)
+    assert again == digest
+    assert facts == FACTS
+    assert set(tensors) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_views_are_written_as_what_they_show(path):
+    base = torch.arange(6.0).view(2, 3)
+    write_tensors(path, {"turned": base.mT, "row": base[0], "same": base[0]}, {})
+    tensors, _, _ = read_tensors(path)
+    assert torch.equal(tensors["turned"], base.mT)
+    assert torch.equal(tensors["same"], base[0])
+
+
+def test_the_digest_is_of_the_content_and_stays_the_same_over_versions():
+    assert digest_of({"a": torch.arange(3)}, "facts") == "a723c2312ded3c3e6a4a9935f05a15e4"
+
+
+def test_the_digest_sees_names_shapes_types_numbers_and_facts_but_not_the_order():
+    base = digest_of({"a": torch.zeros(2, 3), "b": torch.ones(1)}, "x")
+    assert digest_of({"b": torch.ones(1), "a": torch.zeros(2, 3)}, "x") == base
+    others = [
+        digest_of({"a": torch.zeros(3, 2), "b": torch.ones(1)}, "x"),
+        digest_of({"a": torch.zeros(2, 3), "c": torch.ones(1)}, "x"),
+        digest_of({"a": torch.zeros(2, 3), "b": torch.ones(1).int()}, "x"),
+        digest_of({"a": torch.zeros(2, 3), "b": 2 * torch.ones(1)}, "x"),
+        digest_of({"a": torch.zeros(2, 3), "b": torch.ones(1)}, "y"),
+    ]
+    assert len({base, *others}) == 6
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(path):
+    write_tensors(path, TENSORS, FACTS)
+    before = path.read_bytes()
+
+    def fail():
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half of")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_tensors(path, TENSORS, {"score": float("nan")})
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_new_file_is_whole_when_it_appears(path, monkeypatch):
+    """The move into place is the last thing that happens."""
+    moved = []
+    replace = os.replace
+
+    def watch(source, target):
+        assert not os.path.exists(target)
+        moved.append(read_tensors(type(path)(source))[1])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    write_tensors(path, TENSORS, FACTS)
+    assert moved == [FACTS]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write .*file.*-o"):
+        write_json(tmp_path / "file" / "x.json", {})
+
+
+def test_a_file_cut_anywhere_is_refused(path):
+    write_tensors(path, TENSORS, FACTS)
+    whole = path.read_bytes()
+    for length in {0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match=path.name):
+            read_tensors(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(ArtifactError, match=path.name):
+        read_tensors(path)
+
+
+def test_a_file_with_any_altered_byte_is_refused(path):
+    """T37: a light fuzz. What is read is what was written, or it is an error of ours."""
+    write_tensors(path, TENSORS, FACTS)
+    whole = path.read_bytes()
+    generator = random.Random(0)
+    for position in [*range(0, len(whole), 3), *range(len(whole) - 40, len(whole))]:
+        altered = bytearray(whole)
+        altered[position] ^= 1 << generator.randrange(8)
+        path.write_bytes(altered)
+        with pytest.raises(ArtifactError, match=path.name):
+            read_tensors(path)
+
+
+def test_noise_is_refused(path):
+    generator = random.Random(1)
+    for length in (1, 8, 64, 1000):
+        path.write_bytes(generator.randbytes(length))
+        with pytest.raises(ArtifactError, match=path.name):
+            read_tensors(path)
+
+
+class Bomb:
+    """Tells when it is unpickled."""
+
+    opened = False
+
+    def __reduce__(self):
+        return (setattr, (Bomb, "opened", True))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5, "torch"])
+def test_a_pickle_is_refused_by_its_name_and_never_opened(path, protocol):
+    """T37."""
+    if protocol == "torch":
+        torch.save({"x": Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"x": Bomb()}, protocol=protocol))
+    with pytest.raises(ArtifactError, match="pickle"):
+        read_tensors(path)
+    assert not Bomb.opened
+
+
+def test_a_header_of_any_length_is_read(path):
+    """A header of 640 bytes begins like a pickle: its length is written first, as 80 02."""
+    for length in range(0, 1500, 8):
+        write_tensors(path, {"a": torch.zeros(1)}, {"text": "x" * length})
+        assert read_tensors(path)[1] == {"text": "x" * length}
+
+
+def test_another_program_s_file_is_refused(path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ArtifactError, match="not one of handful"):
+        read_tensors(path)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    for read in (read_tensors, read_json):
+        with pytest.raises(ArtifactError, match="absent does not exist"):
+            read(tmp_path / "absent")
+        with pytest.raises(ArtifactError, match=tmp_path.name):
+            read(tmp_path)
+
+
+def test_json_comes_back_and_broken_json_is_refused(tmp_path):
+    file = tmp_path / "x.json"
+    write_json(file, FACTS)
+    assert read_json(file) == FACTS
+    assert json.loads(file.read_text(encoding="utf-8")) == FACTS
+    for broken in (b"", b"{", b"\xff\xfe\x00", b'{"a": 1'):
+        file.write_bytes(broken)
+        with pytest.raises(ArtifactError, match=r"x\.json"):
+            read_json(file)
