@@ -17,6 +17,7 @@ from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.storage import digest_of, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.tasks.pipelines import InputPipeline
+from handful.tasks.tables import written
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
@@ -92,14 +93,14 @@ class MetaModel:
     def adapt(
         self,
         inputs: Tensor,
-        answers: Sequence[str] | Tensor,
+        answers: Sequence[Any] | Tensor,
         *,
         ids: Sequence[str] | None = None,
         keep_support: bool = True,
     ) -> "AdaptedTask":
         """Adapt to a task from its examples.
 
-        inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or scaled targets `(n, outputs)`.
+        inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or targets in their own units.
         ids: where each example is from, for the manifest. keep_support: whether the task keeps its examples, which
         adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them.
         """
@@ -112,7 +113,7 @@ class MetaModel:
             start = time.perf_counter()
             state = self.learner.adapt(support, spec)
             seconds = time.perf_counter() - start
-            estimate = _own_estimate(self.learner, support, spec)
+            estimate = _own_estimate(self.learner, support, spec, self.pipeline.target_scale if self.pipeline else 1.0)
         return AdaptedTask(
             model=self,
             spec=spec,
@@ -135,18 +136,20 @@ class MetaModel:
             row = int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
             raise DataError(f"Example {row} holds NaN or infinity. Remove it or fill in the missing value.")
 
-    def _read_answers(self, answers: Sequence[str] | Tensor, count: int) -> tuple[TaskSpec, list[str] | None, Tensor]:
+    def _read_answers(self, answers: Sequence[Any] | Tensor, count: int) -> tuple[TaskSpec, list[str] | None, Tensor]:
         spec = self.spec
         if not spec.classification:
-            targets = torch.as_tensor(answers, dtype=torch.float32).reshape(count, -1)
+            values = torch.as_tensor(answers, dtype=torch.float64).reshape(count, -1)
+            targets = self.pipeline.scaled(values) if self.pipeline else values.float()
             if targets.shape[1] != spec.outputs:
                 raise DataError(
                     f"The model predicts {spec.outputs} values per example, but {targets.shape[1]} are given."
                 )
             return spec, None, targets
-        given = [str(answer) for answer in answers]
+        given = [str(written(answer)) for answer in answers]
         if spec.labels == "shared":
-            names = list(self.pipeline.labels or []) if self.pipeline else []
+            known = self.pipeline.labels if self.pipeline else None
+            names = known or [str(number) for number in range(spec.outputs)]
             unknown = sorted(set(given) - set(names))
             if unknown:
                 raise DataError(f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.")
@@ -198,21 +201,20 @@ class AdaptedTask:
         return Point(prediction.mean * scale + mean)
 
     def extended(
-        self, inputs: Tensor, answers: Sequence[str] | Tensor, ids: Sequence[str] | None = None
+        self, inputs: Tensor, answers: Sequence[Any] | Tensor, ids: Sequence[str] | None = None
     ) -> "AdaptedTask":
         """The task adapted anew on its support and more examples; `UserError` if the support was forgotten."""
         if self.support is None:
             raise UserError(
                 "This task was told to forget its examples, so none can be added. Adapt again on all of them."
             )
-        old: Sequence[str] | Tensor = self.support.targets
+        both: Sequence[Any] | Tensor
         if self.labels is not None:
-            old = [self.labels[number] for number in self.support.targets.tolist()]
-            both: Sequence[str] | Tensor = [*old, *(str(answer) for answer in answers)]
+            both = [*(self.labels[number] for number in self.support.targets.tolist()), *answers]
         else:
-            both = torch.cat(
-                [self.support.targets, torch.as_tensor(answers, dtype=torch.float32).reshape(len(inputs), -1)]
-            )
+            pipeline = self.model.pipeline
+            kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
+            both = torch.cat([kept.double(), torch.as_tensor(answers, dtype=torch.float64).reshape(len(inputs), -1)])
         new_ids = list(ids) if ids is not None else [f"added {index}" for index in range(len(inputs))]
         return self.model.adapt(torch.cat([self.support.inputs, inputs]), both, ids=[*self.manifest, *new_ids])
 
@@ -249,9 +251,12 @@ class AdaptedTask:
         Raises `ArtifactError` if the file is missing, truncated, altered, a pickle or of another format, or if the
         meta-model is not the one that made it.
         """
+        other = f"{path} is not an adapted task. Make one with `handful adapt MODEL EXAMPLES -o TASK`."
+        if Path(path).is_dir():
+            raise ArtifactError(other)
         tensors, facts, _ = read_tensors(Path(path))
         if facts.get("format") != TASK_FORMAT:
-            raise ArtifactError(f"{path} is not an adapted task. Make one with `handful adapt MODEL EXAMPLES -o TASK`.")
+            raise ArtifactError(other)
         _check_schema(facts, Path(path))
         if model is None:
             try:
@@ -358,8 +363,8 @@ def _check_schema(config: dict[str, Any], path: Path) -> None:
         )
 
 
-def _own_estimate(learner: Learner, support: Examples, spec: TaskSpec) -> dict[str, Any] | None:
-    """Leave-one-out score on the support, where that leaves every class an example."""
+def _own_estimate(learner: Learner, support: Examples, spec: TaskSpec, scale: float) -> dict[str, Any] | None:
+    """Leave-one-out score on the support, where that leaves every class an example; `scale` is the target's."""
     count = len(support.inputs)
     if count < 3 or (
         spec.classification and int(torch.bincount(support.targets).clamp_min(0)[support.targets].min()) < 2
@@ -376,6 +381,6 @@ def _own_estimate(learner: Learner, support: Examples, spec: TaskSpec) -> dict[s
         if isinstance(prediction, Categorical):
             scores.append(float(prediction.logits.argmax(-1) == target))
         else:
-            scores.append(float((prediction.mean - target).square().mean()))
-    metric = "accuracy" if spec.classification else "mse of the scaled target"
+            scores.append(float((prediction.mean - target).square().mean()) * scale**2)
+    metric = "accuracy" if spec.classification else "mse"
     return {"metric": metric, "mean": sum(scores) / count, "examples": count, "by": "leave-one-out"}

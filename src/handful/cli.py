@@ -1,10 +1,14 @@
 """The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
 
+import contextlib
 import functools
 import json
+import os
+import re
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -29,9 +33,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False)
+# A terminal gets lines broken between words; a file or a pipe gets each message as one line.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+LOG_SECONDS = 10
+"""How often progress is told where there is no terminal to show bars on."""
+
 DATA, MODEL = "Your data", "Learner"
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -60,9 +69,9 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*arguments: Any, **options: Any) -> None:
-            warnings.showwarning = _note  # type: ignore[assignment]
             try:
-                function(*arguments, **options)
+                with _notes():
+                    function(*arguments, **options)
             except KeyboardInterrupt:
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
@@ -160,6 +169,7 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
+    from handful.training.run import Run
 
     options, backbone_options = _assignments(assign or [])
     experiment = Experiment(
@@ -190,12 +200,12 @@ def train(
         with Progress() as progress:
             model = run(experiment, output, resume=resume, force=force, started=started, progress=progress.step)
     except KeyboardInterrupt:
-        if (output / "config.json").exists():
+        if list((output / "checkpoints").glob("*.safetensors")):
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
     facts = model.facts
     out.print(
-        f"Trained {facts['trained steps']} steps in {facts['meta-training seconds']:.0f} s; kept step "
+        f"Trained {facts['trained steps']} steps in {Run(output).metrics()[-1]['seconds']:.0f} s; kept step "
         f"{facts['kept step']} ({facts['selection']}: {facts['validation score']:.4g}).\n"
         f"The model: {output / 'model'}\nNext: handful evaluate {output}"
     )
@@ -220,9 +230,12 @@ def evaluate(
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
     from handful.apps.experiment import evaluate as score
+    from handful.storage import check_writable
 
     other = _source(tasks, label, task, target, group, None, None, 0) if tasks else None
-    folder = output or (run / "report" if other is None else run / f"report-on-{Path(tasks or '').stem}")
+    home = run.parent if run.name == "model" else run
+    folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
+    check_writable(folder)
     with Progress() as progress:
         report = score(
             run,
@@ -347,7 +360,7 @@ def list_members(
         if as_json:
             _print_json(found)
             return
-        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{_escaped(found['text'])}")
+        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{_escaped(_flowing(found['text']))}", soft_wrap=False)
         if found["options"]:
             table = Table(title="Options (--set name=value)", title_justify="left", box=None)
             for column in ("name", "type", "default"):
@@ -422,15 +435,17 @@ class Progress:
             *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
         )
         self.known: dict[str, Any] = {}
-        self.said: dict[str, int] = {}
+        self.said = 0.0
         self.score = ""
 
     def __enter__(self) -> "Progress":
-        self.bars.start()
+        if err.is_terminal:
+            self.bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bars.stop()
+        if err.is_terminal:
+            self.bars.stop()
 
     def step(self, moment: Any) -> None:
         """After each step of meta-training."""
@@ -444,9 +459,8 @@ class Progress:
 
     def _advance(self, what: str, done: int, total: int, note: str) -> None:
         if not err.is_terminal:
-            tenth = done * 10 // max(total, 1)
-            if self.said.get(what) != tenth:
-                self.said[what] = tenth
+            if done == total or time.monotonic() - self.said > LOG_SECONDS:
+                self.said = time.monotonic()
                 err.print(f"{what}: {done}/{total} {note}".rstrip())
             return
         if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
@@ -481,7 +495,7 @@ def _assignments(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if not equals or not name:
             raise UserError(f"--set takes NAME=VALUE, not {text!r}, as in --set inner_lr=0.05.")
         try:
-            parsed = json.loads(value)
+            parsed = json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON
         except ValueError:
             parsed = value
         into = backbone if name.startswith("backbone.") else options
@@ -515,11 +529,30 @@ def _interval(score: dict[str, float], *, signed: bool = False) -> str:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    from handful.storage import finite
+
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def _note(message: Warning | str, *_: Any) -> None:
-    err.print(f"[yellow]Note:[/] {_escaped(str(message))}")
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as notes on stderr, each once."""
+    said: set[str] = set()
+
+    def note(message: Warning | str, *_: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            err.print(f"[yellow]Note:[/] {_escaped(str(message))}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs as one line each, for the terminal to break where it is wide."""
+    return re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)
 
 
 def _escaped(text: str) -> str:
@@ -530,4 +563,7 @@ def _escaped(text: str) -> str:
 
 def main() -> None:
     """The command `handful`."""
+    # Threads that wait for each other by spinning take the processor from those that work: on a busy machine of two
+    # cores a training step takes up to three times as long. OpenMP reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="handful")

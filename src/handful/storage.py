@@ -6,6 +6,7 @@ Nothing is ever unpickled: a pickle can run code when it is opened.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,11 @@ from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
 
-FACTS, DIGEST = "handful", "digest"
+ENTRY = "handful"
+"""The one metadata entry, `{"digest": ..., "facts": ...}`: safetensors writes several in any order, which would give the
+same content other bytes."""
+
+DIGEST_LENGTH = 32
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """How files of `torch.save` (a zip) and of `pickle` begin."""
 
@@ -27,22 +32,35 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, moved into its place at the end; on an error `path` stays."""
+    name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable."
-        ) from error
-    os.close(handle)
-    try:
+        os.close(handle)
         yield Path(name)
         with open(name, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable."
+        ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise a `UserError` if no file can be written into this folder, before work is done for it. Makes nothing."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise UserError(
+            f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}. Choose another place "
+            "with -o."
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,14 +84,25 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} cannot be read as JSON: {error}.") from error
 
 
+def finite(value: Any) -> Any:
+    """The same with null for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
     """Write tensors and their facts to one safetensors file; returns the digest that loading checks."""
     # Copies, since safetensors refuses tensors that share memory, as tied weights do.
-    whole = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
     digest = digest_of(whole, text)
     with replacing(path) as temporary:
-        temporary.write_bytes(save(whole, {FACTS: text, DIGEST: digest}))
+        temporary.write_bytes(save(whole, {ENTRY: _opening(digest) + text + "}"}))
     return digest
 
 
@@ -92,12 +121,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
                 "it reads its own safetensors files."
             ) from error
         raise ArtifactError(f"{path} is truncated or not a safetensors file ({error}).") from error
-    if FACTS not in metadata:
+    if ENTRY not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but not one of handful.")
-    digest = digest_of(tensors, metadata[FACTS])
-    if digest != metadata.get(DIGEST):
+    entry = metadata[ENTRY]
+    text = entry[len(_opening("")) + DIGEST_LENGTH : -1]
+    digest = digest_of(tensors, text)
+    if entry != _opening(digest) + text + "}":
         raise ArtifactError(f"{path} was altered or damaged: its content does not match its digest.")
-    return tensors, json.loads(metadata[FACTS]), digest
+    return tensors, json.loads(text), digest
+
+
+def _opening(digest: str) -> str:
+    return f'{{"digest": "{digest}", "facts": '
 
 
 def _is_pickle(path: Path) -> bool:
@@ -116,4 +151,4 @@ def digest_of(tensors: dict[str, Tensor], facts: str = "") -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy lacks bfloat16
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:DIGEST_LENGTH]

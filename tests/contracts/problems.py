@@ -1,5 +1,6 @@
 """Tiny problems, one of each kind, that any learner can be asked to solve, in float64."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,10 +9,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.engine.across_tasks import stack
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, options_of
 from handful.registry import LEARNERS
 from handful.types import Examples, Task, TaskSpec
 
+STEPS = 15
 SUPPORT, QUERY = 3, 5
 """Examples of each class but one; that one has three times as many, so that even label counts tell something."""
 
@@ -19,6 +21,20 @@ SUPPORT, QUERY = 3, 5
 def normalized(input_shape: tuple[int, ...]) -> nn.Module:
     """A stock network with native batch norm, as users bring it."""
     return nn.Sequential(nn.Linear(input_shape[0], 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+
+
+class Pause(nn.Module):
+    """Lets another thread run in the middle of a forward pass."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        time.sleep(1e-5)
+        return inputs
+
+
+def pausing(input_shape: tuple[int, ...]) -> nn.Module:
+    """`normalized`, with a pause before each layer that has weights."""
+    first, norm, activation, last = normalized(input_shape)
+    return nn.Sequential(Pause(), first, Pause(), norm, activation, Pause(), last)
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,14 @@ class Problem:
         return self.name
 
     def learner(self, cls: type[Learner], *, normalization: Any = None, seed: int = 0, **options: Any) -> Any:
-        """A learner of float64, away from the special values of a fresh start, in evaluation mode."""
+        """A learner of float64, away from the special values of a fresh start, in evaluation mode.
+
+        Long inner loops are made of fewer, longer steps: what is said of a loop holds for a shorter one.
+        """
+        known = {name: parameter.default for name, parameter in options_of(cls).items()}
+        if known.get("inner_steps", 0) > STEPS:
+            faster = known["inner_steps"] / STEPS
+            options = {"inner_steps": STEPS, "inner_lr": faster * known["inner_lr"]} | options
         learner = cls.build(
             self.spec,
             backbone=self.backbone,

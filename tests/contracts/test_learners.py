@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of
+from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of, pausing
 from handful.engine.across_tasks import Plan, over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner, options_of
 from handful.learners.prototypical import PrototypicalNetwork
@@ -169,10 +171,10 @@ def test_the_support_is_what_the_answers_come_from(cls, problem):
 
 
 def check_use_of_support(learner, problem):
-    """T14: with true labels better than chance, and with labels that say nothing no better."""
+    """T14: with true labels better than chance, and with labels that say nothing no better than chance."""
     if learner.meta_gradient != "none":
         meta_train(learner, problem, steps=8 if problem is IMAGES else 40)
-    tasks = problem.tasks(24 if learner.costly else 100, seed=10_000)
+    tasks = problem.tasks(20 if learner.costly else 60, seed=10_000)
     told_nothing = with_foreign_labels(tasks, problem)
     true, foreign = (scores(learner, which, problem) for which in (tasks, told_nothing))
     if not learner.uses_support:
@@ -180,9 +182,11 @@ def check_use_of_support(learner, problem):
     elif problem.spec.classification:
         chance = 1 / problem.spec.outputs
         assert true.mean() > chance + 0.15, f"{true.mean():.3f} is about chance"
-        assert abs(foreign.mean() - chance) < 0.13, f"{foreign.mean():.3f} without knowing the labels"
+        error = foreign.std() / len(foreign) ** 0.5
+        assert abs(foreign.mean() - chance) < 4 * error, f"{foreign.mean():.3f} without knowing the labels"
     else:
-        assert -true.mean() < 0.7 * -foreign.mean(), f"{-true.mean():.3f} with and {-foreign.mean():.3f} without"
+        gain = true - foreign
+        assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5, f"{-true.mean():.3f} and {-foreign.mean():.3f} without"
 
 
 def with_foreign_labels(tasks, problem):
@@ -359,7 +363,7 @@ def check_any_way(learner, problem):
 
 @pytest.mark.parametrize(("cls", "problem"), [c for c in CASES if c[1] in (ROWS, VALUES)], ids=name_of)
 def test_two_threads_on_one_learner_get_their_own_results(cls, problem):
-    check_threads(problem.learner(cls), problem)
+    check_threads(replace(problem, backbone=pausing, options={}).learner(cls), problem)
 
 
 @pytest.mark.parametrize("cls", [cls for cls, problem in META_TRAINED if problem is IMAGES], ids=name_of)
@@ -367,9 +371,9 @@ def test_two_threads_on_one_convolutional_learner_get_their_own_results(cls):
     check_threads(IMAGES.learner(cls), IMAGES, calls=12)
 
 
-def check_threads(learner, problem, calls=100):
+def check_threads(learner, problem, calls=60):
     """Adapting, predicting and meta-gradients at once on one object, each thread with tasks of its own."""
-    calls = 3 if learner.costly else calls
+    calls = 10 if learner.costly else calls
     tasks = problem.tasks(4)
 
     def work(index, turn):
@@ -382,21 +386,21 @@ def check_threads(learner, problem, calls=100):
         with torch.no_grad():
             return learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs)
 
-    turns = range(15)
-    expected = {(index, turn): work(index, turn) for index in range(4) for turn in turns}
+    cycle = 3 if learner.meta_gradient == "none" else 15
+    expected = {(index, turn): work(index, turn) for index in range(4) for turn in range(cycle)}
     wrong: list[Any] = []
 
     def run(which):
         try:
             for call in range(calls):
-                index, turn = which + call % 2, call % 15
+                index, turn = which + call % 2, call % cycle
                 if not equal(work(index, turn), expected[index, turn]):
                     wrong.append((index, turn))
         except Exception as error:  # a thread's own exception would be lost
             wrong.append(error)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
+    sys.setswitchinterval(1e-4)
     try:
         threads = [threading.Thread(target=run, args=(which,)) for which in (0, 2)]
         for thread in threads:
@@ -566,6 +570,18 @@ def test_a_learner_that_keeps_its_task_is_caught_by_two_threads():
 
     with pytest.raises(AssertionError, match="wrong results"):
         check_threads(ROWS.learner(AnswersFromItself), ROWS)
+
+
+def test_a_learner_that_swaps_weights_into_a_shared_module_is_caught_by_two_threads():
+    """What `functional_call` does to a module while it runs."""
+
+    class SwapsWeights(Sound):
+        def predict(self, state, inputs):
+            weights = {name: weight * state["prototypes"].mean() for name, weight in tensors(self.backbone).items()}
+            return self._classify(state, functional_call(self.backbone, weights, (inputs,)))
+
+    with pytest.raises(AssertionError, match="wrong results"):
+        check_threads(replace(ROWS, backbone=pausing).learner(SwapsWeights), ROWS)
 
 
 @pytest.mark.parametrize("cls", [ReturnsAView, KeepsTheSupport], ids=lambda cls: cls.__name__)

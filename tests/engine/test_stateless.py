@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import torch
 from torch import nn
@@ -9,6 +10,14 @@ from torch.func import functional_call, grad
 
 from handful.engine.stateless import call, call_and_fit, skeleton, tensors
 from handful.normalization import BatchNorm, convert
+
+
+class Pause(nn.Module):
+    """Lets the other thread run in the middle of a forward pass."""
+
+    def forward(self, x):
+        time.sleep(1e-5)
+        return x
 
 
 def network():
@@ -93,13 +102,13 @@ def test_fitting_returns_the_statistics_of_the_batch_and_ends():
 
 
 def test_two_threads_on_one_module_get_their_own_results():
-    module, x = network(), inputs()
+    module, x = nn.Sequential(Pause(), *network()), inputs()
     values = [{name: factor * value for name, value in tensors(module).items()} for factor in (1, 3)]
     expected = [call(module, own, x) for own in values]
     wrong = []
 
     def run(index):
-        wrong.extend(index for _ in range(400) if not torch.equal(call(module, values[index], x), expected[index]))
+        wrong.extend(index for _ in range(100) if not torch.equal(call(module, values[index], x), expected[index]))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

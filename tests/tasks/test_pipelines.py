@@ -69,8 +69,8 @@ def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
         [96, 0, 0, 0, 1, 1],
     ]
     assert (pipeline.target_mean, pipeline.target_scale) == (2, 1)
-    assert pipeline.answers(table).tolist() == [[-1], [1], [98]]
-    assert pipeline.unscaled(pipeline.answers(table)).tolist() == [[1], [3], [100]]
+    assert pipeline.answers(table).tolist() == [[1], [3], [100]]
+    assert pipeline.scaled(pipeline.answers(table)).tolist() == [[-1], [1], [98]]
 
 
 def test_new_table_may_have_other_columns_and_order(pipeline, tmp_path):
@@ -204,7 +204,7 @@ def test_several_targets_share_one_scale(tmp_path):
     pipeline = ArrayPipeline.fit(np.zeros((2, 5, 4)), np.arange(2), targets=targets)
     answers = pipeline.examples(tmp_path / "t.npz").answers
     assert pipeline.targets == ("target 1", "target 2")
-    torch.testing.assert_close(pipeline.unscaled(answers), torch.from_numpy(targets).float())
+    torch.testing.assert_close(answers, torch.from_numpy(targets).double())
     np.savez(tmp_path / "l.npz", inputs=np.zeros((2, 5, 4)), labels=[0, 1])
     with pytest.raises(DataError, match="no array 'targets'"):
         pipeline.examples(tmp_path / "l.npz")

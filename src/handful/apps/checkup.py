@@ -12,10 +12,10 @@ from handful.training.run import Run
 
 def checkup(subject: Source, way: int | None, shot: int | None) -> list[dict[str, Any]]:
     """Findings about a run (its data and its model), or about a source alone."""
-    path = Path(subject.tasks)
-    if (path / "config.json").exists():
-        experiment = Experiment.from_config(Run(path).config())
-        learner = MetaModel.from_pretrained(path).learner
+    run = Run.find(Path(subject.tasks))
+    if run is not None:
+        experiment = Experiment.from_config(run.config())
+        learner = MetaModel.from_pretrained(run.path).learner
         tasks = experiment.tasks(experiment.source.open())
     else:
         learner, tasks = None, subject.open()

@@ -19,7 +19,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
-    sources = [Run(run).config()["source"] for run in runs]
+    found = [Run.existing(run) for run in runs]
+    sources = [run.config()["source"] for run in found]
     for run, source in zip(runs, sources, strict=True):
         differing = [name for name in source if source[name] != sources[0][name]]
         if differing:
@@ -27,7 +28,7 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{run} was evaluated on other tasks than {runs[0]} ({', '.join(differing)} differ). Only scores on "
                 "the same tasks compare."
             )
-    own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(run))["settings"]} for run in runs]
+    own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(run.path))["settings"]} for run in found]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
     if not shared:
         raise UserError(

@@ -15,7 +15,7 @@ from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
-from handful.training.loop import Moment, meta_train
+from handful.training.loop import Moment, checked, meta_train
 from handful.training.run import Run
 
 CURVE_SHOTS = (1, 2, 3, 5, 10)
@@ -66,7 +66,7 @@ class Experiment:
 
     def config(self) -> dict[str, Any]:
         """As JSON."""
-        return {"format": "handful run", "schema": 1} | asdict(self)
+        return asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -114,10 +114,9 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = smaller(experiment.tasks(distribution.split("val")))
-    training.check()
-    validation.check()
     plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else Plan.default(learner)
     settings = experiment.settings | {"plan": plan}
+    checked(learner, training, validation, settings | {"seed": experiment.seed})
     run = Run.open(path, experiment.config() | {"plan": asdict(plan)}, resume=resume, force=force)
     if started:
         started(learner, training, plan)
@@ -130,7 +129,6 @@ def train(
         "kept step": trained.best_step,
         "selection": trained.selection,
         "validation score": trained.best_score,
-        "meta-training seconds": round(trained.seconds, 1),
         "examples": trained.examples,
         "plan": str(plan),
         "seed": experiment.seed,
@@ -166,8 +164,10 @@ def evaluate(
     pairs; none: the run's own. tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them
     out). Networks of rungs are pre-trained on the run's own training split in any case.
     """
-    model = MetaModel.from_pretrained(path)
-    experiment = Experiment.from_config(Run(path).config())
+    run = Run.existing(path)
+    model = MetaModel.from_pretrained(run.path)
+    experiment = Experiment.from_config(run.config())
+    history = run.metrics()
     home = experiment.source.open()
     away = home if other is None else other.open(pipeline=model.pipeline)
     test = experiment.tasks(away.split("test"))
@@ -199,10 +199,10 @@ def evaluate(
         selection=str(model.facts["selection"]),
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
-        history=Run(path).metrics(),
+        history=history,
         shots=curves,
         seconds={
-            "meta-training": model.facts["meta-training seconds"],
+            "meta-training": round(history[-1]["seconds"], 1),
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
         },
     )

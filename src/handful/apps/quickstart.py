@@ -11,9 +11,10 @@ from handful.apps.experiment import Experiment, Source, evaluate, train
 from handful.artifacts import AdaptedTask, MetaModel
 from handful.evaluation import plots
 from handful.evaluation.comparison import Progress
-from handful.evaluation.report import Report
+from handful.evaluation.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
 from handful.training.loop import Moment
+from handful.training.run import is_run
 from handful.types import Categorical
 
 EXPERIMENT = Experiment(
@@ -62,8 +63,7 @@ def quickstart(
 
     An unfinished quickstart there is continued, a finished one made anew.
     """
-    finished = (path / "model" / "model.safetensors").exists()
-    started = (path / "config.json").exists()
+    finished, started = (path / REPORT).exists(), is_run(path)
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     model = train(experiment, path, resume=started and not finished, force=finished, progress=on_step)
     report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, progress=on_ladder)

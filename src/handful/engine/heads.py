@@ -49,7 +49,7 @@ def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> 
 
 
 def logistic(
-    features: Tensor, targets: Tensor, outputs: int, regularization: Tensor | float, *, steps: int = 100
+    features: Tensor, targets: Tensor, outputs: int, regularization: Tensor | float, *, steps: int = 300
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression with a free intercept: weights `(d, outputs)` and bias `(outputs,)`.
 

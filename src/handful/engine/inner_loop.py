@@ -10,7 +10,8 @@ from torch.func import grad
 Weights: TypeAlias = dict[str, Tensor]
 InnerLoss: TypeAlias = Callable[[Weights, Any], tuple[Tensor, Any]]
 """`loss(weights, context) -> (scalar, auxiliary)`; the auxiliary is a pytree of tensors, `{}` for nothing. Every
-tensor that needs a meta-gradient is in one of its arguments: a captured one would lose it where a step is recomputed."""
+tensor that needs a meta-gradient is in one of its arguments, since a captured one would lose it where a step is
+recomputed."""
 
 
 class UpdateRule(Protocol):
@@ -61,7 +62,8 @@ class Adam(NamedTuple):
         second = {n: self.beta2 * v + (1 - self.beta2) * gradients[n].square() for n, v in state["second"].items()}
         correction = 1 - powers
         moved = {
-            name: weight - self.rate * (first[name] / correction[0]) / (_root(second[name] / correction[1]) + self.epsilon)
+            name: weight
+            - self.rate * (first[name] / correction[0]) / (_root(second[name] / correction[1]) + self.epsilon)
             for name, weight in weights.items()
         }
         return moved, {"first": first, "second": second, "powers": powers}

@@ -11,7 +11,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation, evaluate
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
-from handful.tasks.distribution import Pool, TaskDistribution
+from handful.tasks.distribution import Pool, Size, TaskDistribution
 
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 8
 
@@ -74,6 +74,7 @@ class Ladder:
         self.seed = seed
         self.progress = progress or (lambda what, done, total: None)
         self.pretraining_seconds = 0.0
+        self._chosen: dict[tuple[str, Size], dict[str, Any]] = {}
         spec = learner.recipe["spec"]
         self.rungs = [
             rung
@@ -100,7 +101,7 @@ class Ladder:
     def climb(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
         """Score the learner and all rungs on the first tasks of `setting`'s present split.
 
-        Options of rungs are chosen on tasks of `validation`.
+        Options of rungs are chosen on tasks of `validation`, for each number of shots once.
         """
         own = self._evaluate(self.learner, setting, tasks)
         rungs = []
@@ -109,6 +110,8 @@ class Ladder:
             count = min(self.costly_tasks, tasks) if rung.costly else tasks
             evaluation = self._evaluate(self._build(rung, chosen), setting, count)
             rungs.append(Row(evaluation, True, self.learner.key, evaluation.gain_over(own), chosen))
+        if not rungs:
+            raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
         rungs.sort(key=lambda row: -row.paired.mean)
         best = rungs[0].evaluation
         return Comparison([Row(own, False, best.learner, own.gain_over(best), {}), *rungs])
@@ -154,7 +157,13 @@ class Ladder:
         return built.eval()
 
     def _choose(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
-        """The best of the rung's choices on validation tasks."""
+        """The best of the rung's choices on validation tasks; chosen once for each number of shots."""
+        at = (rung.key, validation.sizes.shot)
+        if at not in self._chosen:
+            self._chosen[at] = self._best_choice(rung, validation)
+        return self._chosen[at]
+
+    def _best_choice(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
         candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
         if len(candidates) == 1:
             return candidates[0]

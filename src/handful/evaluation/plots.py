@@ -179,8 +179,13 @@ def _label(row: Row, score: Interval, usual: int) -> str:
 
 
 @_styled
-def shots_curve(shots: dict[str, list[tuple[int, Interval]]], metric: str = "accuracy") -> Figure:
-    """The score against the number of examples, one line with its interval's band per learner, the first in front."""
+def shots_curve(
+    shots: dict[str, list[tuple[int, Interval]]], metric: str = "accuracy", *, per_class: bool = True
+) -> Figure:
+    """The score against the number of examples, one line with its interval's band per learner, the first in front.
+
+    per_class: whether shots are counted for each class, or for the task.
+    """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     colors = [BLUE, ORANGE, GREEN, PURPLE, VERMILION, "#56B4E9"]
@@ -205,7 +210,7 @@ def shots_curve(shots: dict[str, list[tuple[int, Interval]]], metric: str = "acc
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("examples of each class" if metric == "accuracy" else "examples of the new task")
+    axes.set_xlabel("examples of each class" if per_class else "examples of the new task")
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(_percent)
         axes.set_title("Accuracy on new tasks, by the number of examples they come with")

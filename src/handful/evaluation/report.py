@@ -32,7 +32,7 @@ from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import Interval, interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
-from handful.storage import read_json, write_json, write_text
+from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
@@ -42,10 +42,10 @@ POOLED = "pooled"
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "alone"]
 
 RECHECK = """\
-import json, torch
+import json, pathlib, torch
 from handful.evaluation.intervals import interval
 
-for setting in json.load(open("scores.json"))["settings"]:
+for setting in json.loads(pathlib.Path("scores.json").read_text())["settings"]:
     for row in setting["rows"]:
         scores = torch.tensor(row["scores"], dtype=torch.float64)
         print(setting["way"], setting["shot"], row["learner"], interval(scores, torch.tensor(row["units"])))
@@ -106,7 +106,7 @@ class Report:
             "seed": self.seed,
             "plan": self.plan,
         }
-        return _finite(report)  # type: ignore[no-any-return]
+        return finite(report)  # type: ignore[no-any-return]
 
     def scores_to_json(self) -> dict[str, Any]:
         """The score and unit of each task of each row, in the order of the report's rows."""
@@ -126,7 +126,7 @@ class Report:
             }
             for comparison in self.comparisons
         ]
-        return _finite({"schema": SCHEMA, "settings": settings})  # type: ignore[no-any-return]
+        return finite({"schema": SCHEMA, "settings": settings})  # type: ignore[no-any-return]
 
     def write(self, folder: Path) -> Path:
         """Write `report.md`, `report.json`, `scores.json` and the pictures into a folder; returns the page's path.
@@ -153,7 +153,7 @@ class Report:
         if self.shots:
             figures[f"{score} by the number of examples, with 95 % intervals"] = (
                 "shots.png",
-                plots.shots_curve(self.shots, own.metric),
+                plots.shots_curve(self.shots, own.metric, per_class=own.way is not None),
             )
         if len(own.confidences):
             error = plots.calibration_error(own.confidences, own.correct)
@@ -186,7 +186,7 @@ class Report:
     def _circumstances(self, own: Evaluation) -> Iterable[str]:
         yield f"Weights: {self.selection}."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
-            yield "Options of the ladder: chosen on validation tasks, for each setting."
+            yield "Options of the ladder: chosen on validation tasks, for each number of shots."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""
         yield policy + (
             "**Transductive: an answer may depend on the other queries of its task.**"
@@ -245,13 +245,14 @@ class _Standing:
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
         if pooled is None:
             return ""
-        own = self.comparison.learner.evaluation
-        gap = _gap(pooled, own)
+        # Where the pooled model decides, its difference has just been told.
+        gap = "" if pooled is self.rung else _gap(pooled, self.comparison.learner.evaluation)
         if pooled.paired.high < 0:
-            return f" Adapting to each task beats one pooled model for all tasks {gap}."
+            return f" Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
         if pooled.paired.low > 0:
-            return f" Adapting to each task LOSES to one pooled model for all tasks {gap}."
-        return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told ({gap})."
+            return f" Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
+        told = gap and f" ({gap})"
+        return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -299,24 +300,13 @@ def _sizes(evaluation: Evaluation) -> dict[str, Any]:
     return {name: list(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
 
 
-def _finite(value: Any) -> Any:
-    """The same with null for every number that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # Words
 
 
 def _situation(own: Evaluation) -> str:
     """ "With 1 example of each of 5 new classes", as a sentence begins."""
-    if own.metric != "accuracy":
-        return f"With {_examples(own.shot)} of a new task"
     if own.way is None:
-        return f"With {_examples(own.shot)} of each class of a new task"
+        return f"With {_examples(own.shot)} of a new task"
     return f"With {_examples(own.shot)} of each of {_size(own.way)} new classes"
 
 
@@ -407,17 +397,16 @@ def _setting(own: Evaluation) -> str:
     return f"{way}{_size(own.shot)}-shot"
 
 
-def _table(comparison: Comparison) -> str:
-    """A heading and the rows of one setting, padded so that a terminal shows a table too."""
+def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
+    """The heading of one setting and its table: the header's cells, then those of each row."""
     own = comparison.learner.evaluation
     score = "accuracy" if own.metric == "accuracy" else "mean squared error"
     lines = [["learner", score, "tasks", f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
     for row in comparison.rows:
         evaluation = row.evaluation
-        name = evaluation.learner + (" (transductive)" if evaluation.transductive else "")
         lines.append(
             [
-                name if row.baseline else f"**{name}**",
+                evaluation.learner + (" (transductive)" if evaluation.transductive else ""),
                 _percent(evaluation.score) if own.metric == "accuracy" else _error(evaluation.score),
                 str(evaluation.score.tasks),
                 _paired(row, own.metric) if row.baseline else "",
@@ -426,17 +415,23 @@ def _table(comparison: Comparison) -> str:
                 ", ".join(f"{name} {value}" for name, value in row.chosen.items()),
             ]
         )
+    chance = f" (chance is {100 / own.way:g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
+    queries = "all remaining" if own.query_shot is None else _size(own.query_shot)
+    per = " per class" if own.way is not None else ""
+    return f"{_setting(own)}{chance}, {queries} questions{per}", lines
+
+
+def _table(comparison: Comparison) -> str:
+    """A heading and the rows of one setting, padded so that a terminal shows a table too."""
+    heading, (header, first, *rest) = table_lines(comparison)
+    lines = [header, [f"**{first[0]}**", *first[1:]], *rest]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width if column in (0, 6) else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     padded = [
         [cell.ljust(width) if column in (0, 6) else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
-        for cells in (zip(line, widths, strict=True) for line in [lines[0], rule, *lines[1:]])
+        for cells in (zip(line, widths, strict=True) for line in [header, rule, *lines[1:]])
     ]
-    chance = f" (chance is {100 / own.way:g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
-    queries = "all remaining" if own.query_shot is None else _size(own.query_shot)
-    per = " per class" if own.metric == "accuracy" else ""
-    heading = f"### {_setting(own)}{chance}, {queries} questions{per}"
-    return heading + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    return f"### {heading}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def _paired(row: Row, metric: str) -> str:

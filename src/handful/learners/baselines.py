@@ -152,7 +152,7 @@ class RidgeProbe(OnRawInputs):
         targets = F.one_hot(support.targets, spec.outputs).to(inputs) if spec.classification else support.targets
         scale = spread(inputs)
         weights, bias = ridge(inputs / scale, targets, self.regularization)
-        return {"weights": weights / scale, "bias": bias}
+        return {"weights": (weights / scale).contiguous(), "bias": bias}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The linear outputs."""
@@ -180,7 +180,7 @@ class LogisticProbe(OnRawInputs):
         inputs = self.backbone(support.inputs)
         scale = spread(inputs)
         weights, bias = logistic(inputs / scale, support.targets, spec.outputs, self.regularization)
-        return {"weights": weights / scale, "bias": bias}
+        return {"weights": (weights / scale).contiguous(), "bias": bias}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """The linear outputs as logits."""

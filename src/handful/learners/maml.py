@@ -21,9 +21,9 @@ class MAML(Learner):
     *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks* (Finn, Abbeel & Levine, 2017),
     https://arxiv.org/abs/1703.03400. `first_order` drops the second derivatives (FOMAML); `learn_inner_lr` learns one
     rate per fast parameter (Antoniou et al., 2019, https://arxiv.org/abs/1810.09502, per step there); `fast` is a glob
-    of the parameters that adapt. Departures: by default the head starts from one learned vector for all classes (UNICORN,
-    *How to Train Your MAML to Excel in Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so
-    that it takes any way and no class number is special; `head="slots"` is the paper's. Batch norm uses the support's
+    of the parameters that adapt. Departures: by default the head starts from one vector for all classes (UNICORN, *How
+    to Train Your MAML to Excel in Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that
+    it takes any way and no class number is special; `head="slots"` is the paper's. Batch norm uses the support's
     statistics, not the query's.
     """
 
@@ -66,8 +66,8 @@ class MAML(Learner):
             )
         if self.shared and "head.weight" not in rates:
             raise UserError(
-                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} does "
-                "not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
+                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} "
+                "does not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
             )
         self.rates = nn.ParameterDict(
             {name.replace(".", "/"): nn.Parameter(r, requires_grad=learn_inner_lr) for name, r in rates.items()}

@@ -37,7 +37,7 @@ class R2D2(Learner):
         # Divided by the number of features, the regularization means the same for every backbone.
         scale = features.shape[-1] ** 0.5
         weights, bias = ridge(features / scale, targets, self.log_regularization.exp())
-        return {"weights": weights / scale, "bias": bias}
+        return {"weights": (weights / scale).contiguous(), "bias": bias}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """Scaled head outputs as logits, or the head's outputs as values."""

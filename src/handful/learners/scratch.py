@@ -40,9 +40,9 @@ class FromScratch(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.003,
-        inner_steps: int = 60,
-        copies: int = 8,
+        inner_lr: float = 0.002,
+        inner_steps: int = 50,
+        copies: int = 6,
     ) -> None:
         super().__init__()
         self.trainable = frozenset(name for name, p in backbone.named_parameters() if p.requires_grad)
@@ -71,7 +71,7 @@ class FromScratch(Learner):
             self._inner_loss,
             fast | head,
             context,
-            rule=Adam(self.inner_lr),
+            rule=Adam(self.inner_lr, epsilon=1e-4),  # gradients of rounding errors stay small
             steps=self.inner_steps,
             first_order=True,
         )

@@ -23,7 +23,11 @@ from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, Ta
 BATCH = 128
 WARM_UP = 0.1
 """The part of pre-training in which the rate rises."""
-PEAK, WEIGHT_DECAY, SMOOTHING = 1e-2, 0.05, 0.1
+FOR_FEATURES = {"lr": 0.01, "weight_decay": 1.0, "label_smoothing": 0.1}
+"""Peak rate and regularization where only the features are kept: strong, since they must serve other classes. Chosen on
+the validation letters of `glyphs`, where 5-way 1-shot rose from 90 to 93 %."""
+FOR_ANSWERS = {"lr": 0.003, "weight_decay": 0.05, "label_smoothing": 0.0}
+"""The same where the head is kept, and must answer for the same outputs."""
 CALIBRATION = 10
 """Batches for the statistics of the batch norms."""
 
@@ -72,28 +76,28 @@ class Pretrained(Learner):
         """Train backbone and head on about `examples` drawn from the pool, the same way for the same seed.
 
         AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101)
-        with warm-up and a cosine to zero; for classes numbered per task, cross-entropy with smoothed labels. `progress`
-        gets the examples seen and all of them.
+        with warm-up and a cosine to zero, on the cross-entropy or the squared error. `progress` gets the examples seen
+        and all of them.
         """
         steps = max(1, round(examples / BATCH))
         generator = Generator().manual_seed(seed)
         network = self._network(pool, seed)
         weights = [p for name, p in self.backbone.named_parameters() if name in self.trainable]
         weights += network[1].parameters()
-        smoothing = 0.0 if self.head is not None else SMOOTHING
+        chosen = FOR_FEATURES if self.head is None else FOR_ANSWERS
         training = self.training
         self.train()
         for weight in weights:
             weight.requires_grad_(True)
         try:
             with torch.enable_grad():
-                optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY)
+                optimizer = torch.optim.AdamW(weights, weight_decay=chosen["weight_decay"])
                 for step in range(steps):
-                    optimizer.param_groups[0]["lr"] = PEAK * schedule(step, steps)
+                    optimizer.param_groups[0]["lr"] = chosen["lr"] * schedule(step, steps)
                     batch = pool.draw(generator, BATCH)
                     outputs = network(batch.inputs)
                     if self.classification:
-                        loss = F.cross_entropy(outputs, batch.targets, label_smoothing=smoothing)
+                        loss = F.cross_entropy(outputs, batch.targets, label_smoothing=chosen["label_smoothing"])
                     else:
                         loss = F.mse_loss(outputs, batch.targets)
                     optimizer.zero_grad()
@@ -167,7 +171,7 @@ class Transfer(Pretrained):
     key = "transfer"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 10.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 20.0) -> None:
         super().__init__(spec, backbone)
         self.any_way = True  # the head of pre-training is not used
         self.temperature = temperature
@@ -232,7 +236,9 @@ class FineTuned(Pretrained):
         return Categorical(outputs) if self.classification else Point(outputs)
 
     def _descend(self, loss: Callable[[Weights, Any], tuple[Tensor, Any]], start: Weights, context: Any) -> Weights:
-        weights, _ = descend(loss, start, context, rule=Adam(self.inner_lr), steps=self.inner_steps, first_order=True)
+        # For balanced classes the bias has a gradient of rounding errors: a large epsilon keeps them small in Adam.
+        rule = Adam(self.inner_lr, epsilon=1e-4)
+        weights, _ = descend(loss, start, context, rule=rule, steps=self.inner_steps, first_order=True)
         return {name: weight.detach().contiguous() for name, weight in weights.items()}
 
 
@@ -245,9 +251,9 @@ class FineTuneHead(FineTuned):
     """
 
     key = "fine-tune-head"
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.003, 0.01, 0.03)}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.003, inner_steps: int = 50) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.01, inner_steps: int = 50) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
 
@@ -274,9 +280,9 @@ class FineTuneAll(FineTuned):
 
     key = "fine-tune-all"
     costly = True
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.0003, 0.001, 0.003)}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.001, 0.003, 0.01)}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.001, inner_steps: int = 50) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.003, inner_steps: int = 50) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
 

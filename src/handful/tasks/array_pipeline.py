@@ -110,7 +110,7 @@ class ArrayPipeline(InputPipeline):
             raise DataError(f"{path} has no array {key!r}, which the examples of this model need.")
         answers: list[str] | Tensor
         if self.outputs:
-            answers = self.scaled(numbers(arrays[key], "'targets'"))
+            answers = torch.from_numpy(numbers(arrays[key], "'targets'")).reshape(len(arrays[key]), -1)
             if answers.shape[1] != self.outputs:
                 raise DataError(f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.")
         else:

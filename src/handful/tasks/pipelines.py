@@ -24,8 +24,8 @@ PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
 
 
 class RawExamples(NamedTuple):
-    """Labeled examples of a file. inputs: `(n, *input_shape)`. answers: n label names, or scaled targets
-    `(n, outputs)`. ids: file names, or row numbers from 1."""
+    """Labeled examples of a file. inputs: `(n, *input_shape)`. answers: n label names, or targets in the
+    user's units `(n, outputs)`. ids: file names, or row numbers from 1."""
 
     inputs: Tensor
     answers: list[str] | Tensor
@@ -93,7 +93,7 @@ class InputPipeline(ABC):
         except (TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"The saved input pipeline of kind {kind!r} is incomplete: {error}.") from error
 
-    def scaled(self, values: np.ndarray) -> Tensor:
+    def scaled(self, values: np.ndarray | Tensor) -> Tensor:
         """Targets in the user's units `(n,)` or `(n, outputs)` as learners see them `(n, outputs)`."""
         scaled = (np.asarray(values, dtype=np.float64) - self.target_mean) / self.target_scale
         return torch.from_numpy(scaled.reshape(len(scaled), -1)).float()
@@ -170,9 +170,13 @@ class ImagePipeline(InputPipeline):
         return self.decode(files).float() / 255, [file.name for file in files]
 
     def of_array(self, array: Any) -> Tensor:
-        """Bytes `(n, h, w)` or `(n, h, w, 3)` are images as in a file, and are resized and inverted like them; floats
-        `(n, *input_shape)`, flattened or not, are taken as they are."""
+        """Bytes `(n, h, w)`, `(n, h, w, 3)`, or of the model's own shape, flattened or not, are images as in a file, and
+        are resized and inverted like them; floats `(n, *input_shape)`, flattened or not, are taken as they are."""
         array = np.asarray(array)
+        if array.dtype == np.uint8 and (
+            array.shape[1:] == self.input_shape or array.shape[1:] == (prod(self.input_shape),)
+        ):
+            array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
         wanted = f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
         if array.dtype != np.uint8 or array.ndim not in (3, 4):
             return shaped(array, self.input_shape, wanted)

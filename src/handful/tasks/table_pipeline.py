@@ -105,10 +105,10 @@ class TablePipeline(InputPipeline):
                               for c in self.columns], table.rows)  # fmt: skip
 
     def answers(self, table: Table) -> list[str] | Tensor:
-        """Label names, or scaled targets `(rows, 1)`."""
+        """Label names, or targets in the user's units `(rows, 1)`."""
         if self.target:
             table.require([self.target], ", the target")
-            return self.scaled(table.numbers(self.target))
+            return torch.from_numpy(table.numbers(self.target).reshape(-1, 1))
         if self.label is None:
             raise DataError("This model's table has neither a label nor a target column.")
         table.require([self.label], ", the label")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handful.engine.across_tasks import Plan, stack, take
 from handful.engine.meta_gradient import meta_gradient
-from handful.errors import HandfulError, UserError
+from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
 from handful.normalization import recalibrate
@@ -93,14 +93,15 @@ class Training:
             self.settings = replace(self.settings, plan=Plan.default(self.learner))
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise UserError(f"The learner {self.learner.key!r} has nothing to meta-train; evaluate it as it is.")
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.settings.outer_lr, weight_decay=self.settings.weight_decay
         )
 
     def advance(self) -> float:
-        """One meta-step; returns the mean meta-loss. Raises `HandfulError` where the loss is no longer finite."""
+        """One meta-step; returns the mean meta-loss.
+
+        Raises `HandfulError`, before any weight changes, where the loss or its gradient is no longer finite.
+        """
         start = time.perf_counter()
         settings, learner = self.settings, self.learner
         assert settings.plan is not None
@@ -109,14 +110,11 @@ class Training:
         tasks, spec = self.distribution.batch(indices), self.distribution.spec_of(first)
         losses, gradients = meta_gradient(learner, tasks, spec, plan=settings.plan, noise=self._noise(tasks, indices))
         loss = float(losses.mean())
-        if not math.isfinite(loss):
-            raise HandfulError(
-                f"The meta-loss became {loss} at step {self.step}: the training diverged. Lower outer_lr (now "
-                f"{settings.outer_lr:g}) or the learner's inner_lr."
-            )
+        self._check_finite(loss, "meta-loss")
         for parameter, gradient in zip(self.parameters, gradients.values(), strict=True):
             parameter.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        self._check_finite(float(norm), "meta-gradient's norm")
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(self.step)
         self.optimizer.step()
@@ -130,6 +128,7 @@ class Training:
         self._recalibrate()
         evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
         score = evaluation.score.mean
+        self._check_finite(score, "validation score")
         sign = 1 if evaluation.higher_is_better else -1
         if self.best_score is None or sign * score > sign * self.best_score:
             self.best_score, self.best_step = score, self.step
@@ -166,6 +165,13 @@ class Training:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.step, self.best_score, self.best_step = facts["step"], facts["best_score"], facts["best_step"]
         self.seconds, self.history = facts["seconds"], facts["history"]
+
+    def _check_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise HandfulError(
+                f"The {what} became {value} at step {self.step}: the training diverged. Lower outer_lr (now "
+                f"{self.settings.outer_lr:g}) or the learner's inner_lr."
+            )
 
     def _noise(self, tasks: Task, indices: range) -> Any:
         spec = self.distribution.spec_of(indices[0])
@@ -213,11 +219,9 @@ def meta_train(
     raises `KeyboardInterrupt`.
     """
     distribution = distribution.split("train")
-    distribution.check()
     validation = validation if validation is not None else distribution.split("val")
-    validation.check()
-    check_fits(learner, distribution.spec)
-    training = Training(learner.train(), distribution, validation, Settings(**settings))
+    training = Training(learner, distribution, validation, checked(learner, distribution, validation, settings))
+    learner.train()
     steps = training.settings.steps
     validate_every = training.settings.validate_every or max(1, steps // 10)
     checkpoint_every = training.settings.checkpoint_every or max(1, steps // 50)
@@ -229,7 +233,8 @@ def meta_train(
             score = None
             if training.step % validate_every == 0 or training.step == steps:
                 score = training.validate()
-            training.history.append({"step": training.step, "loss": loss} | ({} if score is None else {"val": score}))
+            row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
+            training.history.append(row if score is None else row | {"val": score})
             if progress:
                 progress(Moment(training.step, steps, loss, score))
             if run is not None:
@@ -253,6 +258,24 @@ def meta_train(
         plan=training.settings.plan,
         history=training.history,
     )
+
+
+def checked(
+    learner: Learner, distribution: TaskDistribution, validation: TaskDistribution, settings: dict[str, Any]
+) -> Settings:
+    """The settings, where this learner can be trained with them on these tasks; else a `UserError`."""
+    for name in settings:
+        if name not in (known := [field.name for field in fields(Settings)]):
+            raise unknown_name("setting", name, known)
+    for tasks in (distribution, validation):
+        tasks.check()
+        check_fits(learner, tasks.spec)
+    if not any(parameter.requires_grad for parameter in learner.parameters()):
+        raise UserError(
+            f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows the "
+            "baselines beside it."
+        )
+    return Settings(**settings)
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings) -> int:

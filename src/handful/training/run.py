@@ -17,6 +17,7 @@ from torch import Tensor
 from handful.errors import ArtifactError, UserError
 from handful.storage import read_json, read_tensors, write_json, write_tensors, write_text
 
+FORMAT, SCHEMA = "handful run", 1
 KEPT_CHECKPOINTS = 2
 
 
@@ -47,9 +48,12 @@ class Run:
         differs from the saved one (the message names the differences).
         """
         run = cls(path)
-        config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
-        exists = (path / "config.json").exists()
-        if path.exists() and not exists and any(path.iterdir()):
+        try:  # as it will be read back: tuples become lists
+            config = json.loads(json.dumps({"format": FORMAT, "schema": SCHEMA} | config, allow_nan=False))
+        except ValueError as error:
+            raise UserError(f"A setting is not a finite number ({error}). Correct it.") from error
+        exists = is_run(path)
+        if not exists and not _is_free(path):
             raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
         if exists and not (resume or force):
             raise UserError(
@@ -60,11 +64,34 @@ class Run:
             run._check_same(config)
             torch.set_num_threads(read_json(path / "env.json")["threads"])
             return run
+        if resume:
+            warnings.warn(f"There is no run in {path} yet: starting one.", stacklevel=2)
         if exists:
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise UserError(f"The run in {path} cannot be removed ({error}). Choose another place.") from error
         write_json(path / "env.json", environment())
         write_json(path / "config.json", config)  # last: from here on it is a run
         return run
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """The run in this folder, or the one whose `model` folder this is; `ArtifactError` if there is none."""
+        run = cls.find(path)
+        if run is not None:
+            return run
+        if not path.exists():
+            raise ArtifactError(f"{path} does not exist. Make a run with `handful train ... -o {path}`.")
+        raise ArtifactError(
+            f"{path} is not a run: it has no whole config.json of `handful train`, which tells the tasks and settings."
+        )
+
+    @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """As `existing`, but None if there is no run."""
+        folders = [path, path.parent] if path.name == "model" else [path]
+        return next((cls(folder) for folder in folders if is_run(folder)), None)
 
     def config(self) -> dict[str, Any]:
         """The saved configuration."""
@@ -89,10 +116,12 @@ class Run:
             try:
                 tensors, facts, _ = read_tensors(path)
             except ArtifactError as error:
-                warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=2)
+                warnings.warn(f"{error} It is left out.", stacklevel=2)
                 continue
             training.restore(tensors, facts)
             return
+        if self._checkpoints():
+            warnings.warn(f"{self.path} has no whole checkpoint: starting over.", stacklevel=2)
 
     def _checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
@@ -110,6 +139,22 @@ class Run:
                 f"The run in {self.path} was started with other settings ({changes}). Resume it with the same ones, "
                 "or start over with --force."
             )
+
+
+def is_run(path: Path) -> bool:
+    """Whether this folder holds a run; another program's `config.json` does not make it one."""
+    try:
+        config = read_json(path / "config.json")
+    except ArtifactError:
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a run can be put here: there is nothing, or what a run leaves that was killed as it started."""
+    if not path.is_dir():
+        return not path.exists()
+    return all(entry.name == "env.json" or entry.name.startswith(".") for entry in path.iterdir())
 
 
 class Interruption:

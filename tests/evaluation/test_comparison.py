@@ -1,0 +1,115 @@
+"""The ladder: every rung that fits, on the same tasks, with options chosen on validation tasks."""
+
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+from toys import Clusters, Line, Slopes, Toy
+
+from handful.evaluation.comparison import CHOOSING_TASKS, Ladder
+from handful.evaluation.protocol import evaluate
+from handful.registry import LEARNERS
+
+TASKS, COSTLY = 40, 3
+
+
+def narrow(input_shape):
+    """A small network, for rungs that train one."""
+    return torch.nn.Sequential(torch.nn.Linear(input_shape[0], 12), torch.nn.ReLU())
+
+
+@cache
+def climbed(cls=Toy, costly=COSTLY):
+    """A ladder over the toys, once for all tests; with what its progress heard."""
+    tasks = Clusters() if cls is Toy else Slopes()
+    heard = []
+    learner = cls.build(tasks.spec, backbone=narrow)
+    ladder = Ladder(
+        learner,
+        tasks.pool(),
+        examples=500,
+        costly_tasks=costly,
+        progress=lambda what, done, total: heard.append((what, done, total)),
+    )
+    comparison = ladder.climb(tasks.split("test"), tasks.split("val"), tasks=TASKS)
+    return ladder, comparison, heard
+
+
+@pytest.mark.parametrize("cls", [Toy, Line])
+def test_every_rung_of_the_registry_that_fits_is_there_once(cls):
+    kind, labels = ("classification", "permuted") if cls is Toy else ("regression", "shared")
+    _, comparison, _ = climbed(cls)
+    expected = {
+        key
+        for key, rung in LEARNERS.items()
+        if rung.baseline
+        and kind in rung.kinds
+        and labels in rung.labels
+        and (cls is Toy or rung.start != "pretrained")  # the toy regression has no pool
+    }
+    keys = [row.evaluation.learner for row in comparison.rows]
+    assert len(expected) >= 4
+    assert keys[0] == cls.key
+    assert sorted(keys[1:]) == sorted(expected)
+    assert [row.baseline for row in comparison.rows] == [False] + [True] * len(expected)
+
+
+def test_differences_are_paired_and_the_best_rung_comes_first():
+    _, comparison, _ = climbed()
+    own, *rungs = comparison.rows
+    assert comparison.learner is own
+    for rung in rungs:
+        assert rung.against == "toy"
+        assert rung.paired == rung.evaluation.gain_over(own.evaluation)
+    assert comparison.best_rung is max(rungs, key=lambda row: row.paired.mean)
+    assert own.against == comparison.best_rung.evaluation.learner
+    assert own.paired == own.evaluation.gain_over(comparison.best_rung.evaluation)
+
+
+def test_costly_rungs_run_on_the_first_tasks_only_and_are_paired_on_those():
+    _, comparison, _ = climbed()
+    counts = {row.evaluation.learner: (row.evaluation.score.tasks, row.paired.tasks) for row in comparison.rows[1:]}
+    costly = {key for key in counts if LEARNERS[key].costly}
+    assert costly
+    assert all(counts[key] == ((COSTLY,) * 2 if key in costly else (TASKS,) * 2) for key in counts)
+
+
+def test_no_costly_rungs_where_none_are_wanted():
+    _, comparison, _ = climbed(costly=0)
+    assert not any(LEARNERS[row.evaluation.learner].costly for row in comparison.rows[1:])
+
+
+def test_options_are_the_best_on_validation_tasks():
+    """TRAPS T22: and not those that would be best on the test tasks."""
+    _, comparison, _ = climbed()
+    validation, test = Clusters().split("val"), Clusters().split("test")
+    for key in ("ridge-probe", "neighbors"):
+        rung = LEARNERS[key]
+        row = next(row for row in comparison.rows if row.evaluation.learner == key)
+        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        scores = [
+            evaluate(rung.build(validation.spec, **options), validation, tasks=CHOOSING_TASKS).score.mean
+            for options in candidates
+        ]
+        assert row.chosen == candidates[scores.index(max(scores))]
+        assert len(set(scores)) > 1, "the choice matters"
+        again = evaluate(rung.build(test.spec, **row.chosen), test, tasks=TASKS)
+        assert torch.equal(again.scores, row.evaluation.scores)
+
+
+def test_one_pre_training_serves_all_rungs_and_its_time_is_known():
+    ladder, _, heard = climbed()
+    finished = [(done, total) for what, done, total in heard if what == "pre-training" and done == total]
+    assert len(finished) == 1
+    assert ladder.pretraining_seconds > 0
+
+
+def test_curves_over_shots_stop_where_the_examples_end():
+    ladder, comparison, _ = climbed()
+    tasks = Clusters()
+    curves = ladder.shots_curve(tasks.split("test"), tasks.split("val"), comparison, (1, 4, 100), tasks=10)
+    assert next(iter(curves)) == "toy"
+    assert 2 <= len(curves) <= 3
+    assert all([shot for shot, _ in points] == [1, 4] for points in curves.values())
+    assert curves["toy"][1][1].mean > curves["toy"][0][1].mean

@@ -1,0 +1,156 @@
+"""The protocol: scores are those of each task alone, on the same tasks for all, and nothing is changed on the way."""
+
+import pytest
+import torch
+from results import evaluation, noisy
+from toys import Clusters, Collection, Line, Slopes, Toy, Whispering
+
+from handful.errors import UserError
+from handful.evaluation.intervals import interval
+from handful.evaluation.protocol import evaluate
+from handful.registry import LEARNERS
+from handful.types import Examples, Task
+
+
+class Ragged(Slopes):
+    """Tasks that differ in their number of query examples."""
+
+    ragged = True
+
+    def sample(self, generator, sizes):
+        task = super().sample(generator, sizes)
+        count = int(torch.randint(1, 7, (), generator=generator))
+        return Task(task.support, Examples(*(part[:count] for part in task.query)))
+
+
+def by_hand(learner, distribution, index):
+    task, spec = distribution.task(index), distribution.spec_of(index)
+    prediction = learner.predict(learner.adapt(task.support, spec), task.query.inputs)
+    if spec.classification:
+        return float((prediction.logits.argmax(-1) == task.query.targets).double().mean())
+    return 100 * float((prediction.mean - task.query.targets).square().mean())  # target_scale 10
+
+
+@pytest.mark.parametrize(
+    ("cls", "distribution"),
+    [
+        (Toy, Clusters()),
+        (Toy, Clusters().sized(way=(3, 5), shot=(1, 3), query_shot=(2, 4))),
+        (Line, Slopes()),
+        (Line, Ragged()),
+    ],
+    ids=["equal sizes", "sizes of blocks", "regression in the user's units", "ragged"],
+)
+def test_scores_are_those_of_each_task_alone(cls, distribution):
+    learner = cls.build(distribution.spec, backbone="raw")
+    found = evaluate(learner, distribution.split("test"), tasks=150)
+    expected = [by_hand(learner, distribution.split("test"), index) for index in range(150)]
+    assert torch.allclose(found.scores, torch.tensor(expected, dtype=torch.float64), rtol=1e-5)
+    assert found.score == interval(found.scores)
+    assert len(set(expected)) > 3, "the tasks differ, so a mix-up would show"
+
+
+def test_fewer_tasks_are_the_first_ones():
+    learner = Toy.build(Clusters().spec, backbone="raw")
+    few, many = (evaluate(learner, Clusters(), tasks=count) for count in (7, 90))
+    assert torch.equal(few.scores, many.scores[:7])
+
+
+def test_an_evaluation_leaves_the_learner_as_it_was():
+    """TRAPS T4, T29: also in training mode, with batch norm, and without a graph of what was done."""
+    tasks = Clusters()
+    network = torch.nn.Sequential(torch.nn.Linear(40, 8), torch.nn.BatchNorm1d(8))
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone=network).train()
+    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    first, second = (evaluate(learner, tasks, tasks=5) for _ in range(2))
+    assert torch.equal(first.scores, second.scores)
+    assert learner.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
+    assert not first.scores.requires_grad
+    assert not first.confidences.requires_grad
+    assert all(parameter.grad is None for parameter in learner.parameters())
+
+
+def test_a_learner_is_scored_as_it_is_used_later_not_as_it_is_trained():
+    class Moody(Toy):
+        def adapt(self, support, spec):
+            assert not self.training
+            return super().adapt(support, spec)
+
+    learner = Moody.build(Clusters().spec, backbone="raw").train()
+    evaluate(learner, Clusters(), tasks=2)
+    assert learner.training
+
+
+def test_it_tells_sizes_confidences_costs_and_transduction():
+    tasks = Clusters()
+    learner = Whispering.build(tasks.spec, backbone="raw")
+    found = evaluate(learner, tasks, tasks=6)
+    assert (found.way, found.shot, found.query_shot, found.metric) == (5, 2, 3, "accuracy")
+    assert not found.transductive
+    assert len(found.confidences) == len(found.correct) == 6 * 15
+    assert ((found.confidences >= 1 / 5) & (found.confidences <= 1)).all()
+    assert found.correct.double().mean() == pytest.approx(found.score.mean)
+    assert found.state_bytes == 5 * 40 * 4
+    assert 0 < found.adapt_seconds < 1
+    learner.transductive = True
+    assert evaluate(learner, tasks, tasks=2).transductive
+
+
+def test_draws_of_one_unit_count_once():
+    tasks = Collection(tasks={"train": 4, "val": 3, "test": 3})
+    found = evaluate(Line.build(tasks.spec, backbone="raw"), tasks, tasks=20)
+    assert found.units.tolist() == [index % 4 for index in range(20)]
+    assert found.score.tasks == 4
+
+
+def test_progress_counts_up_to_all_tasks():
+    heard = []
+    evaluate(
+        Toy.build(Clusters().spec, backbone="raw"),
+        Clusters(),
+        tasks=100,
+        progress=lambda done, total: heard.append((done, total)),
+    )
+    assert heard[-1] == (100, 100)
+    assert heard == sorted(heard)
+    assert len(heard) > 1
+
+
+# Pairs
+
+
+def test_a_gain_is_positive_for_the_better_one_and_only_of_the_tasks_of_both():
+    good, bad = evaluation("good", noisy(0.9)), evaluation("bad", noisy(0.7, 30, seed=1))
+    gain = good.gain_over(bad)
+    assert gain == interval(good.scores[:30] - bad.scores)
+    assert gain.tasks == 30
+    back = bad.gain_over(good)
+    assert (back.mean, back.low, back.high) == pytest.approx((-gain.mean, -gain.high, -gain.low))
+    small, large = (evaluation(name, noisy(mse), metric="mse") for name, mse in (("a", 4.0), ("b", 9.0)))
+    assert small.gain_over(large).mean == pytest.approx(5)
+
+
+def test_pairing_takes_out_what_tasks_have_in_common():
+    """Both learners find the same tasks hard: the difference is far surer than either score (TRAPS T23)."""
+    hard = noisy(0.5, spread=0.3)
+    one, other = evaluation("one", hard + 0.02 + noisy(0, spread=0.01, seed=1)), evaluation("other", hard)
+    assert one.gain_over(other).low > 0
+    assert one.score.low < other.score.high
+
+
+# Mistakes
+
+
+def test_what_a_learner_cannot_do_is_refused_with_the_reason():
+    learner = Toy.build(Clusters().spec, backbone="raw")
+    with pytest.raises(UserError, match="made for classification, but these tasks are regression"):
+        evaluate(learner, Slopes())
+    with pytest.raises(UserError, match="at least 1 task, got 0"):
+        evaluate(learner, Clusters(), tasks=0)
+    with pytest.raises(UserError, match=r"inputs of shape \(40,\), but these tasks have \(3,\)"):
+        evaluate(learner, Clusters(inputs=Clusters().inputs[:, :3]))
+    assert evaluate(learner, Clusters().sized(way=3), tasks=2).way == 3
+    learner.any_way = False
+    with pytest.raises(UserError, match="made for 5 classes and takes no other number, but these tasks have 3"):
+        evaluate(learner, Clusters().sized(way=3))

@@ -1,0 +1,377 @@
+"""Meta-models and adapted tasks on disk: they come back as they were, or an error says what is wrong."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from handful.artifacts import AdaptedTask, MetaModel, flatten, unflatten
+from handful.errors import ArtifactError, DataError, UserError
+from handful.learners.learner import options_of
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.registry import LEARNERS
+from handful.storage import read_tensors, write_tensors
+from handful.types import TaskSpec
+
+CLASSES = TaskSpec("classification", (4,), 3, "permuted")
+SHARED = TaskSpec("classification", (4,), 3, "shared")
+VALUES = TaskSpec("regression", (4,), 2, "shared")
+BACKBONE = {"backbone": "mlp", "backbone_options": {"hidden": [6]}}
+
+
+def cases():
+    """Every learner of the registry, with every kind of task that it can do."""
+    return [
+        pytest.param(cls, spec, id=f"{key}-{spec.kind}-{spec.labels}")
+        for key, cls in LEARNERS.items()
+        for spec in (CLASSES, SHARED, VALUES)
+        if spec.kind in cls.kinds and (not spec.classification or spec.labels in cls.labels)
+    ]
+
+
+def model(cls=PrototypicalNetwork, spec=CLASSES, **options) -> MetaModel:
+    if cls.costly and "inner_steps" in options_of(cls):
+        options = {"inner_steps": 3} | options
+    learner = cls.build(spec, **BACKBONE, **options)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return MetaModel(learner, facts={"tasks": "toys", "selection": "none"})
+
+
+def examples(spec=CLASSES, count=9):
+    inputs = torch.randn(count, *spec.input_shape)
+    if not spec.classification:
+        return inputs, torch.randn(count, spec.outputs)
+    return inputs, [str(index % 3) for index in range(count)]
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    return model().save_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(("cls", "spec"), cases())
+def test_what_is_loaded_predicts_the_same_bits(cls, spec, tmp_path):
+    """Model and task, of every learner."""
+    original = model(cls, spec)
+    folder = original.save_pretrained(tmp_path / "model")
+    adapted = original.adapt(*examples(spec))
+    adapted.save(tmp_path / "task")
+    queries = torch.randn(5, 4)
+    expected = adapted.predict(queries)
+    loaded = MetaModel.from_pretrained(folder)
+    task = AdaptedTask.load(tmp_path / "task")
+    for found in (task.predict(queries), AdaptedTask.load(tmp_path / "task", loaded).predict(queries)):
+        assert type(found) is type(expected)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert loaded.learner.recipe == original.learner.recipe
+    assert loaded.facts == original.facts
+    assert loaded.digest == original.digest
+    for name in ("spec", "labels", "manifest", "support_digest", "estimate"):
+        assert getattr(task, name) == getattr(adapted, name), name
+    again = loaded.adapt(*(task.support.inputs, examples(spec)[1] if spec.classification else task.support.targets))
+    leaves = zip(pytree.tree_leaves(again.state), pytree.tree_leaves(adapted.state), strict=True)
+    assert all(torch.equal(a, b) for a, b in leaves)
+
+
+@pytest.mark.parametrize(("cls", "spec"), cases())
+def test_an_extended_task_is_one_adapted_to_all_examples(cls, spec, tmp_path):
+    original = model(cls, spec)
+    original.save_pretrained(tmp_path / "model")
+    inputs, answers = examples(spec)
+    first = original.adapt(inputs[:6], answers[:6], ids=list("abcdef"))
+    first.save(tmp_path / "task")
+    extended = AdaptedTask.load(tmp_path / "task").extended(inputs[6:], answers[6:], list("ghi"))
+    whole = original.adapt(inputs, answers, ids=list("abcdefghi"))
+    assert extended.manifest == whole.manifest
+    queries = torch.randn(5, 4)
+    for a, b in zip(extended.predict(queries), whole.predict(queries), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_can_be_added(saved):
+    task = MetaModel.from_pretrained(saved).adapt(torch.randn(4, 4), ["a", "b", "a", "b"])
+    more = task.extended(torch.full((2, 4), 9.0), ["new", "new"])
+    assert more.labels == ["a", "b", "new"]
+    assert more.predict(torch.full((1, 4), 9.0)).logits.argmax().item() == 2
+
+
+@pytest.mark.parametrize(("cls", "spec"), cases())
+def test_a_task_that_forgets_its_examples_holds_none(cls, spec, tmp_path):
+    """T36. By name and by number; a learner whose state is its examples is the exception, and keeps them as such."""
+    original = model(cls, spec)
+    original.save_pretrained(tmp_path / "model")
+    inputs, answers = examples(spec)
+    kept, forgotten = original.adapt(inputs, answers), original.adapt(inputs, answers, keep_support=False)
+    kept.save(tmp_path / "kept")
+    forgotten.save(tmp_path / "forgotten")
+    assert {"support/inputs", "support/targets"} <= set(read_tensors(tmp_path / "kept")[0])
+    tensors, facts, _ = read_tensors(tmp_path / "forgotten")
+    assert all(name.startswith("state") for name in tensors)
+    assert facts["holds_examples"] is False
+    rows = {tuple(row) for row in inputs.tolist()}
+    held = [name for name, t in tensors.items() if t.ndim == 2 and rows & {tuple(row) for row in t.tolist()}]
+    assert held == (["state/inputs"] if cls.key == "neighbors" else [])
+    loaded = AdaptedTask.load(tmp_path / "forgotten")
+    assert loaded.support is None
+    with pytest.raises(UserError, match="forget its examples"):
+        loaded.extended(inputs, answers)
+
+
+def test_the_model_holds_no_examples(saved):
+    tensors, _, _ = read_tensors(saved / "model.safetensors")
+    expected = PrototypicalNetwork.build(CLASSES, **BACKBONE).state_dict()
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in expected.items()}
+
+
+def test_saving_the_same_gives_the_same_bytes(tmp_path):
+    original = model()
+    for name in "abcdefgh":
+        original.save_pretrained(tmp_path / name)
+    assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in "abcdefgh"}) == 1
+
+
+# What is wrong with a model
+
+
+def test_an_altered_configuration_is_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["recipe"]["options"]["temperature"] = 99.0
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=r"config\.json was altered"):
+        MetaModel.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_missing_or_broken_configuration_is_refused(saved, content):
+    (saved / "config.json").unlink() if content is None else (saved / "config.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"config\.json"):
+        MetaModel.from_pretrained(saved)
+
+
+def test_truncated_weights_are_refused(saved):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is truncated"):
+        MetaModel.from_pretrained(saved)
+
+
+class Bomb:
+    opened = False
+
+    def __reduce__(self):
+        return (setattr, (Bomb, "opened", True))
+
+
+def test_a_pickle_in_their_place_is_named_and_never_opened(saved):
+    """T37."""
+    for write in (lambda path: torch.save(Bomb(), path), lambda path: path.write_bytes(pickle.dumps(Bomb()))):
+        write(saved / "model.safetensors")
+        with pytest.raises(ArtifactError, match="is a pickle"):
+            MetaModel.from_pretrained(saved)
+        with pytest.raises(ArtifactError, match="is a pickle"):
+            AdaptedTask.load(saved / "model.safetensors")
+    assert not Bomb.opened
+
+
+def rewritten(path: Path, **changes) -> None:
+    """A whole and self-consistent file of handful with other facts."""
+    tensors, facts, _ = read_tensors(path)
+    write_tensors(path, tensors, facts | changes)
+    if path.name == "model.safetensors":
+        (path.parent / "config.json").write_text(json.dumps(facts | changes))
+
+
+def test_another_format_is_refused_by_its_name(saved, tmp_path):
+    rewritten(saved / "model.safetensors", format="handful dream")
+    with pytest.raises(ArtifactError, match="not a meta-model but a handful dream"):
+        MetaModel.from_pretrained(saved)
+
+
+def test_a_newer_schema_is_refused_with_the_way_out(saved, tmp_path):
+    MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
+    rewritten(tmp_path / "task", schema=2)
+    with pytest.raises(ArtifactError, match=r"schema 2.*Install the version"):
+        AdaptedTask.load(tmp_path / "task")
+    rewritten(saved / "model.safetensors", schema=2)
+    with pytest.raises(ArtifactError, match=r"schema 2.*Install the version"):
+        MetaModel.from_pretrained(saved)
+
+
+def test_a_task_is_no_model_and_a_model_no_task(saved, tmp_path):
+    MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
+    for wrong in (saved, saved / "model.safetensors", tmp_path):
+        with pytest.raises(ArtifactError, match=r"not an adapted task. Make one with `handful adapt"):
+            AdaptedTask.load(wrong)
+    with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
+        MetaModel.from_pretrained(tmp_path / "task")
+
+
+def test_what_is_missing_is_named_with_the_way_out(tmp_path):
+    with pytest.raises(ArtifactError, match=r"absent does not exist. Train"):
+        MetaModel.from_pretrained(tmp_path / "absent")
+    with pytest.raises(ArtifactError, match="absent does not exist"):
+        AdaptedTask.load(tmp_path / "absent")
+    with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
+        MetaModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="--resume"):
+        MetaModel.from_pretrained(tmp_path)
+
+
+# Tasks and their models
+
+
+def test_a_task_of_another_model_is_refused(saved, tmp_path):
+    """Also where the other one is of the same kind and shape: its states would mean something else."""
+    MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
+    other = model()
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="another meta-model"):
+        AdaptedTask.load(tmp_path / "task", other)
+    other.save_pretrained(saved)
+    with pytest.raises(ArtifactError, match="another meta-model"):
+        AdaptedTask.load(tmp_path / "task")
+
+
+def test_a_task_whose_model_was_moved_says_so_and_takes_the_new_place(saved, tmp_path):
+    task = MetaModel.from_pretrained(saved).adapt(*examples())
+    task.save(tmp_path / "task")
+    saved.rename(tmp_path / "moved")
+    with pytest.raises(ArtifactError, match="--model"):
+        AdaptedTask.load(tmp_path / "task")
+    queries = torch.randn(5, 4)
+    loaded = AdaptedTask.load(tmp_path / "task", MetaModel.from_pretrained(tmp_path / "moved"))
+    assert torch.equal(loaded.predict(queries).logits, task.predict(queries).logits)
+
+
+def test_a_task_needs_a_saved_model_and_a_file(saved, tmp_path):
+    with pytest.raises(UserError, match="Save the meta-model first"):
+        model().adapt(*examples()).save(tmp_path / "task")
+    task = MetaModel.from_pretrained(saved).adapt(*examples())
+    with pytest.raises(UserError, match="is a folder"):
+        task.save(saved)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="Cannot write"):
+        task.save(tmp_path / "file" / "task")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "answers", "named"),
+    [
+        (torch.zeros(3, 5), ["a", "b", "a"], r"\(n, 4\), not \(3, 5\)"),
+        (torch.tensor([[0.0, 1, 2, float("nan")], [0, 0, 0, 0]]), ["a", "b"], "Example 0 holds NaN"),
+        (torch.zeros(3, 4), ["a", "a", "a"], "two classes, got only a"),
+        (torch.zeros(3, 4), ["a", "b"], "3 examples, but 2 answers"),
+        (torch.zeros(0, 4), [], "two classes"),
+    ],
+)
+def test_examples_that_make_no_task_are_refused(inputs, answers, named):
+    with pytest.raises(DataError, match=named):
+        model().adapt(inputs, answers)
+
+
+def test_classes_that_a_shared_model_does_not_know_are_refused():
+    with pytest.raises(DataError, match=r"knows the classes 0, 1, 2, not 7"):
+        model(spec=SHARED).adapt(torch.zeros(2, 4), ["0", "7"])
+
+
+def test_a_model_of_fixed_way_refuses_another_number_of_classes():
+    fixed = model(LEARNERS["maml"], head="slots")
+    with pytest.raises(DataError, match="made for 3 classes"):
+        fixed.adapt(torch.randn(4, 4), ["a", "b", "a", "b"])
+
+
+def test_inputs_of_another_shape_are_refused_at_predict():
+    task = model().adapt(*examples())
+    with pytest.raises(DataError, match=r"\(n, 4\), not \(2, 3\)"):
+        task.predict(torch.zeros(2, 3))
+
+
+def test_the_own_estimate_is_leave_one_out():
+    """Two tight clusters are told apart without the example in question; swapped labels are not."""
+    inputs = torch.cat([torch.randn(4, 4) + 20, torch.randn(4, 4) - 20])
+    learner = LEARNERS["centroid"].build(CLASSES)
+    right = MetaModel(learner).adapt(inputs, list("aaaabbbb"))
+    assert right.estimate == {"metric": "accuracy", "mean": 1.0, "examples": 8, "by": "leave-one-out"}
+    swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"))
+    assert swapped.estimate["mean"] < 0.7
+    assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb")).estimate is None
+
+
+# Own networks
+
+
+class Halving(nn.Module):
+    """A user's network, in a module that can be imported."""
+
+    def __init__(self, input_shape, *, features: int = 3) -> None:
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0], features)
+
+    def forward(self, inputs):
+        return self.linear(inputs) / 2
+
+
+@pytest.mark.parametrize("backbone", [Halving, f"{__name__}:Halving"])
+def test_an_own_network_is_named_on_disk_and_built_again(backbone, tmp_path):
+    learner = PrototypicalNetwork.build(CLASSES, backbone=backbone, backbone_options={"features": 5})
+    original = MetaModel(learner)
+    original.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["recipe"]["backbone"] == f"{__name__}:Halving"
+    loaded = MetaModel.from_pretrained(tmp_path / "model")
+    assert loaded.learner.backbone.linear.out_features == 5
+    queries = torch.randn(3, 4)
+    inputs, answers = examples()
+    expected = original.adapt(inputs, answers).predict(queries).logits
+    assert torch.equal(loaded.adapt(inputs, answers).predict(queries).logits, expected)
+
+
+def test_an_own_network_that_is_gone_is_named(tmp_path, monkeypatch):
+    module = type(sys)("vanishing_networks")
+    module.Network = type("Network", (Halving,), {"__module__": "vanishing_networks", "__qualname__": "Network"})
+    monkeypatch.setitem(sys.modules, "vanishing_networks", module)
+    MetaModel(PrototypicalNetwork.build(CLASSES, backbone=module.Network)).save_pretrained(tmp_path / "model")
+    monkeypatch.delitem(sys.modules, "vanishing_networks")
+    with pytest.raises(UserError, match=r"vanishing_networks:Network' cannot be imported.*PYTHONPATH"):
+        MetaModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("nameless", [lambda shape: nn.Linear(shape[0], 3), nn.Linear(4, 3), Halving((4,))])
+def test_a_network_without_a_name_cannot_be_saved_and_nothing_is_written(nameless, tmp_path):
+    original = MetaModel(PrototypicalNetwork.build(CLASSES, backbone=nameless))
+    with pytest.raises(UserError, match=r"package\.module:name"):
+        original.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_says_what_it_is(saved):
+    text = (saved / "README.md").read_text()
+    for said in ("protonet", "mlp", "permuted labels", "toys", "no training examples", "handful adapt"):
+        assert said in text
+
+
+def test_the_files_are_safetensors_and_json(saved, tmp_path):
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    with safe_open(saved / "model.safetensors", framework="pt") as file:
+        entry = json.loads(file.metadata()["handful"])
+    assert entry["facts"] == json.loads((saved / "config.json").read_text())
+
+
+def test_any_nested_state_comes_back_as_it_was():
+    state = {"a": torch.zeros(2), "deep": {"list": [torch.ones(1), {"x": torch.ones(3)}]}, "z": []}
+    tensors, structure = flatten(state)
+    assert set(tensors) == {"a", "deep/list/0", "deep/list/1/x"}
+    back = unflatten(tensors, json.loads(json.dumps(structure)))
+    assert pytree.tree_structure(back) == pytree.tree_structure(state)
+    assert torch.equal(back["deep"]["list"][1]["x"], torch.ones(3))

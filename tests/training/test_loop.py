@@ -1,0 +1,305 @@
+"""The meta-training loop, on sine waves and on toys that go wrong on purpose."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from handful.engine.across_tasks import Plan
+from handful.errors import HandfulError, UserError
+from handful.learners.learner import Learner
+from handful.learners.maml import MAML
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.normalization import BatchNorm
+from handful.registry import LEARNERS
+from handful.storage import read_tensors
+from handful.tasks.distribution import BLOCK, TaskDistribution
+from handful.tasks.pool import LabeledPool
+from handful.tasks.sine import Sine
+from handful.training import loop
+from handful.training.loop import Settings, meta_train
+from handful.training.run import Run
+from handful.types import Examples, Point, Task, TaskSpec
+
+
+class Line(Learner):
+    """One number for all tasks, whose loss may be noisy. Not registered."""
+
+    kinds = frozenset({"regression"})
+
+    def __init__(self, spec, backbone, *, noisy: bool = False, bad_step: int = 10**9) -> None:
+        super().__init__()
+        self.backbone, self.noisy, self.bad_step = nn.Identity(), noisy, bad_step
+        self.slope = nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def adapt(self, support, spec):
+        return {"slope": self.slope.clone()}
+
+    def predict(self, state, inputs):
+        return Point(inputs * state["slope"])
+
+    def meta_loss(self, task, spec, noise=None):
+        if noise is None:
+            return super().meta_loss(task, spec)
+        return (self.slope - noise["target"]).square().sum()
+
+    def draw_noise(self, task, spec, generator):
+        if not self.noisy:
+            return None
+        target = torch.randn(1, generator=generator)
+        self.seen.append(float(target))
+        return {"target": target}
+
+
+type.__setattr__(Line, "key", "line")  # after the class is made, so that the registry does not know it
+
+
+class Same(TaskDistribution):
+    """Every task is y = x."""
+
+    def spec_for(self, sizes):
+        return TaskSpec("regression", (1,), 1, "shared")
+
+    def sample(self, generator, sizes):
+        x = torch.randn(6, 1, generator=generator)
+        return Task(Examples(x, x), Examples(x, x))
+
+
+def line(**options):
+    return Line.build(Same().spec, backbone="raw", **options)
+
+
+def small_maml(tasks):
+    return MAML.build(tasks.spec, backbone="mlp", backbone_options={"hidden": [8]}, inner_steps=1)
+
+
+def pool(width: int = 6) -> LabeledPool:
+    """Vectors around a mean for each of 30 classes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30).repeat_interleave(8)
+    inputs = 3 * torch.randn(30, width, generator=generator)[labels]
+    inputs = inputs + torch.randn(len(labels), width, generator=generator)
+    splits = {"train": range(18), "val": range(18, 24), "test": range(24, 30)}
+    tasks = LabeledPool(inputs, labels, [f"c{i}" for i in range(30)], splits=splits)
+    return tasks.sized(way=3, shot=2, query_shot=3)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.1), (7, 0.1), (100, 0.1), (1000, 0.05), (50, 0.9)])
+def test_the_rate_rises_peaks_once_and_decays_to_almost_nothing(steps, warmup):
+    """T28."""
+    settings = Settings(steps=steps, outer_lr=0.01, warmup=warmup)
+    rates = [settings.rate(step) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert all(rate > 0 for rate in rates)
+    assert max(rates) == pytest.approx(0.01)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if steps >= 50:
+        assert peak == pytest.approx(warmup * steps, abs=1)
+        assert rates[0] <= 0.01 / (warmup * steps) * 1.01
+        assert settings.rate(steps) == pytest.approx(0, abs=1e-12)
+        assert rates[-1] < 0.011 * (1 + math.cos(math.pi * (1 - 1 / (steps - warmup * steps)))) / 2 + 1e-9
+
+
+def test_the_optimizer_is_run_at_the_scheduled_rates(monkeypatch):
+    """T28: a schedule that is computed and not used would pass the test above."""
+    used = []
+    step = torch.optim.AdamW.step
+
+    def watch(self, *arguments, **options):
+        used.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+    meta_train(line(), Same(), steps=12, outer_lr=0.02, validation_tasks=2)
+    assert used == [Settings(steps=12, outer_lr=0.02).rate(index) for index in range(12)]
+
+
+def test_the_weights_of_the_best_validation_are_kept():
+    """Whatever the last ones are: here the scores are dictated, best at the third of five validations."""
+    learner = line()
+    weights = []
+
+    def scored(learner, validation, tasks):
+        weights.append(learner.slope.detach().clone())
+        score = [3.0, 2.0, 1.0, 4.0, 1.0][len(weights) - 1]  # squared errors
+        return SimpleNamespace(score=SimpleNamespace(mean=score), higher_is_better=False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate", scored)
+        trained = meta_train(learner, Same(), steps=10, validate_every=2, outer_lr=0.05)
+    assert trained.best_step == 6
+    assert trained.best_score == 1.0
+    assert len({weight.item() for weight in weights}) == 5
+    assert torch.equal(learner.slope, weights[2])
+    assert not learner.training
+    assert [row["step"] for row in trained.history if "val" in row] == [2, 4, 6, 8, 10]
+
+
+def test_a_higher_accuracy_is_the_better_one():
+    scores = []
+    tasks = pool()
+    learner = PrototypicalNetwork.build(tasks.spec, backbone="mlp", backbone_options={"hidden": [8]})
+
+    def hear(moment):
+        if moment.validation is not None:
+            scores.append(moment.validation)
+
+    trained = meta_train(learner, tasks, steps=10, outer_lr=0.01, validation_tasks=20, progress=hear)
+    assert trained.best_score == max(scores)
+
+
+def test_training_lowers_the_error():
+    learner = line()
+    trained = meta_train(learner, Same(), steps=60, outer_lr=0.1, validation_tasks=10)
+    assert learner.slope.item() == pytest.approx(1, abs=0.1)
+    assert trained.best_score < 0.01
+    assert trained.history[-1]["loss"] < 0.1 * trained.history[0]["loss"]
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient", "validation"])
+def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, tmp_path, monkeypatch):
+    run = Run.open(tmp_path / "run", {})
+    original, calls = loop.meta_gradient, []
+
+    def broken(*arguments, **options):
+        losses, gradients = original(*arguments, **options)
+        calls.append(1)
+        if len(calls) <= 4 or fault == "validation":
+            return losses, gradients
+        if fault == "loss":
+            return losses * torch.inf, gradients
+        return losses, {name: gradient * torch.nan for name, gradient in gradients.items()}
+
+    monkeypatch.setattr(loop, "meta_gradient", broken)
+    if fault == "validation":
+
+        def scored(learner, validation, tasks):
+            mean = float("nan") if len(calls) > 4 else 1.0
+            return SimpleNamespace(score=SimpleNamespace(mean=mean), higher_is_better=False)
+
+        monkeypatch.setattr(loop, "evaluate", scored)
+    with pytest.raises(HandfulError, match=r"diverged\. Lower outer_lr \(now 0\.25\)"):
+        meta_train(line(), Same(), steps=8, validate_every=1, checkpoint_every=1, outer_lr=0.25, run=run)
+    newest = run._checkpoints()[0]
+    tensors, facts, _ = read_tensors(newest)
+    assert facts["step"] == 4
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_noise_is_each_task_s_own_and_the_same_under_every_plan():
+    """T11."""
+    results = {}
+    for plan in (Plan("vmap"), Plan("loop"), Plan("chunks", 3)):
+        learner = line(noisy=True)
+        trained = meta_train(
+            learner, Same(), steps=5, meta_batch_size=4, outer_lr=0.1, validation_tasks=2, plan=plan, seed=3
+        )
+        assert len(set(learner.seen)) == 20, "no two tasks share their noise"
+        results[plan] = torch.tensor([row["loss"] for row in trained.history])
+    first, *others = results.values()
+    for other in others:
+        assert torch.allclose(first, other, rtol=1e-5)
+
+
+def test_noise_follows_the_seed():
+    """T11: the same seed draws the same noise again, another seed other noise."""
+    drawn = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        learner = line(noisy=True)
+        meta_train(learner, Same(), steps=3, validation_tasks=2, seed=seed)
+        drawn[name] = learner.seen
+    assert drawn["a"] == drawn["b"]
+    assert not set(drawn["a"]) & set(drawn["c"])
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_global_generator_is_at():
+    tasks = Sine()
+    weights = []
+    for elsewhere in (1, 2):
+        torch.manual_seed(elsewhere)
+        learner = small_maml(tasks)
+        meta_train(learner, tasks, steps=4, validation_tasks=3)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in learner.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_training_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    learner = line(noisy=True)
+    meta_train(learner, Same(), steps=3, validation_tasks=3)
+    meta_train(small_maml(Sine()), Sine(), steps=3, validation_tasks=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("size", [0, 3, 5, 48, 128])
+def test_a_meta_batch_that_does_not_divide_the_block_is_refused(size):
+    assert size == 0 or BLOCK % size
+    with pytest.raises(UserError, match="meta_batch_size"):
+        Settings(meta_batch_size=size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 64])
+def test_a_meta_batch_that_divides_the_block_is_taken(size):
+    assert Settings(meta_batch_size=size).meta_batch_size == size
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"outer_lr": 0.0}, "outer_lr"),
+        ({"outer_lr": float("nan")}, "outer_lr"),
+        ({"validation_tasks": 0}, "validation_tasks"),
+        ({"step": 10}, "Did you mean 'steps'"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_named(settings, named):
+    with pytest.raises(UserError, match=named):
+        meta_train(line(), Same(), **settings)
+
+
+def test_what_has_nothing_to_train_is_refused():
+    tasks = pool()
+    with pytest.raises(UserError, match="nothing to meta-train"):
+        meta_train(LEARNERS["centroid"].build(tasks.spec), tasks, steps=1)
+
+
+def test_validation_tasks_that_the_learner_cannot_do_are_refused_before_the_first_step():
+    tasks = pool()
+    learner = MAML.build(tasks.spec, head="slots", backbone="mlp")
+    heard = []
+    with pytest.raises(UserError, match="3 classes and takes no other number"):
+        meta_train(learner, tasks, validation=tasks.split("val").sized(way=2), steps=1, progress=heard.append)
+    assert not heard
+
+
+def test_statistics_are_made_precise_before_each_validation(monkeypatch):
+    """A frozen batch norm validates with the mean statistics of training tasks under the weights of that moment."""
+    tasks = pool()
+
+    def network(input_shape):
+        return nn.Sequential(nn.Linear(6, 4), BatchNorm(4), nn.ReLU())
+
+    learner = PrototypicalNetwork.build(tasks.spec, backbone=network)
+    norm = next(module for module in learner.modules() if isinstance(module, BatchNorm))
+    seen = []
+    evaluate = loop.evaluate
+
+    def watch(*arguments, **options):
+        with torch.no_grad():
+            linear = learner.backbone[0]
+            batches = [tasks.task(index) for index in range(loop.RECALIBRATION_TASKS)]
+            passes = [linear(torch.cat([part.inputs for part in task])).mean(0) for task in batches]
+        seen.append((norm.mean.clone(), torch.stack(passes).mean(0)))
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(loop, "evaluate", watch)
+    meta_train(learner, tasks, steps=4, validate_every=2, outer_lr=0.05, validation_tasks=4)
+    assert len(seen) == 2
+    for found, expected in seen:
+        assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(seen[0][0], seen[1][0])

@@ -1,0 +1,286 @@
+"""Runs on disk: what is interrupted, killed or damaged goes on with the same bits, and nothing is overwritten.
+
+The runs are of the command line, since it is there that people press Ctrl-C.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from handful import cli
+from handful.errors import ArtifactError, UserError
+from handful.training.run import Run, is_run
+
+STEPS = 1000
+OPTIONS = ["--tasks", "sine", "--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]"]
+OPTIONS += ["--steps", str(STEPS), "--shot", "3"]
+
+
+def train(output: Path, *more: str, options=OPTIONS):
+    return CliRunner().invoke(cli.app, ["train", *options, "-o", str(output), *more])
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    result = train(output)
+    assert result.exit_code == 0, result.output
+    return output
+
+
+@pytest.fixture
+def partial(tmp_path) -> Path:
+    """A short run as a kill leaves it in the middle: two checkpoints and no model."""
+    output = tmp_path / "partial"
+    assert train(output, "--steps", "20").exit_code == 0
+    for path in (output / "model").iterdir():
+        path.unlink()
+    (output / "model").rmdir()
+    return output
+
+
+def started(output: Path) -> subprocess.Popen:
+    """A real process that trains, after its first checkpoint."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "handful", "train", *OPTIONS, "-o", str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 100
+    while not checkpoints(output):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(whole, tmp_path):
+    """`kill -9` of a real process at a random moment; the file is byte-equal to that of the run left in peace."""
+    process = started(tmp_path / "run")
+    time.sleep(random.Random(7).uniform(0, 0.6))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "model").exists(), "it was killed too late to prove anything"
+    result = train(tmp_path / "run", "--resume")
+    assert result.exit_code == 0, result.output
+    assert f"{STEPS}/{STEPS}" in result.stderr
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_ctrl_c_saves_says_how_to_resume_and_exits_130(whole, tmp_path):
+    process = started(tmp_path / "run")
+    before = checkpoints(tmp_path / "run")[-1].name
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in stderr
+    assert f"-o {tmp_path / 'run'}" in stderr
+    assert "Traceback" not in stderr
+    assert checkpoints(tmp_path / "run")[-1].name >= before
+    assert not (tmp_path / "run" / "model").exists()
+    result = train(tmp_path / "run", "--resume")
+    assert result.exit_code == 0, result.output
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_the_metrics_of_a_resumed_run_have_each_step_once(partial):
+    checkpoints(partial)[-1].unlink()
+    assert train(partial, "--steps", "20", "--resume").exit_code == 0
+    metrics = Run(partial).metrics()
+    assert [row["step"] for row in metrics] == list(range(1, 21))
+    assert [row["step"] for row in metrics if "val" in row] == list(range(2, 21, 2))
+    assert all(row["seconds"] > 0 for row in metrics)
+
+
+@pytest.fixture
+def expected(tmp_path) -> bytes:
+    assert train(tmp_path / "expected", "--steps", "20").exit_code == 0
+    return weights(tmp_path / "expected")
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(partial, expected):
+    older, newest = checkpoints(partial)
+    damage(newest)
+    result = train(partial, "--steps", "20", "--resume")
+    assert result.exit_code == 0, result.output
+    assert newest.name in result.stderr
+    assert older.name not in result.stderr
+    assert "starting over" not in result.stderr
+    assert weights(partial) == expected
+
+
+def test_a_run_without_any_whole_checkpoint_starts_over_and_says_so(partial, expected):
+    for path in checkpoints(partial):
+        damage(path)
+    result = train(partial, "--steps", "20", "--resume")
+    assert result.exit_code == 0, result.output
+    assert "no whole checkpoint: starting over" in result.stderr
+    assert weights(partial) == expected
+
+
+def test_only_the_newest_checkpoints_stay_and_no_temporary_file(partial):
+    assert [path.name for path in (partial / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert len(checkpoints(partial)) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--steps", "21"], "steps"),
+        (["--steps", "20", "--seed", "1"], "seed: was 0, now 1"),
+        (["--steps", "20", "--set", "inner_lr=0.2"], "options"),
+        (["--steps", "20", "--outer-lr", "0.1"], "outer_lr"),
+        (["--steps", "20", "--plan", "loop"], "plan"),
+    ],
+)
+def test_resuming_with_another_setting_names_it_and_changes_nothing(partial, more, named):
+    before = {path: path.stat().st_mtime_ns for path in partial.rglob("*")}
+    result = train(partial, *more, "--resume")
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert "--force" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in partial.rglob("*")} == before
+
+
+def test_an_existing_run_is_refused_without_resume_or_force(partial):
+    before = {path: path.stat().st_mtime_ns for path in partial.rglob("*")}
+    result = train(partial, "--steps", "20")
+    assert result.exit_code == 2
+    assert "--resume" in result.stderr
+    assert "--force" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in partial.rglob("*")} == before
+
+
+def test_force_starts_over_with_nothing_of_the_old_run(partial):
+    (partial / "report").mkdir()
+    result = train(partial, "--steps", "3", "--force")
+    assert result.exit_code == 0, result.output
+    assert not (partial / "report").exists()
+    assert [path.name for path in checkpoints(partial)] == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    assert Run(partial).config()["settings"]["steps"] == 3
+
+
+def test_resuming_what_is_finished_keeps_it_as_it_is(whole):
+    before = weights(whole)
+    assert train(whole, "--resume").exit_code == 0
+    assert weights(whole) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["notes.txt", "config.json"])
+def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path, force, name):
+    """Nor one with another program's config.json."""
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / name).write_text('{"model_type": "bert"}')
+    result = train(folder, *(["--force"] if force else []))
+    assert result.exit_code == 2
+    assert "not a run" in result.stderr
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("below", ["", "run", "deep/run"])
+def test_a_place_that_cannot_be_written_is_named_and_stays_as_it_is(tmp_path, below):
+    """A path that is, or leads through, a regular file: permissions do not bind everybody."""
+    (tmp_path / "file").write_text("mine")
+    result = train(tmp_path / "file" / below if below else tmp_path / "file", "--steps", "2")
+    assert result.exit_code == 2
+    assert str(tmp_path / "file") in result.stderr
+    assert "-o" in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--steps", "0"],
+        ["--outer-lr", "-1"],
+        ["--outer-lr", "nan"],
+        ["--meta-batch-size", "5"],
+        ["--set", "inner_lr=NaN"],
+        ["--set", "inner_lr=1e999"],
+        ["--set", "inner_lr"],
+        ["--set", "inner_rl=0.1"],
+        ["--learner", "mamel"],
+        ["--learner", "constant"],
+        ["--plan", "gpu"],
+        ["--plan", "chunks:x"],
+        ["--backbone", "conv4"],
+        ["--backbone", "nowhere:Network"],
+        ["--normalization", "batch"],
+        ["--shot", "0"],
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(tmp_path, more):
+    result = train(tmp_path / "run", *more, options=[*OPTIONS[:2], "--learner", "maml", "--steps", "2"])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error:")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_killed_as_it_started_can_be_started(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "env.json").write_text("{")
+    (tmp_path / "run" / ".config.json.abc").write_text("{")
+    assert not is_run(tmp_path / "run")
+    assert train(tmp_path / "run", "--steps", "2").exit_code == 0
+
+
+def test_resuming_where_nothing_is_starts_and_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="no run in .* yet"):
+        Run.open(tmp_path / "run", {}, resume=True)
+    assert is_run(tmp_path / "run")
+
+
+def test_a_run_is_found_by_its_folder_or_its_model(partial, tmp_path):
+    (partial / "model").mkdir()
+    assert Run.existing(partial).path == partial
+    assert Run.existing(partial / "model").path == partial
+    assert Run.find(tmp_path) is None
+    with pytest.raises(ArtifactError, match=r"absent does not exist.*handful train"):
+        Run.existing(tmp_path / "absent")
+    with pytest.raises(ArtifactError, match="is not a run"):
+        Run.existing(tmp_path)
+
+
+def test_the_configuration_and_environment_are_kept(partial):
+    config = json.loads((partial / "config.json").read_text())
+    assert config["format"] == "handful run"
+    assert config["plan"] == {"backend": "vmap", "chunk": 1}
+    assert config["source"]["tasks"] == "sine"
+    environment = json.loads((partial / "env.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == 1
+
+
+def test_a_number_that_json_lacks_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="finite"):
+        Run.open(tmp_path / "run", {"rate": float("inf")})
+    assert not (tmp_path / "run").exists()
