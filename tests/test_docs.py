@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,30 @@ def test_the_skeleton_of_a_source_keeps_the_contract(skeleton_source, tmp_path):
     check.test_a_source_says_what_it_is(source)
     with pytest.raises(handful.UserError, match="chords"):
         source.split("val").sized(way=60)
+
+
+@pytest.mark.parametrize(
+    ("page", "registry", "module", "key"),
+    [
+        ("add-a-learner", LEARNERS, "soft_neighbors", "soft-neighbors"),
+        ("add-a-task-source", TASKS, "chords", "chords"),
+    ],
+)
+@pytest.mark.usefixtures("registries")
+def test_the_entry_points_in_the_docs_are_found(page, registry, module, key, tmp_path, monkeypatch):
+    text = TEXTS[ROOT / "docs" / f"{page}.md"]
+    (block,) = blocks(text, "toml")
+    ((group, entries),) = tomllib.loads(block)["project"]["entry-points"].items()
+    package, metadata = tmp_path / "my_package", tmp_path / "my_package-1.dist-info"
+    package.mkdir()
+    metadata.mkdir()
+    (package / f"{module}.py").write_text(blocks(text, "python")[0], encoding="utf-8")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_discovered", False)
+    assert registry[key].__module__ == f"my_package.{module}"
 
 
 # Commands

@@ -19,6 +19,7 @@ _HOMES = {
     "Learner": "learners.learner",
     "TaskDistribution": "tasks.distribution",
     "Sizes": "tasks.distribution",
+    "SizeRanges": "tasks.distribution",
     "LEARNERS": "registry",
     "TASKS": "registry",
     "BACKBONES": "registry",

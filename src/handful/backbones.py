@@ -68,7 +68,10 @@ class Conv4(nn.Module):
 
 @backbone
 class MLP(nn.Module):
-    """Fully connected layers with ReLU. Input `(n, *input_shape)`, flattened; features `(n, hidden[-1])`."""
+    """Fully connected layers with ReLU.
+
+    Inputs `(n, *input_shape)` are flattened; features are `(n, hidden[-1])`.
+    """
 
     def __init__(self, input_shape: tuple[int, ...], *, hidden: tuple[int, ...] = (64, 64)) -> None:
         super().__init__()
@@ -85,7 +88,10 @@ class MLP(nn.Module):
 
 @backbone
 class Raw(nn.Module):
-    """No network: the inputs themselves, flattened. Features `(n, prod(input_shape))`."""
+    """No network: the inputs themselves.
+
+    Inputs `(n, *input_shape)` are flattened to features `(n, prod(input_shape))`.
+    """
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -221,6 +221,7 @@ def evaluate(
     group: GroupOption = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
     costly: Annotated[int, typer.Option(help="Tasks for rungs that train a network each (0: leave out).")] = 50,
     output: Annotated[
@@ -241,6 +242,7 @@ def evaluate(
             run,
             other=other,
             settings=[(w, shot) for w in way] if way else [(None, shot)],
+            query_shot=query_shot,
             tasks=number,
             costly_tasks=costly,
             progress=progress.ladder,
@@ -362,6 +364,7 @@ def list_members(
             return
         out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{_escaped(_flowing(found['text']))}", soft_wrap=False)
         if found["options"]:
+            out.print()
             table = Table(title="Options (--set name=value)", title_justify="left", box=None)
             for column in ("name", "type", "default"):
                 table.add_column(column)
@@ -392,12 +395,13 @@ def doctor(
     group: GroupOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for what makes few-shot scores too good to be true."""
     from handful.apps.checkup import checkup
 
-    findings = checkup(_source(subject, label, task, target, group, None, None, 0), way, shot)
+    findings = checkup(_source(subject, label, task, target, group, None, None, 0), way, shot, query_shot)
     if as_json:
         _print_json(findings)
     else:

@@ -20,7 +20,7 @@ class Registry(Generic[Member]):
     """Names to members of one kind.
 
     noun: what a member is called in messages. home: the package or module whose import registers handful's own
-    members; it is also the entry-point group (with its last dot-separated part) for those of other packages.
+    members; it is also the entry-point group for those of other packages.
     """
 
     def __init__(self, noun: str, home: str) -> None:

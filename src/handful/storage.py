@@ -21,8 +21,8 @@ from torch import Tensor
 from handful.errors import ArtifactError, UserError
 
 ENTRY = "handful"
-"""The one metadata entry, `{"digest": ..., "facts": ...}`: safetensors writes several in any order, which would give the
-same content other bytes."""
+"""The one metadata entry, `{"digest": ..., "facts": ...}`: safetensors writes several in any order, which would give
+the same content other bytes."""
 
 DIGEST_LENGTH = 32
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -120,7 +120,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
                 f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
                 "it reads its own safetensors files."
             ) from error
-        raise ArtifactError(f"{path} is truncated or not a safetensors file ({error}).") from error
+        raise ArtifactError(
+            f"{path} is truncated or not a safetensors file ({error}). Make it anew, or take a whole copy."
+        ) from error
     if ENTRY not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but not one of handful.")
     entry = metadata[ENTRY]

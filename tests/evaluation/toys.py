@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.learners.learner import Learner
-from handful.tasks.distribution import SPLITS, Manifest, Sizes, TaskDistribution, seeded
+from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution, seeded
 from handful.tasks.pool import LabeledPool
 from handful.types import Categorical, Examples, Point, Task, TaskSpec
 
@@ -23,7 +23,7 @@ class Clusters(LabeledPool):
         drawn[:, :30] += 20 * nn.functional.one_hot(labels, CLASSES)[:, :30]
         names = [f"class{number}" for number in range(CLASSES)]
         super().__init__(drawn if inputs is None else inputs, labels, names, splits=splits or SPLIT, seed=seed)
-        self.sizes = Sizes(way=5, shot=2, query_shot=3)
+        self.sizes = SizeRanges(way=5, shot=2, query_shot=3)
 
 
 class Leaking(Clusters):
@@ -51,7 +51,7 @@ class Slopes(TaskDistribution):
     def __init__(self, *, alike: bool = False, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.alike = alike
-        self.sizes = Sizes(None, 5, 6)
+        self.sizes = SizeRanges(None, 5, 6)
         self.target_scale = 10.0
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:

@@ -9,7 +9,7 @@ import torch
 
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
-from handful.tasks.distribution import BLOCK, Sizes, TaskDistribution, digest_of, seeded
+from handful.tasks.distribution import BLOCK, SizeRanges, Sizes, TaskDistribution, digest_of, seeded
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.sine import Sine
 from handful.types import Task
@@ -89,7 +89,7 @@ def test_range_sizes_are_constant_within_a_block_and_vary_between():
 @pytest.mark.parametrize("wrong", [{"way": 0}, {"shot": (3, 2)}, {"query_shot": 0}])
 def test_impossible_sizes(wrong):
     with pytest.raises(UserError, match="at least 1"):
-        Sizes(**wrong)
+        SizeRanges(**wrong)
 
 
 def test_seeded_neighbors_are_unrelated_and_digest_sees_every_name():

@@ -10,7 +10,9 @@ from handful.evaluation.diagnosis import diagnose
 from handful.training.run import Run
 
 
-def checkup(subject: Source, way: int | None, shot: int | None) -> list[dict[str, Any]]:
+def checkup(
+    subject: Source, way: int | None = None, shot: int | None = None, query_shot: int | None = None
+) -> list[dict[str, Any]]:
     """Findings about a run (its data and its model), or about a source alone."""
     run = Run.find(Path(subject.tasks))
     if run is not None:
@@ -19,4 +21,4 @@ def checkup(subject: Source, way: int | None, shot: int | None) -> list[dict[str
         tasks = experiment.tasks(experiment.source.open())
     else:
         learner, tasks = None, subject.open()
-    return [asdict(finding) for finding in diagnose(tasks.sized(way, shot), learner)]
+    return [asdict(finding) for finding in diagnose(tasks.sized(way, shot, query_shot), learner)]

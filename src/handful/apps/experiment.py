@@ -113,7 +113,7 @@ def train(
     distribution = experiment.source.open()
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
-    validation = smaller(experiment.tasks(distribution.split("val")))
+    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
     plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else Plan.default(learner)
     settings = experiment.settings | {"plan": plan}
     checked(learner, training, validation, settings | {"seed": experiment.seed})
@@ -139,14 +139,17 @@ def train(
     return model
 
 
-def smaller(tasks: TaskDistribution) -> TaskDistribution:
-    """The tasks with a way that their split can fill: a validation split may have fewer classes than the test's."""
-    classes = len(tasks.split_manifest().get(tasks.on, []))
-    way = tasks.sizes.way
-    if way is None or not classes or not tasks.spec.classification:
-        return tasks
-    highest = way[1] if isinstance(way, tuple) else way
-    return tasks.sized(way=max(2, min(highest, classes))) if highest > classes else tasks
+def validating(
+    distribution: TaskDistribution, way: Size | None, shot: Size | None, query_shot: Size | None
+) -> TaskDistribution:
+    """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
+    tasks = distribution.split("val")
+    way = tasks.sizes.way if way is None else way
+    classes = len(tasks.split_manifest().get("val", []))
+    if way is not None and classes:
+        most = max(2, classes)
+        way = (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
+    return tasks.sized(way, shot, query_shot)
 
 
 def evaluate(
@@ -154,6 +157,7 @@ def evaluate(
     *,
     other: Source | None = None,
     settings: Sequence[tuple[int | None, int | None]] = (),
+    query_shot: int | None = None,
     tasks: int = 600,
     costly_tasks: int = 50,
     progress: Progress | None = None,
@@ -161,8 +165,9 @@ def evaluate(
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
 
     other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
-    pairs; none: the run's own. tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them
-    out). Networks of rungs are pre-trained on the run's own training split in any case.
+    pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
+    `costly_tasks` only (0 leaves them out). Networks of rungs are pre-trained on the run's own training split in any
+    case.
     """
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
@@ -170,11 +175,13 @@ def evaluate(
     history = run.metrics()
     home = experiment.source.open()
     away = home if other is None else other.open(pipeline=model.pipeline)
-    test = experiment.tasks(away.split("test"))
+    queries = query_shot or experiment.query_shot
+    test = away.split("test").sized(experiment.way, experiment.shot, queries)
     places = [test.sized(way, shot) for way, shot in settings or [(None, None)]]
     for place in places:
         place.check()
         check_fits(model.learner, place.spec)
+    choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
     ladder = Ladder(
         model.learner,
         home.split("train").pool(),
@@ -185,8 +192,7 @@ def evaluate(
     )
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}
-    for place in places:
-        validation = smaller(experiment.tasks(home.split("val")).sized(place.sizes.way, place.sizes.shot))
+    for place, validation in zip(places, choosing, strict=True):
         comparison = ladder.climb(place, validation, tasks=tasks)
         if not comparisons:
             curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))

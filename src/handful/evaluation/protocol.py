@@ -30,7 +30,7 @@ class Evaluation:
     """Scores of one learner on tasks 0, 1, ... of one distribution.
 
     metric: "accuracy" (fraction) or "mse" (squared units of the target). scores: `(draws,)`. units: `(draws,)` which
-    task each draw is of. way, shot, query_shot: as `Sizes`. confidences, correct: of every query answer, for
+    task each draw is of. way, shot, query_shot: as `SizeRanges`. confidences, correct: of every query answer, for
     reliability (empty for regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
     """
 
@@ -182,13 +182,14 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple
     """Median seconds to adapt to one task alone, and bytes of its state."""
     seconds = []
     state: Any = None
-    for index in range(min(3, tasks)):
-        task, spec = distribution.task(index), distribution.spec_of(index)
+    for index in range(4):  # the first one warms up
+        task, spec = distribution.task(index % tasks), distribution.spec_of(index % tasks)
         start = time.perf_counter()
         state = learner.adapt(task.support, spec)
         seconds.append(time.perf_counter() - start)
-        if seconds[0] > 1:  # once is enough for a costly learner
+        if sum(seconds) > 2:  # enough for a costly learner
             break
+    seconds = seconds[1:] or seconds
     leaves = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
     return sorted(seconds)[len(seconds) // 2], size

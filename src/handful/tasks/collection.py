@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from handful.errors import DataError, UserError
-from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, Sizes, Split, TaskDistribution
+from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
 from handful.tasks.pipelines import InputPipeline
 from handful.types import Examples, Task, TaskSpec
 
@@ -33,7 +33,7 @@ class TaskCollection(TaskDistribution):
     share one. pipeline: what made the inputs; the errors are reported in the units that it scales targets by.
     """
 
-    default_sizes = Sizes(shot=5, query_shot=15)
+    default_sizes = SizeRanges(shot=5, query_shot=15)
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class TaskCollection(TaskDistribution):
         if way is not None:
             raise UserError("Tasks from a task column have the classes that they have: leave out --way.")
         other = copy.copy(self)
-        other.sizes = Sizes(None, self.sizes.shot if shot is None else shot, query_shot or self.query_shot)
+        other.sizes = SizeRanges(None, self.sizes.shot if shot is None else shot, query_shot or self.query_shot)
         other._settle(query_shot or self.query_shot)
         other.check()
         return other
@@ -91,7 +91,7 @@ class TaskCollection(TaskDistribution):
     def _settle(self, query_shot: Size) -> None:
         """Find the tasks that can be drawn from the present split with the present sizes, and their query size."""
         self.query_shot = query_shot
-        self.sizes = Sizes(None, self.sizes.shot, query_shot if self.on == "train" else None)
+        self.sizes = SizeRanges(None, self.sizes.shot, query_shot if self.on == "train" else None)
         shot, tasks = _largest(self.sizes.shot), self.splits[self.on]
         self.query_rows: int | None = None
         if self.on == "train":
@@ -179,7 +179,7 @@ class TaskCollection(TaskDistribution):
         if self.on == "train":
             return self._drawn(generator, sizes)
         self._check_any()
-        drawn = self._divided(self.eligible[index % len(self.eligible)], _largest(sizes.shot), None, generator)
+        drawn = self._divided(self.eligible[index % len(self.eligible)], sizes.shot, None, generator)
         assert drawn is not None, "an eligible task can always be divided"
         return drawn
 
@@ -187,7 +187,7 @@ class TaskCollection(TaskDistribution):
         self._check_any()
         for _ in range(REDRAWS):
             task = self.eligible[int(torch.randint(len(self.eligible), (), generator=generator))]
-            rows = self._divided(task, _largest(sizes.shot), self.query_rows, generator)
+            rows = self._divided(task, sizes.shot, self.query_rows, generator)
             if rows is not None:
                 return rows
         raise DataError(

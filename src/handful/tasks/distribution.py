@@ -52,8 +52,17 @@ class Pool:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large tasks are. way: classes (None where the source fixes it), shot: support examples per class (per task
-    for regression), query_shot: query examples likewise (None: all that remain)."""
+    """How large a task is. way: classes (0 where the source fixes it), shot: support examples per class (per task where
+    the source says so), query_shot: query examples likewise (0: all that remain)."""
+
+    way: int
+    shot: int
+    query_shot: int
+
+
+@dataclass(frozen=True)
+class SizeRanges:
+    """How large tasks may be: `Sizes` in which each number may be a range, and None stands for 0."""
 
     way: Size | None = None
     shot: Size = 5
@@ -66,16 +75,23 @@ class Sizes:
             if low is not None and (low < 1 or (isinstance(value, tuple) and value[1] < low)):
                 raise UserError(f"The {name.replace('_', '-')} is at least 1 (a range goes upwards), got {value}.")
 
-    def drawn(self, seed: tuple[int, ...]) -> "Sizes":
-        """Sizes with one number for each range, from the seed."""
+    def drawn(self, *seed: int) -> Sizes:
+        """Sizes with one number from each range, a pure function of the seed."""
         generator = seeded(*seed)
 
-        def one(value: Any) -> Any:
-            if not isinstance(value, tuple):
-                return value
-            return int(torch.randint(value[0], value[1] + 1, (), generator=generator))
+        def one(size: Size) -> int:
+            return (
+                int(torch.randint(size[0], size[1] + 1, (), generator=generator)) if isinstance(size, tuple) else size
+            )
 
-        return Sizes(one(self.way), one(self.shot), one(self.query_shot))
+        return self._each(one)
+
+    def largest(self) -> Sizes:
+        """The upper ends."""
+        return self._each(lambda size: size[1] if isinstance(size, tuple) else size)
+
+    def _each(self, number: Callable[[Size], int]) -> Sizes:
+        return Sizes(*(0 if size is None else number(size) for size in (self.way, self.shot, self.query_shot)))
 
 
 class TaskDistribution(ABC):
@@ -94,7 +110,7 @@ class TaskDistribution(ABC):
     """
 
     key: ClassVar[str]
-    default_sizes: ClassVar[Sizes] = Sizes()
+    default_sizes: ClassVar[SizeRanges] = SizeRanges()
     target_scale: float = 1.0
     pipeline: InputPipeline | None = None
 
@@ -110,7 +126,7 @@ class TaskDistribution(ABC):
 
     @abstractmethod
     def spec_for(self, sizes: Sizes) -> TaskSpec:
-        """The spec of tasks of these sizes (numbers, not ranges)."""
+        """The spec of tasks of these sizes."""
 
     @abstractmethod
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
@@ -132,7 +148,7 @@ class TaskDistribution(ABC):
 
     def sizes_of(self, index: int) -> Sizes:
         """The sizes of task `index`: a pure function of (seed, split, index // BLOCK)."""
-        return self.sizes.drawn((self.seed, SPLITS.index(self.on), 1, index // BLOCK))
+        return self.sizes.drawn(self.seed, SPLITS.index(self.on), 1, index // BLOCK)
 
     def generator_of(self, index: int) -> Generator:
         """The random generator of task `index`."""

@@ -170,7 +170,7 @@ class ImagePipeline(InputPipeline):
         return self.decode(files).float() / 255, [file.name for file in files]
 
     def of_array(self, array: Any) -> Tensor:
-        """Bytes `(n, h, w)`, `(n, h, w, 3)`, or of the model's own shape, flattened or not, are images as in a file, and
+        """Bytes `(n, h, w)`, `(n, h, w, 3)` or of the model's own shape, flattened or not, are images as in a file, and
         are resized and inverted like them; floats `(n, *input_shape)`, flattened or not, are taken as they are."""
         array = np.asarray(array)
         if array.dtype == np.uint8 and (

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from handful.errors import DataError
-from handful.tasks.distribution import SPLITS, Manifest, Pool, Sizes, Split, TaskDistribution, seeded
+from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution, seeded
 from handful.types import Examples, Task, TaskSpec
 
 REDRAWS = 200
@@ -32,7 +32,7 @@ class LabeledPool(TaskDistribution):
     whose examples come out different each time.
     """
 
-    default_sizes = Sizes(way=5, shot=1, query_shot=15)
+    default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class LabeledPool(TaskDistribution):
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Classification with class numbers drawn anew per task."""
         shape = tuple(self.prepare(self.inputs[:1], seeded(0)).shape[1:])
-        return TaskSpec("classification", shape, int(self._numbers(sizes)[0]), "permuted")
+        return TaskSpec("classification", shape, sizes.way, "permuted")
 
     def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
         """Raw examples `(n, *raw_shape)` as a learner sees them `(n, *input_shape)`; bytes become 0 to 1."""
@@ -76,7 +76,7 @@ class LabeledPool(TaskDistribution):
 
     def draw(self, generator: Generator, sizes: Sizes) -> Draw:
         """The examples of one task."""
-        way, shot, query_shot = self._numbers(sizes)
+        way, shot, query_shot = sizes.way, sizes.shot, sizes.query_shot
         classes = self.eligible(sizes)
         for _ in range(REDRAWS):
             chosen = classes[torch.randperm(len(classes), generator=generator)[:way]]
@@ -128,17 +128,16 @@ class LabeledPool(TaskDistribution):
 
     def eligible(self, sizes: Sizes) -> Tensor:
         """The classes of the present split with enough examples for these sizes."""
-        _, shot, query_shot = self._numbers(sizes)
         classes = self.splits[self.on]
         if self.repeats:
             return classes
-        enough = torch.tensor([len(self.members[c]) >= shot + query_shot for c in classes.tolist()])
+        enough = torch.tensor([len(self.members[c]) >= sizes.shot + sizes.query_shot for c in classes.tolist()])
         return classes[enough.bool()] if len(classes) else classes
 
     def check(self) -> None:
         """Raise a `DataError` where no task of the largest sizes can be drawn; warn of classes left out."""
-        largest = Sizes(*(s[1] if isinstance(s, tuple) else s for s in vars(self.sizes).values()))
-        way, shot, query_shot = self._numbers(largest)
+        largest = self.sizes.largest()
+        way, shot, query_shot = largest.way, largest.shot, largest.query_shot
         classes, eligible = self.splits[self.on], self.eligible(largest)
         if len(eligible) < way:
             counts = sorted((len(self.members[c]), self.names[c]) for c in classes.tolist())
@@ -175,11 +174,6 @@ class LabeledPool(TaskDistribution):
     def split_manifest(self) -> dict[str, list[str]]:
         """The class names of each split."""
         return {on: [self.names[c] for c in self.splits[on].tolist()] for on in SPLITS}
-
-    def _numbers(self, sizes: Sizes) -> tuple[int, int, int]:
-        numbers = (sizes.way or 5, sizes.shot, sizes.query_shot or 15)
-        assert all(isinstance(number, int) for number in numbers), "ranges are drawn before"
-        return numbers  # type: ignore[return-value]
 
 
 def split_classes(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from handful.tasks.distribution import Sizes, TaskDistribution
+from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
 
@@ -19,7 +19,7 @@ class Sine(TaskDistribution):
     """
 
     key = "sine"
-    default_sizes = Sizes(shot=10, query_shot=50)
+    default_sizes = SizeRanges(shot=10, query_shot=50)
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Regression of one value on one number."""
@@ -27,12 +27,12 @@ class Sine(TaskDistribution):
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw one wave and its points."""
-        return _task(self._uniform(generator, sizes), int(str(sizes.shot)))
+        return _task(self._uniform(generator, sizes), sizes.shot)
 
     def batch(self, indices: Sequence[int]) -> Task:
         """As `task(i)` for each, all sines computed in one go."""
         uniform = [self._uniform(self.generator_of(index), self.sizes_of(index)) for index in indices]
-        return _task(torch.stack(uniform), int(str(self.sizes_of(indices[0]).shot)))
+        return _task(torch.stack(uniform), self.sizes_of(indices[0]).shot)
 
     def wave(self, index: int) -> tuple[float, float]:
         """Amplitude and phase of task `index`: the true function, for plots."""
@@ -41,8 +41,6 @@ class Sine(TaskDistribution):
 
     def _uniform(self, generator: Generator, sizes: Sizes) -> Tensor:
         """All randomness of a task: wave, then inputs."""
-        assert isinstance(sizes.shot, int), "ranges are drawn before"
-        assert isinstance(sizes.query_shot, int), "the default has a query size, and sizes are never unset"
         return torch.rand(2 + sizes.shot + sizes.query_shot, generator=generator, dtype=torch.float64)
 
 

@@ -84,7 +84,8 @@ class Run:
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Make a run with `handful train ... -o {path}`.")
         raise ArtifactError(
-            f"{path} is not a run: it has no whole config.json of `handful train`, which tells the tasks and settings."
+            f"{path} is not a run: it has no whole config.json, which tells the tasks and settings. Give a folder that "
+            "`handful train ... -o` made."
         )
 
     @classmethod

@@ -1,0 +1,82 @@
+"""Comparing runs: only on the same tasks, task by task."""
+
+import json
+
+import pytest
+
+from handful.apps.compare import compare
+from handful.errors import UserError
+from handful.storage import write_json
+from handful.training.run import Run
+
+SETTING = {"way": 5, "shot": 1, "query_shot": 15}
+
+
+def evaluated(path, scores, *, metric="accuracy", learner="toy", source=None, setting=SETTING, place="report"):
+    Run.open(path, {"source": source or {"tasks": "glyphs", "seed": 0}})
+    row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))}
+    write_json(path / place / "scores.json", {"schema": 1, "settings": [setting | {"rows": [row]}]})
+    return path
+
+
+def test_the_best_comes_first_and_the_others_are_measured_against_it(tmp_path):
+    low = evaluated(tmp_path / "low", [0.1, 0.5, 0.3, 0.7])
+    high = evaluated(tmp_path / "high", [0.3, 0.6, 0.5, 0.8])
+    (setting,) = compare([low, high])
+    first, second = setting["runs"]
+    assert setting["setting"] == "5-way 1-shot, 15 queries"
+    assert [first["run"], second["run"]] == [str(high), str(low)]
+    assert first["score"]["mean"] == pytest.approx(0.55)
+    assert "against_best" not in first
+    assert second["against_best"]["mean"] == pytest.approx(-0.15)
+    json.dumps(setting, allow_nan=False)
+
+
+def test_the_interval_is_paired(tmp_path):
+    """Where one is always better by the same, the interval of the difference is a point, though scores scatter."""
+    scores = [0.1, 0.9, 0.4, 0.6]
+    runs = [evaluated(tmp_path / "a", scores), evaluated(tmp_path / "b", [score + 0.05 for score in scores])]
+    gap = compare(runs)[0]["runs"][1]["against_best"]
+    assert gap["low"] == pytest.approx(-0.05)
+    assert gap["high"] == pytest.approx(-0.05)
+
+
+def test_of_errors_the_lowest_is_the_best(tmp_path):
+    runs = [evaluated(tmp_path / name, [value, 2 * value], metric="mse") for name, value in (("a", 3.0), ("b", 1.0))]
+    first, second = compare(runs)[0]["runs"]
+    assert first["run"] == str(tmp_path / "b")
+    assert second["against_best"]["mean"] == pytest.approx(-3.0)
+
+
+def test_runs_of_different_length_meet_on_the_first_tasks(tmp_path):
+    runs = [evaluated(tmp_path / "a", [0.5, 0.5, 0.9]), evaluated(tmp_path / "b", [0.4, 0.4])]
+    assert {row["score"]["tasks"] for row in compare(runs)[0]["runs"]} == {2}
+
+
+def test_a_report_beside_the_run_is_found_too(tmp_path):
+    runs = [evaluated(tmp_path / "a", [0.5], place="."), evaluated(tmp_path / "b", [0.4])]
+    assert len(compare(runs)[0]["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"source": {"tasks": "sine", "seed": 0}}, "tasks differ"),
+        ({"source": {"tasks": "glyphs", "seed": 1}}, "seed differ"),
+        ({"setting": SETTING | {"shot": 5}}, "share no setting"),
+        ({"setting": SETTING | {"query_shot": 5}}, "share no setting"),
+    ],
+)
+def test_other_tasks_are_refused(tmp_path, other, named):
+    runs = [evaluated(tmp_path / "a", [0.5]), evaluated(tmp_path / "b", [0.4], **other)]
+    with pytest.raises(UserError, match=named):
+        compare(runs)
+
+
+def test_it_takes_two_evaluated_runs(tmp_path):
+    run = evaluated(tmp_path / "a", [0.5])
+    with pytest.raises(UserError, match="two runs"):
+        compare([run])
+    Run.open(tmp_path / "b", {"source": {"tasks": "glyphs", "seed": 0}})
+    with pytest.raises(UserError, match=r"handful evaluate .*b"):
+        compare([run, tmp_path / "b"])

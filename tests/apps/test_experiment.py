@@ -1,0 +1,165 @@
+"""Experiments: what decides a run is in its configuration, and what a run says of itself is so."""
+
+import json
+import math
+
+import pytest
+
+import own_data
+from handful.apps import experiment
+from handful.apps.experiment import Experiment, Source, evaluate, train, validating
+from handful.artifacts import MetaModel
+from handful.errors import ArtifactError, UserError
+from handful.evaluation import comparison
+from handful.evaluation.protocol import evaluate as score
+from handful.evaluation.report import load, load_scores
+from handful.tasks.own import open_tasks
+from handful.training.run import Run
+
+TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(comparison, "CHOOSING_TASKS", 2)
+    monkeypatch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
+    monkeypatch.setattr(experiment, "CURVE_TASKS", 2)
+    monkeypatch.setattr(experiment, "CURVE_SHOTS", (1, 2))
+
+
+@pytest.fixture
+def species(tmp_path) -> Experiment:
+    source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
+    sizes = {"way": 2, "shot": 2, "query_shot": 3}
+    return Experiment(source, backbone_options={"hidden": [8]}, settings=TINY, **sizes)
+
+
+def test_an_experiment_comes_back_from_its_configuration():
+    original = Experiment(
+        Source("x.csv", label="a", drop=("b", "c"), seed=3),
+        learner="maml",
+        options={"inner_lr": 0.1},
+        way=5,
+        shot=(1, 5),
+        settings={"steps": 7},
+        seed=4,
+    )
+    config = json.loads(json.dumps({"format": "handful run", "schema": 1, "plan": {}} | original.config()))
+    config["shot"] = tuple(config["shot"])
+    assert Experiment.from_config(config) == original
+
+
+def test_the_same_experiment_gives_the_same_files(species, tmp_path):
+    """And the time that it took is not in them."""
+    for name in ("a", "b"):
+        train(species, tmp_path / name)
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "a" / "model" / file).read_bytes() == (tmp_path / "b" / "model" / file).read_bytes()
+
+
+def test_another_seed_gives_other_weights(species, tmp_path):
+    from dataclasses import replace
+
+    one = train(species, tmp_path / "a")
+    other = train(replace(species, seed=1), tmp_path / "b")
+    assert one.digest != other.digest
+
+
+def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
+    facts = train(species, tmp_path / "run").facts
+    metrics = Run(tmp_path / "run").metrics()
+    best = max((row for row in metrics if "val" in row), key=lambda row: row["val"])
+    assert facts["trained steps"] == 4
+    assert facts["validation score"] == best["val"]
+    assert facts["kept step"] == best["step"]
+    assert facts["examples"] == 4 * 2 * (2 * 2 + 2 * 3)
+    assert "each on the same 5 tasks of the val split" in facts["selection"]
+
+
+def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
+    heard = []
+
+    def started(learner, tasks, plan):
+        assert (tmp_path / "run" / "config.json").exists()
+        heard.append((learner.key, tasks.on, tasks.sizes.way, str(plan)))
+
+    train(species, tmp_path / "run", started=started)
+    assert heard == [("protonet", "train", 2, "vmap")]
+
+
+def test_the_kept_score_can_be_measured_again(species, tmp_path):
+    """What was validated is what is saved: weights and statistics both."""
+    model = train(species, tmp_path / "run")
+    validation = validating(species.source.open(), 2, 2, 3)
+    again = score(MetaModel.from_pretrained(tmp_path / "run").learner, validation, tasks=5)
+    assert again.score.mean == pytest.approx(model.facts["validation score"], abs=1e-12)
+
+
+def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
+    """12 classes are split 7, 2 and 3: a way of 3 is validated with 2."""
+    from dataclasses import replace
+
+    tasks = species.source.open()
+    assert validating(tasks, 3, 1, 3).sizes.way == 2
+    assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)
+    assert validating(tasks, 2, 1, 3).on == "val"
+    train(replace(species, way=3), tmp_path / "run")
+    report = evaluate(tmp_path / "run", settings=[(3, 1)], tasks=4, costly_tasks=0)
+    assert report.comparisons[0].learner.evaluation.way == 3
+
+
+def test_a_validation_split_of_one_class_is_refused_before_training(tmp_path):
+    few = own_data.photos(tmp_path / "few", 4)
+    sizes = {"way": 2, "shot": 1, "query_shot": 2}
+    with pytest.raises(UserError, match="val split"):
+        train(Experiment(Source(str(few), image_size=16), settings=TINY, **sizes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_has_no_classes_to_run_out_of():
+    assert validating(open_tasks("sine"), None, 3, None).sizes.shot == 3
+
+
+def test_a_report_can_be_computed_again(species, tmp_path):
+    train(species, tmp_path / "run")
+    report = evaluate(tmp_path / "run", tasks=6, costly_tasks=0)
+    report.write(tmp_path / "report")
+    written, scores = load(tmp_path / "report"), load_scores(tmp_path / "report")
+    assert written["settings"][0]["way"] == 2
+    for row, each in zip(written["settings"][0]["rows"], scores["settings"][0]["rows"], strict=True):
+        assert len(each["scores"]) == 6
+        assert row["score"]["mean"] == pytest.approx(sum(each["scores"]) / 6)
+    again = evaluate(tmp_path / "run", tasks=6, costly_tasks=0)
+    means = [[row.evaluation.score.mean for row in r.comparisons[0].rows] for r in (report, again)]
+    assert means[0] == means[1]
+    assert all(math.isfinite(mean) for mean in means[0])
+
+
+def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
+    train(species, tmp_path / "run")
+    without = evaluate(tmp_path / "run", tasks=3, costly_tasks=0).comparisons[0].rows
+    beside = evaluate(tmp_path / "run", tasks=3, costly_tasks=1).comparisons[0].rows
+    costly = {row.evaluation.learner: len(row.evaluation.scores) for row in beside}
+    assert {row.evaluation.learner for row in without} == set(costly) - {"fine-tune-all", "scratch"}
+    assert costly["scratch"] == 1
+    assert costly["centroid"] == 3
+
+
+def test_tasks_that_the_model_cannot_do_are_refused_before_the_ladder(species, tmp_path):
+    from dataclasses import replace
+
+    fixed = replace(species, learner="maml", options={"head": "slots", "inner_steps": 1})
+    train(fixed, tmp_path / "run")
+    heard = []
+    with pytest.raises(UserError, match="2 classes and takes no other number"):
+        evaluate(tmp_path / "run", settings=[(2, 1), (3, 1)], tasks=3, progress=lambda *told: heard.append(told))
+    assert not heard
+
+
+def test_what_is_no_run_cannot_be_evaluated(species, tmp_path):
+    with pytest.raises(ArtifactError, match="does not exist"):
+        evaluate(tmp_path / "absent")
+    model = train(species, tmp_path / "run")
+    model.save_pretrained(tmp_path / "alone")
+    with pytest.raises(ArtifactError, match="is not a run"):
+        evaluate(tmp_path / "alone")

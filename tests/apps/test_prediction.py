@@ -1,0 +1,104 @@
+"""From files to an adapted task and to predictions, as the command line and a server would ask for them."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import own_data
+from handful.apps.experiment import Experiment, Source, train
+from handful.apps.prediction import adapt_to_file, pipeline_of, predict_file
+from handful.artifacts import MetaModel
+from handful.errors import DataError, UserError
+from handful.learners.maml import MAML
+from handful.registry import LEARNERS
+from handful.tasks.sine import Sine
+
+TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prediction")
+    own_data.shops(folder / "shops.csv")
+    own_data.photos(folder / "photos")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shops(folder) -> Path:
+    source = Source(str(folder / "shops.csv"), task="shop", target="sold", drop=("good",))
+    train(Experiment(source, learner="maml", query_shot=5, settings=TINY), folder / "shops")
+    return folder / "shops"
+
+
+@pytest.fixture(scope="module")
+def photos(folder) -> Path:
+    sizes = {"way": 2, "shot": 2, "query_shot": 2}
+    backbone = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}
+    source = Source(str(folder / "photos"), image_size=16)
+    train(Experiment(source, **backbone, **sizes, settings=TINY), folder / "run")
+    return folder / "run"
+
+
+def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path):
+    """The examples have targets around 10, and the model was trained on scaled ones."""
+    lines = (folder / "shops.csv").read_text().splitlines()
+    (tmp_path / "new.csv").write_text("\n".join([lines[0], *lines[1:13]]))
+    adapted = adapt_to_file(shops, tmp_path / "new.csv")
+    adapted.save(tmp_path / "task")
+    (tmp_path / "inputs.csv").write_text("price,week\n0.0,0.0\n0.1,0.2\n")
+    rows = predict_file(tmp_path / "task", tmp_path / "inputs.csv")
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert all(5 < row["sold"] < 15 for row in rows)
+    assert adapted.estimate["metric"] == "mse"
+    raw = pipeline_of(adapted.model).examples(tmp_path / "new.csv")
+    kept = pipeline_of(adapted.model).unscaled(adapted.support.targets)
+    assert torch.allclose(kept.double().flatten(), torch.as_tensor(raw.answers).double().flatten(), atol=1e-4)
+
+
+def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, tmp_path):
+    """The constant's leave-one-out error is known: each value less the mean of the others."""
+    tasks = Source(str(folder / "shops.csv"), task="shop", target="sold", drop=("good",)).open()
+    model = MetaModel(LEARNERS["constant"].build(tasks.spec), tasks.pipeline)
+    values = [1.0, 2.0, 6.0, 11.0]
+    adapted = model.adapt(torch.zeros(4, *tasks.spec.input_shape), values)
+    expected = sum((value - (20 - value) / 3) ** 2 for value in values) / 4
+    assert adapted.estimate["mean"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, folder, tmp_path):
+    adapt_to_file(photos, own_data.photos(tmp_path / "new", 3, 2)).save(tmp_path / "task")
+    rows = predict_file(tmp_path / "task", tmp_path / "new" / "class02")
+    for row in rows:
+        assert list(row["probabilities"]) == ["class00", "class01", "class02"]
+        assert math.isclose(sum(row["probabilities"].values()), 1, abs_tol=1e-5)
+        assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["label"]]
+
+
+def test_the_manifest_says_where_each_example_is_from(photos, tmp_path):
+    adapted = adapt_to_file(photos, own_data.photos(tmp_path / "new", 2, 2), keep_support=False)
+    assert adapted.manifest == ["class00/0.png", "class00/1.png", "class01/0.png", "class01/1.png"]
+    assert adapted.support is None
+
+
+def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
+    model = MetaModel.from_pretrained(photos)
+    model.save_pretrained(tmp_path / "old")
+    task = adapt_to_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
+    (tmp_path / "old").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="--model"):
+        predict_file(task, tmp_path / "new" / "class00")
+    assert len(predict_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
+
+
+def test_examples_of_another_kind_are_refused(photos, folder):
+    with pytest.raises(DataError, match=r"shops\.csv"):
+        adapt_to_file(photos, folder / "shops.csv")
+
+
+def test_a_model_of_a_generator_reads_no_files(tmp_path, folder):
+    MetaModel(MAML.build(Sine().spec)).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match="generator"):
+        adapt_to_file(tmp_path / "model", folder / "shops.csv")

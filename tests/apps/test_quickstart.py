@@ -1,0 +1,105 @@
+"""The quickstart, from nothing to predictions, on a small scale."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from handful.apps import experiment, quickstart
+from handful.artifacts import AdaptedTask, MetaModel
+from handful.evaluation import comparison
+from handful.training.run import Run
+
+PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        settings = {"steps": 3, "meta_batch_size": 1, "validation_tasks": 2}
+        small = replace(
+            quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, train_way=5, settings=settings
+        )
+        patch.setattr(quickstart, "EXPERIMENT", small)
+        patch.setattr(quickstart, "TASKS", 3)
+        patch.setattr(quickstart, "COSTLY_TASKS", 1)
+        patch.setattr(comparison, "CHOOSING_TASKS", 1)
+        patch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
+        patch.setattr(experiment, "CURVE_TASKS", 1)
+        patch.setattr(experiment, "CURVE_SHOTS", (1,))
+        steps, rungs = [], []
+        report, new = quickstart.quickstart(
+            folder, on_step=lambda moment: steps.append(moment.step), on_ladder=lambda what, *_: rungs.append(what)
+        )
+        yield folder, report, new, steps, rungs
+
+
+def test_it_reports_both_settings_with_the_ladder(made):
+    folder, report, _, steps, rungs = made
+    written = json.loads((folder / "report.json").read_text())
+    assert written["verdict"] == report.verdict
+    assert [(setting["way"], setting["shot"]) for setting in written["settings"]] == [(5, 1), (20, 1)]
+    for setting in written["settings"]:
+        learners = [row["learner"] for row in setting["rows"]]
+        assert learners[0] == "protonet"
+        assert {"centroid", "constant", "fine-tune-all", "scratch", "transfer"} <= set(learners)
+        assert {row["score"]["tasks"] for row in setting["rows"]} == {3, 1}
+    assert steps == [1, 2, 3]
+    assert {"pre-training", "protonet", "transfer"} <= set(rungs)
+
+
+def test_the_page_shows_its_pictures(made):
+    folder, *_ = made
+    page = (folder / "report.md").read_text()
+    assert quickstart.NOTE in page
+    for name in PICTURES:
+        assert (folder / name).stat().st_size > 1000
+        assert f"({name})" in page
+    assert (folder / "new-task" / "task.png").stat().st_size > 1000
+
+
+def test_the_new_task_is_files_that_can_be_tried_again(made):
+    folder, _, new, *_ = made
+    assert sorted(path.is_dir() for path in new.examples.iterdir()) == [True] * 5
+    assert sum(1 for _ in new.examples.rglob("*.png")) == 15
+    assert sum(1 for _ in new.inputs.glob("*.png")) == new.count == 20
+    assert 0 <= new.right <= new.count
+    pipeline = MetaModel.from_pretrained(folder).pipeline
+    inputs, files = pipeline.inputs(new.inputs)
+    task = AdaptedTask.load(new.task)
+    predicted = [task.labels[number] for number in task.predict(inputs).logits.argmax(-1).tolist()]
+    truth = [file.removesuffix(".png")[3:] for file in files]
+    assert sum(a == b for a, b in zip(predicted, truth, strict=True)) == new.right
+    assert set(truth) == {path.name for path in new.examples.iterdir()}
+
+
+def test_the_files_look_as_the_task_did(made):
+    """Written as dark ink on paper and read back, a letter is what the learner would have been given."""
+    from handful.tasks.glyphs import Glyphs
+
+    folder, _, new, *_ = made
+    drawn = Glyphs(seed=0).split("test").sized(way=5, shot=3, query_shot=4).task(quickstart.NEW_TASK)
+    pipeline = MetaModel.from_pretrained(folder).pipeline
+    inputs, _ = pipeline.inputs(new.inputs)
+    assert inputs.shape == drawn.query.inputs.shape
+    assert (inputs - drawn.query.inputs).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(("report", "expected"), [(True, "force"), (False, "resume")])
+def test_an_unfinished_one_is_continued_and_a_finished_one_made_anew(report, expected, tmp_path, monkeypatch):
+    Run.open(tmp_path / "run", {})
+    (tmp_path / "run" / "model").mkdir()
+    (tmp_path / "run" / "model" / "model.safetensors").write_text("")
+    if report:
+        (tmp_path / "run" / "report.json").write_text("{}")
+
+    class AskedError(Exception):
+        pass
+
+    def train(experiment, path, *, resume, force, progress):
+        raise AskedError("force" if force else "resume" if resume else "new")
+
+    monkeypatch.setattr(quickstart, "train", train)
+    with pytest.raises(AskedError, match=expected):
+        quickstart.quickstart(tmp_path / "run")

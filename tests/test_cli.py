@@ -1,0 +1,540 @@
+"""The command line: the whole job on every kind of own data, and one clear sentence for whatever is wrong."""
+
+import csv
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import handful
+import own_data
+from handful import cli
+from handful.apps import experiment
+from handful.evaluation import comparison
+
+READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor")
+SMALL = ["--steps", "6", "--meta-batch-size", "2"]
+IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "2", "--shot", "2", "--query-shot", "2"]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return result
+
+
+def refused(*arguments: object, code: int | None = None) -> str:
+    """The one message on stderr of a command that fails as it should, with nothing on stdout."""
+    result = run(*arguments)
+    assert result.exit_code in ((1, 2) if code is None else (code,)), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("Note:")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert lines[0].endswith((".", "?")), lines[0]
+    assert len(re.findall(r"[.?](?:\s|$)", lines[0])) <= 4, "a sentence or two"
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """Fewer tasks for what the ladder chooses and for the curve: what is tested is the job, not the scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "CHOOSING_TASKS", 2)
+        patch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
+        patch.setattr(experiment, "CURVE_TASKS", 2)
+        patch.setattr(experiment, "CURVE_SHOTS", (1, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Own data of every kind."""
+    folder = tmp_path_factory.mktemp("own")
+    own_data.photos(folder / "photos")
+    own_data.species(folder / "species.csv")
+    own_data.shops(folder / "shops.csv")
+    own_data.arrays(folder / "shops.npz")
+    return folder
+
+
+DATA = {
+    "photos": ("photos", ["--learner", "protonet", *IMAGES]),
+    "label": ("species.csv", ["--label", "kind", "--learner", "protonet", "--way", "2", "--shot", "2", *SMALL]),
+    "task-label": ("shops.csv", ["--task", "shop", "--label", "good", "--drop", "sold", "--learner", "r2d2"]),
+    "task-target": ("shops.csv", ["--task", "shop", "--target", "sold", "--drop", "good", "--learner", "maml"]),
+    "npz": ("shops.npz", ["--learner", "maml", "--set", "inner_steps=1"]),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(home, quick, tmp_path_factory):
+    """A function from a kind of data to a run that is trained on it once."""
+    runs: dict[str, Path] = {}
+
+    def run_of(kind: str) -> Path:
+        if kind not in runs:
+            source, options = DATA[kind]
+            runs[kind] = tmp_path_factory.mktemp("runs") / kind
+            if kind == "label":
+                options = [*options, "--query-shot", "3"]
+            done("train", "--tasks", home / source, *options, *SMALL, "-o", runs[kind])
+        return runs[kind]
+
+    return run_of
+
+
+@pytest.fixture
+def some(home, tmp_path):
+    """A function from a kind of data to a few labeled examples of a new task, and inputs to predict."""
+
+    def examples_of(kind: str) -> tuple[Path, Path]:
+        if kind == "photos":
+            return own_data.photos(tmp_path / "new", 2, 3), tmp_path / "new" / "class01"
+        if kind == "npz":
+            rows = own_data.columns()
+            inputs = np.stack([rows["price"], rows["week"]], axis=1)[:6]
+            np.savez(tmp_path / "new.npz", inputs=inputs, targets=rows["sold"][:6])
+            np.savez(tmp_path / "inputs.npz", inputs=inputs[:3])
+            return tmp_path / "new.npz", tmp_path / "inputs.npz"
+        source = (home / DATA[kind][0]).read_text().splitlines()
+        rows = [source[1], source[12], *source[2:6], source[13]] if kind == "label" else source[1:9]
+        (tmp_path / "new.csv").write_text("\n".join([source[0], *rows]))
+        return tmp_path / "new.csv", tmp_path / "new.csv"
+
+    return examples_of
+
+
+# The whole job
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_own_data_from_files_to_predictions(kind, trained, some, tmp_path):
+    output = trained(kind)
+    costly = "1" if kind == "task-target" else "0"
+    report = json.loads(done("evaluate", output, "--number", "10", "--costly", costly, "--json").stdout)
+    assert report == json.loads((output / "report" / "report.json").read_text())
+    rows = report["settings"][0]["rows"]
+    assert rows[0]["score"]["tasks"] == 10 or kind not in ("photos", "label")
+    assert len(rows) > 4
+    assert (output / "report" / "report.md").exists()
+    metric = "accuracy" if kind in ("photos", "label", "task-label") else "mse"
+    assert {row["score"]["metric"] for row in rows} == {metric}
+
+    examples, inputs = some(kind)
+    facts = json.loads(done("adapt", output, examples, "-o", tmp_path / "new.task", "--json").stdout)
+    assert facts["bytes"] == (tmp_path / "new.task").stat().st_size
+    assert facts["examples"] == {"photos": 6, "npz": 6, "label": 7}.get(kind, 8)
+    expected = {"photos": ["class00", "class01"], "label": ["k00", "k01"], "task-label": ["no", "yes"]}.get(kind)
+    assert facts["labels"] == expected
+
+    rows = json.loads(done("predict", tmp_path / "new.task", inputs, "--json").stdout)
+    table = list(csv.DictReader(io.StringIO(done("predict", tmp_path / "new.task", inputs, "--csv").stdout)))
+    assert [row["id"] for row in table] == [row["id"] for row in rows]
+    assert len(rows) == {"photos": 3, "npz": 3, "label": 7}.get(kind, 8)
+    for row, line in zip(rows, table, strict=True):
+        if expected:
+            assert row["label"] in expected
+            assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+            assert row["probability"] == max(row["probabilities"].values()) == float(line["probability"])
+        else:
+            (value,) = [value for name, value in row.items() if name != "id"]
+            assert -10 < value < 30, "in the target's own units"
+    text = done("predict", tmp_path / "new.task", inputs).stdout
+    assert len(text.splitlines()) == len(rows) + 1
+
+    findings = run("doctor", output, "--json")
+    assert findings.exit_code in (0, 1)
+    statuses = {finding["status"] for finding in json.loads(findings.stdout)}
+    assert ("problem" in statuses) == (findings.exit_code == 1)
+
+
+def test_photos_are_learned(trained, some, tmp_path):
+    examples, _ = some("photos")
+    done("adapt", trained("photos"), examples, "-o", tmp_path / "new.task")
+    rows = json.loads(done("predict", tmp_path / "new.task", examples / "class00", "--json").stdout)
+    assert {row["label"] for row in rows} == {"class00"}
+    assert [row["id"] for row in rows] == ["0.png", "1.png", "2.png"]
+
+
+def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
+    other = own_data.photos(tmp_path / "elsewhere", 4)
+    output = trained("photos")
+    done("evaluate", output, "--tasks", other, "--number", "4", "--costly", "0")
+    report = (output / "report-on-elsewhere" / "report.md").read_text()
+    assert "4 classes of" in report
+    assert str(other) in report
+    refused("evaluate", output, "--tasks", home / "shops.npz", "--number", "4", "--costly", "0")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "doctor"])
+def test_a_run_is_named_by_its_folder_or_by_its_model(trained, command):
+    output = trained("photos")
+    more = ["--number", "4", "--costly", "0"] if command == "evaluate" else []
+    one, two = (done(command, place, *more, "--json").stdout for place in (output, output / "model"))
+    if command == "doctor":
+        assert one == two
+    assert not (output / "model" / "report").exists()
+
+
+def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
+    first = trained("photos")
+    second = tmp_path / "second"
+    done("train", "--tasks", home / "photos", *DATA["photos"][1], *SMALL, "--outer-lr", "0.01", "-o", second)
+    message = refused("compare", first, second)
+    assert "handful evaluate" in message
+    for output in (first, second):
+        done("evaluate", output, "--number", "8", "--costly", "0")
+    settings = json.loads(done("compare", first, second / "model", "--json").stdout)
+    assert len(settings) == 1
+    names = {row["run"] for row in settings[0]["runs"]}
+    assert names == {str(first), str(second / "model")}
+    text = done("compare", first, second).stdout
+    assert "2-way 2-shot" in text
+    refused("compare", first)
+    refused("compare", first, trained("npz"))
+    refused("compare", first, tmp_path)
+
+
+def test_several_settings_are_scored_at_once(trained, tmp_path):
+    result = done(
+        "evaluate", trained("label"), "--way", 2, "--way", 3, "--shot", 1, "--number", 5, "--costly", 0,
+        "-o", tmp_path / "report", "--json",
+    )  # fmt: skip
+    settings = json.loads(result.stdout)["settings"]
+    assert [(setting["way"], setting["shot"]) for setting in settings] == [(2, 1), (3, 1)]
+
+
+def test_a_generator_trains_and_evaluates_but_reads_no_files(tmp_path, quick, some):
+    options = ["--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]", *SMALL]
+    done("train", "--tasks", "sine", *options, "-o", tmp_path / "sine")
+    done("evaluate", tmp_path / "sine", "--number", 4, "--costly", 0)
+    examples, _ = some("npz")
+    message = refused("adapt", tmp_path / "sine", examples, "-o", tmp_path / "x.task")
+    assert "generator" in message
+    assert not (tmp_path / "x.task").exists()
+
+
+def test_forgotten_examples_are_not_in_the_file(trained, some, tmp_path):
+    examples, _ = some("photos")
+    kept = json.loads(done("adapt", trained("photos"), examples, "-o", tmp_path / "a", "--json").stdout)
+    less = done("adapt", trained("photos"), examples, "-o", tmp_path / "b", "--forget-examples", "--json")
+    assert json.loads(less.stdout)["bytes"] < kept["bytes"] / 2
+
+
+# Bad input
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """A folder of images to spoil."""
+    return own_data.photos(tmp_path / "bad")
+
+
+def png(width: int, height: int) -> bytes:
+    """A small file that says it is a large image."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+SPOILED = {
+    "empty": (b"", "empty"),
+    "corrupt": (b"not an image at all", "damaged"),
+    "cut": (None, "damaged"),
+    "bomb": (png(6000, 6000), "megapixels"),
+    "huge bomb": (png(60000, 60000), "megapixels"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_a_bad_image_is_named_wherever_it_is_read(fault, bad, trained, tmp_path):
+    content, said = SPOILED[fault]
+    image = bad / "class03" / "2.png"
+    image.write_bytes(image.read_bytes()[:60] if content is None else content)
+    message = refused("train", "--tasks", bad, *IMAGES, *SMALL, "-o", tmp_path / "run")
+    assert str(image) in message
+    assert said in message
+    assert not (tmp_path / "run").exists()
+    message = refused("adapt", trained("photos"), bad, "-o", tmp_path / "x.task")
+    assert str(image) in message
+    assert not (tmp_path / "x.task").exists()
+    done("adapt", trained("photos"), own_data.photos(tmp_path / "good", 2, 2), "-o", tmp_path / "good.task")
+    assert str(image) in refused("predict", tmp_path / "good.task", image)
+    assert str(image) in refused("predict", tmp_path / "good.task", image, "--json")
+
+
+def test_what_is_missing_is_named_with_what_lies_beside_it(home, trained, tmp_path):
+    assert "photos" in refused("train", "--tasks", home / "photo", *SMALL, "-o", tmp_path / "run")
+    assert "Did you mean 'glyphs'" in refused("train", "--tasks", "glyph", *SMALL, "-o", tmp_path / "run")
+    absent = tmp_path / "absent"
+    for command in (
+        ("evaluate", absent),
+        ("doctor", absent),
+        ("compare", absent, absent),
+        ("adapt", absent, home / "photos", "-o", tmp_path / "x"),
+        ("adapt", trained("photos"), absent, "-o", tmp_path / "x"),
+        ("predict", absent, home / "photos"),
+    ):
+        assert str(absent) in refused(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_only(tmp_path, trained):
+    one = own_data.photos(tmp_path / "one", 1)
+    assert "one class only" in refused("train", "--tasks", one, *SMALL, "-o", tmp_path / "run")
+    assert "class" in refused("adapt", trained("photos"), one, "-o", tmp_path / "x.task")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_fewer_examples_than_shots(home, tmp_path, trained):
+    message = refused("train", "--tasks", home / "photos", *IMAGES[:4], "--shot", 9, *SMALL, "-o", tmp_path / "run")
+    assert "9 support" in message
+    assert "--shot" in message
+    assert "--shot" in refused("evaluate", trained("photos"), "--shot", 9)
+    assert "--way" in refused("evaluate", trained("photos"), "--way", 9)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["nan", "", "much", "inf"])
+def test_a_value_that_is_no_number(value, home, tmp_path, trained):
+    lines = (home / "shops.csv").read_text().splitlines()
+    cells = lines[5].split(",")
+    cells[3] = value
+    lines[5] = ",".join(cells)
+    (tmp_path / "bad.csv").write_text("\n".join(lines))
+    options = ["--task", "shop", "--target", "sold", "--drop", "good", "--learner", "maml", *SMALL]
+    message = refused("train", "--tasks", tmp_path / "bad.csv", *options, "-o", tmp_path / "run")
+    assert "bad.csv" in message
+    assert "'sold'" in message
+    message = refused("adapt", trained("task-target"), tmp_path / "bad.csv", "-o", tmp_path / "x.task")
+    assert "'sold'" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_a_missing_column_is_named_with_the_nearest(home, tmp_path, trained):
+    message = refused(
+        "train", "--tasks", home / "shops.csv", "--task", "shopp", "--target", "sold", "-o", tmp_path / "r"
+    )
+    assert "'shopp'" in message
+    assert "'shop'" in message
+    (tmp_path / "less.csv").write_text("shop,week,sold\ns01,0.5,11\ns01,0.4,12\n")
+    message = refused("adapt", trained("task-target"), tmp_path / "less.csv", "-o", tmp_path / "x.task")
+    assert "price" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["less.csv"]
+
+
+def test_wrong_inputs_at_predict(home, tmp_path, trained, some):
+    examples, _ = some("task-target")
+    done("adapt", trained("task-target"), examples, "-o", tmp_path / "a.task")
+    (tmp_path / "less.csv").write_text("week\n0.5\n")
+    assert "price" in refused("predict", tmp_path / "a.task", tmp_path / "less.csv")
+    assert run("predict", tmp_path / "a.task", home / "photos" / "class00" / "0.png").exit_code == 1
+    np.savez(tmp_path / "wrong.npz", inputs=np.zeros((2, 7)))
+    examples, _ = some("npz")
+    done("adapt", trained("npz"), examples, "-o", tmp_path / "b.task")
+    assert "7" in refused("predict", tmp_path / "b.task", tmp_path / "wrong.npz")
+    refused("predict", trained("npz"), tmp_path / "wrong.npz")
+
+
+@pytest.mark.parametrize(
+    ("options", "nearest"),
+    [
+        (["--learner", "protonett"], "'protonet'"),
+        (["--set", "temperatur=3"], "'temperature'"),
+        (["--set", "backbone.widhts=[4]"], "'widths'"),
+        (["--backbone", "conv5"], "'conv4'"),
+        (["--set", "temperature=warm"], "temperature"),
+    ],
+)
+def test_an_unknown_name_is_answered_by_the_nearest(options, nearest, home, tmp_path):
+    message = refused("train", "--tasks", home / "photos", *IMAGES, *options, "-o", tmp_path / "run", code=2)
+    assert nearest in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--lerner", "maml"], "--learner"),
+        (["trian"], "train"),
+        (["train", "--tasks", "sine"], "--output"),
+        (["train", "--tasks", "sine", "-o", "x", "--steps", "many"], "--steps"),
+        (["adapt"], "model"),
+    ],
+)
+def test_a_wrong_command_line_is_misuse(arguments, named):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert named.lower() in result.stderr.lower()
+    assert result.stdout == ""
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained, some, tmp_path, monkeypatch):
+    """Nobody waits for an evaluation whose report has no place."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: pytest.fail("it began to work"))
+    for place in ("file", "file/report"):
+        assert str(tmp_path / "file") in refused("evaluate", trained("photos"), "-o", tmp_path / place)
+    examples, _ = some("photos")
+    for place in (tmp_path / "file" / "x.task", tmp_path):
+        assert str(place) in refused("adapt", trained("photos"), examples, "-o", place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["photos", "npz"])
+def test_what_is_told_on_80_columns(kind, trained, monkeypatch):
+    """The table fits; the verdict is one line, for the terminal to break."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = done("evaluate", trained(kind), "--number", "4", "--costly", "0").stdout
+    table, verdict = text.split("Meta-learning is" if "Meta-learning is" in text else "\nWith ")
+    assert all(len(line) <= 80 for line in table.splitlines())
+    assert "…" not in text
+    assert "report.md" in verdict
+
+
+def test_a_damaged_task_or_model_is_named(trained, some, tmp_path):
+    examples, inputs = some("npz")
+    task = tmp_path / "a.task"
+    done("adapt", trained("npz"), examples, "-o", task)
+    whole = task.read_bytes()
+    task.write_bytes(whole[:-5])
+    assert str(task) in refused("predict", task, inputs)
+    torch.save({"x": 1}, task)
+    assert "pickle" in refused("predict", task, inputs)
+
+
+def test_a_fault_of_handful_shows_its_trace(monkeypatch):
+    """Only what is raised on purpose is a sentence."""
+    monkeypatch.setattr("handful.apps.catalog.catalog", lambda: 1 / 0)
+    assert isinstance(run("list").exception, ZeroDivisionError)
+
+
+def test_ctrl_c_is_130(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handful.apps.catalog.catalog", interrupt)
+    result = run("list")
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted.\n"
+
+
+def test_a_note_is_said_once(home, tmp_path):
+    options = ["--task", "shop", "--target", "sold", "--drop", "good", "--learner", "maml", *SMALL]
+    result = done("train", "--tasks", home / "shops.csv", *options, "-o", tmp_path / "run")
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note:")]
+    assert notes
+    assert len(notes) == len(set(notes))
+
+
+# Help
+
+
+def commands() -> dict[str, object]:
+    return get_command(cli.app).commands
+
+
+def test_every_command_has_help_with_an_example_that_parses():
+    assert set(commands()) == {"quickstart", "train", *READING}
+    for name, command in commands().items():
+        help_text = done(name, "--help").stdout
+        assert command.help
+        example = command.epilog.removeprefix("Example: ")
+        assert "Example:" in help_text
+        program, verb, *arguments = example.split()
+        assert (program, verb) == ("handful", name)
+        command.make_context(verb, arguments)
+        for parameter in command.params:
+            assert parameter.help or parameter.name == "help", f"{name} {parameter.name}"
+
+
+def test_every_reading_command_prints_json():
+    for name in READING:
+        assert any("--json" in parameter.opts for parameter in commands()[name].params), name
+
+
+def test_a_number_that_json_lacks_is_null(monkeypatch):
+    """As the interval of a single task."""
+    monkeypatch.setattr("handful.apps.compare.compare", lambda runs: [{"low": float("nan"), "name": "NaN Übung"}])
+    assert json.loads(done("compare", "a", "b", "--json").stdout, parse_constant=pytest.fail) == [
+        {"low": None, "name": "NaN Übung"}
+    ]
+
+
+def test_list_as_json_names_what_the_registries_hold():
+    from handful.registry import BACKBONES, LEARNERS, TASKS
+
+    found = {row["name"] for rows in json.loads(done("list", "--json").stdout).values() for row in rows}
+    assert found == {*LEARNERS, *TASKS, *BACKBONES}
+    for name in found:
+        assert json.loads(done("list", name, "--json").stdout)["name"] == name
+        assert name in done("list", name).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "maml"], *([name, "--help"] for name in READING)])
+def test_what_is_shown_fits_into_80_columns(arguments, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(cli.out, "_width", None)
+    text = done(*arguments).stdout
+    assert "…" not in text
+    long = [line for line in text.splitlines() if len(line) > 80 and "http" not in line]
+    assert long == []
+
+
+def test_the_version_is_printed():
+    assert done("--version").stdout == f"{handful.__version__}\n"
+
+
+PROBE = """
+import sys
+sys.argv = ["handful", "--help"]
+import runpy
+try:
+    runpy.run_module("handful", run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = {"torch", "numpy", "sklearn", "scipy", "matplotlib", "pyarrow", "PIL", "safetensors"} & set(sys.modules)
+sys.stderr.write(" ".join(sorted(heavy)))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    """Also of each command; as `python -m handful`."""
+    for arguments in (["--help"], ["train", "--help"]):
+        probe = PROBE.replace('"--help"', ", ".join(f'"{argument}"' for argument in arguments))
+        result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+        assert "Usage:" in result.stdout
+        assert result.stderr == ""
+
+
+def test_help_is_quick():
+    """It takes 0.15 s here and may take 0.4 s; twice that is allowed, since machines that run tests are busy."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "handful", "--help"], capture_output=True, check=True, env=os.environ)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.8
