@@ -327,7 +327,8 @@ def task_picture(
     caption: dict[str, Any] = {"fontsize": 8.5, "va": "baseline"}
     axes.text(left, -8 / side, "learned from", color=BLUE, **caption)
     axes.text(start, -8 / side, "answered right", color=GREEN, **caption)
-    axes.text(start + 75 / side, -8 / side, "wrong: taken for the class of that number", color=VERMILION, **caption)
+    if right < len(predicted):
+        axes.text(start + 75 / side, -8 / side, "wrong, with the class taken", color=VERMILION, **caption)
     look = _look(task.support.inputs)
     badge = {"facecolor": VERMILION, "edgecolor": VERMILION, "linewidth": 0.5, "pad": 1.4}
     for row in range(drawn):
