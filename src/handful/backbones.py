@@ -120,7 +120,14 @@ def make(
         for name in options:
             if name not in parameters:
                 raise unknown_name("backbone option", name, set(parameters) - {"input_shape"})
-    network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
+    try:
+        network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError) or not options:
+            raise
+        raise UserError(
+            f"The backbone {written(backbone)} cannot be made with the options {options}: {error}."
+        ) from error
     return convert(network, normalization)
 
 

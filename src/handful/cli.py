@@ -1,23 +1,20 @@
 """The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
 
-import contextlib
 import functools
 import json
 import os
-import re
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from handful import __version__
-from handful.errors import ArtifactError, DataError, HandfulError, UserError
+from handful.errors import ArtifactError, DataError, HandfulError, UserError, unknown_name
+from handful.terminal import Progress, err, flowing, interval_text, notes, out, print_json
 
 if TYPE_CHECKING:
     from handful.apps.experiment import Source
@@ -33,14 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# A terminal gets lines broken between words; a file or a pipe gets each message as one line.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
-
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-LOG_SECONDS = 10
-"""How often progress is told where there is no terminal to show bars on."""
-
 DATA, MODEL = "Your data", "Learner"
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -70,14 +60,14 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
         @functools.wraps(function)
         def guarded(*arguments: Any, **options: Any) -> None:
             try:
-                with _notes():
+                with notes():
                     function(*arguments, **options)
             except KeyboardInterrupt:
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
-                err.print(f"[bold red]Error:[/] {_escaped(str(error))}")
+                err.print(f"[bold red]Error:[/] {escape(str(error))}")
                 raise typer.Exit(MISUSED if misused else FAILED) from None
 
         app.command(name, epilog=f"Example: {example}")(guarded)
@@ -100,7 +90,7 @@ def quickstart(
     )
     with Progress() as progress:
         report, new = run(output, seed=seed, on_step=progress.step, on_ladder=progress.ladder)
-    out.print(f"[bold]What was learned.[/] {_escaped(report.verdict)}")
+    out.print(f"[bold]What was learned.[/] {escape(report.verdict)}")
     out.print(
         f"\n[bold]A new task.[/] From 3 examples of each of 5 unseen letters ({new.examples}) it read "
         f"{new.right} of {new.count} others right ({new.inputs}). The adapted task is {new.task}, "
@@ -152,7 +142,7 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="An option of the learner or (backbone.NAME) its network.",
+            help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -171,19 +161,20 @@ def train(
     from handful.apps.experiment import train as run
     from handful.training.run import Run
 
-    options, backbone_options = _assignments(assign or [])
+    assigned = _assignments(assign or [])
     experiment = Experiment(
         _source(tasks, label, task, target, group, drop, image_size, seed),
         learner=learner,
-        options=options,
+        options=assigned[""],
         backbone=backbone,
-        backbone_options=backbone_options,
+        backbone_options=assigned["backbone"],
         normalization=normalization,
         way=way,
         shot=shot,
         query_shot=query_shot,
         train_way=train_way,
-        settings={"steps": steps, "meta_batch_size": meta_batch_size, "outer_lr": outer_lr, "plan": _plan(plan)},
+        settings={"steps": steps, "meta_batch_size": meta_batch_size, "outer_lr": outer_lr, "plan": _plan(plan)}
+        | assigned["training"],
         seed=seed,
     )
 
@@ -219,6 +210,7 @@ def evaluate(
     task: TaskOption = None,
     target: TargetOption = None,
     group: GroupOption = None,
+    drop: DropOption = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
@@ -233,7 +225,7 @@ def evaluate(
     from handful.apps.experiment import evaluate as score
     from handful.storage import check_writable
 
-    other = _source(tasks, label, task, target, group, None, None, 0) if tasks else None
+    other = _source(tasks, label, task, target, group, drop) if tasks else None
     home = run.parent if run.name == "model" else run
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
@@ -249,11 +241,11 @@ def evaluate(
         )
     report.write(folder)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
         return
     for comparison in report.comparisons:
         out.print(_ladder_table(comparison))
-    out.print(_escaped(report.verdict))
+    out.print(escape(report.verdict))
     out.print(f"Report: {folder / 'report.md'}")
 
 
@@ -267,15 +259,21 @@ def compare(
 
     settings = pair(runs)
     if as_json:
-        _print_json(settings)
+        print_json(settings)
         return
     for setting in settings:
         table = Table(title=f"{setting['setting']}: {setting['metric']}", title_justify="left", box=None)
         for column in ("run", "learner", "score", "better than the best by", "tasks"):
             table.add_column(column)
         for row in setting["runs"]:
-            gap = _interval(row["against_best"], signed=True) if "against_best" in row else ""
-            table.add_row(row["run"], row["learner"], _interval(row["score"]), gap, str(row["score"]["tasks"]))
+            gap = interval_text(row["against_best"], setting["metric"], signed=True) if "against_best" in row else ""
+            table.add_row(
+                row["run"],
+                row["learner"],
+                interval_text(row["score"], setting["metric"]),
+                gap,
+                str(row["score"]["tasks"]),
+            )
         out.print(table)
 
 
@@ -304,7 +302,7 @@ def adapt(
         "bytes": size,
     }
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     what = f"{len(adapted.labels)} classes" if adapted.labels else "a number"
     out.print(
@@ -331,13 +329,14 @@ def predict(
 
     rows = predict_file(task, inputs, model)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif as_csv:
         import csv
 
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else ["id"], lineterminator="\n")
+        flat = [row | {f"p({name})": p for name, p in row.pop("probabilities", {}).items()} for row in rows]
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else ["id"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: json.dumps(v) if isinstance(v, dict) else v for name, v in row.items()} for row in rows)
+        writer.writerows(flat)
     else:
         table = Table(box=None)
         for column in [name for name in rows[0] if name != "probabilities"] if rows else []:
@@ -360,9 +359,9 @@ def list_members(
     if name is not None:
         found = entry(name)
         if as_json:
-            _print_json(found)
+            print_json(found)
             return
-        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{_escaped(_flowing(found['text']))}", soft_wrap=False)
+        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{escape(flowing(found['text']))}", soft_wrap=False)
         if found["options"]:
             out.print()
             table = Table(title="Options (--set name=value)", title_justify="left", box=None)
@@ -374,7 +373,7 @@ def list_members(
         return
     whole = catalog()
     if as_json:
-        _print_json(whole)
+        print_json(whole)
         return
     for noun, members in whole.items():
         table = Table(title=noun, title_justify="left", box=None, show_header=False)
@@ -393,6 +392,8 @@ def doctor(
     task: TaskOption = None,
     target: TargetOption = None,
     group: GroupOption = None,
+    drop: DropOption = None,
+    image_size: SizeOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
@@ -401,9 +402,9 @@ def doctor(
     """Look for what makes few-shot scores too good to be true."""
     from handful.apps.checkup import checkup
 
-    findings = checkup(_source(subject, label, task, target, group, None, None, 0), way, shot, query_shot)
+    findings = checkup(_source(subject, label, task, target, group, drop, image_size), way, shot, query_shot)
     if as_json:
-        _print_json(findings)
+        print_json(findings)
     else:
         color = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
         table = Table(box=None, show_header=False)
@@ -411,7 +412,7 @@ def doctor(
             table.add_column(vertical="top")
         for finding in findings:
             status = finding["status"]
-            table.add_row(f"[{color[status]}]{status}[/]", finding["check"], _escaped(finding["message"]))
+            table.add_row(f"[{color[status]}]{status}[/]", finding["check"], escape(finding["message"]))
         out.print(table)
     if any(finding["status"] == "problem" for finding in findings):
         raise typer.Exit(FAILED)
@@ -427,73 +428,26 @@ def version(
         raise typer.Exit
 
 
-class Progress:
-    """Bars with rate and time left on a terminal; a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        columns = (TextColumn("{task.description:<28}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Bars(
-            *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
-        )
-        self.known: dict[str, Any] = {}
-        self.said = 0.0
-        self.score = ""
-
-    def __enter__(self) -> "Progress":
-        if err.is_terminal:
-            self.bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if err.is_terminal:
-            self.bars.stop()
-
-    def step(self, moment: Any) -> None:
-        """After each step of meta-training."""
-        if moment.validation is not None:
-            self.score = f"val {moment.validation:.3f}"
-        self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
-
-    def ladder(self, what: str, done: int, total: int) -> None:
-        """After each batch of tasks of one learner."""
-        self._advance(f"{what}", done, total, "")
-
-    def _advance(self, what: str, done: int, total: int, note: str) -> None:
-        if not err.is_terminal:
-            if done == total or time.monotonic() - self.said > LOG_SECONDS:
-                self.said = time.monotonic()
-                err.print(f"{what}: {done}/{total} {note}".rstrip())
-            return
-        if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
-            for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
-                bar = self.bars.tasks[self.known[name]]
-                bar.visible = name in ("meta-training", "pre-training")
-            self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
-        self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
-
-
 def _source(
     tasks: str,
     label: str | None,
     task: str | None,
     target: str | None,
     group: str | None,
-    drop: Any,
-    image_size: int | None,
-    seed: int,
+    drop: list[str] | None,
+    image_size: int | None = None,
+    seed: int = 0,
 ) -> "Source":
     from handful.apps.experiment import Source
 
+    if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
+        tasks = str(Path(tasks).resolve())
     return Source(tasks, label, task, target, group, tuple(drop or ()), image_size, seed)
 
 
-def _assignments(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`--set name=value` as options of the learner and, with `backbone.`, of the network; values are JSON or texts."""
-    options: dict[str, Any] = {}
-    backbone: dict[str, Any] = {}
+def _assignments(given: list[str]) -> dict[str, dict[str, Any]]:
+    """`--set [PART.]name=value` by part: "" (the learner), "backbone", "training". Values are JSON or texts."""
+    parts: dict[str, dict[str, Any]] = {"": {}, "backbone": {}, "training": {}}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
@@ -502,9 +456,11 @@ def _assignments(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             parsed = json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON
         except ValueError:
             parsed = value
-        into = backbone if name.startswith("backbone.") else options
-        into[name.removeprefix("backbone.")] = parsed
-    return options, backbone
+        part, dot, rest = name.partition(".")
+        if dot and part not in parts:
+            raise unknown_name("part in --set", part, [part for part in parts if part])
+        parts[part if dot else ""][rest if dot else name] = parsed
+    return parts
 
 
 def _plan(text: str | None) -> dict[str, Any] | None:
@@ -526,43 +482,6 @@ def _ladder_table(comparison: Any) -> Table:
     for line in lines:
         table.add_row(*line[:5])
     return table
-
-
-def _interval(score: dict[str, float], *, signed: bool = False) -> str:
-    return f"{score['mean']:{'+' if signed else ''}.4g} ± {(score['high'] - score['low']) / 2:.2g}"
-
-
-def _print_json(value: Any) -> None:
-    from handful.storage import finite
-
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def _notes() -> Iterator[None]:
-    """Warnings as notes on stderr, each once."""
-    said: set[str] = set()
-
-    def note(message: Warning | str, *_: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            err.print(f"[yellow]Note:[/] {_escaped(str(message))}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = note  # type: ignore[assignment]
-        yield
-
-
-def _flowing(text: str) -> str:
-    """Paragraphs as one line each, for the terminal to break where it is wide."""
-    return re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def main() -> None:

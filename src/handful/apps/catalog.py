@@ -1,6 +1,7 @@
 """What there is: learners, sources of tasks and backbones, as the registries know them."""
 
 import inspect
+import json
 from typing import Any, get_type_hints
 
 from handful.errors import unknown_name
@@ -24,8 +25,11 @@ def entry(name: str) -> dict[str, Any]:
     for noun, registry in (("learner", LEARNERS), ("source of tasks", TASKS), ("backbone", BACKBONES)):
         if name in registry:
             member = registry[name]
-            options = _options(member) if noun == "learner" else []
-            return {"name": name, "noun": noun, "text": inspect.getdoc(member) or "", "options": options}
+            text = inspect.getdoc(member) or ""
+            if noun == "source of tasks" and "path" in inspect.signature(member).parameters:
+                text += f"\n\nIt is read from a path: --tasks {name}:PATH."
+            options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
+            return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
 
 
@@ -45,6 +49,13 @@ def _options(learner: type[Learner]) -> list[dict[str, str]]:
     return [
         {"name": name, "type": written_type(hints[name]), "default": str(defaults[name])}
         for name in options_of(learner)
+    ]
+
+
+def _backbone_options(backbone: Any) -> list[dict[str, str]]:
+    parameters = list(inspect.signature(backbone).parameters.values())[1:]  # the first one is the input's shape
+    return [
+        {"name": f"backbone.{p.name}", "type": str(p.annotation), "default": json.dumps(p.default)} for p in parameters
     ]
 
 

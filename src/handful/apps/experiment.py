@@ -8,6 +8,7 @@ from typing import Any, Self
 from handful.artifacts import MetaModel
 from handful.engine.across_tasks import Plan
 from handful.evaluation.comparison import Comparison, Ladder, Progress
+from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import check_fits
 from handful.evaluation.report import Report
@@ -34,6 +35,11 @@ class Source:
     drop: tuple[str, ...] = ()
     image_size: int | None = None
     seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the source is called in a report: the last part of a path."""
+        return Path(self.tasks).name
 
     def open(self, **more: Any) -> TaskDistribution:
         """The distribution."""
@@ -199,12 +205,14 @@ def evaluate(
         comparisons.append(comparison)
     source = other or experiment.source
     return Report(
-        title=f"{model.learner.key} on {source.tasks}",
-        tasks=describe(test, source),
+        title=f"{model.learner.key} on {source.name}",
+        tasks=describe(test, home, source),
         comparisons=comparisons,
         selection=str(model.facts["selection"]),
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
+        normalization=model.learner.recipe["normalization"],
+        findings=diagnose(places[0], model.learner),
         history=history,
         shots=curves,
         seconds={
@@ -214,10 +222,13 @@ def evaluate(
     )
 
 
-def describe(tasks: TaskDistribution, source: Source) -> str:
-    """One line about what is evaluated on."""
-    of_split = tasks.split_manifest().get(tasks.on, [])
-    if not of_split:
-        return f"tasks drawn anew from {source.tasks}"
+def describe(tasks: TaskDistribution, home: TaskDistribution, source: Source) -> str:
+    """One line about what is evaluated on: how many classes or tasks, and whether training saw any of these names."""
+    names = tasks.split_manifest().get(tasks.on, [])
+    if not names:
+        return f"tasks drawn anew from {source.name}"
     noun = "tasks" if tasks.units is not None else "classes"
-    return f"{len(of_split)} {noun} of {source.tasks} that training never saw"
+    seen = len(set(names) & set(home.split_manifest()["train"]))
+    if seen:
+        return f"{len(names)} {noun} of {source.name}, **{seen} of which bear the names of {noun} trained on**"
+    return f"{len(names)} {noun} of {source.name} that training never saw"

@@ -14,7 +14,7 @@ from handful.evaluation.comparison import Progress
 from handful.evaluation.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
 from handful.training.loop import Moment
-from handful.training.run import is_run
+from handful.training.run import Run, is_run
 from handful.types import Categorical
 
 EXPERIMENT = Experiment(
@@ -61,11 +61,12 @@ def quickstart(
 ) -> tuple[Report, NewTask]:
     """Meta-train, evaluate beside the ladder, adapt to a new task from files, predict, and write the report to `path`.
 
-    An unfinished quickstart there is continued, a finished one made anew.
+    An unfinished quickstart of the same seed there is continued, any other made anew.
     """
-    finished, started = (path / REPORT).exists(), is_run(path)
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
-    model = train(experiment, path, resume=started and not finished, force=finished, progress=on_step)
+    started = is_run(path)
+    same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
+    model = train(experiment, path, resume=same, force=started and not same, progress=on_step)
     report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, progress=on_ladder)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")

@@ -140,7 +140,8 @@ class Ladder:
                 break
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
-                curves[learner.key].append((shot, self._evaluate(learner, at, tasks).score))
+                self.progress("shots curve", shot, max(shots))
+                curves[learner.key].append((shot, evaluate(learner, at, tasks=tasks).score))
         return curves
 
     def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:

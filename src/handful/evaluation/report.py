@@ -328,7 +328,7 @@ def _gap(rung: Row, own: Evaluation) -> str:
     common = f"{_count(paired.tasks, 'task')} in common"
     if own.metric == "accuracy":
         sign = "" if paired.low > 0 or paired.high < 0 else "difference "
-        size = f"{100 * abs(paired.mean):.1f}" if not sign else f"{-100 * paired.mean:+.1f}"
+        size = f"{100 * abs(paired.mean):.1f}" if not sign else f"{_signed(-100 * paired.mean)}"
         return f"{'' if sign else 'by '}{sign}{size}{_plus_minus(100 * paired.half_width, '.1f')} points on {common}"
     count = min(len(own.scores), len(other.scores))
     typical = [_figures(_root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
@@ -340,6 +340,10 @@ def _gap(rung: Row, own: Evaluation) -> str:
 
 def _percent(score: Interval) -> str:
     return f"{100 * score.mean:.1f}{_plus_minus(100 * score.half_width, '.1f')} %"
+
+
+def _signed(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _plus_minus(half_width: float, form: str) -> str:
@@ -437,7 +441,7 @@ def _table(comparison: Comparison) -> str:
 def _paired(row: Row, metric: str) -> str:
     paired = row.paired
     if metric == "accuracy":
-        text = f"{100 * paired.mean:+.1f}{_plus_minus(100 * paired.half_width, '.1f')}"
+        text = f"{_signed(100 * paired.mean)}{_plus_minus(100 * paired.half_width, '.1f')}"
     else:
         text = f"{paired.mean:+.3g}{_plus_minus(paired.half_width, '.2g')}"
     return text if paired.tasks == row.evaluation.score.tasks else f"{text} ({paired.tasks} tasks)"

@@ -126,8 +126,8 @@ def _decode(path: Path, size: int, channels: int) -> Image.Image:
             raise
         if isinstance(error, PermissionError | IsADirectoryError):
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-        what = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image, or is damaged"
-        raise DataError(f"{path} {what}. Remove it or replace it by a whole image.") from error
+        what = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that can be read"
+        raise DataError(f"{path} {what}. Images are expected here: remove it, or replace it by a whole one.") from error
 
 
 def _bomb(path: Path, found: str) -> DataError:

@@ -119,6 +119,8 @@ def read_table(path: str | Path) -> Table:
     import pyarrow as pa
 
     path = existing(path)
+    if path.is_dir() or path.suffix.lower() not in TABLES:
+        raise DataError(f"{path} is not a table. Expected a file that ends in {', '.join(sorted(TABLES))}.")
     read: Callable[[Path], Any] = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
     try:
         arrow = read(path)

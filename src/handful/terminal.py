@@ -1,0 +1,103 @@
+"""What the command line shows: messages, tables' cells, progress, notes. Light, for `--help` is to be quick."""
+
+import contextlib
+import json
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+# A terminal gets lines broken between words; a file or a pipe gets each message as one line.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+LOG_SECONDS = 10
+"""How often progress is told where there is no terminal to show bars on."""
+
+
+class Progress:
+    """Bars with rate and time left on a terminal; a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description:<28}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(
+            *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
+        )
+        self.known: dict[str, Any] = {}
+        self.said = 0.0
+        self.score = ""
+
+    def __enter__(self) -> "Progress":
+        if err.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if err.is_terminal:
+            self.bars.stop()
+
+    def step(self, moment: Any) -> None:
+        """After each step of meta-training."""
+        if moment.validation is not None:
+            self.score = f"val {moment.validation:.3f}"
+        self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
+
+    def ladder(self, what: str, done: int, total: int) -> None:
+        """After each batch of tasks of one learner."""
+        self._advance(f"{what}", done, total, "")
+
+    def _advance(self, what: str, done: int, total: int, note: str) -> None:
+        if not err.is_terminal:
+            if done == total or time.monotonic() - self.said > LOG_SECONDS:
+                self.said = time.monotonic()
+                err.print(f"{what}: {done}/{total} {note}".rstrip())
+            return
+        if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
+            for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
+                bar = self.bars.tasks[self.known[name]]
+                bar.visible = name in ("meta-training", "pre-training")
+            self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
+        self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
+
+
+def interval_text(score: dict[str, float], metric: str, *, signed: bool = False) -> str:
+    """A mean with half of its interval; accuracies (fractions) in percent."""
+    scale, unit, digits = (100, " %", ".1f") if metric == "accuracy" else (1, "", ".4g")
+    half = scale * (score["high"] - score["low"]) / 2
+    return f"{scale * score['mean']:{'+' if signed else ''}{digits}} ± {half:.2g}{unit}"
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout; null for numbers that JSON does not have."""
+    from handful.storage import finite
+
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Warnings as notes on stderr, each once."""
+    said: set[str] = set()
+
+    def note(message: Warning | str, *_: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            err.print(f"[yellow]Note:[/] {escape(str(message))}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield
+
+
+def flowing(text: str) -> str:
+    """Paragraphs as one line each, for the terminal to break where it is wide."""
+    return re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)
