@@ -89,7 +89,13 @@ def quickstart(
         "many type faces, and is tested on Georgian, Armenian, Greek and Lao, which it never saw.\n"
     )
     with Progress() as progress:
-        report, new = run(output, seed=seed, on_step=progress.step, on_ladder=progress.ladder)
+        report, new = run(
+            output,
+            seed=seed,
+            on_pretraining=progress.pretraining,
+            on_step=progress.step,
+            on_ladder=progress.ladder,
+        )
     out.print(f"[bold]What was learned.[/] {escape(report.verdict)}")
     out.print(
         f"\n[bold]A new task.[/] From 3 examples of each of 5 unseen letters ({new.examples}) it read "
@@ -149,6 +155,12 @@ def train(
     steps: Annotated[int, typer.Option(help="Meta-training steps.", rich_help_panel="Training")] = 1000,
     meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.", rich_help_panel="Training")] = 4,
     outer_lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel="Training")] = 1e-3,
+    pretrain: Annotated[
+        int,
+        typer.Option(
+            help="Examples to train the network on beforehand, as if there were no tasks.", rich_help_panel="Training"
+        ),
+    ] = 0,
     plan: Annotated[
         str | None, typer.Option(help="vmap, loop, or chunks:N; by default chosen.", rich_help_panel="Training")
     ] = None,
@@ -173,7 +185,13 @@ def train(
         shot=shot,
         query_shot=query_shot,
         train_way=train_way,
-        settings={"steps": steps, "meta_batch_size": meta_batch_size, "outer_lr": outer_lr, "plan": _plan(plan)}
+        settings={
+            "steps": steps,
+            "meta_batch_size": meta_batch_size,
+            "outer_lr": outer_lr,
+            "pretrain_examples": pretrain,
+        }
+        | {"plan": _plan(plan)}
         | assigned["training"],
         seed=seed,
     )
@@ -189,7 +207,15 @@ def train(
 
     try:
         with Progress() as progress:
-            model = run(experiment, output, resume=resume, force=force, started=started, progress=progress.step)
+            model = run(
+                experiment,
+                output,
+                resume=resume,
+                force=force,
+                started=started,
+                progress=progress.step,
+                pretraining=progress.pretraining,
+            )
     except KeyboardInterrupt:
         if list((output / "checkpoints").glob("*.safetensors")):
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")

@@ -50,6 +50,10 @@ class Progress:
             self.score = f"val {moment.validation:.3f}"
         self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
 
+    def pretraining(self, done: int, total: int) -> None:
+        """After each batch of pre-training."""
+        self._advance("pre-training", done, total, "")
+
     def ladder(self, what: str, done: int, total: int) -> None:
         """After each batch of tasks of one learner."""
         self._advance(f"{what}", done, total, "")
@@ -63,7 +67,7 @@ class Progress:
         if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
             for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
                 bar = self.bars.tasks[self.known[name]]
-                bar.visible = name in ("meta-training", "pre-training")
+                bar.visible = name in ("meta-training", "pre-training", "pre-training for the ladder")
             self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
 

@@ -10,7 +10,10 @@ from torch import Generator, Tensor, nn
 from handful.engine.across_tasks import Plan, over_tasks, stack
 from handful.errors import UserError
 from handful.learners.baselines import NearestCentroid
-from handful.learners.transfer import BATCH, FineTuneAll, FineTuneHead, Pooled, Pretrained, Transfer, schedule
+from handful.learners.maml import MAML
+from handful.learners.pretraining import BATCH, schedule
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.learners.transfer import FineTuneAll, FineTuneHead, Pooled, Pretrained, Transfer
 from handful.storage import digest_of
 from handful.types import Categorical, Examples, TaskSpec
 
@@ -235,3 +238,27 @@ def test_many_tasks_at_once_are_as_one_by_one(cls, spec, dtype, transfer, pooled
     # Where the support is fitted, gradients are rounding errors of the softmax, and Adam enlarges them.
     tolerance = 5e-2 if dtype == torch.float32 else 1e-8
     torch.testing.assert_close(vmap[0], loop[0], atol=tolerance, rtol=tolerance)
+
+
+def test_pre_training_lifts_a_learner_before_any_meta_step() -> None:
+    """Prototypes of pre-trained features tell new classes apart that prototypes of the untrained ones do not."""
+    learner = PrototypicalNetwork.build(SPEC, backbone=network).eval()
+    before = score(learner, SPEC)
+    learner.pretrain(POOLS[SPEC], examples=EXAMPLES, seed=0)
+    assert score(learner, SPEC) > before + 0.1
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in learner.parameters())
+
+
+def test_pre_training_normalizes_by_the_batch_where_layers_wait_for_a_support() -> None:
+    """With its initial statistics, such a layer would leave features of a large scale as they are."""
+
+    def draw(generator: Generator, count: int) -> Examples:
+        examples = many_classes(generator, count)
+        return Examples(1e4 * examples.inputs, examples.targets)
+
+    seen = []
+    learner = MAML.build(SPEC, backbone=network)
+    learner.backbone[1].register_forward_hook(lambda layer, inputs, outputs: seen.append(outputs.std().item()))
+    learner.pretrain(Source(CLASSES, draw), examples=3 * BATCH, seed=0)
+    assert max(seen[1:]) < 2  # the first pass only counts the features
+    assert learner.backbone[1].fits is False

@@ -9,7 +9,7 @@ import torch
 
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
-from handful.tasks.distribution import BLOCK, SizeRanges, Sizes, TaskDistribution, digest_of, seeded
+from handful.tasks.distribution import BLOCK, SizeRanges, TaskDistribution, digest_of, seeded
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.sine import Sine
 from handful.types import Task

@@ -303,3 +303,57 @@ def test_statistics_are_made_precise_before_each_validation(monkeypatch):
     for found, expected in seen:
         assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(seen[0][0], seen[1][0])
+
+
+def rows():
+    """Twelve classes of rows, four examples of each."""
+    labels = torch.arange(12).repeat_interleave(4)
+    inputs = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))[labels]
+    splits = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
+    pool = LabeledPool(inputs, labels, [str(label) for label in range(12)], splits=splits)
+    return pool.sized(way=3, shot=1, query_shot=2)
+
+
+def pretrained(run=None, progress=None, **settings):
+    learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
+    told = []
+    pretraining = lambda done, total: told.append(done)  # noqa: E731
+    meta_train(learner, rows(), run=run, progress=progress, pretraining=pretraining, steps=4, **settings)
+    return learner.state_dict(), told
+
+
+def test_pre_training_comes_first_counts_as_seen_and_is_not_repeated_on_resume(tmp_path):
+    whole, told = pretrained(pretrain_examples=512)
+    plain, none = pretrained()
+    assert told == [128, 256, 384, 512]
+    assert none == []
+    assert any(not torch.equal(whole[name], plain[name]) for name in whole)
+
+    def stop(moment):
+        if moment.step == 2:
+            raise KeyboardInterrupt
+
+    run = Run.open(tmp_path / "run", {})
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(run, stop, pretrain_examples=512)
+    resumed, told = pretrained(run, pretrain_examples=512)
+    assert told == []
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_tasks_without_a_pool_cannot_be_pre_trained_on():
+    tasks = Sine()
+    with pytest.raises(UserError, match="share no examples to pre-train on"):
+        meta_train(small_maml(tasks), tasks, steps=1, pretrain_examples=10)
+    with pytest.raises(UserError, match="pretrain_examples is at least 0"):
+        Settings(pretrain_examples=-1)
+
+
+def test_weight_decay_pulls_matrices_and_leaves_scalars():
+    learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
+    with torch.no_grad():
+        learner.log_scale.fill_(3.0)
+    before = learner.backbone.layers[0].weight.norm().item()
+    meta_train(learner, rows(), steps=20, outer_lr=1e-4, weight_decay=1000.0, validate_every=20)
+    assert learner.backbone.layers[0].weight.norm() < 0.5 * before
+    assert abs(learner.log_scale.item() - 3.0) < 0.01

@@ -110,6 +110,7 @@ def train(
     force: bool = False,
     started: Callable[[Learner, TaskDistribution, Plan], None] | None = None,
     progress: Callable[[Moment], None] | None = None,
+    pretraining: Callable[[int, int], None] | None = None,
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
@@ -127,7 +128,14 @@ def train(
     if started:
         started(learner, training, plan)
     trained = meta_train(
-        learner, training, validation=validation, run=run, progress=progress, seed=experiment.seed, **settings
+        learner,
+        training,
+        validation=validation,
+        run=run,
+        progress=progress,
+        pretraining=pretraining,
+        seed=experiment.seed,
+        **settings,
     )
     facts = {
         "tasks": experiment.source.tasks,

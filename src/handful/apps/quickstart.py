@@ -56,6 +56,7 @@ def quickstart(
     path: Path,
     *,
     seed: int = 0,
+    on_pretraining: Callable[[int, int], None] | None = None,
     on_step: Callable[[Moment], None] | None = None,
     on_ladder: Progress | None = None,
 ) -> tuple[Report, NewTask]:
@@ -66,7 +67,9 @@ def quickstart(
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     started = is_run(path)
     same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
-    model = train(experiment, path, resume=same, force=started and not same, progress=on_step)
+    model = train(
+        experiment, path, resume=same, force=started and not same, progress=on_step, pretraining=on_pretraining
+    )
     report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, progress=on_ladder)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")

@@ -94,7 +94,7 @@ class Ladder:
                 pool,
                 examples=examples,
                 seed=seed,
-                progress=lambda done, total: self.progress("pre-training", done, total),
+                progress=lambda done, total: self.progress("pre-training for the ladder", done, total),
             )
             self.pretraining_seconds = time.perf_counter() - start
 

@@ -3,6 +3,7 @@
 import inspect
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from torch import Generator, Tensor, nn
 from handful import backbones
 from handful.backbones import Backbone
 from handful.errors import UserError, unknown_name
+from handful.learners.pretraining import Pool, pretrain
 from handful.normalization import MODES, Normalization
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
@@ -130,6 +132,29 @@ class Learner(nn.Module, ABC):
         """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         return prediction.loss(task.query.targets).mean()
+
+    def pretrain(
+        self, pool: Pool, *, examples: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Train the backbone on about `examples` of all classes or tasks at once, as a start for meta-training.
+
+        *Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning* (Chen et al., 2021),
+        https://arxiv.org/abs/2003.04390. The head of this training is thrown away. progress: see `pretraining`.
+        """
+        weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        if not weights:
+            raise UserError(f"The backbone of {self.key!r} has nothing to pre-train: leave pre-training out.")
+        classification = self.recipe["spec"].classification
+        pretrain(
+            self.backbone,
+            None,
+            weights,
+            pool,
+            classification=classification,
+            examples=examples,
+            seed=seed,
+            progress=progress,
+        )
 
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
         """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None."""

@@ -1,13 +1,10 @@
 """Rungs of the ladder that transfer: the same network, pre-trained the ordinary way on all training examples."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
@@ -16,34 +13,11 @@ from handful.engine.inner_loop import Adam, Weights, descend
 from handful.engine.stateless import call, tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.pretraining import Pool, pretrain
 from handful.learners.prototypical import ABSENT
-from handful.normalization import recalibrate
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
-BATCH = 128
-WARM_UP = 0.1
-"""The part of pre-training in which the rate rises."""
-FOR_FEATURES = {"lr": 0.01, "weight_decay": 1.0, "label_smoothing": 0.1}
-"""Peak rate and regularization where only the features are kept: strong, since they must serve other classes. Chosen on
-the validation letters of `glyphs`, where 5-way 1-shot rose from 90 to 93 %."""
-FOR_ANSWERS = {"lr": 0.003, "weight_decay": 0.05, "label_smoothing": 0.0}
-"""The same where the head is kept, and must answer for the same outputs."""
-CALIBRATION = 10
-"""Batches for the statistics of the batch norms."""
-
 Rung = TypeVar("Rung", bound="Pretrained")
-
-
-class Pool(Protocol):
-    """Globally labeled examples: what `handful.tasks` offers for pre-training."""
-
-    @property
-    def outputs(self) -> int:
-        """Number of classes, or the dimension of the target."""
-
-    @property
-    def draw(self) -> Callable[[Generator, int], Examples]:
-        """`(generator, count) -> Examples` at random."""
 
 
 class Pretrained(Learner):
@@ -71,59 +45,23 @@ class Pretrained(Learner):
         self.requires_grad_(False)
 
     def pretrain(
-        self, pool: Pool, *, examples: int, seed: int, progress: Callable[[int, int], None] | None = None
+        self, pool: Pool, *, examples: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Train backbone and head on about `examples` drawn from the pool, the same way for the same seed.
-
-        AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101)
-        with warm-up and a cosine to zero, on the cross-entropy or the squared error. `progress` gets the examples seen
-        and all of them.
-        """
-        steps = max(1, round(examples / BATCH))
-        generator = Generator().manual_seed(seed)
-        network = self._network(pool, seed)
-        weights = [p for name, p in self.backbone.named_parameters() if name in self.trainable]
-        weights += network[1].parameters()
-        chosen = FOR_FEATURES if self.head is None else FOR_ANSWERS
-        training = self.training
-        self.train()
-        for weight in weights:
-            weight.requires_grad_(True)
-        try:
-            with torch.enable_grad():
-                optimizer = torch.optim.AdamW(weights, weight_decay=chosen["weight_decay"])
-                for step in range(steps):
-                    optimizer.param_groups[0]["lr"] = chosen["lr"] * schedule(step, steps)
-                    batch = pool.draw(generator, BATCH)
-                    outputs = network(batch.inputs)
-                    if self.classification:
-                        loss = F.cross_entropy(outputs, batch.targets, label_smoothing=chosen["label_smoothing"])
-                    else:
-                        loss = F.mse_loss(outputs, batch.targets)
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    if progress:
-                        progress((step + 1) * BATCH, steps * BATCH)
-        finally:
-            for weight in weights:
-                weight.grad = None
-                weight.requires_grad_(False)
-            self.train(training)
-        batches = [pool.draw(generator, BATCH).inputs for _ in range(CALIBRATION)]
-        recalibrate(self.backbone, (partial(self.backbone, inputs) for inputs in batches))
-
-    def _network(self, pool: Pool, seed: int) -> nn.Sequential:
-        """The backbone with its head: the kept one, or one for the classes of the pool."""
-        if self.head is not None:
-            if pool.outputs != self.head.out_features:
-                raise UserError(
-                    f"The tasks have {self.head.out_features} outputs, but the pool to pre-train on has {pool.outputs}."
-                )
-            return nn.Sequential(self.backbone, self.head)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return nn.Sequential(self.backbone, nn.Linear(self.features, pool.outputs))
+        """Train backbone and head on about `examples` drawn from the pool; see `pretraining.pretrain`."""
+        if self.head is not None and pool.outputs != self.head.out_features:
+            raise UserError(
+                f"The tasks have {self.head.out_features} outputs, but the pool to pre-train on has {pool.outputs}."
+            )
+        pretrain(
+            self.backbone,
+            self.head,
+            [p for name, p in self.backbone.named_parameters() if name in self.trainable],
+            pool,
+            classification=self.classification,
+            examples=examples,
+            seed=seed,
+            progress=progress,
+        )
 
     def _check_outputs(self, spec: TaskSpec) -> None:
         if self.head is not None and spec.outputs != self.head.out_features:
@@ -150,14 +88,6 @@ class Pretrained(Learner):
     @abstractmethod
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Learn a task from its support, starting from the pre-trained network."""
-
-
-def schedule(step: int, steps: int) -> float:
-    """The part of the peak rate at a step: a linear rise, then a cosine to zero."""
-    warm_up = WARM_UP * steps
-    if step < warm_up:
-        return (step + 1) / (warm_up + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
 class Transfer(Pretrained):

@@ -93,7 +93,9 @@ def open_tasks(
 def _of_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
     if pipeline is None or isinstance(pipeline, wanted):
         return pipeline
-    raise UserError(f"The kind of input that this model reads is {pipeline.kind!r}, but {path} is of the kind {wanted.kind!r}.")
+    raise UserError(
+        f"This model reads inputs of the kind {pipeline.kind!r}, but {path} is of the kind {wanted.kind!r}."
+    )
 
 
 def _registered(key: str, path: str | None, options: Options) -> TaskDistribution:

@@ -29,7 +29,8 @@ class Settings:
     steps: meta-steps. meta_batch_size: tasks per step. outer_lr: peak rate of AdamW, reached after `warmup` (a fraction
     of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
     checkpoint_every: in steps (0: a tenth and a fiftieth of all). validation_tasks: per validation; the weights of the
-    best validation are kept. plan: how tasks are run (None: chosen). seed: of the noise in the meta-loss.
+    best validation are kept. pretrain_examples: how many examples the backbone is trained on before the first step, as
+    if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the meta-loss's noise.
     """
 
     steps: int = 1000
@@ -41,13 +42,14 @@ class Settings:
     validate_every: int = 0
     validation_tasks: int = 100
     checkpoint_every: int = 0
+    pretrain_examples: int = 0
     plan: Plan | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "meta_batch_size", "validation_tasks"):
-            if getattr(self, name) < 1:
-                raise UserError(f"The setting {name} is at least 1, got {getattr(self, name)}.")
+        for name, least in {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
         if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
             raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
         if BLOCK % self.meta_batch_size:
@@ -93,9 +95,12 @@ class Training:
             self.settings = replace(self.settings, plan=Plan.default(self.learner))
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.settings.outer_lr, weight_decay=self.settings.weight_decay
-        )
+        # A scalar is a temperature, a rate, a strength: to pull it towards zero is no regularization.
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 0], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in self.parameters if p.ndim == 0], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr)
 
     def advance(self) -> float:
         """One meta-step; returns the mean meta-loss.
@@ -122,6 +127,15 @@ class Training:
         self.step += 1
         self.seconds += time.perf_counter() - start
         return loss
+
+    def pretrain(self, progress: Callable[[int, int], None] | None) -> None:
+        """Train the backbone on the pool of the train split."""
+        pool = self.distribution.pool()
+        assert pool is not None, "checked before"
+        start = time.perf_counter()
+        settings = self.settings
+        self.learner.pretrain(pool, examples=settings.pretrain_examples, seed=settings.seed, progress=progress)
+        self.seconds += time.perf_counter() - start
 
     def validate(self) -> float:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet."""
@@ -209,12 +223,14 @@ def meta_train(
     validation: TaskDistribution | None = None,
     run: Run | None = None,
     progress: Callable[[Moment], None] | None = None,
+    pretraining: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Trained:
     """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
 
     validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
-    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit. settings: see `Settings`.
+    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit. progress, pretraining: told
+    of each step, and of the examples seen before the first one. settings: see `Settings`.
     The same seed, settings, plan and number of threads give the same bits. Ctrl-C finishes the step, saves, and then
     raises `KeyboardInterrupt`.
     """
@@ -225,8 +241,11 @@ def meta_train(
     steps = training.settings.steps
     validate_every = training.settings.validate_every or max(1, steps // 10)
     checkpoint_every = training.settings.checkpoint_every or max(1, steps // 50)
-    if run is not None:
-        run.restore(training)
+    restored = run is not None and run.restore(training)
+    if training.settings.pretrain_examples and not restored:
+        training.pretrain(pretraining)
+        if run is not None:
+            run.save(training)
     with Interruption(active=run is not None) as interruption:
         while training.step < steps:
             loss = training.advance()
@@ -275,10 +294,14 @@ def checked(
             f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows the "
             "baselines beside it."
         )
-    return Settings(**settings)
+    chosen = Settings(**settings)
+    if chosen.pretrain_examples and distribution.pool() is None:
+        raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
+    return chosen
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings) -> int:
     """How many examples the whole training shows to the network, counting repeats (from the first task's size)."""
     task = distribution.task(0)
-    return settings.steps * settings.meta_batch_size * (len(task.support.inputs) + len(task.query.inputs))
+    of_task = len(task.support.inputs) + len(task.query.inputs)
+    return settings.pretrain_examples + settings.steps * settings.meta_batch_size * of_task

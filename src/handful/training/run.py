@@ -111,8 +111,8 @@ class Run:
         for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()
 
-    def restore(self, training: Restorable) -> None:
-        """Continue from the newest checkpoint that is whole, if there is any."""
+    def restore(self, training: Restorable) -> bool:
+        """Continue from the newest checkpoint that is whole; returns whether there was one."""
         for path in self._checkpoints():
             try:
                 tensors, facts, _ = read_tensors(path)
@@ -120,9 +120,10 @@ class Run:
                 warnings.warn(f"{error} It is left out.", stacklevel=2)
                 continue
             training.restore(tensors, facts)
-            return
+            return True
         if self._checkpoints():
             warnings.warn(f"{self.path} has no whole checkpoint: starting over.", stacklevel=2)
+        return False
 
     def _checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
