@@ -46,7 +46,7 @@ def test_it_reports_both_settings_with_the_ladder(made):
         assert {"centroid", "constant", "fine-tune-all", "scratch", "transfer"} <= set(learners)
         assert {row["score"]["tasks"] for row in setting["rows"]} == {3, 1}
     assert steps == [1, 2, 3]
-    assert {"pre-training", "protonet", "transfer"} <= set(rungs)
+    assert {"pre-training for the ladder", "protonet", "transfer"} <= set(rungs)
 
 
 def test_the_page_shows_its_pictures(made):
@@ -86,9 +86,11 @@ def test_the_files_look_as_the_task_did(made):
     assert (inputs - drawn.query.inputs).abs().mean() < 0.05
 
 
-@pytest.mark.parametrize(("report", "expected"), [(True, "force"), (False, "resume")])
-def test_an_unfinished_one_is_continued_and_a_finished_one_made_anew(report, expected, tmp_path, monkeypatch):
-    Run.open(tmp_path / "run", {})
+@pytest.mark.parametrize(
+    ("report", "seed", "expected"), [(True, 0, "force"), (False, 0, "resume"), (False, 1, "force")]
+)
+def test_an_unfinished_one_is_continued_and_any_other_made_anew(report, seed, expected, tmp_path, monkeypatch):
+    Run.open(tmp_path / "run", quickstart.EXPERIMENT.config())
     (tmp_path / "run" / "model").mkdir()
     (tmp_path / "run" / "model" / "model.safetensors").write_text("")
     if report:
@@ -97,9 +99,9 @@ def test_an_unfinished_one_is_continued_and_a_finished_one_made_anew(report, exp
     class AskedError(Exception):
         pass
 
-    def train(experiment, path, *, resume, force, progress):
+    def train(experiment, path, *, resume, force, progress, pretraining):
         raise AskedError("force" if force else "resume" if resume else "new")
 
     monkeypatch.setattr(quickstart, "train", train)
     with pytest.raises(AskedError, match=expected):
-        quickstart.quickstart(tmp_path / "run")
+        quickstart.quickstart(tmp_path / "run", seed=seed)
