@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.comparison import Comparison
 from handful.evaluation.protocol import Evaluation
 
 
@@ -28,9 +28,7 @@ def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **fact
 
 def compare(own: Evaluation, *rungs: Evaluation) -> Comparison:
     """As the ladder does it."""
-    rows = [Row(rung, True, own.learner, rung.gain_over(own), {}) for rung in rungs]
-    rows.sort(key=lambda row: -row.paired.mean)
-    return Comparison([Row(own, False, rows[0].evaluation.learner, own.gain_over(rows[0].evaluation), {}), *rows])
+    return Comparison.of(own, [(rung, {}) for rung in rungs])
 
 
 def noisy(mean: float, count: int = 100, *, spread: float = 0.1, seed: int = 0) -> Tensor:

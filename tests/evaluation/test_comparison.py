@@ -100,7 +100,7 @@ def test_options_are_the_best_on_validation_tasks():
 
 def test_one_pre_training_serves_all_rungs_and_its_time_is_known():
     ladder, _, heard = climbed()
-    finished = [(done, total) for what, done, total in heard if what == "pre-training" and done == total]
+    finished = [(done, total) for what, done, total in heard if what == "pre-training for the ladder" and done == total]
     assert len(finished) == 1
     assert ladder.pretraining_seconds > 0
 

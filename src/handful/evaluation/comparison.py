@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 from handful.errors import UserError
 from handful.evaluation.intervals import Interval
@@ -40,6 +40,20 @@ class Comparison:
 
     rows: list[Row]
 
+    @classmethod
+    def of(cls, own: Evaluation, rungs: Sequence[tuple[Evaluation, dict[str, Any]]]) -> Self:
+        """Pair a learner's evaluation with those of the rungs and their chosen options.
+
+        The learner is measured against the rung that beats it most surely, if any does; else against the best of those
+        scored on all its tasks. A costly rung on a few lucky tasks so neither hides a sure loss nor stands for one.
+        """
+        rows = [Row(rung, True, own.learner, rung.gain_over(own), chosen) for rung, chosen in rungs]
+        rows.sort(key=lambda row: -row.paired.mean)
+        most = max(row.paired.tasks for row in rows)
+        better = [row for row in rows if row.paired.low > 0]
+        best = (better or [row for row in rows if row.paired.tasks == most])[0].evaluation
+        return cls([Row(own, False, best.learner, own.gain_over(best), {}), *rows])
+
     @property
     def learner(self) -> Row:
         """The row of the learner that the ladder stands beside."""
@@ -47,8 +61,14 @@ class Comparison:
 
     @property
     def best_rung(self) -> Row:
-        """The rung that comes nearest to the learner, or lies farthest above it, on the tasks of both."""
-        return self.rows[1]
+        """The rung that the learner is measured against."""
+        return next(row for row in self.rows[1:] if row.evaluation.learner == self.learner.against)
+
+    @property
+    def undecided(self) -> list[Row]:
+        """Other rungs that the tasks of both do not tell from the learner."""
+        rows = [row for row in self.rows[1:] if row is not self.best_rung]
+        return [row for row in rows if row.paired.low <= 0 <= row.paired.high]
 
 
 class Ladder:
@@ -108,13 +128,10 @@ class Ladder:
         for rung in self.rungs:
             chosen = self._choose(rung, validation)
             count = min(self.costly_tasks, tasks) if rung.costly else tasks
-            evaluation = self._evaluate(self._build(rung, chosen), setting, count)
-            rungs.append(Row(evaluation, True, self.learner.key, evaluation.gain_over(own), chosen))
+            rungs.append((self._evaluate(self._build(rung, chosen), setting, count), chosen))
         if not rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
-        rungs.sort(key=lambda row: -row.paired.mean)
-        best = rungs[0].evaluation
-        return Comparison([Row(own, False, best.learner, own.gain_over(best), {}), *rungs])
+        return Comparison.of(own, rungs)
 
     def shots_curve(
         self,

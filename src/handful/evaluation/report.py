@@ -39,7 +39,7 @@ REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
 
-Outcome: TypeAlias = Literal["beats", "tie", "loses", "alone"]
+Outcome: TypeAlias = Literal["beats", "tie", "loses"]
 
 RECHECK = """\
 import json, pathlib, torch
@@ -81,7 +81,7 @@ class Report:
     @property
     def verdict(self) -> str:
         """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first."""
-        standings = [_Standing.of(comparison) for comparison in self.comparisons]
+        standings = [_Standing(comparison) for comparison in self.comparisons]
         missed = [standing.outcome in ("tie", "loses") for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: not missed[index])
         text = " ".join(standings[index].sentence() for index in order)
@@ -200,41 +200,34 @@ class Report:
 
 @dataclass(frozen=True)
 class _Standing:
-    """Where a learner stands against the rung that decides: one that beats it, else one that may equal it, else the
-    nearest. The nearest by its mean alone may be a costly rung on few tasks, behind which a sure loss would hide."""
+    """Where a learner stands against its best rung."""
 
     comparison: Comparison
-    outcome: Outcome
-    rung: Row | None
 
-    @classmethod
-    def of(cls, comparison: Comparison) -> "_Standing":
-        rungs = comparison.rows[1:]
-        better = [row for row in rungs if row.paired.low > 0]
-        near = [row for row in rungs if row.paired.low <= 0 <= row.paired.high]
-        for outcome, found in (("loses", better), ("tie", near), ("beats", rungs)):
-            if found:
-                return cls(comparison, outcome, max(found, key=lambda row: row.paired.mean))  # type: ignore[arg-type]
-        return cls(comparison, "alone", None)
+    @property
+    def outcome(self) -> Outcome:
+        paired = self.comparison.best_rung.paired
+        return "loses" if paired.low > 0 else "beats" if paired.high < 0 else "tie"
 
     def sentence(self) -> str:
-        own = self.comparison.learner.evaluation
-        head = f"{_situation(own)}, {own.learner} {_quality(own)}"
-        if self.rung is None:
-            return f"{head}; no baseline was run."
-        other = self.rung.evaluation
-        gap = _gap(self.rung, own)
+        own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
+        head, other, gap = f"{_situation(own)}, {own.learner} {_quality(own)}", rung.evaluation, _gap(rung, own)
         if self.outcome == "beats":
-            text = f"{head}, and beats the best simple method, {other.learner}, {gap}."
+            text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
         elif self.outcome == "loses":
             text = f"{head}, and LOSES to {other.learner} {gap}: use {other.learner} instead."
         else:
             text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
         return text + self._adapting()
 
+    def _undecided(self) -> str:
+        """Which costly rungs ran on too few tasks to tell."""
+        rows = self.comparison.undecided
+        few = [f"{row.evaluation.learner} on {_count(row.paired.tasks, 'task')}" for row in rows]
+        return f" (not told apart: {', '.join(few)})" if few else ""
+
     def _needed(self) -> str:
-        assert self.rung is not None
-        paired = self.rung.paired
+        paired = self.comparison.best_rung.paired
         if paired.mean == 0 or not math.isfinite(paired.half_width):
             return ""
         count = tasks_needed(paired, abs(paired.mean))
@@ -246,7 +239,7 @@ class _Standing:
         if pooled is None:
             return ""
         # Where the pooled model decides, its difference has just been told.
-        gap = "" if pooled is self.rung else _gap(pooled, self.comparison.learner.evaluation)
+        gap = "" if pooled is self.comparison.best_rung else _gap(pooled, self.comparison.learner.evaluation)
         if pooled.paired.high < 0:
             return f" Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
         if pooled.paired.low > 0:
