@@ -512,7 +512,7 @@ def _ladder_table(comparison: Any) -> Table:
 
 def main() -> None:
     """The command `handful`."""
-    # Threads that wait for each other by spinning take the processor from those that work: on a busy machine of two
-    # cores a training step takes up to three times as long. OpenMP reads this when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin while they wait take the processor from those that work: on a busy machine of two cores a step
+    # then takes several times as long. A short spin costs nothing on an idle one. Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     app(prog_name="handful")

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from contracts.problems import IMAGES, ROWS
+from handful.engine.across_tasks import Plan, take
+from handful.engine.meta_gradient import meta_gradient
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.types import Examples, TaskSpec
@@ -46,3 +48,30 @@ def test_classes_may_have_different_numbers_of_examples():
     support = Examples(torch.tensor([[0.0], [2.0], [10.0]]), torch.tensor([0, 0, 1]))
     state = learner.adapt(support, TaskSpec("classification", (1,), 2))
     assert state["prototypes"].tolist() == [[1.0], [10.0]]
+
+
+def test_the_neighbors_loss_is_that_of_the_paper():
+    """Written out example by example; one without a peer counts for nothing."""
+    learner = ROWS.learner(PrototypicalNetwork, loss="neighbors")
+    task = take(ROWS.tasks(1), 0)
+    targets = torch.cat([task.support.targets, task.query.targets]).clone()
+    targets[0] = 99
+    features = learner.backbone(torch.cat([task.support.inputs, task.query.inputs]))
+    scores = -torch.cdist(features, features).square() / features.shape[1] * learner.log_scale.exp()
+    terms = []
+    for i, own in enumerate(targets.tolist()):
+        others = [j for j in range(len(targets)) if j != i]
+        peers = [j for j in others if targets[j] == own]
+        if peers:
+            terms.append(scores[i, others].exp().sum().log() - scores[i, peers].exp().sum().log())
+    assert len(terms) == len(targets) - 1
+    torch.testing.assert_close(learner._neighbors_loss(features, targets), torch.stack(terms).mean())
+
+
+def test_the_neighbors_loss_has_the_same_gradient_in_all_plans():
+    learner, tasks = ROWS.learner(PrototypicalNetwork, loss="neighbors"), ROWS.tasks(3)
+    plans = (Plan("vmap"), Plan("chunks", 2), Plan("loop"))
+    first, *rest = (meta_gradient(learner, tasks, ROWS.spec, plan=plan)[1] for plan in plans)
+    assert all(gradient.abs().sum() > 0 for gradient in first.values())
+    for gradients in rest:
+        torch.testing.assert_close(gradients, first)

@@ -21,6 +21,7 @@ from handful.training.run import Run
 
 CURVE_SHOTS = (1, 2, 3, 5, 10)
 CURVE_TASKS = 60
+DIAGNOSIS_TASKS = 20
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def evaluate(
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
-        findings=diagnose(places[0], model.learner),
+        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS),
         history=history,
         shots=curves,
         seconds={

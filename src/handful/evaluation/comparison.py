@@ -13,7 +13,7 @@ from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, Size, TaskDistribution
 
-CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 8
+CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
 
 Progress = Callable[[str, int, int], None]
 """Called with what is running, what of it is done, and how much there is."""

@@ -1,6 +1,6 @@
 """Prototypical networks."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,10 @@ class PrototypicalNetwork(Learner):
 
     *Prototypical Networks for Few-shot Learning* (Snell, Swersky & Zemel, 2017), https://arxiv.org/abs/1703.05175.
     Departures: distances are means over features instead of sums, and their scale is learned (`temperature` is where
-    it starts), which spares the choice of one for each embedding size.
+    it starts), which spares the choice of one for each embedding size. `loss="neighbors"` meta-trains without
+    prototypes: every example of the task, support or query, should find those of its class among all others, which
+    takes more from each task (*On Episodes, Prototypical Networks, and Few-Shot Learning*, Laenen & Bertinetto, 2021,
+    https://arxiv.org/abs/2012.09831); adapting stays the same.
 
     >>> from handful.types import Examples, TaskSpec
     >>> learner = PrototypicalNetwork.build(TaskSpec("classification", (2,), 2))
@@ -31,8 +34,16 @@ class PrototypicalNetwork(Learner):
     key = "protonet"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 10.0) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        temperature: float = 10.0,
+        loss: Literal["prototypes", "neighbors"] = "prototypes",
+    ) -> None:
         super().__init__()
+        self.loss = loss
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.log_scale = nn.Parameter(torch.tensor(float(temperature)).log())
@@ -46,11 +57,23 @@ class PrototypicalNetwork(Learner):
         return self._classify(state, self.backbone(inputs))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """Cross-entropy of the query; support and query are embedded in one pass."""
+        """Cross-entropy of the query, or of all examples' neighbors; all are embedded in one pass."""
         count = len(task.support.inputs)
         features = self.backbone(torch.cat([task.support.inputs, task.query.inputs]))
+        if self.loss == "neighbors":
+            return self._neighbors_loss(features, torch.cat([task.support.targets, task.query.targets]))
         state = self._state(features[:count], task.support.targets, spec)
         return self._classify(state, features[count:]).loss(task.query.targets).mean()
+
+    def _neighbors_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Mean of -log of the probability that an example's neighbor, drawn by distance, is of its class."""
+        distances = squared_distances(features, features) / features.shape[-1]
+        itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+        same = (targets.unsqueeze(1) == targets) & ~itself
+        others = (-distances * self.log_scale.exp()).masked_fill(itself, -ABSENT)
+        losses = others.logsumexp(-1) - others.masked_fill(~same, -ABSENT).logsumexp(-1)
+        has_peer = same.any(-1)  # an example without one has nothing to find
+        return (losses * has_peer).sum() / has_peer.sum().clamp_min(1)
 
     def _state(self, features: Tensor, targets: Tensor, spec: TaskSpec) -> TaskState:
         prototypes, present = centroids(features, targets, spec.outputs)

@@ -17,14 +17,18 @@ MAPS = 997
 """Size of the bank of random maps: a prime, so that examples meet others of them in each step."""
 
 
+SHOWN = 80
+"""Images of a step: more of them train longer, not better."""
+
+
 class FromScratch(Learner):
     """Train the network from a random start on the support alone, with augmented copies where inputs are images.
 
     The start and the bank of affine maps are seeded, so that adapting is deterministic. Every step shows `copies`
-    copies of each image, warped by maps of its own (rotation within 15 degrees, scales 0.8 to 1.2 per axis, shear
-    within 0.2, shift within 10 %), to Adam; without them this rung would flatter every learner that it is compared
-    with. Rows of numbers are shown as they are. Batch norm uses the statistics of what is shown, and of the last
-    step's copies in predicting.
+    copies of each image (fewer, but two at least, where that makes more than 80), warped by maps of its own (rotation
+    within 15 degrees, scales 0.8 to 1.2 per axis, shear within 0.2, shift within 10 %), to Adam; without them this rung
+    would flatter every learner that it is compared with. Rows of numbers are shown as they are. Batch norm uses the
+    statistics of what is shown, and of the last step's copies in predicting.
     """
 
     key = "scratch"
@@ -61,7 +65,7 @@ class FromScratch(Learner):
         bias = inputs.new_zeros(spec.outputs) if spec.classification else targets.mean(0)
         head = {"head.weight": inputs.new_zeros(spec.outputs, self.features), "head.bias": bias}
         fast = {name: value for name, value in network.items() if name.removeprefix("backbone.") in self.trainable}
-        repeats = self.copies if self.images else 1
+        repeats = self._repeats(len(inputs))
         shown = targets.repeat(repeats, *(1,) * (targets.ndim - 1))
 
         def context(step: int) -> dict[str, Any]:
@@ -98,11 +102,14 @@ class FromScratch(Learner):
     def _network(self) -> Weights:
         return {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
 
+    def _repeats(self, count: int) -> int:
+        return min(self.copies, max(2, SHOWN // count)) if self.images else 1
+
     def _show(self, inputs: Tensor, step: int) -> Tensor:
-        """What a step trains on: images `(n, c, h, w)` as `copies` warped ones `(copies * n, c, h, w)`; else as is."""
+        """What a step trains on: images `(n, c, h, w)` as warped copies `(copies * n, c, h, w)`; else as is."""
         if not self.images:
             return inputs
-        copies = inputs.repeat(self.copies, 1, 1, 1)
+        copies = inputs.repeat(self._repeats(len(inputs)), 1, 1, 1)
         chosen = (torch.arange(len(copies), device=inputs.device) + step * len(copies)) % MAPS
         grid = F.affine_grid(self.maps[chosen].to(inputs), list(copies.shape), align_corners=False)
         # The border goes on outside: a background need not be black.

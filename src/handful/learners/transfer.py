@@ -181,6 +181,7 @@ class FineTuneHead(FineTuned):
     """
 
     key = "fine-tune-head"
+    costly = True
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.01, inner_steps: int = 50) -> None:
