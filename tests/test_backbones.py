@@ -14,6 +14,11 @@ from handful.errors import UserError
 from handful.normalization import BatchNorm
 
 
+def named(value: object) -> str:
+    """A name for a case that is the same in every process: an address is not."""
+    return getattr(value, "__name__", str(value))
+
+
 def custom(input_shape, *, width=3):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(width) if width is None else nn.Linear(input_shape[0], width))
 
@@ -38,7 +43,7 @@ def with_any_options(input_shape, **options):
         (with_any_options, (5,), {"width": 4}, 4),
         ("test_backbones:custom", (5,), {"width": 4}, 4),
     ],
-    ids=str,
+    ids=named,
 )
 def test_features_are_rows_of_numbers(backbone, shape, options, features):
     network = make(backbone, shape, options=options)
@@ -92,7 +97,7 @@ def test_the_callers_module_stays_as_it_was():
         ({"backbone": "json:network"}, "cannot be imported"),
         ({"backbone": ":network"}, "cannot be imported"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_backbone_that_there_is_not_is_answered_by_what_there_is(request_, message):
     with pytest.raises(UserError, match=message):
@@ -117,7 +122,7 @@ class Counts(nn.Module):
         (nn.Unflatten(1, (5, 1)), r"\(1, 5, 1\).*nn.Flatten"),
         (ReturnsAPair(), "a tuple"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_network_that_does_not_fit_is_answered_by_what_would(network, message):
     with pytest.raises(UserError, match=message):
@@ -133,7 +138,7 @@ def test_features_are_counted_without_a_trace(mode):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("backbone", ["conv4", Conv4, MLP, Raw, custom], ids=str)
+@pytest.mark.parametrize("backbone", ["conv4", Conv4, MLP, Raw, custom], ids=named)
 def test_a_name_on_disk_stands_for_the_same_backbone(backbone):
     name = written(backbone)
     assert isinstance(name, str)

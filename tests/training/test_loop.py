@@ -357,3 +357,18 @@ def test_weight_decay_pulls_matrices_and_leaves_scalars():
     meta_train(learner, rows(), steps=20, outer_lr=1e-4, weight_decay=1000.0, validate_every=20)
     assert learner.backbone.layers[0].weight.norm() < 0.5 * before
     assert abs(learner.log_scale.item() - 3.0) < 0.01
+
+
+def test_a_pre_trained_rung_is_trained_by_pre_training_alone(tmp_path):
+    """What a report recommends instead of meta-learning can be had."""
+
+    def transfer():
+        return LEARNERS["transfer"].build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
+
+    learner, untrained, run = transfer(), transfer(), Run.open(tmp_path / "run", {})
+    trained = meta_train(learner, rows(), run=run, pretrain_examples=256)
+    assert trained.examples == 256
+    assert [row["step"] for row in run.metrics()] == [0]
+    assert not torch.equal(learner.backbone.layers[0].weight, untrained.backbone.layers[0].weight)
+    with pytest.raises(UserError, match="--pretrain"):
+        meta_train(transfer(), rows())

@@ -11,9 +11,10 @@ from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import check_fits
-from handful.evaluation.report import Report
+from handful.evaluation.report import REPORT, Report
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
+from handful.storage import write_json
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, checked, meta_train
@@ -213,7 +214,7 @@ def evaluate(
             curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
         comparisons.append(comparison)
     source = other or experiment.source
-    return Report(
+    report = Report(
         title=f"{model.learner.key} on {source.name}",
         tasks=describe(test, home, source),
         comparisons=comparisons,
@@ -229,6 +230,9 @@ def evaluate(
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
         },
     )
+    if other is None:  # the model carries the report on the tasks that it is for
+        write_json(run.path / "model" / REPORT, report.to_json())
+    return report
 
 
 def describe(tasks: TaskDistribution, home: TaskDistribution, source: Source) -> str:

@@ -102,6 +102,11 @@ class Training:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr)
 
+    @property
+    def steps(self) -> int:
+        """Meta-steps to take: none where nothing is meta-trained."""
+        return self.settings.steps if self.parameters else 0
+
     def advance(self) -> float:
         """One meta-step; returns the mean meta-loss.
 
@@ -238,7 +243,7 @@ def meta_train(
     validation = validation if validation is not None else distribution.split("val")
     training = Training(learner, distribution, validation, checked(learner, distribution, validation, settings))
     learner.train()
-    steps = training.settings.steps
+    steps = training.steps
     validate_every = training.settings.validate_every or max(1, steps // 10)
     checkpoint_every = training.settings.checkpoint_every or max(1, steps // 50)
     restored = run is not None and run.restore(training)
@@ -261,6 +266,11 @@ def meta_train(
                 if last or score is not None or training.step % checkpoint_every == 0:
                     run.save(training)
                 interruption.obey()
+    if not steps and not training.history:  # a learner that is pre-trained only
+        score = training.validate()
+        training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
+        if run is not None:
+            run.save(training)
     learner.load_state_dict(training.best)
     learner.eval()
     assert training.best_score is not None
@@ -273,7 +283,7 @@ def meta_train(
         best_step=training.best_step,
         best_score=training.best_score,
         seconds=training.seconds,
-        examples=examples_seen(distribution, training.settings),
+        examples=examples_seen(distribution, training.settings, steps),
         plan=training.settings.plan,
         history=training.history,
     )
@@ -289,19 +299,25 @@ def checked(
     for tasks in (distribution, validation):
         tasks.check()
         check_fits(learner, tasks.spec)
-    if not any(parameter.requires_grad for parameter in learner.parameters()):
-        raise UserError(
-            f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows the "
-            "baselines beside it."
-        )
     chosen = Settings(**settings)
+    if not any(parameter.requires_grad for parameter in learner.parameters()):
+        if learner.start != "pretrained":
+            raise UserError(
+                f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows "
+                "the baselines beside it."
+            )
+        if not chosen.pretrain_examples:
+            raise UserError(
+                f"The learner {learner.key!r} is not meta-trained but pre-trained: say on how many examples with "
+                "--pretrain, or pretrain_examples=... in Python."
+            )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
     return chosen
 
 
-def examples_seen(distribution: TaskDistribution, settings: Settings) -> int:
+def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:
     """How many examples the whole training shows to the network, counting repeats (from the first task's size)."""
     task = distribution.task(0)
     of_task = len(task.support.inputs) + len(task.query.inputs)
-    return settings.pretrain_examples + settings.steps * settings.meta_batch_size * of_task
+    return settings.pretrain_examples + steps * settings.meta_batch_size * of_task
