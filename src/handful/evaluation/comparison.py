@@ -99,7 +99,8 @@ class Ladder:
         self.rungs = [
             rung
             for _, rung in LEARNERS.items()
-            if rung.baseline and rung is not type(learner)
+            if rung.baseline
+            and rung is not type(learner)
             and spec.kind in rung.kinds
             and (spec.kind == "regression" or spec.labels in rung.labels)
             and (rung.start != "pretrained" or pool is not None)
