@@ -293,7 +293,7 @@ def test_another_folder_for_an_image_model(tmp_path, csv):
     other = open_tasks(images(tmp_path / "other", ["a", "b"]), pipeline=pipeline)
     assert other.spec.input_shape == (3, 16, 16)
     assert other.split_manifest() == {"train": ["a", "b"], "val": ["a", "b"], "test": ["a", "b"]}
-    with pytest.raises(UserError, match=r"The model reads images, but .*shops\.csv holds table"):
+    with pytest.raises(UserError, match=r"inputs of the kind 'images', but .*shops\.csv is of the kind 'table'"):
         open_tasks(csv, label="shop", pipeline=pipeline)
 
 

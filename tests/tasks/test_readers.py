@@ -80,7 +80,7 @@ def test_hidden_and_other_files_are_passed_over(tmp_path):
 def test_corrupt_empty_and_truncated_images_are_named(tmp_path):
     noise = tmp_path / "noise.png"
     noise.write_bytes(b"this is no image")
-    with pytest.raises(DataError, match=r"noise\.png is not an image, or is damaged"):
+    with pytest.raises(DataError, match=r"noise\.png is not an image that can be read"):
         read_image(noise, 28, 1)
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
@@ -90,7 +90,7 @@ def test_corrupt_empty_and_truncated_images_are_named(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8)).save(whole)
     half = tmp_path / "half.png"
     half.write_bytes(whole.read_bytes()[:1500])
-    with pytest.raises(DataError, match=r"half\.png is not an image, or is damaged"):
+    with pytest.raises(DataError, match=r"half\.png is not an image that can be read"):
         read_image(half, 28, 1)
 
 
