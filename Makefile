@@ -4,16 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test test-slow check lint types setup clean
+.PHONY: quickstart test check lint types setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
-
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow
 
 check: lint types test
 
