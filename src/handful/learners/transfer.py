@@ -95,7 +95,7 @@ class Transfer(Pretrained):
 
     *SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning* (Wang et al., 2019),
     https://arxiv.org/abs/1911.04623, with features of unit length (L2N). `temperature` scales the cosines. Departures:
-    the centroids have unit length too; features are not centered by the training mean, which measured a little worse.
+    the centroids have unit length too; features are not centered by the training mean.
     """
 
     key = "transfer"
