@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from contracts.problems import Problem
 from contracts.test_learners import check_meta_gradient
-from handful.engine.across_tasks import Plan
+from handful.engine.plan import Plan
 from handful.engine.stateless import call, tensors
 from handful.errors import UserError
 from handful.learners.maml import MAML

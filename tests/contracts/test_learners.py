@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of, pausing
-from handful.engine.across_tasks import Plan, over_tasks, stack, take
+from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.plan import Plan
 from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner, options_of

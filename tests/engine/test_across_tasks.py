@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from handful.engine.across_tasks import Plan, chunks, count_of, over_tasks, stack, take
-from handful.errors import UserError
+from handful.engine.across_tasks import chunks, count_of, over_tasks, stack, take
+from handful.engine.plan import Plan
 from handful.types import Examples
 
 TREES = Examples(torch.arange(10.0).view(5, 2), torch.arange(5))
@@ -50,13 +50,3 @@ def test_stacking_and_taking_are_each_others_inverse():
     assert torch.equal(again.inputs, TREES.inputs)
     assert count_of(again) == 5
     assert torch.equal(take(TREES, slice(1, 3)).targets, torch.tensor([1, 2]))
-
-
-@pytest.mark.parametrize(("backend", "chunk"), [("threads", 1), ("chunks", 0)])
-def test_a_plan_that_cannot_be_is_refused(backend, chunk):
-    with pytest.raises(UserError, match="plan's"):
-        Plan(backend, chunk)
-
-
-def test_plans_say_what_they_are():
-    assert [str(plan) for plan in (Plan("vmap"), Plan("chunks", 4), Plan("loop"))] == ["vmap", "chunks of 4", "loop"]

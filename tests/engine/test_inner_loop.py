@@ -4,9 +4,8 @@ import weakref
 
 import pytest
 import torch
-from torch import Tensor
 
-from handful.engine.inner_loop import SGD, Adam, descend, detached
+from handful.engine.inner_loop import SGD, Adam, descend
 
 INPUTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGETS = torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -212,11 +211,3 @@ def test_saved_tensors_grow_with_steps_only_where_a_gradient_will_need_them():
 
     assert saved(20, first_order=False) > 10 * 20
     assert saved(20, first_order=True) <= 2 * 2 * 20 + 4
-
-
-def test_detached_cuts_all_tensors_of_a_tree():
-    tree = {"a": [start()["first"]], "b": 3}
-    cut = detached(tree)
-    assert not cut["a"][0].requires_grad
-    assert cut["b"] == 3
-    assert isinstance(cut["a"][0], Tensor)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from handful.engine.across_tasks import Plan
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.plan import Plan
 from handful.types import Examples, Task, TaskSpec
 
 SPEC = TaskSpec("regression", (3,), 1)

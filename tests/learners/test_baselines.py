@@ -9,8 +9,9 @@ from sklearn.neighbors import NearestCentroid as ReferenceCentroid
 from torch.utils import _pytree as pytree
 
 from handful.backbones import Raw
-from handful.engine.across_tasks import Plan, over_tasks, stack
+from handful.engine.across_tasks import over_tasks, stack
 from handful.engine.heads import spread
+from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.baselines import Constant, LogisticProbe, NearestCentroid, NearestNeighbors, RidgeProbe
 from handful.types import Examples, TaskSpec

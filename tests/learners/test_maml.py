@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from contracts.problems import IMAGES, ROWS, VALUES
 from contracts.test_learners import check_any_way, check_meta_gradient, close
-from handful.engine.across_tasks import Plan, stack
+from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.maml import ANIL, MAML
 from handful.types import Examples

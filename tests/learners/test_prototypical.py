@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from contracts.problems import IMAGES, ROWS
-from handful.engine.across_tasks import Plan, take
+from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.plan import Plan
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.types import Examples, TaskSpec

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from handful.engine.across_tasks import Plan, over_tasks, stack
+from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.plan import Plan
 from handful.learners.scratch import MAPS, FromScratch, random_maps
 from handful.storage import digest_of
 from handful.types import Examples, Task, TaskSpec

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.engine.across_tasks import Plan, over_tasks, stack
+from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.baselines import NearestCentroid
 from handful.learners.maml import MAML

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from handful.engine.across_tasks import Plan
+from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML

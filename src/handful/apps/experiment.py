@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.artifacts import MetaModel
-from handful.engine.across_tasks import Plan
+from handful.engine.plan import Plan
+from handful.engine.planner import rule
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
@@ -123,7 +124,7 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
-    plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else Plan.default(learner)
+    plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else rule(learner)
     settings = experiment.settings | {"plan": plan}
     checked(learner, training, validation, settings | {"seed": experiment.seed})
     run = Run.open(path, experiment.config() | {"plan": asdict(plan)}, resume=resume, force=force)

@@ -1,51 +1,19 @@
-"""Running a function of one task over many: all at once, in chunks, or one by one."""
+"""Running a function of one task over many: all at once, in chunks, or one by one; in turn or on several threads."""
 
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from handful.errors import UserError
+from handful.engine.plan import Plan
 
 Tree = TypeVar("Tree")
-Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a meta-batch is run. Chunks change the last bits of a sum, so the plan is saved with a run and replayed.
-
-    backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
-    """
-
-    backend: Backend = "vmap"
-    chunk: int = 1
-
-    def __post_init__(self) -> None:
-        if self.backend not in ("vmap", "chunks", "loop"):
-            raise UserError(f"A plan's backend is vmap, chunks or loop, not {self.backend!r}.")
-        if self.chunk < 1:
-            raise UserError(f"A plan's chunk is at least 1 task, got {self.chunk}.")
-
-    def __str__(self) -> str:
-        return f"chunks of {self.chunk}" if self.backend == "chunks" else self.backend
-
-    @classmethod
-    def default(cls, learner: nn.Module) -> "Plan":
-        """One by one where there are convolutions, else all at once.
-
-        On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones
-        lose their native batch norm under it; networks of matrices are many times faster all at once.
-        """
-        convolutional = any(parameter.ndim >= 4 for parameter in learner.parameters())
-        return cls("loop" if convolutional else "vmap")
-
-    def size(self, count: int) -> int:
-        """Tasks run at once out of `count`."""
-        return {"vmap": count, "chunks": min(self.chunk, count), "loop": 1}[self.backend]
+Result = TypeVar("Result")
 
 
 def chunks(trees: Tree, plan: Plan) -> Iterator[tuple[Tree, bool]]:
@@ -60,14 +28,51 @@ def chunks(trees: Tree, plan: Plan) -> Iterator[tuple[Tree, bool]]:
             yield take(trees, slice(start, start + size)), False
 
 
+def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan) -> Iterator[Result]:
+    """`function(part, single)` of each of the parts of `chunks`, in their order, on the plan's threads."""
+    parts = chunks(trees, plan)
+    if not plan.threads:
+        yield from (function(*part) for part in parts)
+        return
+    recording = torch.is_grad_enabled()  # a thread has a switch of its own
+
+    def run(part: tuple[Tree, bool]) -> Result:
+        with torch.set_grad_enabled(recording):
+            return function(*part)
+
+    with one_core_each():
+        yield from _pool(plan.threads).map(run, parts)
+
+
+@contextmanager
+def one_core_each() -> Iterator[None]:
+    """Operations use one core in here: results do not depend on how many there are, and threads do not fight for them.
+
+    One task per thread is faster than two threads within an operation, which wait for each other at its end.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay, since each keeps the skeletons of the modules that it calls."""
+    return ThreadPoolExecutor(threads, "handful-task", initializer=torch.set_num_threads, initargs=(1,))
+
+
 def over_tasks(function: Callable[..., Any], stacked: tuple[Any, ...], plan: Plan) -> Any:
     """`function(*one)` for each task in the stacked arguments `(count, ...)`; results stacked `(count, ...)`."""
-    parts = []
-    for arguments, single in chunks(stacked, plan):
+
+    def of_part(arguments: tuple[Any, ...], single: bool) -> Any:
         if single:
-            parts.append(pytree.tree_map(lambda leaf: leaf.unsqueeze(0), function(*arguments)))
-        else:
-            parts.append(torch.func.vmap(function)(*arguments))
+            return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), function(*arguments))
+        return torch.func.vmap(function)(*arguments)
+
+    parts = list(over_parts(of_part, stacked, plan))
     return parts[0] if len(parts) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 

@@ -1,17 +1,31 @@
 """The inner loop: differentiable gradient descent on one task's support."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
-Weights: TypeAlias = dict[str, Tensor]
-InnerLoss: TypeAlias = Callable[[Weights, Any], tuple[Tensor, Any]]
-"""`loss(weights, context) -> (scalar, auxiliary)`; the auxiliary is a pytree of tensors, `{}` for nothing. Every
-tensor that needs a meta-gradient is in one of its arguments, since a captured one would lose it where a step is
-recomputed."""
+from handful.engine.differentiation import InnerLoss, Weights, detached, gradient, recomputed
+
+Memory: TypeAlias = Literal["whole", "recompute", "sqrt"]
+"""What an inner loop of K steps keeps for the meta-gradient: the "whole" graph; each step's weights alone, from which
+the backward pass takes the step again ("recompute"); or only those of every sqrt(K)-th step ("sqrt")."""
+
+_memory: ContextVar[Memory] = ContextVar("memory", default="whole")
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """What inner loops keep in here. It is the plan's matter, of which a learner knows nothing."""
+    token = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
 
 
 class UpdateRule(Protocol):
@@ -29,15 +43,16 @@ class SGD(NamedTuple):
 
     rates: float | Tensor | Mapping[str, Tensor]
 
-    def start(self, weights: Weights) -> None:
+    def start(self, weights: Weights) -> dict[str, Any]:
         """No state."""
+        return {}
 
-    def step(self, weights: Weights, gradients: Weights, state: None) -> tuple[Weights, None]:
+    def step(self, weights: Weights, gradients: Weights, state: dict[str, Any]) -> tuple[Weights, dict[str, Any]]:
         """One step against the gradient."""
         rates = self.rates
         if not isinstance(rates, Mapping):
-            return {name: weight - rates * gradients[name] for name, weight in weights.items()}, None
-        return {name: weight - rates[name] * gradients[name] for name, weight in weights.items()}, None
+            return {name: weight - rates * gradients[name] for name, weight in weights.items()}, state
+        return {name: weight - rates[name] * gradients[name] for name, weight in weights.items()}, state
 
 
 class Adam(NamedTuple):
@@ -92,19 +107,40 @@ def descend(
     https://arxiv.org/abs/1803.02999), and nothing of the inner backward pass is recorded.
     `context` may be a callable of the step's number where steps differ (augmentation banks).
     """
-    gradient_of = grad(loss, has_aux=True)
-    state = rule.start(weights)
-    auxiliary: Any = None
-    for step in range(steps):
-        here = context(step) if callable(context) else context
-        if first_order:
-            gradients, auxiliary = gradient_of(detached(weights), detached(here))
-        else:
-            gradients, auxiliary = gradient_of(weights, here)
-        weights, state = rule.step(weights, gradients, state)
+    contexts = (context(step) if callable(context) else context for step in range(steps))
+    if first_order or not torch.is_grad_enabled():  # there is no graph, and one step's context in memory at a time
+        weights, _, auxiliary = _walk(loss, _Point(weights, rule.start(weights), rule, contexts), "whole", first_order)
+    else:
+        weights, _, auxiliary = _walk(loss, _Point(weights, rule.start(weights), rule, list(contexts)), _memory.get())
     return weights, auxiliary
 
 
-def detached(tree: Any) -> Any:
-    """The same pytree, its tensors cut from the graph."""
-    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, tree)
+class _Point(NamedTuple):
+    """Where a descent is, and all that its next steps depend on: one context for each."""
+
+    weights: Weights
+    state: Any
+    rule: UpdateRule
+    contexts: Iterable[Any]
+
+
+def _walk(loss: InnerLoss, point: _Point, memory: Memory, first_order: bool = False) -> tuple[Weights, Any, Any]:
+    """The weights, the rule's state and the last auxiliary after a step for each context."""
+    weights, state, rule, contexts = point
+    auxiliary: Any = {}
+    if memory == "whole":
+        for context in contexts:
+            if first_order:
+                with torch.no_grad():
+                    slopes, auxiliary = gradient(loss, detached(weights), detached(context))
+            else:
+                slopes, auxiliary = gradient(loss, weights, context)
+            weights, state = rule.step(weights, slopes, state)
+        return weights, state, auxiliary
+    contexts = list(contexts)
+    # A span's graph lives only while its own backward pass runs; one of several steps keeps their weights meanwhile.
+    span, within = (1, "whole") if memory == "recompute" else (math.isqrt(len(contexts) - 1) + 1, "recompute")
+    for first in range(0, len(contexts), span):
+        piece = _Point(weights, state, rule, contexts[first : first + span])
+        weights, state, auxiliary = recomputed(lambda piece: _walk(loss, piece, within), piece)
+    return weights, state, auxiliary

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import Plan, over_tasks, stack
+from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.plan import Plan
+from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
@@ -84,7 +86,7 @@ def evaluate(
     done = 0
     with evaluating(learner), torch.no_grad():
         seconds, size = _cost(learner, distribution, tasks)
-        plan = Plan.default(learner)
+        plan = rule(learner)
         for indices, batch, spec in batches(distribution, range(tasks)):
             predictions = predict_tasks(learner, batch, spec, plan)
             scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.inner_loop import SGD, Weights, descend
+from handful.engine.differentiation import Weights
+from handful.engine.inner_loop import SGD, descend
 from handful.engine.stateless import call, call_and_fit, tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
+from handful.engine.differentiation import Weights
 from handful.engine.heads import centroids
-from handful.engine.inner_loop import Adam, Weights, descend
+from handful.engine.inner_loop import Adam, descend
 from handful.engine.stateless import call, tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handful.engine.across_tasks import Plan, stack, take
+from handful.engine.across_tasks import stack, take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.plan import Plan
+from handful.engine.planner import rule
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
@@ -92,7 +94,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.settings.plan is None:
-            self.settings = replace(self.settings, plan=Plan.default(self.learner))
+            self.settings = replace(self.settings, plan=rule(self.learner))
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
         # A scalar is a temperature, a rate, a strength: to pull it towards zero is no regularization.

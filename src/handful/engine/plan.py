@@ -1,0 +1,73 @@
+"""How a meta-batch is run."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+from handful.engine.inner_loop import Memory
+from handful.errors import UserError
+
+Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
+MEMORIES = {"whole": "whole graph", "recompute": "steps recomputed", "sqrt": "sqrt(K) checkpoints"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a meta-batch is run. All of it may change the last bits of a sum, so it is saved with a run and replayed.
+
+    backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
+    threads: how many of these parts run at once, each on one core; 0: one after another, each on all cores. memory:
+    what inner loops keep for the meta-gradient, see `handful.engine.inner_loop`. compiled: whether a part is compiled.
+    """
+
+    backend: Backend = "vmap"
+    chunk: int = 1
+    threads: int = 0
+    memory: Memory = "whole"
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("vmap", "chunks", "loop"):
+            raise UserError(f"A plan's backend is vmap, chunks or loop, not {self.backend!r}.")
+        if self.memory not in MEMORIES:
+            raise UserError(f"A plan's memory is {', '.join(MEMORIES)}, not {self.memory!r}.")
+        if self.chunk < 1:
+            raise UserError(f"A plan's chunk is at least 1 task, got {self.chunk}.")
+        if self.threads < 0:
+            raise UserError(f"A plan's threads are 1 or more, or 0 for none of its own, got {self.threads}.")
+
+    def __str__(self) -> str:
+        parts = [{"vmap": "vmap", "chunks": f"chunks of {self.chunk}", "loop": "loop"}[self.backend]]
+        if self.threads:
+            parts.append(f"{self.threads} task thread{'s' if self.threads > 1 else ''}")
+        parts.append(MEMORIES[self.memory])
+        return ", ".join([*parts, "compiled"] if self.compiled else parts)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A plan as written on the command line: `vmap`, `loop`, `chunks:4`, each with `+threads:2`, `+recompute`...
+
+        Raises `UserError` for what is no part of a plan.
+        """
+        fields: dict[str, Any] = {}
+        for part in text.split("+"):
+            name, colon, number = part.partition(":")
+            if colon and not (number.isdigit() and name in ("chunks", "threads")):
+                raise UserError(f"{part!r} is no part of a plan. Only chunks:N and threads:N have a whole number.")
+            if name in ("vmap", "loop", "chunks"):
+                fields |= {"backend": name} | ({"chunk": int(number)} if colon else {})
+            elif name == "threads" and colon:
+                fields["threads"] = int(number)
+            elif name in MEMORIES:
+                fields["memory"] = name
+            elif name == "compiled":
+                fields["compiled"] = True
+            else:
+                raise UserError(
+                    f"{part!r} is no part of a plan. Its parts are vmap, loop or chunks:N, then +threads:N, "
+                    f"+{', +'.join(MEMORIES)}, +compiled, as in loop+threads:2+recompute."
+                )
+        return cls(**fields)
+
+    def size(self, count: int) -> int:
+        """Tasks run at once out of `count`."""
+        return {"vmap": count, "chunks": min(self.chunk, count), "loop": 1}[self.backend]
