@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -162,7 +163,11 @@ def train(
         ),
     ] = 0,
     plan: Annotated[
-        str | None, typer.Option(help="vmap, loop, or chunks:N; by default chosen.", rich_help_panel="Training")
+        str | None,
+        typer.Option(
+            help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen.",
+            rich_help_panel="Training",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of splits, tasks and starting weights.", rich_help_panel="Training")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
@@ -196,14 +201,15 @@ def train(
         seed=seed,
     )
 
-    def started(built: Any, distribution: Any, chosen: Any) -> None:
-        sizes = distribution.sizes
-        parameters = sum(p.numel() for p in built.parameters() if p.requires_grad)
+    def started(training: Any) -> None:
+        sizes = training.distribution.sizes
+        parameters = sum(p.numel() for p in training.parameters)
         err.print(
             f"Training {learner} ({parameters:,} parameters) on {tasks}: "
-            f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step, "
-            f"plan: {chosen}."
+            f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step."
         )
+        if training.plan:
+            err.print(f"Plan: {training.plan}.")
 
     try:
         with Progress() as progress:
@@ -215,6 +221,7 @@ def train(
                 started=started,
                 progress=progress.step,
                 pretraining=progress.pretraining,
+                say=err.print,
             )
     except KeyboardInterrupt:
         if list((output / "checkpoints").glob("*.safetensors")):
@@ -490,12 +497,9 @@ def _assignments(given: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _plan(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    backend, _, chunk = text.partition(":")
-    if chunk and not chunk.isdigit():
-        raise UserError(f"--plan is vmap, loop or chunks:N, not {text!r}.")
-    return {"backend": backend, "chunk": int(chunk or 1)}
+    from handful.engine.plan import Plan
+
+    return None if text is None else asdict(Plan.parse(text))
 
 
 def _ladder_table(comparison: Any) -> Table:

@@ -9,6 +9,7 @@ import own_data
 from handful.apps import experiment
 from handful.apps.experiment import Experiment, Source, evaluate, train, validating
 from handful.artifacts import MetaModel
+from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.protocol import evaluate as score
@@ -44,7 +45,7 @@ def test_an_experiment_comes_back_from_its_configuration():
         settings={"steps": 7},
         seed=4,
     )
-    config = json.loads(json.dumps({"format": "handful run", "schema": 1, "plan": {}} | original.config()))
+    config = json.loads(json.dumps({"format": "handful run", "schema": 1} | original.config()))
     config["shot"] = tuple(config["shot"])
     assert Experiment.from_config(config) == original
 
@@ -79,12 +80,14 @@ def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
 def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
     heard = []
 
-    def started(learner, tasks, plan):
+    def started(training):
         assert (tmp_path / "run" / "config.json").exists()
-        heard.append((learner.key, tasks.on, tasks.sizes.way, str(plan)))
+        heard.append((training.learner.key, training.distribution.on, training.distribution.sizes.way, training.plan))
 
-    train(species, tmp_path / "run", started=started)
-    assert heard == [("protonet", "train", 2, "vmap")]
+    train(
+        replace(species, settings=species.settings | {"plan": {"backend": "vmap"}}), tmp_path / "run", started=started
+    )
+    assert heard == [("protonet", "train", 2, Plan("vmap"))]
 
 
 def test_the_kept_score_can_be_measured_again(species, tmp_path):
@@ -97,8 +100,6 @@ def test_the_kept_score_can_be_measured_again(species, tmp_path):
 
 def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
     """12 classes are split 7, 2 and 3: a way of 3 is validated with 2."""
-    from dataclasses import replace
-
     tasks = species.source.open()
     assert validating(tasks, 3, 1, 3).sizes.way == 2
     assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)

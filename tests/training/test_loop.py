@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.learners.learner import Learner
@@ -163,10 +164,10 @@ def test_training_lowers_the_error():
 @pytest.mark.parametrize("fault", ["loss", "gradient", "validation"])
 def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, tmp_path, monkeypatch):
     run = Run.open(tmp_path / "run", {})
-    original, calls = loop.meta_gradient, []
+    calls = []
 
-    def broken(*arguments, **options):
-        losses, gradients = original(*arguments, **options)
+    def broken(self, *arguments):
+        losses, gradients = MetaGradient.__call__(self, *arguments)
         calls.append(1)
         if len(calls) <= 4 or fault == "validation":
             return losses, gradients
@@ -174,7 +175,7 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
             return losses * torch.inf, gradients
         return losses, {name: gradient * torch.nan for name, gradient in gradients.items()}
 
-    monkeypatch.setattr(loop, "meta_gradient", broken)
+    monkeypatch.setattr(loop, "MetaGradient", type("Broken", (MetaGradient,), {"__call__": broken}))
     if fault == "validation":
 
         def scored(learner, validation, tasks):

@@ -273,7 +273,6 @@ def test_a_run_is_found_by_its_folder_or_its_model(partial, tmp_path):
 def test_the_configuration_and_environment_are_kept(partial):
     config = json.loads((partial / "config.json").read_text())
     assert config["format"] == "handful run"
-    assert config["plan"] == {"backend": "vmap", "chunk": 1}
     assert config["source"]["tasks"] == "sine"
     environment = json.loads((partial / "env.json").read_text())
     assert environment["torch"] == torch.__version__

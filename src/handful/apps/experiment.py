@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
-from handful.engine.planner import rule
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
@@ -18,7 +17,7 @@ from handful.registry import LEARNERS
 from handful.storage import write_json
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
-from handful.training.loop import Moment, checked, meta_train
+from handful.training.loop import Moment, Training, checked, meta_train
 from handful.training.run import Run
 
 CURVE_SHOTS = (1, 2, 3, 5, 10)
@@ -80,7 +79,7 @@ class Experiment:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """From JSON."""
-        facts = {name: value for name, value in config.items() if name not in ("format", "schema", "plan")}
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
         source = facts.pop("source")
         return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
 
@@ -111,32 +110,33 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
-    started: Callable[[Learner, TaskDistribution, Plan], None] | None = None,
+    started: Callable[[Training], None] | None = None,
     progress: Callable[[Moment], None] | None = None,
     pretraining: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
-    started is called once everything is checked. Raises `UserError` before anything is written where data, learner,
-    options or sizes do not fit.
+    started, progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data,
+    learner, options or sizes do not fit.
     """
     distribution = experiment.source.open()
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
-    plan = Plan(**experiment.settings["plan"]) if experiment.settings.get("plan") else rule(learner)
-    settings = experiment.settings | {"plan": plan}
+    given = experiment.settings.get("plan")
+    settings = experiment.settings | {"plan": Plan(**given) if given else None}
     checked(learner, training, validation, settings | {"seed": experiment.seed})
-    run = Run.open(path, experiment.config() | {"plan": asdict(plan)}, resume=resume, force=force)
-    if started:
-        started(learner, training, plan)
+    run = Run.open(path, experiment.config(), resume=resume, force=force)
     trained = meta_train(
         learner,
         training,
         validation=validation,
         run=run,
+        started=started,
         progress=progress,
         pretraining=pretraining,
+        say=say,
         seed=experiment.seed,
         **settings,
     )
@@ -147,7 +147,7 @@ def train(
         "selection": trained.selection,
         "validation score": trained.best_score,
         "examples": trained.examples,
-        "plan": str(plan),
+        "plan": str(trained.plan),
         "seed": experiment.seed,
         "splits": digest_of(distribution.split_manifest()),
     }

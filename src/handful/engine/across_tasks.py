@@ -25,7 +25,7 @@ def chunks(trees: Tree, plan: Plan) -> Iterator[tuple[Tree, bool]]:
     else:
         size = plan.size(count)
         for start in range(0, count, size):
-            yield take(trees, slice(start, start + size)), False
+            yield trees if size == count else take(trees, slice(start, start + size)), False
 
 
 def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan) -> Iterator[Result]:

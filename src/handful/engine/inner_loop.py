@@ -139,7 +139,8 @@ def _walk(loss: InnerLoss, point: _Point, memory: Memory, first_order: bool = Fa
         return weights, state, auxiliary
     contexts = list(contexts)
     # A span's graph lives only while its own backward pass runs; one of several steps keeps their weights meanwhile.
-    span, within = (1, "whole") if memory == "recompute" else (math.isqrt(len(contexts) - 1) + 1, "recompute")
+    within: Memory = "whole" if memory == "recompute" else "recompute"
+    span = 1 if memory == "recompute" else math.isqrt(max(len(contexts) - 1, 0)) + 1
     for first in range(0, len(contexts), span):
         piece = _Point(weights, state, rule, contexts[first : first + span])
         weights, state, auxiliary = recomputed(lambda piece: _walk(loss, piece, within), piece)

@@ -1,13 +1,13 @@
 """How a meta-batch is run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 
 from handful.engine.inner_loop import Memory
 from handful.errors import UserError
 
 Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
-MEMORIES = {"whole": "whole graph", "recompute": "steps recomputed", "sqrt": "sqrt(K) checkpoints"}
+MEMORIES: dict[Memory, str] = {"whole": "whole graph", "recompute": "steps recomputed", "sqrt": "sqrt(K) checkpoints"}
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,16 @@ class Plan:
     def size(self, count: int) -> int:
         """Tasks run at once out of `count`."""
         return {"vmap": count, "chunks": min(self.chunk, count), "loop": 1}[self.backend]
+
+    def parts(self, count: int) -> int:
+        """How many parts `count` tasks are run in."""
+        return -(-count // self.size(count))
+
+    def leaner(self, count: int) -> Self | None:
+        """What to try where memory does not suffice for `count` tasks: half as many at once, then keeping less."""
+        if self.backend != "loop" and self.size(count) > 1:
+            return replace(self, backend="chunks", chunk=-(-self.size(count) // 2))
+        modes = list(MEMORIES)
+        if self.memory != modes[-1]:
+            return replace(self, memory=modes[modes.index(self.memory) + 1])
+        return replace(self, threads=1) if self.threads > 1 else None

@@ -1,8 +1,54 @@
-"""Choosing a plan."""
+"""Choosing a plan: by measuring the learner on its own tasks, on this machine."""
 
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
 from torch import nn
 
-from handful.engine.plan import Plan
+from handful.engine.across_tasks import count_of, take
+from handful.engine.cost import free_bytes, graph_bytes
+from handful.engine.inner_loop import Memory
+from handful.engine.meta_gradient import MetaGradient
+from handful.engine.plan import MEMORIES, Plan
+from handful.errors import HandfulError
+from handful.types import Task, TaskSpec
+
+SHARE = 0.5
+"""The part of the free memory that graphs may take: what is counted are saved tensors, and there are others."""
+UNDER_VMAP = 2
+"""How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""
+AS_FAST = 1.05
+"""Of plans within this times the fastest one's time, which is noise, the first in the list is taken."""
+FAR_BEHIND = 2.0
+"""Plans slower than this times the fastest one's time are tried once."""
+PART = 0.05
+"""The part of the whole training that trying plans may take, at most."""
+COMPILE_AFTER = 120.0
+"""Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
+
+
+@dataclass
+class Trial:
+    """A plan that was tried on a meta-batch.
+
+    bytes: predicted for its graphs (None: unknown). times: seconds of each meta-step, of which the first warms up.
+    note: why it did not run.
+    """
+
+    plan: Plan
+    bytes: int | None
+    times: list[float] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """The median time of a meta-step; infinite if it did not run."""
+        return statistics.median(self.times[1:] or self.times) if self.times else math.inf
 
 
 def rule(learner: nn.Module) -> Plan:
@@ -11,6 +57,151 @@ def rule(learner: nn.Module) -> Plan:
     On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones
     lose their native batch norm under it; networks of matrices are many times faster all at once.
     """
-    if any(parameter.ndim >= 4 for parameter in learner.parameters()):
-        return Plan("loop")
-    return Plan("vmap")
+    return Plan("loop" if _convolutional(learner) else "vmap")
+
+
+def choose(trials: Sequence[Trial]) -> Plan:
+    """The fastest plan, or one tried before it that is as fast: the same choice, whatever the noise."""
+    fastest = min(trial.seconds for trial in trials)
+    return next(trial.plan for trial in trials if trial.seconds <= AS_FAST * fastest)
+
+
+def measure(
+    learner: nn.Module,
+    tasks: Task,
+    spec: TaskSpec,
+    *,
+    noise: Any = None,
+    plans: Sequence[Plan] | None = None,
+    seconds: float = 1.5,
+    limit: int | None = None,
+    steps: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> list[Trial]:
+    """Try plans on stacked tasks, for about `seconds` in all; the likeliest is the first.
+
+    plans: by default the back-ends, each with the fastest memory mode that keeps the predicted memory under `limit`
+    (bytes; by default half of what is free). Plans are tried in turn, so that a machine that is busy for a moment is so
+    for all of them; those far behind have one turn. Meta-steps that take long are measured on some of the tasks.
+    steps: meta-steps to come: where they take long in all, a compiled plan is tried too, and `say` is told so. Raises
+    what the plain loop raises.
+    """
+    if limit is None:
+        limit = int(SHARE * free_bytes(next(learner.parameters()).device))
+    count = count_of(tasks)
+    sizes = footprints(learner, tasks, spec, noise)
+    of_task = _seconds_of_one(learner, tasks, spec, noise)
+    if steps:
+        seconds = min(seconds, PART * steps * count * of_task)
+    # All threads have work at least, and each plan its turn.
+    some = min(count, max(2 * torch.get_num_threads(), int(seconds / of_task / 8)))
+    batch = take((tasks, noise), slice(0, some))
+    runs: list[tuple[Trial, MetaGradient]] = []
+
+    def run(trial: Trial, gradient: MetaGradient) -> None:
+        start = time.perf_counter()
+        gradient(batch[0], spec, batch[1])
+        trial.times.append((time.perf_counter() - start) * count / some)
+
+    def admit(plan: Plan) -> Trial:
+        trial = Trial(plan, predicted(plan, count, sizes))
+        if plan.backend != "loop" and plans is None:
+            if trial.bytes is not None and trial.bytes > limit:
+                trial.note = f"not tried: would take {trial.bytes / 2**30:.1f} GiB of {limit / 2**30:.1f}"
+                return trial
+            if time.perf_counter() > late:
+                trial.note = "not tried: the others took long"
+                return trial
+        gradient = MetaGradient(learner, plan)
+        try:
+            run(trial, gradient)
+        except (RuntimeError, NotImplementedError) as error:  # no batching rule, out of a GPU's memory
+            if isinstance(error, HandfulError) or plan.backend == "loop":
+                raise
+            trial.note = str(error).splitlines()[0]
+        else:
+            runs.append((trial, gradient))
+        return trial
+
+    late = time.perf_counter() + 2 * seconds
+    trials = [admit(plan) for plan in plans or _candidates(learner, count, sizes, limit)]
+    end = time.perf_counter() + seconds
+    for trial, gradient in runs:
+        if trial.times[0] < seconds / 4:  # a short first time says nothing yet
+            run(trial, gradient)
+    _take_turns(runs, run, end)
+    best = choose(trials)
+    worth = steps * min(trial.seconds for trial in trials) > COMPILE_AFTER
+    if worth and plans is None and not _convolutional(learner):
+        if say:
+            say("Compiling the meta-step, once: about half a minute.")
+        trials.append(admit(replace(best, compiled=True)))
+        _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4)
+    return trials
+
+
+def footprints(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> dict[Memory, int | None]:
+    """Bytes of one task's graph in each memory mode; None where they cannot be counted."""
+    batch = take((tasks, noise), slice(0, 1))
+
+    def of(memory: Memory) -> int | None:
+        gradient = MetaGradient(learner, Plan("loop", memory=memory))
+        try:
+            return graph_bytes(lambda: gradient(batch[0], spec, batch[1]))
+        except RuntimeError:
+            return None
+
+    return {memory: of(memory) for memory in MEMORIES}
+
+
+def predicted(plan: Plan, count: int, sizes: dict[Memory, int | None]) -> int | None:
+    """Bytes of the graphs of the tasks that this plan runs at once."""
+    size = sizes[plan.memory]
+    if size is None:
+        return None
+    at_once = min(plan.parts(count), max(plan.threads, 1)) * plan.size(count)
+    return size * at_once * (1 if plan.backend == "loop" else UNDER_VMAP)
+
+
+def _candidates(learner: nn.Module, count: int, sizes: dict[Memory, int | None], limit: int) -> list[Plan]:
+    """Plans worth trying, the likeliest first; each in the fastest memory mode that fits."""
+    cores = torch.get_num_threads() if next(learner.parameters()).device.type == "cpu" else 1
+    loops, batched = [Plan("loop")], [Plan("vmap")]
+    if cores > 1:
+        loops.insert(0, Plan("loop", threads=min(cores, count)))
+        batched.insert(0, Plan("vmap", threads=1))  # two cores within tiny operations are slower than one
+        batched += [Plan("chunks", -(-count // cores), threads=cores)] if count >= 2 * cores else []
+    plans = [*loops, *batched] if _convolutional(learner) else [*batched, *loops]
+
+    def fitting(plan: Plan) -> Plan:
+        modes = [replace(plan, memory=memory) for memory in MEMORIES]
+        return next((mode for mode in modes if (predicted(mode, count, sizes) or 0) <= limit), modes[-1])
+
+    return [fitting(plan) for plan in plans]
+
+
+def _seconds_of_one(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any) -> float:
+    """Of one task's meta-gradient."""
+    batch = take((tasks, noise), slice(0, 1))
+    gradient = MetaGradient(learner, Plan("loop", threads=1))
+    times = []
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        gradient(batch[0], spec, batch[1])
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, MetaGradient], None], end: float) -> None:
+    """Run again those that are not far behind, until the time is over."""
+    while True:
+        fastest = min(trial.seconds for trial, _ in runs)
+        for trial, gradient in runs:
+            if trial.seconds <= FAR_BEHIND * fastest:
+                run(trial, gradient)
+        if time.perf_counter() > end:
+            return
+
+
+def _convolutional(learner: nn.Module) -> bool:
+    return any(parameter.ndim >= 4 for parameter in learner.parameters())

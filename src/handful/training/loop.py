@@ -3,23 +3,23 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from handful.engine.across_tasks import stack, take
-from handful.engine.meta_gradient import meta_gradient
+from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
-from handful.engine.planner import rule
+from handful.engine.planner import Trial, choose, measure
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
 from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
 from handful.training.run import Interruption, Run
-from handful.types import Task
+from handful.types import Task, TaskSpec
 
 RECALIBRATION_TASKS = 10
 
@@ -32,7 +32,8 @@ class Settings:
     of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
     checkpoint_every: in steps (0: a tenth and a fiftieth of all). validation_tasks: per validation; the weights of the
     best validation are kept. pretrain_examples: how many examples the backbone is trained on before the first step, as
-    if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the meta-loss's noise.
+    if there were no tasks. plan: how tasks are run (None: measured and chosen). seed: of pre-training and of the
+    meta-loss's noise.
     """
 
     steps: int = 1000
@@ -93,8 +94,9 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.settings.plan is None:
-            self.settings = replace(self.settings, plan=rule(self.learner))
+        self.plan = self.settings.plan
+        self.trials: list[Trial] = []
+        self._gradient: MetaGradient | None = None
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
         # A scalar is a temperature, a rate, a strength: to pull it towards zero is no regularization.
@@ -102,7 +104,7 @@ class Training:
             {"params": [p for p in self.parameters if p.ndim > 0], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in self.parameters if p.ndim == 0], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr, fused=True)
 
     @property
     def steps(self) -> int:
@@ -115,12 +117,8 @@ class Training:
         Raises `HandfulError`, before any weight changes, where the loss or its gradient is no longer finite.
         """
         start = time.perf_counter()
-        settings, learner = self.settings, self.learner
-        assert settings.plan is not None
-        first = self.step * settings.meta_batch_size
-        indices = range(first, first + settings.meta_batch_size)
-        tasks, spec = self.distribution.batch(indices), self.distribution.spec_of(first)
-        losses, gradients = meta_gradient(learner, tasks, spec, plan=settings.plan, noise=self._noise(tasks, indices))
+        settings = self.settings
+        losses, gradients = self._meta_gradient(*self._draw())
         loss = float(losses.mean())
         self._check_finite(loss, "meta-loss")
         for parameter, gradient in zip(self.parameters, gradients.values(), strict=True):
@@ -134,6 +132,34 @@ class Training:
         self.step += 1
         self.seconds += time.perf_counter() - start
         return loss
+
+    def choose_plan(self, say: Callable[[str], None] | None) -> None:
+        """Measure on the first meta-batch how it is run best, unless the plan is given."""
+        if self.plan is None and self.steps:
+            tasks, spec, noise = self._draw()
+            self.trials = measure(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
+            self.plan = choose(self.trials)
+
+    def _draw(self) -> tuple[Task, TaskSpec, Any]:
+        """The next meta-batch, with its noise."""
+        first = self.step * self.settings.meta_batch_size
+        indices = range(first, first + self.settings.meta_batch_size)
+        tasks = self.distribution.batch(indices)
+        return tasks, self.distribution.spec_of(first), self._noise(tasks, indices)
+
+    def _meta_gradient(self, tasks: Task, spec: TaskSpec, noise: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Under the plan, or a leaner one from now on where a GPU's memory does not suffice."""
+        while True:
+            assert self.plan is not None, "chosen before"
+            if self._gradient is None or self._gradient.plan != self.plan:
+                self._gradient = MetaGradient(self.learner, self.plan)
+            try:
+                return self._gradient(tasks, spec, noise)
+            except torch.OutOfMemoryError:
+                leaner = self.plan.leaner(self.settings.meta_batch_size)
+                if leaner is None:
+                    raise
+                self.plan = leaner
 
     def pretrain(self, progress: Callable[[int, int], None] | None) -> None:
         """Train the backbone on the pool of the train split."""
@@ -167,6 +193,7 @@ class Training:
             "best_score": self.best_score,
             "best_step": self.best_step,
             "seconds": self.seconds,
+            "plan": None if self.plan is None else asdict(self.plan),
             "history": self.history,
         }
         return tensors, facts
@@ -186,6 +213,7 @@ class Training:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.step, self.best_score, self.best_step = facts["step"], facts["best_score"], facts["best_step"]
         self.seconds, self.history = facts["seconds"], facts["history"]
+        self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
@@ -219,7 +247,7 @@ class Trained:
     best_score: float
     seconds: float
     examples: int
-    plan: Plan
+    plan: Plan | None
     history: list[dict[str, Any]]
 
 
@@ -229,17 +257,19 @@ def meta_train(
     *,
     validation: TaskDistribution | None = None,
     run: Run | None = None,
+    started: Callable[[Training], None] | None = None,
     progress: Callable[[Moment], None] | None = None,
     pretraining: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Trained:
     """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
 
     validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
-    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit. progress, pretraining: told
-    of each step, and of the examples seen before the first one. settings: see `Settings`.
-    The same seed, settings, plan and number of threads give the same bits. Ctrl-C finishes the step, saves, and then
-    raises `KeyboardInterrupt`.
+    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan. started,
+    progress, pretraining: told of the training when its plan stands, of each step, and of the examples seen before the
+    first one; say: told what takes a while. settings: see `Settings`. The same seed, settings, plan and number of
+    threads give the same bits. Ctrl-C finishes the step, saves, and then raises `KeyboardInterrupt`.
     """
     distribution = distribution.split("train")
     validation = validation if validation is not None else distribution.split("val")
@@ -253,6 +283,9 @@ def meta_train(
         training.pretrain(pretraining)
         if run is not None:
             run.save(training)
+    training.choose_plan(say)
+    if started:
+        started(training)
     with Interruption(active=run is not None) as interruption:
         while training.step < steps:
             loss = training.advance()
@@ -276,7 +309,6 @@ def meta_train(
     learner.load_state_dict(training.best)
     learner.eval()
     assert training.best_score is not None
-    assert training.settings.plan is not None
     return Trained(
         selection=(
             f"best of {len([1 for row in training.history if 'val' in row])} validations, each on the same "
@@ -286,7 +318,7 @@ def meta_train(
         best_score=training.best_score,
         seconds=training.seconds,
         examples=examples_seen(distribution, training.settings, steps),
-        plan=training.settings.plan,
+        plan=training.plan,
         history=training.history,
     )
 

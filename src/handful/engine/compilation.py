@@ -1,0 +1,44 @@
+"""Compiling a function of tensors that differentiates within itself."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Flat: TypeAlias = Callable[..., Any]
+"""A function of tensors alone, one after another; it returns a pytree of tensors."""
+
+
+def compiled(function: Flat, example: list[Tensor]) -> Flat:
+    """`function` as one graph for inputs of these shapes, without a gradient of its own.
+
+    It is traced through its own autograd and `torch.func` first, since `torch.compile` around a module breaks double
+    backward. Where the compiler fails (or there is none), a warning says so and the function is returned as it is.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    shape: Any = None
+
+    def listed(*inputs: Tensor) -> list[Any]:
+        nonlocal shape
+        results, shape = pytree.tree_flatten(function(*inputs))
+        return list(results)
+
+    def run(*inputs: Tensor) -> Any:
+        with torch.no_grad():  # the graph holds its backward passes as ordinary operations
+            return pytree.tree_unflatten(graph(*inputs), shape)
+
+    try:
+        example = [tensor.detach() for tensor in example]
+        graph = torch.compile(make_fx(listed)(*example), fullgraph=True)
+        run(*example)
+    except Exception as error:  # whatever a compiler can raise
+        reason = (str(error).splitlines() or [""])[0]
+        warnings.warn(
+            f"The meta-step could not be compiled and runs as it is ({type(error).__name__}: {reason}).", stacklevel=2
+        )
+        return function
+    return run
