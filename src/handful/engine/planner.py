@@ -26,8 +26,8 @@ AS_FAST = 1.05
 """Of plans within this times the fastest one's time, which is noise, the first in the list is taken."""
 FAR_BEHIND = 2.0
 """Plans slower than this times the fastest one's time are tried once."""
-PART = 0.05
-"""The part of the whole training that trying plans may take, at most."""
+MEASURE_AFTER = 15.0
+"""Seconds of meta-training from which trying plans is worth its time."""
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
 
@@ -60,6 +60,22 @@ def rule(learner: nn.Module) -> Plan:
     return Plan("loop" if _convolutional(learner) else "vmap")
 
 
+def planned(
+    learner: nn.Module,
+    tasks: Task,
+    spec: TaskSpec,
+    *,
+    noise: Any = None,
+    steps: int,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Plan, list[Trial]]:
+    """The plan for `steps` meta-steps like this one, with what was measured: nothing where they are done in no time."""
+    if steps * count_of(tasks) * seconds_of_one(learner, tasks, spec, noise) < MEASURE_AFTER:
+        return rule(learner), []
+    trials = measure(learner, tasks, spec, noise=noise, steps=steps, say=say)
+    return choose(trials), trials
+
+
 def choose(trials: Sequence[Trial]) -> Plan:
     """The fastest plan, or one tried before it that is as fast: the same choice, whatever the noise."""
     fastest = min(trial.seconds for trial in trials)
@@ -90,9 +106,7 @@ def measure(
         limit = int(SHARE * free_bytes(next(learner.parameters()).device))
     count = count_of(tasks)
     sizes = footprints(learner, tasks, spec, noise)
-    of_task = _seconds_of_one(learner, tasks, spec, noise)
-    if steps:
-        seconds = min(seconds, PART * steps * count * of_task)
+    of_task = seconds_of_one(learner, tasks, spec, noise)
     # All threads have work at least, and each plan its turn.
     some = min(count, max(2 * torch.get_num_threads(), int(seconds / of_task / 8)))
     batch = take((tasks, noise), slice(0, some))
@@ -180,7 +194,7 @@ def _candidates(learner: nn.Module, count: int, sizes: dict[Memory, int | None],
     return [fitting(plan) for plan in plans]
 
 
-def _seconds_of_one(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any) -> float:
+def seconds_of_one(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any) -> float:
     """Of one task's meta-gradient."""
     batch = take((tasks, noise), slice(0, 1))
     gradient = MetaGradient(learner, Plan("loop", threads=1))

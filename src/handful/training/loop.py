@@ -12,7 +12,7 @@ from torch import Tensor
 from handful.engine.across_tasks import stack, take
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
-from handful.engine.planner import Trial, choose, measure
+from handful.engine.planner import Trial, planned
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
@@ -32,7 +32,7 @@ class Settings:
     of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
     checkpoint_every: in steps (0: a tenth and a fiftieth of all). validation_tasks: per validation; the weights of the
     best validation are kept. pretrain_examples: how many examples the backbone is trained on before the first step, as
-    if there were no tasks. plan: how tasks are run (None: measured and chosen). seed: of pre-training and of the
+    if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the
     meta-loss's noise.
     """
 
@@ -134,11 +134,10 @@ class Training:
         return loss
 
     def choose_plan(self, say: Callable[[str], None] | None) -> None:
-        """Measure on the first meta-batch how it is run best, unless the plan is given."""
+        """Find out on the first meta-batch how it is run best, unless the plan is given."""
         if self.plan is None and self.steps:
             tasks, spec, noise = self._draw()
-            self.trials = measure(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
-            self.plan = choose(self.trials)
+            self.plan, self.trials = planned(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
 
     def _draw(self) -> tuple[Task, TaskSpec, Any]:
         """The next meta-batch, with its noise."""
