@@ -84,9 +84,7 @@ def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
         assert (tmp_path / "run" / "config.json").exists()
         heard.append((training.learner.key, training.distribution.on, training.distribution.sizes.way, training.plan))
 
-    train(
-        replace(species, settings=species.settings | {"plan": {"backend": "vmap"}}), tmp_path / "run", started=started
-    )
+    train(species, tmp_path / "run", started=started)
     assert heard == [("protonet", "train", 2, Plan("vmap"))]
 
 
