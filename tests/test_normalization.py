@@ -14,7 +14,7 @@ from handful.engine.plan import Plan
 from handful.engine.stateless import call, tensors
 from handful.errors import UserError
 from handful.learners.maml import MAML
-from handful.normalization import MODES, BatchNorm, convert, fitting, recalibrate, transforms
+from handful.normalization import MODES, BatchNorm, _Normalized, convert, fitting, recalibrate, transforms
 from handful.types import Examples, Task, TaskSpec
 
 
@@ -90,6 +90,18 @@ def test_our_formula_is_the_native_kernel(shape, mode, training):
         *(torch.autograd.grad(y.pow(3).sum(), [x, own.weight, own.bias]) for y in (fast, slow)), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (3, 3, 4, 4)], ids=str)
+def test_first_and_second_derivatives_are_the_measured_ones(shape):
+    """Of the outputs and of the statistics, with respect to inputs, weight and bias."""
+    at = [inputs(*size, seed=seed).requires_grad_() for seed, size in enumerate((shape, (3,), (3,)))]
+
+    def normalized(*tensors):
+        return _Normalized.apply(*tensors, 1e-3)
+
+    assert torch.autograd.gradcheck(normalized, at)
+    assert torch.autograd.gradgradcheck(normalized, at)
 
 
 def test_given_statistics_have_a_gradient():
@@ -211,6 +223,10 @@ def images(*layers):
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
+def transformer():
+    return nn.Sequential(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), nn.Flatten())
+
+
 STOCK = {
     "batch norm of rows": ((3,), lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU())),
     "batch norm of images": ((1, 8, 8), lambda: images(nn.BatchNorm2d(4), nn.ReLU())),
@@ -218,7 +234,10 @@ STOCK = {
     "no affine": ((1, 8, 8), lambda: images(nn.BatchNorm2d(4, affine=False), nn.ReLU())),
     "no running statistics": ((1, 8, 8), lambda: images(nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU())),
     "dropout": ((3,), lambda: nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5), nn.BatchNorm1d(5), nn.Tanh())),
-    "group and layer norm": ((1, 8, 8), lambda: images(nn.GroupNorm(2, 4), nn.SiLU(), nn.Dropout2d())),
+    "group norm": ((1, 8, 8), lambda: images(nn.GroupNorm(2, 4), nn.SiLU(), nn.Dropout2d())),
+    "instance norm": ((1, 8, 8), lambda: images(nn.InstanceNorm2d(4, affine=True), nn.Tanh())),
+    "layer norm": ((3,), lambda: nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Tanh())),
+    "transformer": ((4, 6), transformer),
 }
 
 

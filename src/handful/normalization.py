@@ -2,8 +2,8 @@
 
 The native layer is wrong for meta-learning in three ways: in training mode it normalizes a query by the other
 queries (transduction that nobody discloses), its running buffers are shared by all tasks and written by adaptation,
-and in torch 2.13 `grad(vmap(grad(...)))` through `F.batch_norm` is silently off by up to 8 %
-(`tests/test_normalization.py` keeps the minimal case). So the layer is our own, and it says what it does:
+and in torch 2.13 `grad(vmap(grad(...)))` through `F.batch_norm` is silently off by up to 8 %, as through layer and
+instance normalization (`tests/test_normalization.py` keeps the minimal cases). So the layer is our own, and it says what it does:
 
 - `frozen`: buffers, which only the training loop writes (`recalibrate`); in training mode, the batch's statistics.
 - `support`: the statistics of the support as the inner loop last saw it; they become part of the task's state.
@@ -12,15 +12,17 @@ and in torch 2.13 `grad(vmap(grad(...)))` through `F.batch_norm` is silently off
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from handful.errors import UserError
 
 Normalization: TypeAlias = Literal["frozen", "support", "transductive"]
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 MODES: tuple[Normalization, ...] = ("frozen", "support", "transductive")
 
 
@@ -50,27 +52,24 @@ class BatchNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalize `(n, channels, *positions)`; same shape."""
         of_batch = self.mode == "transductive" or self.fits or (self.mode == "frozen" and self.training)
-        if self._native_is_right(inputs, of_batch):
-            mean, variance = (None, None) if of_batch else (self.mean, self.variance)
-            return F.batch_norm(inputs, mean, variance, self.weight, self.bias, training=of_batch, eps=self.epsilon)
-        mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        if transforms():  # PyTorch's kernel is wrong under them
+            mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
+        elif of_batch and inputs.numel() > inputs.shape[1]:  # it refuses one value per channel
+            outputs, mean, variance = _Normalized.apply(  # type: ignore[no-untyped-call]
+                inputs, self.weight, self.bias, self.epsilon
+            )
+            if self.fits:
+                self.fitted = (mean, variance)
+            return cast(Tensor, outputs)
+        elif not (of_batch or self.mean.requires_grad or self.variance.requires_grad):
+            return F.batch_norm(inputs, self.mean, self.variance, self.weight, self.bias, eps=self.epsilon)
+        else:  # it has no gradient with respect to given statistics, and those of a support have one
+            mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
         if self.fits:
             self.fitted = (mean, variance)
         scale = self.weight * torch.rsqrt(variance + self.epsilon)
-        shape = (-1,) + (1,) * (inputs.ndim - 2)
-        return inputs * scale.view(shape) + (self.bias - mean * scale).view(shape)
-
-    def _native_is_right(self, inputs: Tensor, of_batch: bool) -> bool:
-        """Whether PyTorch's kernel, twice as fast, computes this.
-
-        It is wrong under `torch.func` transforms, refuses a batch of one value per channel, and has no gradient with
-        respect to statistics that are given (those of a support have one).
-        """
-        if self.fits or transforms():
-            return False
-        if of_batch:
-            return inputs.numel() > inputs.shape[1]
-        return not (self.mean.requires_grad or self.variance.requires_grad)
+        return torch.addcmul((self.bias - mean * scale).view(shape), inputs, scale.view(shape))
 
     def extra_repr(self) -> str:
         """Channels and policy, as `print(model)` shows them."""
@@ -82,6 +81,91 @@ def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
     mean = inputs.mean(axes)
     centered = inputs - mean.view((-1,) + (1,) * (inputs.ndim - 2))
     return mean, centered.square().mean(axes)
+
+
+class _Normalized(torch.autograd.Function):
+    """Inputs normalized by their own statistics, with those statistics; differentiable twice.
+
+    PyTorch's own second derivative of batch norm takes some 25 passes over the inputs, which makes it the most
+    expensive part of a MAML step on images; `_Slopes` takes 9, and the statistics have a gradient here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, ...]:
+        outputs, mean, deviation = torch.native_batch_norm(inputs, weight, bias, None, None, True, 0.0, epsilon)
+        variance = (deviation.pow(-2) - epsilon).clamp_min(0)  # `deviation` is one over the standard deviation
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(inputs, weight, mean, deviation)
+        ctx.set_materialize_grads(False)
+        return outputs, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor | None, of_mean: Tensor | None, of_variance: Tensor | None) -> Any:
+        inputs, weight, mean, deviation = ctx.saved_tensors
+        count = inputs.numel() // len(mean)
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        down: tuple[Tensor | None, ...] = (None, None, None)
+        if slopes is not None:
+            down = _Slopes.apply(  # type: ignore[no-untyped-call]
+                slopes, inputs, weight, mean.detach(), deviation.detach(), ctx.epsilon
+            )
+        of_inputs, of_weight, of_bias = down
+        if of_variance is not None:  # of the variance: 2 (x - mean) / count
+            steep = 2 * of_variance / count
+            through = torch.addcmul((-steep * mean).view(shape), inputs, steep.view(shape))
+            of_inputs = through if of_inputs is None else of_inputs + through
+        if of_mean is not None:
+            through = (of_mean / count).view(shape)
+            of_inputs = through.expand_as(inputs) if of_inputs is None else of_inputs + through
+        return of_inputs, of_weight, of_bias, None
+
+
+class _Slopes(torch.autograd.Function):
+    """The backward pass of batch normalization: from the slopes of its outputs to those of inputs, weight and bias.
+
+    With x the normalized inputs, d one over the deviation, g the slopes and n their number per channel:
+    w d (g - sum(g)/n - x sum(gx)/n), sum(gx), sum(g). Its own backward pass differentiates that, statistics included,
+    into sums over a channel and one linear combination of a, g and x, where a are the slopes of the first result.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, slopes: Tensor, inputs: Tensor, weight: Tensor, mean: Tensor, deviation: Tensor, epsilon: float
+    ) -> tuple[Tensor, ...]:
+        down = _native_slopes(slopes, inputs, weight, mean, deviation, epsilon)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(slopes, inputs, weight, mean, deviation, *down[1:])
+        return down
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, a: Tensor, of_weight: Tensor, of_bias: Tensor) -> Any:
+        g, inputs, weight, mean, d, gx_sum, g_sum = ctx.saved_tensors
+        n = inputs.numel() // len(mean)
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        of_slopes, ax_sum, a_sum = _native_slopes(a, inputs, weight, mean, d, ctx.epsilon)
+        ag_sum = (a * g).sum((0, *range(2, inputs.ndim)))
+        centered = ag_sum - (a_sum * g_sum + ax_sum * gx_sum) / n
+
+        def combined(x: Tensor, constant: Tensor) -> Tensor:
+            """x * normalized inputs + constant, per channel."""
+            return torch.addcmul((constant - x * d * mean).view(shape), inputs, (x * d).view(shape))
+
+        of_slopes = of_slopes + combined(of_weight, of_bias)
+        # Through the normalized inputs, whose slopes are on_a * a + on_g * g, and through their deviation.
+        on_a, on_g = -weight * d * gx_sum / n, of_weight - weight * d * ax_sum / n
+        on_x = -(on_a * ax_sum + on_g * gx_sum) / n - weight * d * centered / n
+        of_inputs = combined(d * on_x, -d * (on_a * a_sum + on_g * g_sum) / n)
+        of_inputs = of_inputs.addcmul_(a, (d * on_a).view(shape)).addcmul_(g, (d * on_g).view(shape))
+        return of_slopes, of_inputs, d * centered, None, None, None
+
+
+def _native_slopes(
+    slopes: Tensor, inputs: Tensor, weight: Tensor, mean: Tensor, deviation: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
+        slopes, inputs, weight, None, None, mean, deviation, True, epsilon, [True, True, True]
+    )
 
 
 def transforms() -> set[str]:
@@ -119,8 +203,35 @@ def fitting(module: nn.Module) -> Iterator[Callable[[], dict[str, Tensor]]]:
             layer.fitted = None
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization with weight and bias outside of PyTorch's kernel.
+
+    Within it they have a wrong second derivative under `torch.func.vmap`, as those of batch and instance normalization.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.LayerNorm`."""
+        outputs = F.layer_norm(input, self.normalized_shape, eps=self.eps)
+        if self.weight is not None:
+            outputs = outputs * self.weight
+        return outputs if self.bias is None else outputs + self.bias
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalization `(n, channels, *positions)`, likewise."""
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.bias, self.epsilon = weight, bias, epsilon
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalize each channel of each example; same shape."""
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        return F.instance_norm(inputs, eps=self.epsilon) * self.weight.view(shape) + self.bias.view(shape)
+
+
 def convert(module: nn.Module, mode: Normalization) -> nn.Module:
-    """Replace the batch normalization and dropout layers of a network by ones with a policy; returns the network.
+    """Replace the normalization and dropout layers of a network by ones that can be meta-learned; returns the network.
 
     Native batch norms keep their weights and running statistics; dropout is switched off (as `nn.Identity`), since its
     masks would differ from one forward pass of an inner loop to the next. A layer used in two places stays one layer.
@@ -133,12 +244,19 @@ def _converted(module: nn.Module, mode: Normalization, done: dict[nn.Module, nn.
         return done[module]
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
         done[module] = _own(module, mode)
+    elif type(module) is nn.LayerNorm:
+        done[module] = layer = LayerNorm(module.normalized_shape, module.eps, module.elementwise_affine)
+        layer.weight, layer.bias = module.weight, module.bias
+    elif isinstance(module, INSTANCE_NORMS) and module.affine and not module.track_running_stats:
+        done[module] = InstanceNorm(module.weight, module.bias, module.eps)
     elif isinstance(module, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)):
         done[module] = nn.Identity()
     else:
         done[module] = module
         if isinstance(module, BatchNorm):
             module.mode = mode
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
         for name, child in list(module._modules.items()):  # named_children() leaves out second names
             if child is not None:
                 setattr(module, name, _converted(child, mode, done))

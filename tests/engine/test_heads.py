@@ -4,7 +4,9 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.nn import functional as F
 
-from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances
+from handful.engine.heads import centroids, descended, logistic, ridge, spread, squared_distances
+from handful.engine.inner_loop import SGD, descend
+from handful.types import Categorical, Point
 
 
 def few_shot(way: int, shot: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -78,3 +80,34 @@ def test_logistic_leaves_an_absent_class_a_finite_logit_that_never_wins() -> Non
     logits = features @ weights + bias
     assert logits.isfinite().all()
     assert (logits.argmax(-1) != 3).all()
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(6, 20), (30, 4)], ids=["dual", "primal"])
+@pytest.mark.parametrize("classes", [True, False])
+def test_steps_on_a_linear_head_are_those_of_gradient_descent(n, d, classes, first_order):
+    """And so are the derivatives, with respect to features, start and rates."""
+    generator = torch.Generator().manual_seed(0)
+    features, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((n, d), (3, d), (3,))
+    )
+    rates = [torch.tensor(rate, dtype=torch.float64, requires_grad=True) for rate in (0.3, 0.1)]
+    targets = torch.arange(n) % 3 if classes else torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    def loss(head, context):
+        prediction = (Categorical if classes else Point)(F.linear(context, head["weight"], head["bias"]))
+        return prediction.loss(targets).mean(), {}
+
+    start, rule = {"weight": weight, "bias": bias}, SGD({"weight": rates[0], "bias": rates[1]})
+    expected, _ = descend(loss, start, features, rule=rule, steps=4, first_order=first_order)
+    own = descended(features, targets, weight, bias, rates=tuple(rates), steps=4, first_order=first_order)
+    for a, b in zip(own, expected.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    inputs = [features, weight, bias, *rates]
+    slopes = [
+        torch.autograd.grad(result[0].sin().sum() + result[1].square().sum(), inputs, materialize_grads=True)
+        for result in (own, list(expected.values()))
+    ]
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

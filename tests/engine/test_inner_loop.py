@@ -5,7 +5,8 @@ import weakref
 import pytest
 import torch
 
-from handful.engine.inner_loop import SGD, Adam, descend
+from handful.engine.cost import graph_bytes
+from handful.engine.inner_loop import SGD, Adam, descend, remembering
 
 INPUTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGETS = torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -211,3 +212,90 @@ def test_saved_tensors_grow_with_steps_only_where_a_gradient_will_need_them():
 
     assert saved(20, first_order=False) > 10 * 20
     assert saved(20, first_order=True) <= 2 * 2 * 20 + 4
+
+
+MEMORIES = ["whole", "recompute", "sqrt"]
+
+
+def through(loss, weights, context):
+    """Depends on the fast weights, on slow ones in its context, and tells something of each step."""
+    value, auxiliary = curved(weights, {"inputs": context["inputs"] * context["slow"], "targets": TARGETS})
+    return value, {"mean": auxiliary["outputs"].mean()}
+
+
+def meta_loss(points, memory, steps, rule, batched=False):
+    """A loss after the loop that depends on the weights, slow weights, rates and the last auxiliary."""
+
+    def one(inputs):
+        weights = {"first": points["first"], "second": points["second"]}
+        rates = {"first": points["rate"], "second": points["rate"] ** 2}
+        moved, auxiliary = descend(
+            lambda w, c: through(None, w, c),
+            weights,
+            {"inputs": inputs, "slow": points["slow"]},
+            rule=SGD(rates) if rule == "sgd" else Adam(0.1),
+            steps=steps,
+        )
+        return outer(moved) + auxiliary["mean"].square()
+
+    with remembering(memory):
+        both = torch.stack([INPUTS, INPUTS.flip(0)])
+        return torch.func.vmap(one)(both).sum() if batched else one(both[0]) + one(both[1])
+
+
+def points():
+    generator = torch.Generator().manual_seed(7)
+    slow = torch.rand(3, generator=generator, dtype=torch.float64).add(0.5).requires_grad_()
+    return start() | {"slow": slow, "rate": torch.tensor(0.2, dtype=torch.float64, requires_grad=True)}
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("batched", [False, True], ids=["one", "vmap"])
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_memory_mode_gives_the_measured_derivative(memory, batched, rule, steps):
+    """With respect to starting weights, slow weights and learned rates, through weights and auxiliary."""
+    at = points()
+    slopes = torch.autograd.grad(meta_loss(at, memory, steps, rule, batched), list(at.values()), materialize_grads=True)
+    generator = torch.Generator().manual_seed(3)
+    for (name, point), slope in zip(at.items(), slopes, strict=True):
+        direction = torch.randn(point.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            values = [meta_loss(at | {name: point + s * direction}, memory, steps, rule) for s in (1e-6, -1e-6)]
+        torch.testing.assert_close((slope * direction).sum(), (values[0] - values[1]) / 2e-6, rtol=2e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_memory_modes_agree_to_the_last_digits(rule):
+    at = points()
+    whole, *others = (
+        torch.autograd.grad(meta_loss(at, m, 6, rule), list(at.values()), materialize_grads=True) for m in MEMORIES
+    )
+    for other in others:
+        for a, b in zip(whole, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-14)
+
+
+def test_memory_grows_with_the_whole_graph_and_hardly_without_it():
+    """Each recomputed step keeps its weights alone; sqrt(K) checkpoints keep the square root of that."""
+
+    def kept(memory, steps):
+        wide = {"first": torch.randn(3, 200), "second": torch.randn(200)}
+        wide = {name: weight.requires_grad_() for name, weight in wide.items()}
+        inputs = torch.randn(100, 3)
+
+        def loss(weights, context):
+            return (torch.tanh(context @ weights["first"]) @ weights["second"]).square().mean(), {}
+
+        def run():
+            with remembering(memory):
+                moved, _ = descend(loss, wide, inputs, rule=SGD(0.01), steps=steps)
+                torch.autograd.grad(outer(moved), list(wide.values()))
+
+        return graph_bytes(run)
+
+    of_weights = 4 * (3 * 200 + 200)
+    assert kept("whole", 64) > 30 * kept("whole", 2)
+    assert kept("recompute", 64) - kept("recompute", 4) <= 1.2 * 60 * of_weights
+    assert kept("sqrt", 64) - kept("sqrt", 4) <= 1.2 * (16 - 4) * of_weights
+    assert kept("sqrt", 64) < kept("recompute", 64) < kept("whole", 64) / 5

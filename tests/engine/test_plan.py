@@ -33,6 +33,18 @@ def test_plans_say_what_they_are():
 )
 def test_plans_are_read_from_the_command_line(text, plan):
     assert Plan.parse(text) == plan
+    assert Plan.parse(plan.written()) == plan
+
+
+def test_a_leaner_plan_is_one_until_there_is_none():
+    plans = [Plan("vmap", threads=2)]
+    while (leaner := plans[-1].leaner(5)) is not None:
+        plans.append(leaner)
+    assert plans[1:] == [
+        *(Plan("chunks", size, threads=2) for size in (3, 2, 1)),
+        *(Plan("chunks", 1, threads=2, memory=memory) for memory in ("recompute", "sqrt")),
+        Plan("chunks", 1, threads=1, memory="sqrt"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "vmapp", "chunks:x", "chunks:0", "loop:2", "threads", "vmap+", "vmap+threads:-1"])

@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from handful.engine.plan import Plan
@@ -31,17 +32,16 @@ def chunks(trees: Tree, plan: Plan) -> Iterator[tuple[Tree, bool]]:
 def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan) -> Iterator[Result]:
     """`function(part, single)` of each of the parts of `chunks`, in their order, on the plan's threads."""
     parts = chunks(trees, plan)
-    if not plan.threads:
-        yield from (function(*part) for part in parts)
-        return
-    recording = torch.is_grad_enabled()  # a thread has a switch of its own
+    recording = torch.is_grad_enabled()
 
     def run(part: tuple[Tree, bool]) -> Result:
-        with torch.set_grad_enabled(recording):
+        with torch.set_grad_enabled(recording):  # a thread has a switch of its own
             return function(*part)
 
-    with one_core_each():
-        yield from _pool(plan.threads).map(run, parts)
+    # Fused attention can neither be differentiated twice nor batched.
+    plain = sdpa_kernel(SDPBackend.MATH) if recording or plan.backend != "loop" else nullcontext()
+    with plain, one_core_each() if plan.threads else nullcontext():
+        yield from _pool(plan.threads).map(run, parts) if plan.threads else (function(*part) for part in parts)
 
 
 @contextmanager

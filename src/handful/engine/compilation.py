@@ -33,8 +33,9 @@ def compiled(function: Flat, example: list[Tensor]) -> Flat:
 
     try:
         example = [tensor.detach() for tensor in example]
-        graph = torch.compile(make_fx(listed)(*example), fullgraph=True)
-        run(*example)
+        with warnings.catch_warnings(action="ignore"):  # what the compiler says to its authors
+            graph = torch.compile(make_fx(listed)(*example), fullgraph=True)
+            run(*example)
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).splitlines() or [""])[0]
         warnings.warn(

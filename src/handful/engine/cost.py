@@ -1,12 +1,22 @@
-"""How much memory a graph takes, and how much there is."""
+"""What a meta-step costs in memory and operations, and what the machine has of them."""
 
+import ctypes
 import os
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from handful.engine.across_tasks import take
+from handful.engine.meta_gradient import MetaGradient
+from handful.engine.plan import Plan
+from handful.types import Task, TaskSpec
 
 
 def graph_bytes(function: Callable[[], object]) -> int:
@@ -52,6 +62,50 @@ class _Kept:
 
     def __del__(self) -> None:
         self.ledger.remove(*self.entry)
+
+
+def operations(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> int:
+    """Floating-point operations of the meta-gradient of the first of these tasks: products and convolutions.
+
+    Counted on the plain loop that keeps its whole graph: a plan that computes more than the algorithm needs gets no
+    credit for it.
+    """
+    gradient = MetaGradient(learner, Plan("loop"))
+    one, drawn = take((tasks, noise), slice(0, 1))
+    with FlopCounterMode(display=False) as counter:
+        gradient(one, spec, drawn)
+    return int(counter.get_total_flops())
+
+
+def operations_per_second(like: Tensor) -> float:
+    """The most that this machine was seen to do with all threads, on products of large matrices like this tensor."""
+    matrix = torch.randn(1024, 1024, dtype=like.dtype, device=like.device)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for the result
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / statistics.median(sorted(times)[:10])
+
+
+def peak_bytes(function: Callable[[], object]) -> int | None:
+    """By how much the memory of this process grew at most while `function` ran; None where it cannot be known.
+
+    On Linux alone: it forgets the process's largest size so far.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what is free, but not given back, would hide what the function takes
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    function()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    line = next(line for line in _read("/proc/self/status").splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """The inner loop: differentiable gradient descent on one task's support."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -107,41 +107,27 @@ def descend(
     https://arxiv.org/abs/1803.02999), and nothing of the inner backward pass is recorded.
     `context` may be a callable of the step's number where steps differ (augmentation banks).
     """
-    contexts = (context(step) if callable(context) else context for step in range(steps))
-    if first_order or not torch.is_grad_enabled():  # there is no graph, and one step's context in memory at a time
-        weights, _, auxiliary = _walk(loss, _Point(weights, rule.start(weights), rule, contexts), "whole", first_order)
-    else:
-        weights, _, auxiliary = _walk(loss, _Point(weights, rule.start(weights), rule, list(contexts)), _memory.get())
-    return weights, auxiliary
-
-
-class _Point(NamedTuple):
-    """Where a descent is, and all that its next steps depend on: one context for each."""
-
-    weights: Weights
-    state: Any
-    rule: UpdateRule
-    contexts: Iterable[Any]
-
-
-def _walk(loss: InnerLoss, point: _Point, memory: Memory, first_order: bool = False) -> tuple[Weights, Any, Any]:
-    """The weights, the rule's state and the last auxiliary after a step for each context."""
-    weights, state, rule, contexts = point
+    recording = torch.is_grad_enabled() and not first_order
+    memory = _memory.get() if recording else "whole"
+    carry = weights, rule.start(weights)
     auxiliary: Any = {}
-    if memory == "whole":
-        for context in contexts:
-            if first_order:
-                with torch.no_grad():
-                    slopes, auxiliary = gradient(loss, detached(weights), detached(context))
-            else:
-                slopes, auxiliary = gradient(loss, weights, context)
-            weights, state = rule.step(weights, slopes, state)
-        return weights, state, auxiliary
-    contexts = list(contexts)
-    # A span's graph lives only while its own backward pass runs; one of several steps keeps their weights meanwhile.
-    within: Memory = "whole" if memory == "recompute" else "recompute"
-    span = 1 if memory == "recompute" else math.isqrt(max(len(contexts) - 1, 0)) + 1
-    for first in range(0, len(contexts), span):
-        piece = _Point(weights, state, rule, contexts[first : first + span])
-        weights, state, auxiliary = recomputed(lambda piece: _walk(loss, piece, within), piece)
-    return weights, state, auxiliary
+
+    def step(carry: Any, constants: Any, turn: int) -> tuple[Any, Any]:
+        (weights, state), (rule, contexts) = carry, constants
+        if first_order:
+            with torch.no_grad():
+                slopes, auxiliary = gradient(loss, detached(weights), detached(contexts[turn]))
+        else:
+            slopes, auxiliary = gradient(loss, weights, contexts[turn])
+        return rule.step(weights, slopes, state), auxiliary
+
+    # Steps of a span share what is kept: the weights at its start. A span of one is the whole graph or one recomputed.
+    span = math.isqrt(steps - 1) + 1 if memory == "sqrt" and steps else 1
+    for first in range(0, steps, span):
+        turns = min(span, steps - first)
+        contexts = [context(first + turn) if callable(context) else context for turn in range(turns)]
+        if memory == "whole":
+            carry, auxiliary = step(carry, (rule, contexts), 0)
+        else:
+            carry, auxiliary = recomputed(step, carry, (rule, contexts), turns)
+    return carry[0], auxiliary

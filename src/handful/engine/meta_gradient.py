@@ -1,8 +1,9 @@
 """The meta-gradient: of the mean meta-loss over tasks, with respect to all meta-parameters."""
 
+import itertools
 import threading
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +36,18 @@ class MetaGradient:
         self._graphs: dict[Any, Flat] = {}
         self._compiling = threading.Lock()
 
-    def __call__(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, tasks: Task, spec: TaskSpec, noise: Any = None, add: Callable[[Iterator[Leaf]], Leaf] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses `(tasks,)` of stacked tasks and the gradient of their mean, by parameter name.
 
         The plan's parts are differentiated one by one, so that only the graphs of those that run are in memory. Every
-        parameter that requires a gradient gets one: zeros where the loss does not depend on it.
+        parameter that requires a gradient gets one: zeros where the loss does not depend on it. add: the sum of these
+        parts, and of those of other workers; None: `tree_sum`.
         """
-        count = count_of(tasks)
-        losses, total = tree_sum(self.leaves(tasks, spec, noise), self.plan.parts(count))
-        return losses, dict(zip(self.trained, torch._foreach_div(total, count), strict=True))
+        parts = self.leaves(tasks, spec, noise)
+        losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
+        return losses, dict(zip(self.trained, torch._foreach_div(total, len(losses)), strict=True))
 
     def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Iterator[Leaf]:
         """Losses and summed gradients of each of the plan's parts."""
@@ -87,13 +91,56 @@ def meta_gradient(
     return MetaGradient(learner, plan)(tasks, spec, noise)
 
 
-def tree_sum(parts: Iterator[Leaf], count: int) -> Leaf:
+def tree_sum(parts: Iterator[Leaf], count: int, depth: int = -1) -> Leaf:
     """Losses joined, gradients added in a tree that halves `count` parts.
 
-    Sums of floats depend on their order: this one is the same however the parts are shared among processes, as long as
-    each of them adds whole branches.
+    Sums of floats depend on their order: this one is the same however the parts are shared among workers, as long as
+    each of them adds whole branches. depth: the level at which `parts` are branches that are added already.
     """
-    if count == 1:
+    if count == 1 or depth == 0:
         return next(parts)
-    first, second = tree_sum(parts, (count + 1) // 2), tree_sum(parts, count // 2)
+    first, second = (tree_sum(parts, half, depth - 1) for half in _halves(count))
     return torch.cat([first[0], second[0]]), list(torch._foreach_add(first[1], second[1]))
+
+
+class Exchange(Protocol):
+    """One of several workers, and what it hears from the others."""
+
+    @property
+    def rank(self) -> int:
+        """Which one it is, counted from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def gather(self, sums: list[Leaf], *, most: int, losses: int) -> list[Leaf]:
+        """The sums of all workers in their order, the same bits on each. most: sums of one worker, losses: of one sum,
+        each at the most."""
+
+
+def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: Exchange, *, size: int) -> Leaf:
+    """`tree_sum` of `count` parts, bit for bit, of which this worker has those that `branches` gives it.
+
+    Each adds its own branches, hears the sums of the others, and adds what is above. size: tasks of a part.
+    """
+    depth, runs = branches(count, workers.count)
+    mine = [tree_sum(parts, branch) for branch in runs[workers.rank]]
+    everyone = workers.gather(mine, most=max(map(len, runs)), losses=size * max(map(max, runs)))
+    return tree_sum(iter(everyone), count, depth)
+
+
+def branches(count: int, workers: int) -> tuple[int, list[list[int]]]:
+    """The level of the tree over `count` parts at which there is a branch for each worker, and each worker's run of
+    branches, in numbers of parts. There are no more workers than parts."""
+    assert workers <= count
+    depth, sizes = 0, [count]
+    while len(sizes) < workers:
+        depth += 1
+        sizes = [half for size in sizes for half in _halves(size)]
+    bounds = [len(sizes) * worker // workers for worker in range(workers + 1)]
+    return depth, [sizes[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def _halves(count: int) -> tuple[int, ...]:
+    return ((count + 1) // 2, count // 2) if count > 1 else (1,)

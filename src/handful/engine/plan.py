@@ -68,6 +68,13 @@ class Plan:
                 )
         return cls(**fields)
 
+    def written(self) -> str:
+        """The text that `parse` reads."""
+        parts = [f"chunks:{self.chunk}" if self.backend == "chunks" else self.backend]
+        parts += [f"threads:{self.threads}"] if self.threads else []
+        parts += [self.memory] if self.memory != "whole" else []
+        return "+".join([*parts, "compiled"] if self.compiled else parts)
+
     def size(self, count: int) -> int:
         """Tasks run at once out of `count`."""
         return {"vmap": count, "chunks": min(self.chunk, count), "loop": 1}[self.backend]

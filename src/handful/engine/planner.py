@@ -1,20 +1,22 @@
 """Choosing a plan: by measuring the learner on its own tasks, on this machine."""
 
+import copy
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import count_of, take
 from handful.engine.cost import free_bytes, graph_bytes
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
-from handful.engine.plan import MEMORIES, Plan
+from handful.engine.plan import MEMORIES, Backend, Plan
 from handful.errors import HandfulError
 from handful.types import Task, TaskSpec
 
@@ -28,6 +30,9 @@ FAR_BEHIND = 2.0
 """Plans slower than this times the fastest one's time are tried once."""
 MEASURE_AFTER = 15.0
 """Seconds of meta-training from which trying plans is worth its time."""
+SAME = 1e-6
+"""Relative difference of meta-gradients in double precision that counts as rounding."""
+BACKENDS: tuple[Backend, Backend] = ("loop", "vmap")
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
 
@@ -71,7 +76,8 @@ def planned(
 ) -> tuple[Plan, list[Trial]]:
     """The plan for `steps` meta-steps like this one, with what was measured: nothing where they are done in no time."""
     if steps * count_of(tasks) * seconds_of_one(learner, tasks, spec, noise) < MEASURE_AFTER:
-        return rule(learner), []
+        plan = rule(learner)
+        return plan if plan.backend == "loop" or batches(learner, tasks, spec, noise) is True else Plan("loop"), []
     trials = measure(learner, tasks, spec, noise=noise, steps=steps, say=say)
     return choose(trials), trials
 
@@ -120,6 +126,9 @@ def measure(
     def admit(plan: Plan) -> Trial:
         trial = Trial(plan, predicted(plan, count, sizes))
         if plan.backend != "loop" and plans is None:
+            if batched is not True:
+                trial.note = str(batched)
+                return trial
             if trial.bytes is not None and trial.bytes > limit:
                 trial.note = f"not tried: would take {trial.bytes / 2**30:.1f} GiB of {limit / 2**30:.1f}"
                 return trial
@@ -137,6 +146,7 @@ def measure(
             runs.append((trial, gradient))
         return trial
 
+    batched = plans is not None or batches(learner, tasks, spec, noise)
     late = time.perf_counter() + 2 * seconds
     trials = [admit(plan) for plan in plans or _candidates(learner, count, sizes, limit)]
     end = time.perf_counter() + seconds
@@ -152,6 +162,28 @@ def measure(
         trials.append(admit(replace(best, compiled=True)))
         _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4)
     return trials
+
+
+def batches(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> Literal[True] | str:
+    """Whether `vmap` gives the plain loop's meta-gradient; else why not.
+
+    Operations without a batching rule raise. Some have a wrong one and say nothing, such as those behind
+    `handful.normalization`. So two tasks are compared, in double precision, where rounding is out of the question.
+    """
+    double = copy.deepcopy(learner).double()
+    batch, drawn = pytree.tree_map_only(
+        Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, take((tasks, noise), slice(0, 2))
+    )
+    try:
+        loop, vmap = (MetaGradient(double, Plan(name))(batch, spec, drawn)[1] for name in BACKENDS)
+    except (RuntimeError, NotImplementedError) as error:
+        if isinstance(error, HandfulError):
+            raise
+        return str(error).splitlines()[0]
+    for name, gradient in loop.items():
+        if not torch.allclose(vmap[name], gradient, rtol=SAME, atol=SAME * float(gradient.abs().max())):
+            return f"not the loop's meta-gradient (of {name})"
+    return True
 
 
 def footprints(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> dict[Memory, int | None]:

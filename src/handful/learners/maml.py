@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
+from handful.engine.heads import descended
 from handful.engine.inner_loop import SGD, descend
 from handful.engine.stateless import call, call_and_fit, tensors
 from handful.errors import UserError
@@ -89,24 +90,18 @@ class MAML(Learner):
             }
         rates = {name.replace("/", "."): rate for name, rate in self.rates.items()}
         fast = {name: network.pop(name) for name in rates}
-        context: dict[str, Any] = {"slow": network, "targets": support.targets}
         if any(name.startswith("backbone.") for name in fast):
-            context["inputs"] = support.inputs
-            statistics: Any = {}
-        else:  # the features stay the same over the inner loop: compute them once
-            context["features"], statistics = self._features(network, support.inputs, fit=True)
-        fast, seen = descend(
-            self._inner_loss,
-            fast,
-            context,
-            rule=SGD(rates),
-            steps=self.inner_steps,
-            first_order=self.first_order,
-        )
-        return {
-            "weights": {name: weight.contiguous() for name, weight in fast.items()},
-            "statistics": seen or statistics,
-        }
+            fast, statistics = descend(
+                self._inner_loss,
+                fast,
+                {"slow": network, "support": support},
+                rule=SGD(rates),
+                steps=self.inner_steps,
+                first_order=self.first_order,
+            )
+        else:
+            fast, statistics = self._descended_head(network | fast, support, rates)
+        return {"weights": {name: weight.contiguous() for name, weight in fast.items()}, "statistics": statistics}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The network's outputs under the task's weights."""
@@ -116,14 +111,27 @@ class MAML(Learner):
         return Categorical(outputs) if self.classification else Point(outputs)
 
     def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = context["slow"] | fast
-        if "features" in context:
-            features, statistics = context["features"], dict[str, Tensor]()
-        else:
-            features, statistics = self._features(weights, context["inputs"], fit=True)
+        weights, support = context["slow"] | fast, context["support"]
+        features, statistics = self._features(weights, support.inputs, fit=True)
         outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
         prediction = Categorical(outputs) if self.classification else Point(outputs)
-        return prediction.loss(context["targets"]).mean(), statistics
+        return prediction.loss(support.targets).mean(), statistics
+
+    def _descended_head(
+        self, network: Weights, support: Examples, rates: dict[str, Tensor]
+    ) -> tuple[Weights, dict[str, Tensor]]:
+        """The inner loop where the head alone is fast: the features stay the same, and are computed once."""
+        features, statistics = self._features(network, support.inputs, fit=True)
+        names = ("head.weight", "head.bias")
+        head = descended(
+            features,
+            support.targets,
+            *(network[name] for name in names),
+            rates=(rates.get(names[0], 0.0), rates.get(names[1], 0.0)),
+            steps=self.inner_steps,
+            first_order=self.first_order,
+        )
+        return {name: tensor for name, tensor in zip(names, head, strict=True) if name in rates}, statistics
 
     def _features(self, weights: dict[str, Tensor], inputs: Tensor, *, fit: bool) -> tuple[Tensor, dict[str, Tensor]]:
         prefix = "backbone."

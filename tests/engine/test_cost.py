@@ -1,0 +1,52 @@
+"""Costs that are counted, and those that are measured."""
+
+import sys
+
+import pytest
+import torch
+
+from handful.engine.cost import free_bytes, graph_bytes, operations, operations_per_second, peak_bytes
+from handful.learners.maml import MAML
+from handful.types import Examples, Task, TaskSpec
+
+
+def test_graph_bytes_are_the_most_that_was_kept_at_once():
+    x = torch.randn(1000, requires_grad=True)
+
+    def run():
+        torch.autograd.grad(x.exp().exp().sum(), x)  # each exp keeps its result
+        torch.autograd.grad(x.exp().sum(), x)
+
+    assert graph_bytes(run) == 8000
+
+
+def test_a_storage_that_is_kept_twice_counts_once():
+    x = torch.randn(10, 100, requires_grad=True)
+    assert graph_bytes(lambda: torch.autograd.grad((x * x.view(10, 100)).sum(), x)) == 4000
+
+
+def test_operations_of_a_meta_gradient_are_those_of_its_products():
+    """Of a linear head without inner steps: outputs of the support and where they pull, outputs of the query and the
+    slope of the weight; each is a product of 6 examples, 8 inputs and 3 classes."""
+    spec = TaskSpec("classification", (8,), 3)
+
+    def examples():
+        return Examples(torch.randn(2, 6, 8), torch.arange(6).expand(2, 6) % 3)
+
+    learner = MAML.build(spec, backbone="raw", inner_steps=0, head="slots")
+    assert operations(learner, Task(examples(), examples()), spec) == 4 * 2 * 6 * 8 * 3
+
+
+def test_the_machine_does_some_operations():
+    assert 1e8 < operations_per_second(torch.zeros(1)) < 1e16
+
+
+def test_there_is_free_memory():
+    assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the largest size of a process on Linux alone")
+def test_peak_memory_is_what_a_function_took_even_if_it_gave_it_back():
+    taken = peak_bytes(lambda: torch.ones(16 * 2**20).sum())  # 64 MiB
+    assert 60 * 2**20 < taken < 80 * 2**20
+    assert peak_bytes(lambda: None) < 8 * 2**20

@@ -1,0 +1,143 @@
+"""A plan is measured, right, and lean enough."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from handful.engine.plan import Plan
+from handful.engine.planner import Trial, batches, choose, footprints, measure, planned, predicted, rule
+from handful.errors import UserError
+from handful.learners.maml import MAML
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.types import Examples, Task, TaskSpec
+
+SPEC = TaskSpec("regression", (3,), 1)
+
+
+def tasks(count=6, n=5, d=3):
+    generator = torch.Generator().manual_seed(0)
+
+    def examples():
+        return Examples(torch.randn(count, n, d, generator=generator), torch.randn(count, n, 1, generator=generator))
+
+    return Task(examples(), examples())
+
+
+def maml(backbone="mlp", **options):
+    return MAML.build(SPEC, backbone=backbone, inner_steps=options.pop("inner_steps", 2), **options).train()
+
+
+class NativeNorm(nn.Module):
+    """Layer normalization as a function, which no conversion sees; its second derivative is wrong under `vmap`."""
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0], 4)
+        self.weight, self.bias = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.zeros(4))
+
+    def forward(self, inputs):
+        return torch.tanh(F.layer_norm(self.linear(inputs), (4,), self.weight, self.bias))
+
+
+class Unbatchable(nn.Module):
+    def __init__(self, input_shape):
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0], 4)
+
+    def forward(self, inputs):
+        features = self.linear(inputs)
+        return features * (1 if float(features.detach().sum()) > 0 else 2)  # vmap has no number to look at
+
+
+def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():
+    trials = [
+        Trial(Plan("vmap", threads=1), None, [9.0, 1.04]),
+        Trial(Plan("vmap"), None, [9.0, 1.0, 1.0, 7.0]),
+        Trial(Plan("loop"), None, [9.0, 5.0]),
+        Trial(Plan("chunks", 2), None, note="no batching rule"),
+    ]
+    assert choose(trials) == Plan("vmap", threads=1)
+    assert choose(trials[1:]) == Plan("vmap")
+    assert trials[1].seconds == 1.0
+    assert trials[3].seconds == math.inf
+
+
+def test_measuring_tries_each_back_end_and_never_leaves_out_the_loop():
+    trials = measure(maml(), tasks(), SPEC, seconds=1.0)
+    assert {trial.plan.backend for trial in trials if trial.times} >= {"loop", "vmap"}
+    assert any(trial.plan == Plan("loop") and trial.times for trial in trials)
+    assert choose(trials).backend != "loop", "six tiny tasks are faster at once"
+
+
+def test_times_are_of_the_whole_meta_batch():
+    """Measured on some of the tasks where they take long."""
+    few, many = (measure(maml(), tasks(n), SPEC, seconds=0.1, plans=[Plan("loop")])[0].seconds for n in (2, 64))
+    assert many > 8 * few
+
+
+@pytest.mark.parametrize("backbone", [NativeNorm, Unbatchable], ids=lambda cls: cls.__name__)
+def test_vmap_is_left_out_where_it_is_wrong_or_refused(backbone):
+    learner = maml(backbone)
+    reason = batches(learner, tasks(), SPEC)
+    assert reason is not True
+    trials = measure(learner, tasks(), SPEC, seconds=0.1)
+    assert choose(trials).backend == "loop"
+    assert all(trial.note == reason for trial in trials if trial.plan.backend != "loop")
+    plan, measured = planned(learner, tasks(), SPEC, steps=1)
+    assert plan == Plan("loop")
+    assert not measured
+
+
+def test_a_converted_network_batches():
+    assert batches(maml(lambda shape: nn.Sequential(nn.Linear(*shape, 4), nn.LayerNorm(4), nn.Tanh())), tasks(), SPEC)
+
+
+def test_a_short_training_is_not_measured_and_a_long_one_is():
+    assert planned(maml(), tasks(), SPEC, steps=1) == (Plan("vmap"), [])
+    plan, trials = planned(maml(), tasks(), SPEC, steps=3000)
+    assert plan in [trial.plan for trial in trials]
+
+
+def test_long_trainings_of_dense_networks_try_to_compile_and_say_so():
+    said = []
+    trials = measure(maml(), tasks(), SPEC, seconds=0.1, steps=10**7, say=said.append)
+    assert trials[-1].plan.compiled
+    assert "Compiling" in said[0]
+    assert not any(trial.plan.compiled for trial in trials[:-1])
+
+
+def test_the_rule_knows_convolutions():
+    images = TaskSpec("classification", (1, 16, 16), 2)
+    assert rule(PrototypicalNetwork.build(images)) == Plan("loop")
+    assert rule(maml()) == Plan("vmap")
+
+
+def test_the_memory_mode_follows_from_the_limit():
+    learner = maml(inner_steps=20, backbone_options={"hidden": (50,)})
+    sizes = footprints(learner, tasks(), SPEC)
+    assert sizes["sqrt"] < sizes["recompute"] < sizes["whole"]
+    for mode in ("whole", "recompute", "sqrt"):
+        limit = 6 * 2 * sizes[mode] + 100
+        plans = [trial.plan for trial in measure(learner, tasks(), SPEC, seconds=0.05, limit=limit)]
+        assert Plan("vmap", memory=mode) in plans or Plan("vmap", threads=1, memory=mode) in plans
+    trials = measure(learner, tasks(), SPEC, seconds=0.05, limit=2 * sizes["sqrt"])
+    assert choose(trials).backend == "loop"
+    assert "would take" in next(trial.note for trial in trials if trial.plan.backend == "vmap")
+
+
+def test_predicted_memory_counts_the_tasks_at_once():
+    sizes = {"whole": 10, "recompute": 3, "sqrt": 2}
+    assert predicted(Plan("loop"), 8, sizes) == 10
+    assert predicted(Plan("loop", threads=4), 8, sizes) == 40
+    assert predicted(Plan("loop", threads=4), 3, sizes) == 30
+    assert predicted(Plan("vmap", memory="recompute"), 8, sizes) == 2 * 8 * 3
+    assert predicted(Plan("chunks", 3, threads=2), 8, sizes) == 2 * 2 * 3 * 10
+    assert predicted(Plan("vmap"), 8, {"whole": None, "recompute": None, "sqrt": None}) is None
+
+
+def test_what_the_loop_raises_is_raised():
+    with pytest.raises(UserError, match="cannot adapt to 2"):
+        measure(maml(), tasks(), TaskSpec("regression", (3,), 2), seconds=0.1)
