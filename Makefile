@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test check lint types setup clean
+.PHONY: quickstart test bench check lint types setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
@@ -12,11 +12,28 @@ quickstart: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+# Peers of the engine live in an environment of their own. learn2learn's extensions do not build on Python 3.11 or newer;
+# its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on.
+PEERS := .venv-bench
+
+bench: $(PEERS)/installed
+	$(PEERS)/bin/python -m benchmarks.engine $(ARGS)
+
+$(PEERS)/installed: pyproject.toml constraints.txt benchmarks/engine/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . setuptools
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/engine/requirements.txt
+	-$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--no-binary :all: --dest $(PEERS) learn2learn==0.2.0 && \
+		tar -xzf $(PEERS)/learn2learn-0.2.0.tar.gz --strip-components=1 learn2learn-0.2.0/learn2learn \
+		-C "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+	@touch $@
+
 check: lint types test
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -31,4 +48,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(PEERS) runs

@@ -1,0 +1,1 @@
+"""The engine against its peers, interleaved in one run: `python -m benchmarks.engine`."""

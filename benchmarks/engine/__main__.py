@@ -1,0 +1,88 @@
+"""The command: which rows, for how long, where to."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.engine import table
+from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
+from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
+
+QUICK = Effort(rounds=3, turn_seconds=0.5, quick=True)
+ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_")
+
+
+def main() -> int:
+    """Measure, write the file, print the tables; 1 where something failed."""
+    groups = list(dict.fromkeys(row.group for row in (*ROWS, *MEMORY_ROWS)))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="leave out the other groups")
+    parser.add_argument("--quick", action="store_true", help="less than ten minutes: fewer and shorter rounds")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/engine.json"))
+    given = parser.parse_args()
+    effort = QUICK if given.quick else Effort()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+
+    gradients = Gradients()
+    times: list[tuple[Row, dict[str, Result]]] = []
+    memory: list[tuple[MemoryRow, dict[str, Result]]] = []
+    start = time.perf_counter()
+    for row in (*ROWS, *MEMORY_ROWS):
+        if row.group not in given.only or (effort.quick and not row.quick):
+            continue
+        console.print(f"{time.perf_counter() - start:5.0f} s  {row.title} ...", style="dim", highlight=False)
+        if isinstance(row, Row):
+            times.append((row, compare(row, effort, gradients)))
+        else:
+            memory.append((row, weigh(row, gradients)))
+
+    measured: list[tuple[Row | MemoryRow, dict[str, Result]]] = [*times, *memory]
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(report(measured, effort), indent=1) + "\n")
+    if times:
+        console.print(table.times(times))
+    if memory:
+        console.print(table.memory(memory))
+    stopped = [(row, name, result) for row, rs in measured for name, result in rs.items() if not result.running]
+    for row, name, result in stopped:
+        style = "red" if result.status == "failed" else "yellow"
+        console.print(f"{row.title}, {name}: {result.status}, {result.reason}", style=style, markup=False)
+    console.print(f"Written to {given.output}.")
+    return 1 if any(result.status == "failed" for _, _, result in stopped) else 0
+
+
+def report(measured: list[tuple[Row | MemoryRow, dict[str, Result]]], effort: Effort) -> dict[str, Any]:
+    """All that the file holds."""
+    versions = {"python": platform.python_version()}
+    for _, results in measured:
+        for result in results.values():
+            versions |= result.versions
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
+        "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
+        "versions": versions,
+        "effort": asdict(effort),
+        "environment": {name: value for name, value in environment(1).items() if name.startswith(ALLOCATION)},
+        "gradient_tolerance": TOLERANCE,
+        "rows": [record(row, results) for row, results in measured],
+    }
+
+
+def cpu() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
