@@ -25,8 +25,9 @@ $(PEERS)/installed: pyproject.toml constraints.txt benchmarks/engine/requirement
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/engine/requirements.txt
 	-$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		--no-binary :all: --dest $(PEERS) learn2learn==0.2.0 && \
-		tar -xzf $(PEERS)/learn2learn-0.2.0.tar.gz --strip-components=1 learn2learn-0.2.0/learn2learn \
-		-C "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+		tar -xzf $(PEERS)/learn2learn-0.2.0.tar.gz --strip-components=1 \
+		-C "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" \
+		learn2learn-0.2.0/learn2learn
 	@touch $@
 
 check: lint types test

@@ -16,7 +16,7 @@ LAYERS: list[list[set[str]]] = [
     [{"learners"}, {"tasks"}],
     [{"evaluation"}],
     [{"training"}],
-    [{"artifacts", "estimators"}],
+    [{"many", "artifacts", "estimators"}],
     [{"serving"}, {"apps"}],
     [{"terminal", "cli", "__main__"}],
 ]

@@ -280,6 +280,20 @@ def test_examples_that_make_no_task_are_refused(inputs, answers, named):
         model().adapt(inputs, answers)
 
 
+@pytest.mark.parametrize(
+    ("answers", "labels"),
+    [
+        (torch.tensor([2, 10, 2]), ["10", "2"]),
+        (torch.tensor([2.0, 0.5, 2.0]), ["0.5", "2"]),
+        ([2, 2.0, "10"], ["10", "2"]),
+        ([True, False, True], ["False", "True"]),
+        (("b", "a", "b"), ["a", "b"]),
+    ],
+)
+def test_classes_are_named_as_in_a_file(answers, labels):
+    assert model().adapt(torch.randn(3, 4), answers).labels == labels
+
+
 def test_classes_that_a_shared_model_does_not_know_are_refused():
     with pytest.raises(DataError, match=r"knows the classes 0, 1, 2, not 7"):
         model(spec=SHARED).adapt(torch.zeros(2, 4), ["0", "7"])
@@ -306,6 +320,9 @@ def test_the_own_estimate_is_leave_one_out():
     swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"))
     assert swapped.estimate["mean"] < 0.7
     assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb")).estimate is None
+    values = model(LEARNERS["ridge-probe"], VALUES)
+    assert values.adapt(*examples(VALUES, 2)).estimate is None
+    assert values.adapt(*examples(VALUES, 3)).estimate["examples"] == 3
 
 
 # Own networks

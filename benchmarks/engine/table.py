@@ -25,7 +25,7 @@ def times(measured: list[tuple[Row, dict[str, Result]]]) -> Table:
 def memory(measured: list[tuple[MemoryRow, dict[str, Result]]]) -> Table:
     """Peak memory of all rows, an implementation a column."""
     names = list(dict.fromkeys(name for _, results in measured for name in results))
-    table = Table("workload", title="Peak memory of one meta-step, MiB (ms, the first call)")
+    table = Table("workload", title="Peak memory of one meta-step, MiB (ms)")
     for name in names:
         table.add_column(name, justify="right")
     for row, results in measured:

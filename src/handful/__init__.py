@@ -29,6 +29,8 @@ _HOMES = {
     "meta_train": "training.loop",
     "MetaModel": "artifacts",
     "AdaptedTask": "artifacts",
+    "AdaptedTasks": "artifacts",
+    "Plan": "engine.plan",
     "FewShotClassifier": "estimators",
     "FewShotRegressor": "estimators",
 }

@@ -1,16 +1,19 @@
 """What is kept on disk: meta-models (folders) and adapted tasks (single files). No pickle anywhere."""
 
+import functools
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import handful
-from handful import backbones
+from handful import backbones, many
 from handful.errors import ArtifactError, DataError, UserError
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
@@ -19,6 +22,11 @@ from handful.storage import digest_of, read_json, read_tensors, write_json, writ
 from handful.tasks.pipelines import InputPipeline
 from handful.tasks.tables import written
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
+
+Answers: TypeAlias = Sequence[Any] | Tensor
+"""Of n examples: class names, or targets in their own units `(n,)` or `(n, outputs)`."""
+
+NO_ANSWER = "The answer to example {row} is NaN or infinite. Remove the example or correct it."
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
 
@@ -93,7 +101,7 @@ class MetaModel:
     def adapt(
         self,
         inputs: Tensor,
-        answers: Sequence[Any] | Tensor,
+        answers: Answers,
         *,
         ids: Sequence[str] | None = None,
         keep_support: bool = True,
@@ -105,48 +113,126 @@ class MetaModel:
         adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them.
         """
         self._check_inputs(inputs)
-        spec, names, targets = self._read_answers(answers, len(inputs))
-        if len(targets) != len(inputs) or not len(inputs):
-            raise DataError(f"There are {len(inputs)} examples, but {len(targets)} answers to them.")
-        support = Examples(inputs, targets)
+        read = self._read_answers(answers, len(inputs), self._number_classes)
+        support, spec = Examples(inputs, self._targets([read], inputs.dtype)[0]), read.spec
+        many.check_finite(support.targets, NO_ANSWER)
         with evaluating(self.learner), torch.no_grad():
             start = time.perf_counter()
             state = self.learner.adapt(support, spec)
             seconds = time.perf_counter() - start
-            estimate = _own_estimate(self.learner, support, spec, self.pipeline.target_scale if self.pipeline else 1.0)
         return AdaptedTask(
             model=self,
             spec=spec,
-            labels=names,
+            labels=read.names,
             state=state,
             support=support if keep_support else None,
-            manifest=list(ids) if ids is not None else [str(index) for index in range(len(inputs))],
+            manifest=_manifest(ids, len(inputs)),
             support_digest=digest_of(support._asdict()),
-            estimate=estimate,
+            estimate=self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec)[0],
             adapt_seconds=seconds,
         )
 
+    def adapt_many(
+        self,
+        tasks: Sequence[tuple[Tensor, Answers]],
+        *,
+        ids: Sequence[Sequence[str]] | None = None,
+        keep_support: bool = True,
+        estimates: bool = False,
+    ) -> "AdaptedTasks":
+        """Adapt to many tasks, those of equal sizes at once; each becomes what `adapt` makes of it, to rounding.
+
+        tasks: `(inputs, answers)` of each, as for `adapt`; sizes and numbers of classes may differ. ids: of each task,
+        as for `adapt`. estimates: whether to make the leave-one-out estimates, which take as many adaptations as there
+        are examples. Raises `DataError`, before anything is kept, with the number of the task (from 0) that is wrong.
+        """
+        if ids is not None and len(ids) != len(tasks):
+            raise UserError(f"There are {len(tasks)} tasks, but ids for {len(ids)}.")
+        number = functools.cache(self._number_classes)  # many tasks have the same classes in the same order
+        reads: list[_Read] = []
+        alike: dict[Any, list[int]] = defaultdict(list)
+        for task, (inputs, answers) in enumerate(tasks):
+            try:
+                self._check_shape(inputs)
+                reads.append(self._read_answers(answers, inputs.shape[0], number))
+            except UserError as error:
+                raise many.named(error, task) from error
+            alike[(inputs.shape[0], inputs.dtype, inputs.device, reads[-1].spec.outputs)].append(task)
+        states: list[many.Group] = []
+        kept: dict[int, _Kept] = {}
+        for (count, *_), members in alike.items():
+            spec = reads[members[0]].spec
+            for part in many.parts(len(members), many.adapting_numbers(self.learner, count, spec)):
+                some = members[part.start : part.stop]
+                stacked = torch.stack([tasks[task][0] for task in some])  # (tasks, n, *input_shape)
+                many.check_all_finite(stacked, some)
+                support = Examples(stacked, self._targets([reads[task] for task in some], stacked.dtype))
+                many.check_all_finite(support.targets, some, NO_ANSWER)
+                start = time.perf_counter()
+                states.append(many.Group(many.adapt(self.learner, support, spec), some))
+                seconds = (time.perf_counter() - start) / len(some)
+                scores = self._estimates(support, spec) if estimates else [None] * len(some)
+                for task, targets, estimate in zip(some, support.targets.unbind(), scores, strict=True):
+                    own = Examples(tasks[task][0], targets)
+                    kept[task] = _Kept(
+                        spec=spec,
+                        labels=reads[task].names,
+                        support=own if keep_support else None,
+                        ids=None if ids is None else tuple(ids[task]),
+                        examples=count,
+                        digest=None if keep_support else digest_of(own._asdict()),
+                        estimate=estimate,
+                        adapt_seconds=seconds,
+                    )
+        return AdaptedTasks(self, many.StackedStates.of(states), [kept[task] for task in range(len(tasks))])
+
+    def answer(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The learner's prediction for inputs `(n, *input_shape)`; values of a regression in the target's own units."""
+        prediction = self.learner.predict(state, inputs)
+        if isinstance(prediction, Categorical) or self.pipeline is None:
+            return prediction
+        scale, mean = self.pipeline.target_scale, self.pipeline.target_mean
+        if isinstance(prediction, Gaussian):
+            return Gaussian(prediction.mean * scale + mean, prediction.variance * scale**2)
+        return Point(prediction.mean * scale + mean)
+
     def _check_inputs(self, inputs: Tensor) -> None:
-        if tuple(inputs.shape[1:]) != self.spec.input_shape:
+        self._check_shape(inputs)
+        many.check_finite(inputs)
+
+    def _check_shape(self, inputs: Tensor) -> None:
+        if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
             raise DataError(
                 f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
                 f"{tuple(inputs.shape)}. Prepare them as for its training."
             )
-        if not torch.isfinite(inputs).all():
-            row = int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
-            raise DataError(f"Example {row} holds NaN or infinity. Remove it or fill in the missing value.")
 
-    def _read_answers(self, answers: Sequence[Any] | Tensor, count: int) -> tuple[TaskSpec, list[str] | None, Tensor]:
+    def _read_answers(self, answers: Answers, count: int, number: Callable[[tuple[str, ...]], "_Read"]) -> "_Read":
+        """What the answers to `count` examples say; `number` is `_number_classes`, or remembers what it said."""
         spec = self.spec
         if not spec.classification:
-            values = torch.as_tensor(answers, dtype=torch.float64).reshape(count, -1)
-            targets = self.pipeline.scaled(values) if self.pipeline else values.float()
-            if targets.shape[1] != spec.outputs:
+            try:
+                values = torch.as_tensor(answers, dtype=torch.float64)
+            except (TypeError, ValueError) as error:
                 raise DataError(
-                    f"The model predicts {spec.outputs} values per example, but {targets.shape[1]} are given."
+                    f"The model predicts numbers, but the answers are not all numbers ({error})."
+                ) from error
+            if not count or values.numel() % count:
+                raise DataError(f"There are {count} examples, but {len(answers)} answers to them.")
+            values = values.reshape(count, -1)
+            if values.shape[1] != spec.outputs:
+                raise DataError(
+                    f"The model predicts {spec.outputs} values per example, but {values.shape[1]} are given."
                 )
-            return spec, None, targets
-        given = [str(written(answer)) for answer in answers]
+            return _Read(spec, None, values)
+        read = number(_texts(answers.tolist() if isinstance(answers, Tensor) else answers))
+        if len(read.values) != count or not count:
+            raise DataError(f"There are {count} examples, but {len(read.values)} answers to them.")
+        return read
+
+    def _number_classes(self, given: tuple[str, ...]) -> "_Read":
+        """The classes of a task, and the number of each answer among them."""
+        spec = self.spec
         if spec.labels == "shared":
             known = self.pipeline.labels if self.pipeline else None
             names = known or [str(number) for number in range(spec.outputs)]
@@ -164,8 +250,44 @@ class MetaModel:
                     f"This {self.learner.key} model was made for {spec.outputs} classes and takes no other number, but "
                     f"the examples have {len(names)}."
                 )
-        numbers = torch.tensor([names.index(answer) for answer in given])
-        return TaskSpec("classification", spec.input_shape, len(names), spec.labels), names, numbers
+        places = {name: number for number, name in enumerate(names)}
+        of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
+        return _Read(of_task, names, [places[answer] for answer in given])
+
+    def _targets(self, reads: Sequence["_Read"], dtype: torch.dtype) -> Tensor:
+        """Targets `(tasks, n)` or `(tasks, n, outputs)` as learners see them, of tasks with n examples each."""
+        if self.spec.classification:
+            return torch.tensor([read.values for read in reads])
+        values = torch.stack([read.values for read in reads if isinstance(read.values, Tensor)])
+        scaled = self.pipeline.scaled(values.flatten(0, 1)) if self.pipeline else values
+        return scaled.reshape(values.shape).to(dtype)
+
+    def _estimates(self, support: Examples, spec: TaskSpec) -> list[dict[str, Any] | None]:
+        """Leave-one-out scores on supports `(tasks, n, ...)`, where that leaves every class an example."""
+        estimates: list[dict[str, Any] | None] = [None] * len(support.inputs)
+        count = support.targets.shape[1]
+        if self.learner.costly or not 3 <= count <= 100:
+            return estimates
+        chosen = list(range(len(estimates)))
+        if spec.classification:
+            numbers = F.one_hot(support.targets, spec.outputs).sum(1)  # (tasks, outputs)
+            chosen = (numbers != 1).all(1).nonzero().flatten().tolist()
+        if not chosen:
+            return estimates
+        scores = many.leave_one_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec)
+        metric = "accuracy" if spec.classification else "mse"
+        unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
+        for task, score in zip(chosen, scores.mean(1).tolist(), strict=True):
+            estimates[task] = {"metric": metric, "mean": score * unit, "examples": count, "by": "leave-one-out"}
+        return estimates
+
+
+class _Read(NamedTuple):
+    """Answers, checked. names: of the classes. values: n class numbers, or `(n, outputs)` in their own units."""
+
+    spec: TaskSpec
+    names: list[str] | None
+    values: list[int] | Tensor
 
 
 @dataclass
@@ -191,24 +313,15 @@ class AdaptedTask:
         """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units."""
         self.model._check_inputs(inputs)
         with evaluating(self.model.learner), torch.no_grad():
-            prediction = self.model.learner.predict(self.state, inputs)
-        pipeline = self.model.pipeline
-        if isinstance(prediction, Categorical) or pipeline is None:
-            return prediction
-        scale, mean = pipeline.target_scale, pipeline.target_mean
-        if isinstance(prediction, Gaussian):
-            return Gaussian(prediction.mean * scale + mean, prediction.variance * scale**2)
-        return Point(prediction.mean * scale + mean)
+            return self.model.answer(self.state, inputs)
 
-    def extended(
-        self, inputs: Tensor, answers: Sequence[Any] | Tensor, ids: Sequence[str] | None = None
-    ) -> "AdaptedTask":
+    def extended(self, inputs: Tensor, answers: Answers, ids: Sequence[str] | None = None) -> "AdaptedTask":
         """The task adapted anew on its support and more examples; `UserError` if the support was forgotten."""
         if self.support is None:
             raise UserError(
                 "This task was told to forget its examples, so none can be added. Adapt again on all of them."
             )
-        both: Sequence[Any] | Tensor
+        both: Answers
         if self.labels is not None:
             both = [*(self.labels[number] for number in self.support.targets.tolist()), *answers]
         else:
@@ -286,6 +399,173 @@ class AdaptedTask:
         )
 
 
+class _Kept(NamedTuple):
+    """What is kept of one of many tasks beside its state, for its `AdaptedTask`.
+
+    ids, examples: what the manifest is made of. digest: of the support; None while nobody asked, if that is kept.
+    """
+
+    spec: TaskSpec
+    labels: list[str] | None
+    support: Examples | None
+    ids: tuple[str, ...] | None
+    examples: int
+    digest: str | None
+    estimate: dict[str, Any] | None
+    adapt_seconds: float
+
+
+def _texts(answers: Sequence[Any]) -> tuple[str, ...]:
+    """Class names as they are written in a file."""
+    if set(map(type, answers)) <= {str, int} and "" not in answers:  # the usual ones, at once
+        return tuple(map(str, answers))
+    return tuple(str(written(answer)) for answer in answers)
+
+
+class AdaptedTasks:
+    """Many tasks, numbered from 0, that one meta-model was adapted to; their states are stacked for prediction.
+
+    It is a value: `added` and `replaced` make another one, and any number of threads may use it at once. Indexing and
+    iterating give an `AdaptedTask`, with tensors of its own.
+
+    Attributes:
+        model: the meta-model.
+    """
+
+    def __init__(self, model: MetaModel, states: many.StackedStates, kept: Sequence[_Kept]) -> None:
+        self.model = model
+        self._states = states
+        self._kept = kept
+
+    @classmethod
+    def from_tasks(cls, tasks: Iterable[AdaptedTask], model: MetaModel | None = None) -> Self:
+        """Put single tasks of one meta-model together; `model` is needed where there are none.
+
+        Raises `UserError` if they are of different meta-models.
+        """
+        tasks = list(tasks)
+        if model is None:
+            if not tasks:
+                raise UserError("There are no tasks, so there is no meta-model that they are of. Give it as model.")
+            model = tasks[0].model
+        kept = [_kept_of(task, model, place) for place, task in enumerate(tasks)]
+        return cls(model, many.StackedStates.of_single(task.state for task in tasks), kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, task: int) -> AdaptedTask:
+        self._check_numbers([task])
+        kept = self._kept[task]
+        digest = kept.digest
+        if digest is None:
+            assert kept.support is not None, "a task without its support has its digest"
+            digest = digest_of(kept.support._asdict())
+        return AdaptedTask(
+            model=self.model,
+            spec=kept.spec,
+            labels=kept.labels and list(kept.labels),
+            state=self._states[task],
+            support=kept.support,
+            manifest=_manifest(kept.ids, kept.examples),
+            support_digest=digest,
+            estimate=kept.estimate,
+            adapt_seconds=kept.adapt_seconds,
+        )
+
+    def __iter__(self) -> Iterator[AdaptedTask]:
+        return (self[task] for task in range(len(self)))
+
+    def labels(self, task: int) -> list[str] | None:
+        """Class names of one task by number, as `self[task].labels` but without making the task."""
+        self._check_numbers([task])
+        names = self._kept[task].labels
+        return names and list(names)
+
+    def added(self, *tasks: AdaptedTask) -> "AdaptedTasks":
+        """These tasks and, after them, others; `UserError` if one is of another meta-model."""
+        more = AdaptedTasks.from_tasks(tasks, self.model)
+        return AdaptedTasks(self.model, self._states.joined(more._states), [*self._kept, *more._kept])
+
+    def replaced(self, number: int, task: AdaptedTask) -> "AdaptedTasks":
+        """The same with another task in one place; `UserError` if there is none, or it is of another meta-model."""
+        self._check_numbers([number])
+        kept = [*self._kept[:number], _kept_of(task, self.model, number), *self._kept[number + 1 :]]
+        return AdaptedTasks(self.model, self._states.replaced(number, task.state), kept)
+
+    @overload
+    def predict_many(self, inputs: Tensor, tasks: Sequence[int] | None = None) -> Prediction: ...
+
+    @overload
+    def predict_many(self, inputs: Sequence[Tensor], tasks: Sequence[int] | None = None) -> list[Prediction]: ...
+
+    def predict_many(
+        self, inputs: Tensor | Sequence[Tensor], tasks: Sequence[int] | None = None
+    ) -> Prediction | list[Prediction]:
+        """Answer for all tasks, or some; each answer is that of `AdaptedTask.predict`, to rounding.
+
+        inputs: for each task one tensor `(n, *input_shape)`, where n may differ and be 0; predictions come as a list in
+        the same order. Or one tensor `(len(tasks), n, *input_shape)`, the fastest way; then the prediction is one
+        stacked along the tasks, as in `Categorical(logits=(len(tasks), n, way))`. tasks: the numbers of the tasks that
+        the inputs are for, in any order and as often as there are inputs for them; all tasks if not given.
+        Raises `UserError` for unknown numbers, another number of inputs than of tasks, or stacked inputs for tasks with
+        different numbers of classes; `DataError` for inputs that the task, named by its number, does not take.
+        """
+        if tasks is None:
+            tasks = range(len(self))
+        else:
+            self._check_numbers(tasks)
+        if len(inputs) != len(tasks):
+            raise UserError(f"There are inputs for {len(inputs)} tasks, but {len(tasks)} tasks to answer for.")
+        if isinstance(inputs, Tensor):
+            if not len(tasks):
+                raise UserError("There are no tasks to answer for, so no prediction to stack. Give an empty list.")
+            if inputs.shape[2:] != self.model.spec.input_shape:
+                raise DataError(
+                    f"The model takes stacked inputs of shape (tasks, n, "
+                    f"{', '.join(map(str, self.model.spec.input_shape))}), not {tuple(inputs.shape)}. Prepare them as "
+                    "for its training."
+                )
+            return self._states.predict(self.model.learner, self.model.answer, tasks, inputs)
+        for task, own in zip(tasks, inputs, strict=True):
+            try:
+                self.model._check_shape(own)
+            except DataError as error:
+                raise many.named(error, task) from error
+        return self._states.predict_ragged(self.model.learner, self.model.answer, tasks, inputs)
+
+    def _check_numbers(self, tasks: Sequence[int]) -> None:
+        for task in tasks:
+            if not 0 <= task < len(self):
+                there = f"there are {len(self)}, numbered from 0" if len(self) else "there are none"
+                raise UserError(f"There is no task {task}: {there}.")
+
+
+def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
+    """What is kept of a task; `UserError` if it is of another meta-model."""
+    same = task.model is model or (model.digest is not None and task.model.digest == model.digest)
+    if not same:
+        raise UserError(
+            f"Task {number} is of another meta-model (digest {str(task.model.digest)[:8]}) than the others "
+            f"({str(model.digest)[:8]}). Keep the tasks of each model by themselves, or adapt again with one of them."
+        )
+    return _Kept(
+        spec=task.spec,
+        labels=task.labels,
+        support=task.support,
+        ids=tuple(task.manifest),
+        examples=len(task.manifest),
+        digest=task.support_digest,
+        estimate=task.estimate,
+        adapt_seconds=task.adapt_seconds,
+    )
+
+
+def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
+    """Where each of `count` examples is from; their numbers, if nobody says."""
+    return [str(index) for index in range(count)] if ids is None else list(ids)
+
+
 def model_folder(path: Path) -> Path:
     """The folder of a meta-model, given it or the run that holds it."""
     for folder in (path / "model", path):
@@ -361,26 +641,3 @@ def _check_schema(config: dict[str, Any], path: Path) -> None:
             f"{path} has schema {config.get('schema')}, but this version of handful reads schema {SCHEMA}. "
             "Install the version that wrote it."
         )
-
-
-def _own_estimate(learner: Learner, support: Examples, spec: TaskSpec, scale: float) -> dict[str, Any] | None:
-    """Leave-one-out score on the support, where that leaves every class an example; `scale` is the target's."""
-    count = len(support.inputs)
-    if count < 3 or (
-        spec.classification and int(torch.bincount(support.targets).clamp_min(0)[support.targets].min()) < 2
-    ):
-        return None
-    if learner.costly or count > 100:
-        return None
-    scores = []
-    for index in range(count):
-        rest = torch.arange(count) != index
-        state = learner.adapt(Examples(support.inputs[rest], support.targets[rest]), spec)
-        prediction = learner.predict(state, support.inputs[index : index + 1])
-        target = support.targets[index : index + 1]
-        if isinstance(prediction, Categorical):
-            scores.append(float(prediction.logits.argmax(-1) == target))
-        else:
-            scores.append(float((prediction.mean - target).square().mean()) * scale**2)
-    metric = "accuracy" if spec.classification else "mse"
-    return {"metric": metric, "mean": sum(scores) / count, "examples": count, "by": "leave-one-out"}

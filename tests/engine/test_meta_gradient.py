@@ -1,10 +1,12 @@
 """The meta-gradient of the mean loss over tasks: exact, complete, and the same under every plan."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
-from handful.engine.meta_gradient import meta_gradient
+from handful.engine.meta_gradient import branches, meta_gradient, shared_tree_sum, tree_sum
 from handful.engine.plan import Plan
 from handful.types import Examples, Task, TaskSpec
 
@@ -80,3 +82,93 @@ def test_changed_weights_are_seen_by_the_next_call():
     second, _ = meta_gradient(toy, batch, SPEC, plan=Plan("vmap"))
     torch.testing.assert_close(second, reference(toy, batch)[0])
     assert not torch.allclose(first, second)
+
+
+def test_a_gradient_is_laid_out_as_its_parameter():
+    """A fused optimizer walks both memories alike; the gradients of convolutions may come out as channels last."""
+
+    class Convolution(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(8, 8, 3)
+
+        def forward(self, task, spec):
+            return self.layer(task.query.inputs.contiguous(memory_format=torch.channels_last)).square().mean()
+
+    module = Convolution()
+    examples = Examples(torch.randn(2, 4, 8, 6, 6), torch.zeros(2, 4))
+    _, gradients = meta_gradient(module, Task(examples, examples), SPEC, plan=Plan("loop"))
+    loss = torch.stack([module(Task(*[Examples(*(leaf[i] for leaf in examples))] * 2), SPEC) for i in range(2)]).mean()
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        assert gradients[name].stride() == parameter.stride()
+        torch.testing.assert_close(gradients[name], parameter.grad)
+
+
+# The tree
+
+
+class Together:
+    """Workers in threads, which hear one another by way of a list."""
+
+    def __init__(self, rank, count, heard, barrier):
+        self.rank, self.count, self.heard, self.barrier = rank, count, heard, barrier
+
+    def gather(self, sums, *, most, losses):
+        assert 1 <= len(sums) <= most
+        assert all(len(leaf[0]) <= losses for leaf in sums)
+        self.heard[self.rank] = sums
+        self.barrier.wait()
+        return [leaf for sums in self.heard for leaf in sums]
+
+
+def parts_of(count, size=2):
+    generator = torch.Generator().manual_seed(count)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator) * 10 ** (4 * torch.rand(shape, generator=generator))
+
+    return [(random(size), [random(3, 4), random(5), random()]) for _ in range(count)]
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip([one[0], *one[1]], [other[0], *other[1]], strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 13, 64])
+def test_the_sum_of_workers_has_the_bits_of_one_process(count):
+    parts = parts_of(count)
+    expected = tree_sum(iter(parts), count)
+    for workers in range(1, min(count, 5) + 1):
+        heard, barrier, sums = [None] * workers, threading.Barrier(workers), [None] * workers
+        _, runs = branches(count, workers)
+        starts = [sum(map(sum, runs[:rank])) for rank in range(workers + 1)]
+
+        def work(rank, workers=workers, heard=heard, barrier=barrier, sums=sums, starts=starts):
+            own = iter(parts[starts[rank] : starts[rank + 1]])
+            sums[rank] = shared_tree_sum(own, count, Together(rank, workers, heard, barrier), size=2)
+
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert starts[-1] == count
+        assert all(equal(one, expected) for one in sums)
+
+
+def test_sums_in_another_order_have_other_bits():
+    """So that the test above can fail."""
+    parts = parts_of(13)
+    total = parts[0][1][0]
+    for part in parts[1:]:
+        total = total + part[1][0]
+    assert not torch.equal(total, tree_sum(iter(parts), 13)[1][0])
+
+
+def test_workers_share_as_evenly_as_whole_branches_allow():
+    assert branches(8, 1) == (0, [[8]])
+    assert branches(8, 2) == (1, [[4], [4]])
+    assert branches(8, 4) == (2, [[2], [2], [2], [2]])
+    assert branches(4, 3) == (2, [[1], [1], [1, 1]])
+    assert branches(3, 3) == (2, [[1], [1], [1]])

@@ -19,7 +19,7 @@ def test_the_head_is_the_ridge_solution_with_few_and_with_many_examples(examples
     x, y = inputs - inputs.mean(0), targets - targets.mean(0)
     strength = learner.log_regularization.exp() * features  # it is relative to the number of features
     weights = torch.linalg.inv(x.mT @ x + strength * torch.eye(features)) @ x.mT @ y
-    torch.testing.assert_close(state["weights"], weights)
+    torch.testing.assert_close(state["weights"].mT, weights)
     torch.testing.assert_close(state["bias"], targets.mean(0) - inputs.mean(0) @ weights)
     torch.testing.assert_close(learner.predict(state, inputs).mean, y.mean(0) + targets.mean(0) + x @ weights)
 
@@ -34,7 +34,7 @@ def test_an_affine_task_is_solved_from_its_support():
 def test_logits_are_the_regression_of_one_hot_classes_scaled():
     learner, task = ROWS.learner(R2D2), ROWS.task()
     state = learner.adapt(task.support, ROWS.spec)
-    outputs = learner.backbone(task.query.inputs) @ state["weights"] + state["bias"]
+    outputs = learner.backbone(task.query.inputs) @ state["weights"].mT + state["bias"]
     logits = learner.predict(state, task.query.inputs).logits
     torch.testing.assert_close(logits, outputs * learner.log_scale.exp())
     torch.testing.assert_close(outputs.sum(-1), torch.ones(len(outputs), dtype=torch.float64))

@@ -42,7 +42,7 @@ def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> 
     x, y = features - feature_mean, targets - target_mean
     n, d = x.shape
     if d > n:
-        weights = x.mT @ torch.linalg.solve(x @ x.mT + regularization * torch.eye(n).to(x), y)
+        weights = (torch.linalg.solve(x @ x.mT + regularization * torch.eye(n).to(x), y).mT @ x).mT
     else:
         weights = torch.linalg.solve(x.mT @ x + regularization * torch.eye(d).to(x), x.mT @ y)
     return weights, target_mean - feature_mean @ weights

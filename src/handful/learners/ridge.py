@@ -29,19 +29,19 @@ class R2D2(Learner):
             self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
-        """The head's weights `(d, outputs)` and bias `(outputs,)`."""
+        """The head's weights `(outputs, d)` and bias `(outputs,)`."""
         features = self.backbone(support.inputs)
         targets = support.targets
         if spec.classification:
             targets = F.one_hot(targets, spec.outputs).to(features)
-        # Divided by the number of features, the regularization means the same for every backbone.
-        scale = features.shape[-1] ** 0.5
-        weights, bias = ridge(features / scale, targets, self.log_regularization.exp())
-        return {"weights": (weights / scale).contiguous(), "bias": bias}
+        # Times the number of features, the regularization means the same for every backbone.
+        regularization = self.log_regularization.exp() * features.shape[-1]
+        weights, bias = ridge(features, targets, regularization)
+        return {"weights": weights.mT.contiguous(), "bias": bias}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """Scaled head outputs as logits, or the head's outputs as values."""
-        outputs = self.backbone(inputs) @ state["weights"] + state["bias"]
+        outputs = F.linear(self.backbone(inputs), state["weights"], state["bias"])
         if hasattr(self, "log_scale"):
             return Categorical(outputs * self.log_scale.exp())
         return Point(outputs)

@@ -1,0 +1,354 @@
+"""Many tasks at once: their states stacked by shape, so that one call adapts or answers for hundreds of them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils import _pytree as pytree
+
+from handful.engine.across_tasks import over_tasks, stack, take
+from handful.engine.plan import Plan
+from handful.engine.planner import rule
+from handful.errors import DataError, UserError
+from handful.evaluation.protocol import evaluating, predict_tasks
+from handful.learners.learner import Learner
+from handful.types import Categorical, Examples, Prediction, Task, TaskSpec, TaskState
+
+NUMBERS_AT_ONCE = 2**23
+"""How many numbers of examples and weights are worked on in one go: bounds the memory."""
+FEATURES = 256
+"""Numbers that an example counts for at least: where an input is small, its features are not."""
+
+NOT_FINITE = "Example {row} holds NaN or infinity. Remove it or fill in the missing value."
+
+
+class Group(NamedTuple):
+    """Tasks whose states have equal shapes. states: stacked `(tasks, ...)`. members: which task each of them is of."""
+
+    states: TaskState
+    members: list[int]
+
+
+class _Piece(NamedTuple):
+    """Queries `start` to `stop` of a request, answered in one go; `size` counts one at least, for networks need one."""
+
+    size: int
+    request: int
+    start: int
+    stop: int
+
+    def of(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Its queries."""
+        own = inputs[self.request]
+        return own if self.stop - self.start == own.shape[0] else own[self.start : self.stop]
+
+
+@dataclass(frozen=True, eq=False)
+class StackedStates:
+    """The states of tasks 0, 1, ..., stacked by shape; made once and never changed.
+
+    groups: in each, members ascend. places: group and row of each task.
+    """
+
+    groups: list[Group]
+    places: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, parts: Iterable[Group]) -> Self:
+        """Put together parts that hold each of the tasks once; those of equal shapes become one group."""
+        alike: dict[Any, list[Group]] = defaultdict(list)
+        for part in parts:
+            if part.members:
+                alike[_shapes(part.states)].append(part)
+        groups = [_merged(group) for group in alike.values()]
+        places = {task: (g, row) for g, group in enumerate(groups) for row, task in enumerate(group.members)}
+        return cls(groups, [places[task] for task in range(len(places))])
+
+    @classmethod
+    def of_single(cls, states: Iterable[TaskState]) -> Self:
+        """Stack the states of tasks 0, 1, ..."""
+        return cls.of(Group(_alone(state), [task]) for task, state in enumerate(states))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, task: int) -> TaskState:
+        """The state of one task, on its own: it does not keep the others in memory."""
+        group, row = self.places[task]
+        return pytree.tree_map(lambda leaf: leaf[row].clone(), self.groups[group].states)
+
+    def joined(self, others: "StackedStates") -> "StackedStates":
+        """These tasks and, after them, the others."""
+        shifted = [Group(states, [len(self) + task for task in members]) for states, members in others.groups]
+        return StackedStates.of([*self.groups, *shifted])
+
+    def replaced(self, task: int, state: TaskState) -> "StackedStates":
+        """The same with another state of one task."""
+        group, row = self.places[task]
+        states, members = self.groups[group]
+        kept = [index for index in range(len(members)) if index != row]
+        rest = Group(_gathered(states, kept, len(members)), [members[index] for index in kept])
+        others = [other for index, other in enumerate(self.groups) if index != group]
+        return StackedStates.of([*others, rest, Group(_alone(state), [task])])
+
+    def predict(
+        self, learner: Learner, answer: Callable[[TaskState, Tensor], Prediction], tasks: Sequence[int], inputs: Tensor
+    ) -> Prediction:
+        """Answers `(requests, n, ...)` to inputs `(requests, n, *input_shape)`, each by the state of one of `tasks`.
+
+        answer: of one task. Raises `UserError` where the answers of tasks differ in shape.
+        """
+        check_all_finite(inputs, tasks)
+        count = inputs.shape[1]
+        if not count:
+            one = self.predict(learner, answer, tasks, inputs.new_zeros(inputs.shape[0], 1, *inputs.shape[2:]))
+            return _with(one, (leaf[:, :0] for leaf in one))
+        each = count * _numbers_of_example(inputs.shape[2:])
+        if each > NUMBERS_AT_ONCE:
+            return stack(self.predict_ragged(learner, answer, tasks, list(inputs)))
+        by_group = self._by_group(tasks)
+        answers = []
+        with evaluating(learner), torch.no_grad():
+            for group, (requests, rows) in by_group.items():
+                own = inputs if len(by_group) == 1 else inputs[torch.tensor(requests)]
+                for part in parts(len(rows), self._numbers(group) + each):
+                    some = slice(part.start, part.stop)
+                    answers.append(self._answered(learner, answer, group, rows[some], own[some]))
+        if len(answers) == 1:
+            return answers[0]
+        if len({one[0].shape[1:] for one in answers}) > 1:
+            ways = sorted({one[0].shape[-1] for one in answers})
+            raise UserError(
+                f"These tasks have different numbers of classes ({', '.join(map(str, ways))}), so their predictions do "
+                "not stack. Give the inputs as a list, one tensor for each task."
+            )
+        together = _joined(answers)
+        if len(by_group) == 1:
+            return together
+        order = torch.tensor([request for requests, _ in by_group.values() for request in requests]).argsort()
+        return _with(together, (leaf[order] for leaf in together))
+
+    def predict_ragged(
+        self,
+        learner: Learner,
+        answer: Callable[[TaskState, Tensor], Prediction],
+        tasks: Sequence[int],
+        inputs: Sequence[Tensor],
+    ) -> list[Prediction]:
+        """Answers to requests of different sizes: inputs `(n, *input_shape)`, each by the state of one of `tasks`.
+
+        Queries are padded to batch them, but those of a learner that is not pointwise, for which they are not alike.
+        """
+        padded = learner.pointwise and rule(learner).backend == "vmap"
+        alike: dict[Any, list[_Piece]] = defaultdict(list)
+        for request, (task, own) in enumerate(zip(tasks, inputs, strict=True)):
+            count = own.shape[0]
+            most = NUMBERS_AT_ONCE // _numbers_of_example(own.shape[1:]) if learner.pointwise else count
+            for start in range(0, max(1, count), max(1, most)):
+                stop = min(start + max(1, most), count)
+                piece = _Piece(max(1, stop - start), request, start, stop)
+                alike[(self.places[task][0], own.dtype, own.device, padded or piece.size)].append(piece)
+        found: list[dict[int, Prediction]] = [{} for _ in inputs]
+        with evaluating(learner), torch.no_grad():
+            for (group, *_), pieces in alike.items():
+                for batch in self._batches(group, sorted(pieces), inputs):
+                    asked = _padded([piece.of(inputs) for piece in batch])
+                    if not _all_finite(asked):
+                        requests = [piece.request for piece in batch]
+                        _name_not_finite([inputs[one] for one in requests], [tasks[one] for one in requests])
+                    rows = [self.places[tasks[piece.request]][1] for piece in batch]
+                    answers = self._answered(learner, answer, group, rows, asked)
+                    for piece, prediction in zip(batch, _unpadded(answers, batch), strict=True):
+                        found[piece.request][piece.start] = prediction
+        return [_joined([pieces[start] for start in sorted(pieces)]) for pieces in found]
+
+    def _answered(
+        self,
+        learner: Learner,
+        answer: Callable[[TaskState, Tensor], Prediction],
+        group: int,
+        rows: Sequence[int],
+        inputs: Tensor,
+    ) -> Prediction:
+        states, members = self.groups[group]
+        plan = rule(learner)
+        if plan.backend == "loop":
+            plan = replace(plan, threads=_threads(len(rows)))
+        return over_tasks(answer, (_gathered(states, rows, len(members)), inputs), plan)  # type: ignore[no-any-return]
+
+    def _batches(self, group: int, pieces: Sequence[_Piece], inputs: Sequence[Tensor]) -> Iterator[Sequence[_Piece]]:
+        """Ascending pieces in batches that are small enough when padded to their last."""
+        start, of_state = 0, self._numbers(group)
+        of_example = _numbers_of_example(inputs[pieces[0].request].shape[1:])
+        for end, piece in enumerate(pieces):
+            each = of_state + piece.size * of_example
+            if end > start and (end + 1 - start) * each > NUMBERS_AT_ONCE:
+                yield pieces[start:end]
+                start = end
+        yield pieces[start:]
+
+    def _by_group(self, tasks: Sequence[int]) -> dict[int, tuple[Sequence[int], Sequence[int]]]:
+        """The requests of each group, and the rows of their tasks."""
+        if tasks == range(len(self)):  # without a look at each of them
+            return {index: (group.members, range(len(group.members))) for index, group in enumerate(self.groups)}
+        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for request, task in enumerate(tasks):
+            group, row = self.places[task]
+            for items, item in zip(found[group], (request, row), strict=True):
+                items.append(item)
+        return dict(found)
+
+    def _numbers(self, group: int) -> int:
+        """Numbers of one state."""
+        states, members = self.groups[group]
+        return sum(int(leaf.numel()) for leaf in pytree.tree_leaves(states)) // len(members)
+
+
+def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
+    """Stacked states `(tasks, ...)` of tasks with supports `(tasks, n, ...)`, as many as `parts` gives."""
+    plan, count = rule(learner), len(support.inputs)
+    threads = _threads(count)
+    if plan.backend == "loop":
+        plan = replace(plan, threads=threads)
+    elif threads:
+        plan = Plan("chunks", -(-count // threads), threads=threads)
+    with evaluating(learner), torch.no_grad():
+        states = over_tasks(lambda own: learner.adapt(own, spec), (support,), plan)
+    return pytree.tree_map(Tensor.contiguous, states)
+
+
+def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor:
+    """How each example `(tasks, n)` is answered by its task adapted without it: 1 if right, or the squared error."""
+    inputs, targets = support
+    tasks, count = targets.shape[:2]
+    plan = rule(learner)
+    scores = []
+    with evaluating(learner), torch.no_grad():
+        for part in parts(tasks * count, adapting_numbers(learner, count - 1, spec)):
+            task, left = torch.tensor(part) // count, torch.tensor(part) % count
+            others = torch.arange(count - 1) + (torch.arange(count - 1) >= left.unsqueeze(1))  # (part, n - 1)
+            rest = Examples(*(leaf[task.unsqueeze(1), others] for leaf in support))
+            out = Examples(inputs[task, left].unsqueeze(1), targets[task, left].unsqueeze(1))
+            if plan.backend == "loop":
+                plan = replace(plan, threads=_threads(len(part)))
+            predictions = predict_tasks(learner, Task(rest, out), spec, plan)
+            if isinstance(predictions, Categorical):
+                scores.append((predictions.logits.argmax(-1) == out.targets).double().flatten())
+            else:
+                scores.append((predictions.mean - out.targets).square().double().flatten(1).mean(1))
+    return torch.cat(scores).reshape(tasks, count)
+
+
+def parts(count: int, numbers: int) -> Iterator[range]:
+    """0, 1, ..., `count` - 1 in parts that fit into memory, where each of them takes so many numbers."""
+    size = max(1, NUMBERS_AT_ONCE // max(1, numbers))
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def adapting_numbers(learner: Learner, examples: int, spec: TaskSpec) -> int:
+    """What one task takes of `NUMBERS_AT_ONCE` while adapting: its examples, and at most a copy of all weights."""
+    weights = sum(parameter.numel() for parameter in learner.parameters())
+    return weights + examples * _numbers_of_example(spec.input_shape)
+
+
+def named(error: UserError, task: int) -> UserError:
+    """The error about the data of one of many tasks, saying which."""
+    return type(error)(f"Task {task}: {error}")
+
+
+def check_finite(examples: Tensor, message: str = NOT_FINITE) -> None:
+    """Raise a `DataError` about the first of examples `(n, ...)` with NaN or infinity; `message` names the `row`."""
+    if not _all_finite(examples):
+        row = int((~torch.isfinite(examples)).flatten(1).any(1).nonzero()[0])
+        raise DataError(message.format(row=row))
+
+
+def check_all_finite(examples: Tensor, tasks: Sequence[int], message: str = NOT_FINITE) -> None:
+    """`check_finite` of the examples `(tasks, n, ...)` of these tasks, in one pass."""
+    if not _all_finite(examples):
+        _name_not_finite(examples, tasks, message)
+
+
+def _name_not_finite(examples: Iterable[Tensor], tasks: Iterable[int], message: str = NOT_FINITE) -> None:
+    for own, task in zip(examples, tasks, strict=True):
+        try:
+            check_finite(own, message)
+        except DataError as error:
+            raise named(error, task) from error
+
+
+def _all_finite(inputs: Tensor) -> bool:
+    """A sum takes one pass and no memory; it may overflow, and then the numbers are looked at one by one."""
+    return bool(inputs.sum().isfinite()) or bool(inputs.isfinite().all())
+
+
+def _shapes(states: TaskState) -> Any:
+    """What stacked states have in common if they belong together."""
+    leaves, structure = pytree.tree_flatten(states)
+    return structure, *((leaf.shape[1:], leaf.dtype, leaf.device) for leaf in leaves)
+
+
+def _merged(group: Sequence[Group]) -> Group:
+    """Parts of equal shapes as one, its members in ascending order."""
+    members = [task for part in group for task in part.members]
+    states = [part.states for part in group]
+    merged = states[0] if len(states) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *states)
+    order = sorted(range(len(members)), key=members.__getitem__)
+    return Group(_gathered(merged, order, len(members)), [members[row] for row in order])
+
+
+def _gathered(states: TaskState, rows: Sequence[int], count: int) -> TaskState:
+    """Some rows of `count` stacked states; a view where they follow one another."""
+    first = rows[0] if rows else 0
+    if isinstance(rows, range) or list(rows) == list(range(first, first + len(rows))):
+        return states if len(rows) == count else take(states, slice(first, first + len(rows)))
+    index = torch.tensor(rows)
+    return pytree.tree_map(lambda leaf: leaf.index_select(0, index.to(leaf.device)), states)
+
+
+def _alone(state: TaskState) -> TaskState:
+    return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """Rows `(n, ...)` of different numbers as `(len(rows), most, ...)`, with zeros after their end; one at least."""
+    padded = pad_sequence(list(rows), batch_first=True)
+    return padded if padded.shape[1] else padded.new_zeros(len(rows), 1, *padded.shape[2:])
+
+
+def _unpadded(predictions: Prediction, pieces: Sequence[_Piece]) -> Iterator[Prediction]:
+    """The answers `(stop - start, ...)` to each piece, out of `(pieces, most, ...)`."""
+    sizes = [piece.stop - piece.start for piece in pieces]
+    most = predictions[0].shape[1]
+    asked = torch.arange(most) < torch.tensor(sizes).unsqueeze(1)  # (pieces, most)
+    whole = min(sizes) == most
+    leaves = [leaf.flatten(0, 1) if whole else leaf[asked.to(leaf.device)] for leaf in predictions]
+    return (_with(predictions, own) for own in zip(*(torch.split(leaf, sizes) for leaf in leaves), strict=True))
+
+
+def _with(prediction: Prediction, leaves: Iterable[Tensor]) -> Prediction:
+    """A prediction of the same type."""
+    return type(prediction)(*leaves)
+
+
+def _joined(predictions: Sequence[Prediction]) -> Prediction:
+    """One after another."""
+    if len(predictions) == 1:
+        return predictions[0]
+    return _with(predictions[0], (torch.cat(leaves) for leaves in zip(*predictions, strict=True)))
+
+
+def _threads(count: int) -> int:
+    """Threads for so many tasks: one on each core, if there are several of both."""
+    cores = min(count, torch.get_num_threads())
+    return cores if cores > 1 else 0
+
+
+def _numbers_of_example(shape: Sequence[int]) -> int:
+    return max(FEATURES, prod(shape))
