@@ -393,6 +393,21 @@ def test_a_wrong_command_line_is_misuse(arguments, named):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--workers", "0"], "at least 1 worker"),
+        (["--workers", "8"], "--meta-batch-size"),
+        (["--workers", "2", "--plan", "vmap"], "--plan chunks:2+threads:1"),
+        (["--workers", "2", "--plan", "loop"], "--plan loop+threads:1"),
+    ],
+)
+def test_workers_that_cannot_share_a_step_are_refused_before_they_start(options, said, tmp_path):
+    message = refused("train", "--tasks", "sine", "--learner", "maml", *options, "-o", tmp_path / "run", code=2)
+    assert said in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained, some, tmp_path, monkeypatch):
     """Nobody waits for an evaluation whose report has no place."""
     (tmp_path / "file").write_text("mine")

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -169,6 +170,13 @@ def train(
             rich_help_panel="Training",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share each step; with a given plan, the same bits for any number.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of splits, tasks and starting weights.", rich_help_panel="Training")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
@@ -177,6 +185,7 @@ def train(
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
     from handful.training.run import Run
+    from handful.training.workers import PeerError, place
 
     assigned = _assignments(assign or [])
     experiment = Experiment(
@@ -201,6 +210,16 @@ def train(
         seed=seed,
     )
 
+    if place(workers)[0]:  # another process is the one that prints
+        warnings.simplefilter("ignore")
+        try:
+            run(experiment, output, workers=workers)
+        except PeerError:
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        return
+
     def started(training: Any) -> None:
         sizes = training.distribution.sizes
         parameters = sum(p.numel() for p in training.parameters)
@@ -209,7 +228,8 @@ def train(
             f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step."
         )
         if training.plan:
-            err.print(f"Plan: {training.plan}.")
+            shared = f" Workers: {training.workers.count}." if training.workers.count > 1 else ""
+            err.print(f"Plan: {training.plan}.{shared}")
 
     try:
         with Progress() as progress:
@@ -218,6 +238,7 @@ def train(
                 output,
                 resume=resume,
                 force=force,
+                workers=workers,
                 started=started,
                 progress=progress.step,
                 pretraining=progress.pretraining,

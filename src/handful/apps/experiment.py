@@ -1,5 +1,7 @@
 """The main job on a run folder: meta-train on a source of tasks, evaluate with the ladder, compare runs."""
 
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any, Self
 
 from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
+from handful.errors import HandfulError
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
@@ -19,7 +22,10 @@ from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
 from handful.training.run import Run
+from handful.training.workers import LOST, PeerError, job, together
+from handful.training.workers import place as place_of
 
+SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 CURVE_SHOTS = (1, 2, 3, 5, 10)
 CURVE_TASKS = 60
 DIAGNOSIS_TASKS = 20
@@ -81,6 +87,7 @@ class Experiment:
         """From JSON."""
         facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
         source = facts.pop("source")
+        facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
         return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
@@ -110,6 +117,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    workers: int | None = None,
     started: Callable[[Training], None] | None = None,
     progress: Callable[[Moment], None] | None = None,
     pretraining: Callable[[int, int], None] | None = None,
@@ -117,29 +125,33 @@ def train(
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
-    started, progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data,
-    learner, options or sizes do not fit.
+    workers: processes that share each step; the others are started here, unless `torchrun` or the like has started all
+    of them, each of which calls this. Their number is no part of the run: it may go on with another one. started,
+    progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data, learner,
+    options or sizes do not fit.
     """
+    rank, count = place_of(workers)
     distribution = experiment.source.open()
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
     given = experiment.settings.get("plan")
     settings = experiment.settings | {"plan": Plan(**given) if given else None}
-    checked(learner, training, validation, settings | {"seed": experiment.seed})
-    run = Run.open(path, experiment.config(), resume=resume, force=force)
-    trained = meta_train(
-        learner,
-        training,
-        validation=validation,
-        run=run,
-        started=started,
-        progress=progress,
-        pretraining=pretraining,
-        say=say,
-        seed=experiment.seed,
-        **settings,
-    )
+    checked(learner, training, validation, settings | {"seed": experiment.seed}, workers=count)
+    run = Run(path) if rank else Run.open(path, experiment.config(), resume=resume, force=force)
+    with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
+        trained = meta_train(
+            learner,
+            training,
+            validation=validation,
+            run=run,
+            started=started,
+            progress=progress,
+            pretraining=pretraining,
+            say=say,
+            seed=experiment.seed,
+            **settings,
+        )
     facts = {
         "tasks": experiment.source.tasks,
         "trained steps": trained.history[-1]["step"],
@@ -152,8 +164,27 @@ def train(
         "splits": digest_of(distribution.split_manifest()),
     }
     model = MetaModel(learner, distribution.pipeline, facts)
-    model.save_pretrained(path / "model")
+    if not rank:
+        model.save_pretrained(path / "model")
     return model
+
+
+WORKER = "from handful.apps.experiment import work; work()"
+
+
+def work() -> None:
+    """All that a worker process does which `train` started: the same training, in silence.
+
+    What it has to say of its end, it says on the standard error, where the first worker finds it.
+    """
+    facts = job()
+    warnings.simplefilter("ignore")  # the first worker gives them
+    try:
+        train(Experiment.from_config(facts["experiment"]), Path(facts["path"]))
+    except (PeerError, KeyboardInterrupt):
+        sys.exit(LOST)
+    except HandfulError as error:
+        sys.exit(str(error))
 
 
 def validating(

@@ -47,7 +47,8 @@ class MetaGradient:
         """
         parts = self.leaves(tasks, spec, noise)
         losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
-        return losses, dict(zip(self.trained, torch._foreach_div(total, len(losses)), strict=True))
+        gradients = zip(self.trained, torch._foreach_div(total, len(losses)), strict=True)
+        return losses, {name: _laid_out_as(self._values[name], gradient) for name, gradient in gradients}
 
     def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Iterator[Leaf]:
         """Losses and summed gradients of each of the plan's parts."""
@@ -89,6 +90,12 @@ def meta_gradient(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """As `MetaGradient`, once."""
     return MetaGradient(learner, plan)(tasks, spec, noise)
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the parameter's strides. Those of a convolution may come out as channels last; a fused
+    optimizer walks both memories alike, and would silently give each weight another one's gradient."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def tree_sum(parts: Iterator[Leaf], count: int, depth: int = -1) -> Leaf:

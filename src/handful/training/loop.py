@@ -3,14 +3,16 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from handful.engine.across_tasks import stack, take
-from handful.engine.meta_gradient import MetaGradient
+from handful.engine.across_tasks import one_core_each, stack, take
+from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
 from handful.engine.planner import Trial, planned
 from handful.errors import HandfulError, UserError, unknown_name
@@ -19,6 +21,7 @@ from handful.learners.learner import Learner
 from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
 from handful.training.run import Interruption, Run
+from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
 
 RECALIBRATION_TASKS = 10
@@ -81,7 +84,10 @@ class Moment:
 
 @dataclass
 class Training:
-    """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history."""
+    """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history.
+
+    With several workers each has one, with the same bits; but only the first one knows scores and best weights.
+    """
 
     learner: Learner
     distribution: TaskDistribution
@@ -92,6 +98,7 @@ class Training:
     best_step: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    workers: Workers = field(default_factory=Workers.present)
 
     def __post_init__(self) -> None:
         self.plan = self.settings.plan
@@ -111,6 +118,13 @@ class Training:
         """Meta-steps to take: none where nothing is meta-trained."""
         return self.settings.steps if self.parameters else 0
 
+    def cores(self) -> AbstractContextManager[None]:
+        """With task threads no operation takes more than a core, and no bit depends on how many there are.
+
+        Nor do those of the optimizer and of validation: else they would differ between workers and one process.
+        """
+        return one_core_each() if self.plan is not None and self.plan.threads else nullcontext()
+
     def advance(self) -> float:
         """One meta-step; returns the mean meta-loss.
 
@@ -118,7 +132,7 @@ class Training:
         """
         start = time.perf_counter()
         settings = self.settings
-        losses, gradients = self._meta_gradient(*self._draw())
+        losses, gradients = self._meta_gradient()
         loss = float(losses.mean())
         self._check_finite(loss, "meta-loss")
         for parameter, gradient in zip(self.parameters, gradients.values(), strict=True):
@@ -135,29 +149,57 @@ class Training:
 
     def choose_plan(self, say: Callable[[str], None] | None) -> None:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
+        count = self.settings.meta_batch_size
         if self.plan is None and self.steps:
-            tasks, spec, noise = self._draw()
-            self.plan, self.trials = planned(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
+            tasks, spec, noise = self._draw(range(count))
+            plan, self.trials = planned(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
+            self.plan = shared(plan, count, self.workers.count)
+        try:
+            check_shared(self.plan, count, self.workers.count)
+        except UserError as error:
+            raise UserError(
+                f"This run goes on under the plan that was chosen for it ({self.plan}), which is not for "
+                f"{self.workers.count} workers. Resume it with as many as it was started with, or start over with "
+                "--force."
+            ) from error
 
-    def _draw(self) -> tuple[Task, TaskSpec, Any]:
-        """The next meta-batch, with its noise."""
+    def follow(self) -> None:
+        """All workers continue from where the first one is."""
+        if self.workers.count > 1:
+            state = self.workers.share(*self.state())
+            if not self.workers.first:
+                self.restore(*state)
+
+    def _draw(self, own: range) -> tuple[Task, TaskSpec, Any]:
+        """These tasks of the next meta-batch, with their noise."""
         first = self.step * self.settings.meta_batch_size
-        indices = range(first, first + self.settings.meta_batch_size)
+        indices = range(first + own.start, first + own.stop)
         tasks = self.distribution.batch(indices)
         return tasks, self.distribution.spec_of(first), self._noise(tasks, indices)
 
-    def _meta_gradient(self, tasks: Task, spec: TaskSpec, noise: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Under the plan, or a leaner one from now on where a GPU's memory does not suffice."""
+    def _meta_gradient(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of the next meta-batch, of which each worker runs its own tasks.
+
+        Under the plan, or a leaner one from now on where a GPU's memory does not suffice.
+        """
+        count = self.settings.meta_batch_size
         while True:
-            assert self.plan is not None, "chosen before"
-            if self._gradient is None or self._gradient.plan != self.plan:
-                self._gradient = MetaGradient(self.learner, self.plan)
+            plan = self.plan
+            assert plan is not None, "chosen before"
+            if self._gradient is None or self._gradient.plan != plan:
+                self._gradient = MetaGradient(self.learner, plan)
+            add = partial(shared_tree_sum, count=plan.parts(count), workers=self.workers, size=plan.size(count))
             try:
-                return self._gradient(tasks, spec, noise)
-            except torch.OutOfMemoryError:
-                leaner = self.plan.leaner(self.settings.meta_batch_size)
+                return self._gradient(*self._draw(self.workers.own(plan, count)), add)
+            except torch.OutOfMemoryError as error:
+                leaner = plan.leaner(count)
                 if leaner is None:
                     raise
+                if self.workers.count > 1:  # the others do not know of it
+                    raise HandfulError(
+                        f"The memory does not suffice for the plan ({plan}). Start over with --force and a leaner one, "
+                        f"--plan {leaner.written()}."
+                    ) from error
                 self.plan = leaner
 
     def pretrain(self, progress: Callable[[int, int], None] | None) -> None:
@@ -169,9 +211,14 @@ class Training:
         self.learner.pretrain(pool, examples=settings.pretrain_examples, seed=settings.seed, progress=progress)
         self.seconds += time.perf_counter() - start
 
-    def validate(self) -> float:
-        """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet."""
+    def validate(self) -> float | None:
+        """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
+
+        With several workers all measure the statistics, and the first one scores.
+        """
         self._recalibrate()
+        if not self.workers.first:
+            return None
         evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
         score = evaluation.score.mean
         self._check_finite(score, "validation score")
@@ -216,6 +263,8 @@ class Training:
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
+            if not self.workers.first:
+                raise PeerError(f"The {what} became {value}.")
             raise HandfulError(
                 f"The {what} became {value} at step {self.step}: the training diverged. Lower outer_lr (now "
                 f"{self.settings.outer_lr:g}) or the learner's inner_lr."
@@ -269,42 +318,57 @@ def meta_train(
     progress, pretraining: told of the training when its plan stands, of each step, and of the examples seen before the
     first one; say: told what takes a while. settings: see `Settings`. The same seed, settings, plan and number of
     threads give the same bits. Ctrl-C finishes the step, saves, and then raises `KeyboardInterrupt`.
+
+    Where `torch.distributed` is initialized, its processes are workers: each calls this with the same arguments, runs
+    its own tasks of each step, and returns the same. Only the first one validates, writes to `run` and calls back. The
+    bits are then those of one process under the same plan, which must have task threads; so are those of any number of
+    cores.
     """
+    workers = Workers.present()
     distribution = distribution.split("train")
     validation = validation if validation is not None else distribution.split("val")
-    training = Training(learner, distribution, validation, checked(learner, distribution, validation, settings))
+    chosen = checked(learner, distribution, validation, settings, workers=workers.count)
+    training = Training(learner, distribution, validation, chosen, workers=workers)
+    saved = run if workers.first else None
     learner.train()
     steps = training.steps
-    validate_every = training.settings.validate_every or max(1, steps // 10)
-    checkpoint_every = training.settings.checkpoint_every or max(1, steps // 50)
-    restored = run is not None and run.restore(training)
-    if training.settings.pretrain_examples and not restored:
-        training.pretrain(pretraining)
-        if run is not None:
-            run.save(training)
-    training.choose_plan(say)
-    if started:
+    validate_every = chosen.validate_every or max(1, steps // 10)
+    checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
+    if workers.first:
+        restored = run is not None and run.restore(training)
+        if chosen.pretrain_examples and not restored:
+            with training.cores():
+                training.pretrain(pretraining)
+            if run is not None:
+                run.save(training)
+        training.choose_plan(say)
+    training.follow()
+    if started and workers.first:
         started(training)
-    with Interruption(active=run is not None) as interruption:
+    with Interruption(active=run is not None) as interruption, training.cores():
         while training.step < steps:
+            workers.asked = interruption.asked  # which the others hear with the gradients
             loss = training.advance()
             score = None
             if training.step % validate_every == 0 or training.step == steps:
                 score = training.validate()
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row if score is None else row | {"val": score})
-            if progress:
+            if progress and workers.first:
                 progress(Moment(training.step, steps, loss, score))
-            if run is not None:
-                last = interruption.asked or training.step == steps
+            stop = interruption.asked if workers.count == 1 else workers.agreed
+            if saved is not None:
+                last = stop or training.step == steps
                 if last or score is not None or training.step % checkpoint_every == 0:
-                    run.save(training)
-                interruption.obey()
-    if not steps and not training.history:  # a learner that is pre-trained only
-        score = training.validate()
-        training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
-        if run is not None:
-            run.save(training)
+                    saved.save(training)
+            if stop and run is not None:
+                raise KeyboardInterrupt
+        if not steps and not training.history:  # a learner that is pre-trained only
+            score = training.validate()
+            training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
+            if saved is not None:
+                saved.save(training)
+    training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
     assert training.best_score is not None
@@ -323,9 +387,14 @@ def meta_train(
 
 
 def checked(
-    learner: Learner, distribution: TaskDistribution, validation: TaskDistribution, settings: dict[str, Any]
+    learner: Learner,
+    distribution: TaskDistribution,
+    validation: TaskDistribution,
+    settings: dict[str, Any],
+    *,
+    workers: int = 1,
 ) -> Settings:
-    """The settings, where this learner can be trained with them on these tasks; else a `UserError`."""
+    """The settings, where so many workers can train this learner with them on these tasks; else a `UserError`."""
     for name in settings:
         if name not in (known := [field.name for field in fields(Settings)]):
             raise unknown_name("setting", name, known)
@@ -346,6 +415,7 @@ def checked(
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
+    check_shared(chosen.plan, chosen.meta_batch_size, workers)
     return chosen
 
 

@@ -175,11 +175,6 @@ class Interruption:
         if self.active:
             signal.signal(signal.SIGINT, self._before)
 
-    def obey(self) -> None:
-        """Raise `KeyboardInterrupt` if it was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
-
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
