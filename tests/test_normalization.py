@@ -167,7 +167,7 @@ def test_support_statistics_are_used_while_fitting_and_handed_out():
         statistics = collect()
     torch.testing.assert_close(outputs, layer("transductive")(x))
     torch.testing.assert_close(call(own, tensors(own) | statistics, apart), own_formula(own, apart, x))
-    assert own.fitted is None
+    assert not own.fitted
     torch.testing.assert_close(own(x[:1]), own(x)[:1])
 
 
@@ -181,7 +181,7 @@ def test_fitting_ends_after_an_error():
     with pytest.raises(RuntimeError, match="must match"), fitting(own):
         own(inputs(6, 3) + inputs(2, 7))
     assert not own.fits
-    assert own.fitted is None
+    assert not own.fitted
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones():

@@ -142,7 +142,7 @@ class TorchStep(ABC):
 
     def __init__(self, workload: Workload, dtype: str, parameters: dict[str, nn.Parameter]) -> None:
         self.workload, self.dtype, self.parameters = workload, dtype, parameters
-        self.optimizer = torch.optim.Adam(parameters.values(), lr=workload.outer_lr)
+        self.optimizer = torch.optim.Adam(parameters.values(), lr=workload.outer_lr, fused=True)
 
     def convert(self, batch: Batch) -> Any:
         """What `step` takes; its time does not count."""

@@ -3,7 +3,8 @@
 The native layer is wrong for meta-learning in three ways: in training mode it normalizes a query by the other
 queries (transduction that nobody discloses), its running buffers are shared by all tasks and written by adaptation,
 and in torch 2.13 `grad(vmap(grad(...)))` through `F.batch_norm` is silently off by up to 8 %, as through layer and
-instance normalization (`tests/test_normalization.py` keeps the minimal cases). So the layer is our own, and it says what it does:
+instance normalization (`tests/test_normalization.py` keeps the minimal cases). So the layer is our own, and it says
+what it does:
 
 - `frozen`: buffers, which only the training loop writes (`recalibrate`); in training mode, the batch's statistics.
 - `support`: the statistics of the support as the inner loop last saw it; they become part of the task's state.
@@ -43,7 +44,7 @@ class BatchNorm(nn.Module):
         self.mode = mode
         self.epsilon = epsilon
         self.fits = False
-        self.fitted: tuple[Tensor, Tensor] | None = None
+        self.fitted: list[tuple[Tensor, Tensor]] = []
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
@@ -51,25 +52,41 @@ class BatchNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalize `(n, channels, *positions)`; same shape."""
-        of_batch = self.mode == "transductive" or self.fits or (self.mode == "frozen" and self.training)
         shape = (-1,) + (1,) * (inputs.ndim - 2)
-        if transforms():  # PyTorch's kernel is wrong under them
-            mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
-        elif of_batch and inputs.numel() > inputs.shape[1]:  # it refuses one value per channel
+        if not self.by_batch:
+            if not (transforms() or self.mean.requires_grad or self.variance.requires_grad):
+                return F.batch_norm(inputs, self.mean, self.variance, self.weight, self.bias, eps=self.epsilon)
+            scale, shift = self.affine()
+        elif transforms() or inputs.numel() == inputs.shape[1]:  # PyTorch's kernel is wrong, or refuses single values
+            scale, shift = self.affine(*_moments(inputs))
+        else:
             outputs, mean, variance = _Normalized.apply(  # type: ignore[no-untyped-call]
                 inputs, self.weight, self.bias, self.epsilon
             )
-            if self.fits:
-                self.fitted = (mean, variance)
+            self._note(mean, variance)
             return cast(Tensor, outputs)
-        elif not (of_batch or self.mean.requires_grad or self.variance.requires_grad):
-            return F.batch_norm(inputs, self.mean, self.variance, self.weight, self.bias, eps=self.epsilon)
-        else:  # it has no gradient with respect to given statistics, and those of a support have one
-            mean, variance = _moments(inputs) if of_batch else (self.mean, self.variance)
-        if self.fits:
-            self.fitted = (mean, variance)
+        return torch.addcmul(shift.view(shape), inputs, scale.view(shape))
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether it normalizes by the statistics of what comes in, rather than by given ones."""
+        return self.mode == "transductive" or self.fits or (self.mode == "frozen" and self.training)
+
+    def affine(self, mean: Tensor | None = None, variance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What it amounts to: a scale and a shift per channel. mean, variance: the batch's, where it goes by them.
+
+        A linear layer before it may take them into its own weights.
+        """
+        if mean is None or variance is None:
+            mean, variance = self.mean, self.variance
+        else:
+            self._note(mean, variance)
         scale = self.weight * torch.rsqrt(variance + self.epsilon)
-        return torch.addcmul((self.bias - mean * scale).view(shape), inputs, scale.view(shape))
+        return scale, self.bias - mean * scale
+
+    def _note(self, mean: Tensor, variance: Tensor) -> None:
+        if self.fits:
+            self.fitted.append((mean, variance))
 
     def extra_repr(self) -> str:
         """Channels and policy, as `print(model)` shows them."""
@@ -189,8 +206,8 @@ def fitting(module: nn.Module) -> Iterator[Callable[[], dict[str, Tensor]]]:
     def collect() -> dict[str, Tensor]:
         statistics = {}
         for name, layer in layers.items():
-            if layer.fitted is not None:
-                statistics[f"{name}.mean"], statistics[f"{name}.variance"] = layer.fitted
+            if layer.fitted:
+                statistics[f"{name}.mean"], statistics[f"{name}.variance"] = layer.fitted[-1]
         return statistics
 
     for layer in layers.values():
@@ -200,7 +217,7 @@ def fitting(module: nn.Module) -> Iterator[Callable[[], dict[str, Tensor]]]:
     finally:
         for layer in layers.values():
             layer.fits = False
-            layer.fitted = None
+            layer.fitted = []
 
 
 class LayerNorm(nn.LayerNorm):
@@ -288,24 +305,21 @@ def recalibrate(module: nn.Module, passes: Iterator[Callable[[], object]]) -> No
     layers = [m for m in module.modules() if isinstance(m, BatchNorm) and m.mode == "frozen"]
     if not layers:
         return
-    sums: dict[BatchNorm, list[Tensor]] = {layer: [] for layer in layers}
-
-    def watch(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        sums[cast(BatchNorm, layer)].append(torch.stack(_moments(arguments[0])))
-
-    hooks = [layer.register_forward_pre_hook(watch) for layer in layers]
     training = module.training
     module.train()
     try:
         with torch.no_grad():
+            for layer in layers:
+                layer.fits = True
             for run in passes:
                 run()
             for layer in layers:
-                if sums[layer]:
-                    mean, variance = torch.stack(sums[layer]).mean(0)
+                if layer.fitted:
+                    mean, variance = (torch.stack(seen).mean(0) for seen in zip(*layer.fitted, strict=True))
                     layer.mean.copy_(mean)
                     layer.variance.copy_(variance)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers:
+            layer.fits = False
+            layer.fitted = []
         module.train(training)

@@ -94,26 +94,26 @@ def descended(
     The weight moves along the examples only: by -rate * total.T @ features, where `total` sums the slopes of the loss
     with respect to the outputs over the steps. So the steps work on `total` and, where features are many, on the Gram
     matrix of the examples (the dual form: exact, and n multiplications in place of 2 d). These slopes are known
-    formulas, so no step needs a backward pass of its own.
+    formulas, so no step needs a backward pass of its own; a factor that all of them share is part of the rates.
     """
     n, d = features.shape
     outputs = len(weight)
     wanted = F.one_hot(targets, outputs).to(features) if targets.ndim == 1 else targets
-    weight_rate, bias_rate = rates
+    factor = 1 / n if targets.ndim == 1 else 2 / (n * outputs)
+    weight_rate, bias_rate = (rate * factor for rate in rates)
     dual = n * (d + steps * outputs) < 2 * steps * d * outputs
     with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
         at_start = features @ weight.mT + bias
         gram = weight_rate * (features @ features.mT) + bias_rate if dual else None  # (n, n)
-        total = torch.zeros_like(at_start)
-        for _ in range(steps):
+        total, answers = torch.zeros_like(at_start), at_start
+        for step in range(steps):
+            total = total + (answers.softmax(-1) if targets.ndim == 1 else answers) - wanted
+            if step == steps - 1:
+                break
             if gram is not None:
-                moved = gram @ total
+                answers = torch.addmm(at_start, gram, total, alpha=-1)
             else:
                 moved = weight_rate * (features @ (features.mT @ total)) + bias_rate * total.sum(0)
-            answers = at_start - moved
-            if targets.ndim == 1:
-                total = total + (answers.softmax(-1) - wanted) / n
-            else:
-                total = total + 2 * (answers - wanted) / answers.numel()
+                answers = at_start - moved
         toward = total.mT @ features
     return weight - weight_rate * toward, bias - bias_rate * total.sum(0)
