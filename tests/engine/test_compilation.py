@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from handful.engine import compilation
 from handful.engine.compilation import compiled
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
@@ -56,7 +55,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch):
     def refuse(*arguments, **options):
         raise OSError("no compiler here")
 
-    monkeypatch.setattr(compilation.torch, "compile", refuse)
+    monkeypatch.setattr("torch._inductor.compile", refuse)
     with pytest.warns(UserWarning, match="could not be compiled and runs as it is .OSError: no compiler here"):
         double = compiled(lambda x: {"twice": 2 * x}, [torch.ones(2)])
     assert torch.equal(double(torch.ones(2))["twice"], torch.full((2,), 2.0))

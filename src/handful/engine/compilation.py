@@ -13,11 +13,12 @@ Flat: TypeAlias = Callable[..., Any]
 
 
 def compiled(function: Flat, example: list[Tensor]) -> Flat:
-    """`function` as one graph for inputs of these shapes, without a gradient of its own.
+    """`function` as one graph for inputs of these shapes and strides, without a gradient of its own.
 
     It is traced through its own autograd and `torch.func` first, since `torch.compile` around a module breaks double
     backward. Where the compiler fails (or there is none), a warning says so and the function is returned as it is.
     """
+    from torch._inductor import compile as inductor  # without Dynamo, whose guards take as long as a small step
     from torch.fx.experimental.proxy_tensor import make_fx
 
     shape: Any = None
@@ -34,7 +35,7 @@ def compiled(function: Flat, example: list[Tensor]) -> Flat:
     try:
         example = [tensor.detach() for tensor in example]
         with warnings.catch_warnings(action="ignore"):  # what the compiler says to its authors
-            graph = torch.compile(make_fx(listed)(*example), fullgraph=True)
+            graph = inductor(make_fx(listed)(*example), example)
             run(*example)
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).splitlines() or [""])[0]

@@ -77,7 +77,7 @@ class MetaGradient:
         return losses.detach(), list(slopes)
 
     def _graph(self, spec: TaskSpec, single: bool, structure: Any, inputs: list[Tensor]) -> Flat:
-        shapes = tuple(tensor.shape for tensor in inputs[len(self._values) :])
+        shapes = tuple((tensor.shape, tensor.stride()) for tensor in inputs[len(self._values) :])
         key = (spec, single, shapes, self.learner.training)
         with self._compiling:  # task threads wait for the first of them
             if key not in self._graphs:
