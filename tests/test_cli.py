@@ -24,7 +24,7 @@ from handful import cli
 from handful.apps import experiment
 from handful.evaluation import comparison
 
-READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor")
+READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor", "bench")
 SMALL = ["--steps", "6", "--meta-batch-size", "2"]
 IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "2", "--shot", "2", "--query-shot", "2"]
 
@@ -554,3 +554,16 @@ def test_help_is_quick():
         subprocess.run([sys.executable, "-m", "handful", "--help"], capture_output=True, check=True, env=os.environ)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.8
+
+
+def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
+    sine = ("--tasks", "sine", "--learner", "maml", "--meta-batch-size", "2")
+    table = done("bench", *sine, "--seconds", "0.2").stdout
+    assert "vmap+recompute" in table
+    assert "The plan of a training" in table
+    rows = json.loads(done("bench", *sine, "--seconds", "0.2", "--json").stdout)["rows"]
+    plan = rows[-1]["plan"]
+    said = done(
+        "train", *sine, "--plan", plan, "--steps", "3", "--set", "training.validation_tasks=2", "-o", tmp_path / "r"
+    )
+    assert "tasks a second" in " ".join(said.stdout.split())

@@ -344,7 +344,7 @@ def test_the_report_in_the_docs_has_the_fields_of_the_schema():
     page = TEXTS[ROOT / "docs" / "evaluation.md"]
     (example,) = (block for block in blocks(page, "json") if '"schema"' in block)
     report = json.loads(example)
-    assert set(report) == {"schema", "verdict", "settings", "selection", "seed", "plan"}
+    assert set(report) == {"schema", "verdict", "settings", "selection", "seed", "plan", "performance"}
     (setting,) = report["settings"]
     assert set(setting) == {"way", "shot", "query_shot", "transductive", "rows"}
     (row,) = setting["rows"]

@@ -184,6 +184,7 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
+    from handful.evaluation.report import performance_line
     from handful.training.run import Run
     from handful.training.workers import PeerError, place
 
@@ -248,11 +249,77 @@ def train(
         if list((output / "checkpoints").glob("*.safetensors")):
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
-    facts = model.facts
+    facts, speed = model.facts, performance_line(Run(output).performance())
     out.print(
         f"Trained {facts['trained steps']} steps in {Run(output).metrics()[-1]['seconds']:.0f} s; kept step "
         f"{facts['kept step']} ({facts['selection']}: {facts['validation score']:.4g}).\n"
-        f"The model: {output / 'model'}\nNext: handful evaluate {output}"
+        f"{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
+    )
+
+
+@command("handful bench --tasks sine --learner maml --meta-batch-size 16")
+def bench(
+    tasks: TasksOption,
+    learner: Annotated[str, typer.Option(help="See `handful list`.")] = "protonet",
+    label: LabelOption = None,
+    task: TaskOption = None,
+    target: TargetOption = None,
+    group: GroupOption = None,
+    drop: DropOption = None,
+    image_size: SizeOption = None,
+    way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
+    backbone: Annotated[str, typer.Option(help="As in `handful train`.", rich_help_panel=MODEL)] = "auto",
+    normalization: Annotated[
+        str | None, typer.Option(help="frozen, support or transductive.", rich_help_panel=MODEL)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="An option of the learner or backbone.NAME.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.")] = 4,
+    seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Try compiled plans too: half a minute each.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Time and memory of a training step on your tasks, for each way to run it."""
+    from handful.apps.bench import bench as measure
+    from handful.apps.experiment import Experiment
+
+    assigned = _assignments(assign or [])
+    experiment = Experiment(
+        _source(tasks, label, task, target, group, drop, image_size),
+        learner=learner,
+        options=assigned[""],
+        backbone=backbone,
+        backbone_options=assigned["backbone"],
+        normalization=normalization,
+        way=way,
+        shot=shot,
+        query_shot=query_shot,
+    )
+    result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled)
+    if as_json:
+        print_json(asdict(result) | {"chosen": result.chosen.written()})
+        return
+    table = Table(title=f"A step of {meta_batch_size} tasks", title_justify="left", box=None)
+    table.add_column("plan")
+    for column in ("ms", "tasks/s", "MiB", "of the limit"):
+        table.add_column(column, justify="right")
+    for row in sorted(result.rows, key=lambda row: row["seconds"] or float("inf")):
+        if row["seconds"] is None:
+            table.add_row(row["plan"], escape(row["note"][:40]))
+            continue
+        memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
+        speed = f"{1000 * row['seconds']:.3g}", f"{row['tasks_per_second']:.3g}", memory
+        table.add_row(row["plan"], *speed, f"{row['share_of_limit']:.1%}")
+    out.print(table)
+    out.print(
+        f"\nThe plan of a training: {result.chosen.written()}. MiB: how far the process grew. The limit: "
+        f"{result.limit / 1e9:.0f} GFLOP/s on large matrix products; a step needs {result.operations / 1e9:.3g} GFLOP."
     )
 
 

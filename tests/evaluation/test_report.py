@@ -139,7 +139,7 @@ def test_without_a_way_shots_are_those_of_the_task():
 def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
     report(compare(OWN, WORSE, NEAR)).write(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
-    assert list(saved) == ["schema", "verdict", "settings", "selection", "seed", "plan"]
+    assert list(saved) == ["schema", "verdict", "settings", "selection", "seed", "plan", "performance"]
     assert (saved["schema"], saved["seed"], saved["plan"]) == (1, 3, "loop")
     (setting,) = saved["settings"]
     assert list(setting) == ["way", "shot", "query_shot", "transductive", "rows"]

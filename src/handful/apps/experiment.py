@@ -165,6 +165,7 @@ def train(
     }
     model = MetaModel(learner, distribution.pipeline, facts)
     if not rank:
+        write_json(path / "performance.json", trained.performance)  # beside the model: it differs from run to run
         model.save_pretrained(path / "model")
     return model
 
@@ -261,6 +262,7 @@ def evaluate(
             "meta-training": round(history[-1]["seconds"], 1),
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
         },
+        performance=run.performance(),
     )
     if other is None:  # the model carries the report on the tasks that it is for
         write_json(run.path / "model" / REPORT, report.to_json())

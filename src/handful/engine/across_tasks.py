@@ -88,4 +88,4 @@ def take(tree: Tree, index: int | slice) -> Tree:
 
 def count_of(tree: Any) -> int:
     """The number of stacked tasks: the length of the leading axis."""
-    return len(next(leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)))
+    return len(next(leaf for leaf in pytree.tree_iter(tree) if isinstance(leaf, Tensor)))

@@ -1,7 +1,7 @@
 """Compiling a function of tensors that differentiates within itself."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +12,7 @@ Flat: TypeAlias = Callable[..., Any]
 """A function of tensors alone, one after another; it returns a pytree of tensors."""
 
 
-def compiled(function: Flat, example: list[Tensor]) -> Flat:
+def compiled(function: Flat, example: Sequence[Tensor]) -> Flat:
     """`function` as one graph for inputs of these shapes and strides, without a gradient of its own.
 
     It is traced through its own autograd and `torch.func` first, since `torch.compile` around a module breaks double
@@ -35,7 +35,7 @@ def compiled(function: Flat, example: list[Tensor]) -> Flat:
     try:
         example = [tensor.detach() for tensor in example]
         with warnings.catch_warnings(action="ignore"):  # what the compiler says to its authors
-            graph = inductor(make_fx(listed)(*example), example)
+            graph = inductor(make_fx(listed)(*example), [*example])
             run(*example)
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).splitlines() or [""])[0]

@@ -8,7 +8,8 @@
                              "score": {"metric", "mean", "low", "high", "tasks"},
                              "cost": {"adapt_seconds", "state_bytes"},
                              "paired": {"against", "mean", "low", "high", "tasks"}}]}],
-     "selection": str, "seed": int, "plan": str}
+     "selection": str, "seed": int, "plan": str,
+     "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "share_of_limit"} or {}}
 
 Accuracies are fractions from 0 to 1; `mse` is the mean squared error in squared units of the target. The first row is
 the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this
@@ -60,8 +61,9 @@ class Report:
     ladder on each setting. selection: how the weights were chosen. seed, plan: what repeats the run. normalization: the
     policy of the learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
     shots: the score against the number of examples, for each learner, the one in question first. seconds: what took
-    how long, as {"meta-training": 75.2}. notes: what the data is, and is not. findings: of the diagnosis. pictures:
-    more figures to show, by their captions; they come first.
+    how long, as {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes:
+    what the data is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they
+    come first.
     """
 
     title: str
@@ -74,6 +76,7 @@ class Report:
     history: Sequence[dict[str, Any]] = ()
     shots: dict[str, list[tuple[int, Interval]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    performance: dict[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     findings: Sequence[Finding] = ()
     pictures: dict[str, Any] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class Report:
             "selection": self.selection,
             "seed": self.seed,
             "plan": self.plan,
+            "performance": self.performance,
         }
         return finite(report)  # type: ignore[no-any-return]
 
@@ -196,6 +200,8 @@ class Report:
         yield f"Seed {self.seed}, plan: {self.plan}."
         if self.seconds:
             yield "Time: " + ", ".join(f"{what} {_time(seconds)}" for what, seconds in self.seconds.items()) + "."
+        if self.performance:
+            yield performance_line(self.performance).strip()
 
 
 @dataclass(frozen=True)
@@ -368,6 +374,18 @@ def _round(count: int) -> str:
     """Two figures: an extrapolation has no more."""
     digits = max(0, len(str(count)) - 2)
     return f"{round(count, -digits):,}"
+
+
+def performance_line(performance: dict[str, float]) -> str:
+    """How fast the meta-training was, in a line; empty where that is unknown."""
+    if not performance:
+        return ""
+    memory = f", {performance['peak_bytes'] / 2**20:.0f} MiB at most" if performance["peak_bytes"] else ""
+    return (
+        f"Speed: {_time(performance['seconds_per_step'])} per meta-step, {performance['tasks_per_second']:.3g} tasks a "
+        f"second{memory}; {100 * performance['share_of_limit']:.2g} % of the operations that the machine reaches on "
+        "large matrix products.\n"
+    )
 
 
 def _time(seconds: float) -> str:

@@ -20,6 +20,7 @@ from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
 from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
+from handful.training.performance import performance
 from handful.training.run import Interruption, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
@@ -151,7 +152,7 @@ class Training:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
         count = self.settings.meta_batch_size
         if self.plan is None and self.steps:
-            tasks, spec, noise = self._draw(range(count))
+            tasks, spec, noise = self.draw(range(count))
             plan, self.trials = planned(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
             self.plan = shared(plan, count, self.workers.count)
         try:
@@ -170,7 +171,7 @@ class Training:
             if not self.workers.first:
                 self.restore(*state)
 
-    def _draw(self, own: range) -> tuple[Task, TaskSpec, Any]:
+    def draw(self, own: range) -> tuple[Task, TaskSpec, Any]:
         """These tasks of the next meta-batch, with their noise."""
         first = self.step * self.settings.meta_batch_size
         indices = range(first + own.start, first + own.stop)
@@ -190,7 +191,7 @@ class Training:
                 self._gradient = MetaGradient(self.learner, plan)
             add = partial(shared_tree_sum, count=plan.parts(count), workers=self.workers, size=plan.size(count))
             try:
-                return self._gradient(*self._draw(self.workers.own(plan, count)), add)
+                return self._gradient(*self.draw(self.workers.own(plan, count)), add)
             except torch.OutOfMemoryError as error:
                 leaner = plan.leaner(count)
                 if leaner is None:
@@ -288,7 +289,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history."""
+    """What `meta_train` returns: where the kept weights are from, how they were chosen, the history, and how fast it
+    was (see `handful.training.performance`).
+    """
 
     selection: str
     best_step: int
@@ -296,6 +299,7 @@ class Trained:
     seconds: float
     examples: int
     plan: Plan | None
+    performance: dict[str, float]
     history: list[dict[str, Any]]
 
 
@@ -368,6 +372,9 @@ def meta_train(
             training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
             if saved is not None:
                 saved.save(training)
+    speed: dict[str, float] = {}
+    if workers.first and steps:
+        speed = performance(training.history, learner, *training.draw(range(chosen.meta_batch_size)))
     training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
@@ -382,6 +389,7 @@ def meta_train(
         seconds=training.seconds,
         examples=examples_seen(distribution, training.settings, steps),
         plan=training.plan,
+        performance=speed,
         history=training.history,
     )
 

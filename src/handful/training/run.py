@@ -103,6 +103,11 @@ class Run:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def performance(self) -> dict[str, float]:
+        """What `performance.json` says of the training's speed; empty where there is none."""
+        path = self.path / "performance.json"
+        return read_json(path) if path.exists() else {}
+
     def save(self, training: Restorable) -> None:
         """Write a checkpoint and the metrics, then drop all but the newest checkpoints."""
         tensors, facts = training.state()

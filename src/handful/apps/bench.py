@@ -1,0 +1,78 @@
+"""Measuring a learner on tasks: time and memory of each way to run a meta-step."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from handful.apps.experiment import Experiment
+from handful.engine.cost import operations, operations_per_second, peak_bytes
+from handful.engine.inner_loop import Memory
+from handful.engine.meta_gradient import MetaGradient
+from handful.engine.plan import MEMORIES, Plan
+from handful.engine.planner import Trial, choose, footprints, measure
+from handful.errors import UserError
+from handful.training.loop import Training, checked
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured. rows: one for each plan. chosen: what a training would take. operations: of a meta-step, in
+    floating-point operations; limit: the most of them that the machine was seen to do in a second.
+    """
+
+    rows: list[dict[str, Any]]
+    chosen: Plan
+    operations: int
+    limit: float
+
+
+def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 20.0, compiled: bool = False) -> Bench:
+    """Time and memory of a meta-step of this experiment under each back-end and memory mode.
+
+    Memory modes that make no difference to this learner are left out. compiled: whether to try compiled plans too, of
+    which each takes half a minute to compile. Raises `UserError` where data, learner, options or sizes do not fit.
+    """
+    distribution = experiment.source.open()
+    learner = experiment.build(distribution).train()
+    tasks = experiment.training_tasks(distribution.split("train"))
+    settings = checked(learner, tasks, tasks, {"meta_batch_size": meta_batch_size})
+    training = Training(learner, tasks, tasks, settings)
+    if not training.parameters:
+        raise UserError(f"The learner {learner.key!r} is not meta-trained: it has no meta-step to measure.")
+    batch, spec, noise = training.draw(range(meta_batch_size))
+    counted = meta_batch_size * operations(learner, batch, spec, noise)
+    limit = operations_per_second(training.parameters[0].detach())
+    sizes = footprints(learner, batch, spec, noise)
+    plans = _plans(
+        meta_batch_size, [memory for memory in MEMORIES if memory == "whole" or sizes[memory] != sizes["whole"]]
+    )
+    if compiled:
+        plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
+    trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
+
+    def row(trial: Trial) -> dict[str, Any]:
+        gradient = MetaGradient(learner, trial.plan)
+        ran = bool(trial.times)
+        grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and not trial.plan.compiled else None
+        return {
+            "plan": trial.plan.written(),
+            "seconds": trial.seconds if ran else None,
+            "tasks_per_second": meta_batch_size / trial.seconds if ran else None,
+            "peak_bytes": grown,
+            "share_of_limit": counted / trial.seconds / limit if ran else None,
+            "note": trial.note,
+        }
+
+    return Bench([row(trial) for trial in trials], choose(trials), counted, limit)
+
+
+def _plans(count: int, memories: list[Memory]) -> list[Plan]:
+    cores = torch.get_num_threads()
+    places = [Plan("loop"), Plan("vmap")]
+    if cores > 1:
+        places += [Plan("loop", threads=cores), Plan("vmap", threads=1)]
+        places += [Plan("chunks", -(-count // cores), threads=cores)] if count >= 2 * cores else []
+    elif count > 2:
+        places.append(Plan("chunks", -(-count // 2)))
+    return [replace(place, memory=memory) for place in places for memory in memories]

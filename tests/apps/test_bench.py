@@ -1,0 +1,32 @@
+"""What `handful bench` measures, and on what."""
+
+import pytest
+
+from handful.apps.bench import bench
+from handful.apps.experiment import Experiment, Source
+from handful.engine.plan import Plan
+from handful.errors import UserError
+
+
+def test_each_row_is_a_plan_with_its_time_and_share():
+    result = bench(Experiment(Source("sine"), learner="maml"), meta_batch_size=2, seconds=0.5)
+    plans = [Plan.parse(row["plan"]) for row in result.rows]
+    assert {(plan.backend, plan.memory) for plan in plans} >= {
+        (backend, memory) for backend in ("loop", "vmap") for memory in ("whole", "recompute", "sqrt")
+    }
+    assert result.chosen in plans
+    for row in result.rows:
+        assert row["tasks_per_second"] == pytest.approx(2 / row["seconds"])
+        assert row["share_of_limit"] == pytest.approx(result.operations / row["seconds"] / result.limit)
+        assert 0 < row["share_of_limit"] < 1
+
+
+def test_memory_modes_that_make_no_difference_are_left_out():
+    source = Source("sine")
+    rows = bench(Experiment(source, learner="r2d2", backbone="mlp"), meta_batch_size=2, seconds=0.1).rows
+    assert {Plan.parse(row["plan"]).memory for row in rows} == {"whole"}
+
+
+def test_what_has_no_meta_step_is_refused():
+    with pytest.raises(UserError, match="meta-train"):
+        bench(Experiment(Source("sine"), learner="ridge-probe"), meta_batch_size=2)
