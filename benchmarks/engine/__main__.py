@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -17,13 +18,15 @@ from benchmarks.engine import table
 from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
 from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
 
+OWN = ("many", "workers")
+"""Groups without peers: modules of this package that print a JSON line per row."""
 QUICK = Effort(rounds=3, turn_seconds=0.5, quick=True)
 ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_")
 
 
 def main() -> int:
     """Measure, write the file, print the tables; 1 where something failed."""
-    groups = list(dict.fromkeys(row.group for row in (*ROWS, *MEMORY_ROWS)))
+    groups = [*dict.fromkeys(row.group for row in (*ROWS, *MEMORY_ROWS)), *OWN]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="leave out the other groups")
     parser.add_argument("--quick", action="store_true", help="less than ten minutes: fewer and shorter rounds")
@@ -45,19 +48,38 @@ def main() -> int:
         else:
             memory.append((row, weigh(row, gradients)))
 
+    own: dict[str, list[dict[str, Any]]] = {}
+    for group in OWN:
+        if group in given.only:
+            console.print(f"{time.perf_counter() - start:5.0f} s  {group} ...", style="dim", highlight=False)
+            own[group] = alone(group)
+
     measured: list[tuple[Row | MemoryRow, dict[str, Result]]] = [*times, *memory]
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(report(measured, effort), indent=1) + "\n")
+    given.output.write_text(json.dumps(report(measured, effort) | own, indent=1) + "\n")
     if times:
         console.print(table.times(times))
     if memory:
         console.print(table.memory(memory))
+    if "many" in own:
+        console.print(table.many(own["many"]))
+    if "workers" in own:
+        console.print(table.workers(own["workers"]))
     stopped = [(row, name, result) for row, rs in measured for name, result in rs.items() if not result.running]
     for row, name, result in stopped:
         style = "red" if result.status == "failed" else "yellow"
         console.print(f"{row.title}, {name}: {result.status}, {result.reason}", style=style, markup=False)
     console.print(f"Written to {given.output}.")
-    return 1 if any(result.status == "failed" for _, _, result in stopped) else 0
+    differs = any(not row["same bytes"] for row in own.get("workers", []))
+    return 1 if differs or any(result.status == "failed" for _, _, result in stopped) else 0
+
+
+def alone(group: str) -> list[dict[str, Any]]:
+    """What a module of handful's own prints."""
+    printed = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.engine.{group}"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def report(measured: list[tuple[Row | MemoryRow, dict[str, Result]]], effort: Effort) -> dict[str, Any]:

@@ -57,7 +57,7 @@ CASES = (
         "conv4-64 28x28, 5 gradient steps, 2 threads",
         lambda s: MAML.build(s, backbone="conv4"),
         TaskSpec("classification", (1, 28, 28), 5),
-        100,
+        40,
         1,
         3,
         threads=2,

@@ -32,8 +32,8 @@ PATIENCE = 300
 class Effort:
     """How long to measure: rounds, and seconds of steps per implementation in each. quick: leave out the slow."""
 
-    rounds: int = 7
-    turn_seconds: float = 3.0
+    rounds: int = 5
+    turn_seconds: float = 2.5
     quick: bool = False
 
 

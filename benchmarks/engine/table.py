@@ -1,5 +1,7 @@
 """The results as a table."""
 
+from typing import Any
+
 from rich.table import Table
 
 from benchmarks.engine.measure import Result
@@ -30,6 +32,30 @@ def memory(measured: list[tuple[MemoryRow, dict[str, Result]]]) -> Table:
         table.add_column(name, justify="right")
     for row, results in measured:
         table.add_row(row.title, *(_weight(results.get(name)) for name in names))
+    return table
+
+
+def many(rows: list[dict[str, Any]]) -> Table:
+    """A thousand tasks at once."""
+    table = Table("many tasks at once", title="How many times as fast as one by one")
+    for heading in ("tasks", "adapt_many ms", "x learner", "x model", "predict_many ms", "x learner", "x model"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = []
+        for verb, aim in zip(("adapt", "predict"), row["aims"], strict=True):
+            ratio = row[f"{verb} over learner"]
+            cells.append(f"{row['milliseconds'][f'{verb}_many']:.2f}")
+            cells.append(f"{ratio:.1f} ({'yes' if ratio >= aim else 'no'}, {aim:g})")
+            cells.append(f"{row[f'{verb} over model']:.1f}")
+        table.add_row(row["case"], str(row["tasks"]), *cells)
+    return table
+
+
+def workers(rows: list[dict[str, Any]]) -> Table:
+    """Weights of several processes."""
+    table = Table("training", "same bytes", "ms per step", title="Workers")
+    for row in rows:
+        table.add_row(row["run"], "yes" if row["same bytes"] else "no", f"{row['ms per step']:.1f}")
     return table
 
 
