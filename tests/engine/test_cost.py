@@ -20,6 +20,20 @@ def test_graph_bytes_are_the_most_that_was_kept_at_once():
     assert graph_bytes(run) == 8000
 
 
+def test_what_keeps_too_much_is_stopped():
+    x = torch.randn(1000, requires_grad=True)
+    after = []
+
+    def run():
+        y = x.exp().exp().exp()
+        after.append(y)
+
+    assert graph_bytes(run, limit=5000) == 8000
+    assert not after
+    assert graph_bytes(run) == 12000
+    assert after
+
+
 def test_a_storage_that_is_kept_twice_counts_once():
     x = torch.randn(10, 100, requires_grad=True)
     assert graph_bytes(lambda: torch.autograd.grad((x * x.view(10, 100)).sum(), x)) == 4000

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from handful.engine.plan import Plan
-from handful.engine.planner import Trial, batches, choose, footprints, measure, planned, predicted, rule
+from handful.engine import planner
+from handful.engine.plan import MEMORIES, Plan
+from handful.engine.planner import Trial, _Problem, batches, choose, footprint, measure, planned, rule
 from handful.errors import UserError
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -118,7 +119,7 @@ def test_the_rule_knows_convolutions():
 
 def test_the_memory_mode_follows_from_the_limit():
     learner = maml(inner_steps=20, backbone_options={"hidden": (50,)})
-    sizes = footprints(learner, tasks(), SPEC)
+    sizes = {memory: footprint(learner, tasks(), SPEC, None, memory) for memory in MEMORIES}
     assert sizes["sqrt"] < sizes["recompute"] < sizes["whole"]
     for mode in ("whole", "recompute", "sqrt"):
         limit = 6 * 2 * sizes[mode] + 100
@@ -129,14 +130,39 @@ def test_the_memory_mode_follows_from_the_limit():
     assert "would take" in next(trial.note for trial in trials if trial.plan.backend == "vmap")
 
 
-def test_predicted_memory_counts_the_tasks_at_once():
-    sizes = {"whole": 10, "recompute": 3, "sqrt": 2}
-    assert predicted(Plan("loop"), 8, sizes) == 10
-    assert predicted(Plan("loop", threads=4), 8, sizes) == 40
-    assert predicted(Plan("loop", threads=4), 3, sizes) == 30
-    assert predicted(Plan("vmap", memory="recompute"), 8, sizes) == 2 * 8 * 3
-    assert predicted(Plan("chunks", 3, threads=2), 8, sizes) == 2 * 2 * 3 * 10
-    assert predicted(Plan("vmap"), 8, {"whole": None, "recompute": None, "sqrt": None}) is None
+@pytest.mark.parametrize(
+    ("plan", "bytes_"),
+    [
+        (Plan("loop"), 10),
+        (Plan("loop", threads=4), 40),
+        (Plan("loop", threads=20), 80),
+        (Plan("vmap", memory="recompute"), 2 * 8 * 3),
+        (Plan("chunks", 3, threads=2), 2 * 2 * 3 * 10),
+    ],
+    ids=str,
+)
+def test_predicted_memory_counts_the_tasks_at_once(plan, bytes_, monkeypatch):
+    sizes = {"whole": 10, "recompute": 3, "sqrt": None}
+    monkeypatch.setattr(planner, "footprint", lambda learner, tasks, spec, noise, memory, limit: sizes[memory])
+    problem = _Problem(maml(), tasks(8), SPEC)
+    assert problem.predicted(plan) == bytes_
+    assert problem.predicted(Plan("vmap", memory="sqrt")) is None
+
+
+def test_a_graph_that_does_not_fit_is_not_finished():
+    """A process that is killed for its memory raises no exception."""
+    learner = maml(inner_steps=20, backbone_options={"hidden": (50,)})
+    whole, stopped = (footprint(learner, tasks(), SPEC, None, "whole", limit) for limit in (None, 20_000))
+    assert 20_000 < stopped < whole
+    problem = _Problem(learner, tasks(), SPEC, limit=whole - 1)
+    assert problem.fitting(Plan("loop")).memory == "recompute"
+    assert problem.fitting(Plan("vmap")).memory == "sqrt"
+
+
+def test_where_one_task_takes_long_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(planner, "SECONDS", 0.0)
+    monkeypatch.setattr(planner, "measure", pytest.fail)
+    assert planned(maml(), tasks(), SPEC, steps=10**6) == (Plan("loop"), [])
 
 
 def test_what_the_loop_raises_is_raised():

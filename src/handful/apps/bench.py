@@ -10,7 +10,7 @@ from handful.engine.cost import operations, operations_per_second, peak_bytes
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import Trial, choose, footprints, measure
+from handful.engine.planner import Trial, choose, footprint, measure
 from handful.errors import UserError
 from handful.training.loop import Training, checked
 
@@ -43,7 +43,7 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
     batch, spec, noise = training.draw(range(meta_batch_size))
     counted = meta_batch_size * operations(learner, batch, spec, noise)
     limit = operations_per_second(training.parameters[0].detach())
-    sizes = footprints(learner, batch, spec, noise)
+    sizes = {memory: footprint(learner, batch, spec, noise, memory) for memory in MEMORIES}
     plans = _plans(
         meta_batch_size, [memory for memory in MEMORIES if memory == "whole" or sizes[memory] != sizes["whole"]]
     )

@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +20,38 @@ from handful.engine.plan import Plan
 from handful.types import Task, TaskSpec
 
 
-def graph_bytes(function: Callable[[], object]) -> int:
+def graph_bytes(function: Callable[[], object], limit: int | None = None) -> int:
     """The most bytes of tensors that autograd kept at one time while `function` ran, forward and backward.
 
-    Counted from the tensors themselves, so it is the same on every run, which the memory of a process is not. Raises
-    `RuntimeError` where `function` uses a `torch.func` transform, which allows no such count.
+    Counted from the tensors themselves, so it is the same on every run, which the memory of a process is not. A
+    function that keeps more than `limit` is stopped there. Raises `RuntimeError` where `function` uses a `torch.func`
+    transform, which allows no such count.
     """
-    ledger = _Ledger()
-    with saved_tensors_hooks(lambda tensor: _Kept(tensor, ledger), lambda kept: kept.tensor):
+    ledger = _Ledger(limit)
+    with suppress(_LimitError), saved_tensors_hooks(lambda tensor: _Kept(tensor, ledger), lambda kept: kept.tensor):
         function()
     return ledger.peak
+
+
+class _LimitError(Exception):
+    """A graph that was too large to be finished."""
 
 
 class _Ledger:
     """Storages that are kept, each counted once however many saved tensors share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None) -> None:
         self.holders: dict[int, int] = {}
         self.now = self.peak = 0
+        self.limit = limit
 
     def add(self, storage: int, size: int) -> None:
         holders = self.holders.get(storage, 0)
         self.holders[storage] = holders + 1
         self.now += 0 if holders else size
         self.peak = max(self.peak, self.now)
+        if self.limit is not None and self.now > self.limit:
+            raise _LimitError
 
     def remove(self, storage: int, size: int) -> None:
         self.holders[storage] -= 1

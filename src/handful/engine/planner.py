@@ -1,6 +1,7 @@
 """Choosing a plan: by measuring the learner on its own tasks, on this machine."""
 
 import copy
+import functools
 import math
 import statistics
 import time
@@ -28,6 +29,8 @@ AS_FAST = 1.05
 """Of plans within this times the fastest one's time, which is noise, the first in the list is taken."""
 FAR_BEHIND = 2.0
 """Plans slower than this times the fastest one's time are tried once."""
+SECONDS = 1.5
+"""How long plans are tried, in all."""
 MEASURE_AFTER = 15.0
 """Seconds of meta-training from which trying plans is worth its time."""
 SAME = 1e-6
@@ -74,10 +77,16 @@ def planned(
     steps: int,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Plan, list[Trial]]:
-    """The plan for `steps` meta-steps like this one, with what was measured: nothing where they are done in no time."""
-    if steps * count_of(tasks) * seconds_of_one(learner, tasks, spec, noise) < MEASURE_AFTER:
+    """The plan for `steps` meta-steps like this one, with what was measured.
+
+    Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
+    """
+    problem = _Problem(learner, tasks, spec, noise)
+    if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
         plan = rule(learner)
-        return plan if plan.backend == "loop" or batches(learner, tasks, spec, noise) is True else Plan("loop"), []
+        if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
+            plan = Plan("loop")
+        return problem.fitting(plan), []
     trials = measure(learner, tasks, spec, noise=noise, steps=steps, say=say)
     return choose(trials), trials
 
@@ -95,7 +104,7 @@ def measure(
     *,
     noise: Any = None,
     plans: Sequence[Plan] | None = None,
-    seconds: float = 1.5,
+    seconds: float = SECONDS,
     limit: int | None = None,
     steps: int = 0,
     say: Callable[[str], None] | None = None,
@@ -108,13 +117,10 @@ def measure(
     steps: meta-steps to come: where they take long in all, a compiled plan is tried too, and `say` is told so. Raises
     what the plain loop raises.
     """
-    if limit is None:
-        limit = int(SHARE * free_bytes(next(learner.parameters()).device))
-    count = count_of(tasks)
-    sizes = footprints(learner, tasks, spec, noise)
-    of_task = seconds_of_one(learner, tasks, spec, noise)
+    problem = _Problem(learner, tasks, spec, noise, limit)
+    count, limit = problem.count, problem.limit
     # All threads have work at least, and each plan its turn.
-    some = min(count, max(2 * torch.get_num_threads(), int(seconds / of_task / 8)))
+    some = min(count, max(2 * torch.get_num_threads(), int(seconds / problem.of_task / 8)))
     batch = take((tasks, noise), slice(0, some))
     runs: list[tuple[Trial, MetaGradient]] = []
 
@@ -124,10 +130,10 @@ def measure(
         trial.times.append((time.perf_counter() - start) * count / some)
 
     def admit(plan: Plan) -> Trial:
-        trial = Trial(plan, predicted(plan, count, sizes))
+        trial = Trial(plan, problem.predicted(plan))
         if plan.backend != "loop" and plans is None:
-            if batched is not True:
-                trial.note = str(batched)
+            if problem.batched is not True:
+                trial.note = problem.batched
                 return trial
             if trial.bytes is not None and trial.bytes > limit:
                 trial.note = f"not tried: would take {trial.bytes / 2**30:.1f} GiB of {limit / 2**30:.1f}"
@@ -146,9 +152,8 @@ def measure(
             runs.append((trial, gradient))
         return trial
 
-    batched = plans is not None or batches(learner, tasks, spec, noise)
     late = time.perf_counter() + 2 * seconds
-    trials = [admit(plan) for plan in plans or _candidates(learner, count, sizes, limit)]
+    trials = [admit(plan) for plan in plans or _candidates(problem)]
     end = time.perf_counter() + seconds
     for trial, gradient in runs:
         if trial.times[0] < seconds / 4:  # a short first time says nothing yet
@@ -164,7 +169,61 @@ def measure(
     return trials
 
 
-def batches(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> Literal[True] | str:
+class _Problem:
+    """Meta-steps of a learner on tasks like these, and what has been found out about them; found out when asked."""
+
+    def __init__(
+        self, learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, limit: int | None = None
+    ) -> None:
+        self.learner, self.tasks, self.spec, self.noise = learner, tasks, spec, noise
+        self.count = count_of(tasks)
+        self.device = next(learner.parameters()).device
+        self.limit = int(SHARE * free_bytes(self.device)) if limit is None else limit
+        self._sizes: dict[Memory, int | None] = {}
+
+    def size(self, memory: Memory) -> int | None:
+        """See `footprint`."""
+        if memory not in self._sizes:
+            self._sizes[memory] = footprint(self.learner, self.tasks, self.spec, self.noise, memory, self.limit)
+        return self._sizes[memory]
+
+    def predicted(self, plan: Plan) -> int | None:
+        """Bytes of the graphs of the tasks that this plan runs at once; None where they cannot be counted."""
+        size = self.size(plan.memory)
+        if size is None:
+            return None
+        at_once = min(plan.parts(self.count), max(plan.threads, 1)) * plan.size(self.count)
+        return size * at_once * (1 if plan.backend == "loop" else UNDER_VMAP)
+
+    def fitting(self, plan: Plan) -> Plan:
+        """This plan in the fastest memory mode whose graphs fit into the limit, or else in the leanest one."""
+        modes = (replace(plan, memory=memory) for memory in MEMORIES)
+        *leaner, leanest = modes
+        return next((mode for mode in leaner if (self.predicted(mode) or 0) <= self.limit), leanest)
+
+    @functools.cached_property
+    def of_task(self) -> float:
+        """Seconds of one task's meta-gradient."""
+        batch, drawn = take((self.tasks, self.noise), slice(0, 1))
+        gradient = MetaGradient(self.learner, replace(self.fitting(Plan("loop")), threads=1))
+        times = []
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            gradient(batch, self.spec, drawn)
+            times.append(time.perf_counter() - start)
+            if times[0] > SECONDS:
+                break
+        return min(times)
+
+    @functools.cached_property
+    def batched(self) -> Literal[True] | str:
+        """See `batches`."""
+        return batches(self.learner, self.tasks, self.spec, self.noise, memory=self.fitting(Plan("vmap")).memory)
+
+
+def batches(
+    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, *, memory: Memory = "whole"
+) -> Literal[True] | str:
     """Whether `vmap` gives the plain loop's meta-gradient; else why not.
 
     Operations without a batching rule raise. Some have a wrong one and say nothing, such as those behind
@@ -175,7 +234,7 @@ def batches(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) 
         Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, take((tasks, noise), slice(0, 2))
     )
     try:
-        loop, vmap = (MetaGradient(double, Plan(name))(batch, spec, drawn)[1] for name in BACKENDS)
+        loop, vmap = (MetaGradient(double, Plan(name, memory=memory))(batch, spec, drawn)[1] for name in BACKENDS)
     except (RuntimeError, NotImplementedError) as error:
         if isinstance(error, HandfulError):
             raise
@@ -186,56 +245,30 @@ def batches(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) 
     return True
 
 
-def footprints(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> dict[Memory, int | None]:
-    """Bytes of one task's graph in each memory mode; None where they cannot be counted."""
-    batch = take((tasks, noise), slice(0, 1))
-
-    def of(memory: Memory) -> int | None:
-        gradient = MetaGradient(learner, Plan("loop", memory=memory))
-        try:
-            return graph_bytes(lambda: gradient(batch[0], spec, batch[1]))
-        except RuntimeError:
-            return None
-
-    return {memory: of(memory) for memory in MEMORIES}
-
-
-def predicted(plan: Plan, count: int, sizes: dict[Memory, int | None]) -> int | None:
-    """Bytes of the graphs of the tasks that this plan runs at once."""
-    size = sizes[plan.memory]
-    if size is None:
+def footprint(
+    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any, memory: Memory, limit: int | None = None
+) -> int | None:
+    """Bytes of one task's graph in a memory mode, or more than `limit`; None where they cannot be counted."""
+    batch, drawn = take((tasks, noise), slice(0, 1))
+    gradient = MetaGradient(learner, Plan("loop", memory=memory))
+    try:
+        return graph_bytes(lambda: gradient(batch, spec, drawn), limit)
+    except RuntimeError as error:
+        if isinstance(error, HandfulError):
+            raise
         return None
-    at_once = min(plan.parts(count), max(plan.threads, 1)) * plan.size(count)
-    return size * at_once * (1 if plan.backend == "loop" else UNDER_VMAP)
 
 
-def _candidates(learner: nn.Module, count: int, sizes: dict[Memory, int | None], limit: int) -> list[Plan]:
+def _candidates(problem: _Problem) -> list[Plan]:
     """Plans worth trying, the likeliest first; each in the fastest memory mode that fits."""
-    cores = torch.get_num_threads() if next(learner.parameters()).device.type == "cpu" else 1
+    count, cores = problem.count, torch.get_num_threads() if problem.device.type == "cpu" else 1
     loops, batched = [Plan("loop")], [Plan("vmap")]
     if cores > 1:
         loops.insert(0, Plan("loop", threads=min(cores, count)))
         batched.insert(0, Plan("vmap", threads=1))  # two cores within tiny operations are slower than one
         batched += [Plan("chunks", -(-count // cores), threads=cores)] if count >= 2 * cores else []
-    plans = [*loops, *batched] if _convolutional(learner) else [*batched, *loops]
-
-    def fitting(plan: Plan) -> Plan:
-        modes = [replace(plan, memory=memory) for memory in MEMORIES]
-        return next((mode for mode in modes if (predicted(mode, count, sizes) or 0) <= limit), modes[-1])
-
-    return [fitting(plan) for plan in plans]
-
-
-def seconds_of_one(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any) -> float:
-    """Of one task's meta-gradient."""
-    batch = take((tasks, noise), slice(0, 1))
-    gradient = MetaGradient(learner, Plan("loop", threads=1))
-    times = []
-    for _ in range(2):  # the first one warms up
-        start = time.perf_counter()
-        gradient(batch[0], spec, batch[1])
-        times.append(time.perf_counter() - start)
-    return min(times)
+    plans = [*loops, *batched] if _convolutional(problem.learner) else [*batched, *loops]
+    return [problem.fitting(plan) for plan in plans]
 
 
 def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, MetaGradient], None], end: float) -> None:
