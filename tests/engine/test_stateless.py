@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad
 
-from handful.engine.stateless import call, call_and_fit, skeleton, tensors
+from handful.engine.stateless import call, call_and_fit, part, skeleton, tensors
 from handful.normalization import BatchNorm, convert
 
 
@@ -119,3 +119,10 @@ def test_two_threads_on_one_module_get_their_own_results():
         thread.join()
     sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_a_part_has_the_names_that_its_module_gives():
+    whole = nn.ModuleDict({"backbone": nn.Linear(2, 1), "backbones": nn.Linear(2, 1)})
+    own = part(tensors(whole), "backbone")
+    assert set(own) == {"weight", "bias"}
+    assert own["weight"] is whole["backbone"].weight

@@ -25,6 +25,12 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
 
 
+def part(values: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Those of the child `name`, as itself names them."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
 def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
     """`module(*arguments)` with `values` in place of its parameters and buffers. Names all of them; writes none."""
     return functional_call(skeleton(module), values, arguments, tie_weights=False)

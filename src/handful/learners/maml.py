@@ -11,7 +11,7 @@ from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
 from handful.engine.heads import descended
 from handful.engine.inner_loop import SGD, descend
-from handful.engine.stateless import call, call_and_fit, tensors
+from handful.engine.stateless import call, call_and_fit, part, tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
@@ -134,12 +134,11 @@ class MAML(Learner):
         return {name: tensor for name, tensor in zip(names, head, strict=True) if name in rates}, statistics
 
     def _features(self, weights: dict[str, Tensor], inputs: Tensor, *, fit: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        prefix = "backbone."
-        own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+        own = part(weights, "backbone")
         if not fit:
             return call(self.backbone, own, inputs), {}
         features, statistics = call_and_fit(self.backbone, own, inputs)
-        return features, {prefix + name: value for name, value in statistics.items()}
+        return features, {f"backbone.{name}": value for name, value in statistics.items()}
 
     def _network(self) -> dict[str, Tensor]:
         """Parameters and buffers of backbone and head, by name."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, descend
-from handful.engine.stateless import call, call_and_fit, tensors
+from handful.engine.stateless import call, call_and_fit, part, tensors
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -88,11 +88,11 @@ class FromScratch(Learner):
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The task's own network."""
         weights = self._network() | state["weights"] | state["statistics"]
-        return self._prediction(weights, call(self.backbone, _backbone(weights), inputs))
+        return self._prediction(weights, call(self.backbone, part(weights, "backbone"), inputs))
 
     def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         weights = context["slow"] | weights
-        features, statistics = call_and_fit(self.backbone, _backbone(weights), context["inputs"])
+        features, statistics = call_and_fit(self.backbone, part(weights, "backbone"), context["inputs"])
         loss = self._prediction(weights, features).loss(context["targets"]).mean()
         return loss, {f"backbone.{name}": value for name, value in statistics.items()}
 
@@ -115,11 +115,6 @@ class FromScratch(Learner):
         grid = F.affine_grid(self.maps[chosen].to(inputs), list(copies.shape), align_corners=False)
         # The border goes on outside: a background need not be black.
         return F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
-
-
-def _backbone(weights: Weights) -> Weights:
-    prefix = "backbone."
-    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
 
 
 def random_maps(count: int) -> Tensor:

@@ -11,7 +11,7 @@ from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
 from handful.engine.heads import centroids
 from handful.engine.inner_loop import Adam, descend
-from handful.engine.stateless import call, tensors
+from handful.engine.stateless import call, part, tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pool, pretrain
@@ -234,5 +234,4 @@ class FineTuneAll(FineTuned):
         return self._answer(context["slow"] | weights, context["inputs"]).loss(context["targets"]).mean(), {}
 
     def _answer(self, weights: Weights, inputs: Tensor) -> Prediction:
-        own = {n.removeprefix("backbone."): w for n, w in weights.items() if n.startswith("backbone.")}
-        return self._prediction(weights, call(self.backbone, own, inputs))
+        return self._prediction(weights, call(self.backbone, part(weights, "backbone"), inputs))
