@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Self
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import over_tasks, stack, take
+from handful.engine.across_tasks import cores, over_tasks, stack, take
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import DataError, UserError
@@ -144,7 +144,7 @@ class StackedStates:
 
         Queries are padded to batch them, but those of a learner that is not pointwise, for which they are not alike.
         """
-        padded = learner.pointwise and rule(learner).backend == "vmap"
+        padded = learner.pointwise and rule(learner, 1).backend == "vmap"
         alike: dict[Any, list[_Piece]] = defaultdict(list)
         for request, (task, own) in enumerate(zip(tasks, inputs, strict=True)):
             count = own.shape[0]
@@ -176,10 +176,8 @@ class StackedStates:
         inputs: Tensor,
     ) -> Prediction:
         states, members = self.groups[group]
-        plan = rule(learner)
-        if plan.backend == "loop":
-            plan = replace(plan, threads=_threads(len(rows)))
-        return over_tasks(answer, (_gathered(states, rows, len(members)), inputs), plan)  # type: ignore[no-any-return]
+        stacked = _gathered(states, rows, len(members)), inputs
+        return over_tasks(answer, stacked, rule(learner, len(rows)))  # type: ignore[no-any-return]
 
     def _batches(self, group: int, pieces: Sequence[_Piece], inputs: Sequence[Tensor]) -> Iterator[Sequence[_Piece]]:
         """Ascending pieces in batches that are small enough when padded to their last."""
@@ -211,11 +209,9 @@ class StackedStates:
 
 def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
     """Stacked states `(tasks, ...)` of tasks with supports `(tasks, n, ...)`, as many as `parts` gives."""
-    plan, count = rule(learner), len(support.inputs)
-    threads = _threads(count)
-    if plan.backend == "loop":
-        plan = replace(plan, threads=threads)
-    elif threads:
+    count = len(support.inputs)
+    plan, threads = rule(learner, count), min(cores(), count)
+    if plan.backend == "vmap" and threads > 1:
         plan = Plan("chunks", -(-count // threads), threads=threads)
     with evaluating(learner), torch.no_grad():
         states = over_tasks(lambda own: learner.adapt(own, spec), (support,), plan)
@@ -226,7 +222,6 @@ def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor
     """How each example `(tasks, n)` is answered by its task adapted without it: 1 if right, or the squared error."""
     inputs, targets = support
     tasks, count = targets.shape[:2]
-    plan = rule(learner)
     scores = []
     with evaluating(learner), torch.no_grad():
         for part in parts(tasks * count, adapting_numbers(learner, count - 1, spec)):
@@ -234,9 +229,7 @@ def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor
             others = torch.arange(count - 1) + (torch.arange(count - 1) >= left.unsqueeze(1))  # (part, n - 1)
             rest = Examples(*(leaf[task.unsqueeze(1), others] for leaf in support))
             out = Examples(inputs[task, left].unsqueeze(1), targets[task, left].unsqueeze(1))
-            if plan.backend == "loop":
-                plan = replace(plan, threads=_threads(len(part)))
-            predictions = predict_tasks(learner, Task(rest, out), spec, plan)
+            predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
             if isinstance(predictions, Categorical):
                 scores.append((predictions.logits.argmax(-1) == out.targets).double().flatten())
             else:
@@ -342,12 +335,6 @@ def _joined(predictions: Sequence[Prediction]) -> Prediction:
     if len(predictions) == 1:
         return predictions[0]
     return _with(predictions[0], (torch.cat(leaves) for leaves in zip(*predictions, strict=True)))
-
-
-def _threads(count: int) -> int:
-    """Threads for so many tasks: one on each core, if there are several of both."""
-    cores = min(count, torch.get_num_threads())
-    return cores if cores > 1 else 0
 
 
 def _numbers_of_example(shape: Sequence[int]) -> int:

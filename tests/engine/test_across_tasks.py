@@ -1,9 +1,11 @@
 """A function of one task over many tasks: the same result under every plan."""
 
+import threading
+
 import pytest
 import torch
 
-from handful.engine.across_tasks import chunks, count_of, over_tasks, stack, take
+from handful.engine.across_tasks import chunks, cores, count_of, one_core_each, over_tasks, stack, take
 from handful.engine.plan import Plan
 from handful.types import Examples
 
@@ -50,3 +52,36 @@ def test_stacking_and_taking_are_each_others_inverse():
     assert torch.equal(again.inputs, TREES.inputs)
     assert count_of(again) == 5
     assert torch.equal(take(TREES, slice(1, 3)).targets, torch.tensor([1, 2]))
+
+
+def test_within_one_core_each_the_others_are_for_task_threads():
+    before, available = torch.get_num_threads(), cores()
+    with one_core_each(), one_core_each():
+        assert torch.get_num_threads() == 1
+        assert cores() == available
+    assert torch.get_num_threads() == before
+    assert cores() == available
+
+
+def test_task_threads_run_parts_at_once_on_one_core_each_and_keep_the_order():
+    met = threading.Barrier(2, timeout=20)
+
+    def function(one):
+        met.wait()  # two parts are in here together
+        return one.inputs.sum() + torch.get_num_threads() - 1
+
+    even = Examples(*(leaf[:4] for leaf in TREES))
+    with torch.no_grad():
+        result = over_tasks(function, (even,), Plan("loop", threads=2))
+    assert torch.equal(result, even.inputs.sum(-1))
+
+
+def test_a_task_thread_records_a_graph_only_if_the_caller_does():
+    weight = torch.ones((), requires_grad=True)
+
+    def function(one):
+        return one.inputs.sum() * weight
+
+    assert over_tasks(function, (TREES,), Plan("loop", threads=2)).requires_grad
+    with torch.no_grad():
+        assert not over_tasks(function, (TREES,), Plan("loop", threads=2)).requires_grad

@@ -113,8 +113,10 @@ def test_long_trainings_of_dense_networks_try_to_compile_and_say_so(monkeypatch)
 
 def test_the_rule_knows_convolutions():
     images = TaskSpec("classification", (1, 16, 16), 2)
-    assert rule(PrototypicalNetwork.build(images)) == Plan("loop")
-    assert rule(maml()) == Plan("vmap")
+    threads = torch.get_num_threads()
+    assert rule(PrototypicalNetwork.build(images), 1) == Plan("loop")
+    assert rule(PrototypicalNetwork.build(images), 99) == Plan("loop", threads=threads if threads > 1 else 0)
+    assert rule(maml(), 99) == Plan("vmap")
 
 
 def test_the_memory_mode_follows_from_the_limit():

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -51,11 +52,21 @@ def one_core_each() -> Iterator[None]:
     One task per thread is faster than two threads within an operation, which wait for each other at its end.
     """
     threads = torch.get_num_threads()
+    token = _cores.set(cores())
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        _cores.reset(token)
+
+
+_cores: ContextVar[int | None] = ContextVar("cores", default=None)
+
+
+def cores() -> int:
+    """How many cores there are for task threads: torch's threads, also where an operation may use but one of them."""
+    return _cores.get() or torch.get_num_threads()
 
 
 @functools.cache

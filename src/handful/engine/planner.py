@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import count_of, take
+from handful.engine.across_tasks import cores, count_of, take
 from handful.engine.cost import free_bytes, graph_bytes
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
@@ -59,13 +59,16 @@ class Trial:
         return statistics.median(self.times[1:] or self.times) if self.times else math.inf
 
 
-def rule(learner: nn.Module) -> Plan:
-    """A plan without measuring: one by one where there are convolutions, else all at once.
+def rule(learner: nn.Module, count: int) -> Plan:
+    """A plan for so many tasks without measuring: one by one where there are convolutions, else all at once.
 
     On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones
     lose their native batch norm under it; networks of matrices are many times faster all at once.
     """
-    return Plan("loop" if _convolutional(learner) else "vmap")
+    if not _convolutional(learner):
+        return Plan("vmap")
+    threads = min(cores(), count) if next(learner.parameters()).device.type == "cpu" else 1
+    return Plan("loop", threads=threads if threads > 1 else 0)
 
 
 def planned(
@@ -83,7 +86,7 @@ def planned(
     """
     problem = _Problem(learner, tasks, spec, noise)
     if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
-        plan = rule(learner)
+        plan = rule(learner, problem.count)
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
             plan = Plan("loop")
         return problem.fitting(plan), []
@@ -261,12 +264,12 @@ def footprint(
 
 def _candidates(problem: _Problem) -> list[Plan]:
     """Plans worth trying, the likeliest first; each in the fastest memory mode that fits."""
-    count, cores = problem.count, torch.get_num_threads() if problem.device.type == "cpu" else 1
+    count, threads = problem.count, cores() if problem.device.type == "cpu" else 1
     loops, batched = [Plan("loop")], [Plan("vmap")]
-    if cores > 1:
-        loops.insert(0, Plan("loop", threads=min(cores, count)))
+    if threads > 1:
+        loops.insert(0, Plan("loop", threads=min(threads, count)))
         batched.insert(0, Plan("vmap", threads=1))  # two cores within tiny operations are slower than one
-        batched += [Plan("chunks", -(-count // cores), threads=cores)] if count >= 2 * cores else []
+        batched += [Plan("chunks", -(-count // threads), threads=threads)] if count >= 2 * threads else []
     plans = [*loops, *batched] if _convolutional(problem.learner) else [*batched, *loops]
     return [problem.fitting(plan) for plan in plans]
 

@@ -86,9 +86,8 @@ def evaluate(
     done = 0
     with evaluating(learner), torch.no_grad():
         seconds, size = _cost(learner, distribution, tasks)
-        plan = rule(learner)
         for indices, batch, spec in batches(distribution, range(tasks)):
-            predictions = predict_tasks(learner, batch, spec, plan)
+            predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)))
             scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()
             if isinstance(predictions, Categorical):
                 confidence, answer = predictions.logits.softmax(-1).max(-1)
