@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.engine import table
+from benchmarks.engine import page, table
 from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
 from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
 
@@ -69,7 +69,7 @@ def main() -> int:
     for row, name, result in stopped:
         style = "red" if result.status == "failed" else "yellow"
         console.print(f"{row.title}, {name}: {result.status}, {result.reason}", style=style, markup=False)
-    console.print(f"Written to {given.output}.")
+    console.print(f"Written to {given.output} and {page.write(given.output)}.")
     differs = any(not row["same bytes"] for row in own.get("workers", []))
     return 1 if differs or any(result.status == "failed" for _, _, result in stopped) else 0
 
