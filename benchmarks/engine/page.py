@@ -32,8 +32,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Made by `{report['command']}` on {report['date'][:10]}: {machine['cpu']}, {machine['cores']} cores, "
         f"{effort['rounds']} rounds of about {effort['turn_seconds']:g} s each in turns, medians; in brackets the "
-        "least and the most over rounds. Fresh tasks each step, equal networks, normalization, threads and malloc settings. "
-        "Meta-gradients agree in float64 (last column: relative difference from the plain loop's)."
+        "least and the most over rounds. Fresh tasks each step, equal networks, normalization, threads and malloc "
+        "settings. Meta-gradients agree in float64 (last column: relative difference from the plain loop's)."
     )
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
