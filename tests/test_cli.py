@@ -560,7 +560,7 @@ def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
     sine = ("--tasks", "sine", "--learner", "maml", "--meta-batch-size", "2")
     table = done("bench", *sine, "--seconds", "0.2").stdout
     assert "vmap+recompute" in table
-    assert "The plan of a training" in table
+    assert "The fastest: --plan" in table
     rows = json.loads(done("bench", *sine, "--seconds", "0.2", "--json").stdout)["rows"]
     plan = rows[-1]["plan"]
     said = done(

@@ -321,3 +321,16 @@ def test_recalibration_sets_the_mean_statistics_of_the_present_weights():
 
 def test_recalibration_of_a_network_without_frozen_layers_runs_nothing():
     recalibrate(nn.Sequential(BatchNorm(3, "support")), iter([pytest.fail]))
+
+
+def test_recalibration_hears_of_skeletons_and_leaves_them_as_they_were():
+    """A learner may call its backbone by way of a skeleton, and queries stay alone afterwards."""
+    network = convert(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "frozen").double()
+    given = inputs(6, 3)
+    recalibrate(network, (lambda: call(network, tensors(network), given) for _ in range(2)))
+    network.eval()
+    normalization = network[1]
+    assert not torch.equal(normalization.mean, torch.zeros(4, dtype=torch.float64))
+    among = call(network, tensors(network), given)
+    torch.testing.assert_close(call(network, tensors(network), given[:1]), among[:1])
+    torch.testing.assert_close(among.mean(0), normalization.bias, rtol=0, atol=1e-6)

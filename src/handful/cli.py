@@ -206,7 +206,7 @@ def train(
             "outer_lr": outer_lr,
             "pretrain_examples": pretrain,
         }
-        | {"plan": _plan(plan)}
+        | {"plan": plan}
         | assigned["training"],
         seed=seed,
     )
@@ -303,7 +303,7 @@ def bench(
     )
     result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled)
     if as_json:
-        print_json(asdict(result) | {"chosen": result.chosen.written()})
+        print_json(asdict(result) | {"fastest": result.fastest.written()})
         return
     table = Table(title=f"A step of {meta_batch_size} tasks", title_justify="left", box=None)
     table.add_column("plan")
@@ -315,11 +315,13 @@ def bench(
             continue
         memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
         speed = f"{1000 * row['seconds']:.3g}", f"{row['tasks_per_second']:.3g}", memory
-        table.add_row(row["plan"], *speed, f"{row['share_of_limit']:.1%}")
+        share = row["share_of_limit"]
+        table.add_row(row["plan"], *speed, "" if share is None else f"{share:.1%}")
     out.print(table)
+    needed = "" if result.operations is None else f"; a step needs {result.operations / 1e9:.3g} GFLOP"
     out.print(
-        f"\nThe plan of a training: {result.chosen.written()}. MiB: how far the process grew. The limit: "
-        f"{result.limit / 1e9:.0f} GFLOP/s on large matrix products; a step needs {result.operations / 1e9:.3g} GFLOP."
+        f"\nThe fastest: --plan {result.fastest.written()}. MiB: how far the process grew. The limit: "
+        f"{result.limit / 1e9:.0f} GFLOP/s on large matrix products{needed}."
     )
 
 
@@ -582,12 +584,6 @@ def _assignments(given: list[str]) -> dict[str, dict[str, Any]]:
             raise unknown_name("part in --set", part, [part for part in parts if part])
         parts[part if dot else ""][rest if dot else name] = parsed
     return parts
-
-
-def _plan(text: str | None) -> dict[str, Any] | None:
-    from handful.engine.plan import Plan
-
-    return None if text is None else asdict(Plan.parse(text))
 
 
 def _ladder_table(comparison: Any) -> Table:

@@ -27,6 +27,17 @@ INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 MODES: tuple[Normalization, ...] = ("frozen", "support", "transductive")
 
 
+class _Record:
+    """What `recalibrate` hears of a layer: also of its copies in the skeletons of threads, which share this."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Record":
+        return self
+
+
 class BatchNorm(nn.Module):
     """Batch normalization over the examples and positions of `(n, channels, *positions)`.
 
@@ -45,6 +56,7 @@ class BatchNorm(nn.Module):
         self.epsilon = epsilon
         self.fits = False
         self.fitted: list[tuple[Tensor, Tensor]] = []
+        self.record = _Record()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
@@ -87,6 +99,8 @@ class BatchNorm(nn.Module):
     def _note(self, mean: Tensor, variance: Tensor) -> None:
         if self.fits:
             self.fitted.append((mean, variance))
+        if self.record.active:
+            self.record.seen.append((mean.detach(), variance.detach()))
 
     def extra_repr(self) -> str:
         """Channels and policy, as `print(model)` shows them."""
@@ -308,18 +322,18 @@ def recalibrate(module: nn.Module, passes: Iterator[Callable[[], object]]) -> No
     training = module.training
     module.train()
     try:
+        for layer in layers:
+            layer.record.active = True
         with torch.no_grad():
-            for layer in layers:
-                layer.fits = True
             for run in passes:
                 run()
             for layer in layers:
-                if layer.fitted:
-                    mean, variance = (torch.stack(seen).mean(0) for seen in zip(*layer.fitted, strict=True))
+                if layer.record.seen:
+                    mean, variance = (torch.stack(seen).mean(0) for seen in zip(*layer.record.seen, strict=True))
                     layer.mean.copy_(mean)
                     layer.variance.copy_(variance)
     finally:
         for layer in layers:
-            layer.fits = False
-            layer.fitted = []
+            layer.record.active = False
+            layer.record.seen = []
         module.train(training)

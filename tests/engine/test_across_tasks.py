@@ -5,7 +5,16 @@ import threading
 import pytest
 import torch
 
-from handful.engine.across_tasks import chunks, cores, count_of, one_core_each, over_tasks, stack, take
+from handful.engine.across_tasks import (
+    chunks,
+    cores,
+    count_of,
+    one_core_each,
+    over_tasks,
+    stack,
+    take,
+    unfused_attention,
+)
 from handful.engine.plan import Plan
 from handful.types import Examples
 
@@ -85,3 +94,25 @@ def test_a_task_thread_records_a_graph_only_if_the_caller_does():
     assert over_tasks(function, (TREES,), Plan("loop", threads=2)).requires_grad
     with torch.no_grad():
         assert not over_tasks(function, (TREES,), Plan("loop", threads=2)).requires_grad
+
+
+def test_what_vmap_refuses_runs_one_by_one_unless_a_graph_is_wanted():
+    def function(one):
+        return one.inputs * (2 if float(one.inputs.detach().sum()) > 0 else 3)
+
+    with torch.no_grad():
+        expected = over_tasks(function, (TREES,), Plan("loop"))
+        assert torch.equal(over_tasks(function, (TREES,), Plan("chunks", 2)), expected)
+    with pytest.raises(RuntimeError, match="vmap"):
+        over_tasks(function, (TREES,), Plan("vmap"))
+
+
+def test_fused_attention_is_back_when_the_last_thread_has_left():
+    before = torch.backends.cuda.flash_sdp_enabled()
+    first, second = unfused_attention(), unfused_attention()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cuda.flash_sdp_enabled(), "the second one is still in"
+    second.__exit__(None, None, None)
+    assert torch.backends.cuda.flash_sdp_enabled() == before

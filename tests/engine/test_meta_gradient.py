@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from handful.engine.meta_gradient import branches, meta_gradient, shared_tree_sum, tree_sum
+from handful.engine.across_tasks import cores
+from handful.engine.meta_gradient import MetaGradient, branches, meta_gradient, shared_tree_sum, tree_sum
 from handful.engine.plan import Plan
+from handful.errors import UserError
 from handful.types import Examples, Task, TaskSpec
 
 SPEC = TaskSpec("regression", (3,), 1)
@@ -172,3 +174,15 @@ def test_workers_share_as_evenly_as_whole_branches_allow():
     assert branches(8, 4) == (2, [[2], [2], [2], [2]])
     assert branches(4, 3) == (2, [[1], [1], [1, 1]])
     assert branches(3, 3) == (2, [[1], [1], [1]])
+
+
+def test_threads_are_restored_where_the_sum_raises():
+    def lost(parts):
+        next(parts)
+        raise UserError("another worker is gone")
+
+    before = torch.get_num_threads()
+    with pytest.raises(UserError) as caught:
+        MetaGradient(Toy(), Plan("loop", threads=2))(tasks(), SPEC, None, lost)
+    assert caught.traceback, "kept, with all that its frames hold"
+    assert torch.get_num_threads() == cores() == before

@@ -10,6 +10,7 @@ from torch import nn
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
+from handful.evaluation.protocol import evaluate
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -373,3 +374,30 @@ def test_a_pre_trained_rung_is_trained_by_pre_training_alone(tmp_path):
     assert not torch.equal(learner.backbone.layers[0].weight, untrained.backbone.layers[0].weight)
     with pytest.raises(UserError, match="--pretrain"):
         meta_train(transfer(), rows())
+
+
+class Unbatchable(nn.Module):
+    """Looks at a number, which `vmap` does not have."""
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0], 4)
+
+    def forward(self, inputs):
+        features = self.linear(inputs)
+        return features if float(features.detach().sum()) > 0 else 2 * features
+
+
+def test_a_network_without_batching_rules_trains_and_is_evaluated():
+    tasks = Sine()
+    learner = MAML.build(tasks.spec, backbone=Unbatchable, inner_steps=1)
+    trained = meta_train(learner, tasks, steps=2, validation_tasks=4)
+    assert trained.plan == Plan("loop")
+    assert evaluate(learner, tasks.split("test"), tasks=4).score.tasks == 4
+
+
+@pytest.mark.parametrize("plan", ["vmapp", 3, {"backend": "vmap"}])
+def test_a_plan_that_is_none_is_refused(plan):
+    tasks = Sine()
+    with pytest.raises(UserError, match="plan"):
+        meta_train(MAML.build(tasks.spec), tasks, steps=2, plan=plan)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from handful.apps.experiment import Experiment
-from handful.engine.cost import operations, operations_per_second, peak_bytes
+from handful.engine.cost import memory_limit, operations, operations_per_second, peak_bytes
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
@@ -17,13 +17,13 @@ from handful.training.loop import Training, checked
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured. rows: one for each plan. chosen: what a training would take. operations: of a meta-step, in
-    floating-point operations; limit: the most of them that the machine was seen to do in a second.
+    """What was measured. rows: one for each plan. fastest: of them. operations: of a meta-step, in floating-point
+    operations (None: they could not be counted within the memory); limit: the most that the machine did in a second.
     """
 
     rows: list[dict[str, Any]]
-    chosen: Plan
-    operations: int
+    fastest: Plan
+    operations: int | None
     limit: float
 
 
@@ -41,12 +41,11 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
     if not training.parameters:
         raise UserError(f"The learner {learner.key!r} is not meta-trained: it has no meta-step to measure.")
     batch, spec, noise = training.draw(range(meta_batch_size))
-    counted = meta_batch_size * operations(learner, batch, spec, noise)
-    limit = operations_per_second(training.parameters[0].detach())
-    sizes = {memory: footprint(learner, batch, spec, noise, memory) for memory in MEMORIES}
-    plans = _plans(
-        meta_batch_size, [memory for memory in MEMORIES if memory == "whole" or sizes[memory] != sizes["whole"]]
-    )
+    some = training.parameters[0].detach()
+    most = memory_limit(some.device)
+    counted, limit = operations(learner, batch, spec, noise, limit=most), operations_per_second(some)
+    sizes = {mode: footprint(learner, batch, spec, noise, mode, most) for mode in MEMORIES}
+    plans = _plans(meta_batch_size, [mode for mode in MEMORIES if mode == "whole" or sizes[mode] != sizes["whole"]])
     if compiled:
         plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
     trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
@@ -60,11 +59,11 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
             "seconds": trial.seconds if ran else None,
             "tasks_per_second": meta_batch_size / trial.seconds if ran else None,
             "peak_bytes": grown,
-            "share_of_limit": counted / trial.seconds / limit if ran else None,
+            "share_of_limit": meta_batch_size * counted / trial.seconds / limit if ran and counted else None,
             "note": trial.note,
         }
 
-    return Bench([row(trial) for trial in trials], choose(trials), counted, limit)
+    return Bench([row(trial) for trial in trials], choose(trials), counted and meta_batch_size * counted, limit)
 
 
 def _plans(count: int, memories: list[Memory]) -> list[Plan]:

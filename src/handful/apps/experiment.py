@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.artifacts import MetaModel
-from handful.engine.plan import Plan
 from handful.errors import HandfulError
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
@@ -21,6 +20,7 @@ from handful.storage import write_json
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
+from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import LOST, PeerError, job, together
 from handful.training.workers import place as place_of
@@ -135,9 +135,8 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
-    given = experiment.settings.get("plan")
-    settings = experiment.settings | {"plan": Plan(**given) if given else None}
-    checked(learner, training, validation, settings | {"seed": experiment.seed}, workers=count)
+    settings = experiment.settings | {"seed": experiment.seed}
+    chosen = checked(learner, training, validation, settings, workers=count)
     run = Run(path) if rank else Run.open(path, experiment.config(), resume=resume, force=force)
     with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
         trained = meta_train(
@@ -149,7 +148,6 @@ def train(
             progress=progress,
             pretraining=pretraining,
             say=say,
-            seed=experiment.seed,
             **settings,
         )
     facts = {
@@ -165,8 +163,9 @@ def train(
     }
     model = MetaModel(learner, distribution.pipeline, facts)
     if not rank:
-        write_json(path / "performance.json", trained.performance)  # beside the model: it differs from run to run
         model.save_pretrained(path / "model")
+        # Beside the model, which is the same from run to run; and when it is safe.
+        write_json(path / "performance.json", performance(trained.history, learner, training, chosen.meta_batch_size))
     return model
 
 

@@ -1,10 +1,13 @@
 """Running a function of one task over many: all at once, in chunks, or one by one; in turn or on several threads."""
 
 import functools
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from handful.engine.plan import Plan
+from handful.errors import HandfulError
 
 Tree = TypeVar("Tree")
 Result = TypeVar("Result")
@@ -30,7 +34,7 @@ def chunks(trees: Tree, plan: Plan) -> Iterator[tuple[Tree, bool]]:
             yield trees if size == count else take(trees, slice(start, start + size)), False
 
 
-def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan) -> Iterator[Result]:
+def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan) -> Generator[Result, None, None]:
     """`function(part, single)` of each of the parts of `chunks`, in their order, on the plan's threads."""
     parts = chunks(trees, plan)
     recording = torch.is_grad_enabled()
@@ -39,8 +43,7 @@ def over_parts(function: Callable[[Tree, bool], Result], trees: Tree, plan: Plan
         with torch.set_grad_enabled(recording):  # a thread has a switch of its own
             return function(*part)
 
-    # Fused attention can neither be differentiated twice nor batched.
-    plain = sdpa_kernel(SDPBackend.MATH) if recording or plan.backend != "loop" else nullcontext()
+    plain = unfused_attention() if recording or plan.backend != "loop" else nullcontext()
     with plain, one_core_each() if plan.threads else nullcontext():
         yield from _pool(plan.threads).map(run, parts) if plan.threads else (function(*part) for part in parts)
 
@@ -69,21 +72,58 @@ def cores() -> int:
     return _cores.get() or torch.get_num_threads()
 
 
+_unfused = ExitStack()
+_users = 0
+_switching = threading.Lock()
+
+
+@contextmanager
+def unfused_attention() -> Iterator[None]:
+    """Attention is spelled out in here, since the fused one can neither be differentiated twice nor batched.
+
+    The switch is the whole process's: the first thread in turns it, and the last one out turns it back.
+    """
+    global _users
+    with _switching:
+        if not _users:
+            _unfused.enter_context(sdpa_kernel(SDPBackend.MATH))
+        _users += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _users -= 1
+            if not _users:
+                _unfused.close()
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay, since each keeps the skeletons of the modules that it calls."""
     return ThreadPoolExecutor(threads, "handful-task", initializer=torch.set_num_threads, initargs=(1,))
 
 
+if hasattr(os, "register_at_fork"):  # a child has the pool, but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 def over_tasks(function: Callable[..., Any], stacked: tuple[Any, ...], plan: Plan) -> Any:
-    """`function(*one)` for each task in the stacked arguments `(count, ...)`; results stacked `(count, ...)`."""
+    """`function(*one)` for each task in the stacked arguments `(count, ...)`; results stacked `(count, ...)`.
+
+    Where nothing is recorded, what `vmap` refuses (an operation without a batching rule) is run one by one.
+    """
 
     def of_part(arguments: tuple[Any, ...], single: bool) -> Any:
         if single:
             return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), function(*arguments))
         return torch.func.vmap(function)(*arguments)
 
-    parts = list(over_parts(of_part, stacked, plan))
+    try:
+        parts = list(over_parts(of_part, stacked, plan))
+    except (RuntimeError, NotImplementedError) as error:
+        if plan.backend == "loop" or torch.is_grad_enabled() or isinstance(error, HandfulError):
+            raise
+        parts = list(over_parts(of_part, stacked, replace(plan, backend="loop")))
     return parts[0] if len(parts) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 

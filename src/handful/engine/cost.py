@@ -73,14 +73,20 @@ class _Kept:
         self.ledger.remove(*self.entry)
 
 
-def operations(learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None) -> int:
+def operations(
+    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, *, limit: int | None = None
+) -> int | None:
     """Floating-point operations of the meta-gradient of the first of these tasks: products and convolutions.
 
     Counted on the plain loop that keeps its whole graph: a plan that computes more than the algorithm needs gets no
-    credit for it.
+    credit for it. None where that graph takes more than `limit` bytes.
     """
     gradient = MetaGradient(learner, Plan("loop"))
     one, drawn = take((tasks, noise), slice(0, 1))
+    if limit is not None:
+        with suppress(RuntimeError):  # where bytes cannot be counted
+            if graph_bytes(lambda: gradient(one, spec, drawn), limit) > limit:
+                return None
     with FlopCounterMode(display=False) as counter:
         gradient(one, spec, drawn)
     return int(counter.get_total_flops())
@@ -115,6 +121,11 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
 def _status(field: str) -> int:
     line = next(line for line in _read("/proc/self/status").splitlines() if line.startswith(field + ":"))
     return int(line.split()[1]) * 1024
+
+
+def memory_limit(device: torch.device) -> int:
+    """Bytes that graphs may take: half of what is free. What is counted are saved tensors, and there are others."""
+    return free_bytes(device) // 2
 
 
 def free_bytes(device: torch.device) -> int:

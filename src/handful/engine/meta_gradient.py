@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -45,12 +46,12 @@ class MetaGradient:
         parameter that requires a gradient gets one: zeros where the loss does not depend on it. add: the sum of these
         parts, and of those of other workers; None: `tree_sum`.
         """
-        parts = self.leaves(tasks, spec, noise)
-        losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
+        with closing(self.leaves(tasks, spec, noise)) as parts:
+            losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
         gradients = zip(self.trained, torch._foreach_div(total, len(losses)), strict=True)
         return losses, {name: _laid_out_as(self._values[name], gradient) for name, gradient in gradients}
 
-    def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Iterator[Leaf]:
+    def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Generator[Leaf, None, None]:
         """Losses and summed gradients of each of the plan's parts."""
 
         def leaf(part: tuple[Task, Any], single: bool) -> Leaf:
@@ -78,7 +79,8 @@ class MetaGradient:
 
     def _graph(self, spec: TaskSpec, single: bool, structure: Any, inputs: list[Tensor]) -> Flat:
         shapes = tuple((tensor.shape, tensor.stride()) for tensor in inputs[len(self._values) :])
-        key = (spec, single, shapes, self.learner.training)
+        some = inputs[0]
+        key = (spec, single, shapes, some.dtype, some.device, self.learner.training)
         with self._compiling:  # task threads wait for the first of them
             if key not in self._graphs:
                 self._graphs[key] = compiled(lambda *flat: self._leaf(spec, single, structure, *flat), inputs)

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,15 +15,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import cores, count_of, take
-from handful.engine.cost import free_bytes, graph_bytes
+from handful.engine.cost import graph_bytes, memory_limit
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
-from handful.engine.plan import MEMORIES, Backend, Plan
+from handful.engine.plan import MEMORIES, Plan
 from handful.errors import HandfulError
 from handful.types import Task, TaskSpec
 
-SHARE = 0.5
-"""The part of the free memory that graphs may take: what is counted are saved tensors, and there are others."""
 UNDER_VMAP = 2
 """How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""
 AS_FAST = 1.05
@@ -35,7 +34,6 @@ MEASURE_AFTER = 15.0
 """Seconds of meta-training from which trying plans is worth its time."""
 SAME = 1e-6
 """Relative difference of meta-gradients in double precision that counts as rounding."""
-BACKENDS: tuple[Backend, Backend] = ("loop", "vmap")
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
 
@@ -78,10 +76,12 @@ def planned(
     *,
     noise: Any = None,
     steps: int,
+    compilable: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Plan, list[Trial]]:
     """The plan for `steps` meta-steps like this one, with what was measured.
 
+    compilable: whether all of them are of these sizes, since each other size would be compiled anew.
     Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
     """
     problem = _Problem(learner, tasks, spec, noise)
@@ -90,7 +90,7 @@ def planned(
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
             plan = Plan("loop")
         return problem.fitting(plan), []
-    trials = measure(learner, tasks, spec, noise=noise, steps=steps, say=say)
+    trials = measure(learner, tasks, spec, noise=noise, steps=steps if compilable else 0, say=say)
     return choose(trials), trials
 
 
@@ -129,19 +129,20 @@ def measure(
 
     def run(trial: Trial, gradient: MetaGradient) -> None:
         start = time.perf_counter()
-        gradient(batch[0], spec, batch[1])
+        losses, _ = gradient(batch[0], spec, batch[1])
+        losses.sum().item()  # waits for a GPU
         trial.times.append((time.perf_counter() - start) * count / some)
 
     def admit(plan: Plan) -> Trial:
         trial = Trial(plan, problem.predicted(plan))
-        if plan.backend != "loop" and plans is None:
+        if plan.backend != "loop":
             if problem.batched is not True:
                 trial.note = problem.batched
                 return trial
             if trial.bytes is not None and trial.bytes > limit:
                 trial.note = f"not tried: would take {trial.bytes / 2**30:.1f} GiB of {limit / 2**30:.1f}"
                 return trial
-            if time.perf_counter() > late:
+            if plans is None and time.perf_counter() > late:
                 trial.note = "not tried: the others took long"
                 return trial
         gradient = MetaGradient(learner, plan)
@@ -150,7 +151,7 @@ def measure(
         except (RuntimeError, NotImplementedError) as error:  # no batching rule, out of a GPU's memory
             if isinstance(error, HandfulError) or plan.backend == "loop":
                 raise
-            trial.note = str(error).splitlines()[0]
+            trial.note = _reason(error)
         else:
             runs.append((trial, gradient))
         return trial
@@ -168,7 +169,8 @@ def measure(
         if say:
             say("Compiling the meta-step, once: about half a minute.")
         trials.append(admit(replace(best, compiled=True)))
-        _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4)
+        if trials[-1].times:
+            _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4)
     return trials
 
 
@@ -181,7 +183,7 @@ class _Problem:
         self.learner, self.tasks, self.spec, self.noise = learner, tasks, spec, noise
         self.count = count_of(tasks)
         self.device = next(learner.parameters()).device
-        self.limit = int(SHARE * free_bytes(self.device)) if limit is None else limit
+        self.limit = memory_limit(self.device) if limit is None else limit
         self._sizes: dict[Memory, int | None] = {}
 
     def size(self, memory: Memory) -> int | None:
@@ -212,7 +214,7 @@ class _Problem:
         times = []
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
-            gradient(batch, self.spec, drawn)
+            gradient(batch, self.spec, drawn)[0].item()
             times.append(time.perf_counter() - start)
             if times[0] > SECONDS:
                 break
@@ -221,11 +223,17 @@ class _Problem:
     @functools.cached_property
     def batched(self) -> Literal[True] | str:
         """See `batches`."""
-        return batches(self.learner, self.tasks, self.spec, self.noise, memory=self.fitting(Plan("vmap")).memory)
+        plans = self.fitting(Plan("loop")), self.fitting(Plan("vmap"))
+        return batches(self.learner, self.tasks, self.spec, self.noise, plans=plans)
 
 
 def batches(
-    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, *, memory: Memory = "whole"
+    learner: nn.Module,
+    tasks: Task,
+    spec: TaskSpec,
+    noise: Any = None,
+    *,
+    plans: tuple[Plan, Plan] = (Plan("loop"), Plan("vmap")),
 ) -> Literal[True] | str:
     """Whether `vmap` gives the plain loop's meta-gradient; else why not.
 
@@ -237,11 +245,11 @@ def batches(
         Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, take((tasks, noise), slice(0, 2))
     )
     try:
-        loop, vmap = (MetaGradient(double, Plan(name, memory=memory))(batch, spec, drawn)[1] for name in BACKENDS)
+        loop, vmap = (MetaGradient(double, plan)(batch, spec, drawn)[1] for plan in plans)
     except (RuntimeError, NotImplementedError) as error:
         if isinstance(error, HandfulError):
             raise
-        return str(error).splitlines()[0]
+        return _reason(error)
     for name, gradient in loop.items():
         if not torch.allclose(vmap[name], gradient, rtol=SAME, atol=SAME * float(gradient.abs().max())):
             return f"not the loop's meta-gradient (of {name})"
@@ -256,6 +264,8 @@ def footprint(
     gradient = MetaGradient(learner, Plan("loop", memory=memory))
     try:
         return graph_bytes(lambda: gradient(batch, spec, drawn), limit)
+    except torch.OutOfMemoryError:
+        return sys.maxsize
     except RuntimeError as error:
         if isinstance(error, HandfulError):
             raise
@@ -283,6 +293,10 @@ def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, Me
                 run(trial, gradient)
         if time.perf_counter() > end:
             return
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _convolutional(learner: nn.Module) -> bool:

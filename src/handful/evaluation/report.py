@@ -380,12 +380,15 @@ def performance_line(performance: dict[str, float]) -> str:
     """How fast the meta-training was, in a line; empty where that is unknown."""
     if not performance:
         return ""
-    memory = f", {performance['peak_bytes'] / 2**20:.0f} MiB at most" if performance["peak_bytes"] else ""
-    return (
-        f"Speed: {_time(performance['seconds_per_step'])} per meta-step, {performance['tasks_per_second']:.3g} tasks a "
-        f"second{memory}; {100 * performance['share_of_limit']:.2g} % of the operations that the machine reaches on "
-        "large matrix products.\n"
-    )
+    parts = [
+        f"{_time(performance['seconds_per_step'])} per meta-step, {performance['tasks_per_second']:.3g} tasks a second"
+    ]
+    if performance["peak_bytes"]:
+        parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most")
+    if "share_of_limit" in performance:
+        share = 100 * performance["share_of_limit"]
+        parts.append(f"{share:.2g} % of the operations that the machine reaches on large matrix products")
+    return f"Speed: {', '.join(parts)}.\n"
 
 
 def _time(seconds: float) -> str:

@@ -4,9 +4,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
 from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
-from handful.training.performance import performance
 from handful.training.run import Interruption, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
@@ -50,13 +49,17 @@ class Settings:
     validation_tasks: int = 100
     checkpoint_every: int = 0
     pretrain_examples: int = 0
-    plan: Plan | None = None
+    plan: Plan | str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0}.items():
             if getattr(self, name) < least:
                 raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
+        if isinstance(self.plan, str):
+            object.__setattr__(self, "plan", Plan.parse(self.plan))
+        elif not (self.plan is None or isinstance(self.plan, Plan)):
+            raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
         if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
             raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
         if BLOCK % self.meta_batch_size:
@@ -102,7 +105,7 @@ class Training:
     workers: Workers = field(default_factory=Workers.present)
 
     def __post_init__(self) -> None:
-        self.plan = self.settings.plan
+        self.plan = cast(Plan | None, self.settings.plan)
         self.trials: list[Trial] = []
         self._gradient: MetaGradient | None = None
         self.best: dict[str, Tensor] = {}
@@ -153,7 +156,11 @@ class Training:
         count = self.settings.meta_batch_size
         if self.plan is None and self.steps:
             tasks, spec, noise = self.draw(range(count))
-            plan, self.trials = planned(self.learner, tasks, spec, noise=noise, steps=self.steps, say=say)
+            sizes = astuple(self.distribution.sizes)
+            fixed = not (self.distribution.ragged or any(isinstance(size, tuple) for size in sizes))
+            plan, self.trials = planned(
+                self.learner, tasks, spec, noise=noise, steps=self.steps, compilable=fixed, say=say
+            )
             self.plan = shared(plan, count, self.workers.count)
         try:
             check_shared(self.plan, count, self.workers.count)
@@ -289,9 +296,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `meta_train` returns: where the kept weights are from, how they were chosen, the history, and how fast it
-    was (see `handful.training.performance`).
-    """
+    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history."""
 
     selection: str
     best_step: int
@@ -299,7 +304,6 @@ class Trained:
     seconds: float
     examples: int
     plan: Plan | None
-    performance: dict[str, float]
     history: list[dict[str, Any]]
 
 
@@ -340,12 +344,12 @@ def meta_train(
     checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
     if workers.first:
         restored = run is not None and run.restore(training)
+        training.choose_plan(say)
         if chosen.pretrain_examples and not restored:
             with training.cores():
                 training.pretrain(pretraining)
             if run is not None:
                 run.save(training)
-        training.choose_plan(say)
     training.follow()
     if started and workers.first:
         started(training)
@@ -372,9 +376,6 @@ def meta_train(
             training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
             if saved is not None:
                 saved.save(training)
-    speed: dict[str, float] = {}
-    if workers.first and steps:
-        speed = performance(training.history, learner, *training.draw(range(chosen.meta_batch_size)))
     training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
@@ -389,7 +390,6 @@ def meta_train(
         seconds=training.seconds,
         examples=examples_seen(distribution, training.settings, steps),
         plan=training.plan,
-        performance=speed,
         history=training.history,
     )
 
@@ -423,7 +423,7 @@ def checked(
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
-    check_shared(chosen.plan, chosen.meta_batch_size, workers)
+    check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
 
 

@@ -3,21 +3,20 @@
 import sys
 from typing import Any
 
-from torch import nn
-
-from handful.engine.across_tasks import count_of
-from handful.engine.cost import operations, operations_per_second
-from handful.types import Task, TaskSpec
+from handful.engine.across_tasks import stack, take
+from handful.engine.cost import memory_limit, operations, operations_per_second
+from handful.learners.learner import Learner
+from handful.tasks.distribution import TaskDistribution, seeded
 
 
 def performance(
-    history: list[dict[str, Any]], learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any
+    history: list[dict[str, Any]], learner: Learner, distribution: TaskDistribution, meta_batch_size: int
 ) -> dict[str, float]:
     """Seconds of a meta-step, tasks per second, bytes of the process at most, and the share of the machine's limit.
 
-    history: rows of a training, whose meta-steps are like that on these tasks. The share is of the most operations that
-    large products of matrices reached on all cores. Operations are counted on the plain loop, so that a plan gets no
-    credit for what it computes twice. Empty where fewer than two steps were taken.
+    history: rows of a training on this distribution. The share is of the most operations that large products of
+    matrices reached on all cores. Operations are counted on the plain loop, so that a plan gets no credit for what it
+    computes twice; there is no share where that does not fit into memory. Empty where fewer than two steps were taken.
     """
     steps = [row for row in history if row["step"]]
     if len(steps) < 2:
@@ -26,15 +25,15 @@ def performance(
     seconds = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
     if not seconds:  # finer than the history tells
         return {}
-    count = count_of(tasks)
-    needed = count * operations(learner, tasks, spec, noise)
-    limit = operations_per_second(next(learner.parameters()))
-    return {
-        "seconds_per_step": seconds,
-        "tasks_per_second": count / seconds,
-        "peak_bytes": _peak_bytes(),
-        "share_of_limit": needed / seconds / limit,
-    }
+    some = next(learner.parameters())
+    found = {"seconds_per_step": seconds, "tasks_per_second": meta_batch_size / seconds, "peak_bytes": _peak_bytes()}
+    tasks, spec = distribution.batch(range(1)), distribution.spec_of(0)
+    drawn = learner.draw_noise(take(tasks, 0), spec, seeded(0))
+    noise = None if drawn is None else stack([drawn])
+    needed = operations(learner, tasks, spec, noise, limit=memory_limit(some.device))
+    if needed is None:
+        return found
+    return found | {"share_of_limit": meta_batch_size * needed / seconds / operations_per_second(some)}
 
 
 def _peak_bytes() -> int:
