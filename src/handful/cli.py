@@ -288,6 +288,7 @@ def bench(
     """Time and memory of a training step on your tasks, for each way to run it."""
     from handful.apps.bench import bench as measure
     from handful.apps.experiment import Experiment
+    from handful.evaluation.report import rate_text
 
     assigned = _assignments(assign or [])
     experiment = Experiment(
@@ -314,7 +315,7 @@ def bench(
             table.add_row(row["plan"], escape(row["note"][:40]))
             continue
         memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
-        speed = f"{1000 * row['seconds']:.3g}", f"{row['tasks_per_second']:.3g}", memory
+        speed = f"{1000 * row['seconds']:.3g}", rate_text(row["tasks_per_second"]), memory
         share = row["share_of_limit"]
         table.add_row(row["plan"], *speed, "" if share is None else f"{share:.1%}")
     out.print(table)

@@ -12,7 +12,7 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import interval
-from handful.evaluation.report import Report, load, load_scores
+from handful.evaluation.report import Report, load, load_scores, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))
@@ -280,3 +280,16 @@ def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write"):
         report(compare(OWN, WORSE)).write(tmp_path / "file")
+
+
+def test_the_speed_of_a_training_is_a_sentence():
+    speed = {"seconds_per_step": 0.0123, "tasks_per_second": 1302.7, "peak_bytes": 3 * 2**20, "share_of_limit": 0.0318}
+    assert performance_line(speed) == (
+        "Speed: 12 ms per meta-step, 1,303 tasks a second, 3 MiB at most, 3.2 % of the operations that the machine "
+        "reaches on large matrix products.\n"
+    )
+    del speed["share_of_limit"]
+    assert performance_line(speed | {"peak_bytes": 0, "tasks_per_second": 1.234}) == (
+        "Speed: 12 ms per meta-step, 1.23 tasks a second.\n"
+    )
+    assert performance_line({}) == ""

@@ -381,7 +381,8 @@ def performance_line(performance: dict[str, float]) -> str:
     if not performance:
         return ""
     parts = [
-        f"{_time(performance['seconds_per_step'])} per meta-step, {performance['tasks_per_second']:.3g} tasks a second"
+        f"{_time(performance['seconds_per_step'])} per meta-step",
+        f"{rate_text(performance['tasks_per_second'])} tasks a second",
     ]
     if performance["peak_bytes"]:
         parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most")
@@ -389,6 +390,11 @@ def performance_line(performance: dict[str, float]) -> str:
         share = 100 * performance["share_of_limit"]
         parts.append(f"{share:.2g} % of the operations that the machine reaches on large matrix products")
     return f"Speed: {', '.join(parts)}.\n"
+
+
+def rate_text(rate: float) -> str:
+    """Three digits, and no power of ten."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _time(seconds: float) -> str:
