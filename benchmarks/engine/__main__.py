@@ -56,7 +56,10 @@ def main() -> int:
 
     measured: list[tuple[Row | MemoryRow, dict[str, Result]]] = [*times, *memory]
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(report(measured, effort) | own, indent=1) + "\n")
+    found = report(measured, effort) | own
+    if given.only != groups and given.output.exists():  # the other groups stay as they were
+        found = merged(json.loads(given.output.read_text()), found, given.only, groups)
+    given.output.write_text(json.dumps(found, indent=1) + "\n")
     if times:
         console.print(table.times(times))
     if memory:
@@ -72,6 +75,13 @@ def main() -> int:
     console.print(f"Written to {given.output} and {page.write(given.output)}.")
     differs = any(not row["same bytes"] for row in own.get("workers", []))
     return 1 if differs or any(result.status == "failed" for _, _, result in stopped) else 0
+
+
+def merged(old: dict[str, Any], new: dict[str, Any], only: list[str], groups: list[str]) -> dict[str, Any]:
+    """The old file with the groups of `only` measured anew."""
+    kept = [row for row in old["rows"] if row["group"] not in only]
+    rows = sorted([*kept, *new["rows"]], key=lambda row: groups.index(row["group"]))
+    return old | new | {"rows": rows, "versions": old["versions"] | new["versions"], "effort": old["effort"]}
 
 
 def alone(group: str) -> list[dict[str, Any]]:

@@ -191,19 +191,17 @@ def meta_gradients(workload: Workload, names: list[str], threads: int) -> Iterat
 
 
 def compare(row: Row, effort: Effort, gradients: Gradients) -> dict[str, Result]:
-    """Time a row's implementations in turns: A B C A B C. Slow ones take part in the first round alone."""
-    names = [name for name in row.implementations if not (effort.quick and name in row.once)]
+    """Time a row's implementations in turns: A B C A B C."""
+    names = row.implementations
     results = {name: Result() for name in names}
     with Crew(row.workload, names, "float32", row.threads, results) as crew:
         for name in names:
             answer = crew.ask(name, "first")
             if answer is not None:
                 results[name].first_seconds = answer["first_seconds"]
-        for turn in range(effort.rounds):
+        for _ in range(effort.rounds):
             for name in names:
-                if turn and name in row.once:
-                    continue
-                answer = crew.ask(name, f"run {0 if name in row.once else effort.turn_seconds}")
+                answer = crew.ask(name, f"run {effort.turn_seconds}")
                 if answer is not None:
                     results[name].round_milliseconds.append(1000 * statistics.median(answer["seconds"]))
                     results[name].steps += len(answer["seconds"])

@@ -50,17 +50,12 @@ class Aim:
 
 @dataclass(frozen=True)
 class Row:
-    """A comparison of step times.
-
-    once: implementations so slow here that they take one step in one round, and none in a quick run. quick: also in a
-    quick run.
-    """
+    """A comparison of step times. quick: also in a quick run."""
 
     group: str
     workload: Workload
     implementations: tuple[str, ...]
     threads: int = 1
-    once: tuple[str, ...] = ()
     aims: tuple[Aim, ...] = ()
     quick: bool = True
 
@@ -108,9 +103,8 @@ ROWS = (
         Row(
             "W2",
             OMNIGLOT.with_steps(steps),
-            (*MAML, "JAX", "handful") if (steps, threads) == (1, 1) else (*MAML, "handful"),
+            (*MAML, "handful"),
             threads=threads,
-            once=("JAX",),
             aims=(Aim("handful", 1.7 if threads == 2 else 1.5 if steps == 1 else 1.4),),
         )
         for steps in (1, 5)

@@ -1,6 +1,7 @@
 """handful's own engine."""
 
 import math
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from benchmarks.engine.networks import TorchStep, backbone, tensors
 from benchmarks.engine.workloads import Batch, Workload
 from handful.engine.meta_gradient import MetaGradient
-from handful.engine.plan import Plan
+from handful.engine.planner import rule
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -26,7 +27,7 @@ class Step(TorchStep):
         kind = "classification" if workload.classification else "regression"
         self.spec = TaskSpec(kind, workload.input_shape, workload.outputs)
         self.learner = learner_of(workload, self.spec, dtype)
-        self.gradient = MetaGradient(self.learner, plan_of(self.learner, **options))
+        self.gradient = MetaGradient(self.learner, replace(rule(self.learner, workload.tasks), **options))
         super().__init__(workload, dtype, {n: p for n, p in self.learner.named_parameters() if p.requires_grad})
 
     def convert(self, batch: Batch) -> Task:
@@ -43,15 +44,8 @@ class Step(TorchStep):
 
 
 def prepare(workload: Workload, dtype: str, **options: Any) -> Step:
-    """The step of this implementation; the options are those of `plan_of`."""
+    """The step of this implementation; the options are those of a plan."""
     return Step(workload, dtype, **options)
-
-
-def plan_of(learner: Learner, *, compiled: bool = False, memory: str = "whole") -> Plan:
-    """How the meta-batch is run: convolutions task by task on this process's threads, matrices all at once."""
-    convolutional = any(parameter.ndim >= 4 for parameter in learner.parameters())
-    threads = torch.get_num_threads() if convolutional else 0
-    return Plan("loop" if convolutional else "vmap", threads=threads, memory=memory, compiled=compiled)
 
 
 def learner_of(workload: Workload, spec: TaskSpec, dtype: str) -> Learner:
