@@ -420,7 +420,9 @@ def test_wrong_numbers_of_tasks_are_named():
         adapted.predict_many(torch.zeros(0, 4, 5, dtype=torch.float64), [])
 
 
-def test_stacked_inputs_need_tasks_of_equal_outputs():
+@pytest.mark.parametrize("at_once", [many.NUMBERS_AT_ONCE, 1], ids=["small", "too large for one go"])
+def test_stacked_inputs_need_tasks_of_equal_outputs(at_once, monkeypatch):
+    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", at_once)
     adapted = raw().adapt_many([task(ROWS, 0)[:2], task(ROWS, 1, None, "ab")[:2]])
     with pytest.raises(UserError, match=r"different numbers of classes \(2, 3\).*as a list"):
         adapted.predict_many(torch.zeros(2, 4, 5, dtype=torch.float64))

@@ -110,7 +110,9 @@ class StackedStates:
             return _with(one, (leaf[:, :0] for leaf in one))
         each = count * _numbers_of_example(inputs.shape[2:])
         if each > NUMBERS_AT_ONCE:
-            return stack(self.predict_ragged(learner, answer, tasks, list(inputs)))
+            apart = self.predict_ragged(learner, answer, tasks, list(inputs))
+            _check_stackable(apart)
+            return stack(apart)
         by_group = self._by_group(tasks)
         answers = []
         with evaluating(learner), torch.no_grad():
@@ -121,12 +123,7 @@ class StackedStates:
                     answers.append(self._answered(learner, answer, group, rows[some], own[some]))
         if len(answers) == 1:
             return answers[0]
-        if len({one[0].shape[1:] for one in answers}) > 1:
-            ways = sorted({one[0].shape[-1] for one in answers})
-            raise UserError(
-                f"These tasks have different numbers of classes ({', '.join(map(str, ways))}), so their predictions do "
-                "not stack. Give the inputs as a list, one tensor for each task."
-            )
+        _check_stackable(answers)
         together = _joined(answers)
         if len(by_group) == 1:
             return together
@@ -335,6 +332,15 @@ def _joined(predictions: Sequence[Prediction]) -> Prediction:
     if len(predictions) == 1:
         return predictions[0]
     return _with(predictions[0], (torch.cat(leaves) for leaves in zip(*predictions, strict=True)))
+
+
+def _check_stackable(answers: Sequence[Prediction]) -> None:
+    ways = sorted({one[0].shape[-1] for one in answers})
+    if len(ways) > 1:
+        raise UserError(
+            f"These tasks have different numbers of classes ({', '.join(map(str, ways))}), so their predictions do "
+            "not stack. Give the inputs as a list, one tensor for each task."
+        )
 
 
 def _numbers_of_example(shape: Sequence[int]) -> int:
