@@ -81,7 +81,9 @@ def merged(old: dict[str, Any], new: dict[str, Any], only: list[str], groups: li
     """The old file with the groups of `only` measured anew."""
     kept = [row for row in old["rows"] if row["group"] not in only]
     rows = sorted([*kept, *new["rows"]], key=lambda row: groups.index(row["group"]))
-    return old | new | {"rows": rows, "versions": old["versions"] | new["versions"], "effort": old["effort"]}
+    commands = f"{old['command']}; {new['command']}"
+    versions = old["versions"] | new["versions"]
+    return old | new | {"rows": rows, "command": commands, "versions": versions, "effort": old["effort"]}
 
 
 def alone(group: str) -> list[dict[str, Any]]:
