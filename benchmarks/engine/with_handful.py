@@ -11,7 +11,6 @@ from torch import Tensor
 from benchmarks.engine.networks import TorchStep, backbone, tensors
 from benchmarks.engine.workloads import Batch, Workload
 from handful.engine.meta_gradient import MetaGradient
-from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
@@ -28,9 +27,7 @@ class Step(TorchStep):
         kind = "classification" if workload.classification else "regression"
         self.spec = TaskSpec(kind, workload.input_shape, workload.outputs)
         self.learner = learner_of(workload, self.spec, dtype)
-        # What the planner finds where there is a choice: `vmap` over one task has nothing to gain.
-        plan = Plan("loop") if workload.tasks == 1 else rule(self.learner, workload.tasks)
-        self.gradient = MetaGradient(self.learner, replace(plan, **options))
+        self.gradient = MetaGradient(self.learner, replace(rule(self.learner, workload.tasks), **options))
         super().__init__(workload, dtype, {n: p for n, p in self.learner.named_parameters() if p.requires_grad})
 
     def convert(self, batch: Batch) -> Task:
