@@ -117,8 +117,8 @@ def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 class _Normalized(torch.autograd.Function):
     """Inputs normalized by their own statistics, with those statistics; differentiable twice.
 
-    PyTorch's own second derivative of batch norm takes some 25 passes over the inputs, which makes it the most
-    expensive part of a MAML step on images; `_Slopes` takes 9, and the statistics have a gradient here.
+    PyTorch composes its second derivative of batch norm of many passes over the inputs, which cost more than anything
+    else in a MAML step on images; `_Slopes` needs few, and the statistics have a gradient here.
     """
 
     @staticmethod

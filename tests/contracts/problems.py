@@ -37,6 +37,18 @@ def pausing(input_shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(Pause(), first, Pause(), norm, activation, Pause(), last)
 
 
+class Unbatchable(nn.Module):
+    """Looks at a number, which `vmap` does not have."""
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0], 4)
+
+    def forward(self, inputs):
+        features = self.linear(inputs)
+        return features if float(features.detach().sum()) > 0 else 2 * features
+
+
 @dataclass(frozen=True)
 class Problem:
     """A kind of task with a small network for it."""

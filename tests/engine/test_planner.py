@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from contracts.problems import Unbatchable
 from handful.engine import planner
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.planner import Trial, _Problem, batches, choose, footprint, measure, planned, rule
@@ -41,16 +42,6 @@ class NativeNorm(nn.Module):
 
     def forward(self, inputs):
         return torch.tanh(F.layer_norm(self.linear(inputs), (4,), self.weight, self.bias))
-
-
-class Unbatchable(nn.Module):
-    def __init__(self, input_shape):
-        super().__init__()
-        self.linear = nn.Linear(input_shape[0], 4)
-
-    def forward(self, inputs):
-        features = self.linear(inputs)
-        return features * (1 if float(features.detach().sum()) > 0 else 2)  # vmap has no number to look at
 
 
 def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():

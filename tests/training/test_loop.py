@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from contracts.problems import Unbatchable
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
@@ -374,18 +375,6 @@ def test_a_pre_trained_rung_is_trained_by_pre_training_alone(tmp_path):
     assert not torch.equal(learner.backbone.layers[0].weight, untrained.backbone.layers[0].weight)
     with pytest.raises(UserError, match="--pretrain"):
         meta_train(transfer(), rows())
-
-
-class Unbatchable(nn.Module):
-    """Looks at a number, which `vmap` does not have."""
-
-    def __init__(self, input_shape):
-        super().__init__()
-        self.linear = nn.Linear(input_shape[0], 4)
-
-    def forward(self, inputs):
-        features = self.linear(inputs)
-        return features if float(features.detach().sum()) > 0 else 2 * features
 
 
 def test_a_network_without_batching_rules_trains_and_is_evaluated():

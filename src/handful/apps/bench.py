@@ -3,14 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from handful.apps.experiment import Experiment
+from handful.engine.across_tasks import cores
 from handful.engine.cost import memory_limit, operations, operations_per_second, peak_bytes
-from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import Trial, choose, footprint, measure
+from handful.engine.planner import Trial, back_ends, choose, footprint, measure
 from handful.errors import UserError
 from handful.training.loop import Training, checked
 
@@ -45,7 +43,8 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
     most = memory_limit(some.device)
     counted, limit = operations(learner, batch, spec, noise, limit=most), operations_per_second(some)
     sizes = {mode: footprint(learner, batch, spec, noise, mode, most) for mode in MEMORIES}
-    plans = _plans(meta_batch_size, [mode for mode in MEMORIES if mode == "whole" or sizes[mode] != sizes["whole"]])
+    modes = [mode for mode in MEMORIES if mode == "whole" or sizes[mode] != sizes["whole"]]
+    plans = [replace(plan, memory=mode) for plan in back_ends(meta_batch_size, cores()) for mode in modes]
     if compiled:
         plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
     trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
@@ -64,14 +63,3 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
         }
 
     return Bench([row(trial) for trial in trials], choose(trials), counted and meta_batch_size * counted, limit)
-
-
-def _plans(count: int, memories: list[Memory]) -> list[Plan]:
-    cores = torch.get_num_threads()
-    places = [Plan("loop"), Plan("vmap")]
-    if cores > 1:
-        places += [Plan("loop", threads=cores), Plan("vmap", threads=1)]
-        places += [Plan("chunks", -(-count // cores), threads=cores)] if count >= 2 * cores else []
-    elif count > 2:
-        places.append(Plan("chunks", -(-count // 2)))
-    return [replace(place, memory=memory) for place in places for memory in memories]

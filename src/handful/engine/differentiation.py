@@ -1,6 +1,6 @@
 """Gradients that stay differentiable, and evaluation that keeps no graph.
 
-Under a `torch.func` transform both go through `torch.func`. Elsewhere plain autograd does the same with half of the
+Under a `torch.func` transform both go through `torch.func`. Elsewhere plain autograd does the same with less
 overhead, with native kernels that have no batching rule, and without derivatives of what nobody differentiates.
 """
 

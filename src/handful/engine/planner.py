@@ -275,13 +275,20 @@ def footprint(
 def _candidates(problem: _Problem) -> list[Plan]:
     """Plans worth trying, the likeliest first; each in the fastest memory mode that fits."""
     count, threads = problem.count, cores() if problem.device.type == "cpu" else 1
-    loops, batched = [Plan("loop")], [Plan("vmap")]
-    if threads > 1:
-        loops.insert(0, Plan("loop", threads=min(threads, count)))
-        batched.insert(0, Plan("vmap", threads=1))  # two cores within tiny operations are slower than one
-        batched += [Plan("chunks", -(-count // threads), threads=threads)] if count >= 2 * threads else []
-    plans = [*loops, *batched] if _convolutional(problem.learner) else [*batched, *loops]
+    plans = back_ends(count, threads)
+    if not _convolutional(problem.learner):
+        plans.sort(key=lambda plan: plan.backend == "loop")
     return [problem.fitting(plan) for plan in plans]
+
+
+def back_ends(count: int, threads: int) -> list[Plan]:
+    """The ways to run so many tasks on so many threads, loops first."""
+    plans = [Plan("loop"), Plan("vmap")]
+    if threads > 1:
+        plans.insert(0, Plan("loop", threads=min(threads, count)))
+        plans.insert(2, Plan("vmap", threads=1))  # two cores within tiny operations are slower than one
+        plans += [Plan("chunks", -(-count // threads), threads=threads)] if count >= 2 * threads else []
+    return plans
 
 
 def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, MetaGradient], None], end: float) -> None:
