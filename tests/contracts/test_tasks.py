@@ -30,6 +30,7 @@ def omniglot_file(folder: Path) -> Path:
         alphabet=np.array(["Angelic"] * count),
         character=np.array([f"character{i:02}" for i in range(count)]),
         vinyals_split=np.array((["train"] * 8) + (["val"] * 8) + (["test"] * 8)),
+        part=np.array(["images_background"] * count),
     )
     return path
 

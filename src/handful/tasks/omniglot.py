@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 from handful.tasks.readers import existing, image_files, opened_npz, subfolders
 
-KEYS = ("images", "alphabet", "character", "vinyals_split")
+KEYS = ("images", "alphabet", "character", "vinyals_split", "part")
 PARTS = ("images_background", "images_evaluation")
 
 
@@ -22,28 +22,47 @@ class Omniglot(LabeledPool):
 
     *Human-level concept learning through probabilistic program induction* (Lake et al., 2015),
     https://www.science.org/doi/10.1126/science.aab3050. The path is an npz file with `images` (characters, drawings,
-    28, 28) in bytes with bright ink, `alphabet`, `character` and `vinyals_split` (the split of *Matching Networks*,
-    4112/688/1692 classes); or the official folder with `images_background` (trains, but for a fifth of its characters
-    drawn by the seed, which validates) and `images_evaluation` (tests). Rotations of a character share its split.
+    28, 28) in bytes with bright ink, `alphabet`, `character`, `vinyals_split` and `part`; or the official folder with
+    `images_background` and `images_evaluation`. Rotations of a character share its split.
+
+    split: "vinyals" is that of *Matching Networks* as prototypical networks use it (4112/688/1692 classes), which only
+    an npz file has; "lake" tests on the evaluation alphabets, trains on the background alphabets and validates on a
+    fifth of these, drawn by the seed. None: "vinyals" where there is one. one_alphabet: the classes of a task are of
+    one alphabet, turned alike, as in Lake's trials.
     """
 
     key = "omniglot"
     pipeline = ImagePipeline(size=28, channels=1, invert=True)
 
-    def __init__(self, path: str | Path, *, seed: int = 0) -> None:
-        drawings = _read(existing(path), seed)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        split: Literal["vinyals", "lake"] | None = None,
+        one_alphabet: bool = False,
+        seed: int = 0,
+    ) -> None:
+        drawings = _read(existing(path))
+        if split == "vinyals" and drawings.vinyals is None:
+            raise DataError(
+                f"{path}: the split of Vinyals is in an npz file alone; leave it out, or name split='lake'."
+            )
+        of_characters = _lake(drawings, seed) if split == "lake" or drawings.vinyals is None else drawings.vinyals
         images = torch.from_numpy(drawings.images).unsqueeze(1)
         characters = len(drawings.names)
         labels = torch.from_numpy(drawings.characters)
         splits: dict[Split, Sequence[int]] = {
-            on: [turn * characters + i for turn in range(4) for i, split in enumerate(drawings.splits) if split == on]
+            on: [turn * characters + i for turn in range(4) for i, part in enumerate(of_characters) if part == on]
             for on in SPLITS
         }
+        alphabets = torch.from_numpy(np.unique(drawings.alphabets, return_inverse=True)[1])
+        count = int(alphabets.max()) + 1
         super().__init__(
             torch.cat([torch.rot90(images, turn, (2, 3)) for turn in range(4)]),
             torch.cat([labels + turn * characters for turn in range(4)]),
             [f"{name}/rotated-{90 * turn}" for turn in range(4) for name in drawings.names],
             splits=splits,
+            families=torch.cat([alphabets + turn * count for turn in range(4)]) if one_alphabet else None,
             seed=seed,
         )
 
@@ -51,15 +70,28 @@ class Omniglot(LabeledPool):
 class _Drawings(NamedTuple):
     images: np.ndarray  # (n, 28, 28) bytes, bright ink
     characters: np.ndarray  # (n,) ids
+    alphabets: list[str]  # of each character, as all that follows
     names: list[str]
-    splits: list[str]
+    parts: list[str]
+    vinyals: list[str] | None
 
 
-def _read(path: Path, seed: int) -> _Drawings:
+def _lake(drawings: _Drawings, seed: int) -> list[str]:
+    """The split of each character: by its alphabet."""
+    background = sorted({a for a, part in zip(drawings.alphabets, drawings.parts, strict=True) if part == PARTS[0]})
+    order = torch.randperm(len(background), generator=seeded(seed)).tolist()
+    held_out = {background[i] for i in order[: max(1, len(background) // 5)]}
+    return [
+        "test" if part == PARTS[1] else "val" if alphabet in held_out else "train"
+        for alphabet, part in zip(drawings.alphabets, drawings.parts, strict=True)
+    ]
+
+
+def _read(path: Path) -> _Drawings:
     if path.is_file():
         return _read_npz(path)
     if all((path / part).is_dir() for part in PARTS):
-        return _read_folders(path, seed)
+        return _read_folders(path)
     files = sorted(path.glob("omniglot*28*.npz"))
     if files:
         return _read_npz(files[0])
@@ -73,33 +105,35 @@ def _read_npz(path: Path) -> _Drawings:
     with opened_npz(path) as file:
         if not set(KEYS) <= set(file.keys()):
             raise DataError(f"{path} is not Omniglot: it lacks some of the arrays {', '.join(KEYS)}.")
-        images, alphabets, names, splits = (file[key] for key in KEYS)
+        images, alphabets, names, vinyals, parts = (file[key] for key in KEYS)
     if images.ndim != 4 or images.shape[2:] != (28, 28) or images.dtype != np.uint8:
         raise DataError(f"{path}: images should be bytes (characters, drawings, 28, 28), not {images.shape}.")
     count, drawers = images.shape[:2]
     return _Drawings(
         images.reshape(-1, 28, 28),
         np.repeat(np.arange(count), drawers),
+        alphabets.tolist(),
         [f"{alphabet}/{name}" for alphabet, name in zip(alphabets.tolist(), names.tolist(), strict=True)],
-        splits.tolist(),
+        parts.tolist(),
+        vinyals.tolist(),
     )
 
 
-def _read_folders(path: Path, seed: int) -> _Drawings:
-    images: list[np.ndarray] = []
-    characters: list[np.ndarray] = []
-    names: list[str] = []
-    splits: list[str] = []
-    for part in PARTS:
-        folders = [character for alphabet in subfolders(path / part) for character in subfolders(alphabet)]
-        order = torch.randperm(len(folders), generator=seeded(seed)).tolist()
-        held_out = set(order[: max(1, len(folders) // 5)])
-        for number, folder in enumerate(folders):
-            drawings = Omniglot.pipeline.decode(image_files(folder)).squeeze(1).numpy()
-            images.append(drawings)
-            characters.append(np.full(len(drawings), len(names)))
-            names.append(f"{folder.parent.name}/{folder.name}")
-            splits.append("test" if part == PARTS[1] else "val" if number in held_out else "train")
-    if not images:
+def _read_folders(path: Path) -> _Drawings:
+    folders = [
+        (part, alphabet, character)
+        for part in PARTS
+        for alphabet in subfolders(path / part)
+        for character in subfolders(alphabet)
+    ]
+    if not folders:
         raise DataError(f"{path}: the folders {' and '.join(PARTS)} hold no alphabets with character folders.")
-    return _Drawings(np.concatenate(images), np.concatenate(characters), names, splits)
+    images = [Omniglot.pipeline.decode(image_files(folder)).squeeze(1).numpy() for _, _, folder in folders]
+    return _Drawings(
+        np.concatenate(images),
+        np.repeat(np.arange(len(images)), [len(drawings) for drawings in images]),
+        [alphabet.name for _, alphabet, _ in folders],
+        [f"{alphabet.name}/{folder.name}" for _, alphabet, folder in folders],
+        [part for part, _, _ in folders],
+        None,
+    )

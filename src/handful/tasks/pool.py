@@ -29,7 +29,8 @@ class LabeledPool(TaskDistribution):
     inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
     labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
     a group (one writer, video, patient). splits: class ids of each split. repeats: draw with replacement, for sources
-    whose examples come out different each time.
+    whose examples come out different each time. families: of each class, `(classes,)` ids or None: the classes of a
+    task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell apart.
     """
 
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
@@ -43,12 +44,13 @@ class LabeledPool(TaskDistribution):
         splits: Mapping[Split, Sequence[int]],
         groups: Tensor | None = None,
         repeats: bool = False,
+        families: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
         self.inputs, self.labels, self.names = inputs, labels, list(names)
         self.groups = groups
-        self.repeats = repeats
+        self.repeats, self.families = repeats, families
         self.splits = {on: torch.as_tensor(sorted(splits[on])) for on in SPLITS}
         order = torch.argsort(labels, stable=True)
         self.members = list(torch.split(order, torch.bincount(labels, minlength=len(self.names)).tolist()))
@@ -79,7 +81,7 @@ class LabeledPool(TaskDistribution):
         way, shot, query_shot = sizes.way, sizes.shot, sizes.query_shot
         classes = self.eligible(sizes)
         for _ in range(REDRAWS):
-            chosen = classes[torch.randperm(len(classes), generator=generator)[:way]]
+            chosen = self._classes(classes, way, generator)
             drawn = self._examples(chosen, shot, query_shot, generator)
             if drawn is not None:
                 return Draw(chosen, *drawn)
@@ -87,6 +89,14 @@ class LabeledPool(TaskDistribution):
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
             f"such that support and query share no group. Lower --way, --shot or --query-shot, or leave out --group."
         )
+
+    def _classes(self, classes: Tensor, way: int, generator: Generator) -> Tensor:
+        if self.families is not None:  # as often as it has classes, if these are enough
+            counts = torch.bincount(self.families[classes])
+            weights = torch.where(counts >= way, counts, 0).double()
+            family = torch.multinomial(weights, 1, generator=generator)
+            classes = classes[self.families[classes] == family]
+        return classes[torch.randperm(len(classes), generator=generator)[:way]]
 
     def _examples(
         self, classes: Tensor, shot: int, query_shot: int, generator: Generator
@@ -146,6 +156,11 @@ class LabeledPool(TaskDistribution):
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
                 f"of {shot + query_shot} or more, but the {self.on} split has {len(eligible)} such classes out of "
                 f"{len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
+            )
+        if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
+            raise DataError(
+                f"The classes of a task are of one family, but no family of the {self.on} split has {way} classes with "
+                f"{shot + query_shot} examples (the largest has {most}). Lower --way, --shot or --query-shot."
             )
         if len(eligible) < len(classes):
             warnings.warn(
