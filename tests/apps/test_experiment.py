@@ -140,7 +140,8 @@ def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
     without = evaluate(tmp_path / "run", tasks=3, costly_tasks=0).comparisons[0].rows
     beside = evaluate(tmp_path / "run", tasks=3, costly_tasks=1).comparisons[0].rows
     costly = {row.evaluation.learner: len(row.evaluation.scores) for row in beside}
-    assert {row.evaluation.learner for row in without} == set(costly) - {"fine-tune-all", "fine-tune-head", "scratch"}
+    many_steps = {"baseline-plus-plus", "fine-tune-all", "fine-tune-head", "scratch"}
+    assert {row.evaluation.learner for row in without} == set(costly) - many_steps
     assert costly["scratch"] == 1
     assert costly["centroid"] == 3
 

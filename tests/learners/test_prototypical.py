@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from contracts.problems import IMAGES, ROWS
+from contracts.test_learners import (
+    check_meta_gradients_agree,
+    check_pointwise,
+    check_predictions_agree,
+    check_purity,
+    check_state,
+)
 from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
+from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.types import Examples, TaskSpec
@@ -76,3 +84,50 @@ def test_the_neighbors_loss_has_the_same_gradient_in_all_plans():
     assert all(gradient.abs().sum() > 0 for gradient in first.values())
     for gradients in rest:
         torch.testing.assert_close(gradients, first)
+
+
+def test_views_are_embedded_one_by_one_and_averaged():
+    """The first is the image itself; its maps are the same for all images, so one image is seen alike everywhere."""
+    learner, task = IMAGES.learner(PrototypicalNetwork, views=3), IMAGES.task()
+    assert learner.maps.shape == (2, 2, 3)
+
+    def embedded(inputs):
+        features = [learner.backbone(inputs)]
+        for view in learner.maps:
+            grid = torch.nn.functional.affine_grid(view.expand(len(inputs), 2, 3), inputs.shape, align_corners=False)
+            seen = torch.nn.functional.grid_sample(inputs, grid, padding_mode="border", align_corners=False)
+            features.append(learner.backbone(seen))
+        return sum(features) / 3
+
+    support, query = embedded(task.support.inputs), embedded(task.query.inputs)
+    means = torch.stack([support[task.support.targets == c].mean(0) for c in range(3)])
+    state = learner.adapt(task.support, IMAGES.spec)
+    torch.testing.assert_close(state["prototypes"], means)
+    expected = -(query.unsqueeze(1) - means).square().mean(-1) * learner.log_scale.exp()
+    torch.testing.assert_close(learner.predict(state, task.query.inputs).logits, expected)
+
+
+def test_views_change_neither_the_weights_nor_the_meta_loss():
+    one, many = (IMAGES.learner(PrototypicalNetwork, views=views) for views in (1, 4))
+    assert set(many.state_dict()) - set(one.state_dict()) == {"maps"}
+    many.load_state_dict(one.state_dict() | {"maps": many.maps})
+    task = IMAGES.task()
+    assert torch.equal(one.meta_loss(task, IMAGES.spec), many.meta_loss(task, IMAGES.spec))
+    assert not torch.allclose(
+        *(learner.adapt(task.support, IMAGES.spec)["prototypes"] for learner in (one, many)), atol=1e-4
+    )
+
+
+def test_views_keep_the_contract(tmp_path):
+    learner = IMAGES.learner(PrototypicalNetwork, views=3)
+    check_purity(learner, IMAGES)
+    check_predictions_agree(learner, IMAGES)
+    check_meta_gradients_agree(learner, IMAGES)
+    check_pointwise(learner, IMAGES)
+    check_state(learner, IMAGES, tmp_path)
+
+
+@pytest.mark.parametrize(("problem", "views"), [(ROWS, 2), (IMAGES, 0)], ids=["rows", "none"])
+def test_views_that_cannot_be_are_refused(problem, views):
+    with pytest.raises(UserError, match=rf"it is {views} for inputs .*Leave views=1"):
+        PrototypicalNetwork.build(problem.spec, views=views)

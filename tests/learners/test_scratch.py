@@ -1,13 +1,11 @@
 """Training from scratch: deterministic, augmented, better than guessing."""
 
-import math
-
 import pytest
 import torch
 
 from handful.engine.across_tasks import over_tasks, stack
 from handful.engine.plan import Plan
-from handful.learners.scratch import MAPS, FromScratch, random_maps
+from handful.learners.scratch import FromScratch
 from handful.storage import digest_of
 from handful.types import Examples, Task, TaskSpec
 
@@ -114,23 +112,13 @@ def test_the_state_holds_the_network_and_its_statistics() -> None:
     assert not any(value.requires_grad for part in state.values() for value in part.values())
 
 
-def test_copies_are_warped_within_bounds_and_differ_from_step_to_step() -> None:
+def test_copies_differ_from_step_to_step() -> None:
     learner = FromScratch.build(IMAGES, **SMALL, copies=4)
     support = images(0).support
     shown = [learner._show(support.inputs, step) for step in (0, 0, 1)]
     assert shown[0].shape == (12, 1, 16, 16)
     assert torch.equal(shown[0], shown[1])
     assert not torch.allclose(shown[0], shown[2])
-    constant = learner._show(torch.full((1, 1, 16, 16), 0.7), 0)
-    torch.testing.assert_close(constant, torch.full_like(constant, 0.7))  # nothing foreign comes in over the border
-
-    maps = random_maps(MAPS)
-    assert maps[:, :, 2].abs().max() <= 0.2
-    area = torch.linalg.det(maps[:, :, :2])
-    assert area.min() >= 1 / 1.2**2 - 1e-4
-    assert area.max() <= 1 / 0.8**2 + 1e-4
-    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0])  # the shear leaves the first axis where it is
-    assert angle.abs().max() <= math.radians(15) + 1e-4
 
 
 def test_rows_are_shown_as_they_are() -> None:

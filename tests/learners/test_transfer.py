@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from handful.engine.across_tasks import over_tasks, stack
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.learners.baseline_plus_plus import BaselinePlusPlus
 from handful.learners.baselines import NearestCentroid
 from handful.learners.maml import MAML
 from handful.learners.pretraining import BATCH, schedule
@@ -217,11 +218,11 @@ def test_fine_tuning_all_changes_the_backbone_in_the_state_alone(transfer: Pretr
     assert not torch.equal(state["backbone.0.weight"], transfer.backbone[0].weight)
 
 
-@pytest.mark.parametrize("cls", [Transfer, Pooled, FineTuneHead, FineTuneAll])
+@pytest.mark.parametrize("cls", [Transfer, Pooled, FineTuneHead, FineTuneAll, BaselinePlusPlus])
 @pytest.mark.parametrize("spec", [SPEC, SHARED, VALUES], ids=["permuted", "shared", "values"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_many_tasks_at_once_are_as_one_by_one(cls, spec, dtype, transfer, pooled) -> None:
-    if spec.kind not in cls.kinds or (cls is Pooled and spec == SPEC):
+    if spec.kind not in cls.kinds or spec.labels not in (cls.labels if spec.classification else {spec.labels}):
         pytest.skip("not of this kind")
     source = transfer if spec == SPEC else pooled[spec]
     learner = source.twin(cls).to(dtype)

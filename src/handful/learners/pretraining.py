@@ -21,6 +21,8 @@ FOR_FEATURES = {"lr": 0.01, "weight_decay": 1.0, "label_smoothing": 0.1}
 the validation letters of `glyphs`."""
 FOR_ANSWERS = {"lr": 0.003, "weight_decay": 0.05, "label_smoothing": 0.0}
 """The same where the head is kept, and must answer for the same outputs."""
+SCALE = 10.0
+"""Of the cosines in a head that answers by them."""
 CALIBRATION = 10
 """Batches for the statistics of the batch norms."""
 
@@ -46,17 +48,19 @@ def pretrain(
     classification: bool,
     examples: int,
     seed: int,
+    cosine: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Train `weights` of the backbone, and a head, on about `examples` drawn from the pool.
 
     AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101) with
     warm-up and a cosine to zero, on the cross-entropy or the squared error; then precise statistics for batch norms.
-    head: the one to keep; None: a new one, which is thrown away. progress: gets the examples seen and all of them. The
-    same seed gives the same bits; whether weights require a gradient is as before.
+    head: the one to keep; None: a new one, which is thrown away; with `cosine` it sees the directions of features
+    alone. progress: gets the examples seen and all of them. The same seed gives the same bits; whether weights require
+    a gradient is as before.
     """
     chosen = FOR_FEATURES if head is None else FOR_ANSWERS
-    head = head if head is not None else _head(backbone, pool, seed)
+    head = head if head is not None else _head(backbone, pool, seed, CosineClassifier if cosine else nn.Linear)
     steps = max(1, round(examples / BATCH))
     generator = Generator().manual_seed(seed)
     with _trainable([*weights, *head.parameters()]) as trained, torch.enable_grad(), _training(backbone):
@@ -87,7 +91,15 @@ def schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
 
-def _head(backbone: nn.Module, pool: Pool, seed: int) -> nn.Linear:
+class CosineClassifier(nn.Linear):
+    """Logits are the cosines of features and class weights, times `SCALE`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Features `(n, d)` to logits `(n, classes)`."""
+        return SCALE * F.linear(F.normalize(input, dim=-1), F.normalize(self.weight, dim=-1))
+
+
+def _head(backbone: nn.Module, pool: Pool, seed: int, kind: type[nn.Linear]) -> nn.Linear:
     example = pool.draw(Generator().manual_seed(seed), 1).inputs
     training = backbone.training
     with torch.no_grad():
@@ -95,7 +107,7 @@ def _head(backbone: nn.Module, pool: Pool, seed: int) -> nn.Linear:
     backbone.train(training)
     with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
         torch.manual_seed(seed)
-        return nn.Linear(features.shape[1], pool.outputs).to(features)
+        return kind(features.shape[1], pool.outputs, bias=kind is nn.Linear).to(features)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Training from scratch: the rung of the ladder that knows nothing of other tasks but takes its time."""
 
-import math
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, descend
 from handful.engine.stateless import call, call_and_fit, part, tensors
 from handful.learners.learner import Learner
+from handful.learners.views import random_maps, warped
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 MAPS = 997
@@ -112,22 +112,4 @@ class FromScratch(Learner):
             return inputs
         copies = inputs.repeat(self._repeats(len(inputs)), 1, 1, 1)
         chosen = (torch.arange(len(copies), device=inputs.device) + step * len(copies)) % MAPS
-        grid = F.affine_grid(self.maps[chosen].to(inputs), list(copies.shape), align_corners=False)
-        # The border goes on outside: a background need not be black.
-        return F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
-
-
-def random_maps(count: int) -> Tensor:
-    """Affine maps `(count, 2, 3)` from output to input coordinates, from the global generator (seeded by `build`)."""
-    low = torch.tensor([-math.radians(15), 0.8, 0.8, -0.2, -0.2, -0.2])
-    angle, wide, tall, shear, right, down = (low + torch.rand(count, 6) * (_mirrored(low) - low)).unbind(1)
-    rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
-    zero = torch.zeros(count)
-    sheared = torch.stack([torch.stack([1 / wide, shear], 1), torch.stack([zero, 1 / tall], 1)], 1)
-    return torch.cat([rotation @ sheared, torch.stack([right, down], 1).unsqueeze(-1)], dim=-1)
-
-
-def _mirrored(low: Tensor) -> Tensor:
-    """The upper bounds: scales mirror at 1, all else at 0. Shifts of 0.2 are 10 % of an image from -1 to 1."""
-    center = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    return 2 * center - low
+        return warped(copies, self.maps[chosen])

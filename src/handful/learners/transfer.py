@@ -32,6 +32,7 @@ class Pretrained(Learner):
     meta_gradient = "none"
     baseline = True
     start = "pretrained"
+    cosine = False  # whether the head that pre-training throws away answers by cosines
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module) -> None:
         super().__init__()
@@ -61,6 +62,7 @@ class Pretrained(Learner):
             classification=self.classification,
             examples=examples,
             seed=seed,
+            cosine=self.cosine,
             progress=progress,
         )
 

@@ -1,0 +1,49 @@
+"""Baseline++: a cosine classifier on pre-trained features."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.engine.differentiation import Weights
+from handful.errors import UserError
+from handful.learners.transfer import FineTuneHead
+from handful.types import Categorical, Examples, TaskSpec
+
+
+class BaselinePlusPlus(FineTuneHead):
+    """Train a cosine classifier on the fixed pre-trained features of the support.
+
+    *A Closer Look at Few-shot Classification* (Chen et al., 2019), https://arxiv.org/abs/1904.04232. The logits are
+    the cosines of the features with one weight vector per class, times `temperature`. Departures: Adam; the weights
+    start from the class means instead of anywhere; `inner_lr` is chosen on validation tasks. The paper pre-trains with
+    a cosine classifier, too: so does `pretraining_head="cosine"`. As a rung of the ladder it shares the pre-training of
+    the other rungs, which have a linear head.
+    """
+
+    key = "baseline-plus-plus"
+    kinds = frozenset({"classification"})
+    labels = frozenset({"permuted"})  # where labels are shared, there is a head of pre-training to go on from
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        inner_lr: float = 0.01,
+        inner_steps: int = 50,
+        temperature: float = 10.0,
+        pretraining_head: Literal["linear", "cosine"] = "linear",
+    ) -> None:
+        super().__init__(spec, backbone, inner_lr=inner_lr, inner_steps=inner_steps)
+        if temperature <= 0:
+            raise UserError(f"The temperature of the cosines is above 0, got {temperature}.")
+        self.temperature = temperature
+        self.cosine = pretraining_head == "cosine"
+
+    def _start(self, support: Examples, spec: TaskSpec) -> Weights:
+        return {"head.weight": super()._start(support, spec)["head.weight"]}
+
+    def _prediction(self, weights: Weights, features: Tensor) -> Categorical:
+        cosines = F.normalize(features, dim=-1) @ F.normalize(weights["head.weight"], dim=-1).mT
+        return Categorical(self.temperature * cosines)

@@ -1,0 +1,50 @@
+"""Matching networks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.learners.prototypical import ABSENT
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+
+class MatchingNetwork(Learner):
+    """Answer with the support's answers, weighted by attention in a learned embedding.
+
+    *Matching Networks for One Shot Learning* (Vinyals et al., 2016), https://arxiv.org/abs/1606.04080. Attention is the
+    softmax of cosines. Departures: cosines have a learned scale (`temperature` is where it starts), since without one
+    no attention is sharp; regression answers with the attended mean of the targets. Full context embeddings are left
+    out: their LSTM reads the support in an order, and examples of a task have none.
+    """
+
+    key = "matching"
+
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 10.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise UserError(f"The temperature of a matching network is above 0, got {temperature}.")
+        feature_count(backbone, spec.input_shape)
+        self.backbone = backbone
+        self.classification = spec.classification
+        self.log_scale = nn.Parameter(torch.tensor(float(temperature)).log())
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The support's features of unit length `(n, d)` and its answers `(n, outputs)`, classes as one-hot vectors."""
+        features = self._embed(support.inputs)
+        answers = F.one_hot(support.targets, spec.outputs) if spec.classification else support.targets
+        return {"features": features, "answers": answers.to(features, copy=True)}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """Logits are logarithms of the attention that falls on each class; or the attended mean."""
+        scores = self._embed(inputs) @ state["features"].mT * self.log_scale.exp()  # (queries, n)
+        if not self.classification:
+            return Point(scores.softmax(-1) @ state["answers"])
+        attention = scores.log_softmax(-1).unsqueeze(-1)  # (queries, n, 1)
+        # Within the logarithms, which do not underflow where nothing of the attention is left for a class.
+        return Categorical((attention - ABSENT * (1 - state["answers"])).logsumexp(1))
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        return F.normalize(self.backbone(inputs), dim=-1)

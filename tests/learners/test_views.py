@@ -1,0 +1,40 @@
+"""Affine views: how far the maps go, and what an image looks like under one."""
+
+import math
+
+import torch
+
+from handful.learners.views import random_maps, warped
+
+
+def test_maps_stay_within_bounds() -> None:
+    maps = random_maps(997)
+    assert maps[:, :, 2].abs().max() <= 0.2
+    area = torch.linalg.det(maps[:, :, :2])
+    assert area.min() >= 1 / 1.2**2 - 1e-4
+    assert area.max() <= 1 / 0.8**2 + 1e-4
+    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0])  # the shear leaves the first axis where it is
+    assert angle.abs().max() <= math.radians(15) + 1e-4
+
+
+def test_an_extent_is_a_part_of_the_way_from_the_identity() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = random_maps(20)
+        torch.manual_seed(0)
+        half = random_maps(20, 0.5)
+    torch.testing.assert_close(2 * half - whole, torch.eye(2, 3).expand(20, 2, 3))
+
+
+def test_each_image_goes_under_its_own_map() -> None:
+    """The identity, and a turn by 90 degrees."""
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]])
+    seen = warped(images, maps)
+    torch.testing.assert_close(seen[0], images[0])
+    torch.testing.assert_close(seen[1], torch.rot90(images[1], -1, (1, 2)))
+
+
+def test_nothing_foreign_comes_in_over_the_border() -> None:
+    constant = torch.full((5, 1, 16, 16), 0.7)
+    torch.testing.assert_close(warped(constant, random_maps(5)), constant)
