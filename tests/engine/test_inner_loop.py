@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from handful.engine.cost import graph_bytes
-from handful.engine.inner_loop import SGD, Adam, descend, remembering
+from handful.engine.inner_loop import SGD, Adam, Annealed, descend, remembering, trajectory
 
 INPUTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGETS = torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -135,6 +135,47 @@ def test_steps_may_differ_in_their_context():
 
     descend(curved, weights, of_step, rule=SGD(0.1), steps=3)
     assert seen == [0, 1, 2]
+
+
+def test_steps_may_differ_in_their_rule():
+    weights = start()
+    rates = torch.tensor([0.2, 0.05, 0.1], dtype=torch.float64, requires_grad=True)
+    moved, _ = descend(curved, weights, context(), rule=lambda step: SGD(rates[step]), steps=3)
+    hand = weights
+    for rate in rates:
+        hand = by_hand(hand, rate, 1)
+    for name in weights:
+        torch.testing.assert_close(moved[name], hand[name], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*(gradient(result, {"rates": rates})[0] for result in (moved, hand)))
+
+
+@pytest.mark.parametrize("memory", ["whole", "recompute", "sqrt"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_trajectory_is_where_shorter_descents_end(memory, first_order):
+    weights, options = start(), {"rule": Adam(0.1), "first_order": first_order}
+    with remembering(memory):
+        reached = [own for own, _ in trajectory(curved, weights, context(), steps=4, **options)]
+        ends = [descend(curved, weights, context(), steps=steps, **options)[0] for steps in range(1, 5)]
+        for a, b in zip(reached, ends, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        together = torch.autograd.grad(sum(outer(own) for own in reached), list(weights.values()))
+    apart = [gradient(end, weights) for end in ends]
+    for slope, *parts in zip(together, *apart, strict=True):
+        torch.testing.assert_close(slope, sum(parts), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", ["whole", "recompute", "sqrt"])
+@pytest.mark.parametrize("second_order", [0.0, 1.0])
+def test_an_annealed_rule_has_the_derivative_of_first_or_of_second_order(memory, second_order):
+    weights = start()
+    with remembering(memory):
+        rule = Annealed(SGD(0.1), torch.tensor(second_order))
+        own, _ = descend(curved, weights, context(), rule=rule, steps=4)
+        slopes = gradient(own, weights)
+    expected, _ = descend(curved, weights, context(), rule=SGD(0.1), steps=4, first_order=not second_order)
+    torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(slopes, gradient(expected, weights), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_adam_takes_the_steps_of_torch():

@@ -10,7 +10,7 @@ from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
-from handful.learners.maml import ANIL, MAML
+from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
 from handful.types import Examples
 
 
@@ -150,3 +150,109 @@ def test_rates_are_learned_only_when_asked_and_start_at_the_rate_given():
     assert all(rate.requires_grad for rate in learned.rates.values())
     _, gradients = meta_gradient(learned, ROWS.tasks(2), ROWS.spec, plan=Plan("vmap"))
     assert any(name.startswith("rates.") and gradient != 0 for name, gradient in gradients.items())
+
+
+# MAML++
+
+
+@pytest.mark.parametrize("plan", ["vmap", "loop", "loop+recompute", "vmap+sqrt"])
+@pytest.mark.parametrize("elapsed", [0.0, 0.2, 1.0])
+def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, elapsed):
+    learner = VALUES.learner(MAML, inner_steps=3, learn_inner_lr=True, inner_lr_per_step=True, multi_step_until=0.5)
+    learner.elapsed.fill_(elapsed)
+    check_meta_gradient(learner, VALUES, plan=Plan.parse(plan))
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "shares"),
+    [(0.0, [1 / 3, 1 / 3, 1 / 3]), (0.25, [1 / 6, 1 / 6, 4 / 6]), (0.5, [0, 0, 1]), (0.9, [0, 0, 1])],
+)
+@pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
+def test_the_multi_step_loss_goes_from_the_mean_over_steps_to_the_last_step(problem, elapsed, shares):
+    """Each step's loss is that of a learner that stops there."""
+    task = problem.task()
+    after = [problem.learner(MAML, inner_steps=steps)(task, problem.spec) for steps in (1, 2, 3)]
+    learner = problem.learner(MAML, inner_steps=3, multi_step_until=0.5)
+    learner.elapsed.fill_(elapsed)
+    expected = sum(share * loss for share, loss in zip(shares, after, strict=True))
+    torch.testing.assert_close(learner(task, problem.spec), expected)
+    assert abs(after[0] - after[2]) > 1e-4
+
+
+@pytest.mark.parametrize("fast", ["*", "head.*"])
+def test_each_step_may_have_a_rate_of_its_own(fast):
+    options = {"inner_steps": 2, "learn_inner_lr": True, "fast": fast}
+    learner, single = ROWS.learner(MAML, inner_lr_per_step=True, **options), ROWS.learner(MAML, **options)
+    learner.load_state_dict(single.state_dict() | {n: t for n, t in learner.state_dict().items() if "rates" in n})
+    task = ROWS.task()
+    with torch.no_grad():
+        for name, rate in learner.rates.items():
+            rate.copy_(single.rates[name])
+        states = [each.adapt(task.support, ROWS.spec)["weights"] for each in (learner, single)]
+        close(*({name: state[name] for name in sorted(state)} for state in states))
+        for rate in learner.rates.values():
+            rate[1] = 0.0  # so that the second step stays where the first one ended
+        one = ROWS.learner(MAML, **(options | {"inner_steps": 1}))
+        one.load_state_dict(single.state_dict())
+        states = [each.adapt(task.support, ROWS.spec)["weights"] for each in (learner, one)]
+        close(*({name: state[name] for name in sorted(state)} for state in states))
+    _, gradients = meta_gradient(learner, ROWS.tasks(2), ROWS.spec, plan=Plan("vmap"))
+    slopes = gradients["rates.head/weight"]
+    assert slopes.shape == (2,)
+    assert slopes[0] != slopes[1]
+
+
+@pytest.mark.parametrize("fast", ["*", "head.*"])
+@pytest.mark.parametrize("plan", ["vmap", "loop+sqrt"])
+def test_second_derivatives_may_come_later_in_training(plan, fast):
+    def of(elapsed, **options):
+        learner = VALUES.learner(MAML, fast=fast, learn_inner_lr=True, **options)
+        learner.elapsed.fill_(elapsed)
+        return meta_gradient(learner, VALUES.tasks(2), VALUES.spec, plan=Plan.parse(plan))
+
+    first, full = of(0.0, first_order=True), of(0.0)
+    close(of(0.29, first_order_until=0.3), first)
+    close(of(0.31, first_order_until=0.3), full)
+    assert any(not torch.allclose(first[1][name], full[1][name], rtol=1e-2) for name in full[1])
+
+
+def test_every_weight_may_have_a_rate_of_its_own():
+    """Meta-SGD's step, written out: a product of rates and gradient, element by element."""
+    learner, task = VALUES.learner(MetaSGD), VALUES.task()
+    names = [name.replace("/", ".") for name in learner.rates]
+    own = dict(learner.named_parameters())
+    assert all(learner.rates[name.replace(".", "/")].shape == own[name].shape for name in names)
+    features = learner.backbone(task.support.inputs)
+    loss = (F.linear(features, learner.head["weight"], learner.head["bias"]) - task.support.targets).square().mean()
+    slopes = torch.autograd.grad(loss, [own[name] for name in names])
+    state = learner.adapt(task.support, VALUES.spec)["weights"]
+    assert set(state) == set(names)
+    for name, slope in zip(names, slopes, strict=True):
+        rate = learner.rates[name.replace(".", "/")]
+        assert rate.std() > 0
+        torch.testing.assert_close(state[name], own[name] - rate * slope)
+
+
+def test_boil_adapts_the_body_and_leaves_the_head():
+    learner, task = ROWS.learner(BOIL), ROWS.task()
+    weights = learner.adapt(task.support, ROWS.spec)["weights"]
+    assert weights
+    assert all(name.startswith("backbone.") for name in weights)
+    assert not learner.any_way
+    assert torch.equal(
+        learner(task, ROWS.spec), ROWS.learner(MAML, fast="backbone.*", head="slots", inner_lr=0.1)(task, ROWS.spec)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multi_step_until": 1.5}, "'multi_step_until' is a fraction"),
+        ({"first_order_until": -0.1}, "'first_order_until' is a fraction"),
+        ({"inner_lr_per_step": True}, "set learn_inner_lr too"),
+        ({"multi_step_until": 0.5, "inner_steps": 0}, "inner_steps of 1 or more"),
+    ],
+)
+def test_options_of_maml_plus_plus_that_cannot_work_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ROWS.learner(MAML, **options)

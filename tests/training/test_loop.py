@@ -390,3 +390,48 @@ def test_a_plan_that_is_none_is_refused(plan):
     tasks = Sine()
     with pytest.raises(UserError, match="plan"):
         meta_train(MAML.build(tasks.spec), tasks, steps=2, plan=plan)
+
+
+class Curriculum(Line):
+    """Its loss pulls toward how much of training is done."""
+
+    def meta_loss(self, task, spec, noise=None):
+        return (self.slope - self.elapsed).square().sum()
+
+
+type.__setattr__(Curriculum, "key", "curriculum")
+
+
+def test_a_learner_knows_how_much_of_training_is_done_also_after_resuming(tmp_path):
+    """Bit for bit, though no checkpoint holds it."""
+
+    def trained(run, progress=None):
+        learner, losses = Curriculum.build(Same().spec, backbone="raw"), {}
+
+        def hear(moment):
+            losses[moment.step] = moment.loss
+            if progress:
+                progress(moment)
+
+        options = {"steps": 8, "outer_lr": 0.1, "validate_every": 4, "checkpoint_every": 1, "validation_tasks": 2}
+        meta_train(learner, Same(), run=run, progress=hear, plan="vmap", **options)
+        return learner, losses
+
+    whole, losses = trained(Run.open(tmp_path / "whole", {}))
+    slope = 0.0
+    assert losses[1] == 0.0, "nothing is done before the first step"
+    assert losses[2] == pytest.approx((slope - 1 / 8) ** 2)
+    assert whole.elapsed == 7 / 8
+    assert "elapsed" not in whole.state_dict()
+
+    def stop(moment):
+        if moment.step == 5:
+            raise KeyboardInterrupt
+
+    run = Run.open(tmp_path / "stopped", {})
+    with pytest.raises(KeyboardInterrupt):
+        trained(run, stop)
+    resumed, later = trained(run)
+    assert later == {step: loss for step, loss in losses.items() if step in later}
+    assert 8 in later
+    assert torch.equal(resumed.slope, whole.slope)

@@ -1,7 +1,7 @@
 """The inner loop: differentiable gradient descent on one task's support."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -36,6 +36,10 @@ class UpdateRule(Protocol):
 
     def step(self, weights: Weights, gradients: Weights, state: Any) -> tuple[Weights, Any]:
         """New weights and state."""
+
+
+Rule: TypeAlias = UpdateRule | Callable[[int], UpdateRule]
+"""One rule for all steps, or a function of the step's number."""
 
 
 class SGD(NamedTuple):
@@ -90,12 +94,31 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(positive, squares, 1.0).sqrt() * positive
 
 
+class Annealed(NamedTuple):
+    """A rule whose gradients count as constants in part: a `second_order` of 0 is first order, 1 the full derivative.
+
+    It is a tensor, so that it may change between meta-steps; nothing of the work is saved where it is 0.
+    """
+
+    rule: UpdateRule
+    second_order: Tensor
+
+    def start(self, weights: Weights) -> Any:
+        """As the rule."""
+        return self.rule.start(weights)
+
+    def step(self, weights: Weights, gradients: Weights, state: Any) -> tuple[Weights, Any]:
+        """As the rule; only the derivative differs."""
+        partly = {n: g.detach() + self.second_order * (g - g.detach()) for n, g in gradients.items()}
+        return self.rule.step(weights, partly, state)
+
+
 def descend(
     loss: InnerLoss,
     weights: Weights,
     context: Any,
     *,
-    rule: UpdateRule,
+    rule: Rule,
     steps: int,
     first_order: bool = False,
 ) -> tuple[Weights, Any]:
@@ -105,29 +128,58 @@ def descend(
     gradient is the exact meta-gradient; under `torch.no_grad()` no graph is kept. With `first_order` each step's
     gradient counts as a constant (*On First-Order Meta-Learning Algorithms*, Nichol et al., 2018,
     https://arxiv.org/abs/1803.02999), and nothing of the inner backward pass is recorded.
-    `context` may be a callable of the step's number where steps differ (augmentation banks).
+    `context` and `rule` may be callables of the step's number where steps differ (augmentation banks, rates).
     """
-    recording = torch.is_grad_enabled() and not first_order
-    memory = _memory.get() if recording else "whole"
-    carry = weights, rule.start(weights)
-    auxiliary: Any = {}
+    # Steps of a span share what is kept: the weights at its start. A span of one is the whole graph or one recomputed.
+    span = math.isqrt(steps - 1) + 1 if _memory.get() == "sqrt" and _recording(first_order) and steps else 1
+    reached: tuple[Weights, Any] = weights, {}
+    for end in _spans(loss, weights, context, rule=rule, steps=steps, first_order=first_order, span=span):
+        reached = end
+    return reached
+
+
+def trajectory(
+    loss: InnerLoss,
+    weights: Weights,
+    context: Any,
+    *,
+    rule: Rule,
+    steps: int,
+    first_order: bool = False,
+) -> Iterator[tuple[Weights, Any]]:
+    """As `descend`, weights and auxiliary after each of the steps. All weights are kept, also under "sqrt"."""
+    return _spans(loss, weights, context, rule=rule, steps=steps, first_order=first_order, span=1)
+
+
+def _recording(first_order: bool) -> bool:
+    return torch.is_grad_enabled() and not first_order
+
+
+def _spans(
+    loss: InnerLoss, weights: Weights, context: Any, *, rule: Rule, steps: int, first_order: bool, span: int
+) -> Iterator[tuple[Weights, Any]]:
+    """Weights and auxiliary after each span of steps."""
+    memory = _memory.get() if _recording(first_order) else "whole"
+
+    def rule_of(turn: int) -> UpdateRule:
+        return rule(turn) if callable(rule) else rule
 
     def step(carry: Any, constants: Any, turn: int) -> tuple[Any, Any]:
-        (weights, state), (rule, contexts) = carry, constants
+        (weights, state), (rules, contexts) = carry, constants
         if first_order:
             with torch.no_grad():
                 slopes, auxiliary = gradient(loss, detached(weights), detached(contexts[turn]))
         else:
             slopes, auxiliary = gradient(loss, weights, contexts[turn])
-        return rule.step(weights, slopes, state), auxiliary
+        return rules[turn].step(weights, slopes, state), auxiliary
 
-    # Steps of a span share what is kept: the weights at its start. A span of one is the whole graph or one recomputed.
-    span = math.isqrt(steps - 1) + 1 if memory == "sqrt" and steps else 1
+    carry = weights, rule_of(0).start(weights)
     for first in range(0, steps, span):
-        turns = min(span, steps - first)
-        contexts = [context(first + turn) if callable(context) else context for turn in range(turns)]
+        turns = range(first, min(first + span, steps))
+        contexts = [context(turn) if callable(context) else context for turn in turns]
+        constants = [rule_of(turn) for turn in turns], contexts
         if memory == "whole":
-            carry, auxiliary = step(carry, (rule, contexts), 0)
+            carry, auxiliary = step(carry, constants, 0)
         else:
-            carry, auxiliary = recomputed(step, carry, (rule, contexts), turns)
-    return carry[0], auxiliary
+            carry, auxiliary = recomputed(step, carry, constants, len(turns))
+        yield carry[0], auxiliary

@@ -41,6 +41,7 @@ class Learner(nn.Module, ABC):
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         normalizations: the policies of batch normalization that it allows, its default first.
         choices: options that the ladder chooses on validation tasks, with the values to try.
+        elapsed: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
     key: ClassVar[str]
@@ -57,6 +58,7 @@ class Learner(nn.Module, ABC):
 
     backbone: nn.Module
     recipe: dict[str, Any]
+    elapsed: Tensor
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -101,6 +103,8 @@ class Learner(nn.Module, ABC):
             torch.manual_seed(seed)
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls(spec, network, **chosen)
+        # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
+        learner.register_buffer("elapsed", torch.zeros(()), persistent=False)
         learner.transductive = policy == "transductive"
         learner.recipe = {
             "learner": cls.key,

@@ -1,36 +1,37 @@
-"""Model-agnostic meta-learning: MAML and its kin that select other fast parameters."""
+"""Model-agnostic meta-learning: MAML and its kin that select other fast parameters or learn other rates."""
 
-from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
 from handful.engine.heads import descended
-from handful.engine.inner_loop import SGD, descend
-from handful.engine.stateless import call, call_and_fit, part, tensors
+from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.errors import UserError
-from handful.learners.learner import Learner
-from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+from handful.learners.adapted_network import AdaptedNetwork
+from handful.types import Examples, Task, TaskSpec, TaskState
 
 
-class MAML(Learner):
+class MAML(AdaptedNetwork):
     """Learn starting weights from which a few gradient steps on the support solve the task.
 
     *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks* (Finn, Abbeel & Levine, 2017),
-    https://arxiv.org/abs/1703.03400. `first_order` drops the second derivatives (FOMAML); `learn_inner_lr` learns one
-    rate per fast parameter (Antoniou et al., 2019, https://arxiv.org/abs/1810.09502, per step there); `fast` is a glob
-    of the parameters that adapt. Departures: by default the head starts from one vector for all classes (UNICORN, *How
-    to Train Your MAML to Excel in Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that
-    it takes any way and no class number is special; `head="slots"` is the paper's. Batch norm uses the support's
-    statistics, not the query's.
+    https://arxiv.org/abs/1703.03400. `first_order` drops the second derivatives (FOMAML); `fast` is a glob of the
+    parameters that adapt.
+
+    Of MAML++ (*How to train your MAML*, Antoniou, Edwards & Storkey, 2019, https://arxiv.org/abs/1810.09502):
+    `learn_inner_lr` learns one rate per fast parameter, and with `inner_lr_per_step` one for each step too;
+    `multi_step_until` is the fraction of meta-training over which the loss goes from the mean of the query's losses
+    after each step to that after the last one; `first_order_until` is the fraction that has no second derivatives
+    (which steadies the start, and saves no time here; unlike `first_order` it leaves the slopes of batch statistics).
+
+    Departures: by default the head starts from one vector for all classes (UNICORN, *How to Train Your MAML to Excel in
+    Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it takes any way and no class
+    number is special; `head="slots"` is the paper's. Batch norm uses the support's statistics, not the query's.
     """
 
     key = "maml"
-    normalizations = ("support", "transductive")
 
     def __init__(
         self,
@@ -41,88 +42,74 @@ class MAML(Learner):
         inner_steps: int = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
+        inner_lr_per_step: bool = False,
+        multi_step_until: float = 0.0,
+        first_order_until: float = 0.0,
         fast: str = "*",
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
-        super().__init__()
-        features = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
-        self.classification = spec.classification
-        self.shared = head == "shared" and spec.classification
-        self.any_way = self.shared
-        self.outputs = spec.outputs
-        self.inner_steps, self.first_order, self.fast = inner_steps, first_order, fast
-        start = nn.Linear(features, 1 if self.shared else spec.outputs)
-        if self.shared:
-            # Equal logits for all classes whatever the weights: the first step makes the difference.
-            nn.init.normal_(start.weight, std=features**-0.5)
-        self.head = nn.ParameterDict({"weight": start.weight, "bias": start.bias})
-        rates = {
-            name: torch.tensor(float(inner_lr))
-            for name, parameter in self._network().items()
-            if parameter.requires_grad and fnmatch(name, fast)
-        }
-        if not rates:
-            raise UserError(
-                f"No trainable parameter matches fast={fast!r}; the names are {', '.join(self._network())}."
-            )
-        if self.shared and "head.weight" not in rates:
-            raise UserError(
-                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} "
-                "does not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
-            )
+        super().__init__(spec, backbone, fast=fast, head=head)
+        for name, until in {"multi_step_until": multi_step_until, "first_order_until": first_order_until}.items():
+            if not 0 <= until <= 1:
+                raise UserError(f"The option {name!r} is a fraction of meta-training from 0 to 1, not {until}.")
+        if inner_lr_per_step and not learn_inner_lr:
+            raise UserError("Rates of their own for each step are learned ones: set learn_inner_lr too.")
+        if (inner_lr_per_step or multi_step_until) and inner_steps < 1:
+            raise UserError(f"Options of single steps need inner_steps of 1 or more, not {inner_steps}.")
+        self.inner_steps, self.first_order = inner_steps, first_order
+        self.inner_lr_per_step = inner_lr_per_step
+        self.multi_step_until, self.first_order_until = multi_step_until, first_order_until
+        network = self._network()
         self.rates = nn.ParameterDict(
-            {name.replace(".", "/"): nn.Parameter(r, requires_grad=learn_inner_lr) for name, r in rates.items()}
+            {
+                name.replace(".", "/"): nn.Parameter(
+                    torch.full(self._rate_shape(network[name]), float(inner_lr)), requires_grad=learn_inner_lr
+                )
+                for name in self.fast
+            }
         )
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Fast weights after the inner loop, and the normalization's statistics of its last step."""
-        network = self._network()
-        if not self.shared and spec.outputs != self.outputs:
-            raise UserError(
-                f"This learner was made for {self.outputs} outputs, each with a start of its own, and cannot adapt to "
-                f"{spec.outputs}. For classes, head='shared' takes any number."
-            )
-        if self.shared:
-            network |= {
-                "head.weight": network["head.weight"].expand(spec.outputs, -1),
-                "head.bias": network["head.bias"].expand(spec.outputs),
-            }
-        rates = {name.replace("/", "."): rate for name, rate in self.rates.items()}
-        fast = {name: network.pop(name) for name in rates}
-        if any(name.startswith("backbone.") for name in fast):
-            fast, statistics = descend(
-                self._inner_loss,
-                fast,
-                {"slow": network, "support": support},
-                rule=SGD(rates),
-                steps=self.inner_steps,
-                first_order=self.first_order,
-            )
-        else:
-            fast, statistics = self._descended_head(network | fast, support, rates)
-        return {"weights": {name: weight.contiguous() for name, weight in fast.items()}, "statistics": statistics}
+        fast, slow = self._start(spec)
+        plain = not (self.inner_lr_per_step or self.first_order_until)
+        if not plain or any(name.startswith("backbone.") for name in fast):
+            return self._state(*descend(self._inner_loss, fast, {"slow": slow, "support": support}, **self._how()))
+        return self._state(*self._descended_head(slow | fast, support))
 
-    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """The network's outputs under the task's weights."""
-        weights: Weights = self._network() | state["weights"]
-        features, _ = self._features(weights | state["statistics"], inputs, fit=False)
-        outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
-        return Categorical(outputs) if self.classification else Point(outputs)
+    def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
+        """The query's loss after the last step, or after each of them, weighted."""
+        if not self.multi_step_until:
+            return super().meta_loss(task, spec, noise)
+        fast, slow = self._start(spec)
+        reached = trajectory(self._inner_loss, fast, {"slow": slow, "support": task.support}, **self._how())
+        losses = torch.stack([self._query_loss(*each, task.query) for each in reached])  # (steps,)
+        before_last = (1 - self.elapsed / self.multi_step_until).clamp_min(0) / self.inner_steps
+        return before_last * losses[:-1].sum() + (1 - (self.inner_steps - 1) * before_last) * losses[-1]
 
-    def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        weights, support = context["slow"] | fast, context["support"]
-        features, statistics = self._features(weights, support.inputs, fit=True)
-        outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
-        prediction = Categorical(outputs) if self.classification else Point(outputs)
-        return prediction.loss(support.targets).mean(), statistics
+    def _rate_shape(self, weight: Tensor) -> tuple[int, ...]:
+        return (self.inner_steps,) if self.inner_lr_per_step else ()
 
-    def _descended_head(
-        self, network: Weights, support: Examples, rates: dict[str, Tensor]
-    ) -> tuple[Weights, dict[str, Tensor]]:
+    def _how(self) -> dict[str, Any]:
+        return {"rule": self._rule(), "steps": self.inner_steps, "first_order": self.first_order}
+
+    def _rule(self) -> Rule:
+        rates = self._rates()
+        second_order = (self.elapsed >= self.first_order_until).to(self.elapsed)
+
+        def of_step(turn: int) -> UpdateRule:
+            own = {name: rate[turn] for name, rate in rates.items()} if self.inner_lr_per_step else rates
+            return Annealed(SGD(own), second_order) if self.first_order_until else SGD(own)
+
+        return of_step if self.inner_lr_per_step else of_step(0)
+
+    def _rates(self) -> dict[str, Tensor]:
+        return {name.replace("/", "."): rate for name, rate in self.rates.items()}
+
+    def _descended_head(self, network: Weights, support: Examples) -> tuple[Weights, Weights]:
         """The inner loop where the head alone is fast: the features stay the same, and are computed once."""
         features, statistics = self._features(network, support.inputs, fit=True)
-        names = ("head.weight", "head.bias")
+        names, rates = ("head.weight", "head.bias"), self._rates()
         head = descended(
             features,
             support.targets,
@@ -132,18 +119,6 @@ class MAML(Learner):
             first_order=self.first_order,
         )
         return {name: tensor for name, tensor in zip(names, head, strict=True) if name in rates}, statistics
-
-    def _features(self, weights: dict[str, Tensor], inputs: Tensor, *, fit: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        own = part(weights, "backbone")
-        if not fit:
-            return call(self.backbone, own, inputs), {}
-        features, statistics = call_and_fit(self.backbone, own, inputs)
-        return features, {f"backbone.{name}": value for name, value in statistics.items()}
-
-    def _network(self) -> dict[str, Tensor]:
-        """Parameters and buffers of backbone and head, by name."""
-        backbone = {f"backbone.{name}": tensor for name, tensor in tensors(self.backbone).items()}
-        return backbone | {f"head.{name}": tensor for name, tensor in self.head.items()}
 
 
 class ANIL(MAML):
@@ -175,3 +150,69 @@ class ANIL(MAML):
             fast="head.*",
             head=head,
         )
+
+
+class BOIL(MAML):
+    """MAML whose inner loop adapts the body and leaves the head as it is.
+
+    *BOIL: Towards Representation Change for Few-shot Learning* (Oh et al., 2021), https://arxiv.org/abs/2008.08882. The
+    head stays, so each class has a vector of its own in it, and the number of classes is that of training.
+    """
+
+    key = "boil"
+    any_way = False
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        inner_lr: float = 0.1,
+        inner_steps: int = 5,
+        first_order: bool = False,
+        learn_inner_lr: bool = False,
+    ) -> None:
+        super().__init__(
+            spec,
+            backbone,
+            inner_lr=inner_lr,
+            inner_steps=inner_steps,
+            first_order=first_order,
+            learn_inner_lr=learn_inner_lr,
+            fast="backbone.*",
+            head="slots",
+        )
+
+
+class MetaSGD(MAML):
+    """MAML that learns a rate for every single weight, and so the direction of its steps.
+
+    *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning* (Li et al., 2017), https://arxiv.org/abs/1707.09835.
+    Departures: all rates start at `inner_lr`, not at random; classes share the rates of their head as they share its
+    start (see `maml`); more steps than the paper's one may be taken.
+    """
+
+    key = "meta-sgd"
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        inner_lr: float = 0.01,
+        inner_steps: int = 1,
+        first_order: bool = False,
+        head: Literal["shared", "slots"] = "shared",
+    ) -> None:
+        super().__init__(
+            spec,
+            backbone,
+            inner_lr=inner_lr,
+            inner_steps=inner_steps,
+            first_order=first_order,
+            learn_inner_lr=True,
+            head=head,
+        )
+
+    def _rate_shape(self, weight: Tensor) -> tuple[int, ...]:
+        return tuple(weight.shape)

@@ -136,6 +136,7 @@ class Training:
         """
         start = time.perf_counter()
         settings = self.settings
+        self.learner.elapsed.fill_(self.step / settings.steps)
         losses, gradients = self._meta_gradient()
         loss = float(losses.mean())
         self._check_finite(loss, "meta-loss")

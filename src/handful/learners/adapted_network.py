@@ -1,0 +1,105 @@
+"""A network of which each task has weights of its own: what MAML, Reptile and iMAML are assembled from."""
+
+from abc import abstractmethod
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.differentiation import Weights
+from handful.engine.stateless import call, call_and_fit, part, tensors
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+
+class AdaptedNetwork(Learner):
+    """Backbone and linear head whose `fast` parameters, those that match a glob, become the task's own.
+
+    By default the head starts from one vector for all classes (UNICORN, *How to Train Your MAML to Excel in Few-Shot
+    Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it takes any way and no class number is
+    special; with `head="slots"` each class has a start of its own. Batch norm uses the support's statistics.
+    """
+
+    normalizations = ("support", "transductive")
+
+    def __init__(
+        self, spec: TaskSpec, backbone: nn.Module, *, fast: str = "*", head: Literal["shared", "slots"] = "shared"
+    ) -> None:
+        super().__init__()
+        features = feature_count(backbone, spec.input_shape)
+        self.backbone = backbone
+        self.classification = spec.classification
+        self.shared = head == "shared" and spec.classification
+        self.any_way = self.shared
+        self.outputs = spec.outputs
+        start = nn.Linear(features, 1 if self.shared else spec.outputs)
+        if self.shared:
+            # Equal logits for all classes whatever the weights: the first step makes the difference.
+            nn.init.normal_(start.weight, std=features**-0.5)
+        self.head = nn.ParameterDict({"weight": start.weight, "bias": start.bias})
+        network = self._network()
+        self.fast = sorted(name for name, value in network.items() if value.requires_grad and fnmatch(name, fast))
+        if not self.fast:
+            raise UserError(f"No trainable parameter matches fast={fast!r}; the names are {', '.join(network)}.")
+        if self.shared and "head.weight" not in self.fast:
+            raise UserError(
+                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} "
+                "does not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
+            )
+
+    @abstractmethod
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The task's weights, and the normalization's statistics: see `_state`."""
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
+        """The network's outputs under the task's weights."""
+        weights: Weights = self._network() | state["weights"]
+        features, _ = self._features(weights | state["statistics"], inputs, fit=False)
+        return self._answer(weights, features)
+
+    def _start(self, spec: TaskSpec) -> tuple[Weights, Weights]:
+        """Where a task of this spec starts: its fast weights, and all others. Raises `UserError` for another way."""
+        network = self._network()
+        if not self.shared and spec.outputs != self.outputs:
+            raise UserError(
+                f"This learner was made for {self.outputs} outputs, each with a start of its own, and cannot adapt to "
+                f"{spec.outputs}. Train one for this number, or one that takes any number of classes, such as MAML "
+                "with head='shared'."
+            )
+        if self.shared:
+            network |= {
+                "head.weight": network["head.weight"].expand(spec.outputs, -1),
+                "head.bias": network["head.bias"].expand(spec.outputs),
+            }
+        return {name: network.pop(name) for name in self.fast}, network
+
+    def _state(self, fast: Weights, statistics: Weights) -> TaskState:
+        return {"weights": {name: weight.contiguous() for name, weight in fast.items()}, "statistics": statistics}
+
+    def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, Weights]:
+        """The mean loss of `context["support"]`, and the normalization's statistics of it."""
+        weights, support = context["slow"] | fast, context["support"]
+        features, statistics = self._features(weights, support.inputs, fit=True)
+        return self._answer(weights, features).loss(support.targets).mean(), statistics
+
+    def _query_loss(self, fast: Weights, statistics: Weights, query: Examples) -> Tensor:
+        return self.predict(self._state(fast, statistics), query.inputs).loss(query.targets).mean()
+
+    def _answer(self, weights: Weights, features: Tensor) -> Prediction:
+        outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
+        return Categorical(outputs) if self.classification else Point(outputs)
+
+    def _features(self, weights: Weights, inputs: Tensor, *, fit: bool) -> tuple[Tensor, Weights]:
+        own = part(weights, "backbone")
+        if not fit:
+            return call(self.backbone, own, inputs), {}
+        features, statistics = call_and_fit(self.backbone, own, inputs)
+        return features, {f"backbone.{name}": value for name, value in statistics.items()}
+
+    def _network(self) -> Weights:
+        """Parameters and buffers of backbone and head, by name."""
+        backbone = {f"backbone.{name}": tensor for name, tensor in tensors(self.backbone).items()}
+        return backbone | {f"head.{name}": tensor for name, tensor in self.head.items()}
