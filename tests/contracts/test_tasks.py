@@ -16,8 +16,9 @@ from handful.errors import UserError
 from handful.registry import TASKS
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
+from handful.tasks.gaussian_process import NOISE, GaussianProcess
 from handful.tasks.pool import LabeledPool
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Gaussian, Task, TaskSpec
 
 
 def omniglot_file(folder: Path) -> Path:
@@ -276,6 +277,28 @@ def check_splits(source):
     assert not used["val"] & used["test"]
 
 
+def test_the_best_prediction_is_of_the_right_shape_and_calibrated(source):
+    check_oracle(source)
+
+
+def check_oracle(source):
+    """Residuals are as large as it says, also all of a task together, and twice or half the deviation says it worse."""
+    source = source.split("test")
+    if source.oracle(0) is None:
+        return
+    squared, likelihoods = [], {factor: [] for factor in (0.5, 1.0, 2.0)}
+    for index in range(0, 40 * BLOCK, BLOCK // 4):
+        oracle, targets = source.oracle(index), source.task(index).query.targets
+        assert oracle.mean.shape == oracle.variance.shape == targets.shape
+        squared.append(((targets - oracle.mean).square() / oracle.variance).mean())
+        for factor, values in likelihoods.items():
+            values.append(-Gaussian(oracle.mean, factor**2 * oracle.variance).loss(targets).mean())
+    residuals = torch.stack(squared).double()
+    assert abs(residuals.mean() - 1) < 4 * residuals.std() / len(residuals) ** 0.5
+    means = {factor: torch.stack(values).mean() for factor, values in likelihoods.items()}
+    assert means[1.0] > max(means[0.5], means[2.0])
+
+
 # Sizes
 
 
@@ -399,6 +422,14 @@ class MixesItsSplits(Sound):
         return {on: ["everything"] for on in SPLITS}
 
 
+class ForgetsTheNoise(GaussianProcess):
+    """What it calls the best prediction is that of the function, not of the values that are scored."""
+
+    def oracle(self, index):
+        mean, variance = super().oracle(index)
+        return Gaussian(mean, (variance - NOISE**2).clamp_min(1e-6))
+
+
 @pytest.mark.parametrize(
     ("cls", "check"),
     [
@@ -410,6 +441,7 @@ class MixesItsSplits(Sound):
         (DrawsAClassTwice, check_classes),
         (SortsItsClasses, check_class_numbers),
         (MixesItsSplits, check_splits),
+        (ForgetsTheNoise, check_oracle),
     ],
     ids=lambda value: value.__name__,
 )

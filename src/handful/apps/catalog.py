@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from handful.errors import unknown_name
 from handful.learners.learner import Learner, check_options, options_of, written_type
 from handful.registry import BACKBONES, LEARNERS, TASKS
+from handful.tasks.own import own_parameter
 
 
 def catalog() -> dict[str, list[dict[str, Any]]]:
@@ -26,11 +27,22 @@ def entry(name: str) -> dict[str, Any]:
         if name in registry:
             member = registry[name]
             text = inspect.getdoc(member) or ""
-            if noun == "source of tasks" and "path" in inspect.signature(member).parameters:
-                text += f"\n\nIt is read from a path: --tasks {name}:PATH."
+            if noun == "source of tasks":
+                text += _own_parameter(name, member)
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
+
+
+def _own_parameter(name: str, source: Any) -> str:
+    """How a source is told what it takes behind its name, if anything."""
+    parameter = own_parameter(source)
+    if parameter is None:
+        return ""
+    if parameter.default is inspect.Parameter.empty:
+        return f"\n\nIt is read from a path: --tasks {name}:PATH."
+    kinds = written_type(get_type_hints(source.__init__)[parameter.name])
+    return f"\n\nIt takes a {parameter.name}, {kinds}: --tasks {name} is --tasks {name}:{parameter.default}."
 
 
 def _learner(key: str, learner: type[Learner]) -> dict[str, Any]:

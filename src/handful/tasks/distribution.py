@@ -15,7 +15,7 @@ from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
 from handful.tasks.pipelines import InputPipeline
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Gaussian, Task, TaskSpec
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -193,6 +193,14 @@ class TaskDistribution(ABC):
     def manifest(self, index: int) -> Manifest:
         """What task `index` is made of."""
         return Manifest()
+
+    def oracle(self, index: int) -> Gaussian | None:
+        """The best prediction that there is for the query of task `index`; None, as by default, where it is unknown.
+
+        That of one who knows how the task was drawn, its own hyperparameters included, and sees its support: the exact
+        distribution of each target, noise included, mean and variance `(query, outputs)`. Scores are held against it.
+        """
+        return None
 
     def unit(self, index: int) -> int:
         """What a score of task `index` counts once: itself, or the user's task of which it is one draw."""

@@ -1,0 +1,150 @@
+"""Bayesian regression on learned features: predictions that say how sure they are."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.heads import squared_distances
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.types import Examples, Gaussian, TaskSpec, TaskState
+
+
+class BayesianLastLayer(Learner):
+    """Bayesian linear regression on learned features, from a learned prior of the last layer.
+
+    *Meta-Learning Priors for Efficient Online Bayesian Regression* (Harrison, Sharma & Pavone, 2018),
+    https://arxiv.org/abs/1807.08912 (ALPaCA). Meta-learned are the features, the prior's mean and covariance, and the
+    noise of each output; the posterior is exact. Departures: the noise is learned, not given; a constant is among the
+    features; the prior's covariance, and not its inverse, has a Cholesky factor as parameters, so that every matrix
+    that is solved with is one plus something positive. `noise` and `prior` are the standard deviations of the noise and
+    of a weight where meta-learning starts; the noise stays above `smallest_noise`. The posterior could be updated
+    example by example; here a task is adapted to all its examples at once, with the same result.
+    """
+
+    key = "bayesian-last-layer"
+    kinds = frozenset({"regression"})
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        noise: float = 0.1,
+        prior: float = 1.0,
+        smallest_noise: float = 0.01,
+    ) -> None:
+        super().__init__()
+        size = feature_count(backbone, spec.input_shape) + 1
+        _check_above_zero(self.key, noise=noise, prior=prior, smallest_noise=smallest_noise)
+        self.backbone = backbone
+        self.smallest_noise = smallest_noise
+        self.log_noise = nn.Parameter(torch.full((spec.outputs,), noise).log())
+        self.prior_mean = nn.Parameter(torch.zeros(size, spec.outputs))
+        # In units of the noise: the prior's covariance is `factor @ factor.T` times the variance of the noise.
+        self.prior_log_diagonal = nn.Parameter(torch.full((size,), prior / noise).log())
+        self.prior_below_diagonal = nn.Parameter(torch.zeros(size, size))
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The posterior's mean `(d, outputs)`, and a factor `(d, d)` of its covariance in units of the noise."""
+        features = self._features(support.inputs)
+        factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed(self.prior_log_diagonal.exp())
+        change, shrinkage = posterior(features @ factor, support.targets - features @ self.prior_mean)
+        return {"mean": self.prior_mean + factor @ change, "factor": factor @ shrinkage}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
+        """The posterior predictive distribution, noise included."""
+        features = self._features(inputs)
+        uncertainty = (features @ state["factor"]).square().sum(-1, keepdim=True)  # (n, 1), in units of the noise
+        noise = self.log_noise.exp() + self.smallest_noise
+        return Gaussian(features @ state["mean"], noise.square() * (1 + uncertainty))
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        return F.pad(self.backbone(inputs), (0, 1), value=1.0)
+
+
+def posterior(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of weights with a standard normal prior, seen with noise of variance 1: mean `(d, outputs)` and factor `(d, d)`.
+
+    features `(n, d)`, targets `(n, outputs)`; the covariance is `factor @ factor.T`. With fewer examples than features
+    the matrix to solve with is n x n, and the factor is Andrews' (*A Square Root Formulation of the Kalman Covariance
+    Equations*, 1968, https://doi.org/10.2514/3.4693): no difference of large numbers is ever a variance.
+    """
+    n, d = features.shape
+    like, features, targets = features, features.double(), targets.double()  # repeated examples make huge numbers
+    one = torch.eye(min(n, d)).to(features)
+    if n < d:
+        lower = torch.linalg.cholesky(features @ features.mT + one)
+        white = torch.linalg.solve_triangular(lower, torch.cat([features, targets], dim=-1), upper=False)
+        half = white[:, :d]  # (n, d)
+        other = torch.linalg.solve_triangular(lower + one, features, upper=False)
+        mean, factor = half.mT @ white[:, d:], torch.eye(d).to(features) - half.mT @ other
+    else:
+        lower = torch.linalg.cholesky(features.mT @ features + one)
+        factor = torch.linalg.solve_triangular(lower, one, upper=False).mT
+        mean = factor @ (factor.mT @ (features.mT @ targets))
+    return mean.to(like), factor.to(like)
+
+
+class DeepKernelTransfer(Learner):
+    """A Gaussian process on learned features, with a learned kernel and noise.
+
+    *Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels* (Patacchiola et al., 2020),
+    https://arxiv.org/abs/1910.05199. The kernel is Gaussian; scale, lengthscale, noise and mean of each output are
+    learned with the features. Departures: the query's predictive likelihood is maximized, given the support, in place
+    of the marginal likelihood of both; regression only. `noise` is the standard deviation where meta-learning starts;
+    it stays above `smallest_noise`. The state holds the support's features: it grows with the support.
+    """
+
+    key = "dkt"
+    kinds = frozenset({"regression"})
+
+    def __init__(
+        self, spec: TaskSpec, backbone: nn.Module, *, noise: float = 0.1, smallest_noise: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.size = feature_count(backbone, spec.input_shape)
+        _check_above_zero(self.key, noise=noise, smallest_noise=smallest_noise)
+        self.backbone = backbone
+        self.smallest_noise = smallest_noise
+        self.mean = nn.Parameter(torch.zeros(spec.outputs))
+        self.log_scale = nn.Parameter(torch.zeros(spec.outputs))
+        self.log_noise = nn.Parameter(torch.tensor(noise).log())
+        self.log_lengthscale = nn.Parameter(torch.zeros(()))
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The support's features `(n, d)`, the Cholesky factor `(n, n)` of their kernel, and weights `(n, outputs)`."""
+        features = self.backbone(support.inputs).clone()  # "raw" returns its inputs
+        exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
+        noise = self._noise().square() * torch.eye(len(exact)).to(exact)
+        lower = torch.linalg.cholesky(self._kernel(exact, exact) + noise)
+        weights = torch.cholesky_solve((support.targets - self.mean).double(), lower)
+        return {
+            "features": features,
+            "lower": lower.to(features).contiguous(),
+            "weights": weights.to(features).contiguous(),
+        }
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
+        """The posterior predictive distribution, noise included."""
+        across = self._kernel(state["features"], self.backbone(inputs))  # (n, queries)
+        explained = torch.linalg.solve_triangular(state["lower"], across, upper=False).square().sum(0)
+        # Never below the noise: rounding may make the explained variance more than all of it.
+        variance = (1 - explained).clamp_min(0).unsqueeze(-1) + self._noise().square()
+        return Gaussian(self.mean + across.mT @ state["weights"], self.log_scale.exp().square() * variance)
+
+    def _kernel(self, features: Tensor, others: Tensor) -> Tensor:
+        """In units of the scale: 1 for equal features."""
+        distances = squared_distances(features, others).clamp_min(0) / self.size
+        return torch.exp(-0.5 * distances * (-2 * self.log_lengthscale).exp())
+
+    def _noise(self) -> Tensor:
+        """Its standard deviation, in units of the scale."""
+        return self.log_noise.exp() + self.smallest_noise
+
+
+def _check_above_zero(key: str, **options: float) -> None:
+    for name, value in options.items():
+        if not value > 0:
+            raise UserError(f"The option {name!r} of {key!r} is a number above 0, not {value}.")

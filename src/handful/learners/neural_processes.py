@@ -1,0 +1,128 @@
+"""Neural processes: a network that reads a set of examples and answers, with nothing to optimize for a new task."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handful.backbones import feature_count
+from handful.engine.attention import Attention
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.normalization import LayerNorm
+from handful.types import Examples, Gaussian, TaskSpec, TaskState
+
+
+class ConditionalNeuralProcess(Learner):
+    """Encode each example, take the mean code, and decode an answer with its uncertainty from code and query.
+
+    *Conditional Neural Processes* (Garnelo et al., 2018), https://arxiv.org/abs/1807.01613. Departures: inputs are a
+    backbone's features; the loss is that of the query, not of the support too; a standard deviation stays above
+    `smallest_deviation`, in the paper 0.1; regression only. Encoder and decoder have `depth` layers of `width`.
+    """
+
+    key = "cnp"
+    kinds = frozenset({"regression"})
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        smallest_deviation: float = 0.01,
+    ) -> None:
+        super().__init__()
+        size = feature_count(backbone, spec.input_shape)
+        _check(self.key, width, depth, smallest_deviation)
+        self.backbone = backbone
+        self.smallest_deviation = smallest_deviation
+        self.encoder = Layers(size + spec.outputs, width, width, depth)
+        self.decoder = Layers(size + width, width, 2 * spec.outputs, depth)
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """The mean code `(width,)`."""
+        features = self.backbone(support.inputs)
+        return {"code": self.encoder(torch.cat([features, support.targets], dim=-1)).mean(0)}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
+        """Means and variances."""
+        features = self.backbone(inputs)
+        code = state["code"].expand(len(features), -1)
+        return normal(self.decoder(torch.cat([features, code], dim=-1)), self.smallest_deviation)
+
+
+class AttentiveNeuralProcess(Learner):
+    """As a conditional neural process, but each query attends to the examples that matter for it.
+
+    *Attentive Neural Processes* (Kim et al., 2019), https://arxiv.org/abs/1901.05761: examples attend to each other,
+    then queries to examples, by several `heads`. Departures: no latent path (a prediction here is one distribution, not
+    a sample of functions), so this is the deterministic half of the paper; the codes of examples are normalized (layer
+    norm); inputs are a backbone's features; the loss is that of the query; a standard deviation stays above
+    `smallest_deviation`, in the paper 0.1.
+    """
+
+    key = "anp"
+    kinds = frozenset({"regression"})
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        smallest_deviation: float = 0.01,
+    ) -> None:
+        super().__init__()
+        size = feature_count(backbone, spec.input_shape)
+        _check(self.key, width, depth, smallest_deviation)
+        self.backbone = backbone
+        self.smallest_deviation = smallest_deviation
+        self.encoder = Layers(size + spec.outputs, width, width, depth)
+        self.among_examples = Attention(width, heads)
+        self.norm = LayerNorm(width)
+        self.to_keys = nn.Linear(size, width)
+        self.to_examples = Attention(width, heads)
+        self.decoder = Layers(size + width, width, 2 * spec.outputs, depth)
+
+    def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
+        """Keys and values `(n, width)` of the examples."""
+        features = self.backbone(support.inputs)
+        codes = self.encoder(torch.cat([features, support.targets], dim=-1))
+        codes = self.norm(codes + self.among_examples(codes, codes, codes))
+        keys, values = self.to_examples.remembered(self.to_keys(features), codes)
+        return {"keys": keys, "values": values}
+
+    def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
+        """Means and variances."""
+        features = self.backbone(inputs)
+        code = self.to_examples.answer(self.to_keys(features), (state["keys"], state["values"]))
+        return normal(self.decoder(torch.cat([features, code], dim=-1)), self.smallest_deviation)
+
+
+class Layers(nn.Sequential):
+    """`depth` linear layers `(n, inputs)` to `(n, outputs)`, of `width` between them, with ReLU."""
+
+    def __init__(self, inputs: int, width: int, outputs: int, depth: int) -> None:
+        sizes = (inputs, *[width] * (depth - 1), outputs)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+def normal(outputs: Tensor, smallest: float) -> Gaussian:
+    """Means and variances `(n, d)` from a network's outputs `(n, 2 d)`."""
+    mean, raw = outputs.chunk(2, dim=-1)
+    return Gaussian(mean, (smallest + (1 - smallest) * F.softplus(raw)).square())
+
+
+def _check(key: str, width: int, depth: int, smallest_deviation: float) -> None:
+    if min(width, depth) < 1:
+        raise UserError(f"The options width and depth of {key!r} are at least 1, not {width} and {depth}.")
+    if not 0 < smallest_deviation < 1:
+        raise UserError(f"The option smallest_deviation of {key!r} is between 0 and 1, not {smallest_deviation}.")
