@@ -1,0 +1,1 @@
+"""Memory that a learner writes to and reads from."""
