@@ -1,0 +1,1 @@
+"""How many steps a learned optimizer needs where tuned ones need T."""
