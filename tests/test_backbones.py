@@ -37,6 +37,7 @@ def with_any_options(input_shape, **options):
         ("mlp", (5,), {}, 64),
         ("mlp", (2, 3), {"hidden": (7, 9)}, 9),
         ("raw", (2, 3), {}, 6),
+        ("linear", (2, 3), {}, 6),
         ("auto", (1, 28, 28), {}, 64),
         ("auto", (5,), {}, 64),
         (custom, (5,), {"width": 4}, 4),
@@ -53,6 +54,16 @@ def test_features_are_rows_of_numbers(backbone, shape, options, features):
 
 def test_auto_is_by_the_shape_of_an_example():
     assert [default(shape) for shape in ((3, 28, 28), (1, 8, 8), (40,), (2, 30))] == ["conv4", "mlp", "mlp", "mlp"]
+
+
+def test_linear_starts_as_the_identity_and_can_become_any_map():
+    network, inputs = make("linear", (2, 3)).double(), torch.randn(5, 2, 3, dtype=torch.float64)
+    assert torch.equal(network(inputs), inputs.flatten(1))
+    (weight,) = network.parameters()
+    wanted = torch.randn(6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        weight.copy_(wanted - torch.eye(6))
+    assert torch.allclose(network(inputs), inputs.flatten(1) @ wanted.mT)
 
 
 def test_conv4_is_the_papers_network():

@@ -122,6 +122,25 @@ class MLP(nn.Module):
 
 
 @backbone
+class Linear(nn.Module):
+    """The inputs and a linear map of them, which starts at zero: for embeddings that are good already.
+
+    Inputs `(n, *input_shape)` are flattened to features `(n, prod(input_shape))`. Untrained it changes nothing, and
+    weight decay pulls it back there.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        size = prod(input_shape)
+        self.weight = nn.Parameter(torch.zeros(size, size))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to `(n, prod(input_shape))`."""
+        features = inputs.flatten(1)
+        return features + F.linear(features, self.weight)
+
+
+@backbone
 class Raw(nn.Module):
     """No network: the inputs themselves.
 

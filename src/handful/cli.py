@@ -51,6 +51,14 @@ GroupOption = Annotated[
     typer.Option(help="Column of a writer, video, patient: never on both sides of a task.", rich_help_panel=DATA),
 ]
 DropOption = Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.", rich_help_panel=DATA)]
+TextOption = Annotated[
+    str | None, typer.Option(help="Column with a text, read by a sentence encoder.", rich_help_panel=DATA)
+]
+EncoderOption = Annotated[str | None, typer.Option(help="Sentence encoder: a name, or a folder.", rich_help_panel=DATA)]
+SplitByOption = Annotated[
+    str | None,
+    typer.Option(help="Column of a domain, region: all of one is in the same split.", rich_help_panel=DATA),
+]
 SizeOption = Annotated[int | None, typer.Option(help="Pixels a side of images.", rich_help_panel=DATA)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -127,6 +135,9 @@ def train(
     target: TargetOption = None,
     group: GroupOption = None,
     drop: DropOption = None,
+    text: TextOption = None,
+    encoder: EncoderOption = None,
+    split_by: SplitByOption = None,
     image_size: SizeOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.", rich_help_panel="Task sizes")] = None,
     shot: Annotated[
@@ -163,6 +174,13 @@ def train(
             help="Examples to train the network on beforehand, as if there were no tasks.", rich_help_panel="Training"
         ),
     ] = 0,
+    augment: Annotated[
+        float,
+        typer.Option(
+            help="Change the targets of each training task by a draw of its own, against memorization: how much.",
+            rich_help_panel="Training",
+        ),
+    ] = 0.0,
     plan: Annotated[
         str | None,
         typer.Option(
@@ -177,6 +195,13 @@ def train(
             rich_help_panel="Training",
         ),
     ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Trials, scored on validation tasks, to search for rates and options first.",
+            rich_help_panel="Training",
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of splits, tasks and starting weights.", rich_help_panel="Training")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
@@ -185,12 +210,14 @@ def train(
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
     from handful.evaluation.report import performance_line
-    from handful.training.run import Run
+    from handful.training.run import Run, is_run
     from handful.training.workers import PeerError, place
 
     assigned = _assignments(assign or [])
     experiment = Experiment(
-        _source(tasks, label, task, target, group, drop, image_size, seed),
+        _source(
+            tasks, label, task, target, group, drop, image_size, seed, text=text, encoder=encoder, split_by=split_by
+        ),
         learner=learner,
         options=assigned[""],
         backbone=backbone,
@@ -200,6 +227,7 @@ def train(
         shot=shot,
         query_shot=query_shot,
         train_way=train_way,
+        augment=augment,
         settings={
             "steps": steps,
             "meta_batch_size": meta_batch_size,
@@ -210,6 +238,12 @@ def train(
         | assigned["training"],
         seed=seed,
     )
+
+    if tune:
+        if place(None)[1] > 1:
+            raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
+        experiment = _tuned(experiment, output, tune, resume, force)
+        resume, force = resume and is_run(output), False
 
     if place(workers)[0]:  # another process is the one that prints
         warnings.simplefilter("ignore")
@@ -266,6 +300,9 @@ def bench(
     target: TargetOption = None,
     group: GroupOption = None,
     drop: DropOption = None,
+    text: TextOption = None,
+    encoder: EncoderOption = None,
+    split_by: SplitByOption = None,
     image_size: SizeOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
@@ -292,7 +329,7 @@ def bench(
 
     assigned = _assignments(assign or [])
     experiment = Experiment(
-        _source(tasks, label, task, target, group, drop, image_size),
+        _source(tasks, label, task, target, group, drop, image_size, text=text, encoder=encoder, split_by=split_by),
         learner=learner,
         options=assigned[""],
         backbone=backbone,
@@ -335,11 +372,18 @@ def evaluate(
     target: TargetOption = None,
     group: GroupOption = None,
     drop: DropOption = None,
+    text: TextOption = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
     costly: Annotated[int, typer.Option(help="Tasks for rungs that train a network each (0: leave out).")] = 50,
+    equivalence: Annotated[
+        int, typer.Option(help="Tasks to find out how many times more examples the ordinary way needs (0: leave out).")
+    ] = 0,
+    half_width: Annotated[
+        float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
     ] = None,
@@ -347,9 +391,10 @@ def evaluate(
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
     from handful.apps.experiment import evaluate as score
+    from handful.evaluation.report import equivalence_line, needed_line
     from handful.storage import check_writable
 
-    other = _source(tasks, label, task, target, group, drop) if tasks else None
+    other = _source(tasks, label, task, target, group, drop, text=text) if tasks else None
     home = run.parent if run.name == "model" else run
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
@@ -361,6 +406,8 @@ def evaluate(
             query_shot=query_shot,
             tasks=number,
             costly_tasks=costly,
+            equivalence_tasks=equivalence,
+            half_width=half_width,
             progress=progress.ladder,
         )
     report.write(folder)
@@ -370,6 +417,11 @@ def evaluate(
     for comparison in report.comparisons:
         out.print(_ladder_table(comparison))
     out.print(escape(report.verdict))
+    if report.equivalence is not None:
+        out.print(escape(flowing(equivalence_line(report.equivalence, report.comparisons[0].learner.evaluation))))
+    if half_width is not None:
+        for comparison in report.comparisons:
+            out.print(escape(needed_line(comparison.learner.evaluation, half_width)))
     out.print(f"Report: {folder / 'report.md'}")
 
 
@@ -392,7 +444,7 @@ def compare(
         for row in setting["runs"]:
             gap = interval_text(row["against_best"], setting["metric"], signed=True) if "against_best" in row else ""
             table.add_row(
-                row["run"],
+                row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
                 row["learner"],
                 interval_text(row["score"], setting["metric"]),
                 gap,
@@ -517,6 +569,9 @@ def doctor(
     target: TargetOption = None,
     group: GroupOption = None,
     drop: DropOption = None,
+    text: TextOption = None,
+    encoder: EncoderOption = None,
+    split_by: SplitByOption = None,
     image_size: SizeOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
@@ -526,7 +581,10 @@ def doctor(
     """Look for what makes few-shot scores too good to be true."""
     from handful.apps.checkup import checkup
 
-    findings = checkup(_source(subject, label, task, target, group, drop, image_size), way, shot, query_shot)
+    source = _source(
+        subject, label, task, target, group, drop, image_size, text=text, encoder=encoder, split_by=split_by
+    )
+    findings = checkup(source, way, shot, query_shot)
     if as_json:
         print_json(findings)
     else:
@@ -561,12 +619,40 @@ def _source(
     drop: list[str] | None,
     image_size: int | None = None,
     seed: int = 0,
+    **texts: str | None,
 ) -> "Source":
     from handful.apps.experiment import Source
 
     if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
         tasks = str(Path(tasks).resolve())
-    return Source(tasks, label, task, target, group, tuple(drop or ()), image_size, seed)
+    if (encoder := texts.get("encoder")) and Path(encoder).is_dir():
+        texts["encoder"] = str(Path(encoder).resolve())
+    return Source(tasks, label, task, target, group, tuple(drop or ()), image_size, seed=seed, **texts)
+
+
+def _tuned(experiment: Any, output: Path, trials: int, resume: bool, force: bool) -> Any:
+    """Search, print the best trials and what mattered, and return the experiment with the best settings."""
+    from handful.apps.tuning import tune
+
+    try:
+        with Progress() as progress:
+            tuning = tune(experiment, output, trials, resume=resume, force=force, progress=progress.trial)
+    except KeyboardInterrupt:
+        err.print("The trials that ended are kept. Continue with the same command and --resume.")
+        raise
+    names = list(tuning.trials[0].settings)
+    ended = sum(trial.state == "complete" for trial in tuning.trials)
+    table = Table(title=f"The best of {len(tuning.trials)} trials ({ended} ended)", title_justify="left", box=None)
+    for column in ("validation", *names):
+        table.add_column(column, justify="right")
+    for trial in tuning.ranked[:5]:
+        table.add_row(f"{trial.score:.4g}", *(f"{trial.settings[name]:.3g}" for name in names))
+    if tuning.importance:
+        table.add_section()
+        table.add_row("mattered", *(f"{tuning.importance.get(name, 0):.0%}" for name in names))
+    best = tuning.best
+    out.print(table)
+    return best
 
 
 def _assignments(given: list[str]) -> dict[str, dict[str, Any]]:

@@ -50,6 +50,10 @@ class Progress:
             self.score = f"val {moment.validation:.3f}"
         self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
 
+    def trial(self, number: int, moment: Any) -> None:
+        """After each step of a trial of a search, counted from 0."""
+        self._advance(f"trial {number + 1}", moment.step, moment.steps, f"loss {moment.loss:.2f}")
+
     def pretraining(self, done: int, total: int) -> None:
         """After each batch of pre-training."""
         self._advance("pre-training", done, total, "")

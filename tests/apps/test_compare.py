@@ -3,17 +3,20 @@
 import json
 
 import pytest
+import torch
 
 from handful.apps.compare import compare
 from handful.errors import UserError
+from handful.evaluation.intervals import seeds_interval
 from handful.storage import write_json
 from handful.training.run import Run
 
 SETTING = {"way": 5, "shot": 1, "query_shot": 15}
 
 
-def evaluated(path, scores, *, metric="accuracy", learner="toy", source=None, setting=SETTING, place="report"):
-    Run.open(path, {"source": source or {"tasks": "glyphs", "seed": 0}})
+def evaluated(path, scores, *, metric="accuracy", learner=None, source=None, setting=SETTING, place="report", seed=0):
+    learner = learner or path.name  # runs of one learner that differ in the seed alone are one kind
+    Run.open(path, {"learner": learner, "source": source or {"tasks": "glyphs", "seed": 0}, "seed": seed})
     row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))}
     write_json(path / place / "scores.json", {"schema": 1, "settings": [setting | {"rows": [row]}]})
     return path
@@ -77,6 +80,52 @@ def test_it_takes_two_evaluated_runs(tmp_path):
     run = evaluated(tmp_path / "a", [0.5])
     with pytest.raises(UserError, match="two runs"):
         compare([run])
-    Run.open(tmp_path / "b", {"source": {"tasks": "glyphs", "seed": 0}})
+    Run.open(tmp_path / "b", {"learner": "b", "source": {"tasks": "glyphs", "seed": 0}})
     with pytest.raises(UserError, match=r"handful evaluate .*b"):
         compare([run, tmp_path / "b"])
+
+
+# Runs that differ in the seed
+
+
+def seeded(path, learner, seed, scores, *, split=None):
+    source = {"tasks": "glyphs", "seed": seed if split is None else split}
+    return evaluated(path / f"{learner}{seed}", scores, learner=learner, source=source, seed=seed)
+
+
+def tables(seeds=3, tasks=20):
+    generator = torch.Generator().manual_seed(0)
+    luck = torch.rand(seeds, tasks, generator=generator, dtype=torch.float64)
+    return luck, luck + 0.1 + 0.02 * torch.rand(seeds, tasks, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("split", [0, None])
+def test_runs_that_differ_in_the_seed_are_one_line_with_an_interval_for_other_seeds(tmp_path, split):
+    """split: the seed of the splits, or None where it is that of the training."""
+    low, high = tables()
+    runs = [
+        seeded(tmp_path, name, seed, table[seed].tolist(), split=split)
+        for seed in (2, 0, 1)
+        for name, table in (("low", low), ("high", high))
+    ]
+    (setting,) = compare(runs)
+    first, second = setting["runs"]
+    assert [first["learner"], second["learner"]] == ["high", "low"]
+    assert first["runs"] == [str(tmp_path / f"high{seed}") for seed in range(3)]
+    assert first["score"] == vars(seeds_interval(list(high), same_tasks=split == 0))
+    assert second["against_best"] == vars(seeds_interval(list(low - high), same_tasks=split == 0))
+    assert second["against_best"]["high"] < 0, "the tasks of both are paired"
+
+
+def test_seeds_of_one_learner_alone_may_be_compared(tmp_path):
+    low, _ = tables()
+    (setting,) = compare([seeded(tmp_path, "low", seed, low[seed].tolist()) for seed in range(3)])
+    assert setting["runs"][0]["score"]["seeds"] == 3
+
+
+def test_a_missing_seed_is_named(tmp_path):
+    low, high = tables()
+    runs = [seeded(tmp_path, "low", seed, low[seed].tolist()) for seed in range(3)]
+    runs += [seeded(tmp_path, "high", seed, high[seed].tolist()) for seed in range(2)]
+    with pytest.raises(UserError, match=r"high0 has the seeds 0, 1, but .*low0 has 0, 1, 2"):
+        compare(runs)

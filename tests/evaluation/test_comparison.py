@@ -113,3 +113,23 @@ def test_curves_over_shots_stop_where_the_examples_end():
     assert 2 <= len(curves) <= 3
     assert all([shot for shot, _ in points] == [1, 4] for points in curves.values())
     assert curves["toy"][1][1].mean > curves["toy"][0][1].mean
+
+
+def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have_some():
+    """A class has 12 examples, 3 of them queries."""
+    ladder, _, heard = climbed()
+    tasks = Clusters()
+    found = ladder.equivalence(tasks.split("test"), tasks.split("val"), tasks=10)
+    assert (found.tasks, found.shot) == (10, 2)
+    assert [size for size, _ in found.curve] in ([1, 2], [1, 2, 5])
+    assert found.score == pytest.approx(evaluate(ladder.learner, tasks.split("test"), tasks=10).score.mean)
+    assert any(what == "data equivalence" for what, _, _ in heard)
+    raw = [rung for rung in ladder.rungs if rung.start == "raw"]
+    worst = min(evaluate(ladder._build(rung, {}), tasks.split("test"), tasks=10).score.mean for rung in raw)
+    assert found.curve[1][1].mean > worst, "the best rung counts"
+
+
+def test_there_is_no_data_equivalence_where_shots_vary():
+    ladder, _, _ = climbed()
+    tasks = Clusters().sized(shot=(1, 3))
+    assert ladder.equivalence(tasks.split("test"), tasks.split("val"), tasks=4) is None

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from handful.evaluation.intervals import Interval, interval, tasks_needed
+from handful.evaluation.intervals import Interval, class_interval, interval, seeds_interval, tasks_needed
 
 
 @pytest.mark.parametrize("count", [2, 7, 600])
@@ -50,3 +50,94 @@ def test_half_the_width_needs_four_times_the_tasks():
     found = Interval(0.5, 0.4, 0.6, 50)
     assert tasks_needed(found, found.half_width) == 50
     assert tasks_needed(found, found.half_width / 2) == 200
+
+
+# Over seeds and tasks
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def coverage(found):
+    return sum(each.low <= 0 <= each.high for each in found) / len(found)
+
+
+@pytest.mark.parametrize("same_tasks", [True, False])
+@pytest.mark.parametrize(("seeds", "tasks", "between"), [(3, 60, 0.1), (5, 40, 0.5), (4, 50, 0.0)])
+def test_other_seeds_and_other_tasks_are_covered_95_times_of_100(seeds, tasks, between, same_tasks):
+    of_tasks = normal(1000, 1 if same_tasks else seeds, tasks, seed=1)
+    scores = between * normal(1000, seeds, 1, seed=2) + of_tasks + 0.7 * normal(1000, seeds, tasks, seed=3)
+    found = [seeds_interval(list(table), same_tasks=same_tasks) for table in scores]
+    assert 0.93 <= coverage(found) <= 0.97
+
+
+def test_one_seed_or_equal_seeds_give_the_interval_over_tasks():
+    scores = normal(30)
+    alone = interval(scores)
+    for found in (seeds_interval([scores]), seeds_interval([scores] * 3)):
+        assert (found.low, found.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+        assert found.between == 0
+    assert seeds_interval([scores] * 3).seeds == 3
+
+
+def test_the_parts_are_those_of_the_two_way_table():
+    """Against the mean squares by numpy."""
+    table = normal(4, 20).numpy() + np.arange(4)[:, None]
+    found = seeds_interval([torch.from_numpy(row) for row in table])
+    seeds, tasks = table.shape
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    mean_square = [
+        tasks * table.mean(1).var(ddof=1),
+        seeds * table.mean(0).var(ddof=1),
+        (rest**2).sum() / ((seeds - 1) * (tasks - 1)),
+    ]
+    a, b, e = (square / (seeds * tasks) for square in mean_square)
+    variance = max(a + b - e, a, b)
+    freedom = variance**2 / (a**2 / 3 + b**2 / 19 + e**2 / 57)
+    assert found.half_width == pytest.approx(stats.t.ppf(0.975, freedom) * variance**0.5)
+    assert found.between == pytest.approx((a - e) ** 0.5)
+    assert found.within == pytest.approx(b**0.5)
+
+
+def test_seeds_with_tasks_of_their_own_are_independent_numbers():
+    scores = [normal(10 + seed, seed=seed) for seed in range(4)]
+    expected = interval(torch.stack([of_seed.mean() for of_seed in scores]))
+    found = seeds_interval(scores, same_tasks=False)
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+# Over classes
+
+
+def class_scores(classes, tasks, way, *, of_class, luck, seed):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(tasks, classes, generator=generator).argsort(1)[:, :way]
+    effects = of_class * torch.randn(classes, generator=generator, dtype=torch.float64)
+    return effects[drawn].mean(1) + luck * torch.randn(tasks, generator=generator, dtype=torch.float64), drawn.tolist()
+
+
+@pytest.mark.parametrize(("classes", "of_class"), [(20, 0.3), (40, 0.5)])
+def test_other_classes_are_covered_where_the_interval_over_tasks_is_too_narrow(classes, of_class):
+    """TRAPS T23, and Lafargue et al., 2024: many tasks of few classes say little of other classes."""
+    drawn = [class_scores(classes, 300, 5, of_class=of_class, luck=0.3, seed=seed) for seed in range(1000)]
+    assert 0.92 <= coverage([class_interval(*each) for each in drawn]) <= 0.97
+    assert coverage([interval(scores) for scores, _ in drawn]) < 0.7
+
+
+def test_without_class_effects_it_is_the_interval_over_tasks():
+    found = [class_scores(20, 200, 5, of_class=0, luck=0.3, seed=seed) for seed in range(200)]
+    ratios = [class_interval(*each).half_width / interval(each[0]).half_width for each in found]
+    assert 0.99 <= np.median(ratios) <= 1.3
+    assert coverage([class_interval(*each) for each in found]) >= 0.94
+
+
+def test_more_tasks_of_the_same_classes_do_not_narrow_it():
+    narrow, wide = (class_scores(20, tasks, 5, of_class=1, luck=0.1, seed=0) for tasks in (6000, 600))
+    assert class_interval(*narrow).half_width > 0.8 * class_interval(*wide).half_width
+    assert class_interval(*wide).classes == 20
+
+
+def test_without_several_classes_there_is_none():
+    assert class_interval(normal(5), [()] * 5) is None
+    assert class_interval(normal(5), [(0, 1, 2)] * 5) is None, "all tasks of the same classes tell nothing"

@@ -34,8 +34,9 @@ def texts(figure: Figure) -> str:
         (lambda: plots.ladder([compare(OWN, RUNG)] * 3), 576),
         (lambda: plots.shots_curve(SHOTS), 720),
         (lambda: plots.reliability(OWN.confidences, OWN.correct), 700),
+        (lambda: plots.coverage({0.5: Interval(0.4, 0.3, 0.5, 10), 0.9: Interval(0.8, 0.7, 0.9, 10)}), 700),
     ],
-    ids=["learning curve", "ladder", "ladder of three", "shots", "reliability"],
+    ids=["learning curve", "ladder", "ladder of three", "shots", "reliability", "coverage"],
 )
 def test_is_written_at_the_width_of_a_page(draw, height, tmp_path):
     plots.save(draw(), tmp_path / "picture.png")
@@ -91,6 +92,15 @@ def test_calibration_error_is_the_mean_gap():
         (pytest.approx(0.95), 0.75, 4),
     ]
     assert plots.calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0
+
+
+def test_coverage_shows_shares_and_their_intervals():
+    one = Interval(0.7, -float("inf"), float("inf"), 1)
+    figure = plots.coverage({0.5: Interval(0.4, 0.3, 0.5, 10), 0.9: one})
+    drawn = [tuple(map(tuple, line.get_xydata().tolist())) for line in figure.axes[0].lines]
+    assert ((50.0, 40.0), (90.0, 70.0)) in drawn
+    assert ((50.0, 30.0), (50.0, 50.0)) in drawn
+    assert len(drawn) == 3, "the diagonal, the shares, and the one interval that there is"
 
 
 def test_the_picture_of_a_task_frames_right_and_wrong_answers(tmp_path):

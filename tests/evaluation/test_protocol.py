@@ -3,11 +3,12 @@
 import pytest
 import torch
 from results import evaluation, noisy
-from toys import Clusters, Collection, Line, Slopes, Toy, Whispering
+from torch.distributions import Normal
+from toys import Clusters, Collection, KnownSlopes, Line, Slopes, Toy, UnsureLine, Whispering
 
 from handful.errors import UserError
 from handful.evaluation.intervals import interval
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.protocol import LEVELS, evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
 
@@ -115,6 +116,61 @@ def test_progress_counts_up_to_all_tasks():
     assert heard[-1] == (100, 100)
     assert heard == sorted(heard)
     assert len(heard) > 1
+
+
+# Predictions that say how sure they are
+
+
+class RaggedSlopes(KnownSlopes, Ragged):
+    """Ragged tasks of which the best prediction is known."""
+
+
+@pytest.mark.parametrize("tasks", [KnownSlopes(), RaggedSlopes()], ids=["equal sizes", "ragged"])
+def test_likelihoods_and_coverages_are_those_of_each_task_alone_in_the_users_units(tasks):
+    """Targets are in units of 10, so that a deviation of 0.2 is one of 2 to the user."""
+    learner = UnsureLine.build(tasks.spec, backbone="raw")
+    found = evaluate(learner, tasks, tasks=120)
+    for index in range(120):
+        task = tasks.task(index)
+        mean = 10 * learner.predict(learner.adapt(task.support, tasks.spec), task.query.inputs).mean
+        said, truth = Normal(mean, 2.0), 10 * task.query.targets
+        assert found.log_likelihoods[index].item() == pytest.approx(said.log_prob(truth).mean().item(), rel=1e-4)
+        for column, level in enumerate(LEVELS):
+            low, high = (said.icdf(torch.tensor((1 + sign * level) / 2)) for sign in (-1, 1))
+            share = ((low <= truth) & (truth <= high)).double().mean().item()
+            assert found.coverages[index, column].item() == pytest.approx(share)
+        oracle = tasks.oracle(index)
+        best = Normal(10 * oracle.mean, 10 * oracle.variance.sqrt())
+        assert found.oracle_log_likelihoods[index].item() == pytest.approx(best.log_prob(truth).mean().item(), rel=1e-4)
+        error = (10 * oracle.mean - truth).square().mean().item()
+        assert found.oracle_scores[index].item() == pytest.approx(error, rel=1e-4)
+    assert found.log_likelihood == interval(found.log_likelihoods)
+    assert found.coverage[0.9] == interval(found.coverages[:, LEVELS.index(0.9)])
+    assert found.error_gap == interval(found.scores - found.oracle_scores)
+    assert found.likelihood_gap == interval(found.oracle_log_likelihoods - found.log_likelihoods)
+
+
+def test_no_prediction_is_better_than_the_best():
+    tasks = KnownSlopes()
+    found = evaluate(UnsureLine.build(tasks.spec, backbone="raw"), tasks, tasks=600)
+    assert found.likelihood_gap.low > 0
+    assert found.error_gap.mean > 0
+    assert found.coverage[0.5].low > 0.55, "a deviation of 0.2 where there is one of 0.1 is too modest"
+
+
+def test_what_there_is_not_is_none():
+    point = evaluate(Line.build(Slopes().spec, backbone="raw"), Slopes(), tasks=3)
+    assert point.log_likelihood is None
+    assert point.coverage == {}
+    assert point.error_gap is None
+    only_errors = evaluate(Line.build(Slopes().spec, backbone="raw"), KnownSlopes(), tasks=3)
+    assert only_errors.error_gap is not None
+    assert only_errors.likelihood_gap is None
+    unheld = evaluate(UnsureLine.build(Slopes().spec, backbone="raw"), Slopes(), tasks=3)
+    assert unheld.log_likelihood is not None
+    assert unheld.likelihood_gap is None
+    classes = evaluate(Toy.build(Clusters().spec, backbone="raw"), Clusters(), tasks=3)
+    assert classes.log_likelihood is None
 
 
 # Pairs

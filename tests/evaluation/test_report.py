@@ -12,6 +12,7 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import interval
+from handful.evaluation.protocol import LEVELS
 from handful.evaluation.report import Report, load, load_scores, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
@@ -155,6 +156,41 @@ def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
     assert all(row["baseline"] and row["paired"]["against"] == "protonet" for row in rungs)
     transfer = next(row for row in rungs if row["learner"] == "transfer")
     assert math.isclose(transfer["paired"]["mean"], -0.1), "positive is better than the one in `against`"
+
+
+def unsure() -> Comparison:
+    """A learner that says how sure it is, on tasks of which the best prediction is known, and a rung that does not."""
+    count = 100
+    own = evaluation(
+        "cnp",
+        noisy(4.0),
+        metric="mse",
+        log_likelihoods=noisy(0.5, seed=4),
+        coverages=torch.tensor(LEVELS).double().expand(count, -1) - 0.05,
+        oracle_scores=noisy(3.0, seed=5),
+        oracle_log_likelihoods=noisy(1.25, seed=6),
+    )
+    return compare(own, evaluation("constant", noisy(9.0, seed=1), metric="mse"))
+
+
+def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_path):
+    comparison = unsure()
+    page = report(comparison).write(tmp_path).read_text()
+    words = " ".join(page.split())
+    gap = comparison.learner.evaluation.likelihood_gap
+    assert "Log-likelihood of cnp: 0.500 ± " in words
+    assert "True values: 45.0 ± 0.0 % in the 50 % interval, 75.0 ± 0.0 % in the 80 % interval" in words
+    assert "The best prediction that there is has a mean squared error of 3: 1 ± " in words
+    assert f"Its log-likelihood is 1.250: 0.750 ± {gap.half_width:.3f} nats higher, on the same tasks." in words
+    assert "](coverage.png)" in page
+    assert (tmp_path / "coverage.png").stat().st_size > 5000
+    own, rung = load(tmp_path)["settings"][0]["rows"]
+    assert own["oracle"]["likelihood_gap"] == vars(gap)
+    assert own["coverage"][4] == {"level": 0.5, **vars(comparison.learner.evaluation.coverage[0.5])}
+    kept = load_scores(tmp_path)["settings"][0]["rows"][0]
+    again = interval(torch.tensor(kept["log_likelihoods"], dtype=torch.float64), torch.tensor(kept["units"]))
+    assert vars(again) == own["log_likelihood"]
+    assert not {"log_likelihood", "coverage", "oracle"} & set(rung)
 
 
 def test_lower_errors_are_positive_differences():

@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution, seeded
 from handful.tasks.pool import LabeledPool
-from handful.types import Categorical, Examples, Point, Task, TaskSpec
+from handful.types import Categorical, Examples, Gaussian, Point, Task, TaskSpec
 
 WIDTH, CLASSES, EACH = 40, 60, 12
 SPLIT = {"train": list(range(30)), "val": list(range(30, 45)), "test": list(range(45, 60))}
@@ -62,6 +62,16 @@ class Slopes(TaskDistribution):
         inputs = torch.randn(11, 1, generator=generator)
         targets = slope * inputs + 0.1 * torch.randn(11, 1, generator=generator)
         return Task(Examples(inputs[:5], targets[:5]), Examples(inputs[5:], targets[5:]))
+
+
+class KnownSlopes(Slopes):
+    """Tells the best prediction of one who does not know the slope, but how it and the noise are drawn."""
+
+    def oracle(self, index: int) -> Gaussian:
+        (inputs, targets), query = self.task(index)
+        precision = 1 + inputs.square().sum() / 0.01
+        mean = query.inputs * (inputs * targets).sum() / 0.01 / precision
+        return Gaussian(mean, query.inputs.square() / precision + 0.01)
 
 
 class Collection(Slopes):
@@ -140,6 +150,14 @@ class OneForAll(Line):
         return {"slope": torch.ones(1)}
 
 
-for toy in (Toy, Ignoring, Whispering, Line, OneForAll):
+class UnsureLine(Line):
+    """Least squares through zero, that says its deviation is 0.2."""
+
+    def predict(self, state, inputs: Tensor):
+        mean = super().predict(state, inputs).mean
+        return Gaussian(mean, torch.full_like(mean, 0.04))
+
+
+for toy in (Toy, Ignoring, Whispering, Line, OneForAll, UnsureLine):
     toy_name = toy.__name__.lower()
     type.__setattr__(toy, "key", toy_name)  # after the class is made, so that the registry does not know it

@@ -10,6 +10,7 @@ from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.pipelines import PIPELINES, ImagePipeline, InputPipeline
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.tables import read_table
+from handful.tasks.text_pipeline import TextPipeline
 
 
 def csv(tmp_path, text, name="table.csv"):
@@ -40,7 +41,8 @@ def pipeline(table):
 
 def test_all_kinds_survive_json(pipeline, tmp_path):
     arrays = ArrayPipeline.fit(np.arange(12.0).reshape(4, 3), np.arange(3), labels=["a", "b"])
-    for one in (pipeline, arrays, ImagePipeline(size=20, channels=3, invert=True)):
+    texts = TextPipeline(text="question", encoder="name", revision="1", width=8, scale=0.1, label="intent")
+    for one in (pipeline, arrays, texts, ImagePipeline(size=20, channels=3, invert=True)):
         config = json.loads(json.dumps(one.config()))
         again = InputPipeline.from_config(config)
         assert type(again) is type(one)
@@ -48,7 +50,7 @@ def test_all_kinds_survive_json(pipeline, tmp_path):
         assert again.input_shape == one.input_shape
         del config["kind"]
         assert InputPipeline.of_kind(one.kind).from_config(config).config() == one.config()
-    assert list(PIPELINES) == ["arrays", "images", "table"]
+    assert list(PIPELINES) == ["arrays", "images", "table", "texts"]
 
 
 @pytest.mark.parametrize("config", [{"kind": "sounds"}, {}, {"kind": "table"}, {"kind": "images", "sice": 3}])

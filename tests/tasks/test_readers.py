@@ -1,3 +1,5 @@
+import gzip
+import json
 import struct
 import zlib
 
@@ -246,3 +248,46 @@ def test_not_an_npz(tmp_path):
         np.save(file, np.zeros(3))
     with pytest.raises(DataError, match="is not an npz file"):
         read_arrays(tmp_path / "one.npz")
+
+
+# JSON, and packed files
+
+
+def test_json_lines_and_lists_of_objects_are_tables(tmp_path):
+    rows = [{"a": 1, "b": "x"}, {"a": 2.5, "b": "y"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "t.jsonl").write_text(lines)
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a;b\n1;x\n2.5;y\n"))
+    for name in ("t.jsonl", "t.json", "t.jsonl.gz", "t.csv.gz"):
+        table = read_table(tmp_path / name)
+        assert table.numbers("a").tolist() == [1, 2.5], name
+        assert table.names_in("b") == ["x", "y"], name
+
+
+def test_labeled_texts_by_name_become_three_columns(tmp_path):
+    (tmp_path / "t.json").write_text('{"train": [["hello", "greet"]], "test": [["bye", "leave"], ["ciao", "leave"]]}')
+    table = read_table(tmp_path / "t.json")
+    assert [table.names_in(name) for name in ("text", "label", "part")] == [
+        ["hello", "bye", "ciao"],
+        ["greet", "leave", "leave"],
+        ["train", "test", "test"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.json", b'{"a": [1, 2]}', "a list of objects"),
+        ("t.json", b"{", "cannot be read as a json table"),
+        ("t.jsonl", b"{", "cannot be read as a jsonl table"),
+        ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as a csv table"),
+        ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
+        ("t.parquet.gz", b"", "is not a table"),
+    ],
+)
+def test_wrong_json_is_told(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_table(tmp_path / name)

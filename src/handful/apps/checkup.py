@@ -18,7 +18,8 @@ def checkup(
     if run is not None:
         experiment = Experiment.from_config(run.config())
         learner = MetaModel.from_pretrained(run.path).learner
-        tasks = experiment.tasks(experiment.source.open())
+        opened = experiment.source.open()
+        tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:
-        learner, tasks = None, subject.open()
-    return [asdict(finding) for finding in diagnose(tasks.sized(way, shot, query_shot), learner)]
+        learner, tasks, trained = None, subject.open(), None
+    return [asdict(finding) for finding in diagnose(tasks.sized(way, shot, query_shot), learner, trained=trained)]

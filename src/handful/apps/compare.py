@@ -1,13 +1,16 @@
 """Evaluated runs side by side, on the same tasks."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from handful.errors import UserError
-from handful.evaluation.intervals import interval
+from handful.evaluation.intervals import interval, seeds_interval
 from handful.evaluation.report import load_scores
 from handful.training.run import Run
 
@@ -15,27 +18,74 @@ from handful.training.run import Run
 def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """One entry per setting that all runs were evaluated on, with each run's score and its gain over the best other.
 
-    Raises `UserError` where the runs were not scored on the same tasks: another source, split seed or setting.
+    Runs that differ in nothing but the seed are trainings of one kind: they make one line, whose intervals hold for
+    other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
+    tasks: another source, split seed or setting; or where kinds with several seeds do not have the same seeds.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
-    found = [Run.existing(run) for run in runs]
-    sources = [run.config()["source"] for run in found]
-    for run, source in zip(runs, sources, strict=True):
-        differing = [name for name in source if source[name] != sources[0][name]]
+    kinds = _kinds([Run.existing(run) for run in runs])
+    several = any(len(kind.runs) > 1 for kind in kinds)
+    for kind in kinds:
+        differing = [name for name in kind.source if kind.source[name] != kinds[0].source[name]]
+        differing += [] if several or kind.splits == kinds[0].splits else ["seed"]
         if differing:
             raise UserError(
-                f"{run} was evaluated on other tasks than {runs[0]} ({', '.join(differing)} differ). Only scores on "
-                "the same tasks compare."
+                f"{kind.name} was evaluated on other tasks than {kinds[0].name} ({', '.join(differing)} differ). Only "
+                "scores on the same tasks compare."
             )
-    own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(run.path))["settings"]} for run in found]
+        if several and kind.splits != kinds[0].splits:
+            raise UserError(
+                f"{kind.name} has the seeds {_listed(kind.splits)}, but {kinds[0].name} has "
+                f"{_listed(kinds[0].splits)}. Where runs differ in the seed, each learner needs the same seeds: train "
+                "the missing ones."
+            )
+    own = [
+        {_setting(s): s["rows"][0] for s in load_scores(report_folder(run.path))["settings"]}
+        for kind in kinds
+        for run in kind.runs
+    ]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
     if not shared:
         raise UserError(
             f"The runs share no setting: {'; '.join(f'{r}: {list(o)}' for r, o in zip(runs, own, strict=True))}. "
             "Evaluate them with the same --way, --shot and --query-shot."
         )
-    return [_compared(setting, runs, [settings[setting] for settings in own]) for setting in shared]
+    return [_compared(setting, kinds, [settings[setting] for settings in own]) for setting in shared]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Runs that differ in nothing but the seed, in its order. source: without its seed; splits: the seeds of the
+    sources."""
+
+    runs: list[Run]
+    source: dict[str, Any]
+    splits: list[int]
+
+    @property
+    def name(self) -> str:
+        """The folder of the first run."""
+        return str(self.runs[0].path)
+
+
+def _kinds(runs: Sequence[Run]) -> list[Kind]:
+    """The runs by all that is in their configuration but the seeds, in the order given."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        config = run.config()
+        facts = config | {"seed": None, "source": config["source"] | {"seed": None}}
+        kinds.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
+    made = []
+    for members in kinds.values():
+        configs = [run.config() for run in members]
+        order = sorted(
+            range(len(members)), key=lambda i: (configs[i]["source"].get("seed", 0), configs[i].get("seed", 0))
+        )
+        source = {name: value for name, value in configs[0]["source"].items() if name != "seed"}
+        splits = [configs[i]["source"].get("seed", 0) for i in order]
+        made.append(Kind([members[i] for i in order], source, splits))
+    return made
 
 
 def report_folder(run: Path) -> Path:
@@ -43,24 +93,37 @@ def report_folder(run: Path) -> Path:
     return run / "report" if (run / "report").exists() else run
 
 
-def _compared(setting: str, runs: Sequence[Path], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     count = min(len(row["scores"]) for row in rows)
-    scores = [torch.tensor(row["scores"][:count], dtype=torch.float64) for row in rows]
-    units = torch.tensor(rows[0]["units"][:count])
+    drawn = iter(rows)
+    of_kind = [[next(drawn) for _ in kind.runs] for kind in kinds]
+    # (seeds, draws) of each kind, and the units of each seed, which are the same for all kinds
+    scores = [torch.tensor([row["scores"][:count] for row in own], dtype=torch.float64) for own in of_kind]
+    units = [torch.tensor(row["units"][:count]) for row in of_kind[0]]
+    same_tasks = len(set(kinds[0].splits)) == 1
     sign = 1 if rows[0]["metric"] == "accuracy" else -1
-    order = sorted(range(len(runs)), key=lambda index: -sign * float(scores[index].mean()))
+    order = sorted(range(len(kinds)), key=lambda index: -sign * float(scores[index].mean()))
     best = order[0]
+
+    def over(values: Tensor) -> dict[str, Any]:
+        if len(values) == 1:
+            return vars(interval(values[0], units[0]))
+        return vars(seeds_interval(list(values), units, same_tasks=same_tasks))
+
     compared = []
     for index in order:
-        entry = {
-            "run": str(runs[index]),
-            "learner": rows[index]["learner"],
-            "score": vars(interval(scores[index], units)),
-        }
+        kind = kinds[index]
+        entry = {"run": kind.name, "learner": of_kind[index][0]["learner"], "score": over(scores[index])}
+        if len(kind.runs) > 1:
+            entry["runs"] = [str(run.path) for run in kind.runs]
         if index != best:
-            entry["against_best"] = vars(interval(sign * (scores[index] - scores[best]), units))
+            entry["against_best"] = over(sign * (scores[index] - scores[best]))
         compared.append(entry)
     return {"setting": setting, "metric": rows[0]["metric"], "runs": compared}
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _setting(setting: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.artifacts import MetaModel
-from handful.errors import HandfulError
+from handful.errors import HandfulError, UserError
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
@@ -17,6 +17,7 @@ from handful.evaluation.report import REPORT, Report
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.storage import write_json
+from handful.tasks.augmentation import AugmentedTasks
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
@@ -42,6 +43,9 @@ class Source:
     group: str | None = None
     drop: tuple[str, ...] = ()
     image_size: int | None = None
+    text: str | None = None
+    encoder: str | None = None
+    split_by: str | None = None
     seed: int = 0
 
     @property
@@ -61,7 +65,7 @@ class Experiment:
 
     way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
     tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
-    source's default.
+    source's default. augment: how much training tasks change their targets, see `AugmentedTasks` (0: not at all).
     """
 
     source: Source
@@ -75,6 +79,7 @@ class Experiment:
     query_shot: Size | None = None
     train_way: Size | None = None
     train_query_shot: Size | None = None
+    augment: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -96,14 +101,16 @@ class Experiment:
 
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes of training."""
-        return self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
+        tasks = self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
+        return AugmentedTasks(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner."""
         cls: type[Learner] = LEARNERS[self.learner]
+        pipeline = distribution.pipeline
         return cls.build(
             self.tasks(distribution).spec,
-            backbone=self.backbone,
+            backbone=pipeline.backbone if pipeline and self.backbone == "auto" else self.backbone,
             backbone_options=self.backbone_options,
             normalization=self.normalization,
             seed=self.seed,
@@ -208,14 +215,17 @@ def evaluate(
     query_shot: int | None = None,
     tasks: int = 600,
     costly_tasks: int = 50,
+    equivalence_tasks: int = 0,
+    half_width: float | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
 
     other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
     pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
-    `costly_tasks` only (0 leaves them out). Networks of rungs are pre-trained on the run's own training split in any
-    case.
+    `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
+    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
+    rungs are pre-trained on the run's own training split in any case.
     """
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
@@ -226,6 +236,8 @@ def evaluate(
     queries = query_shot or experiment.query_shot
     test = away.split("test").sized(experiment.way, experiment.shot, queries)
     places = [test.sized(way, shot) for way, shot in settings or [(None, None)]]
+    if half_width is not None and not half_width > 0:
+        raise UserError(f"The half-width of an interval is above 0, got {half_width}.")
     for place in places:
         place.check()
         check_fits(model.learner, place.spec)
@@ -245,6 +257,9 @@ def evaluate(
         if not comparisons:
             curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
         comparisons.append(comparison)
+    equivalence = None
+    if count := min(tasks, equivalence_tasks):
+        equivalence = ladder.equivalence(places[0], choosing[0], tasks=count)
     source = other or experiment.source
     report = Report(
         title=f"{model.learner.key} on {source.name}",
@@ -254,7 +269,9 @@ def evaluate(
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
-        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS),
+        findings=diagnose(
+            places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=experiment.training_tasks(home).sizes
+        ),
         history=history,
         shots=curves,
         seconds={
@@ -262,6 +279,8 @@ def evaluate(
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
         },
         performance=run.performance(),
+        equivalence=equivalence,
+        half_width=half_width,
     )
     if other is None:  # the model carries the report on the tasks that it is for
         write_json(run.path / "model" / REPORT, report.to_json())

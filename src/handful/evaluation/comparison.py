@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Self
 
+import torch
+
 from handful.errors import UserError
+from handful.evaluation.equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation, evaluate
 from handful.learners.learner import Learner
@@ -14,6 +17,9 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, Size, TaskDistribution
 
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
+
+EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
+"""What the conventional way is given to learn from, for the data equivalence."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is running, what of it is done, and how much there is."""
@@ -162,6 +168,51 @@ class Ladder:
                 curves[learner.key].append((shot, evaluate(learner, at, tasks=tasks).score))
         return curves
 
+    def equivalence(
+        self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int
+    ) -> Equivalence | None:
+        """How many times more examples the conventional way needs on the first tasks of `setting`'s present split.
+
+        The conventional way is the best of the rungs that know no other tasks: those on raw inputs and, unless costly
+        ones are left out, the network trained from scratch. It gets more examples until it surely beats the learner, or
+        the same tasks have no more. None where shots vary or no rung can do the tasks.
+        """
+        shot = setting.sizes.shot
+        rungs = [rung for rung in self.rungs if rung.start != "pretrained"]
+        if isinstance(shot, tuple) or not rungs:
+            return None
+        own = evaluate(self.learner, setting, tasks=tasks)
+        sizes: list[int] = []
+        ways: list[list[Evaluation]] = []
+        for size in sorted({*EXAMPLES, shot}):
+            self.progress("data equivalence", size, EXAMPLES[-1])
+            try:
+                at, choosing = setting.sized(shot=size), validation.sized(shot=size)
+                if not _same_tasks(at, setting, tasks):
+                    break
+                built = [self._build(rung, self._choose(rung, choosing)) for rung in rungs]
+                found = [evaluate(learner, at, tasks=tasks) for learner in built]
+            except UserError:
+                break
+            sizes.append(size)
+            ways.append(found)
+            if size >= shot and any(way.gain_over(own).low > 0 for way in found):
+                break
+        if not sizes:
+            return None
+        result = equivalence(
+            own.scores,
+            shot,
+            [torch.stack([way.scores for way in found]) for found in ways],
+            sizes,
+            units=own.units,
+            higher_is_better=own.higher_is_better,
+            seed=self.seed,
+        )
+        sign = 1 if own.higher_is_better else -1
+        best = [max((way.score for way in found), key=lambda score: sign * score.mean) for found in ways]
+        return replace(result, curve=list(zip(sizes, best, strict=True)))
+
     def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:
         recipe = self.learner.recipe
         if rung.start == "pretrained" and self._pretrained is not None:
@@ -201,3 +252,13 @@ class Ladder:
             tasks=tasks,
             progress=lambda done, total: self.progress(learner.key, done, total),
         )
+
+
+def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:
+    """Whether the first tasks of both are of the same classes or units: with more examples, some may be too small."""
+    if one.units != other.units:
+        return False
+    return all(
+        one.unit(index) == other.unit(index) and one.manifest(index).classes == other.manifest(index).classes
+        for index in range(tasks)
+    )

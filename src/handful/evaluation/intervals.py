@@ -1,6 +1,7 @@
-"""Confidence intervals over tasks."""
+"""Confidence intervals: over tasks, over training seeds and tasks, and over the classes that tasks are made of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,25 +23,141 @@ class Interval:
         return (self.high - self.low) / 2
 
 
+@dataclass(frozen=True)
+class SeedsInterval(Interval):
+    """An interval over `seeds` trainings too, each scored on `tasks` tasks.
+
+    between, within: standard errors of the mean, from the spread between seeds and from the rest.
+    """
+
+    seeds: int
+    between: float
+    within: float
+
+
+@dataclass(frozen=True)
+class ClassInterval(Interval):
+    """An interval over the `classes` that tasks are drawn from, too."""
+
+    classes: int
+
+
 def interval(scores: Tensor, units: Tensor | None = None) -> Interval:
     """Student's t interval of the mean score.
 
     scores: `(draws,)`. units: `(draws,)` the task of each draw; draws of one unit are averaged first, since they share
     its luck (None: every draw is its own unit). With one unit there is no interval, and it is infinitely wide.
     """
-    from scipy.special import stdtrit
-
-    means = scores.double()
-    if units is not None:
-        _, inverse = torch.unique(units, return_inverse=True)
-        counts = torch.bincount(inverse)
-        means = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, inverse, means) / counts
+    means = _of_units(scores, units)
     count = len(means)
-    mean = float(means.mean())
-    if count < 2:
-        return Interval(mean, float("-inf"), float("inf"), count)
-    half = float(stdtrit(count - 1, 0.975) * means.std() / count**0.5)
-    return Interval(mean, mean - half, mean + half, count)
+    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count)
+
+
+def seeds_interval(
+    scores: Sequence[Tensor], units: Sequence[Tensor] | None = None, *, same_tasks: bool = True
+) -> SeedsInterval:
+    """The mean over training seeds of the mean over tasks, with the interval for other seeds *and* other tasks.
+
+    scores: for each seed `(draws,)`; units: likewise, see `interval`. With `same_tasks`, all seeds are scored on the
+    same S x T tasks, and with the mean squares of the two-way table (seeds A, tasks B, the rest E)
+
+        variance = MS_A / ST + MS_B / ST - MS_E / ST,   no less than either of the first two:
+
+    between seeds, plus between tasks, less the luck of single scores, which is in both. Else (each seed has tasks of
+    its own) the variance is that of the seeds' means divided by S, which holds their tasks' luck. Student's t with
+    Satterthwaite's degrees of freedom, *An Approximate Distribution of Estimates of Variance Components* (1946),
+    https://doi.org/10.2307/3002019: some S - 1 where seeds matter most, so that two seeds give a wide interval.
+
+    With a single seed it reduces to `interval`, and speaks of that seed's weights only. So it does where seeds do not
+    differ in any score.
+    """
+    means = [_of_units(of_seed, None if units is None else units[seed]) for seed, of_seed in enumerate(scores)]
+    seeds, tasks = len(means), min(map(len, means))
+    by_seed = torch.stack([of_seed.mean() for of_seed in means])
+    if seeds == 1:
+        alone = interval(means[0])
+        within = float(_spread(means[0]) / tasks) ** 0.5
+        return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within)
+    between = by_seed.var() / seeds
+    if not same_tasks:
+        within = (
+            torch.stack([_spread(of_seed) / len(of_seed) for of_seed in means]).mean() / seeds
+        )  # a part of `between`
+        ends = _around(by_seed.mean(), between, seeds - 1)
+        return SeedsInterval(*ends, tasks, seeds, float((between - within).clamp(min=0).sqrt()), float(within.sqrt()))
+    table = torch.stack(means)  # (seeds, tasks)
+    across = _spread(table.mean(0)) / tasks
+    rest = table - by_seed.unsqueeze(1) - table.mean(0) + table.mean()
+    luck = rest.square().sum() / max(1, (seeds - 1) * (tasks - 1)) / (seeds * tasks)
+    variance = torch.maximum(between + across - luck, torch.maximum(between, across))
+    terms = ((between, seeds - 1), (across, tasks - 1), (luck, (seeds - 1) * (tasks - 1)))
+    uncertainty = sum(float(part) ** 2 / freedom for part, freedom in terms if freedom)
+    freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
+    ends = _around(by_seed.mean(), variance, freedom if tasks > 1 else 0)
+    parts = (between - luck).clamp(min=0).sqrt(), across.sqrt()
+    return SeedsInterval(*ends, tasks, seeds, *map(float, parts))
+
+
+def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
+    """The mean score with the interval for *other classes* of the same kind; None for fewer than two of them.
+
+    scores: `(tasks,)`; classes: what each task is made of (`TaskDistribution.manifest(i).classes`). `interval` says how
+    the mean varies with other tasks of the same data: it shrinks to nothing as tasks are drawn again and again from a
+    few classes, and then is far too narrow for anything but these (*Oops, I Sampled it Again: Reinterpreting
+    Confidence Intervals in Few-Shot Learning*, Lafargue et al., 2024, https://arxiv.org/abs/2409.02850).
+
+    The model: a task's score is a mean, plus the average of its classes' effects, plus the luck of the draw. Both
+    variances follow from the spread of the scores and from that of the scores that share a class, for any pattern of
+    sharing (moments of quadratic forms, as in Henderson, 1953, https://doi.org/10.2307/3001853). The variance of the
+    mean is that of the classes, each by its share of the tasks, plus luck / tasks: with N equally frequent classes
+    classes / N + luck / tasks. Without class effects it is that of `interval`.
+
+    Departure from a plain bootstrap of classes: resampling classes and averaging their scores understates the variance
+    by way^2, and keeping the tasks all of whose classes were drawn multiplies the luck by 2^way. Effects of *pairs* of
+    classes, such as two that look alike, count as luck.
+    """
+    numbers, places = torch.unique(torch.tensor([number for each in classes for number in each]), return_inverse=True)
+    if len(numbers) < 2 or len(classes) < 2:
+        return None
+    ways = torch.tensor([len(of_task) for of_task in classes])
+    rows = torch.arange(len(classes)).repeat_interleave(ways)
+    shares = torch.zeros(len(classes), len(numbers), dtype=torch.float64)  # of each class in each task
+    shares[rows, places] = 1 / ways[rows].double()
+    scores, tasks = scores.double(), len(scores)
+    rest, centered = scores - scores.mean(), shares - shares.mean(0)
+    products = centered.T @ centered
+    # Of both forms, the expectation is linear in the two variances.
+    forms = torch.stack([rest @ rest, (centered.T @ rest).square().sum()])
+    weights = torch.tensor(
+        [[float(products.trace()), tasks - 1.0], [float(products.square().sum()), float(products.trace())]],
+        dtype=torch.float64,
+    )
+    if abs(float(torch.linalg.det(weights))) < 1e-9 * float(weights.abs().max()) ** 2:  # each task has all classes
+        return None
+    of_classes, luck = torch.linalg.solve(weights, forms).tolist()
+    if of_classes <= 0:
+        of_classes, luck = 0.0, float(forms[0]) / (tasks - 1)
+    parts = of_classes * float(shares.mean(0).square().sum()), max(0.0, luck) / tasks
+    variance = torch.tensor(sum(parts))
+    uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
+    freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
+    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers))
+
+
+def difference(
+    scores: Tensor, others: Tensor, units: Tensor | None = None, other_units: Tensor | None = None
+) -> Interval:
+    """By how much the mean of `scores` is above that of `others`, which are of other tasks (Welch's t interval).
+
+    *The Generalization of 'Student's' Problem when Several Different Population Variances are Involved* (Welch, 1947),
+    https://doi.org/10.2307/2332510. Scores of the same tasks are paired instead: `interval` of their differences.
+    """
+    means = _of_units(scores, units), _of_units(others, other_units)
+    parts = [(float(_spread(values)) / len(values), len(values) - 1) for values in means]
+    variance, uncertainty = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts if freedom)
+    freedom = 0.0 if min(map(len, means)) < 2 else variance**2 / uncertainty if uncertainty else 1.0
+    ends = _around(means[0].mean() - means[1].mean(), torch.tensor(variance, dtype=torch.float64), freedom)
+    return Interval(*ends, min(map(len, means)))
 
 
 def tasks_needed(interval: Interval, half_width: float) -> int:
@@ -51,3 +168,28 @@ def tasks_needed(interval: Interval, half_width: float) -> int:
     assert half_width > 0
     assert math.isfinite(interval.half_width)
     return max(2, math.ceil(interval.tasks * (interval.half_width / half_width) ** 2))
+
+
+def _of_units(scores: Tensor, units: Tensor | None) -> Tensor:
+    """The mean score of each unit, in doubles."""
+    scores = scores.double()
+    if units is None:
+        return scores
+    _, inverse = torch.unique(units, return_inverse=True)
+    counts = torch.bincount(inverse)
+    return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, inverse, scores) / counts
+
+
+def _spread(values: Tensor) -> Tensor:
+    """The variance of values `(n,)`; 0 for a single one."""
+    return values.var() if len(values) > 1 else values.new_zeros(())
+
+
+def _around(mean: Tensor, variance: Tensor, freedom: float) -> tuple[float, float, float]:
+    """Mean, low and high of Student's t interval; without a degree of freedom it is infinitely wide."""
+    from scipy.special import stdtrit
+
+    if freedom <= 0:
+        return float(mean), float("-inf"), float("inf")
+    half = float(stdtrit(freedom, 0.975) * variance.sqrt())
+    return float(mean), float(mean) - half, float(mean) + half

@@ -1,4 +1,4 @@
-"""Pictures of a report: learning curve, ladder, accuracy against shots, reliability, and one task to look at.
+"""Pictures of a report: learning curve, ladder, accuracy against shots, reliability, coverage, and one task to look at.
 
 They are 1600 pixels wide (the picture of a task at most), and speak of percent and not of fractions. The learner in
 question is blue, what it is compared with is gray; colors are those of *Color Universal Design* (Okabe & Ito, 2008),
@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.equivalence import Equivalence
 from handful.evaluation.intervals import Interval
 from handful.storage import replacing
 from handful.types import Task
@@ -180,11 +181,16 @@ def _label(row: Row, score: Interval, usual: int) -> str:
 
 @_styled
 def shots_curve(
-    shots: dict[str, list[tuple[int, Interval]]], metric: str = "accuracy", *, per_class: bool = True
+    shots: dict[str, list[tuple[int, Interval]]],
+    metric: str = "accuracy",
+    *,
+    per_class: bool = True,
+    equivalence: Equivalence | None = None,
 ) -> Figure:
     """The score against the number of examples, one line with its interval's band per learner, the first in front.
 
-    per_class: whether shots are counted for each class, or for the task.
+    per_class: whether shots are counted for each class, or for the task. equivalence: with it, the curve of the
+    conventional way is drawn too, and an arrow from the learner to where that way scores alike.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -207,6 +213,9 @@ def shots_curve(
         if all(map(math.isfinite, lows + highs)):
             axes.fill_between(at, lows, highs, color=color, alpha=0.15, linewidth=0)
     ticks = sorted({shot for points in shots.values() for shot, _ in points})
+    if equivalence is not None:
+        _conventional(axes, equivalence, metric)
+        ticks = sorted({*ticks, *(shot for shot, _ in equivalence.curve)})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
@@ -219,6 +228,24 @@ def shots_curve(
     _grid(axes, "y")
     figure.legend(loc="outside right center")
     return figure
+
+
+def _conventional(axes: Any, found: Equivalence, metric: str) -> None:
+    """The curve of the conventional way, and the factor as an arrow at the learner's score."""
+    scores = [shown(score, metric).mean for _, score in found.curve]
+    at = [shot for shot, _ in found.curve]
+    style: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "marker": "s", "markersize": 3}
+    axes.plot(at, scores, color=INK, label="no other tasks", **style)
+    if found.factor == 0:
+        return
+    end = found.shot * found.factor if math.isfinite(found.factor) else found.most
+    height = _shown(found.score, metric)
+    if end > found.shot:
+        arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (end, height), (found.shot, height), arrowprops=arrow, zorder=20)
+    factor = f"x {found.factor:.2g}" if math.isfinite(found.factor) else f"x {found.most / found.shot:.2g} or more"
+    middle = math.sqrt(found.shot * end)
+    axes.annotate(factor, (middle, height), (0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=8)
 
 
 @_styled
@@ -250,6 +277,33 @@ def reliability(confidences: Tensor, correct: Tensor) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     _grid(left, "both")
     _grid(right, "y")
+    return figure
+
+
+@_styled
+def coverage(levels: dict[float, Interval]) -> Figure:
+    """How many true values the central interval of each level holds, with 95 % intervals over tasks."""
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.text(6, 92, "too modest", color="#888888", va="top", fontsize=8)
+    axes.text(97, 5, "too sure of itself", color="#888888", ha="right", fontsize=8)
+    axes.plot(
+        [100 * level for level in levels],
+        [100 * share.mean for share in levels.values()],
+        color=BLUE,
+        linewidth=1.8,
+        marker="o",
+        markersize=5,
+    )
+    for level, share in levels.items():
+        if math.isfinite(share.half_width):
+            axes.plot([100 * level] * 2, [100 * share.low, 100 * share.high], color=INK, linewidth=1.3)
+    axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="level of the interval", ylabel="true values that it holds")
+    axes.set_title("How many true values its intervals hold")
+    axes.xaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(_percent)
+    _grid(axes, "both")
     return figure
 
 

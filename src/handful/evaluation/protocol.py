@@ -1,10 +1,11 @@
 """The protocol: a learner's scores on tasks of a distribution."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ from handful.engine.across_tasks import over_tasks, stack
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
-from handful.evaluation.intervals import Interval, interval
+from handful.evaluation.intervals import ClassInterval, Interval, class_interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.types import Categorical, Point, Prediction, Task, TaskSpec
+from handful.types import Categorical, Gaussian, Point, Prediction, Task, TaskSpec
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go: bounds the memory of evaluation."""
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Of the central intervals of a normal prediction whose coverage is counted."""
 
 Progress = Callable[[int, int], None]
 """Called with the tasks done and the tasks in all."""
@@ -34,6 +38,13 @@ class Evaluation:
     metric: "accuracy" (fraction) or "mse" (squared units of the target). scores: `(draws,)`. units: `(draws,)` which
     task each draw is of. way, shot, query_shot: as `SizeRanges`. confidences, correct: of every query answer, for
     reliability (empty for regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
+
+    Of regression, each empty where there is none: log_likelihoods: `(draws,)` of a true value, the mean over queries
+    and outputs, in nats and for densities in units of the target; needs predictions with a variance, as does coverages:
+    `(draws, len(LEVELS))` the share of a draw's true values inside the central interval of each level. oracle_scores,
+    oracle_log_likelihoods: `(draws,)` those of the best prediction that there is, where the source of tasks knows it.
+
+    classes: of each draw, by their global ids; empty where tasks are not drawn from classes.
     """
 
     learner: str
@@ -48,6 +59,11 @@ class Evaluation:
     correct: Tensor
     adapt_seconds: float
     state_bytes: int
+    log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0))
+    coverages: Tensor = field(default_factory=lambda: torch.zeros(0, len(LEVELS)))
+    oracle_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
+    oracle_log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0))
+    classes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def score(self) -> Interval:
@@ -55,9 +71,37 @@ class Evaluation:
         return interval(self.scores, self.units)
 
     @property
+    def over_classes(self) -> ClassInterval | None:
+        """The mean score with its interval for other classes; None where tasks are not drawn from classes."""
+        return class_interval(self.scores, self.classes)
+
+    @property
     def higher_is_better(self) -> bool:
         """Whether a larger score is a better one."""
         return self.metric == "accuracy"
+
+    @property
+    def log_likelihood(self) -> Interval | None:
+        """The mean log-likelihood with its interval over tasks; None for predictions without a variance."""
+        return interval(self.log_likelihoods, self.units) if len(self.log_likelihoods) else None
+
+    @property
+    def coverage(self) -> dict[float, Interval]:
+        """How often the central interval of each level holds the true value; empty without a variance."""
+        columns = self.coverages.unbind(-1) if len(self.coverages) else ()
+        return {level: interval(column, self.units) for level, column in zip(LEVELS, columns, strict=False)}
+
+    @property
+    def error_gap(self) -> Interval | None:
+        """By how much the squared error is above that of the best prediction there is; None where that is unknown."""
+        return interval(self.scores - self.oracle_scores, self.units) if len(self.oracle_scores) else None
+
+    @property
+    def likelihood_gap(self) -> Interval | None:
+        """By how much the log-likelihood is below that of the best prediction there is; None where one is unknown."""
+        if not (len(self.log_likelihoods) and len(self.oracle_log_likelihoods)):
+            return None
+        return interval(self.oracle_log_likelihoods - self.log_likelihoods, self.units)
 
     def gain_over(self, other: "Evaluation") -> Interval:
         """By how much this learner is better (positive) than `other` on the tasks that both were scored on."""
@@ -83,7 +127,8 @@ def evaluate(
     scores = torch.zeros(tasks, dtype=torch.float64)
     confidences: list[Tensor] = []
     correct: list[Tensor] = []
-    done = 0
+    more: dict[str, list[Tensor]] = defaultdict(list)
+    order: list[int] = []
     with evaluating(learner), torch.no_grad():
         seconds, size = _cost(learner, distribution, tasks)
         for indices, batch, spec in batches(distribution, range(tasks)):
@@ -93,9 +138,12 @@ def evaluate(
                 confidence, answer = predictions.logits.softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
                 correct.append((answer == batch.query.targets).flatten())
-            done += len(indices)
+            for name, values in _of_regression(predictions, batch.query.targets, distribution, indices).items():
+                more[name].append(values)
+            order += indices
             if progress:
-                progress(done, tasks)
+                progress(len(order), tasks)
+    places = torch.tensor(order).argsort()
     sizes = distribution.sizes
     return Evaluation(
         learner=learner.key,
@@ -110,6 +158,8 @@ def evaluate(
         correct=torch.cat(correct) if correct else torch.zeros(0, dtype=torch.bool),
         adapt_seconds=seconds,
         state_bytes=size,
+        classes=tuple(distribution.manifest(index).classes for index in range(tasks)),
+        **{name: torch.cat(parts)[places] for name, parts in more.items()},
     )
 
 
@@ -177,6 +227,34 @@ def _scores(predictions: Any, targets: Tensor, distribution: TaskDistribution) -
         return (predictions.logits.argmax(-1) == targets).double().mean(-1)
     error = Point(predictions.mean).loss(targets)
     return error.mean(-1) * distribution.target_scale**2
+
+
+def _of_regression(
+    predictions: Any, targets: Tensor, distribution: TaskDistribution, indices: Sequence[int]
+) -> dict[str, Tensor]:
+    """What `Evaluation` holds of stacked tasks beside the scores, by its names, where there is such."""
+    more = {}
+    if isinstance(predictions, Gaussian):
+        more["log_likelihoods"] = _log_likelihoods(predictions, targets, distribution)
+        more["coverages"] = _coverages(predictions, targets)
+    known = [oracle for index in indices if (oracle := distribution.oracle(index)) is not None]
+    if known:
+        oracles = stack(known)
+        more["oracle_scores"] = _scores(oracles, targets, distribution).double()
+        more["oracle_log_likelihoods"] = _log_likelihoods(oracles, targets, distribution)
+    return more
+
+
+def _log_likelihoods(predictions: Gaussian, targets: Tensor, distribution: TaskDistribution) -> Tensor:
+    """One for each stacked task; a density in wider units is lower."""
+    return -predictions.loss(targets).double().mean(-1) - math.log(distribution.target_scale)
+
+
+def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:
+    """The share of true values inside the central interval of each level `(tasks, len(LEVELS))`."""
+    # The level of the smallest central interval that holds the value.
+    needed = torch.erf((targets - predictions.mean).abs() / (2 * predictions.variance).sqrt()).double().flatten(1)
+    return (needed.unsqueeze(-1) <= needed.new_tensor(LEVELS)).double().mean(1)
 
 
 def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple[float, int]:

@@ -7,7 +7,10 @@
                    "rows": [{"learner", "baseline": bool,
                              "score": {"metric", "mean", "low", "high", "tasks"},
                              "cost": {"adapt_seconds", "state_bytes"},
-                             "paired": {"against", "mean", "low", "high", "tasks"}}]}],
+                             "paired": {"against", "mean", "low", "high", "tasks"},
+                             "log_likelihood": {"mean", "low", "high", "tasks"},
+                             "coverage": [{"level", "mean", "low", "high", "tasks"}],
+                             "oracle": {"error_gap": {"mean", "low", "high", "tasks"}, "likelihood_gap": the same}}]}],
      "selection": str, "seed": int, "plan": str,
      "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "share_of_limit"} or {}}
 
@@ -15,10 +18,13 @@ Accuracies are fractions from 0 to 1; `mse` is the mean squared error in squared
 the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this
 row is better than the learner in `against` (for errors too). `low` and `high` are the ends of the 95 % interval over
 `tasks` tasks. `transductive` says whether the learner in question uses the other queries of a task to answer one.
+`log_likelihood` (nats for each value, densities in units of the target) and `coverage` (the share of true values inside
+the central interval of each level) are of normal predictions only. `oracle` is there where the best prediction that
+there is is known: by how much the error is above its error, and the log-likelihood below its log-likelihood.
 Sizes that vary are `[low, high]`; what is not a finite number, such as the interval of a single task, is null.
 
 `scores.json` holds, for the same settings and rows, the score of each task and its unit, from which the intervals
-follow.
+follow; likewise, by the names of `Evaluation`, what the entries that not all rows have follow from.
 """
 
 import math
@@ -30,13 +36,18 @@ from typing import Any, Literal, TypeAlias
 
 from handful.errors import ArtifactError
 from handful.evaluation.comparison import Comparison, Row
-from handful.evaluation.diagnosis import Finding
+from handful.evaluation.equivalence import Equivalence
+from handful.evaluation.findings import Finding
 from handful.evaluation.intervals import Interval, interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
 from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
+PER_TASK = ("log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
+"""What an evaluation of regression may hold of each task beside its score."""
+TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""The levels of central intervals of which the page tells the coverage; the picture shows all."""
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
 
@@ -63,7 +74,8 @@ class Report:
     shots: the score against the number of examples, for each learner, the one in question first. seconds: what took
     how long, as {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes:
     what the data is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they
-    come first.
+    come first. equivalence: how many times more examples the conventional way needs, on the first setting. half_width:
+    of the interval that is wanted; then it tells how many tasks that takes.
     """
 
     title: str
@@ -80,6 +92,8 @@ class Report:
     notes: Sequence[str] = ()
     findings: Sequence[Finding] = ()
     pictures: dict[str, Any] = field(default_factory=dict)
+    equivalence: Equivalence | None = None
+    half_width: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -110,12 +124,17 @@ class Report:
             "plan": self.plan,
             "performance": self.performance,
         }
+        if self.equivalence is not None:
+            report["equivalence"] = equivalence_to_json(self.equivalence)
+        if self.half_width is not None:
+            report["tasks_needed"] = [needed(c.learner.evaluation, self.half_width) for c in self.comparisons]
         return finite(report)  # type: ignore[no-any-return]
 
     def scores_to_json(self) -> dict[str, Any]:
         """The score and unit of each task of each row, in the order of the report's rows."""
         settings = [
             _sizes(comparison.learner.evaluation)
+            | ({"classes": list(classes)} if any(classes := comparison.learner.evaluation.classes) else {})
             | {
                 "rows": [
                     {
@@ -125,6 +144,7 @@ class Report:
                         "scores": row.evaluation.scores.tolist(),
                         "units": row.evaluation.units.tolist(),
                     }
+                    | {name: values.tolist() for name in PER_TASK if len(values := getattr(row.evaluation, name))}
                     for row in comparison.rows
                 ]
             }
@@ -157,7 +177,9 @@ class Report:
         if self.shots:
             figures[f"{score} by the number of examples, with 95 % intervals"] = (
                 "shots.png",
-                plots.shots_curve(self.shots, own.metric, per_class=own.way is not None),
+                plots.shots_curve(
+                    self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence
+                ),
             )
         if len(own.confidences):
             error = plots.calibration_error(own.confidences, own.correct)
@@ -166,6 +188,9 @@ class Report:
                 "reliability.png",
                 plots.reliability(own.confidences, own.correct),
             )
+        if own.coverage:
+            caption = f"How many true values the intervals of {own.learner} hold, with 95 % intervals over tasks"
+            figures[f"{caption} ({_setting(own)})"] = ("coverage.png", plots.coverage(own.coverage))
         if len(self.history) > 1:
             figures["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, own.metric))
         for name, figure in figures.values():
@@ -179,13 +204,27 @@ class Report:
         shown = [f"![{caption}]({name})\n\n*{caption}.*" for caption, name in pictures.items()]
         more = len(self.pictures)
         parts += shown[:more]
-        parts += ["## Scores", *map(_table, self.comparisons), _legend(own), *shown[more:]]
+        tables = [part for c in self.comparisons for part in (_table(c), *self._ranges(c.learner.evaluation))]
+        parts += ["## Scores", *tables, *self._equivalence(), _legend(own), *shown[more:]]
         parts += ["## How it was chosen and run", "\n".join(f"- {line}" for line in self._circumstances(own))]
         if self.findings:
             parts += ["## Diagnosis", "\n".join(f"- **{f.status}**, {f.check}: {f.message}" for f in self.findings)]
         again = f"`{SCORES}` holds the score of every task; this computes the intervals above again:"
         parts += ["## Check it again", again, f"```python\n{RECHECK}```"]
         return "\n\n".join(parts) + "\n"
+
+    def _ranges(self, own: Evaluation) -> Iterable[str]:
+        """What the interval over tasks does not tell: other classes, and how many tasks a narrower one takes."""
+        found = own.over_classes
+        if found is not None and math.isfinite(found.half_width):
+            text = f"For other classes of the same kind: {own.learner} {_percent(found)} (95 % interval over "
+            yield f"{text}{found.classes} classes and {found.tasks:,} tasks)."
+        if self.half_width is not None:
+            yield needed_line(own, self.half_width)
+
+    def _equivalence(self) -> Iterable[str]:
+        if self.equivalence is not None:
+            yield equivalence_line(self.equivalence, self.comparisons[0].learner.evaluation)
 
     def _circumstances(self, own: Evaluation) -> Iterable[str]:
         yield f"Weights: {self.selection}."
@@ -285,12 +324,22 @@ def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
 
 def _row_to_json(row: Row) -> dict[str, Any]:
     evaluation = row.evaluation
+    more: dict[str, Any] = {}
+    if evaluation.log_likelihood is not None:
+        more["log_likelihood"] = vars(evaluation.log_likelihood)
+        more["coverage"] = [{"level": level, **vars(share)} for level, share in evaluation.coverage.items()]
+    gaps = {"error_gap": evaluation.error_gap, "likelihood_gap": evaluation.likelihood_gap}
+    if evaluation.error_gap is not None:
+        more["oracle"] = {name: vars(gap) for name, gap in gaps.items() if gap is not None}
+    over_classes = evaluation.over_classes
+    wider = {} if over_classes is None else {"over_classes": vars(over_classes)}
     return {
         "learner": evaluation.learner,
         "baseline": row.baseline,
-        "score": {"metric": evaluation.metric, **vars(evaluation.score)},
+        "score": {"metric": evaluation.metric, **vars(evaluation.score), **wider},
         "cost": {"adapt_seconds": evaluation.adapt_seconds, "state_bytes": evaluation.state_bytes},
         "paired": {"against": row.against, **vars(row.paired)},
+        **more,
     }
 
 
@@ -376,6 +425,46 @@ def _round(count: int) -> str:
     return f"{round(count, -digits):,}"
 
 
+def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
+    """How many tasks an interval of this half-width takes, and how many more than were scored; null for one task."""
+    score = own.score
+    count = tasks_needed(score, half_width) if math.isfinite(score.half_width) else None
+    more = None if count is None else max(0, count - score.tasks)
+    return {"half_width": half_width, "tasks": count, "more": more}
+
+
+def needed_line(own: Evaluation, half_width: float) -> str:
+    """The same in a sentence. half_width: as the metric, a fraction for accuracies."""
+    found = needed(own, half_width)
+    wanted = f"± {100 * half_width:g} points" if own.metric == "accuracy" else f"± {half_width:g} of squared error"
+    if found["tasks"] is None:
+        return f"How many tasks an interval of {wanted} takes cannot be told from a single one."
+    score = own.score
+    if not found["more"]:
+        return f"For an interval of {wanted}, the {_count(score.tasks, 'task')} scored are enough."
+    text = f"An interval of {wanted} takes about {_count(found['tasks'], 'task')}, {found['more']:,} more"
+    repeated = len(own.scores) > score.tasks  # all tasks of the split were drawn several times
+    return f"{text}, which the data does not have." if repeated else f"{text} (--number {found['tasks']})."
+
+
+def equivalence_to_json(found: Equivalence) -> dict[str, Any]:
+    """The factor with its ends; one that is infinite is null, and the words tell what was tried."""
+    names = ("shot", "factor", "low", "high", "fewest", "most", "tasks", "score")
+    curve = [{"shot": shot, **vars(score)} for shot, score in found.curve]
+    return {name: getattr(found, name) for name in names} | {"words": str(found), "curve": curve}
+
+
+def equivalence_line(found: Equivalence, own: Evaluation) -> str:
+    """What the factor means, in a sentence."""
+    per = " of each class" if own.way is not None else ""
+    text = (
+        f"**Data equivalence:** to score like {own.learner} with {_examples(found.shot)}{per}, the best way that knows "
+        f"no other tasks needs {found} times as many examples (95 % interval over the first "
+        f"{_count(found.tasks, 'task')}; tried with {found.fewest} to {found.most})."
+    )
+    return textwrap.fill(text, 120)
+
+
 def performance_line(performance: dict[str, float]) -> str:
     """How fast the meta-training was, in a line; empty where that is unknown."""
     if not performance:
@@ -455,7 +544,31 @@ def _table(comparison: Comparison) -> str:
         [cell.ljust(width) if column in (0, 6) else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
         for cells in (zip(line, widths, strict=True) for line in [header, rule, *lines[1:]])
     ]
-    return f"### {heading}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    return "\n\n".join([f"### {heading}", table, *_uncertainty(comparison.learner.evaluation)])
+
+
+def _uncertainty(own: Evaluation) -> Iterable[str]:
+    """How good and how honest the learner's variances are, and how far it is from the best that there is, in words."""
+    likelihood, error_gap, gap = own.log_likelihood, own.error_gap, own.likelihood_gap
+    if likelihood is not None:
+        coverage = own.coverage
+        held = ", ".join(f"{_percent(coverage[level])} in the {100 * level:.0f} % interval" for level in TOLD_LEVELS)
+        yield textwrap.fill(
+            f"Log-likelihood of {own.learner}: {_nats(likelihood)} for each value. True values: {held}.", 120
+        )
+    if error_gap is not None:
+        best = interval(own.oracle_scores, own.units).mean
+        text = f"The best prediction that there is has a mean squared error of {_figures(best)}: "
+        text += f"{_error(error_gap)} lower"
+        if gap is not None:
+            best = interval(own.oracle_log_likelihoods, own.units).mean
+            text += f". Its log-likelihood is {best:.3f}: {_nats(gap)} higher"
+        yield textwrap.fill(f"{text}, on the same tasks.", 120)
+
+
+def _nats(value: Interval) -> str:
+    return f"{value.mean:.3f}{_plus_minus(value.half_width, '.3f')} nats"
 
 
 def _paired(row: Row, metric: str) -> str:

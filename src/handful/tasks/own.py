@@ -1,10 +1,11 @@
-"""Opening tasks by one name or path: a registered source, or the user's own images, table or arrays."""
+"""Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, cast, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -16,14 +17,19 @@ from handful.tasks import readers
 from handful.tasks.array_pipeline import ArrayPipeline, array_names
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
+from handful.tasks.encoders import DEFAULT, Encoder
 from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
 from handful.tasks.pool import LabeledPool, split_classes
-from handful.tasks.table_pipeline import TablePipeline
-from handful.tasks.tables import TABLES, Table, read_table
+from handful.tasks.table_pipeline import RowPipeline, TablePipeline
+from handful.tasks.tables import Table, read_table, table_kind
+from handful.tasks.text_pipeline import TextPipeline
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """How the folders of a set of images that is split already may be called."""
+
+COLUMNS = ("label", "task", "target", "group", "drop", "text", "encoder", "split_by")
+"""The options that say which column of a table is what."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Options:
     group: str | None = None
     drop: tuple[str, ...] = ()
     image_size: int | None = None
+    text: str | None = None
+    encoder: str | None = None
+    split_by: str | None = None
     seed: int = 0
 
     def refuse(self, source: str, *names: str) -> None:
@@ -54,22 +63,27 @@ def open_tasks(
     group: str | None = None,
     drop: Sequence[str] = (),
     image_size: int | None = None,
+    text: str | None = None,
+    encoder: str | None = None,
+    split_by: str | None = None,
     seed: int = 0,
     pipeline: InputPipeline | None = None,
 ) -> TaskDistribution:
-    """Tasks from a registered source ("glyphs"), `key:PATH` ("omniglot:PATH"), or a path to the user's own data.
+    """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
 
     A folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
-    splits). A table (.csv, .parquet) has a `label` column, or a `task` column with a `label` or a `target`; the other
-    columns, but for `group` and those to `drop`, are the inputs. An npz file tells by its keys. Without a task column
-    tasks are drawn from the classes, and these are split; with one the tasks are split.
+    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`; the
+    other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the input, as
+    vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are drawn from the
+    classes, and these are split; with one the tasks are split.
 
-    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). seed: of the split and of all draws.
+    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
+    values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
     pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
     classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
-    options = Options(label, task, target, group, tuple(drop), image_size, seed)
+    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed)
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)
@@ -83,11 +97,13 @@ def open_tasks(
     path = readers.existing(path)
     if path.is_dir():
         return _images(path, options, _of_kind(pipeline, ImagePipeline, path))
-    if path.suffix.lower() in TABLES:
-        return _table(path, options, _of_kind(pipeline, TablePipeline, path))
+    if table_kind(path):
+        return _table(path, options, pipeline)
     if path.suffix.lower() == ".npz":
         return _arrays(path, options, _of_kind(pipeline, ArrayPipeline, path))
-    raise DataError(f"{path} is not a source of tasks: give a folder of images, or a .csv, .parquet or .npz file.")
+    raise DataError(
+        f"{path} is not a source of tasks: give a folder of images, or a .csv, .parquet, .jsonl or .npz file."
+    )
 
 
 def _of_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
@@ -98,22 +114,33 @@ def _of_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Pa
     )
 
 
-def _registered(key: str, path: str | None, options: Options) -> TaskDistribution:
-    options.refuse(f"the source {key!r}", "label", "task", "target", "group", "drop", "image_size")
-    takes_path = "path" in inspect.signature(TASKS[key]).parameters
-    if takes_path and not path:
-        raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
-    if path is not None and not takes_path:
+def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:
+    options.refuse(f"the source {key!r}", *COLUMNS, "image_size")
+    parameter = own_parameter(TASKS[key])
+    if parameter is None and given is not None:
         raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")
-    arguments = (path,) if takes_path else ()
+    if parameter is not None and parameter.default is inspect.Parameter.empty and not given:
+        raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
+    arguments = (given,) if given else ()
     return TASKS[key](*arguments, seed=options.seed)  # type: ignore[no-any-return]
+
+
+def own_parameter(source: type[TaskDistribution]) -> inspect.Parameter | None:
+    """What a registered source takes behind its name and a colon: a `path`, or a first argument of a few words."""
+    parameters = inspect.signature(source).parameters
+    if "path" in parameters:
+        return parameters["path"]
+    first = next((p for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD), None)
+    if first is None or get_origin(get_type_hints(source.__init__)[first.name]) is not Literal:
+        return None
+    return first
 
 
 # Images
 
 
 def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
-    options.refuse("a folder of images", "label", "task", "target", "group", "drop")
+    options.refuse("a folder of images", *COLUMNS)
     given = _split_folders(path)
     parts = {on: readers.image_classes(folder) for on, folder in (given or {"": path}).items()}
     _check_no_class_twice(path, parts)
@@ -171,28 +198,57 @@ def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, lis
 # Tables
 
 
-def _table(path: Path, options: Options, pipeline: TablePipeline | None) -> TaskDistribution:
+def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
     options.refuse("a table", "image_size")
     table = read_table(path)
-    label, task, target = options.label, options.task, options.target
+    label, task, target, text = options.label, options.task, options.target, options.text
+    model: RowPipeline | None = None
     if pipeline is not None:  # the model's own columns, unless others are named
-        label, target = (label or pipeline.label, None) if not pipeline.target else (None, target or pipeline.target)
-        task = task or pipeline.task
+        model = _of_kind(pipeline, TextPipeline if text or isinstance(pipeline, TextPipeline) else TablePipeline, path)
+        assert model is not None
+        label, target = (label or model.label, None) if not model.target else (None, target or model.target)
+        task = task or model.task
     _check_roles(table, label, task, target)
-    table.require(filter(None, (label, task, target, options.group, *options.drop)))
+    columns = (label, task, target, options.group, options.split_by, text)
+    table.require(filter(None, (*columns, *options.drop)))
     rows = _Rows(
         f"{path}, column {label!r}," if label else str(path),
         labels=table.names_in(label) if label else None,
         values=table.numbers(target) if target else None,
         tasks=table.names_in(task) if task else None,
         groups=table.names_in(options.group) if options.group else None,
+        wholes=table.names_in(options.split_by) if options.split_by else None,
     )
+    roles = {"label": label, "target": target, "task": task, "group": options.group}
+    if text or isinstance(model, TextPipeline):
+        return _texts(table, rows, options, roles, cast(TextPipeline | None, model))
 
     def fit(train: np.ndarray, labels: list[str] | None) -> TablePipeline:
-        roles = {"label": label, "target": target, "task": task, "group": options.group}
-        return TablePipeline.fit(table, train, **roles, labels=labels, drop=options.drop)
+        dropped = (*options.drop, *filter(None, [options.split_by]))
+        return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
 
-    return _of_rows(rows, fit, lambda fitted: fitted.encode(table), pipeline, options.seed)
+    options.refuse("a table without --text", "encoder")
+    return _of_rows(rows, fit, lambda fitted: fitted.encode(table), cast(TablePipeline | None, model), options.seed)
+
+
+def _texts(
+    table: Table, rows: "_Rows", options: Options, roles: dict[str, str | None], model: TextPipeline | None
+) -> TaskDistribution:
+    options.refuse("texts, whose other columns are passed over", "drop")
+    if model is None:
+        assert options.text, "asked before"
+        if options.text in roles.values():
+            raise UserError(f"The column {options.text!r} cannot be the text and something else at once.")
+        text, encoder = options.text, Encoder(options.encoder or DEFAULT)
+
+        def fit(train: np.ndarray, labels: list[str] | None) -> TextPipeline:
+            return TextPipeline.fit(table, train, text=text, encoder=encoder, **roles, labels=labels)
+
+        return _of_rows(rows, fit, lambda fitted: fitted.encode(table), None, options.seed)
+    options.refuse("texts that a trained model reads with its own", "encoder")
+    reader = copy.copy(model)
+    reader.text = options.text or model.text
+    return _of_rows(rows, lambda *_: model, lambda fitted: reader.encode(table), model, options.seed)
 
 
 def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
@@ -219,7 +275,7 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
 
 
 def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
-    options.refuse("an npz file, whose keys tell", "label", "task", "target", "group", "drop", "image_size")
+    options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
     arrays = readers.read_arrays(path)
     labeled, valued = "labels" in arrays, "targets" in arrays
     if labeled == valued:
@@ -248,13 +304,14 @@ def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> Tas
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a file says of each of its rows. labels or values: the answers."""
+    """What a file says of each of its rows. labels or values: the answers. wholes: what no split may divide."""
 
     origin: str
     labels: list[str] | None
     values: np.ndarray | None
     tasks: list[str] | None
     groups: list[str] | None
+    wholes: list[str] | None = None
 
 
 def _of_rows(
@@ -271,11 +328,13 @@ def _of_rows(
     names = labels if rows.tasks is None else sorted(set(rows.tasks))
     units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
     groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))
-    splits = (
-        _everywhere(len(names))
-        if pipeline
-        else split_classes(len(names), seed, noun="class" if rows.tasks is None else "task")
-    )
+    noun = "class" if rows.tasks is None else "task"
+    if pipeline:
+        splits = _everywhere(len(names))
+    elif rows.wholes:
+        splits = _split_whole(units, names, rows.wholes, seed, noun)
+    else:
+        splits = split_classes(len(names), seed, noun=noun)
     if pipeline is None:
         train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
         pipeline = fit(train, labels if rows.labels and rows.tasks else None)
@@ -291,6 +350,20 @@ def _of_rows(
     return TaskCollection(
         inputs, targets, units, names, splits=splits, classes=classes, groups=groups, pipeline=pipeline, seed=seed
     )
+
+
+def _split_whole(units: Tensor, names: list[str], wholes: list[str], seed: int, noun: str) -> dict[Split, list[int]]:
+    """The classes or tasks of each split, where all those of one whole are in the same one."""
+    whole_of: dict[int, str] = {}
+    for unit, whole in zip(units.tolist(), wholes, strict=True):
+        if whole_of.setdefault(unit, whole) != whole:
+            raise DataError(
+                f"The {noun} {names[unit]!r} is in two values of the --split-by column, {whole_of[unit]!r} and "
+                f"{whole!r}, so that no split can hold one of them alone. Split by another column."
+            )
+    values = sorted(set(wholes))
+    parts = split_classes(len(values), seed, noun="--split-by value")
+    return {on: [unit for unit in whole_of if values.index(whole_of[unit]) in parts[on]] for on in SPLITS}
 
 
 def _numbers_of(values: list[str], names: list[str]) -> Tensor:

@@ -42,9 +42,11 @@ class InputPipeline(ABC):
         targets: names of the predicted values (regression), else empty.
         target_mean, target_scale: a scaled target is (value - target_mean) / target_scale; one pair for all outputs,
             so that a squared error has one unit.
+        backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
     """
 
     kind: ClassVar[str]
+    backbone: ClassVar[str] = "auto"
     input_shape: tuple[int, ...]
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
-"""The input pipeline for tables: rows of numbers, dates and categories as one vector."""
+"""Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,23 +17,15 @@ MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""
 
 
-class TablePipeline(InputPipeline):
-    """Rows of a csv or parquet file as one vector.
+class RowPipeline(InputPipeline):
+    """Rows of a table, whatever is made of them: which columns have the answers, and what the answers mean.
 
-    Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
-    per value that the training rows have (an unknown or empty value is 0 in all). Further columns of a new file are
-    passed over; a missing one is an error.
-
-    columns: in their order, `{"name", "mean", "scale"}` or `{"name", "categories"}`. label, target: the column with
-    the answers. task, group: the columns that the tasks were made with.
+    label, target: the column with the answers. task, group: the columns that the tasks were made with.
     """
-
-    kind = "table"
 
     def __init__(
         self,
         *,
-        columns: list[dict[str, Any]],
         label: str | None = None,
         target: str | None = None,
         task: str | None = None,
@@ -41,11 +34,59 @@ class TablePipeline(InputPipeline):
         target_mean: float = 0.0,
         target_scale: float = 1.0,
     ) -> None:
-        self.columns = columns
         self.label, self.target, self.task, self.group = label, target, task, group
         self.labels = labels
         self.targets = (target,) if target else ()
         self.target_mean, self.target_scale = target_mean, target_scale
+
+    def settings(self) -> dict[str, Any]:
+        """Roles, labels and the target's scale."""
+        names = ("label", "target", "task", "group", "labels", "target_mean", "target_scale")
+        return {name: getattr(self, name) for name in names}
+
+    @abstractmethod
+    def encode(self, table: Table) -> Tensor:
+        """All rows as `(rows, *input_shape)`."""
+
+    def answers(self, table: Table) -> list[str] | Tensor:
+        """Label names, or targets in the user's units `(rows, 1)`."""
+        if self.target:
+            table.require([self.target], ", the target")
+            return torch.from_numpy(table.numbers(self.target).reshape(-1, 1))
+        if self.label is None:
+            raise DataError("This model's table has neither a label nor a target column.")
+        table.require([self.label], ", the label")
+        return table.names_in(self.label)
+
+    def examples(self, path: str | Path) -> RawExamples:
+        """Read a table with the columns of the model and its label or target column."""
+        table = read_table(path)
+        answers = self.answers(table)
+        if isinstance(answers, list):
+            self.check_labels(answers, f"{path}, column {self.label!r},")
+        return RawExamples(self.encode(table), answers, row_numbers(table.rows))
+
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read a table with the columns of the model."""
+        table = read_table(path)
+        return self.encode(table), row_numbers(table.rows)
+
+
+class TablePipeline(RowPipeline):
+    """Rows of a table as one vector.
+
+    Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
+    per value that the training rows have (an unknown or empty value is 0 in all). Further columns of a new file are
+    passed over; a missing one is an error.
+
+    columns: in their order, `{"name", "mean", "scale"}` or `{"name", "categories"}`. roles: see `RowPipeline`.
+    """
+
+    kind = "table"
+
+    def __init__(self, *, columns: list[dict[str, Any]], **roles: Any) -> None:
+        super().__init__(**roles)
+        self.columns = columns
         self.input_shape = (sum(len(column.get("categories", " ")) for column in columns),)
 
     @classmethod
@@ -82,16 +123,7 @@ class TablePipeline(InputPipeline):
 
     def settings(self) -> dict[str, Any]:
         """Columns, roles, labels and the target's scale."""
-        return {
-            "columns": self.columns,
-            "label": self.label,
-            "target": self.target,
-            "task": self.task,
-            "group": self.group,
-            "labels": self.labels,
-            "target_mean": self.target_mean,
-            "target_scale": self.target_scale,
-        }
+        return {"columns": self.columns, **super().settings()}
 
     @property
     def names(self) -> list[str]:
@@ -103,29 +135,6 @@ class TablePipeline(InputPipeline):
         table.require(self.names, ", which the model was trained with")
         return self._encoded([table.texts(c["name"]) if "categories" in c else table.numbers(c["name"])
                               for c in self.columns], table.rows)  # fmt: skip
-
-    def answers(self, table: Table) -> list[str] | Tensor:
-        """Label names, or targets in the user's units `(rows, 1)`."""
-        if self.target:
-            table.require([self.target], ", the target")
-            return torch.from_numpy(table.numbers(self.target).reshape(-1, 1))
-        if self.label is None:
-            raise DataError("This model's table has neither a label nor a target column.")
-        table.require([self.label], ", the label")
-        return table.names_in(self.label)
-
-    def examples(self, path: str | Path) -> RawExamples:
-        """Read a table with the columns of the model and its label or target column."""
-        table = read_table(path)
-        answers = self.answers(table)
-        if isinstance(answers, list):
-            self.check_labels(answers, f"{path}, column {self.label!r},")
-        return RawExamples(self.encode(table), answers, row_numbers(table.rows))
-
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
-        """Read a table with the columns of the model."""
-        table = read_table(path)
-        return self.encode(table), row_numbers(table.rows)
 
     def of_array(self, array: Any) -> Tensor:
         """Rows `(n, columns)` in the order of `names`, as the file would have them."""

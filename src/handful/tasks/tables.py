@@ -1,8 +1,10 @@
-"""Reading tables: csv and parquet, with errors that name column and row."""
+"""Reading tables: csv, parquet and JSON, with errors that name column and row."""
 
 import datetime
 import difflib
 import functools
+import gzip
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ import numpy as np
 from handful.errors import DataError
 from handful.tasks.readers import existing
 
-TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
+PACKED = ".gz"
+"""Also behind the name of a table; but parquet files are packed in themselves."""
 
 
 @dataclass(frozen=True)
@@ -114,22 +118,33 @@ class Table:
         return DataError(f"{self.path}: column {name!r} is of type {kind}, which is not used; drop it.{hint}")
 
 
+def table_kind(path: Path) -> str | None:
+    """By which of the `TABLES` a file is read, told by its name; None if it is no table."""
+    packed = path.suffix.lower() == PACKED
+    kind = (path.with_suffix("") if packed else path).suffix.lower()
+    return None if kind not in TABLES or (packed and kind in (".parquet", ".pq")) else kind
+
+
 def read_table(path: str | Path) -> Table:
-    """Read a csv (comma, semicolon or tab) or parquet file; `DataError` if it is unreadable or has no rows."""
+    """Read a table; `DataError` if it is unreadable or has no rows.
+
+    A csv file (comma, semicolon or tab), parquet, JSON lines (one object per row), or JSON: a list of objects, or lists
+    of `[text, label]` by name, as intents are published, which become the columns `text`, `label` and `part`.
+    """
     import pyarrow as pa
 
     path = existing(path)
-    if path.is_dir() or path.suffix.lower() not in TABLES:
+    kind = None if path.is_dir() else table_kind(path)
+    if kind is None:
         raise DataError(f"{path} is not a table. Expected a file that ends in {', '.join(sorted(TABLES))}.")
-    read: Callable[[Path], Any] = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
     try:
-        arrow = read(path)
+        arrow = READERS[kind](path)
         names = arrow.column_names
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, json.JSONDecodeError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be read as a {path.suffix.lower().lstrip('.')} table: {first}") from error
+        raise DataError(f"{path} cannot be read as a {kind.lstrip('.')} table: {first}") from error
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
@@ -150,12 +165,61 @@ def _read_parquet(path: Path) -> Any:
 def _read_csv(path: Path) -> Any:
     from pyarrow import csv
 
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline(100_000)
+    content = _content(path)
+    header = content.partition(b"\n")[0].decode("utf-8-sig", errors="replace")
     delimiter = max(",;\t", key=header.count)
     # One block: the type of a column is then inferred from all rows, and not from the first megabyte.
-    block = min(path.stat().st_size + 1024, 2**31 - 1)
-    return csv.read_csv(path, csv.ReadOptions(block_size=block), csv.ParseOptions(delimiter=delimiter))
+    block = min(len(content) + 1024, 2**31 - 1)
+    return csv.read_csv(_buffer(content), csv.ReadOptions(block_size=block), csv.ParseOptions(delimiter=delimiter))
+
+
+def _read_json_lines(path: Path) -> Any:
+    from pyarrow import json as rows
+
+    content = _content(path)
+    return rows.read_json(_buffer(content), rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1)))
+
+
+def _read_json(path: Path) -> Any:
+    import pyarrow as pa
+
+    content = json.loads(_content(path).decode("utf-8-sig"))
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        return pa.Table.from_pylist(content)
+    if isinstance(content, dict) and content and all(map(_labeled_texts, content.values())):
+        rows = [(text, label, part) for part, pairs in content.items() for text, label in pairs]
+        return pa.table(dict(zip(("text", "label", "part"), map(list, zip(*rows, strict=True)), strict=True)))
+    raise DataError(
+        f"{path} should hold a list of objects, one per row, or lists of [text, label] by name "
+        '({"train": [["a text", "its label"], ...], ...}).'
+    )
+
+
+def _labeled_texts(pairs: Any) -> bool:
+    return isinstance(pairs, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(value, str) for value in pair) for pair in pairs
+    )
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix.lower() == PACKED else content
+
+
+def _buffer(content: bytes) -> Any:
+    import pyarrow as pa
+
+    return pa.BufferReader(content)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".pq": _read_parquet,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+}
 
 
 def written(value: object) -> str | None:

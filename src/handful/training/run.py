@@ -19,6 +19,8 @@ from handful.storage import read_json, read_tensors, write_json, write_tensors, 
 
 FORMAT, SCHEMA = "handful run", 1
 KEPT_CHECKPOINTS = 2
+BEFORE = ("env.json", "tuning.json")
+"""What may be in a folder before it is a run."""
 
 
 class Restorable(Protocol):
@@ -158,10 +160,10 @@ def is_run(path: Path) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a run can be put here: there is nothing, or what a run leaves that was killed as it started."""
+    """Whether a run can be put here: there is nothing, or what is written before it starts."""
     if not path.is_dir():
         return not path.exists()
-    return all(entry.name == "env.json" or entry.name.startswith(".") for entry in path.iterdir())
+    return all(entry.name in BEFORE or entry.name.startswith(".") for entry in path.iterdir())
 
 
 class Interruption:

@@ -1,0 +1,271 @@
+"""Searching for the settings of a training with Optuna, on validation tasks alone."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from handful.apps.experiment import Experiment, validating
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.learners.learner import options_of
+from handful.registry import LEARNERS
+from handful.storage import read_json, write_json
+from handful.tasks.distribution import TaskDistribution, seeded
+from handful.training.loop import Moment, Settings, meta_train
+from handful.training.run import is_run
+
+FILE, FORMAT = "tuning.json", "handful tuning"
+FRACTION = 4
+"""A trial trains for this part of the steps."""
+FACTORS = {
+    "inner_lr": 30.0,
+    "temperature": 10.0,
+    "regularization": 100.0,
+    "noise": 10.0,
+    "prior": 10.0,
+    "pull": 10.0,
+}
+"""Options that are searched wherever a learner has one of this name: so many times above and below the default."""
+MOST_STEPS = 10
+"""`inner_steps` are searched from 1 to this, or to twice the default."""
+OUTER_LR = 10.0
+TELLING = 5
+"""With fewer completed trials nothing is said about what mattered."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a setting is searched: on a logarithmic scale, or among whole numbers."""
+
+    start: float
+    low: float
+    high: float
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial came to. state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
+
+    score: the best on validation tasks; None where there is none. scores: (step, score) of its validations.
+    """
+
+    settings: dict[str, float]
+    state: str
+    score: float | None
+    scores: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search and what it found. importance: share of the variance of completed trials by setting (fANOVA)."""
+
+    experiment: Experiment
+    higher_is_better: bool
+    trials: list[Trial]
+    importance: dict[str, float]
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The completed trials, the best first."""
+        done = [trial for trial in self.trials if trial.state == "complete" and trial.score is not None]
+        return sorted(done, key=lambda trial: trial.score or 0.0, reverse=self.higher_is_better)
+
+    @property
+    def best(self) -> Experiment:
+        """The experiment with the settings of the best trial."""
+        if not self.ranked:
+            raise HandfulError("No trial came to its end: every training diverged. Lower --outer-lr.")
+        return applied(self.experiment, self.ranked[0].settings)
+
+
+class _PrunedError(Exception):
+    """A trial is no use going on with."""
+
+
+def space(experiment: Experiment) -> dict[str, Range]:
+    """What is searched: the outer learning rate, and the learner's options that are in `FACTORS` and were not set."""
+    rate = float(experiment.settings.get("outer_lr", Settings.outer_lr))
+    found = {"outer_lr": Range(rate, rate / OUTER_LR, rate * OUTER_LR)}
+    for name, parameter in options_of(LEARNERS[experiment.learner]).items():
+        default = parameter.default
+        if name in experiment.options:
+            continue
+        if name in FACTORS and isinstance(default, float) and default > 0:
+            found[name] = Range(default, default / FACTORS[name], default * FACTORS[name])
+        elif name == "inner_steps":
+            found[name] = Range(default, 1, max(MOST_STEPS, 2 * default), whole=True)
+    return found
+
+
+def applied(experiment: Experiment, settings: dict[str, float]) -> Experiment:
+    """The experiment with other settings."""
+    options = {name: value for name, value in settings.items() if name != "outer_lr"}
+    return replace(
+        experiment,
+        options=experiment.options | options,
+        settings=experiment.settings | {"outer_lr": settings["outer_lr"]},
+    )
+
+
+def tune(
+    experiment: Experiment,
+    path: Path,
+    trials: int,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, Moment], None] | None = None,
+) -> Tuning:
+    """Search for the best settings in `trials` trials, of which the first has the experiment's own.
+
+    Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
+    kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been.
+    progress: told of the trial's number and its moments. Raises `UserError` where a search or run is in the folder and
+    neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment.
+    """
+    optuna = _optuna()
+    if trials < 1:
+        raise UserError(f"--tune takes the number of trials, at least 1, not {trials}.")
+    file = path / FILE
+    config = experiment.config()
+    known: dict[str, Any] | None = read_json(file) if file.exists() else None
+    used = known is not None or is_run(path)
+    if used and not (resume or force):
+        raise UserError(f"{path} already holds a search or a run. Give --resume, --force, or another place with -o.")
+    if force and used:
+        shutil.rmtree(path)
+        known = None
+    saved = [] if known is None else _loaded(known, config, file)
+    if not saved and is_run(path):
+        raise UserError(f"The run in {path} was not tuned. Resume it without --tune, or start over with --force.")
+
+    ranges = space(experiment)
+    distribution = experiment.source.open()
+    higher = distribution.spec.classification
+    study = optuna.create_study(
+        direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
+    )
+    for trial in saved:
+        study.add_trial(_frozen(optuna, trial, ranges))
+    for number in range(len(saved), trials):
+        # A sampler of its own for each trial: what it draws does not depend on where the search was interrupted.
+        seed = seeded(experiment.seed, number).initial_seed() % 2**32
+        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 4))
+        if number == 0:
+            study.enqueue_trial({name: found.start for name, found in ranges.items()})
+        asked = study.ask(_distributions(optuna, ranges))
+        trial = _tried(experiment, distribution, asked, partial(progress, number) if progress else None)
+        states = {"complete": None, "pruned": "PRUNED", "failed": "FAIL"}
+        state = states[trial.state]
+        study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
+        saved.append(trial)
+        _write(file, config, Tuning(experiment, higher, saved, {}))
+    tuning = Tuning(experiment, higher, saved, _importance(optuna, study, saved))
+    _write(file, config, tuning)
+    return tuning
+
+
+def _tried(
+    experiment: Experiment, distribution: TaskDistribution, asked: Any, progress: Callable[[Moment], None] | None
+) -> Trial:
+    """Train with the settings that were asked for."""
+    there = applied(experiment, asked.params)
+    steps = max(1, int(experiment.settings.get("steps", Settings.steps)) // FRACTION)
+    scores: list[tuple[int, float]] = []
+
+    def hear(moment: Moment) -> None:
+        if progress:
+            progress(moment)
+        if moment.validation is None:
+            return
+        scores.append((moment.step, moment.validation))
+        asked.report(moment.validation, moment.step)
+        if moment.step < steps and asked.should_prune():
+            raise _PrunedError
+
+    try:
+        trained = meta_train(
+            there.build(distribution),
+            there.training_tasks(distribution.split("train")),
+            validation=validating(distribution, there.way, there.shot, there.query_shot),
+            progress=hear,
+            **there.settings | {"steps": steps, "seed": there.seed},
+        )
+    except _PrunedError:
+        return Trial(asked.params, "pruned", None, scores)
+    except HandfulError as error:
+        if isinstance(error, UserError):  # it would be so in every trial
+            raise
+        return Trial(asked.params, "failed", None, scores)
+    return Trial(asked.params, "complete", trained.best_score, scores)
+
+
+def _importance(optuna: Any, study: Any, trials: list[Trial]) -> dict[str, float]:
+    scores = {trial.score for trial in trials if trial.state == "complete"}
+    if sum(trial.state == "complete" for trial in trials) < TELLING or len(scores) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _distributions(optuna: Any, ranges: dict[str, Range]) -> dict[str, Any]:
+    kinds = optuna.distributions
+    return {
+        name: kinds.IntDistribution(int(found.low), int(found.high))
+        if found.whole
+        else kinds.FloatDistribution(found.low, found.high, log=True)
+        for name, found in ranges.items()
+    }
+
+
+def _frozen(optuna: Any, trial: Trial, ranges: dict[str, Range]) -> Any:
+    """A trial as Optuna remembers it."""
+    states = optuna.trial.TrialState
+    return optuna.trial.create_trial(
+        state={"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[trial.state],
+        value=trial.score,
+        params=trial.settings,
+        distributions=_distributions(optuna, ranges),
+        intermediate_values=dict(trial.scores),
+    )
+
+
+def _loaded(known: Any, config: dict[str, Any], file: Path) -> list[Trial]:
+    if not isinstance(known, dict) or known.get("format") != FORMAT:
+        raise ArtifactError(f"{file} is not a search of handful. Choose another place with -o, or --force.")
+    before, now = dict(known["experiment"]), _as_read(config)
+    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if differing:
+        raise UserError(
+            f"The search in {file.parent} was of another experiment (other: {', '.join(differing)}). Resume it with "
+            "the same options, or start over with --force."
+        )
+    return [
+        Trial(**trial | {"scores": [(step, score) for step, score in trial["scores"]]}) for trial in known["trials"]
+    ]
+
+
+def _as_read(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(config))  # type: ignore[no-any-return]
+
+
+def _write(file: Path, config: dict[str, Any], tuning: Tuning) -> None:
+    content = {"trials": [asdict(trial) for trial in tuning.trials], "importance": tuning.importance}
+    write_json(file, {"format": FORMAT, "schema": 1, "experiment": config, **content})
+
+
+def _optuna() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other packages' words to their own users
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError("--tune needs Optuna, which is not installed: pip install 'handful[tune]'.") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

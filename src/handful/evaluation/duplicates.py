@@ -1,0 +1,83 @@
+"""Near-duplicates: examples that are one and the same but for noise, compression or a rounding."""
+
+import torch
+from torch import Tensor
+
+from handful.evaluation.findings import Finding
+from handful.tasks.distribution import Split, TaskDistribution
+
+FEWEST_NUMBERS = 16
+"""Examples of fewer numbers resemble one another by chance."""
+NEAR = 0.02
+"""Squared distance of near-duplicates, as a share of the median one between any two examples."""
+PER_SPLIT = 1000
+
+
+def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
+    """Pairs of support and query, and of examples in two splits, that are nearly equal (equal ones: other checks).
+
+    Numbers are standardized one by one over all examples looked at, and an example's mean is taken off: so a picture
+    that is a little brighter is near its original.
+    """
+    check = "near-duplicates"
+    if not splits:
+        return Finding(check, "skipped", "No task of this size can be drawn.")
+    numbers = next(iter(splits.values())).task(0).support.inputs[0].numel()
+    if numbers < FEWEST_NUMBERS:
+        return Finding(check, "skipped", f"Examples of {numbers} number(s) are near one another by chance.")
+    names, inputs, of_split, of_task, on_support = _collected(splits, tasks)
+    rows = _standardized(inputs)
+    distances = torch.cdist(rows, rows).square()
+    typical = float(distances[~torch.eye(len(rows), dtype=torch.bool)].median())
+    near = distances < NEAR * typical
+    first, second = near.nonzero().unbind(1)
+    near[first, second] = (inputs[first] != inputs[second]).any(1)
+    task_pair = near & (of_task.unsqueeze(1) == of_task) & on_support.unsqueeze(1) & ~on_support
+    split_pair = near.triu() & (of_split.unsqueeze(1) != of_split)
+    found = []
+    for where, pairs in (("support and query of a task", task_pair), ("different splits", split_pair)):
+        places = pairs.nonzero().tolist()
+        if places:
+            listed = "; ".join(f"{names[a]} and {names[b]}" for a, b in places[:3])
+            found.append(f"{len(places):,} pair(s) in {where} ({listed})")
+    seen = f"{len(rows):,} examples of {tasks} tasks per split at most"
+    if found:
+        return Finding(
+            check,
+            "warning",
+            f"Nearly equal examples among {seen}: {', and '.join(found)}. Where they are copies, scores are too good: "
+            "remove them, or keep copies on one side (--group).",
+        )
+    return Finding(check, "ok", f"No two of {seen} are nearly equal across support and query or across splits.")
+
+
+def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[str], Tensor, Tensor, Tensor, Tensor]:
+    """Examples of the first tasks of each split: what to call them, inputs `(n, d)`, split, task and side of each."""
+    names: list[str] = []
+    inputs: list[Tensor] = []
+    of_split: list[int] = []
+    of_task: list[int] = []
+    on_support: list[bool] = []
+    for place, (on, split) in enumerate(splits.items()):
+        room = PER_SPLIT
+        for index in range(tasks):
+            task, manifest = split.task(index), split.manifest(index)
+            count = len(task.support.inputs) + len(task.query.inputs)
+            if count > room:
+                break
+            room -= count
+            for side, part, ids in (("support", task.support, manifest.support), ("query", task.query, manifest.query)):
+                inputs.append(part.inputs.flatten(1).double())
+                for number in range(len(part.inputs)):
+                    example = f"example {ids[number]}" if ids else f"{side} example {number}"
+                    names.append(f"{example} of {on} task {index}")
+                of_split += [place] * len(part.inputs)
+                of_task += [1000 * place + index] * len(part.inputs)
+                on_support += [side == "support"] * len(part.inputs)
+    return names, torch.cat(inputs), torch.tensor(of_split), torch.tensor(of_task), torch.tensor(on_support)
+
+
+def _standardized(inputs: Tensor) -> Tensor:
+    deviation = inputs.std(0)
+    rows = (inputs - inputs.mean(0)) / torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)
+    return rows - rows.mean(1, keepdim=True)

@@ -1,0 +1,193 @@
+"""What may be wrong with a learner: it does not use its support, or other things than its support and query."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handful.evaluation.findings import Finding, names_are_classes, points, signed
+from handful.evaluation.intervals import Interval, difference, interval
+from handful.learners.learner import Learner
+from handful.tasks.distribution import TaskDistribution, seeded
+from handful.types import Categorical, Examples, Point, Prediction, Task
+
+SHUFFLES = 3
+"""Shuffled supports per task: with few classes, one shuffling leaves many labels right by luck."""
+MATERIAL = 0.03
+"""Accuracy above chance that matters: what a shuffled support may exceed it by."""
+PURE = 1e-3
+"""By what a prediction may change, relative to its size, from rounding alone."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; more is better."""
+
+    own: Tensor
+    foreign: Tensor
+    units: Tensor
+
+    @property
+    def gain(self) -> Interval:
+        """What the own support is worth against that of another task."""
+        return interval(self.own - self.foreign, self.units)
+
+
+def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> Exchange | None:
+    """Score tasks of a split with exchanged supports; None where there are fewer than two tasks to exchange between."""
+    own, foreign, units = [], [], []
+    for index in range(tasks):
+        other = _another(split, index, tasks)
+        if other is None:
+            continue
+        own.append(score_of(split, learner, index, split.task(index).support))
+        foreign.append(score_of(split, learner, index, split.task(other).support))
+        units.append(split.unit(index))
+    if len(set(units)) < 2:
+        return None
+    scores = torch.tensor([own, foreign], dtype=torch.float64)
+    return Exchange(scores[0], scores[1], torch.tensor(units))
+
+
+def memorization(
+    split: TaskDistribution, learner: Learner, tasks: int, trained: Exchange | None, novel: Exchange | None
+) -> Finding:
+    """Whether answers come from the support of the task, or from what was learned of other tasks.
+
+    trained, novel: of training tasks, and of validation tasks where there are any.
+    """
+    if not learner.uses_support:
+        return Finding("memorization", "skipped", f"{learner.key} declares that it does not use the support.")
+    if names_are_classes(split):
+        return _shuffled(split, learner, tasks)
+    if trained is None:
+        return Finding("memorization", "skipped", "There are fewer than two tasks to exchange supports between.")
+    return _exchanged(trained, novel, learner.key, classification=split.spec.classification)
+
+
+def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
+    """Where class numbers are drawn anew for each task, shuffled support labels leave nothing to know."""
+    chances = []
+
+    def shuffle(index: int, repeat: int) -> Examples:
+        support = split.task(index).support
+        order = torch.randperm(len(support.targets), generator=seeded(split.seed, 8, index, repeat))
+        return Examples(support.inputs, support.targets[order])
+
+    right, guessed = [], []
+    for index in range(tasks):
+        task = split.task(index)
+        chances.append(_chance(task))
+        right.append(score_of(split, learner, index, task.support))
+        wrong = [score_of(split, learner, index, shuffle(index, repeat)) for repeat in range(SHUFFLES)]
+        guessed.append(sum(wrong) / SHUFFLES)
+    units = torch.tensor([split.unit(index) for index in range(tasks)])
+    chance = sum(chances) / tasks
+    true, shuffled = torch.tensor(right), torch.tensor(guessed)
+    excess, gain = interval(shuffled - torch.tensor(chances), units), interval(true - shuffled, units)
+    numbers = (
+        f"accuracy {points(interval(true, units))} % with true support labels, {points(interval(shuffled, units))} % "
+        f"with shuffled ones, chance {100 * chance:.1f} % ({gain.tasks} training tasks)"
+    )
+    if excess.low > 0 and excess.mean > MATERIAL:
+        return Finding(
+            "memorization",
+            "problem",
+            f"{learner.key} knows answers that its support does not tell: {numbers}. It has memorized what class "
+            "numbers mean in the training tasks. Draw class numbers anew for each task.",
+        )
+    if gain.low <= 0:
+        return Finding(
+            "memorization",
+            "problem",
+            f"{learner.key} does not use its support: {numbers}. Train it (longer), or look for an error in adapt.",
+        )
+    return Finding("memorization", "ok", f"{learner.key} answers from its support: {numbers}.")
+
+
+def _exchanged(trained: Exchange, novel: Exchange | None, key: str, *, classification: bool) -> Finding:
+    """Where outputs mean the same in all tasks: what the own support is worth, and what the training tasks are without.
+
+    One who knows the training tasks by heart answers them well with any support, and new tasks badly.
+    """
+    scores = [interval(values, trained.units) for values in (trained.own, trained.foreign)]
+    gain = trained.gain
+    told = [f"{points(score)} %" if classification else f"{0.0 - score.mean:.3g}" for score in scores]
+    what = "accuracy" if classification else "squared error"
+    numbers = f"{what} {told[0]} with the task's own support, {told[1]} with another's"
+    numbers += f"; gain {signed(gain, classification=classification)} ({gain.tasks} training tasks)"
+    gap = None if novel is None else difference(trained.own, novel.own, trained.units, novel.units)
+    if gap is not None and gap.low > 0 and gap.mean > max(gain.mean, 0.0):
+        return Finding(
+            "memorization",
+            "problem",
+            f"{key} has memorized the training tasks: {numbers}, but on {gap.tasks} new tasks it is worse by "
+            f"{signed(gap, classification=classification).lstrip('+')}, more than its support is worth. Something in "
+            "the inputs tells which task they are of: leave it out, or train with --augment.",
+        )
+    if gain.low <= 0:
+        return Finding(
+            "memorization",
+            "warning",
+            f"Adapting {key} to a task is not seen to help: {numbers}. The tasks may be too alike for "
+            "adapting to pay; one model for all of them (the rung 'pooled') may do as well.",
+        )
+    return Finding("memorization", "ok", f"Adapting {key} to a task helps: {numbers}.")
+
+
+def _another(split: TaskDistribution, index: int, tasks: int) -> int | None:
+    """A task of another unit and the same spec, half of the tasks away."""
+    for step in range(tasks):
+        other = (index + tasks // 2 + step) % tasks
+        if split.unit(other) != split.unit(index) and split.spec_of(other) == split.spec_of(index):
+            return other
+    return None
+
+
+def score_of(split: TaskDistribution, learner: Learner, index: int, support: Examples) -> float:
+    """Of the queries of task `index` after adapting to this support; more is better."""
+    query = split.task(index).query
+    prediction = learner.predict(learner.adapt(support, split.spec_of(index)), query.inputs)
+    if isinstance(prediction, Categorical):
+        return float((prediction.logits.argmax(-1) == query.targets).double().mean())
+    return -float(Point(prediction.mean).loss(query.targets).mean()) * split.target_scale**2
+
+
+def _chance(task: Task) -> float:
+    """The accuracy of answering any class of the support at random."""
+    return 1 / len(set(task.support.targets.tolist()))
+
+
+def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> Finding:
+    """Whether a query is answered the same alone and among others."""
+    largest = 0.0
+    for index in range(tasks):
+        task, spec = split.task(index), split.spec_of(index)
+        among = _values(learner.predict(learner.adapt(task.support, spec), task.query.inputs))
+        for query in range(min(3, len(among))):
+            state = learner.adapt(task.support, spec)
+            alone = _values(learner.predict(state, task.query.inputs[query : query + 1]))
+            size = float(among[query].abs().max()) + 1e-6
+            largest = max(largest, float((alone[0] - among[query]).abs().max()) / size)
+    seen = f"alone or among others, the answer to a query differs by up to {100 * largest:.2g} % ({tasks} tasks)"
+    if largest <= PURE and learner.pointwise:
+        return Finding("transduction", "ok", f"{learner.key} answers each query by itself: {seen}.")
+    if largest <= PURE:
+        return Finding("transduction", "ok", f"{learner.key} declares to use the other queries of a task, but {seen}.")
+    if learner.pointwise:
+        return Finding(
+            "transduction",
+            "problem",
+            f"{learner.key} declares to answer each query by itself, but {seen}: its scores are not those that single "
+            "queries get. Look for statistics of the query batch, such as batch normalization in training mode.",
+        )
+    return Finding(
+        "transduction",
+        "warning",
+        f"{learner.key} uses the other queries of a task, as it declares: {seen}. Do not compare its scores with those "
+        "of learners that answer one query at a time; with --normalization frozen it would be one.",
+    )
+
+
+def _values(prediction: Prediction) -> Tensor:
+    return prediction.logits if isinstance(prediction, Categorical) else prediction.mean

@@ -1,0 +1,39 @@
+"""What the doctor says, and how it is written."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from handful.evaluation.intervals import Interval
+from handful.tasks.distribution import TaskDistribution
+
+Status: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
+
+DISTINCT_NUMBERS = 8
+"""Examples of fewer numbers than this may be equal by chance, so equal ones are a warning and no problem."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of the doctor. check: what was looked for, such as "overlap" or "memorization"; message: what was
+    found, on how much, and the way out."""
+
+    check: str
+    status: Status
+    message: str
+
+
+def names_are_classes(split: TaskDistribution) -> bool:
+    """Whether a split is by class: where class numbers are drawn anew, else it is by task."""
+    return split.spec.classification and split.spec.labels == "permuted"
+
+
+def points(score: Interval) -> str:
+    """An accuracy in per cent with half of its interval."""
+    return f"{100 * score.mean:.1f} ± {100 * score.half_width:.1f}"
+
+
+def signed(gain: Interval, *, classification: bool) -> str:
+    """A difference of scores with half of its interval, in points or in squared units."""
+    if classification:
+        return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f} points"
+    return f"{gain.mean:+.3g} ± {gain.half_width:.2g} of squared error"

@@ -1,0 +1,137 @@
+"""How a learner does on new tasks: what adapting is worth there, and what is lost against training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from handful.errors import UserError
+from handful.evaluation.faults_of_learners import Exchange
+from handful.evaluation.findings import Finding, names_are_classes, points, signed
+from handful.evaluation.intervals import Interval, difference, interval
+from handful.evaluation.protocol import evaluate
+from handful.learners.learner import Learner
+from handful.tasks.distribution import SizeRanges, TaskDistribution
+
+LARGE_GAP = 0.05
+"""Accuracy that training tasks may be ahead of new ones; of errors, new tasks may have twice that of training tasks."""
+
+
+def adaptation(novel: Exchange | None, learner: Learner, *, classification: bool) -> Finding:
+    """Whether adapting to a new task is worth anything, against adapting to another one."""
+    if not learner.uses_support:
+        return Finding("adaptation", "skipped", f"{learner.key} declares that it does not use the support.")
+    if novel is None:
+        return Finding(
+            "adaptation", "skipped", "There are fewer than two validation tasks to exchange supports between."
+        )
+    gain, idle = novel.gain, int((novel.own <= novel.foreign).sum())
+    seen = (
+        f"a new task's own support is worth {signed(gain, classification=classification)} against another task's "
+        f"({gain.tasks} validation tasks; in {idle} of {len(novel.own)} draws it is worth nothing)"
+    )
+    if gain.low > 0:
+        return Finding("adaptation", "ok", f"{learner.key} adapts to new tasks: {seen}.")
+    return Finding(
+        "adaptation",
+        "warning",
+        f"{learner.key} gains nothing that can be seen from adapting to new tasks: {seen}. Train it longer, give it "
+        "more examples (--shot), or use a model without adaptation.",
+    )
+
+
+def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, *, classification: bool) -> Finding:
+    """By how much training tasks are answered better than new ones. trained, novel: scores, more is better."""
+    ahead = difference(trained, novel, *units)
+    scores = interval(trained, units[0]), interval(novel, units[1])
+    told = [f"{points(score)} %" if classification else f"{0.0 - score.mean:.3g}" for score in scores]
+    what = "accuracy" if classification else "squared error"
+    seen = (
+        f"{what} {told[0]} on {scores[0].tasks} training tasks, {told[1]} on {scores[1].tasks} new ones, a gap of "
+        f"{signed(ahead, classification=classification).lstrip('+')}"
+    )
+    if ahead.low > (LARGE_GAP if classification else -scores[0].mean):
+        return Finding(
+            "gap",
+            "warning",
+            f"{key} does far better on training tasks: {seen}. It needs more tasks or classes to learn from, or more "
+            "restraint: a smaller network, fewer steps, --set training.weight_decay=1, --augment.",
+        )
+    return Finding("gap", "ok", f"New tasks are answered about as well as training tasks: {seen}.")
+
+
+@dataclass(frozen=True)
+class GapRow:
+    """Scores of a learner that was trained on `trained_on` tasks or classes, and how far training tasks are ahead."""
+
+    trained_on: int
+    trained: Interval
+    novel: Interval
+    gap: Interval
+
+
+def gap_by_tasks(
+    learners: Mapping[int, tuple[Learner, TaskDistribution]], novel: TaskDistribution, *, tasks: int = 100
+) -> list[GapRow]:
+    """How the gap between training and new tasks closes as the number of training tasks grows.
+
+    learners: by the number of tasks or classes trained on, the learner and a distribution over these. novel: tasks that
+    none of them was trained on, of its present split. The gap is positive where training tasks are answered better.
+    """
+    rows = []
+    for count, (learner, own) in sorted(learners.items()):
+        one, other = evaluate(learner, own.split("train"), tasks=tasks), evaluate(learner, novel, tasks=tasks)
+        sign = 1 if one.higher_is_better else -1
+        ahead = difference(sign * one.scores, sign * other.scores, one.units, other.units)
+        rows.append(GapRow(count, one.score, other.score, ahead))
+    return rows
+
+
+def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tasks: int) -> Finding:
+    """What it costs that tasks have another way or shot than those of training.
+
+    The same new tasks are scored in both sizes. Accuracies of different ways are compared as shares of what is above
+    chance.
+    """
+    sizes = {name: (getattr(trained, name), getattr(novel.sizes, name)) for name in ("way", "shot")}
+    differing = {name: pair for name, pair in sizes.items() if pair[0] != pair[1]}
+    if not differing:
+        return Finding("mismatch", "ok", "Tasks have the way and shot of those that were trained on.")
+    told = ", ".join(
+        f"{name} {_size(there)} in training and {_size(here)} here" for name, (there, here) in differing.items()
+    )
+    if any(isinstance(size, tuple) for pair in sizes.values() for size in pair):
+        return Finding("mismatch", "ok", f"Sizes vary ({told}).")
+    try:
+        there = novel.sized(**{name: pair[0] for name, pair in differing.items()})
+        scores = [evaluate(learner, where, tasks=tasks) for where in (there, novel)]
+    except UserError as error:
+        return Finding(
+            "mismatch", "skipped", f"No validation task can be drawn in the sizes of training ({told}): {error}"
+        )
+    sign = 1 if scores[0].higher_is_better else -1
+    values = [sign * (_above_chance(e.scores, e.way) if names_are_classes(novel) else e.scores) for e in scores]
+    drop = interval(values[0] - values[1], scores[1].units)
+    unit = "of what is above chance" if names_are_classes(novel) else "of the score"
+    amount = f"{100 * drop.mean:.1f} ± {100 * drop.half_width:.1f} points {unit}"
+    if novel.spec.kind == "regression":
+        amount = signed(drop, classification=False).lstrip("+")
+    seen = f"{told}; in the sizes of training it does better by {amount} ({drop.tasks} validation tasks)"
+    if drop.low > 0:
+        options = " and ".join({"way": "--train-way", "shot": "--shot"}[name] for name in differing)
+        return Finding(
+            "mismatch",
+            "warning",
+            f"{learner.key} is used on other sizes than it was trained on: {seen}. Part of that is that such tasks are "
+            f"harder; training with the sizes that count ({options}) shows how much.",
+        )
+    return Finding("mismatch", "ok", f"Other sizes than in training cost nothing that is seen: {seen}.")
+
+
+def _above_chance(accuracies: Tensor, way: object) -> Tensor:
+    assert isinstance(way, int)
+    return (accuracies - 1 / way) / (1 - 1 / way)
+
+
+def _size(size: object) -> str:
+    return f"{size[0]} to {size[1]}" if isinstance(size, tuple) else str(size)

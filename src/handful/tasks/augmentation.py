@@ -1,0 +1,150 @@
+"""Task augmentation: training tasks whose answers nobody can know without their support."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Self, TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+from handful.errors import UserError
+from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, Sizes, TaskDistribution, seeded
+from handful.types import Examples, Gaussian, Task, TaskSpec
+
+Change: TypeAlias = Callable[[Tensor], Tensor]
+"""What a task does to its targets, those of support and query alike."""
+
+MEASURED = 64
+"""Training tasks of which the targets' mean and deviation are measured."""
+
+
+class AugmentedTasks(TaskDistribution):
+    """Tasks of another distribution; each *training* task changes its targets, of support and query alike.
+
+    *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. Where the
+    inputs tell which training task they are of, a learner can know the answers by heart and ignore the support. With
+    a change that is drawn anew for each draw of a task, and known from its support alone, it cannot.
+
+    Regression: around the mean target of training tasks, of deviation d, targets are scaled by (1 + strength * e) / n
+    and shifted by strength * e' * d / n. The numbers e, e' of a task and output are uniform with variance 1, and n is
+    sqrt(1 + strength^2), so that targets stay about as large. (The paper adds noise of the task only: then all but a
+    level can still be known by heart.) Classes with shared labels: in a share of `strength` of the training tasks the
+    class numbers are permuted. What such a change leaves alone, such as where a wave has its zeros, may still be
+    memorized. Tasks of "val" and "test" are those of `tasks`.
+
+    Raises `UserError` where labels are drawn anew for each task anyway, and for a strength that cannot be.
+    """
+
+    def __init__(self, tasks: TaskDistribution, strength: float) -> None:
+        spec = tasks.spec
+        if spec.classification and spec.labels == "permuted":
+            raise UserError(
+                "Class numbers of these tasks are drawn anew for each task, so that they cannot be memorized: leave "
+                "out --augment."
+            )
+        most = 1.0 if spec.classification else float("inf")
+        if not 0 < strength <= most:
+            allowed = "a share of the tasks, above 0 and up to 1" if spec.classification else "a number above 0"
+            raise UserError(f"For {spec.kind} --augment is {allowed}, got {strength}.")
+        self.seed, self.pipeline, self.target_scale = tasks.seed, tasks.pipeline, tasks.target_scale
+        self.strength = strength
+        self.measured = None if spec.classification else _measured(tasks.split("train"))
+        self._draw_from(tasks)
+
+    @property
+    def ragged(self) -> bool:
+        """As those of the tasks."""
+        return self.tasks.ragged
+
+    @property
+    def units(self) -> int | None:
+        """As those of the tasks: a change makes no new task."""
+        return self.tasks.units
+
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        """As of the tasks."""
+        return self.tasks.spec_for(sizes)
+
+    def sizes_of(self, index: int) -> Sizes:
+        """As of the tasks."""
+        return self.tasks.sizes_of(index)
+
+    def sample(self, generator: Generator, sizes: Sizes) -> Task:
+        """Draw a task, and then its change, from one generator."""
+        task = self.tasks.sample(generator, sizes)
+        return self._changed(task, generator) if self.on == "train" else task
+
+    def task(self, index: int) -> Task:
+        """Task `index`, changed by a generator of its own."""
+        task = self.tasks.task(index)
+        return self._changed(task, self._generator(index)) if self.on == "train" else task
+
+    def batch(self, indices: Sequence[int]) -> Task:
+        """As `task(i)` for each."""
+        return super().batch(indices) if self.on == "train" else self.tasks.batch(indices)
+
+    def split(self, on: str) -> Self:
+        """The same, drawing from another split."""
+        return self._around(self.tasks.split(on))
+
+    def sized(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
+        """The same with other sizes."""
+        return self._around(self.tasks.sized(way, shot, query_shot))
+
+    def check(self) -> None:
+        """As of the tasks."""
+        self.tasks.check()
+
+    def pool(self) -> Pool | None:
+        """The examples as they are: what learns from a pool ignores the support anyway."""
+        return self.tasks.pool()
+
+    def manifest(self, index: int) -> Manifest:
+        """As of the tasks."""
+        return self.tasks.manifest(index)
+
+    def oracle(self, index: int) -> Gaussian | None:
+        """As of the tasks, where they are not changed."""
+        return None if self.on == "train" else self.tasks.oracle(index)
+
+    def unit(self, index: int) -> int:
+        """As of the tasks."""
+        return self.tasks.unit(index)
+
+    def split_manifest(self) -> dict[str, list[str]]:
+        """As of the tasks."""
+        return self.tasks.split_manifest()
+
+    def _around(self, tasks: TaskDistribution) -> Self:
+        other = copy.copy(self)
+        other._draw_from(tasks)
+        return other
+
+    def _draw_from(self, tasks: TaskDistribution) -> None:
+        self.tasks, self.on, self.sizes = tasks, tasks.on, tasks.sizes
+
+    def _generator(self, index: int) -> Generator:
+        return seeded(self.seed, SPLITS.index(self.on), 2, index)
+
+    def _changed(self, task: Task, generator: Generator) -> Task:
+        new = self._renumbering(generator) if self.measured is None else self._scaling(generator, *self.measured)
+        return Task(*(Examples(part.inputs, new(part.targets)) for part in task))
+
+    def _renumbering(self, generator: Generator) -> Change:
+        order = torch.arange(self.spec.outputs)
+        if float(torch.rand((), generator=generator)) < self.strength:
+            order = torch.randperm(len(order), generator=generator)
+        return lambda targets: order[targets]
+
+    def _scaling(self, generator: Generator, center: Tensor, deviation: Tensor) -> Change:
+        share = self.strength / math.hypot(1, self.strength)  # so that the scaled targets are about as large as before
+        drawn = math.sqrt(3) * (2 * torch.rand(2, len(center), generator=generator) - 1).to(center)  # variance 1
+        factor, shift = math.sqrt(1 - share**2) + share * drawn[0], share * drawn[1] * deviation
+        return lambda targets: center + factor * (targets - center) + shift
+
+
+def _measured(tasks: TaskDistribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the targets `(outputs,)`, over the support of some tasks."""
+    targets = torch.cat([tasks.task(index).support.targets for index in range(MEASURED)])
+    return targets.mean(0), targets.std(0)

@@ -1,0 +1,105 @@
+"""The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.tasks.encoders import Encoder
+from handful.tasks.pipelines import moments, row_numbers, shaped
+from handful.tasks.readers import existing
+from handful.tasks.table_pipeline import RowPipeline
+from handful.tasks.tables import Table, written
+
+LINES = ".txt"
+"""Files whose lines are inputs, for predictions."""
+
+
+class TextPipeline(RowPipeline):
+    """A text column of a table, embedded by a frozen sentence encoder.
+
+    All embeddings are divided by one number, the root of their mean square over the training rows. Other columns are
+    passed over.
+
+    text: the column. encoder, revision: which one (see `Encoder`). width: of its vectors. roles: see `RowPipeline`.
+    """
+
+    kind = "texts"
+    backbone = "linear"
+
+    def __init__(self, *, text: str, encoder: str, revision: str, width: int, scale: float = 1.0, **roles: Any) -> None:
+        super().__init__(**roles)
+        self.text, self.encoder, self.revision = text, encoder, revision
+        self.width, self.scale = width, scale
+        self.input_shape = (width,)
+        self._loaded: Encoder | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        table: Table,
+        rows: np.ndarray,
+        *,
+        text: str,
+        encoder: Encoder,
+        target: str | None = None,
+        **roles: Any,
+    ) -> Self:
+        """Fit to the training rows (indices) of a table."""
+        embeddings = encoder.embed(table.names_in(text))[torch.from_numpy(rows)]
+        mean, scale = moments(table.numbers(target)[rows]) if target else (0.0, 1.0)
+        pipeline = cls(
+            text=text,
+            encoder=encoder.name,
+            revision=encoder.revision,
+            width=embeddings.shape[1],
+            scale=float(embeddings.square().mean().sqrt()),
+            target=target,
+            target_mean=mean,
+            target_scale=scale,
+            **roles,
+        )
+        pipeline._loaded = encoder
+        return pipeline
+
+    def settings(self) -> dict[str, Any]:
+        """Column, encoder and its revision, scales, roles and labels."""
+        own = ("text", "encoder", "revision", "width", "scale")
+        return {name: getattr(self, name) for name in own} | super().settings()
+
+    def encode(self, table: Table) -> Tensor:
+        """All texts as `(rows, width)`."""
+        table.require([self.text], ", the text")
+        return self._embedded(table.names_in(self.text))
+
+    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+        """Read a table with the text column, or a .txt file with a text in each line."""
+        path = existing(path)
+        if path.suffix.lower() != LINES:
+            return super().inputs(path)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
+        if empty or not lines:
+            raise DataError(f"{path}{f', line {empty[0]},' if empty else ''} is empty. Write one text in each line.")
+        return self._embedded(lines), row_numbers(len(lines))
+
+    def of_array(self, array: Any) -> Tensor:
+        """Texts `(n,)` or `(n, 1)`; numbers `(n, width)` are taken for embeddings of the encoder."""
+        array = np.asarray(array)
+        wanted = f"texts (n,), or embeddings (n, {self.width})"
+        if array.dtype.kind in "fiub":
+            return shaped(array, self.input_shape, wanted) / self.scale
+        texts = [written(value) for value in array.reshape(-1).tolist()]
+        if array.ndim not in (1, 2) or len(texts) != len(array):
+            raise DataError(f"The model expects {wanted}, got an array of shape {array.shape}.")
+        if None in texts:
+            raise DataError(f"Text {texts.index(None) + 1} is empty. Leave it out.")
+        return self._embedded([text for text in texts if text is not None])
+
+    def _embedded(self, texts: list[str]) -> Tensor:
+        if self._loaded is None:
+            self._loaded = Encoder(self.encoder, self.revision)
+        return self._loaded.embed(texts) / self.scale

@@ -1,0 +1,168 @@
+"""The search for settings: what is searched, on what it is scored, and that an interrupted one goes on."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import own_data
+from handful.apps import tuning
+from handful.apps.experiment import Experiment, Source, train
+from handful.apps.tuning import FILE, Range, Trial, Tuning, applied, space, tune
+from handful.cli import app
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.tasks.pool import LabeledPool
+
+
+@pytest.fixture
+def species(tmp_path) -> Experiment:
+    source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
+    settings = {"steps": 40, "meta_batch_size": 2, "validation_tasks": 10, "validate_every": 2, "plan": "vmap"}
+    sizes = {"way": 2, "shot": 2, "query_shot": 3}
+    return Experiment(source, backbone_options={"hidden": [8]}, settings=settings, **sizes)
+
+
+def test_the_rate_and_the_learners_own_options_are_searched():
+    source = Source("x")
+    assert space(Experiment(source, settings={"outer_lr": 0.01})) == {
+        "outer_lr": Range(0.01, 0.001, 0.1),
+        "temperature": Range(10.0, 1.0, 100.0),
+    }
+    found = space(Experiment(source, learner="maml"))
+    assert set(found) == {"outer_lr", "inner_lr", "inner_steps"}
+    assert found["inner_steps"] == Range(5, 1, 10, whole=True)
+    assert set(space(Experiment(source, learner="r2d2"))) == {"outer_lr", "regularization"}
+
+
+def test_what_the_user_has_set_is_not_searched():
+    assert set(space(Experiment(Source("x"), learner="maml", options={"inner_lr": 0.3}))) == {"outer_lr", "inner_steps"}
+
+
+def test_settings_are_applied_where_they_belong():
+    there = applied(Experiment(Source("x"), settings={"steps": 3}), {"outer_lr": 0.1, "temperature": 2.0})
+    assert (there.settings, there.options) == ({"steps": 3, "outer_lr": 0.1}, {"temperature": 2.0})
+
+
+def test_the_best_is_the_best_in_its_direction():
+    experiment = Experiment(Source("x"))
+    trials = [
+        Trial({"outer_lr": 1.0}, "complete", 0.3, []),
+        Trial({"outer_lr": 2.0}, "complete", 0.2, []),
+        Trial({"outer_lr": 3.0}, "pruned", None, [(1, 9.0)]),
+        Trial({"outer_lr": 4.0}, "failed", None, []),
+    ]
+    assert Tuning(experiment, True, trials, {}).best.settings["outer_lr"] == 1.0
+    assert Tuning(experiment, False, trials, {}).best.settings["outer_lr"] == 2.0
+    with pytest.raises(HandfulError, match="every training diverged"):
+        Tuning(experiment, True, trials[2:], {}).best  # noqa: B018
+
+
+def test_without_optuna_the_message_names_the_extra(species, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"pip install 'handful\[tune\]'"):
+        tune(species, tmp_path / "run", 2)
+
+
+class TestSearch:
+    @pytest.fixture(autouse=True)
+    def _optuna(self):
+        pytest.importorskip("optuna", reason="the extra [tune] is not installed")
+
+    def test_trials_are_scored_on_validation_tasks_alone(self, species, tmp_path, monkeypatch):
+        drawn, draw = set(), LabeledPool.task
+        monkeypatch.setattr(LabeledPool, "task", lambda self, index: drawn.add(self.on) or draw(self, index))
+        found = tune(species, tmp_path / "run", 3)
+        assert drawn == {"train", "val"}
+        assert found.trials[0].settings == {"outer_lr": 1e-3, "temperature": 10.0}, "the first has the given settings"
+        assert found.trials[0].scores[-1][0] == 10, "a fourth of the steps"
+        assert len({trial.settings["outer_lr"] for trial in found.trials}) == 3
+        best = max(trial.score for trial in found.ranked)
+        assert best == max(score for trial in found.trials if trial.state == "complete" for _, score in trial.scores)
+
+    def test_an_interrupted_search_ends_as_if_it_had_not_been(self, species, tmp_path, monkeypatch):
+        whole = tune(species, tmp_path / "a", 6)
+        advance, steps = tuning.meta_train, []
+
+        def stop(*arguments, **options):
+            steps.append(1)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+            return advance(*arguments, **options)
+
+        monkeypatch.setattr(tuning, "meta_train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(species, tmp_path / "b", 6)
+        assert len(json.loads((tmp_path / "b" / FILE).read_text())["trials"]) == 3
+        again = tune(species, tmp_path / "b", 6, resume=True)
+        assert again.trials == whole.trials
+        assert again.importance == whole.importance
+        assert len(steps) == 4 + 3
+
+    def test_what_mattered_is_a_share(self, species, tmp_path, monkeypatch):
+        """A made-up score that depends on the temperature alone."""
+
+        def scored(experiment, distribution, asked, progress):
+            return Trial(asked.params, "complete", -abs(asked.params["temperature"] - 5.0), [])
+
+        monkeypatch.setattr(tuning, "_tried", scored)
+        found = tune(species, tmp_path / "run", 25)
+        assert found.importance["temperature"] > 0.9
+        assert sum(found.importance.values()) == pytest.approx(1)
+        assert found.ranked[0].settings["temperature"] == pytest.approx(5, rel=0.3)
+
+    def test_a_hopeless_trial_is_pruned(self, species, tmp_path, monkeypatch):
+        def train_to(learner, *arguments, progress, **settings):
+            good = settings["outer_lr"] == 1e-3 or len(seen) < 6
+            seen.append(0)
+            for step in range(1, 11):
+                seen[-1] = step
+                progress(tuning.Moment(step, 10, 0.0, 0.9 if good else 0.1))
+            return type("Trained", (), {"best_score": 0.9})
+
+        seen: list[int] = []
+        monkeypatch.setattr(tuning, "meta_train", train_to)
+        found = tune(species, tmp_path / "run", 7)
+        assert [trial.state for trial in found.trials] == ["complete"] * 6 + ["pruned"]
+        assert seen[-1] == 1
+        assert found.trials[-1].score is None
+
+    def test_a_trial_that_diverges_is_no_end_of_the_search(self, species, tmp_path, monkeypatch):
+        def diverge(*arguments, **settings):
+            raise HandfulError("The meta-loss became nan.")
+
+        monkeypatch.setattr(tuning, "meta_train", diverge)
+        found = tune(species, tmp_path / "run", 2)
+        assert [trial.state for trial in found.trials] == ["failed"] * 2
+
+    def test_a_folder_in_use_is_left_alone(self, species, tmp_path):
+        train(species, tmp_path / "run")
+        with pytest.raises(UserError, match="already holds"):
+            tune(species, tmp_path / "run", 1)
+        with pytest.raises(UserError, match="was not tuned"):
+            tune(species, tmp_path / "run", 1, resume=True)
+        tune(species, tmp_path / "run", 1, force=True)
+        assert not (tmp_path / "run" / "config.json").exists()
+        other = Experiment(species.source, learner="r2d2", settings=species.settings)
+        with pytest.raises(UserError, match="learner"):
+            tune(other, tmp_path / "run", 1, resume=True)
+        (tmp_path / "run" / FILE).write_text("{}")
+        with pytest.raises(ArtifactError, match="not a search"):
+            tune(species, tmp_path / "run", 1, resume=True)
+
+    def test_the_command_searches_and_then_trains_with_the_best(self, species, tmp_path):
+        run = tmp_path / "run"
+        words = f"train --tasks {species.source.tasks} --label kind --way 2 --shot 2 --query-shot 3 --steps 16"
+        line = [*words.split(), "--set", "training.validation_tasks=5", "--tune", "5", "-o", str(run)]
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 0, result.output
+        assert "The best of 5 trials" in result.stdout
+        assert max(map(len, result.stdout.split("Trained")[0].splitlines())) <= 80
+        saved = json.loads((run / FILE).read_text())
+        best = max((t for t in saved["trials"] if t["state"] == "complete"), key=lambda t: t["score"])["settings"]
+        config = json.loads((run / "config.json").read_text())
+        assert config["settings"]["outer_lr"] == best["outer_lr"]
+        assert config["options"]["temperature"] == best["temperature"]
+        again = CliRunner().invoke(app, [*line, "--resume"])
+        assert again.exit_code == 0, again.output
+        assert json.loads((run / FILE).read_text()) == saved

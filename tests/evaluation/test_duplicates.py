@@ -1,0 +1,58 @@
+"""Near-duplicates: copies with noise are found and named, and what is merely alike is not."""
+
+import pytest
+import torch
+from toys import Clusters, Slopes
+
+from handful.evaluation.duplicates import near_duplicates
+from handful.tasks.distribution import SPLITS
+
+
+def found(distribution, tasks=30):
+    return near_duplicates({on: distribution.split(on) for on in SPLITS}, tasks)
+
+
+def with_copies(pairs, *, change):
+    inputs = Clusters().inputs.clone()
+    for one, other in pairs:
+        inputs[other] = change(inputs[one])
+    return Clusters(inputs=inputs)
+
+
+CHANGES = {
+    "noise": lambda example: example + 0.01 * torch.randn(len(example), generator=torch.Generator().manual_seed(0)),
+    "rounding": lambda example: (20 * example).round() / 20,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_copy_in_the_same_class_is_found_and_named(change):
+    tasks = with_copies([(12 * number, 12 * number + 1) for number in range(60)], change=change)
+    finding = found(tasks)
+    assert finding.status == "warning"
+    assert "in support and query of a task (example " in finding.message
+    first, second = (int(part.split()[1]) for part in finding.message.split("(")[2].split(";")[0].split(" and "))
+    assert {first % 12, second % 12} == {0, 1}
+    assert first // 12 == second // 12
+
+
+def test_a_copy_in_another_split_is_found():
+    """The first numbers, which say the class, are left as they are in the other class."""
+    tasks = with_copies([(12 * number, 12 * (number + 30)) for number in range(30)], change=CHANGES["noise"])
+    finding = found(tasks)
+    assert finding.status == "warning"
+    assert "in different splits" in finding.message
+
+
+def test_examples_of_one_class_are_not_near():
+    assert found(Clusters()).status == "ok"
+
+
+def test_equal_examples_are_left_to_other_checks():
+    inputs = Clusters().inputs.clone()
+    inputs[1::2] = inputs[::2]
+    assert found(Clusters(inputs=inputs)).status == "ok"
+
+
+def test_rows_of_few_numbers_are_not_looked_at():
+    assert found(Slopes()).status == "skipped"

