@@ -21,7 +21,7 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
 from handful.learners.learner import Learner
-from handful.tasks.augmentation import AugmentedTasks
+from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
 from handful.types import Examples, Task, TaskSpec
 
@@ -89,7 +89,7 @@ def run(job: tuple[int, float, str, int, int]) -> dict[str, Any]:
     seed, strength, learner, steps, count = job
     torch.set_num_threads(1)
     tasks = CodedWaves(seed=seed)
-    training = AugmentedTasks(tasks, strength) if strength else tasks
+    training = augmented(tasks, strength) if strength else tasks
     return measured(trained(training, learner, seed, steps), tasks, count)
 
 

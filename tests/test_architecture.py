@@ -12,7 +12,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: list[list[set[str]]] = [
     [{"types", "errors", "registry", "normalization", "storage"}],
-    [{"backbones"}, {"engine"}, {"memory"}],
+    [{"backbones"}, {"engine"}, {"memory"}, {"views"}],
     [{"learners"}, {"tasks"}],
     [{"evaluation"}],
     [{"training"}],

@@ -16,6 +16,7 @@ import handful
 from contracts import test_learners as learner_contract
 from contracts import test_tasks as source_contract
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can
+from handful.apps.catalog import catalog
 from handful.cli import app
 from handful.registry import BACKBONES, LEARNERS, TASKS
 from handful.tasks.distribution import SPLITS
@@ -331,6 +332,12 @@ def test_a_public_name_exists_and_is_documented(name):
 def test_a_module_has_its_place_on_the_page_of_the_architecture(path):
     if not path.name.startswith("__init__") and (path.suffix == ".py" or (path / "__init__.py").exists()):
         assert f"`{path.stem}`" in TEXTS[ROOT / "docs" / "architecture.md"]
+
+
+def test_the_page_of_the_learners_has_each_of_them_in_its_own_words():
+    page = TEXTS[ROOT / "docs" / "learners.md"]
+    for row in catalog()["Learners"]:
+        assert f"| `{row['name']}` | {row['does']} | {row['summary']} |" in page
 
 
 def test_the_ladder_is_documented_rung_by_rung_in_its_own_words():

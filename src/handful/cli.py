@@ -177,7 +177,7 @@ def train(
     augment: Annotated[
         float,
         typer.Option(
-            help="Change the targets of each training task by a draw of its own, against memorization: how much.",
+            help="How much to change training tasks: views of their images, or their targets (against memorization).",
             rich_help_panel="Training",
         ),
     ] = 0.0,
@@ -554,9 +554,11 @@ def list_members(
     for noun, members in whole.items():
         table = Table(title=noun, title_justify="left", box=None, show_header=False)
         table.add_column(no_wrap=True, style="bold")
-        table.add_column()
+        table.add_column(ratio=1)
+        if "does" in members[0]:
+            table.add_column(style="dim", max_width=15)
         for member in members:
-            table.add_row(member["name"], member["summary"])
+            table.add_row(member["name"], member["summary"], member.get("does"))
         out.print(table)
         out.print()
 

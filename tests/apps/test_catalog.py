@@ -21,6 +21,15 @@ def test_baselines_stand_apart():
     assert {row["name"] for row in found["Learners"]} == {key for key, cls in LEARNERS.items() if not cls.baseline}
 
 
+def test_a_learner_says_what_it_does_and_whether_it_keeps_to_its_way():
+    does = {row["name"]: row["does"] for row in catalog()["Learners"]}
+    assert does["protonet"] == "classes"
+    assert does["maml"] == "classes, values"
+    assert does["boil"] == "classes (as many as trained), values"
+    assert does["cnp"] == "values"
+    assert "classes (as many as trained), values, from any number of examples" in entry("boil")["text"]
+
+
 @pytest.mark.parametrize("name", [*LEARNERS, *TASKS, *BACKBONES])
 def test_an_entry_says_all_about_a_member(name):
     found = entry(name)

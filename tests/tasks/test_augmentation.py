@@ -5,7 +5,7 @@ import torch
 
 from handful import LEARNERS, evaluate, meta_train
 from handful.errors import UserError
-from handful.tasks.augmentation import AugmentedTasks
+from handful.tasks.augmentation import AugmentedImages, augmented
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
 from handful.tasks.pool import LabeledPool
@@ -29,12 +29,22 @@ def letters():
     return LabeledPool(torch.zeros(30, 2), labels, list("abcdef"), splits=splits).sized(way=2, query_shot=2)
 
 
+def drawings():
+    """Tasks of images: a bright stroke, at a place of its class."""
+    images = torch.zeros(30, 1, 16, 16, dtype=torch.uint8)
+    labels = torch.arange(30) // 5
+    for index, label in enumerate(labels.tolist()):
+        images[index, :, 2 * label + 2, 3:12] = 255
+    splits = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
+    return LabeledPool(images, labels, list("abcdef"), splits=splits).sized(way=2, query_shot=2)
+
+
 def test_support_and_query_of_a_training_task_are_scaled_and_shifted_alike():
     tasks = Sine()
-    augmented = AugmentedTasks(tasks, 1.0)
+    changed = augmented(tasks, 1.0)
     factors = []
     for index in range(40):
-        before, after = tasks.task(index), augmented.task(index)
+        before, after = tasks.task(index), changed.task(index)
         assert torch.equal(before.support.inputs, after.support.inputs)
         x, y = (torch.cat([part.targets for part in task]).double().flatten() for task in (before, after))
         line = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y).solution
@@ -46,46 +56,46 @@ def test_support_and_query_of_a_training_task_are_scaled_and_shifted_alike():
 
 def test_class_numbers_are_permuted_in_a_share_of_the_tasks():
     tasks = shops()
-    augmented = AugmentedTasks(tasks, 0.5)
-    changed = 0
+    changed = augmented(tasks, 0.5)
+    count = 0
     for index in range(100):
-        before, after = tasks.task(index), augmented.task(index)
+        before, after = tasks.task(index), changed.task(index)
         pairs = {
             (int(a), int(b))
             for one, other in zip(before, after, strict=True)
             for a, b in zip(one.targets, other.targets, strict=True)
         }
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}), "one map for the whole task"
-        changed += any(a != b for a, b in pairs)
-    assert 25 < changed < 60  # of the half, one of six permutations changes nothing
+        count += any(a != b for a, b in pairs)
+    assert 25 < count < 60  # of the half, one of six permutations changes nothing
 
 
 @pytest.mark.parametrize("on", ["val", "test"])
 @pytest.mark.parametrize("make", [Sine, shops])
 def test_tasks_to_be_scored_on_are_not_changed(make, on):
     tasks = make()
-    augmented = AugmentedTasks(tasks, 0.7).split(on)
-    for one, other in zip(tasks.split(on).task(3), augmented.task(3), strict=True):
+    changed = augmented(tasks, 0.7).split(on)
+    for one, other in zip(tasks.split(on).task(3), changed.task(3), strict=True):
         assert torch.equal(one.targets, other.targets)
 
 
 @pytest.mark.parametrize("make", [Sine, shops])
 def test_it_keeps_the_contract_of_its_tasks(make):
     tasks = make()
-    augmented = AugmentedTasks(tasks, 0.7)
-    assert augmented.spec == tasks.spec
-    assert augmented.manifest(3) == tasks.manifest(3)
-    assert [augmented.unit(i) for i in range(9)] == [tasks.unit(i) for i in range(9)]
-    assert augmented.split_manifest() == tasks.split_manifest()
-    assert (augmented.split("test").units, augmented.split("test").on) == (tasks.split("test").units, "test")
-    assert augmented.sized(shot=3).spec_of(0) == tasks.sized(shot=3).spec_of(0)
-    assert len(augmented.sized(shot=3).task(0).support.targets) == 3
-    batch = augmented.batch([5, 2])
+    changed = augmented(tasks, 0.7)
+    assert changed.spec == tasks.spec
+    assert changed.manifest(3) == tasks.manifest(3)
+    assert [changed.unit(i) for i in range(9)] == [tasks.unit(i) for i in range(9)]
+    assert changed.split_manifest() == tasks.split_manifest()
+    assert (changed.split("test").units, changed.split("test").on) == (tasks.split("test").units, "test")
+    assert changed.sized(shot=3).spec_of(0) == tasks.sized(shot=3).spec_of(0)
+    assert len(changed.sized(shot=3).task(0).support.targets) == 3
+    batch = changed.batch([5, 2])
     for place, index in enumerate((5, 2)):
-        assert torch.equal(batch.support.targets[place], augmented.task(index).support.targets)
+        assert torch.equal(batch.support.targets[place], changed.task(index).support.targets)
     assert not torch.equal(
-        augmented.sample(seeded(1), augmented.sizes_of(0)).support.targets,
-        augmented.sample(seeded(2), augmented.sizes_of(0)).support.targets,
+        changed.sample(seeded(1), changed.sizes_of(0)).support.targets,
+        changed.sample(seeded(2), changed.sizes_of(0)).support.targets,
     )
 
 
@@ -93,13 +103,39 @@ def test_it_keeps_the_contract_of_its_tasks(make):
     ("make", "strength", "said"),
     [
         (letters, 1.0, "drawn anew"),
+        (drawings, 10.0, "up to 3"),
         (shops, 1.5, "up to 1"),
         (Sine, -1.0, "above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(make, strength, said):
     with pytest.raises(UserError, match=said):
-        AugmentedTasks(make(), strength)
+        augmented(make(), strength)
+
+
+def test_images_that_train_are_seen_under_maps_of_their_own():
+    tasks = drawings()
+    changed = augmented(tasks, 1.0)
+    assert isinstance(changed, AugmentedImages)
+    before, after = tasks.task(0), changed.task(0)
+    assert torch.equal(before.query.targets, after.query.targets)
+    assert before.support.inputs.shape == after.support.inputs.shape
+    looks = torch.cat([after.support.inputs, after.query.inputs]).flatten(1)
+    assert len({tuple(look.tolist()) for look in looks}) == len(looks), "drawings of a class are alike, its views not"
+    assert not any(torch.equal(look, own) for look, own in zip(after.query.inputs, before.query.inputs, strict=True))
+    assert torch.equal(changed.task(0).support.inputs, after.support.inputs)
+    for on in ("val", "test"):
+        assert torch.equal(changed.split(on).task(0).query.inputs, tasks.split(on).task(0).query.inputs)
+
+
+def test_the_pool_to_pretrain_on_is_seen_likewise():
+    tasks = drawings()
+    changed = augmented(tasks, 1.0)
+    plain, seen = (source.pool().draw(seeded(3), 8) for source in (tasks, changed))
+    assert torch.equal(plain.targets, seen.targets)
+    assert not torch.equal(plain.inputs, seen.inputs)
+    plain, seen = (source.split("val").pool().draw(seeded(3), 8) for source in (tasks, changed))
+    assert torch.equal(plain.inputs, seen.inputs)
 
 
 class Coded(TaskDistribution):
@@ -126,7 +162,7 @@ def test_it_cures_memorization():
         tasks = Coded()
         options = {"backbone_options": {"hidden": (32,)}, "inner_lr": 0.01, "inner_steps": 2}
         learner = LEARNERS["anil"].build(tasks.spec, backbone="mlp", **options)
-        training = AugmentedTasks(tasks, strength) if strength else tasks
+        training = augmented(tasks, strength) if strength else tasks
         settings = {"steps": 150, "meta_batch_size": 8, "outer_lr": 1e-2, "plan": "vmap"}
         meta_train(learner, training, validate_every=150, validation_tasks=10, **settings)
         errors[strength] = evaluate(learner, tasks.split("test"), tasks=100).score.mean

@@ -29,6 +29,8 @@ def entry(name: str) -> dict[str, Any]:
             text = inspect.getdoc(member) or ""
             if noun == "source of tasks":
                 text += _own_parameter(name, member)
+            if noun == "learner":
+                text += f"\n\nIt learns {_does(member)}, from any number of examples."
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
@@ -49,10 +51,18 @@ def _learner(key: str, learner: type[Learner]) -> dict[str, Any]:
     return {
         "name": key,
         "summary": learner.summary(),
+        "does": _does(learner),
         "kinds": sorted(learner.kinds),
         "any_way": learner.any_way,
         "baseline": learner.baseline,
     }
+
+
+def _does(learner: type[Learner]) -> str:
+    """What kinds of targets a learner learns, and whether it must keep to the number of classes of its training."""
+    classes = "classes" if learner.any_way else "classes (as many as trained)"
+    names = {"classification": classes, "regression": "values"}
+    return ", ".join(name for kind, name in names.items() if kind in learner.kinds)
 
 
 def _options(learner: type[Learner]) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from handful.evaluation.report import REPORT, Report
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.storage import write_json
-from handful.tasks.augmentation import AugmentedTasks
+from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import Size, TaskDistribution, digest_of
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
@@ -65,7 +65,7 @@ class Experiment:
 
     way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
     tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
-    source's default. augment: how much training tasks change their targets, see `AugmentedTasks` (0: not at all).
+    source's default. augment: how much training tasks are changed, see `augmented` (0: not at all).
     """
 
     source: Source
@@ -102,7 +102,7 @@ class Experiment:
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes of training."""
         tasks = self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
-        return AugmentedTasks(tasks, self.augment) if self.augment else tasks
+        return augmented(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner."""

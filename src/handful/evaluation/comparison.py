@@ -168,9 +168,7 @@ class Ladder:
                 curves[learner.key].append((shot, evaluate(learner, at, tasks=tasks).score))
         return curves
 
-    def equivalence(
-        self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int
-    ) -> Equivalence | None:
+    def equivalence(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int) -> Equivalence | None:
         """How many times more examples the conventional way needs on the first tasks of `setting`'s present split.
 
         The conventional way is the best of the rungs that know no other tasks: those on raw inputs and, unless costly

@@ -177,9 +177,7 @@ class Report:
         if self.shots:
             figures[f"{score} by the number of examples, with 95 % intervals"] = (
                 "shots.png",
-                plots.shots_curve(
-                    self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence
-                ),
+                plots.shots_curve(self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence),
             )
         if len(own.confidences):
             error = plots.calibration_error(own.confidences, own.correct)

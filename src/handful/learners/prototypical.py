@@ -9,8 +9,8 @@ from handful.backbones import feature_count
 from handful.engine.heads import centroids, squared_distances
 from handful.errors import UserError
 from handful.learners.learner import Learner
-from handful.learners.views import random_maps, warped
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
+from handful.views import random_maps, warped
 
 ABSENT = 1e4
 """What is taken off the logit of a class that the support does not contain: finite, and never the best."""

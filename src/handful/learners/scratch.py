@@ -11,8 +11,8 @@ from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, descend
 from handful.engine.stateless import call, call_and_fit, part, tensors
 from handful.learners.learner import Learner
-from handful.learners.views import random_maps, warped
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+from handful.views import random_maps, warped
 
 MAPS = 997
 """Size of the bank of random maps: a prime, so that examples meet others of them in each step."""

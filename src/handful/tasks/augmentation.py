@@ -1,7 +1,8 @@
-"""Task augmentation: training tasks whose answers nobody can know without their support."""
+"""Augmentation of training tasks: new looks for images, and answers that nobody can know without the support."""
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Self, TypeAlias
 
@@ -11,6 +12,7 @@ from torch import Generator, Tensor
 from handful.errors import UserError
 from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, Sizes, TaskDistribution, seeded
 from handful.types import Examples, Gaussian, Task, TaskSpec
+from handful.views import random_maps, warped
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """What a task does to its targets, those of support and query alike."""
@@ -19,38 +21,33 @@ MEASURED = 64
 """Training tasks of which the targets' mean and deviation are measured."""
 
 
-class AugmentedTasks(TaskDistribution):
-    """Tasks of another distribution; each *training* task changes its targets, of support and query alike.
+def augmented(tasks: TaskDistribution, strength: float) -> "AugmentedTasks":
+    """The tasks, of which those that train are changed: their targets; or images, where class numbers are drawn anew.
 
-    *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. Where the
-    inputs tell which training task they are of, a learner can know the answers by heart and ignore the support. With
-    a change that is drawn anew for each draw of a task, and known from its support alone, it cannot.
-
-    Regression: around the mean target of training tasks, of deviation d, targets are scaled by (1 + strength * e) / n
-    and shifted by strength * e' * d / n. The numbers e, e' of a task and output are uniform with variance 1, and n is
-    sqrt(1 + strength^2), so that targets stay about as large. (The paper adds noise of the task only: then all but a
-    level can still be known by heart.) Classes with shared labels: in a share of `strength` of the training tasks the
-    class numbers are permuted. What such a change leaves alone, such as where a wave has its zeros, may still be
-    memorized. Tasks of "val" and "test" are those of `tasks`.
-
-    Raises `UserError` where labels are drawn anew for each task anyway, and for a strength that cannot be.
+    Raises `UserError` where there is nothing to change, and for a strength that cannot be.
     """
+    spec = tasks.spec
+    if not spec.classification or spec.labels == "shared":
+        return AugmentedTargets(tasks, strength)
+    if len(spec.input_shape) == 3:
+        return AugmentedImages(tasks, strength)
+    raise UserError(
+        "Class numbers of these tasks are drawn anew for each task, so that they cannot be memorized, and their inputs "
+        "are no images: leave out --augment."
+    )
+
+
+class AugmentedTasks(TaskDistribution):
+    """Tasks of another distribution, of which each *training* task is changed; "val" and "test" stay as they are."""
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:
-        spec = tasks.spec
-        if spec.classification and spec.labels == "permuted":
-            raise UserError(
-                "Class numbers of these tasks are drawn anew for each task, so that they cannot be memorized: leave "
-                "out --augment."
-            )
-        most = 1.0 if spec.classification else float("inf")
-        if not 0 < strength <= most:
-            allowed = "a share of the tasks, above 0 and up to 1" if spec.classification else "a number above 0"
-            raise UserError(f"For {spec.kind} --augment is {allowed}, got {strength}.")
         self.seed, self.pipeline, self.target_scale = tasks.seed, tasks.pipeline, tasks.target_scale
         self.strength = strength
-        self.measured = None if spec.classification else _measured(tasks.split("train"))
         self._draw_from(tasks)
+
+    @abstractmethod
+    def changed(self, task: Task, generator: Generator) -> Task:
+        """A training task, changed at random."""
 
     @property
     def ragged(self) -> bool:
@@ -73,12 +70,12 @@ class AugmentedTasks(TaskDistribution):
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a task, and then its change, from one generator."""
         task = self.tasks.sample(generator, sizes)
-        return self._changed(task, generator) if self.on == "train" else task
+        return self.changed(task, generator) if self.on == "train" else task
 
     def task(self, index: int) -> Task:
         """Task `index`, changed by a generator of its own."""
         task = self.tasks.task(index)
-        return self._changed(task, self._generator(index)) if self.on == "train" else task
+        return self.changed(task, self._generator(index)) if self.on == "train" else task
 
     def batch(self, indices: Sequence[int]) -> Task:
         """As `task(i)` for each."""
@@ -127,7 +124,63 @@ class AugmentedTasks(TaskDistribution):
     def _generator(self, index: int) -> Generator:
         return seeded(self.seed, SPLITS.index(self.on), 2, index)
 
-    def _changed(self, task: Task, generator: Generator) -> Task:
+
+class AugmentedImages(AugmentedTasks):
+    """Each image of a training task is seen under an affine map of its own.
+
+    strength: how far the maps go, see `handful.views.random_maps`.
+    """
+
+    def __init__(self, tasks: TaskDistribution, strength: float) -> None:
+        if not 0 < strength <= 3:
+            raise UserError(f"For images --augment is how far they are turned and shifted, up to 3, got {strength}.")
+        super().__init__(tasks, strength)
+
+    def changed(self, task: Task, generator: Generator) -> Task:
+        """All images warped."""
+        return Task(*(Examples(self._warped(part.inputs, generator), part.targets) for part in task))
+
+    def pool(self) -> Pool | None:
+        """The training examples likewise."""
+        pool = self.tasks.pool()
+        if pool is None or self.on != "train":
+            return pool
+
+        def draw(generator: Generator, count: int) -> Examples:
+            examples = pool.draw(generator, count)
+            return Examples(self._warped(examples.inputs, generator), examples.targets)
+
+        return Pool(pool.outputs, draw)
+
+    def _warped(self, images: Tensor, generator: Generator) -> Tensor:
+        return warped(images, random_maps(len(images), self.strength, generator))
+
+
+class AugmentedTargets(AugmentedTasks):
+    """Each training task changes its targets, of support and query alike.
+
+    *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. Where the
+    inputs tell which training task they are of, a learner can know the answers by heart and ignore the support. With
+    a change that is drawn anew for each draw of a task, and known from its support alone, it cannot.
+
+    Regression: around the mean target of training tasks, of deviation d, targets are scaled by (1 + strength * e) / n
+    and shifted by strength * e' * d / n. The numbers e, e' of a task and output are uniform with variance 1, and n is
+    sqrt(1 + strength^2), so that targets stay about as large. (The paper adds noise of the task only: then all but a
+    level can still be known by heart.) Classes with shared labels: in a share of `strength` of the training tasks the
+    class numbers are permuted. What such a change leaves alone, such as where a wave has its zeros, may still be
+    memorized.
+    """
+
+    def __init__(self, tasks: TaskDistribution, strength: float) -> None:
+        classification = tasks.spec.classification
+        if not 0 < strength <= (1.0 if classification else math.inf):
+            allowed = "a share of the tasks, above 0 and up to 1" if classification else "a number above 0"
+            raise UserError(f"For {tasks.spec.kind} --augment is {allowed}, got {strength}.")
+        super().__init__(tasks, strength)
+        self.measured = None if classification else _measured(tasks.split("train"))
+
+    def changed(self, task: Task, generator: Generator) -> Task:
+        """Targets renumbered, or scaled and shifted."""
         new = self._renumbering(generator) if self.measured is None else self._scaling(generator, *self.measured)
         return Task(*(Examples(part.inputs, new(part.targets)) for part in task))
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from handful.learners.views import random_maps, warped
+from handful.views import random_maps, warped
 
 
 def test_maps_stay_within_bounds() -> None:
@@ -17,13 +17,12 @@ def test_maps_stay_within_bounds() -> None:
     assert angle.abs().max() <= math.radians(15) + 1e-4
 
 
-def test_an_extent_is_a_part_of_the_way_from_the_identity() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        whole = random_maps(20)
-        torch.manual_seed(0)
-        half = random_maps(20, 0.5)
-    torch.testing.assert_close(2 * half - whole, torch.eye(2, 3).expand(20, 2, 3))
+def test_maps_go_as_far_as_their_extent() -> None:
+    whole, half, none = (random_maps(20, extent, torch.Generator().manual_seed(0)) for extent in (1.0, 0.5, 0.0))
+    torch.testing.assert_close(2 * half[:, :, 2], whole[:, :, 2])
+    angles = [torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) for maps in (half, whole)]
+    torch.testing.assert_close(2 * angles[0], angles[1])
+    torch.testing.assert_close(none, torch.eye(2, 3).expand(20, 2, 3))
 
 
 def test_each_image_goes_under_its_own_map() -> None:

@@ -1,0 +1,195 @@
+"""Every classifier under an equal budget: `python -m benchmarks.classifiers --data FOLDER`.
+
+5-way 1-shot on letters of fonts (`glyphs`) and on Omniglot (FOLDER holds omniglot_28.npz), each learner with default
+options, trained for the same time of one core. Finished cells are kept: an interrupted run goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import queue
+import resource
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import handful
+from benchmarks.evidence import record, recorded
+from handful.engine.planner import rule
+from handful.evaluation.intervals import seeds_interval
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.glyphs import Glyphs
+from handful.tasks.omniglot import Omniglot
+from handful.training.loop import Settings
+
+RESULTS = "classifiers"
+WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, 8
+TASKS, UNTRAINED_TASKS = 600, 100
+WARM_UP, TIMED = 2, 6
+"""Steps before the measured ones, and those, from which the number of steps in the budget follows."""
+
+
+def main() -> None:
+    """Run the missing cells, a core each, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.classifiers", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with omniglot_28.npz; without it, glyphs alone")
+    parser.add_argument("--minutes", type=float, default=5, help="of training, on one core")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--learners", nargs="+", choices=classifiers(), default=classifiers())
+    parser.add_argument("--cell", nargs=3, metavar=("SOURCE", "LEARNER", "SEED"), help="one cell, printed as JSON")
+    given = parser.parse_args()
+    if given.cell:
+        source, key, seed = given.cell
+        print(json.dumps(cell(source, key, int(seed), given.minutes, given.data)))
+        return
+    sources = ["glyphs", "omniglot"] if given.data else ["glyphs"]
+    cells = [(s, k, n) for n in range(given.seeds) for s in sources for k in given.learners]
+    missing = [one for one in cells if _name(*one, given.minutes) not in recorded(RESULTS)]
+    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+    console = Console()
+
+    def run(one: tuple[str, str, int]) -> None:
+        core = cores.get()
+        try:
+            found = in_process(one, core, given.minutes, given.data)
+        finally:
+            cores.put(core)
+        record(RESULTS, _name(*one, given.minutes), found)
+        console.print(f"{_name(*one, given.minutes)}: {found['score']:.2f} (untrained {found['untrained']:.2f})")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(run, missing))
+    console.print(table(recorded(RESULTS), given.minutes))
+
+
+def classifiers() -> list[str]:
+    """The meta-trained learners that classify where class numbers are drawn anew."""
+    return [
+        key
+        for key, cls in LEARNERS.items()
+        if "classification" in cls.kinds and "permuted" in cls.labels and cls.meta_gradient != "none"
+    ]
+
+
+def in_process(one: tuple[str, str, int], core: int, minutes: float, data: Path | None) -> dict[str, Any]:
+    """One cell in a process of its own, on one core, so that its peak memory is its own."""
+    command = [sys.executable, "-m", "benchmarks.classifiers", "--minutes", str(minutes), "--cell", *map(str, one)]
+    done = subprocess.run(
+        command + (["--data", str(data)] if data else []),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) -> dict[str, Any]:
+    """Train one learner with one seed for the budget; score it on test tasks, beside its untrained self."""
+    torch.set_num_threads(1)
+    tasks: TaskDistribution = Glyphs() if source == "glyphs" else Omniglot(existing(data) / "omniglot_28.npz")
+    tasks = tasks.sized(WAY, SHOT, QUERY_SHOT)
+    test = tasks.split("test").sized(WAY, SHOT, 15)
+    cls: type[Learner] = LEARNERS[key]
+    learner = cls.build(tasks.spec, seed=seed)
+    plan = rule(learner, BATCH).written()
+    untrained = handful.evaluate(learner, test, tasks=UNTRAINED_TASKS).score
+    validating = {"validation": tasks.split("val").sized(WAY, SHOT, 15), "validation_tasks": 100}
+    settings = {"meta_batch_size": BATCH, "plan": plan, "seed": seed}
+    steps = affordable(cls.build(tasks.spec, seed=seed), tasks, minutes, settings)
+    start = time.process_time()
+    trained = handful.meta_train(learner, tasks, steps=steps, **validating, **settings)
+    spent = time.process_time() - start
+    evaluation = handful.evaluate(learner, test, tasks=TASKS)
+    return {
+        "source": source,
+        "learner": key,
+        "seed": seed,
+        "minutes": minutes,
+        "score": 100 * evaluation.score.mean,
+        "scores": [round(score, 4) for score in evaluation.scores.tolist()],
+        "untrained": 100 * untrained.mean,
+        "untrained half width": 100 * untrained.half_width,
+        "steps": steps,
+        "core seconds": round(spent, 1),
+        "selection": trained.selection,
+        "adapt milliseconds": 1000 * evaluation.adapt_seconds,
+        "state bytes": evaluation.state_bytes,
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "plan": plan,
+        "outer_lr": Settings().outer_lr,
+        "inductive": not evaluation.transductive,
+    }
+
+
+def existing(data: Path | None) -> Path:
+    """The folder, which Omniglot needs."""
+    if data is None:
+        sys.exit("Omniglot needs --data FOLDER with omniglot_28.npz.")
+    return data
+
+
+def affordable(learner: Learner, tasks: TaskDistribution, minutes: float, settings: dict[str, Any]) -> int:
+    """How many steps the budget buys, by the time of a few."""
+    times: list[float] = []
+    handful.meta_train(
+        learner,
+        tasks,
+        steps=WARM_UP + TIMED,
+        validation_tasks=1,
+        validate_every=WARM_UP + TIMED,
+        progress=lambda moment: times.append(time.process_time()),
+        **settings,
+    )
+    each = sorted(later - earlier for earlier, later in zip(times[WARM_UP - 1 :], times[WARM_UP:-1], strict=False))
+    return max(10, round(60 * minutes / each[len(each) // 2]))
+
+
+def table(rows: dict[str, Any], minutes: float) -> Table:
+    """Sources and learners, best first."""
+    shown = Table("5-way 1-shot", "learner", title=f"{minutes:g} minutes of one core each, inductive")
+    for heading in ("accuracy %", "seeds x tasks", "untrained %", "adapt ms", "state kB", "peak MiB", "steps"):
+        shown.add_column(heading, justify="right")
+    of = [row for row in rows.values() if row["minutes"] == minutes]
+    for source in dict.fromkeys(row["source"] for row in of):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in of:
+            if row["source"] == source:
+                groups.setdefault(row["learner"], []).append(row)
+        scored = {key: seeds_interval([torch.tensor(r["scores"]) for r in group]) for key, group in groups.items()}
+        for key in sorted(groups, key=lambda key: -scored[key].mean):
+            group, score = groups[key], scored[key]
+            middle = sorted(group, key=lambda row: row["adapt milliseconds"])[len(group) // 2]
+            shown.add_row(
+                source,
+                key,
+                f"{100 * score.mean:.1f} ± {100 * score.half_width:.1f}",
+                f"{len(group)} x {len(group[0]['scores'])}",
+                f"{sum(row['untrained'] for row in group) / len(group):.1f}",
+                f"{middle['adapt milliseconds']:.2f}",
+                f"{middle['state bytes'] / 1000:.1f}",
+                f"{max(row['peak MiB'] for row in group):.0f}",
+                str(middle["steps"]),
+            )
+        shown.add_section()
+    return shown
+
+
+def _name(source: str, key: str, seed: int, minutes: float) -> str:
+    return f"{source}, {key}, seed {seed}, {minutes:g} minutes"
+
+
+if __name__ == "__main__":
+    main()
