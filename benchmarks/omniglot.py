@@ -23,7 +23,7 @@ from handful.evaluation.intervals import interval
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
-from handful.tasks.augmentation import AugmentedImages
+from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.omniglot import Omniglot
 from handful.training.run import Run
@@ -130,7 +130,7 @@ def main() -> None:
 def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
     """Meta-train, or go on with it."""
     plain = Omniglot(file, **row.source)
-    tasks: TaskDistribution = AugmentedImages(plain, row.strength) if row.strength else plain
+    tasks: TaskDistribution = augmented(plain, row.strength) if row.strength else plain
     cls: type[Learner] = LEARNERS[row.learner]
     learner = cls.build(
         tasks.sized(row.validation, 1, 5).spec,

@@ -207,7 +207,7 @@ def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
     settings = json.loads(done("compare", first, second / "model", "--json").stdout)
     assert len(settings) == 1
     names = {row["run"] for row in settings[0]["runs"]}
-    assert names == {str(first), str(second / "model")}
+    assert names == {str(first), str(second)}, "a model stands for its run"
     text = done("compare", first, second).stdout
     assert "2-way 2-shot" in text
     refused("compare", first)

@@ -1,5 +1,6 @@
 """What is kept on disk: meta-models (folders) and adapted tasks (single files). No pickle anywhere."""
 
+import copy
 import functools
 import time
 from collections import defaultdict
@@ -97,6 +98,12 @@ class MetaModel:
         model = cls(learner, pipeline, config["facts"])
         model.path, model.digest = folder, digest
         return model
+
+    def reading(self, pipeline: InputPipeline) -> Self:
+        """This model with another pipeline: that of one task, whose tables have columns of their own."""
+        other = copy.copy(self)
+        other.pipeline = pipeline
+        return other
 
     def adapt(
         self,
@@ -339,10 +346,12 @@ class AdaptedTask:
         tensors = {f"state/{name}": tensor for name, tensor in tensors.items()}
         if self.support is not None:
             tensors |= {f"support/{name}": tensor for name, tensor in self.support._asdict().items()}
+        pipeline = self.model.pipeline
         facts = {
             "format": TASK_FORMAT,
             "schema": SCHEMA,
             "model": {"path": str(self.model.path.resolve()), "digest": self.model.digest},
+            "pipeline": pipeline.config() if pipeline and pipeline.of_one_task else None,
             "spec": asdict(self.spec),
             "labels": self.labels,
             "structure": structure,
@@ -383,6 +392,8 @@ class AdaptedTask:
                 f"{path} was made by another meta-model (digest {facts['model']['digest'][:8]}) than the one in "
                 f"{model.path} ({str(model.digest)[:8]}). Adapt again with this model."
             )
+        if facts.get("pipeline"):  # schema 1 began without it
+            model = model.reading(InputPipeline.from_config(facts["pipeline"]))
         parts: dict[str, dict[str, Tensor]] = {"state": {}, "support": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -543,6 +554,12 @@ class AdaptedTasks:
 
 def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
     """What is kept of a task; `UserError` if it is of another meta-model."""
+    pipeline = task.model.pipeline
+    if pipeline and pipeline.of_one_task:
+        raise UserError(
+            f"Task {number} has columns and units of its own, so that it cannot be predicted together with others. "
+            "Predict with each such task alone."
+        )
     same = task.model is model or (model.digest is not None and task.model.digest == model.digest)
     if not same:
         raise UserError(

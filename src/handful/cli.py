@@ -39,7 +39,9 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 TasksOption = Annotated[
     str,
-    typer.Option("--tasks", help="A source (`handful list`), or a folder of images, .csv, .parquet or .npz file."),
+    typer.Option(
+        "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
+    ),
 ]
 LabelOption = Annotated[str | None, typer.Option(help="Column with the class.", rich_help_panel=DATA)]
 TaskOption = Annotated[
@@ -460,13 +462,16 @@ def adapt(
         Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict, of a table with columns of its own (by default the run's).")
+    ] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples."""
     from handful.apps.prediction import adapt_to_file
 
-    adapted = adapt_to_file(model, examples, keep_support=not forget)
+    adapted = adapt_to_file(model, examples, target=target, keep_support=not forget)
     adapted.save(output)
     size = output.stat().st_size
     facts = {

@@ -9,11 +9,15 @@ from handful.tasks.pipelines import InputPipeline
 from handful.types import Categorical
 
 
-def adapt_to_file(model: Path, examples: Path, *, keep_support: bool = True) -> AdaptedTask:
-    """Adapt the meta-model of a run or folder to the labeled examples in a file or folder."""
+def adapt_to_file(model: Path, examples: Path, *, target: str | None = None, keep_support: bool = True) -> AdaptedTask:
+    """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
+
+    target: the column to predict, where each task is a table with columns of its own; None: the model's.
+    """
     meta = MetaModel.from_pretrained(model)
-    raw = pipeline_of(meta).examples(examples)
-    return meta.adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
+    pipeline = pipeline_of(meta).of_task(examples, target)
+    raw = pipeline.examples(examples)
+    return meta.reading(pipeline).adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
 
 
 def predict_file(task: Path, inputs: Path, model: Path | None = None) -> list[dict[str, Any]]:

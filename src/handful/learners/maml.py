@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from handful.engine.differentiation import Weights
 from handful.engine.heads import descended
@@ -11,6 +11,9 @@ from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, 
 from handful.errors import UserError
 from handful.learners.adapted_network import AdaptedNetwork
 from handful.types import Examples, Task, TaskSpec, TaskState
+
+START_DEVIATION = 0.1
+"""Of a weight under `meta_regularization`, before meta-training."""
 
 
 class MAML(AdaptedNetwork):
@@ -25,6 +28,11 @@ class MAML(AdaptedNetwork):
     `multi_step_until` is the fraction of meta-training over which the loss goes from the mean of the query's losses
     after each step to that after the last one; `first_order_until` is the fraction that has no second derivatives
     (which steadies the start, and saves no time here; unlike `first_order` it leaves the slopes of batch statistics).
+
+    `meta_regularization` (*Meta-Learning without Memorization*, Yin et al., 2020, https://arxiv.org/abs/1912.03820, on
+    weights) keeps the weights that do not adapt from knowing the training tasks by heart: each is drawn for each
+    training task from a normal distribution of which mean and deviation are learned, and its divergence from N(0, 1)
+    times the option is added to the loss. What adapts and predicts uses the means.
 
     Departures: by default the head starts from one vector for all classes (UNICORN, *How to Train Your MAML to Excel in
     Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it takes any way and no class
@@ -45,6 +53,7 @@ class MAML(AdaptedNetwork):
         inner_lr_per_step: bool = False,
         multi_step_until: float = 0.0,
         first_order_until: float = 0.0,
+        meta_regularization: float = 0.0,
         fast: str = "*",
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
@@ -68,24 +77,72 @@ class MAML(AdaptedNetwork):
                 for name in self.fast
             }
         )
+        slow = {name: value for name, value in network.items() if value.requires_grad and name not in self.fast}
+        if meta_regularization < 0 or (meta_regularization and not slow):
+            raise UserError(
+                f"The option 'meta_regularization' is above 0, for weights that do not adapt, not {meta_regularization}"
+                f" for {len(slow)} of them. Let fewer adapt, with fast='head.*' or the learner 'anil'."
+            )
+        self.meta_regularization = meta_regularization
+        self.log_deviations = nn.ParameterDict(
+            {
+                name.replace(".", "/"): nn.Parameter(torch.full_like(weight, START_DEVIATION).log())
+                for name, weight in slow.items()
+                if meta_regularization
+            }
+        )
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Fast weights after the inner loop, and the normalization's statistics of its last step."""
-        fast, slow = self._start(spec)
-        plain = not (self.inner_lr_per_step or self.first_order_until)
-        if not plain or any(name.startswith("backbone.") for name in fast):
-            return self._state(*descend(self._inner_loss, fast, {"slow": slow, "support": support}, **self._how()))
-        return self._state(*self._descended_head(slow | fast, support))
+        return self._state(*self._adapted(*self._start(spec), support))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """The query's loss after the last step, or after each of them, weighted."""
-        if not self.multi_step_until:
-            return super().meta_loss(task, spec, noise)
+        """The query's loss after the last step, or after each of them, weighted; and the meta-regularization."""
         fast, slow = self._start(spec)
-        reached = trajectory(self._inner_loss, fast, {"slow": slow, "support": task.support}, **self._how())
-        losses = torch.stack([self._query_loss(*each, task.query) for each in reached])  # (steps,)
+        drawn = self._drawn(slow, noise)
+        if not self.multi_step_until:
+            return self._scored(self._adapted(fast, slow | drawn, task.support), drawn, task) + self._penalty()
+        context = {"slow": slow | drawn, "support": task.support}
+        reached = trajectory(self._inner_loss, fast, context, **self._how())
+        losses = torch.stack([self._scored(each, drawn, task) for each in reached])  # (steps,)
         before_last = (1 - self.elapsed / self.multi_step_until).clamp_min(0) / self.inner_steps
-        return before_last * losses[:-1].sum() + (1 - (self.inner_steps - 1) * before_last) * losses[-1]
+        loss = before_last * losses[:-1].sum() + (1 - (self.inner_steps - 1) * before_last) * losses[-1]
+        return loss + self._penalty()
+
+    def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Weights | None:
+        """Of meta-regularization: normal numbers, one for each weight that does not adapt."""
+        drawn = {}
+        for name, logarithm in self.log_deviations.items():
+            normal = torch.randn(logarithm.shape, generator=generator, dtype=logarithm.dtype)
+            drawn[name.replace("/", ".")] = normal.to(logarithm.device)
+        return drawn or None
+
+    def divergence(self) -> Tensor:
+        """Of the distributions of the weights that do not adapt from N(0, 1), in nats: a scalar."""
+        network = self._network()
+        divergences = []
+        for name, logarithm in self.log_deviations.items():
+            mean = network[name.replace("/", ".")]
+            divergences.append(0.5 * (mean.square() + (2 * logarithm).exp() - 1 - 2 * logarithm).sum())
+        return torch.stack(divergences).sum()
+
+    def _penalty(self) -> Tensor | float:
+        return self.meta_regularization * self.divergence() if self.meta_regularization else 0.0
+
+    def _drawn(self, slow: Weights, noise: Weights | None) -> Weights:
+        """Weights that do not adapt, with the drawn numbers; none where nothing was drawn."""
+        deviations = {name.replace("/", "."): logarithm.exp() for name, logarithm in self.log_deviations.items()}
+        return {name: slow[name] + deviations[name] * normal for name, normal in (noise or {}).items()}
+
+    def _scored(self, reached: tuple[Weights, Weights], drawn: Weights, task: Task) -> Tensor:
+        fast, statistics = reached
+        return self._query_loss(fast | drawn, statistics, task.query)
+
+    def _adapted(self, fast: Weights, slow: Weights, support: Examples) -> tuple[Weights, Weights]:
+        plain = not (self.inner_lr_per_step or self.first_order_until)
+        if not plain or any(name.startswith("backbone.") for name in fast):
+            return descend(self._inner_loss, fast, {"slow": slow, "support": support}, **self._how())
+        return self._descended_head(slow | fast, support)
 
     def _rate_shape(self, weight: Tensor) -> tuple[int, ...]:
         return (self.inner_steps,) if self.inner_lr_per_step else ()
@@ -138,6 +195,7 @@ class ANIL(MAML):
         inner_steps: int = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
+        meta_regularization: float = 0.0,
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
         super().__init__(
@@ -147,6 +205,7 @@ class ANIL(MAML):
             inner_steps=inner_steps,
             first_order=first_order,
             learn_inner_lr=learn_inner_lr,
+            meta_regularization=meta_regularization,
             fast="head.*",
             head=head,
         )

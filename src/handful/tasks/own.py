@@ -18,6 +18,7 @@ from handful.tasks.array_pipeline import ArrayPipeline, array_names
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.encoders import DEFAULT, Encoder
+from handful.tasks.many_tables import LAST, ManyTables, ManyTablesPipeline, open_tables, table_files
 from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
@@ -71,7 +72,8 @@ def open_tasks(
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
 
-    A folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
+    A folder of tables is as many tasks, with columns of their own and a `target`, which may be "last". A folder of
+    images has one subfolder per class (or train, val and test with such subfolders, which then are the
     splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`; the
     other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the input, as
     vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are drawn from the
@@ -95,6 +97,8 @@ def open_tasks(
     if not path.exists() and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
     path = readers.existing(path)
+    if path.is_dir() and table_files(path) and not readers.subfolders(path):
+        return _many_tables(path, options, _of_kind(pipeline, ManyTablesPipeline, path))
     if path.is_dir():
         return _images(path, options, _of_kind(pipeline, ImagePipeline, path))
     if table_kind(path):
@@ -102,7 +106,8 @@ def open_tasks(
     if path.suffix.lower() == ".npz":
         return _arrays(path, options, _of_kind(pipeline, ArrayPipeline, path))
     raise DataError(
-        f"{path} is not a source of tasks: give a folder of images, or a .csv, .parquet, .jsonl or .npz file."
+        f"{path} is not a source of tasks: give a folder of images or of tables, or a .csv, .parquet, .jsonl or .npz "
+        "file."
     )
 
 
@@ -196,6 +201,19 @@ def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, lis
 
 
 # Tables
+
+
+def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables:
+    others = [name for name in COLUMNS if name not in ("target", "drop")]
+    options.refuse("a folder of tables, each a task with a number to predict", *others, "image_size")
+    target = options.target or (pipeline.target if pipeline else None)
+    if target is None:
+        raise UserError(
+            f"The tables of {path} need to be told what to predict: --target COLUMN, which all of them have, or "
+            f"--target {LAST} for the last column of each."
+        )
+    drop = options.drop or (pipeline.drop if pipeline else ())
+    return open_tables(path, target=target, drop=drop, seed=options.seed, pipeline=pipeline)
 
 
 def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handful.errors import ArtifactError, DataError
+from handful.errors import ArtifactError, DataError, UserError
 from handful.registry import Registry
 from handful.tasks import readers
 
@@ -43,10 +43,12 @@ class InputPipeline(ABC):
         target_mean, target_scale: a scaled target is (value - target_mean) / target_scale; one pair for all outputs,
             so that a squared error has one unit.
         backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
+        of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
 
     kind: ClassVar[str]
     backbone: ClassVar[str] = "auto"
+    of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()
@@ -73,6 +75,15 @@ class InputPipeline(ABC):
     @abstractmethod
     def of_array(self, array: Any) -> Tensor:
         """Inputs `(n, *input_shape)` of rows or images in memory; `DataError` tells the expected shape."""
+
+    def of_task(self, examples: str | Path, target: str | None = None) -> "InputPipeline":
+        """What reads the files of the task with these labeled examples: by default the same for all tasks.
+
+        target: the column to predict, where each task may have one of its own; else a `UserError`.
+        """
+        if target is not None:
+            raise UserError("All tasks of this model have the same columns: leave out --target.")
+        return self
 
     def config(self) -> dict[str, Any]:
         """What `from_config` makes the same pipeline of; JSON can hold it."""

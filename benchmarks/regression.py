@@ -1,0 +1,177 @@
+"""Regression against published numbers: `python -m benchmarks.regression [ROW ...]`.
+
+Sine waves (mean squared error after some inner steps) and Gaussian processes (log-likelihood, beside that of the exact
+posterior). A training is kept under runs/ and goes on from there.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import handful
+from benchmarks.evidence import record, recorded
+from handful.evaluation.intervals import Interval
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.tasks.own import open_tasks
+from handful.training.run import Run
+
+RESULTS = "regression"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training, and the settings that it is scored in.
+
+    steps: numbers of inner steps that are scored, each with its aim. sources: scored beside `source`, unseen in
+    training, each with the published log-likelihood.
+    """
+
+    learner: str
+    source: str
+    options: dict[str, Any]
+    backbone: dict[str, Any]
+    settings: dict[str, Any]
+    sizes: dict[str, Any] = field(default_factory=dict)
+    steps: dict[int, float] = field(default_factory=dict)
+    sources: dict[str, float] = field(default_factory=dict)
+    aim: float | None = None
+
+
+SINE = {"shot": 5, "query_shot": 10}
+SMALL = {"hidden": (40, 40)}
+WIDE = {"hidden": (128, 128)}
+PAPER_STEPS = {1: 0.67, 5: 0.38, 10: 0.35}
+"""MAML's own, after 70,000 meta-steps."""
+
+
+def neural_process(learner: str, steps: int, published: tuple[float, float, float], **options: Any) -> Row:
+    """Trained on functions of the RBF kernel alone, as published."""
+    sources = dict(zip(("gp:rbf", "gp:matern", "gp:periodic"), published, strict=True))
+    settings = {"steps": steps, "meta_batch_size": 16, "outer_lr": 5e-4, "warmup": 0.05, "plan": "vmap"}
+    return Row(learner, "gp:rbf", options, WIDE, settings, sources=sources)
+
+
+ROWS = {
+    "sine, maml": Row(
+        "maml",
+        "sine",
+        {"inner_lr": 0.01, "inner_steps": 1},
+        SMALL,
+        {"steps": 70_000, "meta_batch_size": 32, "plan": "vmap"},
+        SINE,
+        steps=PAPER_STEPS,
+    ),
+    "sine, maml, 5 learned rates": Row(
+        "maml",
+        "sine",
+        {"inner_lr": 0.01, "inner_steps": 5, "learn_inner_lr": True},
+        SMALL,
+        {"steps": 30_000, "meta_batch_size": 32, "plan": "vmap"},
+        SINE,
+        steps=PAPER_STEPS,
+    ),
+    "sine, bayesian-last-layer": Row(
+        "bayesian-last-layer",
+        "sine",
+        {},
+        WIDE,
+        {"steps": 5_000, "meta_batch_size": 16, "outer_lr": 3e-3, "plan": "vmap"},
+        SINE,
+        aim=0.05,
+    ),
+    "gp, cnp": neural_process("cnp", 40_000, (0.26, 0.04, -1.40)),
+    "gp, anp": neural_process("anp", 25_000, (0.81, 0.63, -5.02)),
+    "gp, in-context": neural_process("in-context", 25_000, (1.39, 0.95, -3.53), layers=4),
+}
+
+
+def main() -> None:
+    """Train, score, record, and print all rows that are recorded."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.regression", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {'; '.join(ROWS)}")
+    parser.add_argument("--tasks", type=int, default=2000)
+    given = parser.parse_args()
+    unknown = set(given.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"there is no row {unknown.pop()!r}")
+    for key in given.rows or ROWS:
+        record(RESULTS, key, run(key, ROWS[key], given.tasks))
+    Console().print(table(recorded(RESULTS)))
+
+
+def run(key: str, row: Row, count: int) -> dict[str, Any]:
+    """Train one row, and score it on test tasks."""
+    tasks = open_tasks(row.source).sized(**row.sizes)
+    cls: type[Learner] = LEARNERS[row.learner]
+    spec = tasks.spec
+    learner = cls.build(spec, backbone="mlp", backbone_options=row.backbone, **row.options)
+    folder = Path("runs") / key.replace(", ", "-").replace(" ", "-")
+    start = time.process_time()
+    trained = handful.meta_train(
+        learner,
+        tasks,
+        validation_tasks=256,
+        run=Run.open(folder, {"source": {"tasks": row.source}, "row": key}, resume=folder.exists()),
+        **row.settings,
+    )
+    facts: dict[str, Any] = {
+        "learner": row.learner,
+        "options": row.options,
+        "hidden": row.backbone["hidden"],
+        "steps": row.settings["steps"],
+        "selection": trained.selection,
+        "core minutes": round((time.process_time() - start) / 60, 1),
+        "minutes of training": round(trained.seconds / 60, 1),
+        "scores": {},
+    }
+    for steps, aim in row.steps.items():
+        other = cls.build(spec, backbone="mlp", backbone_options=row.backbone, **row.options | {"inner_steps": steps})
+        other.load_state_dict(learner.state_dict())
+        score = handful.evaluate(other, tasks.split("test"), tasks=count).score
+        facts["scores"][f"MSE after {steps} steps"] = figures(score) | {"aim": aim}
+    if row.aim is not None:
+        score = handful.evaluate(learner, tasks.split("test"), tasks=count).score
+        facts["scores"]["MSE"] = figures(score) | {"aim": row.aim}
+    for source, published in row.sources.items():
+        found = handful.evaluate(learner, open_tasks(source).split("test"), tasks=count)
+        entry = figures(found.log_likelihood) | {"published": published, "mse": found.score.mean}
+        if found.likelihood_gap is not None:
+            entry["gap to the exact posterior"] = figures(found.likelihood_gap)
+        facts["scores"][f"log-likelihood, {source}"] = entry
+    return facts
+
+
+def figures(score: Interval) -> dict[str, Any]:
+    """Mean, half-width and number of tasks."""
+    return {"mean": score.mean, "half_width": score.half_width, "n": score.tasks}
+
+
+def table(rows: dict[str, Any]) -> Table:
+    """All recorded rows."""
+    shown = Table("row", "score", title="Regression on test tasks, with 95 % intervals over tasks")
+    for heading in ("", "n", "aim / published", "gap to exact", "core min"):
+        shown.add_column(heading, justify="right")
+    for key, row in rows.items():
+        for name, score in row["scores"].items():
+            gap = score.get("gap to the exact posterior")
+            shown.add_row(
+                key,
+                name,
+                f"{score['mean']:.3g} ± {score['half_width']:.2g}",
+                str(score["n"]),
+                f"{score.get('aim', score.get('published'))}",
+                f"{gap['mean']:.2f}" if gap else "",
+                str(row["core minutes"]),
+            )
+        shown.add_section()
+    return shown
+
+
+if __name__ == "__main__":
+    main()

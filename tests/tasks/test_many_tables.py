@@ -1,0 +1,211 @@
+"""Folders of tables: columns of their own, statistics of the support alone, and tables never seen."""
+
+import numpy as np
+import pyarrow.csv
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from handful import LEARNERS, evaluate, meta_train
+from handful.apps.prediction import adapt_to_file, predict_file
+from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
+from handful.cli import app
+from handful.errors import DataError, UserError
+from handful.tasks.distribution import seeded
+from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline
+from handful.tasks.own import open_tasks
+from own_data import write_csv
+
+KINDS = np.array(["oak", "elm", "ash"])
+WORTH = {"oak": 2.0, "elm": 0.0, "ash": -2.0}
+
+
+def one_table(path, number, rows=40):
+    """A line in one to four columns of numbers of any unit, plus what a kind is worth; every third has no kinds."""
+    generator = np.random.default_rng(number)
+    columns = {f"x{number}_{i}": 50 * generator.normal() + 9 * generator.normal(size=rows) for i in range(1 + number % 4)}
+    answer = sum(3 * generator.normal() * (values - values.mean()) for values in columns.values())
+    if number % 3:
+        kinds = KINDS[generator.integers(0, 3, rows)]
+        columns |= {"kind": kinds}
+        answer = answer + 10 * np.array([WORTH[kind] for kind in kinds])
+    return write_csv(path, columns | {f"y{number}": 1000 + answer + generator.normal(size=rows)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    for number in range(24):
+        one_table(folder / f"t{number:02}.csv", number)
+    (folder / "notes.txt").write_text("not a table")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(folder):
+    return open_tasks(folder, target="last").sized(shot=16, query_shot=12)
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A run of the command line."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    arguments = ["train", "--tasks", folder, "--target", "last", "--learner", "r2d2", "--shot", 16, "--steps", 60]
+    result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(path)])
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_tables_are_split_and_all_have_inputs_of_one_width(tasks):
+    names = tasks.split_manifest()
+    assert sorted(name for split in names.values() for name in split) == [f"t{n:02}.csv" for n in range(24)]
+    assert tasks.spec.input_shape == (7,), "four numbers and three kinds"
+    assert tasks.spec.outputs == 1
+    task = tasks.task(0)
+    assert task.support.inputs.shape == (16, 7)
+    assert task.query.inputs.shape == (12, 7)
+    assert tasks.split("test").task(0).query.inputs.shape == (40 - 16, 7)
+
+
+def by_hand(table, answers, support):
+    """Columns and target of a draw, standardized by numpy from the support rows alone."""
+    columns = []
+    for name in table.column_names[:-1]:
+        values = table[name].to_numpy()
+        columns += [(values == kind).astype(float) for kind in KINDS] if name == "kind" else [values]
+    columns = [(c - c[support].mean()) / c[support].std() for c in columns if c[support].std() > 0]
+    return columns, (answers - answers[support].mean()) / answers[support].std()
+
+
+def test_inputs_and_targets_of_a_draw_are_standardized_by_its_support_alone(tasks, folder):
+    tasks = tasks.split("test")
+    for index in range(10):
+        task, manifest = tasks.task(index), tasks.manifest(index)
+        name = tasks.names[int(tasks.tasks[manifest.support[0]])]
+        table = pyarrow.csv.read_csv(folder / name)
+        first = int((tasks.tasks < tasks.names.index(name)).sum())
+        support, query = (np.array(rows) - first for rows in (manifest.support, manifest.query))
+        columns, answers = by_hand(table, table[table.column_names[-1]].to_numpy(), support)
+        for rows, part in ((support, task.support), (query, task.query)):
+            close(part.targets[:, 0], answers[rows].clip(-LIMIT, LIMIT))
+        scale = (tasks.width / len(columns)) ** 0.5
+        places = set()
+        for column in columns:  # each has one place of its own, with either sign
+            wanted = scale * column[support].clip(-LIMIT, LIMIT)
+            found = [
+                (place, sign)
+                for place in range(tasks.width)
+                for sign in (1, -1)
+                if np.allclose(sign * task.support.inputs[:, place].numpy(), wanted, atol=1e-3)
+            ]
+            place, sign = next(pair for pair in found if pair[0] not in places)
+            places.add(place)
+            close(sign * task.query.inputs[:, place], scale * column[query].clip(-LIMIT, LIMIT))
+        rest = [place for place in range(tasks.width) if place not in places]
+        assert not task.support.inputs[:, rest].any(), "all other places are empty"
+
+
+def close(tensor, array):
+    np.testing.assert_allclose(tensor.numpy(), array, atol=2e-3)
+
+
+def test_places_change_from_draw_to_draw(tasks):
+    filled = {tuple(tasks.task(index).support.inputs.any(0).tolist()) for index in range(20)}
+    assert len(filled) > 5
+
+
+def test_more_features_than_places_are_added_and_none_is_lost():
+    features = torch.randn(400, 20, generator=seeded(0))
+    layout = Layout.of(features, 6, seeded(1))
+    assert torch.bincount(layout.place).tolist() == [4, 4, 3, 3, 3, 3] or layout.place.bincount().sort()[0][0] == 3
+    inputs = layout.inputs(features, 6)
+    assert inputs.shape == (400, 6)
+    assert abs(inputs.square().sum(1).mean() - 6) < 1, "as large as a row of six features"
+    changed = features.clone()
+    for feature in range(20):
+        changed[:, feature] += 1
+        assert not torch.allclose(layout.inputs(changed, 6), inputs)
+        changed[:, feature] -= 1
+
+
+def test_what_is_constant_in_the_support_has_no_place_and_says_nothing():
+    features = torch.stack([torch.arange(6.0), torch.tensor([3.0, 3, 3, 3, 3, 9])], dim=1)
+    layout = Layout.of(features[:5], 4, seeded(2))
+    inputs = layout.inputs(features, 4)
+    assert int(inputs.any(0).sum()) == 1
+
+
+def test_a_trained_learner_beats_itself_untrained(tasks):
+    learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp", seed=1)
+    before = evaluate(learner, tasks.split("test"), tasks=20).score.mean
+    meta_train(learner, tasks, steps=60, validation_tasks=5, plan="vmap")
+    assert evaluate(learner, tasks.split("test"), tasks=20).score.mean < before
+
+
+def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):
+    """Its columns are other ones than those of training; rows to predict need no target, and may be in any order."""
+    one_table(tmp_path / "all.csv", 101, rows=80)
+    table = pyarrow.csv.read_csv(tmp_path / "all.csv")
+    pyarrow.csv.write_csv(table.slice(0, 40), tmp_path / "new.csv")
+    rows = table.slice(40).select(["kind", "x101_1", "x101_0"])
+    pyarrow.csv.write_csv(rows, tmp_path / "rows.csv")
+    task = tmp_path / "new.task"
+    arguments = ["adapt", run, tmp_path / "new.csv", "--target", "y101", "-o", task]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    predicted = np.array([row["y101"] for row in predict_file(task, tmp_path / "rows.csv")])
+    answers = table["y101"].to_numpy()[40:]
+    assert np.mean((predicted - answers) ** 2) < 0.5 * answers.var(), "in the units of the table"
+
+
+def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_path):
+    adapted = adapt_to_file(run, folder / "t05.csv")
+    adapted.save(tmp_path / "a.task")
+    loaded = AdaptedTask.load(tmp_path / "a.task")
+    inputs, _ = loaded.model.pipeline.inputs(folder / "t05.csv")
+    assert torch.equal(inputs, adapted.support.inputs)
+    assert torch.equal(loaded.predict(inputs).mean, adapted.predict(inputs).mean)
+    mean = pyarrow.csv.read_csv(folder / "t05.csv")["y5"].to_numpy().mean()
+    assert abs(float(loaded.predict(inputs).mean.mean()) - mean) < 20
+    more = loaded.extended(inputs[:3], loaded.predict(inputs[:3]).mean)
+    assert len(more.support.inputs) == 43
+    with pytest.raises(UserError, match="units of its own"):
+        AdaptedTasks.from_tasks([loaded])
+
+
+def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):
+    for number in range(30, 34):
+        one_table(tmp_path / f"{number}.csv", number, rows=60)
+    model = MetaModel.from_pretrained(run)
+    tasks = open_tasks(tmp_path, pipeline=model.pipeline).split("test").sized(shot=16)
+    assert tasks.units == 4
+    assert evaluate(model.learner, tasks, tasks=4).score.tasks == 4
+
+
+def test_the_pipeline_of_the_model_asks_to_adapt_first(tmp_path):
+    pipeline = ManyTablesPipeline.from_config(ManyTablesPipeline(width=5, target="y", drop=["a"]).config())
+    assert pipeline.settings() == {"width": 5, "target": "y", "drop": ["a"]}
+    for read in (pipeline.examples, pipeline.inputs, pipeline.of_array):
+        with pytest.raises(DataError, match="handful adapt MODEL TABLE"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({}, UserError, "--target last"),
+        ({"target": "price"}, DataError, "has no column 'price'"),
+        ({"target": "last", "label": "kind"}, UserError, "--label does not apply"),
+        ({"target": "last", "task": "kind"}, UserError, "--task does not apply"),
+    ],
+)
+def test_what_cannot_be_is_told(folder, options, error, said):
+    with pytest.raises(error, match=said):
+        open_tasks(folder, **options)
+
+
+def test_other_models_take_no_target_for_a_task(tmp_path):
+    from handful.tasks.pipelines import ImagePipeline
+
+    with pytest.raises(UserError, match="leave out --target"):
+        ImagePipeline().of_task(tmp_path, "y")
