@@ -211,7 +211,7 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
-    from handful.evaluation.report import performance_line
+    from handful.evaluation.sentences import performance_line
     from handful.training.run import Run, is_run
     from handful.training.workers import PeerError, place
 
@@ -327,7 +327,7 @@ def bench(
     """Time and memory of a training step on your tasks, for each way to run it."""
     from handful.apps.bench import bench as measure
     from handful.apps.experiment import Experiment
-    from handful.evaluation.report import rate_text
+    from handful.evaluation.wording import rate_text
 
     assigned = _assignments(assign or [])
     experiment = Experiment(
@@ -393,7 +393,7 @@ def evaluate(
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
     from handful.apps.experiment import evaluate as score
-    from handful.evaluation.report import equivalence_line, needed_line
+    from handful.evaluation.sentences import equivalence_line, needed_line
     from handful.storage import check_writable
 
     other = _source(tasks, label, task, target, group, drop, text=text) if tasks else None

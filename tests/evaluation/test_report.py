@@ -13,7 +13,8 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import interval
 from handful.evaluation.protocol import LEVELS
-from handful.evaluation.report import Report, load, load_scores, performance_line
+from handful.evaluation.report import Report, load, load_scores
+from handful.evaluation.sentences import performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))

@@ -10,7 +10,8 @@ from results import compare, evaluation, noisy
 from handful.evaluation import plots
 from handful.evaluation.equivalence import equivalence
 from handful.evaluation.intervals import class_interval
-from handful.evaluation.report import Report, needed_line
+from handful.evaluation.report import Report
+from handful.evaluation.sentences import needed_line
 
 CLASSES = tuple(
     tuple(row) for row in torch.rand(100, 12, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :5].tolist()

@@ -1,0 +1,93 @@
+"""What a report says beside its verdict and its tables."""
+
+import math
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from handful.evaluation.equivalence import Equivalence
+from handful.evaluation.intervals import interval, tasks_needed
+from handful.evaluation.protocol import Evaluation
+from handful.evaluation.wording import count_of, duration, examples, figures, nats, percent, rate_text, squared_error
+
+TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""The levels of central intervals of which the page tells the coverage; the picture shows all."""
+
+
+def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
+    """How many tasks an interval of this half-width takes, and how many more than were scored; null for one task."""
+    score = own.score
+    count = tasks_needed(score, half_width) if math.isfinite(score.half_width) else None
+    more = None if count is None else max(0, count - score.tasks)
+    return {"half_width": half_width, "tasks": count, "more": more}
+
+
+def needed_line(own: Evaluation, half_width: float) -> str:
+    """The same in a sentence. half_width: as the metric, a fraction for accuracies."""
+    found = needed(own, half_width)
+    wanted = f"± {100 * half_width:g} points" if own.metric == "accuracy" else f"± {half_width:g} of squared error"
+    if found["tasks"] is None:
+        return f"How many tasks an interval of {wanted} takes cannot be told from a single one."
+    score = own.score
+    if not found["more"]:
+        return f"For an interval of {wanted}, the {count_of(score.tasks, 'task')} scored are enough."
+    text = f"An interval of {wanted} takes about {count_of(found['tasks'], 'task')}, {found['more']:,} more"
+    repeated = len(own.scores) > score.tasks  # all tasks of the split were drawn several times
+    return f"{text}, which the data does not have." if repeated else f"{text} (--number {found['tasks']})."
+
+
+def equivalence_line(found: Equivalence, own: Evaluation) -> str:
+    """What the factor means, in a sentence."""
+    per = " of each class" if own.way is not None else ""
+    text = (
+        f"**Data equivalence:** to score like {own.learner} with {examples(found.shot)}{per}, the best way that knows "
+        f"no other tasks needs {found} times as many examples (95 % interval over the first "
+        f"{count_of(found.tasks, 'task')}; tried with {found.fewest} to {found.most})."
+    )
+    return textwrap.fill(text, 120)
+
+
+def performance_line(performance: dict[str, float]) -> str:
+    """How fast the meta-training was, in a line; empty where that is unknown."""
+    if not performance:
+        return ""
+    parts = [
+        f"{duration(performance['seconds_per_step'])} per meta-step",
+        f"{rate_text(performance['tasks_per_second'])} tasks a second",
+    ]
+    if performance["peak_bytes"]:
+        parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most")
+    if "share_of_limit" in performance:
+        share = 100 * performance["share_of_limit"]
+        parts.append(f"{share:.2g} % of the operations that the machine reaches on large matrix products")
+    return f"Speed: {', '.join(parts)}.\n"
+
+
+def uncertainty(own: Evaluation) -> Iterable[str]:
+    """How good and how honest the learner's variances are, and how far it is from the best that there is, in words."""
+    likelihood, error_gap, gap = own.log_likelihood, own.error_gap, own.likelihood_gap
+    if likelihood is not None:
+        coverage = own.coverage
+        held = ", ".join(f"{percent(coverage[level])} in the {100 * level:.0f} % interval" for level in TOLD_LEVELS)
+        yield textwrap.fill(
+            f"Log-likelihood of {own.learner}: {nats(likelihood)} for each value. True values: {held}.", 120
+        )
+    if error_gap is not None:
+        best = interval(own.oracle_scores, own.units).mean
+        text = f"The best prediction that there is has a mean squared error of {figures(best)}: "
+        text += f"{squared_error(error_gap)} lower"
+        if gap is not None:
+            best = interval(own.oracle_log_likelihoods, own.units).mean
+            text += f". Its log-likelihood is {best:.3f}: {nats(gap)} higher"
+        yield textwrap.fill(f"{text}, on the same tasks.", 120)
+
+
+def legend(own: Evaluation) -> str:
+    """What the columns of the tables mean."""
+    unit = "in points" if own.metric == "accuracy" else "in mean squared error, turned so that above 0 is better"
+    text = (
+        f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
+        f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "
+        "first tasks only. *A new task takes*: median time to adapt to one. *State*: what is kept of it."
+    )
+    return textwrap.fill(text, 120)

@@ -1,0 +1,103 @@
+"""The verdict: where a learner stands against the ladder, in a sentence."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.intervals import interval, tasks_needed
+from handful.evaluation.protocol import Evaluation
+from handful.evaluation.wording import count_of, examples, figures, percent, plus_minus, root, signed, size, two_figures
+
+POOLED = "pooled"
+"""The rung that answers without adapting: one model for all tasks."""
+
+Outcome: TypeAlias = Literal["beats", "tie", "loses"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a learner stands against its best rung."""
+
+    comparison: Comparison
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether it surely beats that rung, or loses to it."""
+        paired = self.comparison.best_rung.paired
+        return "loses" if paired.low > 0 else "beats" if paired.high < 0 else "tie"
+
+    def sentence(self) -> str:
+        """How good the learner is, and whether that rung is as good."""
+        own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
+        head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
+        if self.outcome == "beats":
+            text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
+        elif self.outcome == "loses":
+            text = f"{head}, and LOSES to {other.learner} {gap}: use {other.learner} instead."
+        else:
+            text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
+        return text + self._adapting()
+
+    def _undecided(self) -> str:
+        """Which costly rungs ran on too few tasks to tell."""
+        rows = self.comparison.undecided
+        few = [f"{row.evaluation.learner} on {count_of(row.paired.tasks, 'task')}" for row in rows]
+        return f" (not told apart: {', '.join(few)})" if few else ""
+
+    def _needed(self) -> str:
+        paired = self.comparison.best_rung.paired
+        if paired.mean == 0 or not math.isfinite(paired.half_width):
+            return ""
+        count = tasks_needed(paired, abs(paired.mean))
+        return f"; to see so small a difference would take about {two_figures(count)} tasks"
+
+    def _adapting(self) -> str:
+        """Whether adapting to each task was better than one model for all, where there is such a rung."""
+        pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
+        if pooled is None:
+            return ""
+        # Where the pooled model decides, its difference has just been told.
+        gap = "" if pooled is self.comparison.best_rung else gap_to(pooled, self.comparison.learner.evaluation)
+        if pooled.paired.high < 0:
+            return f" Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
+        if pooled.paired.low > 0:
+            return f" Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
+        told = gap and f" ({gap})"
+        return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
+
+
+def situation(own: Evaluation) -> str:
+    """ "With 1 example of each of 5 new classes", as a sentence begins."""
+    if own.way is None:
+        return f"With {examples(own.shot)} of a new task"
+    return f"With {examples(own.shot)} of each of {size(own.way)} new classes"
+
+
+def quality(own: Evaluation) -> str:
+    """How good a learner's answers are."""
+    score = own.score
+    tasks = (
+        f"95 % interval, {count_of(score.tasks, 'task')}" if math.isfinite(score.half_width) else "1 task: no interval"
+    )
+    if own.metric == "accuracy":
+        return f"answers {percent(score)} of the questions right ({tasks})"
+    low, high = root(score.low), root(score.high)
+    between = f", {figures(low)} to {figures(high)}" if math.isfinite(score.half_width) else ""
+    return f"is off by {figures(root(score.mean))} in a typical prediction{between} (in the target's units; {tasks})"
+
+
+def gap_to(rung: Row, own: Evaluation) -> str:
+    """By how much the learner is better or worse than a rung, on the tasks of both."""
+    other, paired = rung.evaluation, rung.paired
+    common = f"{count_of(paired.tasks, 'task')} in common"
+    if own.metric == "accuracy":
+        sign = "" if paired.low > 0 or paired.high < 0 else "difference "
+        points = f"{100 * abs(paired.mean):.1f}" if not sign else f"{signed(-100 * paired.mean)}"
+        return f"{'' if sign else 'by '}{sign}{points}{plus_minus(100 * paired.half_width, '.1f')} points on {common}"
+    count = min(len(own.scores), len(other.scores))
+    typical = [figures(root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
+    sure = paired.low > 0 or paired.high < 0
+    error = f"{figures(abs(paired.mean))}" if sure else f"{-paired.mean:+.3g}"
+    words = f"{error}{plus_minus(paired.half_width, '.2g')} of squared error on {common}"
+    return f"{'by' if sure else 'difference'} {words}: off by {typical[0]} instead of {typical[1]}"
