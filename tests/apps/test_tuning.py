@@ -23,25 +23,29 @@ def species(tmp_path) -> Experiment:
     return Experiment(source, backbone_options={"hidden": [8]}, settings=settings, **sizes)
 
 
-def test_the_rate_and_the_learners_own_options_are_searched():
+def test_rate_decay_and_the_learners_own_options_are_searched():
     source = Source("x")
-    assert space(Experiment(source, settings={"outer_lr": 0.01})) == {
+    assert space(Experiment(source, settings={"outer_lr": 0.01, "weight_decay": 1e-3})) == {
         "outer_lr": Range(0.01, 0.001, 0.1),
+        "weight_decay": Range(1e-3, 1e-5, 0.1),
         "temperature": Range(10.0, 1.0, 100.0),
     }
     found = space(Experiment(source, learner="maml"))
-    assert set(found) == {"outer_lr", "inner_lr", "inner_steps"}
+    assert set(found) == {"outer_lr", "weight_decay", "inner_lr", "inner_steps"}
     assert found["inner_steps"] == Range(5, 1, 10, whole=True)
-    assert set(space(Experiment(source, learner="r2d2"))) == {"outer_lr", "regularization"}
+    assert set(space(Experiment(source, learner="r2d2"))) == {"outer_lr", "weight_decay", "regularization"}
+    assert "weight_decay" not in space(Experiment(source, settings={"weight_decay": 0.0})), "none was asked for"
 
 
 def test_what_the_user_has_set_is_not_searched():
-    assert set(space(Experiment(Source("x"), learner="maml", options={"inner_lr": 0.3}))) == {"outer_lr", "inner_steps"}
+    found = space(Experiment(Source("x"), learner="maml", options={"inner_lr": 0.3}))
+    assert set(found) == {"outer_lr", "weight_decay", "inner_steps"}
 
 
 def test_settings_are_applied_where_they_belong():
     there = applied(Experiment(Source("x"), settings={"steps": 3}), {"outer_lr": 0.1, "temperature": 2.0})
     assert (there.settings, there.options) == ({"steps": 3, "outer_lr": 0.1}, {"temperature": 2.0})
+    assert applied(Experiment(Source("x")), {"weight_decay": 0.1}).settings == {"weight_decay": 0.1}
 
 
 def test_the_best_is_the_best_in_its_direction():
@@ -74,7 +78,8 @@ class TestSearch:
         monkeypatch.setattr(LabeledPool, "task", lambda self, index: drawn.add(self.on) or draw(self, index))
         found = tune(species, tmp_path / "run", 3)
         assert drawn == {"train", "val"}
-        assert found.trials[0].settings == {"outer_lr": 1e-3, "temperature": 10.0}, "the first has the given settings"
+        given = {"outer_lr": 1e-3, "weight_decay": 1e-4, "temperature": 10.0}
+        assert found.trials[0].settings == pytest.approx(given), "the first has the given settings"
         assert found.trials[0].scores[-1][0] == 10, "a fourth of the steps"
         assert len({trial.settings["outer_lr"] for trial in found.trials}) == 3
         best = max(trial.score for trial in found.ranked)

@@ -30,9 +30,10 @@ FACTORS = {
     "pull": 10.0,
 }
 """Options that are searched wherever a learner has one of this name: so many times above and below the default."""
+SETTINGS = {"outer_lr": 10.0, "weight_decay": 100.0}
+"""The same for settings of the training; unlike options, these are searched around what was given."""
 MOST_STEPS = 10
 """`inner_steps` are searched from 1 to this, or to twice the default."""
-OUTER_LR = 10.0
 TELLING = 5
 """With fewer completed trials nothing is said about what mattered."""
 
@@ -88,9 +89,12 @@ class _PrunedError(Exception):
 
 
 def space(experiment: Experiment) -> dict[str, Range]:
-    """What is searched: the outer learning rate, and the learner's options that are in `FACTORS` and were not set."""
-    rate = float(experiment.settings.get("outer_lr", Settings.outer_lr))
-    found = {"outer_lr": Range(rate, rate / OUTER_LR, rate * OUTER_LR)}
+    """What is searched: the settings in `SETTINGS`, and such options of the learner in `FACTORS` as were not set."""
+    found = {}
+    for name, factor in SETTINGS.items():
+        start = float(experiment.settings.get(name, getattr(Settings, name)))
+        if start > 0:
+            found[name] = Range(start, start / factor, start * factor)
     for name, parameter in options_of(LEARNERS[experiment.learner]).items():
         default = parameter.default
         if name in experiment.options:
@@ -104,12 +108,9 @@ def space(experiment: Experiment) -> dict[str, Range]:
 
 def applied(experiment: Experiment, settings: dict[str, float]) -> Experiment:
     """The experiment with other settings."""
-    options = {name: value for name, value in settings.items() if name != "outer_lr"}
-    return replace(
-        experiment,
-        options=experiment.options | options,
-        settings=experiment.settings | {"outer_lr": settings["outer_lr"]},
-    )
+    options = {name: value for name, value in settings.items() if name not in SETTINGS}
+    others = {name: value for name, value in settings.items() if name in SETTINGS}
+    return replace(experiment, options=experiment.options | options, settings=experiment.settings | others)
 
 
 def tune(
