@@ -3,7 +3,7 @@
 Each training task bears a code in its inputs, such as a customer's number. A network of enough weights then knows the
 training tasks by their codes and ignores the support (*Meta-Learning without Memorization*, Yin et al., 2020,
 https://arxiv.org/abs/1912.03820); codes of new tasks tell it nothing. Does the doctor see it, and does `--augment`
-cure it? Prints a table and writes `benchmarks/results/memorization.json`.
+cure it, or that paper's `meta_regularization`? Prints a table and writes `benchmarks/results/memorization.json`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator
@@ -68,9 +68,16 @@ class CodedWaves(TaskDistribution):
         )
 
 
-def trained(tasks: TaskDistribution, learner: str, seed: int, steps: int) -> Learner:
+class Way(NamedTuple):
+    """What is done against memorization."""
+
+    augment: float = 0.0
+    meta_regularization: float = 0.0
+
+
+def trained(tasks: TaskDistribution, learner: str, seed: int, steps: int, **options: Any) -> Learner:
     """A learner after the last step on these tasks: choosing the best of many validations would hide memorization."""
-    built = LEARNERS[learner].build(tasks.spec, backbone="mlp", inner_lr=0.03, inner_steps=5, seed=seed)
+    built = LEARNERS[learner].build(tasks.spec, backbone="mlp", inner_lr=0.03, inner_steps=5, seed=seed, **options)
     settings = {"meta_batch_size": 16, "outer_lr": 3e-3, "clip": 1.0, "plan": "vmap", "seed": seed}
     meta_train(built, tasks, steps=steps, validate_every=steps, validation_tasks=50, **settings)
     return built
@@ -84,17 +91,29 @@ def measured(learner: Learner, tasks: CodedWaves, count: int) -> dict[str, Any]:
     return {"doctor": found, **errors}
 
 
-def run(job: tuple[int, float, str, int, int]) -> dict[str, Any]:
+def run(job: tuple[int, Way, str, int, int]) -> dict[str, Any]:
     """Train with one seed in one way, in a process of its own, and measure."""
-    seed, strength, learner, steps, count = job
+    seed, way, learner, steps, count = job
     torch.set_num_threads(1)
     tasks = CodedWaves(seed=seed)
-    training = augmented(tasks, strength) if strength else tasks
-    return measured(trained(training, learner, seed, steps), tasks, count)
+    training = augmented(tasks, way.augment) if way.augment else tasks
+    options = {"meta_regularization": way.meta_regularization} if way.meta_regularization else {}
+    return measured(trained(training, learner, seed, steps, **options), tasks, count)
+
+
+def gain(plain: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, Any]:
+    """By what the error of a new task is divided. Of logarithms: a few tasks on which the inner loop goes astray would
+    make the mean."""
+    times = [torch.log(one["test"] / two["test"]) for one, two in zip(plain, other, strict=True)]
+    ratio = seeds_interval(times, same_tasks=False)
+    return {
+        "typical (geometric mean, paired by task)": math.exp(ratio.mean),
+        "95 % interval over seeds and tasks": [math.exp(ratio.low), math.exp(ratio.high)],
+    }
 
 
 def main() -> None:
-    """Train with and without augmentation, print what came of it and write it down."""
+    """Train as tasks are, augmented and regularized, print what came of it and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learner", default="anil", choices=("anil", "maml"))
     parser.add_argument("--steps", type=int, default=600)
@@ -102,24 +121,26 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--strength", type=float, default=3.0)
+    parser.add_argument("--regularization", type=float, default=1e-4)
     arguments = parser.parse_args()
-    ways = {"as they are": 0.0, f"--augment {arguments.strength:g}": arguments.strength}
+    ways = {"as they are": Way(), f"--augment {arguments.strength:g}": Way(augment=arguments.strength)}
+    if arguments.learner == "anil":  # the others have no weights that do not adapt
+        regularized = f"--set meta_regularization={arguments.regularization:g}"
+        ways[regularized] = Way(meta_regularization=arguments.regularization)
     jobs = [
-        (seed, strength, arguments.learner, arguments.steps, arguments.tasks)
+        (seed, way, arguments.learner, arguments.steps, arguments.tasks)
         for seed in range(arguments.seeds)
-        for strength in ways.values()
+        for way in ways.values()
     ]
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     with ProcessPoolExecutor(arguments.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
-        for (seed, strength, *_), result in zip(jobs, processes.map(run, jobs), strict=True):
-            way = next(way for way, of_way in ways.items() if of_way == strength)
+        for (seed, done, *_), result in zip(jobs, processes.map(run, jobs), strict=True):
+            way = next(way for way, of_way in ways.items() if of_way == done)
             results[way].append(result)
             errors = ", ".join(f"{on} {float(result[on].mean()):.4f}" for on in ("train", "test"))
             print(f"seed {seed}, {way}: squared error {errors}; doctor {result['doctor']}", flush=True)
-    plain, augmented = ([result["test"] for result in of_way] for of_way in results.values())
-    # Of logarithms: a few tasks on which the inner loop goes astray would make the mean.
-    times = [torch.log(one / other) for one, other in zip(plain, augmented, strict=True)]
-    ratio = seeds_interval(times, same_tasks=False)
+    plain, *cures = ways
+    gains = {way: gain(results[plain], results[way]) for way in cures}
     summary = {
         "settings": vars(arguments),
         "squared error": {
@@ -130,14 +151,12 @@ def main() -> None:
             way: [float(result["test"].median()) for result in of_way] for way, of_way in results.items()
         },
         "doctor": {way: [result["doctor"] for result in of_way] for way, of_way in results.items()},
-        "error of a new task is lower by a factor of": {
-            "typical (geometric mean, paired by task)": math.exp(ratio.mean),
-            "95 % interval over seeds and tasks": [math.exp(ratio.low), math.exp(ratio.high)],
-        },
+        "error of a new task is lower by a factor of": gains,
     }
     RESULTS.write_text(json.dumps(summary, indent=2) + "\n")
-    low, high = math.exp(ratio.low), math.exp(ratio.high)
-    print(f"Augmentation divides the error of a new task by {math.exp(ratio.mean):.3g} ({low:.3g} to {high:.3g}).")
+    for way, found in gains.items():
+        typical, (low, high) = found.values()
+        print(f"{way} divides the error of a new task by {typical:.3g} ({low:.3g} to {high:.3g}).")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from handful.registry import TASKS
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
+from handful.tasks.many_tables import ManyTables, ManyTablesPipeline
 from handful.tasks.pool import LabeledPool
 from handful.types import Examples, Gaussian, Task, TaskSpec
 
@@ -66,7 +67,20 @@ def collection(folder: Path, seed: int) -> TaskDistribution:
     )
 
 
-OWN = {"own pool": pool, "own collection": collection}
+def tables(folder: Path, seed: int) -> TaskDistribution:
+    """A user's tables, with three to eight features each, of which the first is constant in most rows."""
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(24, 3 + number % 6, generator=generator) for number in range(18)]
+    for table in features:
+        table[:20, 0] = 0
+    targets = [torch.randn(24, 1, generator=generator) for _ in features]
+    splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
+    names = [f"table {i}" for i in range(18)]
+    pipeline = ManyTablesPipeline(width=4, target="last")
+    return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed).sized(shot=4, query_shot=5)
+
+
+OWN = {"own pool": pool, "own collection": collection, "own tables": tables}
 SOURCES = [*TASKS, *OWN]
 
 

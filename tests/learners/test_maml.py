@@ -2,16 +2,25 @@
 
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from contracts.problems import IMAGES, ROWS, VALUES
-from contracts.test_learners import check_any_way, check_meta_gradient, close
+from contracts.test_learners import (
+    check_any_way,
+    check_meta_gradient,
+    check_meta_gradients_agree,
+    check_purity,
+    close,
+)
+from handful import evaluate, meta_train
 from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
 from handful.types import Examples
+from tasks.test_augmentation import Coded
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
@@ -256,3 +265,78 @@ def test_boil_adapts_the_body_and_leaves_the_head():
 def test_options_of_maml_plus_plus_that_cannot_work_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         ROWS.learner(MAML, **options)
+
+
+# Meta-regularization
+
+
+def regularized(problem, **options):
+    return problem.learner(ANIL, meta_regularization=0.01, **options)
+
+
+@pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
+@pytest.mark.parametrize("plan", [Plan("loop"), Plan("vmap")], ids=str)
+def test_the_gradient_of_meta_regularization_is_exact(problem, plan):
+    check_meta_gradient(regularized(problem), problem, plan=plan)
+
+
+def test_meta_regularization_keeps_the_contract():
+    for options in ({}, {"normalization": "transductive"}):
+        check_purity(regularized(IMAGES, **options), IMAGES)
+    check_meta_gradients_agree(regularized(VALUES), VALUES)
+    check_meta_gradient(VALUES.learner(MAML, fast="head.*", multi_step_until=0.5, meta_regularization=0.01), VALUES)
+
+
+def test_the_divergence_is_that_of_normal_distributions():
+    learner = regularized(VALUES)
+    named = dict(learner.named_parameters())
+    expected = 0.0
+    for name, logarithm in learner.log_deviations.items():
+        own = Normal(named[name.replace("/", ".")], logarithm.exp())
+        expected += kl_divergence(own, Normal(torch.zeros_like(own.loc), torch.ones_like(own.scale))).sum()
+    assert {name.partition("/")[0] for name in learner.log_deviations} == {"backbone"}
+    torch.testing.assert_close(learner.divergence(), expected)
+
+
+def test_without_noise_the_loss_is_that_of_the_means_and_the_divergence():
+    """What recalibration sees, and what adapts and predicts."""
+    plain, learner, task = VALUES.learner(ANIL), regularized(VALUES), VALUES.task()
+    plain.load_state_dict(learner.state_dict(), strict=False)
+    close(learner.adapt(task.support, VALUES.spec), plain.adapt(task.support, VALUES.spec))
+    penalty = learner.meta_loss(task, VALUES.spec) - plain.meta_loss(task, VALUES.spec)
+    torch.testing.assert_close(penalty, 0.01 * learner.divergence())
+
+
+def test_weights_are_drawn_around_their_means_with_the_learned_deviations():
+    """Support and query see the same draw: the loss is that of a network that has the drawn weights."""
+    learner, task = regularized(VALUES), VALUES.task()
+    noise = learner.draw_noise(task, VALUES.spec, torch.Generator().manual_seed(0))
+    drawn = VALUES.learner(ANIL)
+    drawn.load_state_dict(learner.state_dict(), strict=False)
+    named = dict(drawn.named_parameters())
+    with torch.no_grad():
+        for name, normal in noise.items():
+            named[name].add_(normal * learner.log_deviations[name.replace(".", "/")].exp())
+    expected = drawn.meta_loss(task, VALUES.spec) + 0.01 * learner.divergence()
+    torch.testing.assert_close(learner.meta_loss(task, VALUES.spec, noise), expected)
+
+
+def test_meta_regularization_lessens_memorization():
+    """The inputs tell the training tasks: where less is known by heart new tasks gain, and old ones lose little."""
+    errors = {}
+    for strength in (0.0, 1e-4):
+        tasks = Coded()
+        options = {"backbone_options": {"hidden": (32,)}, "inner_lr": 0.01, "inner_steps": 2}
+        learner = ANIL.build(tasks.spec, backbone="mlp", meta_regularization=strength, **options)
+        settings = {"steps": 300, "meta_batch_size": 8, "outer_lr": 1e-2, "plan": "vmap"}
+        meta_train(learner, tasks, validate_every=300, validation_tasks=10, **settings)
+        errors[strength] = {on: evaluate(learner, tasks.split(on), tasks=100).score.mean for on in ("train", "test")}
+    assert errors[1e-4]["test"] < 0.75 * errors[0.0]["test"]
+    assert errors[1e-4]["train"] < 1.2 * errors[0.0]["train"]
+
+
+@pytest.mark.parametrize(("cls", "strength"), [(MAML, 0.1), (ANIL, -1.0)])
+def test_meta_regularization_needs_weights_that_do_not_adapt(cls, strength):
+    with pytest.raises(UserError, match="meta_regularization"):
+        VALUES.learner(cls, meta_regularization=strength)
+    assert VALUES.learner(cls).draw_noise(VALUES.task(), VALUES.spec, torch.Generator()) is None

@@ -23,7 +23,9 @@ WORTH = {"oak": 2.0, "elm": 0.0, "ash": -2.0}
 def one_table(path, number, rows=40):
     """A line in one to four columns of numbers of any unit, plus what a kind is worth; every third has no kinds."""
     generator = np.random.default_rng(number)
-    columns = {f"x{number}_{i}": 50 * generator.normal() + 9 * generator.normal(size=rows) for i in range(1 + number % 4)}
+    columns = {
+        f"x{number}_{i}": 50 * generator.normal() + 9 * generator.normal(size=rows) for i in range(1 + number % 4)
+    }
     answer = sum(3 * generator.normal() * (values - values.mean()) for values in columns.values())
     if number % 3:
         kinds = KINDS[generator.integers(0, 3, rows)]
@@ -50,8 +52,8 @@ def tasks(folder):
 def run(folder, tmp_path_factory):
     """A run of the command line."""
     path = tmp_path_factory.mktemp("run") / "run"
-    arguments = ["train", "--tasks", folder, "--target", "last", "--learner", "r2d2", "--shot", 16, "--steps", 60]
-    result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(path)])
+    arguments = ["train", "--tasks", folder, "--target", "last", "--learner", "r2d2", "--shot", 16, "--steps", 40]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--outer-lr", "0.01", "-o", str(path)])
     assert result.exit_code == 0, result.output
     return path
 
@@ -117,7 +119,7 @@ def test_places_change_from_draw_to_draw(tasks):
 def test_more_features_than_places_are_added_and_none_is_lost():
     features = torch.randn(400, 20, generator=seeded(0))
     layout = Layout.of(features, 6, seeded(1))
-    assert torch.bincount(layout.place).tolist() == [4, 4, 3, 3, 3, 3] or layout.place.bincount().sort()[0][0] == 3
+    assert layout.place.bincount().sort().values.tolist() == [3, 3, 3, 3, 4, 4]
     inputs = layout.inputs(features, 6)
     assert inputs.shape == (400, 6)
     assert abs(inputs.square().sum(1).mean() - 6) < 1, "as large as a row of six features"
@@ -138,7 +140,7 @@ def test_what_is_constant_in_the_support_has_no_place_and_says_nothing():
 def test_a_trained_learner_beats_itself_untrained(tasks):
     learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp", seed=1)
     before = evaluate(learner, tasks.split("test"), tasks=20).score.mean
-    meta_train(learner, tasks, steps=60, validation_tasks=5, plan="vmap")
+    meta_train(learner, tasks, steps=30, outer_lr=0.01, validation_tasks=5, plan="vmap")
     assert evaluate(learner, tasks.split("test"), tasks=20).score.mean < before
 
 

@@ -12,7 +12,7 @@ from handful.errors import UserError
 from handful.learners.adapted_network import AdaptedNetwork
 from handful.types import Examples, Task, TaskSpec, TaskState
 
-START_DEVIATION = 0.1
+START_DEVIATION = 0.3
 """Of a weight under `meta_regularization`, before meta-training."""
 
 

@@ -137,7 +137,7 @@ class TaskCollection(TaskDistribution):
         """The task names of each split."""
         return {on: [self.names[task] for task in self.splits[on]] for on in SPLITS}
 
-    def pool(self) -> Pool:
+    def pool(self) -> Pool | None:
         """All rows of the present split, with their global classes or values."""
         rows = torch.cat([self.members[task] for task in self.splits[self.on]])
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from handful.errors import DataError
 from handful.tasks.collection import TaskCollection
-from handful.tasks.distribution import Pool, Sizes, Split, seeded
+from handful.tasks.distribution import SPLITS, Pool, Sizes, Split, seeded
 from handful.tasks.pipelines import InputPipeline, RawExamples
 from handful.tasks.pool import split_classes
 from handful.tasks.table_pipeline import TablePipeline
@@ -213,9 +213,7 @@ def open_tables(
     """
     files = table_files(folder)
     count = len(files)
-    splits = (
-        dict.fromkeys(("train", "val", "test"), range(count)) if pipeline else split_classes(count, seed, noun="table")
-    )
+    splits = {on: list(range(count)) for on in SPLITS} if pipeline else split_classes(count, seed, noun="table")
     features, targets = [], []
     for file in files:
         table = read_table(file)
