@@ -29,6 +29,7 @@ from handful.tasks.omniglot import Omniglot
 from handful.training.run import Run
 
 RESULTS = "omniglot"
+QUERY_SHOT = 5
 PUBLISHED_WIDTHS, WIDE = (64, 64, 64, 64), (32, 64, 128, 128)
 
 
@@ -187,10 +188,10 @@ def with_views(learner: Learner, views: int) -> Learner:
 
 
 def standard(learner: Learner, tasks: TaskDistribution, count: int) -> dict[str, dict[str, Any]]:
-    """Accuracy in percent on test tasks of the usual sizes, 15 queries a class."""
+    """Accuracy in percent on test tasks of the usual sizes."""
     scores = {}
     for way in (5, 20):
-        score = handful.evaluate(learner, tasks.split("test").sized(way, 1, 15), tasks=count).score
+        score = handful.evaluate(learner, tasks.split("test").sized(way, 1, QUERY_SHOT), tasks=count).score
         scores[f"{way}-way 1-shot"] = {"mean": 100 * score.mean, "half_width": 100 * score.half_width, "n": score.tasks}
     return scores
 

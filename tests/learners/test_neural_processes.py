@@ -53,8 +53,10 @@ def test_attention_looks_at_the_examples_near_the_query():
     learner, support = made(AttentiveNeuralProcess, backbone="raw"), examples(6)
     with torch.no_grad():
         learner.among_examples.of_answers.weight.zero_()  # examples look at themselves only
-        learner.to_keys.weight.mul_(50)
-        learner.to_examples.of_queries.weight.copy_(learner.to_examples.of_keys.weight)
+        # In each of four heads the product of two inputs of length 1, which is largest for equal ones.
+        learner.to_keys.weight.copy_(torch.cat([50 * torch.eye(16, 3)] * 4))
+        for projection in (learner.to_examples.of_queries, learner.to_examples.of_keys):
+            projection.weight.copy_(torch.eye(64))
     far = support._replace(inputs=support.inputs / support.inputs.norm(dim=-1, keepdim=True))
     for index in range(6):
         only = Examples(*(part[index : index + 1] for part in far))
