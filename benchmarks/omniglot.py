@@ -29,6 +29,7 @@ from handful.tasks.omniglot import Omniglot
 from handful.training.run import Run
 
 RESULTS = "omniglot"
+TRIALS = "Lake's 400 trials"
 QUERY_SHOT = 5
 PUBLISHED_WIDTHS, WIDE = (64, 64, 64, 64), (32, 64, 128, 128)
 
@@ -75,7 +76,7 @@ ROWS = {
         sizes=(128, 1, 1),
         strength=0.8,
         settings={"steps": 9_000, "meta_batch_size": 1, "outer_lr": 4e-3, "weight_decay": 1e-2, "warmup": 0.05},
-        aims={"Lake's 400 trials": 92.0},
+        aims={TRIALS: 92.0},
         source={"split": "lake"},
         views=8,
     ),
@@ -119,10 +120,8 @@ def main() -> None:
     scores = {}
     for views in dict.fromkeys((1, row.views)):
         learner = with_views(model.learner, views)
-        if given.row == "lake":
-            scores |= {f"Lake's 400 trials, {views} views": lake(learner, given.data)}
-        else:
-            scores |= {f"{name}, {views} views": s for name, s in standard(learner, tasks, given.tasks).items()}
+        found = {TRIALS: lake(learner, given.data)} if given.row == "lake" else standard(learner, tasks, given.tasks)
+        scores |= {f"{name}, {views} view{'s' * (views > 1)}": score for name, score in found.items()}
     facts = {"title": row.title, "aims": row.aims, "scores": scores, "task seed": given.seed}
     record(RESULTS, given.row, facts | model.facts)
     show(recorded(RESULTS))
