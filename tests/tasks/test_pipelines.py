@@ -7,6 +7,7 @@ from PIL import Image
 
 from handful.errors import ArtifactError, DataError
 from handful.tasks.array_pipeline import ArrayPipeline
+from handful.tasks.many_tables import ManyTablesPipeline
 from handful.tasks.pipelines import PIPELINES, ImagePipeline, InputPipeline
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.tables import read_table
@@ -40,9 +41,11 @@ def pipeline(table):
 
 
 def test_all_kinds_survive_json(pipeline, tmp_path):
+    many = ManyTablesPipeline(width=4, target="age", drop=["id"])
+    own = many.of_task(csv(tmp_path, "height,weight,age\n1,2,3\n2,5,4\n3,1,9\n", "people.csv"))
     arrays = ArrayPipeline.fit(np.arange(12.0).reshape(4, 3), np.arange(3), labels=["a", "b"])
     texts = TextPipeline(text="question", encoder="name", revision="1", width=8, scale=0.1, label="intent")
-    for one in (pipeline, arrays, texts, ImagePipeline(size=20, channels=3, invert=True)):
+    for one in (pipeline, arrays, texts, many, own, ImagePipeline(size=20, channels=3, invert=True)):
         config = json.loads(json.dumps(one.config()))
         again = InputPipeline.from_config(config)
         assert type(again) is type(one)
@@ -50,7 +53,7 @@ def test_all_kinds_survive_json(pipeline, tmp_path):
         assert again.input_shape == one.input_shape
         del config["kind"]
         assert InputPipeline.of_kind(one.kind).from_config(config).config() == one.config()
-    assert list(PIPELINES) == ["arrays", "images", "table", "texts"]
+    assert list(PIPELINES) == ["arrays", "images", "own table", "table", "tables", "texts"]
 
 
 @pytest.mark.parametrize("config", [{"kind": "sounds"}, {}, {"kind": "table"}, {"kind": "images", "sice": 3}])
