@@ -12,6 +12,7 @@ HEAD = """# Evidence
 
 Written by `python -m benchmarks` from the JSON files in this folder, each of which its command writes. Intervals are
 95 %, over test tasks unless said otherwise; all is inductive. Weights are chosen on validation classes or tasks only.
+The published log-likelihoods of Gaussian processes are quoted from memory, and not checked against the paper.
 """
 
 Cells = tuple[str, ...]
