@@ -59,7 +59,13 @@ def sections() -> Iterator[str]:
         yield table(
             "Memorization",
             "python -m benchmarks.memorization",
-            ("training tasks", "squared error on training tasks, by seed", "on new tasks, by seed"),
+            (
+                "training tasks",
+                "squared error on training tasks, by seed",
+                "on new tasks, by seed",
+                "divided by (geometric mean over tasks; interval over seeds and tasks)",
+                "doctor on memorization, by seed",
+            ),
             memorization(rows),
         )
     if rows := recorded("classifiers"):
@@ -130,7 +136,13 @@ def optimizer(rows: dict[str, Any]) -> Iterator[Cells]:
 def memorization(rows: dict[str, Any]) -> Iterator[Cells]:
     """A line for each way to train."""
     for way, errors in rows["squared error"].items():
-        yield way, *(" / ".join(f"{error:.3f}" for error in errors[on]) for on in ("train", "test"))
+        by_seed = (" / ".join(f"{error:.3f}" for error in errors[on]) for on in ("train", "test"))
+        gain = rows["error of a new task is lower by a factor of"].get(way)
+        factor = ""
+        if gain is not None:
+            typical, (low, high) = gain.values()
+            factor = f"{typical:.3g} ({low:.3g} to {high:.3g})"
+        yield way, *by_seed, factor, " / ".join(found["memorization"] for found in rows["doctor"][way])
 
 
 def classifiers(rows: dict[str, Any]) -> Iterator[Cells]:

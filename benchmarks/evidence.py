@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 
+from handful.storage import finite, write_json
+
 RESULTS = Path("benchmarks/results")
 MODELS = Path("benchmarks/models")
 
 
 def circumstances() -> dict[str, Any]:
-    """When, by which command and on which machine."""
+    """When, by which command (places on this machine left out) and on which machine."""
+    words = ("FOLDER" if os.sep in word else word for word in sys.argv[1:])
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python -m", module(), *sys.argv[1:]]),
+        "command": " ".join(["python -m", module(), *words]),
         "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
     }
 
@@ -43,6 +46,13 @@ def recorded(name: str) -> dict[str, Any]:
 
 def record(name: str, key: str, facts: dict[str, Any]) -> None:
     """Put one row into `results/NAME.json`, in place of an older one of the same key."""
-    rows = recorded(name) | {key: facts | circumstances()}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    _write(name, recorded(name) | {key: facts | circumstances()})
+
+
+def record_all(name: str, facts: dict[str, Any]) -> None:
+    """Make `results/NAME.json` of a benchmark that is run as a whole."""
+    _write(name, facts | circumstances())
+
+
+def _write(name: str, facts: dict[str, Any]) -> None:
+    write_json(RESULTS / f"{name}.json", finite(facts))

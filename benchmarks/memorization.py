@@ -7,16 +7,15 @@ cure it, or that paper's `meta_regularization`? Prints a table and writes `bench
 """
 
 import argparse
-import json
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator
 
+from benchmarks.evidence import record_all
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
@@ -25,7 +24,8 @@ from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
 from handful.types import Examples, Task, TaskSpec
 
-RESULTS = Path(__file__).parent / "results" / "memorization.json"
+FIRST_SEED = 1
+"""The settings were found on seed 0."""
 CODE = 8
 """Numbers of a code."""
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learner", default="anil", choices=("anil", "maml"))
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--strength", type=float, default=3.0)
@@ -129,7 +129,7 @@ def main() -> None:
         ways[regularized] = Way(meta_regularization=arguments.regularization)
     jobs = [
         (seed, way, arguments.learner, arguments.steps, arguments.tasks)
-        for seed in range(arguments.seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds)
         for way in ways.values()
     ]
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
@@ -153,7 +153,7 @@ def main() -> None:
         "doctor": {way: [result["doctor"] for result in of_way] for way, of_way in results.items()},
         "error of a new task is lower by a factor of": gains,
     }
-    RESULTS.write_text(json.dumps(summary, indent=2) + "\n")
+    record_all("memorization", summary)
     for way, found in gains.items():
         typical, (low, high) = found.values()
         print(f"{way} divides the error of a new task by {typical:.3g} ({low:.3g} to {high:.3g}).")

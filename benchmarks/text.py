@@ -12,8 +12,6 @@ and the kept step of training are chosen on validation classes. All are scored o
 """
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.evidence import record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
@@ -165,28 +164,24 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=400, help="test tasks of each split and shot")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/text.json"))
     given = parser.parse_args()
     console, encoder = Console(highlight=False), Encoder(given.encoder)
-    whole = json.loads(given.output.read_text()) if given.output.exists() else {}
     for name in given.only:
         start = time.perf_counter()
         scores, kept = measure(name, given.data, encoder, given, console.print)
         rows = [row(of, shot, scores) for of, shot in scores]
         minutes = (time.perf_counter() - start) / 60
-        machine = f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
-        whole[name] = {
+        facts = {
             "way": DATA[name][1],
             "encoder": Path(given.encoder).name,
             "revision": encoder.revision,
             "seeds": given.seeds,
             "steps": given.steps,
             "kept steps": kept,
-            "machine": machine,
             "minutes": round(minutes, 1),
             "rows": rows,
         }
-        table = Table(title=f"{name}, {DATA[name][1]}-way, {given.seeds} seeds, 5 splits; {minutes:.1f} min, {machine}")
+        table = Table(title=f"{name}, {DATA[name][1]}-way, {given.seeds} seeds, 5 splits; {minutes:.1f} min")
         for column in ("", "shot", "accuracy", "n", "over frozen prototypes", "seeds"):
             table.add_column(column)
         for found in rows:
@@ -195,8 +190,7 @@ def main() -> None:
             count = str(found["score"]["tasks"])
             table.add_row(found["name"], str(found["shot"]), points(found["score"]), count, gain, seeds)
         console.print(table)
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(whole, indent=1) + "\n")
+        record("text", name, facts)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rich.console import Console
 from benchmarks.engine import page, table
 from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
 from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
+from benchmarks.evidence import processor
 
 OWN = ("many", "workers")
 """Groups without peers: modules of this package that print a JSON line per row."""
@@ -103,19 +104,13 @@ def report(measured: list[tuple[Row | MemoryRow, dict[str, Result]]], effort: Ef
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
-        "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
+        "machine": {"cpu": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
         "versions": versions,
         "effort": asdict(effort),
         "environment": {name: value for name, value in environment(1).items() if name.startswith(ALLOCATION)},
         "gradient_tolerance": TOLERANCE,
         "rows": [record(row, results) for row, results in measured],
     }
-
-
-def cpu() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -7,13 +7,10 @@ the same test tasks, on the loss of the support.
 
 import argparse
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.evidence import MODELS, record_all
 from benchmarks.learned_optimizer.settings import BASELINES, HOME, SEED, STEPS, OnSupport, Setting, settings
 from handful import meta_train
 from handful.engine.across_tasks import over_tasks, stack, take
@@ -30,12 +28,11 @@ from handful.engine.inner_loop import SGD, UpdateRule
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.learners.learned_optimizer import LearnedOptimizer
-from handful.storage import finite, read_tensors, write_json, write_tensors
+from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution, seeded
 from handful.types import Task
 
-MODEL = Path("benchmarks/models/learned_optimizer/rule.safetensors")
-RESULTS = Path("benchmarks/results/learned_optimizer.json")
+MODEL = MODELS / "learned_optimizer" / "rule.safetensors"
 TUNING, VALIDATION, TEST, BATCH = 32, 64, 256, 16
 RATES = [float(rate) for rate in np.geomspace(1e-3, 1.0, 10)]
 RULE = {"hidden": 32, "objective": "support", "loss": "log"}
@@ -178,17 +175,14 @@ def main() -> int:
     rows = [scored(learner, setting) for setting in settings()]
     console.print(table(rows))
     found = {
-        "command": "python -m benchmarks.learned_optimizer",
-        "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "training": facts | RULE | {"steps": STEPS, "seed": SEED},
         "tuning": TUNED,
         "interval": "95 %, bootstrap over tasks; one seed of meta-training",
         "rows": rows,
     }
-    write_json(RESULTS, finite(found))
+    record_all("learned_optimizer", found)
     console.print(f"{TUNED}. Seed {SEED}, {TEST} test tasks a row. Rule: {facts}.", markup=False)
-    console.print(f"{time.perf_counter() - begun:.0f} s. Written to {RESULTS}.")
+    console.print(f"{time.perf_counter() - begun:.0f} s.")
     return 0
 
 
