@@ -12,16 +12,16 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 import handful
-from benchmarks.evidence import record, recorded
+from benchmarks.evidence import Cells, Section, record, recorded
 from handful.engine.planner import rule
 from handful.evaluation.intervals import seeds_interval
 from handful.learners.learner import Learner
@@ -70,7 +70,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(run, missing))
-    console.print(table(recorded(RESULTS), given.minutes))
+    console.print(SECTION.table())
 
 
 def classifiers() -> list[str]:
@@ -99,14 +99,18 @@ def in_process(one: tuple[str, str, int], core: int, minutes: float, data: Path 
 def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) -> dict[str, Any]:
     """Train one learner with one seed for the budget; score it on test tasks, beside its untrained self."""
     torch.set_num_threads(1)
-    tasks: TaskDistribution = Glyphs() if source == "glyphs" else Omniglot(existing(data) / "omniglot_28.npz")
-    tasks = tasks.sized(WAY, SHOT, QUERY_SHOT)
-    test = tasks.split("test").sized(WAY, SHOT, 15)
+
+    def drawn(seed: int) -> TaskDistribution:
+        whole = Glyphs(seed=seed) if source == "glyphs" else Omniglot(existing(data) / "omniglot_28.npz", seed=seed)
+        return whole.sized(WAY, SHOT, QUERY_SHOT)
+
+    tasks, same = drawn(seed), drawn(0)  # classes are split alike, and all seeds are scored on the same tasks
+    test = same.split("test").sized(WAY, SHOT, 15)
     cls: type[Learner] = LEARNERS[key]
     learner = cls.build(tasks.spec, seed=seed)
     plan = rule(learner, BATCH).written()
     untrained = handful.evaluate(learner, test, tasks=UNTRAINED_TASKS).score
-    validating = {"validation": tasks.split("val").sized(WAY, SHOT, 15), "validation_tasks": 100}
+    validating = {"validation": same.split("val").sized(WAY, SHOT, 15), "validation_tasks": 100}
     settings = {"meta_batch_size": BATCH, "plan": plan, "seed": seed}
     steps = affordable(cls.build(tasks.spec, seed=seed), tasks, minutes, settings)
     start = time.process_time()
@@ -157,34 +161,37 @@ def affordable(learner: Learner, tasks: TaskDistribution, minutes: float, settin
     return max(10, round(60 * minutes / each[len(each) // 2]))
 
 
-def table(rows: dict[str, Any], minutes: float) -> Table:
-    """Sources and learners, best first."""
-    shown = Table("5-way 1-shot", "learner", title=f"{minutes:g} minutes of one core each, inductive")
-    for heading in ("accuracy %", "seeds x tasks", "untrained %", "adapt ms", "state kB", "peak MiB", "steps"):
-        shown.add_column(heading, justify="right")
-    of = [row for row in rows.values() if row["minutes"] == minutes]
-    for source in dict.fromkeys(row["source"] for row in of):
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for row in of:
-            if row["source"] == source:
-                groups.setdefault(row["learner"], []).append(row)
-        scored = {key: seeds_interval([torch.tensor(r["scores"]) for r in group]) for key, group in groups.items()}
-        for key in sorted(groups, key=lambda key: -scored[key].mean):
-            group, score = groups[key], scored[key]
-            middle = sorted(group, key=lambda row: row["adapt milliseconds"])[len(group) // 2]
-            shown.add_row(
-                source,
-                key,
-                f"{100 * score.mean:.1f} ± {100 * score.half_width:.1f}",
-                f"{len(group)} x {len(group[0]['scores'])}",
-                f"{sum(row['untrained'] for row in group) / len(group):.1f}",
-                f"{middle['adapt milliseconds']:.2f}",
-                f"{middle['state bytes'] / 1000:.1f}",
-                f"{max(row['peak MiB'] for row in group):.0f}",
-                str(middle["steps"]),
-            )
-        shown.add_section()
-    return shown
+def cells(rows: dict[str, Any]) -> Iterator[Cells]:
+    """A line for each source and learner, best first; of the longest budget that was recorded."""
+    longest = max((row["minutes"] for row in rows.values()), default=0)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows.values():
+        if row["minutes"] == longest:
+            groups.setdefault((row["source"], row["learner"]), []).append(row)
+    scored = {key: seeds_interval([torch.tensor(row["scores"]) for row in group]) for key, group in groups.items()}
+    for source, learner in sorted(groups, key=lambda key: (key[0], -scored[key].mean)):
+        group, score = groups[source, learner], scored[source, learner]
+        middle = sorted(group, key=lambda row: row["adapt milliseconds"])[len(group) // 2]
+        yield (
+            f"{source}, {longest:g} minutes",
+            learner,
+            f"{100 * score.mean:.1f} ± {100 * score.half_width:.1f}",
+            f"{len(group)} x {len(group[0]['scores'])}",
+            f"{sum(row['untrained'] for row in group) / len(group):.1f}",
+            f"{middle['adapt milliseconds']:.2f}",
+            f"{middle['state bytes'] / 1000:.1f}",
+            f"{max(row['peak MiB'] for row in group):.0f}",
+            str(middle["steps"]),
+        )
+
+
+SECTION = Section(
+    RESULTS,
+    "Every classifier, equal budget, 5-way 1-shot",
+    "python -m benchmarks.classifiers --data FOLDER",
+    ("source", "learner", "accuracy %", "seeds x tasks", "untrained %", "adapt ms", "state kB", "peak MiB", "steps"),
+    cells,
+)
 
 
 def _name(source: str, key: str, seed: int, minutes: float) -> str:

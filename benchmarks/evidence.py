@@ -1,19 +1,69 @@
-"""What every benchmark of accuracy records beside its numbers, and where."""
+"""What every benchmark of accuracy records beside its numbers, where, and how it is shown."""
 
+import fcntl
 import json
 import os
 import platform
+import shlex
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from rich.table import Table
 
 from handful.storage import finite, write_json
+from handful.training.loop import Trained
 
-RESULTS = Path("benchmarks/results")
-MODELS = Path("benchmarks/models")
+RESULTS = Path(__file__).parent / "results"
+MODELS = Path(__file__).parent / "models"
+
+Cells: TypeAlias = tuple[str, ...]
+
+
+class Section(NamedTuple):
+    """How what one benchmark recorded is shown. cells: the rows of the table, from what is in `results/NAME.json`."""
+
+    name: str
+    title: str
+    command: str
+    heads: Cells
+    cells: Callable[[dict[str, Any]], Iterator[Cells]]
+
+    def table(self) -> Table:
+        """For the terminal, of all that is recorded."""
+        shown = Table(title=self.title)
+        for head in self.heads:
+            shown.add_column(head)
+        for cells in self.cells(recorded(self.name)):
+            shown.add_row(*cells)
+        return shown
+
+    def markdown(self) -> str:
+        """For the page, of all that is recorded."""
+        rows = [self.heads, ("---",) * len(self.heads), *self.cells(recorded(self.name))]
+        lines = [f"| {' | '.join(cells)} |" for cells in rows]
+        return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *lines, ""])
+
+
+def percent(mean: float, half_width: float) -> str:
+    """A mean and half the width of its interval, both in percent."""
+    return f"{mean:.2f} ± {half_width:.2f}"
+
+
+def spent(trained: Trained, start: float | None) -> dict[str, Any]:
+    """Minutes of a training, and of processor time since `start` unless it went on with an earlier process's (None)."""
+    cores = None if start is None else round((time.process_time() - start) / 60, 1)
+    return {"minutes of training": round(trained.seconds / 60, 1), "core minutes": cores}
+
+
+def minutes(row: dict[str, Any]) -> str:
+    """Core minutes, or where they are not known those of the clock."""
+    return f"{row['minutes of training']:g} by the clock" if row["core minutes"] is None else f"{row['core minutes']:g}"
 
 
 def circumstances() -> dict[str, Any]:
@@ -21,7 +71,7 @@ def circumstances() -> dict[str, Any]:
     words = ("FOLDER" if os.sep in word else word for word in sys.argv[1:])
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python -m", module(), *words]),
+        "command": f"python -m {module()} {shlex.join(words)}".strip(),
         "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
     }
 
@@ -46,7 +96,8 @@ def recorded(name: str) -> dict[str, Any]:
 
 def record(name: str, key: str, facts: dict[str, Any]) -> None:
     """Put one row into `results/NAME.json`, in place of an older one of the same key."""
-    _write(name, recorded(name) | {key: facts | circumstances()})
+    with _alone():
+        _write(name, recorded(name) | {key: facts | circumstances()})
 
 
 def record_all(name: str, facts: dict[str, Any]) -> None:
@@ -56,3 +107,14 @@ def record_all(name: str, facts: dict[str, Any]) -> None:
 
 def _write(name: str, facts: dict[str, Any]) -> None:
     write_json(RESULTS / f"{name}.json", finite(facts))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Other threads and processes that record wait: a file is read and written as a whole."""
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

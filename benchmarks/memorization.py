@@ -9,13 +9,15 @@ cure it, or that paper's `meta_regularization`? Prints a table and writes `bench
 import argparse
 import math
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
 from torch import Generator
 
-from benchmarks.evidence import record_all
+from benchmarks.evidence import Cells, Section, record_all
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
@@ -24,6 +26,7 @@ from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
 from handful.types import Examples, Task, TaskSpec
 
+RESULTS = "memorization"
 FIRST_SEED = 1
 """The settings were found on seed 0."""
 CODE = 8
@@ -153,10 +156,35 @@ def main() -> None:
         "doctor": {way: [result["doctor"] for result in of_way] for way, of_way in results.items()},
         "error of a new task is lower by a factor of": gains,
     }
-    record_all("memorization", summary)
-    for way, found in gains.items():
-        typical, (low, high) = found.values()
-        print(f"{way} divides the error of a new task by {typical:.3g} ({low:.3g} to {high:.3g}).")
+    record_all(RESULTS, summary)
+    Console().print(SECTION.table())
+
+
+def cells(rows: dict[str, Any]) -> Iterator[Cells]:
+    """A line for each way to train."""
+    for way, errors in rows["squared error"].items():
+        by_seed = (" / ".join(f"{error:.3f}" for error in errors[on]) for on in ("train", "test"))
+        gain = rows["error of a new task is lower by a factor of"].get(way)
+        factor = ""
+        if gain is not None:
+            typical, (low, high) = gain.values()
+            factor = f"{typical:.3g} ({low:.3g} to {high:.3g})"
+        yield way, *by_seed, factor, " / ".join(found["memorization"] for found in rows["doctor"][way])
+
+
+SECTION = Section(
+    RESULTS,
+    "Memorization",
+    "python -m benchmarks.memorization",
+    (
+        "training tasks",
+        "squared error on training tasks, by seed",
+        "on new tasks, by seed",
+        "divided by (geometric mean over tasks; interval over seeds and tasks)",
+        "doctor on memorization, by seed",
+    ),
+    cells,
+)
 
 
 if __name__ == "__main__":

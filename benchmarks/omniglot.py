@@ -8,17 +8,16 @@ import argparse
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 import handful
-from benchmarks.evidence import MODELS, record, recorded
+from benchmarks.evidence import MODELS, Cells, Section, minutes, percent, record, spent
 from handful.evaluation.intervals import interval
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
@@ -29,7 +28,7 @@ from handful.tasks.omniglot import Omniglot
 from handful.training.run import Run
 
 RESULTS = "omniglot"
-TRIALS = "Lake's 400 trials"
+TRIALS = "Lake's 400 trials (n: its runs of 20)"
 QUERY_SHOT = 5
 PUBLISHED_WIDTHS, WIDE = (64, 64, 64, 64), (32, 64, 128, 128)
 
@@ -56,29 +55,25 @@ class Row:
 
 
 NEIGHBORS = {"loss": "neighbors"}
+FLAGSHIP = Row(
+    title="protonet, loss of neighbors, augmented, conv4 32-64-128-128",
+    learner="protonet",
+    options=NEIGHBORS,
+    widths=WIDE,
+    sizes=(128, 1, 1),
+    strength=0.8,
+    settings={"steps": 27_000, "meta_batch_size": 1, "outer_lr": 4e-3, "weight_decay": 1e-2, "warmup": 0.05},
+    aims={"20-way 1-shot": 97.65, "5-way 1-shot": 99.47},
+    views=8,
+)
 ROWS = {
-    "flagship": Row(
-        title="protonet, loss of neighbors, augmented, conv4 32-64-128-128",
-        learner="protonet",
-        options=NEIGHBORS,
-        widths=WIDE,
-        sizes=(128, 1, 1),
-        strength=0.8,
-        settings={"steps": 27_000, "meta_batch_size": 1, "outer_lr": 4e-3, "weight_decay": 1e-2, "warmup": 0.05},
-        aims={"20-way 1-shot": 97.65, "5-way 1-shot": 99.47},
-        views=8,
-    ),
-    "lake": Row(
+    "flagship": FLAGSHIP,
+    "lake": replace(
+        FLAGSHIP,
         title="the same on the background alphabets",
-        learner="protonet",
-        options=NEIGHBORS,
-        widths=WIDE,
-        sizes=(128, 1, 1),
-        strength=0.8,
-        settings={"steps": 9_000, "meta_batch_size": 1, "outer_lr": 4e-3, "weight_decay": 1e-2, "warmup": 0.05},
+        settings=FLAGSHIP.settings | {"steps": 9_000},
         aims={TRIALS: 92.0},
         source={"split": "lake"},
-        views=8,
     ),
     "protonet": Row(
         title="protonet as published: 60-way, conv4-64",
@@ -109,7 +104,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with omniglot_28.npz")
     parser.add_argument("--score", action="store_true", help="no training: score the weights in benchmarks/models")
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the test tasks")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the test tasks; of another than 0 the scores are printed, and not recorded",
+    )
     given = parser.parse_args()
     row, folder = ROWS[given.row], MODELS / f"omniglot-{given.row}"
     file = given.data / "omniglot_28.npz"
@@ -123,8 +123,11 @@ def main() -> None:
         found = {TRIALS: lake(learner, given.data)} if given.row == "lake" else standard(learner, tasks, given.tasks)
         scores |= {f"{name}, {views} view{'s' * (views > 1)}": score for name, score in found.items()}
     facts = {"title": row.title, "aims": row.aims, "scores": scores, "task seed": given.seed}
+    if given.seed:
+        Console().print(scores)
+        return
     record(RESULTS, given.row, facts | model.facts)
-    show(recorded(RESULTS))
+    Console().print(SECTION.table())
 
 
 def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
@@ -139,20 +142,19 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
         **row.options,
     )
     validation = Omniglot(file, **row.source, one_alphabet=True) if row.source else plain
-    start = time.process_time()
+    resumed, start = folder.exists(), time.process_time()
     trained = handful.meta_train(
         learner,
         tasks.sized(*row.sizes),
         validation=validation.split("val").sized(row.validation, 1, 5),
-        run=Run.open(folder, {"source": {"tasks": "omniglot"}, "row": row.title}, resume=folder.exists()),
+        run=Run.open(folder, {"source": {"tasks": "omniglot"}, "row": row.title}, resume=resumed),
         validation_tasks=400,
         validate_every=row.settings["steps"] // 20,
         progress=progress(row.settings["steps"]),
         **row.settings,
     )
     facts = {
-        "minutes of training": round(trained.seconds / 60, 1),
-        "core minutes": round((time.process_time() - start) / 60, 1),
+        **spent(trained, None if resumed else start),
         "selection": trained.selection,
         "validation score": trained.best_score,
         "kept step": trained.best_step,
@@ -215,25 +217,23 @@ def lake(learner: Learner, data: Path) -> dict[str, Any]:
     return {"mean": 100 * score.mean, "half_width": 100 * score.half_width, "n": score.tasks}
 
 
-def show(rows: dict[str, Any]) -> None:
-    """All recorded rows as a table."""
-    table = Table("row", "setting", title="Omniglot, inductive, accuracy in % with its 95 % interval")
-    for heading in ("score", "n", "aim", "core minutes"):
-        table.add_column(heading, justify="right")
+def cells(rows: dict[str, Any]) -> Iterator[Cells]:
+    """A line for each setting of each row."""
     for key, row in rows.items():
         for setting, score in row["scores"].items():
             aim = row["aims"].get(setting.partition(",")[0])
-            reached = "" if aim is None else f"{'yes' if score['mean'] >= aim else 'no'}: {aim:g}"
-            table.add_row(
-                key,
-                setting,
-                f"{score['mean']:.2f} ± {score['half_width']:.2f}",
-                str(score["n"]),
-                reached,
-                f"{row['core minutes']:g}",
-            )
-        table.add_section()
-    Console().print(table)
+            reached = "" if aim is None else f"{aim:g} ({'reached' if score['mean'] >= aim else 'not reached'})"
+            value = percent(score["mean"], score["half_width"])
+            yield f"{key}: {row['title']}", setting, value, str(score["n"]), reached, minutes(row)
+
+
+SECTION = Section(
+    RESULTS,
+    "Omniglot",
+    "python -m benchmarks.omniglot ROW --data FOLDER",
+    ("row", "setting", "accuracy %", "n", "aim", "core minutes"),
+    cells,
+)
 
 
 if __name__ == "__main__":

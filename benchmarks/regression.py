@@ -6,15 +6,15 @@ posterior). A training is kept under runs/ and goes on from there.
 
 import argparse
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 import handful
-from benchmarks.evidence import record, recorded
+from benchmarks.evidence import Cells, Section, minutes, percent, record, spent
 from handful.evaluation.intervals import Interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -102,7 +102,7 @@ def main() -> None:
         parser.error(f"there is no row {unknown.pop()!r}")
     for key in given.rows or ROWS:
         record(RESULTS, key, run(key, ROWS[key], given.tasks))
-    Console().print(table(recorded(RESULTS)))
+    Console().print(SECTION.table())
 
 
 def run(key: str, row: Row, count: int) -> dict[str, Any]:
@@ -112,12 +112,12 @@ def run(key: str, row: Row, count: int) -> dict[str, Any]:
     spec = tasks.spec
     learner = cls.build(spec, backbone="mlp", backbone_options=row.backbone, **row.options)
     folder = Path("runs") / key.replace(", ", "-").replace(" ", "-")
-    start = time.process_time()
+    resumed, start = folder.exists(), time.process_time()
     trained = handful.meta_train(
         learner,
         tasks,
         validation_tasks=256,
-        run=Run.open(folder, {"source": {"tasks": row.source}, "row": key}, resume=folder.exists()),
+        run=Run.open(folder, {"source": {"tasks": row.source}, "row": key}, resume=resumed),
         **row.settings,
     )
     facts: dict[str, Any] = {
@@ -126,8 +126,7 @@ def run(key: str, row: Row, count: int) -> dict[str, Any]:
         "hidden": row.backbone["hidden"],
         "steps": row.settings["steps"],
         "selection": trained.selection,
-        "core minutes": round((time.process_time() - start) / 60, 1),
-        "minutes of training": round(trained.seconds / 60, 1),
+        **spent(trained, None if resumed else start),
         "scores": {},
     }
     for steps, aim in row.steps.items():
@@ -152,25 +151,29 @@ def figures(score: Interval) -> dict[str, Any]:
     return {"mean": score.mean, "half_width": score.half_width, "n": score.tasks}
 
 
-def table(rows: dict[str, Any]) -> Table:
-    """All recorded rows."""
-    shown = Table("row", "score", title="Regression on test tasks, with 95 % intervals over tasks")
-    for heading in ("", "n", "aim / published", "gap to exact", "core min"):
-        shown.add_column(heading, justify="right")
+def cells(rows: dict[str, Any]) -> Iterator[Cells]:
+    """A line for each score of each row."""
     for key, row in rows.items():
         for name, score in row["scores"].items():
             gap = score.get("gap to the exact posterior")
-            shown.add_row(
+            yield (
                 key,
                 name,
                 f"{score['mean']:.3g} ± {score['half_width']:.2g}",
                 str(score["n"]),
-                f"{score.get('aim', score.get('published'))}",
-                f"{gap['mean']:.2f}" if gap else "",
-                str(row["core minutes"]),
+                str(score.get("aim", score.get("published"))),
+                percent(gap["mean"], gap["half_width"]) if gap else "",
+                minutes(row),
             )
-        shown.add_section()
-    return shown
+
+
+SECTION = Section(
+    RESULTS,
+    "Regression",
+    "python -m benchmarks.regression",
+    ("row", "score", "value", "n", "aim or published", "gap to the exact posterior", "core minutes"),
+    cells,
+)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
+from torch import Tensor
 
-from benchmarks.evidence import record
+from benchmarks.evidence import Cells, Section, percent, record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
@@ -42,7 +43,8 @@ BANKING77 = (
 """For each split and class in the order of their names: a (train), v (val), e (test)."""
 LETTERS: dict[str, Split] = {"a": "train", "v": "val", "e": "test"}
 SHOTS = (1, 5)
-QUERIES, CHOOSING_TASKS = 15, 40
+RESULTS = "text"
+QUERIES, CHOOSING_TASKS, STEPS = 15, 40, 200
 PROBES = {"frozen, prototypes": "centroid", "frozen, ridge": "ridge-probe", "frozen, logistic": "logistic-probe"}
 TRAINED = {
     "protonet": ("protonet", {}),
@@ -53,7 +55,7 @@ SLOW = {"frozen, logistic": 5}
 """It takes this many times fewer tasks."""
 REFERENCE = "frozen, prototypes"
 
-Scores = dict[tuple[str, int], list[torch.Tensor]]
+Scores = dict[tuple[str, int], list[Tensor]]
 """By name and shot: of each split the scores of the tasks, `(tasks,)` or `(seeds, tasks)`."""
 
 
@@ -76,22 +78,59 @@ DATA = {"banking77": (banking77, 5, 15), "clinc150": (clinc150, 20, 40)}
 """By name: its splits, the way of tests, and of training."""
 
 
-def read(path: Path, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
-    """Embeddings of root mean square 1, class numbers, the classes, and the domain of each class."""
-    table = read_table(path)
+class Intents(NamedTuple):
+    """A data set. inputs: embeddings `(n, d)` of root mean square 1. labels: `(n,)`. domains: of each class."""
+
+    texts: list[str]
+    inputs: Tensor
+    labels: Tensor
+    classes: list[str]
+    domains: list[str]
+
+
+def read(name: str, folder: Path, encoder: Encoder) -> Intents:
+    """All texts whose intent is known."""
+    table = read_table(folder / name / f"{name}.jsonl.gz")
     intents = table.names_in("intent")
     known = torch.tensor([intent != "oos" for intent in intents])
     classes = sorted(set(intents) - {"oos"})
     domain_of = dict(zip(intents, table.names_in("domain") if "domain" in table.names else intents, strict=True))
-    embeddings = encoder.embed(table.names_in("text"))[known]
-    labels = torch.tensor([classes.index(intent) for intent in intents if intent != "oos"])
-    return embeddings / embeddings.square().mean().sqrt(), labels, classes, [domain_of[name] for name in classes]
+    texts = table.names_in("text")
+    embeddings = encoder.embed(texts)[known]
+    return Intents(
+        [text for text, intent in zip(texts, intents, strict=True) if intent != "oos"],
+        embeddings / embeddings.square().mean().sqrt(),
+        torch.tensor([classes.index(intent) for intent in intents if intent != "oos"]),
+        classes,
+        [domain_of[name] for name in classes],
+    )
+
+
+def trained(
+    row: str, pool: LabeledPool, validation: LabeledPool, *, train_way: int, steps: int, seed: int
+) -> tuple[Learner, int]:
+    """A learner trained on a pool, and the step of which its weights are. validation: sized as in the test."""
+    key, options = TRAINED[row]
+    learner = LEARNERS[key].build(validation.spec, backbone="linear", seed=seed, **options)
+    found = meta_train(
+        learner,
+        pool.sized(train_way, (1, 5), 10),
+        validation=validation.sized(shot=(1, 5)),
+        steps=steps,
+        validation_tasks=100,
+        plan="vmap",
+        seed=seed,
+    )
+    return learner, found.best_step
 
 
 def chosen(key: str, validation: LabeledPool) -> Learner:
     """A probe with the options that are best on validation tasks."""
-    ((name, values),) = LEARNERS[key].choices.items() or (("temperature", (2.0,)),)
-    built = [LEARNERS[key].build(validation.spec, backbone="raw", **{name: value}) for value in values]
+    choices = LEARNERS[key].choices
+    built = [
+        LEARNERS[key].build(validation.spec, backbone="raw", **dict(zip(choices, values, strict=True)))
+        for values in product(*choices.values())
+    ]
     if len(built) == 1:
         return built[0]
     return max(built, key=lambda probe: evaluate(probe, validation, tasks=CHOOSING_TASKS).score.mean)
@@ -100,31 +139,25 @@ def chosen(key: str, validation: LabeledPool) -> Learner:
 def measure(name: str, folder: Path, encoder: Encoder, given: Any, say: Any) -> tuple[Scores, list[int]]:
     """Scores of all probes and learners on one data set, and the kept steps of training."""
     splits_of, way, train_way = DATA[name]
-    inputs, labels, classes, domains = read(folder / name / f"{name}.jsonl.gz", encoder)
+    data = read(name, folder, encoder)
     scores: Scores = {(row, shot): [] for row in (*PROBES, *TRAINED) for shot in SHOTS}
     kept: list[int] = []
-    for fold, splits in enumerate(splits_of(classes, domains)):
-        pools = [LabeledPool(inputs, labels, classes, splits=splits, seed=seed) for seed in range(given.seeds)]
+    for fold, splits in enumerate(splits_of(data.classes, data.domains)):
+        pools = [
+            LabeledPool(data.inputs, data.labels, data.classes, splits=splits, seed=seed) for seed in range(given.seeds)
+        ]
         tests = {shot: pools[0].split("test").sized(way, shot, QUERIES) for shot in SHOTS}
         for row, key in PROBES.items():
             for shot, test in tests.items():
                 probe = chosen(key, pools[0].split("val").sized(way, shot, QUERIES))
                 count = given.tasks // SLOW.get(row, 1)
                 scores[row, shot].append(evaluate(probe, test, tasks=count).scores)
-        for row, (key, options) in TRAINED.items():
-            of_seeds: dict[int, list[torch.Tensor]] = {shot: [] for shot in SHOTS}
+        validation = pools[0].split("val").sized(way, 1, QUERIES)
+        for row in TRAINED:
+            of_seeds: dict[int, list[Tensor]] = {shot: [] for shot in SHOTS}
             for seed, pool in enumerate(pools):
-                learner = LEARNERS[key].build(tests[1].spec, backbone="linear", seed=seed, **options)
-                trained = meta_train(
-                    learner,
-                    pool.sized(train_way, (1, 5), 10),
-                    validation=pools[0].split("val").sized(way, (1, 5), QUERIES),
-                    steps=given.steps,
-                    validation_tasks=100,
-                    plan="vmap",
-                    seed=seed,
-                )
-                kept.append(trained.best_step)
+                learner, step = trained(row, pool, validation, train_way=train_way, steps=given.steps, seed=seed)
+                kept.append(step)
                 for shot, test in tests.items():
                     of_seeds[shot].append(evaluate(learner, test, tasks=given.tasks).scores)
             for shot, found in of_seeds.items():
@@ -149,12 +182,6 @@ def row(name: str, shot: int, scores: Scores) -> dict[str, Any]:
     }
 
 
-def points(found: dict[str, Any], *, signed: bool = False) -> str:
-    """An interval in percent."""
-    known = Interval(**found)
-    return f"{100 * known.mean:{'+' if signed else ''}.2f} ± {100 * known.half_width:.2f}"
-
-
 def main() -> None:
     """Measure, write the file, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__.splitlines()[0])
@@ -162,7 +189,7 @@ def main() -> None:
     parser.add_argument("--encoder", default=DEFAULT, help="a name or a folder")
     parser.add_argument("--only", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--tasks", type=int, default=400, help="test tasks of each split and shot")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     console, encoder = Console(highlight=False), Encoder(given.encoder)
@@ -181,16 +208,31 @@ def main() -> None:
             "minutes": round(minutes, 1),
             "rows": rows,
         }
-        table = Table(title=f"{name}, {DATA[name][1]}-way, {given.seeds} seeds, 5 splits; {minutes:.1f} min")
-        for column in ("", "shot", "accuracy", "n", "over frozen prototypes", "seeds"):
-            table.add_column(column)
-        for found in rows:
-            seeds = " ".join(f"{100 * value:.2f}" for value in found["seeds"]) if len(found["seeds"]) > 1 else ""
-            gain = "" if found["name"] == REFERENCE else points(found["gain"], signed=True)
-            count = str(found["score"]["tasks"])
-            table.add_row(found["name"], str(found["shot"]), points(found["score"]), count, gain, seeds)
-        console.print(table)
-        record("text", name, facts)
+        record(RESULTS, name, facts)
+    console.print(SECTION.table())
+
+
+def cells(rows: dict[str, Any]) -> Iterator[Cells]:
+    """A line for each learner and shot."""
+    for name, data in rows.items():
+        for row in data["rows"]:
+            score, gain = (_points(row[part]) for part in ("score", "gain"))
+            way, shown = f"{name}, {data['way']}-way", "" if row["name"] == REFERENCE else gain
+            yield way, str(row["shot"]), row["name"], score, shown, str(row["score"]["tasks"])
+
+
+def _points(found: dict[str, Any]) -> str:
+    known = Interval(**found)
+    return percent(100 * known.mean, 100 * known.half_width)
+
+
+SECTION = Section(
+    RESULTS,
+    "Intents, on frozen sentence embeddings",
+    "python -m benchmarks.text --data FOLDER",
+    ("data", "shot", "learner", "accuracy %", "over frozen prototypes, paired", "n"),
+    cells,
+)
 
 
 if __name__ == "__main__":

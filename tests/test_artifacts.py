@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from handful.artifacts import AdaptedTask, MetaModel, flatten, unflatten
+from handful.artifacts import AdaptedTask, MetaModel
 from handful.errors import ArtifactError, DataError, UserError
-from handful.learners.learner import options_of
+from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
@@ -383,12 +383,3 @@ def test_the_files_are_safetensors_and_json(saved, tmp_path):
     with safe_open(saved / "model.safetensors", framework="pt") as file:
         entry = json.loads(file.metadata()["handful"])
     assert entry["facts"] == json.loads((saved / "config.json").read_text())
-
-
-def test_any_nested_state_comes_back_as_it_was():
-    state = {"a": torch.zeros(2), "deep": {"list": [torch.ones(1), {"x": torch.ones(3)}]}, "z": []}
-    tensors, structure = flatten(state)
-    assert set(tensors) == {"a", "deep/list/0", "deep/list/1/x"}
-    back = unflatten(tensors, json.loads(json.dumps(structure)))
-    assert pytree.tree_structure(back) == pytree.tree_structure(state)
-    assert torch.equal(back["deep"]["list"][1]["x"], torch.ones(3))

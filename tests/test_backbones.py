@@ -102,6 +102,10 @@ def test_the_callers_module_stays_as_it_was():
     [
         ({"backbone": "conv5"}, "Did you mean 'conv4'"),
         ({"backbone": "mlp", "options": {"hiden": (3,)}}, "Did you mean 'hidden'"),
+        ({"backbone": "mlp", "options": {"widths": (3,)}}, "option of the backbone mlp 'widths'.*Known: hidden"),
+        ({"backbone": "mlp", "options": {"hidden": [0]}}, r"'hidden' is a list of whole numbers of 1 or more.*\[0\]"),
+        ({"backbone": "mlp", "options": {"hidden": "a"}}, "'hidden' is a list of whole numbers"),
+        ({"backbone": "conv4", "options": {"widths": [4, -1]}}, "'widths' is a list of whole numbers"),
         ({"backbone": nn.Linear(5, 2), "options": {"width": 3}}, "Unknown backbone option 'width'"),
         ({"backbone": "conv4"}, "takes images"),
         ({"backbone": "surely_no_package:network"}, r"surely_no_package.*cannot be imported"),

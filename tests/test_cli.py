@@ -241,6 +241,25 @@ def test_forgotten_examples_are_not_in_the_file(trained, some, tmp_path):
     assert json.loads(less.stdout)["bytes"] < kept["bytes"] / 2
 
 
+def test_what_the_user_named_is_shown_as_it_is(tmp_path):
+    """Names that Rich would take for markup or pictures: of classes, of a column, of a folder."""
+    names = ["[/c0]", "[bold]c1", ":cat:", *"defghi"]
+    rows = [f"{place},{place + shift / 10},{name}" for place, name in enumerate(names) for shift in range(6)]
+    (tmp_path / "pool.csv").write_text("\n".join(["x,[y],kind", *rows]))
+    (tmp_path / "new.csv").write_text("\n".join(["x,[y],kind", *rows[:18]]))
+    run_folder, task = tmp_path / "[old]" / "run", tmp_path / "[new].task"
+    sizes = ["--way", "2", "--shot", "2", "--query-shot", "2"]
+    trained = done("train", "--tasks", tmp_path / "pool.csv", "--label", "kind", *sizes, *SMALL, "-o", run_folder)
+    assert f"Next: handful evaluate {run_folder}\n" in trained.stdout
+    assert (
+        f"Next: handful predict {task} INPUTS\n" in done("adapt", run_folder, tmp_path / "new.csv", "-o", task).stdout
+    )
+    predicted = done("predict", task, tmp_path / "new.csv").stdout.splitlines()[1:]
+    assert {line.split()[1] for line in predicted} == set(names[:3])
+    assert "[nearest]" in refused("doctor", tmp_path / "[nearest]")
+    assert "tuple[int, ...]" in done("list", "mlp").stdout
+
+
 # Bad input
 
 

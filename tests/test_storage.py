@@ -7,9 +7,19 @@ import random
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from handful.errors import ArtifactError, UserError
-from handful.storage import digest_of, read_json, read_tensors, replacing, write_json, write_tensors
+from handful.storage import (
+    digest_of,
+    flatten,
+    read_json,
+    read_tensors,
+    replacing,
+    unflatten,
+    write_json,
+    write_tensors,
+)
 
 TENSORS = {
     "weights/a": torch.arange(12.0).view(3, 4),
@@ -187,3 +197,12 @@ def test_json_comes_back_and_broken_json_is_refused(tmp_path):
         file.write_bytes(broken)
         with pytest.raises(ArtifactError, match=r"x\.json"):
             read_json(file)
+
+
+def test_any_nested_state_comes_back_as_it_was():
+    state = {"a": torch.zeros(2), "deep": {"list": [torch.ones(1), {"x": torch.ones(3)}]}, "z": []}
+    tensors, structure = flatten(state)
+    assert set(tensors) == {"a", "deep/list/0", "deep/list/1/x"}
+    back = unflatten(tensors, json.loads(json.dumps(structure)))
+    assert pytree.tree_structure(back) == pytree.tree_structure(state)
+    assert torch.equal(back["deep"]["list"][1]["x"], torch.ones(3))

@@ -1,13 +1,12 @@
 """What is kept on disk: meta-models (folders) and adapted tasks (single files). No pickle anywhere."""
 
 import copy
-import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias, overload
+from typing import Any, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
@@ -15,19 +14,24 @@ from torch.nn import functional as F
 
 import handful
 from handful import backbones, many
+from handful.answers import NO_ANSWER, AnswerReader, Answers, Read
+from handful.card import card
 from handful.errors import ArtifactError, DataError, UserError
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
-from handful.storage import digest_of, read_json, read_tensors, write_json, write_tensors, write_text
+from handful.storage import (
+    digest_of,
+    flatten,
+    read_json,
+    read_tensors,
+    unflatten,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from handful.tasks.pipelines import InputPipeline
-from handful.tasks.tables import written
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
-
-Answers: TypeAlias = Sequence[Any] | Tensor
-"""Of n examples: class names, or targets in their own units `(n,)` or `(n, outputs)`."""
-
-NO_ANSWER = "The answer to example {row} is NaN or infinite. Remove the example or correct it."
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
 
@@ -71,7 +75,7 @@ class MetaModel:
         }
         self.digest = write_tensors(folder / "model.safetensors", self.learner.state_dict(), config)
         write_json(folder / "config.json", config)
-        write_text(folder / "README.md", card(self))
+        write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
         self.path = folder
         return folder
 
@@ -91,7 +95,7 @@ class MetaModel:
             )
         _check_schema(config, folder)
         recipe = dict(config["recipe"])
-        spec = TaskSpec(**recipe.pop("spec") | {"input_shape": tuple(config["recipe"]["spec"]["input_shape"])})
+        spec = _spec_of(recipe.pop("spec"))
         learner = LEARNERS[recipe.pop("learner")].build(spec, **recipe.pop("options"), **recipe)
         learner.load_state_dict(tensors)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
@@ -120,8 +124,9 @@ class MetaModel:
         adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them.
         """
         self._check_inputs(inputs)
-        read = self._read_answers(answers, len(inputs), self._number_classes)
-        support, spec = Examples(inputs, self._targets([read], inputs.dtype)[0]), read.spec
+        reader = AnswerReader(self.learner, self.pipeline)
+        read = reader.read(answers, len(inputs))
+        support, spec = Examples(inputs, reader.targets([read], inputs.dtype)[0]), read.spec
         many.check_finite(support.targets, NO_ANSWER)
         with evaluating(self.learner), torch.no_grad():
             start = time.perf_counter()
@@ -155,13 +160,13 @@ class MetaModel:
         """
         if ids is not None and len(ids) != len(tasks):
             raise UserError(f"There are {len(tasks)} tasks, but ids for {len(ids)}.")
-        number = functools.cache(self._number_classes)  # many tasks have the same classes in the same order
-        reads: list[_Read] = []
+        reader = AnswerReader(self.learner, self.pipeline)
+        reads: list[Read] = []
         alike: dict[Any, list[int]] = defaultdict(list)
         for task, (inputs, answers) in enumerate(tasks):
             try:
                 self._check_shape(inputs)
-                reads.append(self._read_answers(answers, inputs.shape[0], number))
+                reads.append(reader.read(answers, inputs.shape[0]))
             except UserError as error:
                 raise many.named(error, task) from error
             alike[(inputs.shape[0], inputs.dtype, inputs.device, reads[-1].spec.outputs)].append(task)
@@ -173,7 +178,7 @@ class MetaModel:
                 some = members[part.start : part.stop]
                 stacked = torch.stack([tasks[task][0] for task in some])  # (tasks, n, *input_shape)
                 many.check_all_finite(stacked, some)
-                support = Examples(stacked, self._targets([reads[task] for task in some], stacked.dtype))
+                support = Examples(stacked, reader.targets([reads[task] for task in some], stacked.dtype))
                 many.check_all_finite(support.targets, some, NO_ANSWER)
                 start = time.perf_counter()
                 states.append(many.Group(many.adapt(self.learner, support, spec), some))
@@ -214,61 +219,6 @@ class MetaModel:
                 f"{tuple(inputs.shape)}. Prepare them as for its training."
             )
 
-    def _read_answers(self, answers: Answers, count: int, number: Callable[[tuple[str, ...]], "_Read"]) -> "_Read":
-        """What the answers to `count` examples say; `number` is `_number_classes`, or remembers what it said."""
-        spec = self.spec
-        if not spec.classification:
-            try:
-                values = torch.as_tensor(answers, dtype=torch.float64)
-            except (TypeError, ValueError) as error:
-                raise DataError(
-                    f"The model predicts numbers, but the answers are not all numbers ({error})."
-                ) from error
-            if not count or values.numel() % count:
-                raise DataError(f"There are {count} examples, but {len(answers)} answers to them.")
-            values = values.reshape(count, -1)
-            if values.shape[1] != spec.outputs:
-                raise DataError(
-                    f"The model predicts {spec.outputs} values per example, but {values.shape[1]} are given."
-                )
-            return _Read(spec, None, values)
-        read = number(_texts(answers.tolist() if isinstance(answers, Tensor) else answers))
-        if len(read.values) != count or not count:
-            raise DataError(f"There are {count} examples, but {len(read.values)} answers to them.")
-        return read
-
-    def _number_classes(self, given: tuple[str, ...]) -> "_Read":
-        """The classes of a task, and the number of each answer among them."""
-        spec = self.spec
-        if spec.labels == "shared":
-            known = self.pipeline.labels if self.pipeline else None
-            names = known or [str(number) for number in range(spec.outputs)]
-            unknown = sorted(set(given) - set(names))
-            if unknown:
-                raise DataError(f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.")
-        else:
-            names = sorted(set(given))
-            if len(names) < 2:
-                raise DataError(
-                    f"A task needs examples of at least two classes, got only {', '.join(names) or 'none'}."
-                )
-            if len(names) != spec.outputs and not self.learner.any_way:
-                raise DataError(
-                    f"This {self.learner.key} model was made for {spec.outputs} classes and takes no other number, but "
-                    f"the examples have {len(names)}."
-                )
-        places = {name: number for number, name in enumerate(names)}
-        of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
-        return _Read(of_task, names, [places[answer] for answer in given])
-
-    def _targets(self, reads: Sequence["_Read"], dtype: torch.dtype) -> Tensor:
-        """Targets `(tasks, n)` or `(tasks, n, outputs)` as learners see them, of tasks with n examples each."""
-        if self.spec.classification:
-            return torch.tensor([read.values for read in reads])
-        values = torch.stack([read.values for read in reads if isinstance(read.values, Tensor)])
-        scaled = self.pipeline.scaled(values.flatten(0, 1)) if self.pipeline else values
-        return scaled.reshape(values.shape).to(dtype)
-
     def _estimates(self, support: Examples, spec: TaskSpec) -> list[dict[str, Any] | None]:
         """Leave-one-out scores on supports `(tasks, n, ...)`, where that leaves every class an example."""
         estimates: list[dict[str, Any] | None] = [None] * len(support.inputs)
@@ -287,14 +237,6 @@ class MetaModel:
         for task, score in zip(chosen, scores.mean(1).tolist(), strict=True):
             estimates[task] = {"metric": metric, "mean": score * unit, "examples": count, "by": "leave-one-out"}
         return estimates
-
-
-class _Read(NamedTuple):
-    """Answers, checked. names: of the classes. values: n class numbers, or `(n, outputs)` in their own units."""
-
-    spec: TaskSpec
-    names: list[str] | None
-    values: list[int] | Tensor
 
 
 @dataclass
@@ -400,7 +342,7 @@ class AdaptedTask:
             parts[part][rest] = tensor
         return cls(
             model=model,
-            spec=TaskSpec(**facts["spec"] | {"input_shape": tuple(facts["spec"]["input_shape"])}),
+            spec=_spec_of(facts["spec"]),
             labels=facts["labels"],
             state=unflatten(parts["state"], facts["structure"]),
             support=Examples(**parts["support"]) if facts["holds_examples"] else None,
@@ -424,13 +366,6 @@ class _Kept(NamedTuple):
     digest: str | None
     estimate: dict[str, Any] | None
     adapt_seconds: float
-
-
-def _texts(answers: Sequence[Any]) -> tuple[str, ...]:
-    """Class names as they are written in a file."""
-    if set(map(type, answers)) <= {str, int} and "" not in answers:  # the usual ones, at once
-        return tuple(map(str, answers))
-    return tuple(str(written(answer)) for answer in answers)
 
 
 class AdaptedTasks:
@@ -597,59 +532,9 @@ def model_folder(path: Path) -> Path:
     raise ArtifactError(f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.")
 
 
-def flatten(state: TaskState, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
-    """A state's tensors by names joined with "/", and its structure as JSON (null stands for a tensor)."""
-    if isinstance(state, Tensor):
-        return {prefix: state}, None
-    items = state.items() if isinstance(state, dict) else enumerate(state)
-    tensors: dict[str, Tensor] = {}
-    structures = {}
-    for name, part in items:
-        below, structures[name] = flatten(part, f"{prefix}/{name}" if prefix else str(name))
-        tensors |= below
-    return tensors, structures if isinstance(state, dict) else list(structures.values())
-
-
-def unflatten(tensors: dict[str, Tensor], structure: Any, prefix: str = "") -> TaskState:
-    """The state that `flatten` took apart."""
-    if structure is None:
-        return tensors[prefix]
-    items = structure.items() if isinstance(structure, dict) else enumerate(structure)
-    parts = {name: unflatten(tensors, part, f"{prefix}/{name}" if prefix else str(name)) for name, part in items}
-    return parts if isinstance(structure, dict) else list(parts.values())
-
-
-def card(model: MetaModel) -> str:
-    """The model card, filled in."""
-    spec, recipe = model.spec, model.learner.recipe
-    rows = {
-        "learner": f"{model.learner.key}: {type(model.learner).summary()}",
-        "backbone": f"{backbones.written(recipe['backbone'])} {recipe['backbone_options'] or ''}".strip(),
-        "normalization": recipe["normalization"],
-        "predicts": f"{spec.kind}, {spec.labels} labels" if spec.classification else "regression",
-        "input": f"{'x'.join(map(str, spec.input_shape))}, {model.pipeline.kind if model.pipeline else 'no pipeline'}",
-    } | {name: value for name, value in model.facts.items() if isinstance(value, (str, int, float))}
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"""# A meta-model of handful
-
-It adapts to a new task from a handful of examples, and is not a classifier of anything by itself.
-
-| | |
-|---|---|
-{table}
-
-## Use
-
-    handful adapt {model.path or "MODEL"} EXAMPLES -o TASK
-    handful predict TASK INPUTS
-
-or in Python: `handful.FewShotClassifier.from_pretrained("{model.path or "MODEL"}").fit(X, y).predict(X_new)`.
-
-## Limits
-
-Expect the scores of the report beside this run only on tasks like those that it was evaluated on. The weights are in
-`model.safetensors`; nothing here is a pickle. The model holds no training examples.
-"""
+def _spec_of(facts: dict[str, Any]) -> TaskSpec:
+    """A spec out of JSON."""
+    return TaskSpec(**facts | {"input_shape": tuple(facts["input_shape"])})
 
 
 def _check_schema(config: dict[str, Any], path: Path) -> None:

@@ -44,6 +44,7 @@ class Conv4(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], *, widths: tuple[int, ...] = (64, 64, 64, 64)) -> None:
         super().__init__()
+        _check_sizes("widths", widths)
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(widths):
             raise UserError(
                 f"The conv4 backbone takes images (channels, height, width) of {2 ** len(widths)} pixels or more, "
@@ -110,6 +111,7 @@ class MLP(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], *, hidden: tuple[int, ...] = (64, 64)) -> None:
         super().__init__()
+        _check_sizes("hidden", hidden)
         sizes = (prod(input_shape), *hidden)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, hidden, strict=False))
 
@@ -173,7 +175,8 @@ def make(
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in options:
             if name not in parameters:
-                raise unknown_name("backbone option", name, set(parameters) - {"input_shape"})
+                noun = f"option of the backbone {written(backbone)}" if written(backbone) else "backbone option"
+                raise unknown_name(noun, name, set(parameters) - {"input_shape"})
     try:
         network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -183,6 +186,13 @@ def make(
             f"The backbone {written(backbone)} cannot be made with the options {options}: {error}."
         ) from error
     return convert(network, normalization)
+
+
+def _check_sizes(name: str, sizes: Any) -> None:
+    if not (isinstance(sizes, (tuple, list)) and all(isinstance(size, int) and size >= 1 for size in sizes)):
+        raise UserError(
+            f"The option {name!r} is a list of whole numbers of 1 or more, such as [64, 64], not {sizes!r}."
+        )
 
 
 def default(input_shape: tuple[int, ...]) -> str:

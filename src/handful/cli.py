@@ -1,9 +1,7 @@
 """The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
 
 import functools
-import json
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from handful import __version__
-from handful.errors import ArtifactError, DataError, HandfulError, UserError, unknown_name
-from handful.terminal import Progress, err, flowing, interval_text, notes, out, print_json
+from handful import terminal_tables as tables
+from handful.arguments import COLUMNS, DATA, JsonOption, TasksOption, assignments, source_of, takes
+from handful.errors import ArtifactError, DataError, HandfulError, UserError
+from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json
 
 if TYPE_CHECKING:
-    from handful.apps.experiment import Source
+    from handful.apps.experiment import Experiment
+    from handful.training.loop import Training
 
 app = typer.Typer(
     name="handful",
@@ -33,36 +33,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-DATA, MODEL = "Your data", "Learner"
+
+of_sizes = functools.partial(typer.Option, rich_help_panel="Task sizes")
+of_learner = functools.partial(typer.Option, rich_help_panel="Learner")
+of_training = functools.partial(typer.Option, rich_help_panel="Training")
 
 Command = TypeVar("Command", bound=Callable[..., None])
-
-TasksOption = Annotated[
-    str,
-    typer.Option(
-        "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
-    ),
-]
-LabelOption = Annotated[str | None, typer.Option(help="Column with the class.", rich_help_panel=DATA)]
-TaskOption = Annotated[
-    str | None, typer.Option(help="Column that tells the tasks apart: customer, shop, school.", rich_help_panel=DATA)
-]
-TargetOption = Annotated[str | None, typer.Option(help="Column with the number to predict.", rich_help_panel=DATA)]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(help="Column of a writer, video, patient: never on both sides of a task.", rich_help_panel=DATA),
-]
-DropOption = Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.", rich_help_panel=DATA)]
-TextOption = Annotated[
-    str | None, typer.Option(help="Column with a text, read by a sentence encoder.", rich_help_panel=DATA)
-]
-EncoderOption = Annotated[str | None, typer.Option(help="Sentence encoder: a name, or a folder.", rich_help_panel=DATA)]
-SplitByOption = Annotated[
-    str | None,
-    typer.Option(help="Column of a domain, region: all of one is in the same split.", rich_help_panel=DATA),
-]
-SizeOption = Annotated[int | None, typer.Option(help="Pixels a side of images.", rich_help_panel=DATA)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command(example: str, name: str | None = None) -> Callable[[Command], Command]:
@@ -79,7 +55,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 raise typer.Exit(INTERRUPTED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
-                err.print(f"[bold red]Error:[/] {escape(str(error))}")
+                err.print(Text("Error:", "bold red"), str(error))
                 raise typer.Exit(MISUSED if misused else FAILED) from None
 
         app.command(name, epilog=f"Example: {example}")(guarded)
@@ -108,103 +84,71 @@ def quickstart(
             on_step=progress.step,
             on_ladder=progress.ladder,
         )
-    out.print(f"[bold]What was learned.[/] {escape(report.verdict)}")
+    out.print(Text("What was learned.", "bold"), report.verdict)
     out.print(
-        f"\n[bold]A new task.[/] From 3 examples of each of 5 unseen letters ({new.examples}) it read "
-        f"{new.right} of {new.count} others right ({new.inputs}). The adapted task is {new.task}, "
-        f"{new.task.stat().st_size / 1024:.0f} kB."
+        Text("\nA new task.", "bold"),
+        f"From 3 examples of each of 5 unseen letters ({new.examples}) it read {new.right} of {new.count} others right "
+        f"({new.inputs}). The adapted task is {new.task}, {new.task.stat().st_size / 1024:.0f} kB.",
     )
-    out.print(f"\n[bold]Report.[/] {output / 'report.md'}, with pictures beside it.")
+    out.print(Text("\nReport.", "bold"), f"{output / 'report.md'}, with pictures beside it.")
     out.print(
-        "\n[bold]Next, with your own data[/] (a folder with one subfolder of images per class, or a table):\n"
+        Text("\nNext, with your own data", "bold"),
+        "(a folder with one subfolder of images per class, or a table):\n"
         "  handful train --tasks FOLDER --learner protonet -o runs/mine\n"
         "  handful train --tasks TABLE.csv --task customer --target amount --learner maml -o runs/mine\n"
         "  handful evaluate runs/mine\n"
         f"  handful adapt {output} {new.examples} -o my.task\n"
-        f"  handful predict my.task {new.inputs}"
+        f"  handful predict my.task {new.inputs}",
     )
 
 
 @command("handful train --tasks photos/ --learner protonet --shot 5 -o runs/photos")
+@takes(DATA)
 def train(
     tasks: TasksOption,
+    data: dict[str, Any],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")],
     learner: Annotated[
         str, typer.Option(help="See `handful list`; its own options: `handful list NAME`.")
     ] = "protonet",
-    label: LabelOption = None,
-    task: TaskOption = None,
-    target: TargetOption = None,
-    group: GroupOption = None,
-    drop: DropOption = None,
-    text: TextOption = None,
-    encoder: EncoderOption = None,
-    split_by: SplitByOption = None,
-    image_size: SizeOption = None,
-    way: Annotated[int | None, typer.Option(help="Classes of a task.", rich_help_panel="Task sizes")] = None,
-    shot: Annotated[
-        int | None,
-        typer.Option(help="Examples to learn from, per class (with --task: per task).", rich_help_panel="Task sizes"),
-    ] = None,
-    query_shot: Annotated[
-        int | None, typer.Option(help="Examples to be scored on, likewise.", rich_help_panel="Task sizes")
-    ] = None,
-    train_way: Annotated[
-        int | None, typer.Option(help="Classes of a training task, if not --way.", rich_help_panel="Task sizes")
-    ] = None,
-    backbone: Annotated[
-        str, typer.Option(help="conv4, mlp, raw, or your own as package.module:name.", rich_help_panel=MODEL)
-    ] = "auto",
-    normalization: Annotated[
-        str | None, typer.Option(help="frozen, support or transductive.", rich_help_panel=MODEL)
-    ] = None,
+    way: Annotated[int | None, of_sizes(help="Classes of a task.")] = None,
+    shot: Annotated[int | None, of_sizes(help="Examples to learn from, per class (with --task: per task).")] = None,
+    query_shot: Annotated[int | None, of_sizes(help="Examples to be scored on, likewise.")] = None,
+    train_way: Annotated[int | None, of_sizes(help="Classes of a training task, if not --way.")] = None,
+    backbone: Annotated[str, of_learner(help="conv4, mlp, raw, or your own as package.module:name.")] = "auto",
+    normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option(
+        of_learner(
             "--set",
             metavar="NAME=VALUE",
             help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
-            rich_help_panel=MODEL,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Meta-training steps.", rich_help_panel="Training")] = 1000,
-    meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.", rich_help_panel="Training")] = 4,
-    outer_lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel="Training")] = 1e-3,
+    steps: Annotated[int, of_training(help="Meta-training steps.")] = 1000,
+    meta_batch_size: Annotated[int, of_training(help="Tasks per step.")] = 4,
+    outer_lr: Annotated[float, of_training(help="Peak learning rate.")] = 1e-3,
     pretrain: Annotated[
-        int,
-        typer.Option(
-            help="Examples to train the network on beforehand, as if there were no tasks.", rich_help_panel="Training"
-        ),
+        int, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
     ] = 0,
     augment: Annotated[
         float,
-        typer.Option(
-            help="How much to change training tasks: views of their images, or their targets (against memorization).",
-            rich_help_panel="Training",
+        of_training(
+            help="How much to change training tasks: views of their images, or their targets (against memorization)."
         ),
     ] = 0.0,
     plan: Annotated[
         str | None,
-        typer.Option(
-            help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen.",
-            rich_help_panel="Training",
-        ),
+        of_training(help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            help="Processes that share each step; with a given plan, the same bits for any number.",
-            rich_help_panel="Training",
-        ),
+        of_training(help="Processes that share each step; with a given plan, the same bits for any number."),
     ] = None,
     tune: Annotated[
-        int,
-        typer.Option(
-            help="Trials, scored on validation tasks, to search for rates and options first.",
-            rich_help_panel="Training",
-        ),
+        int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of splits, tasks and starting weights.", rich_help_panel="Training")] = 0,
+    seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
 ) -> None:
@@ -213,13 +157,18 @@ def train(
     from handful.apps.experiment import train as run
     from handful.evaluation.sentences import performance_line
     from handful.training.run import Run, is_run
-    from handful.training.workers import PeerError, place
+    from handful.training.workers import place
 
-    assigned = _assignments(assign or [])
+    assigned = assignments(assign)
+    settings = {
+        "steps": steps,
+        "meta_batch_size": meta_batch_size,
+        "outer_lr": outer_lr,
+        "pretrain_examples": pretrain,
+        "plan": plan,
+    }
     experiment = Experiment(
-        _source(
-            tasks, label, task, target, group, drop, image_size, seed, text=text, encoder=encoder, split_by=split_by
-        ),
+        source_of(tasks, data, seed),
         learner=learner,
         options=assigned[""],
         backbone=backbone,
@@ -230,14 +179,7 @@ def train(
         query_shot=query_shot,
         train_way=train_way,
         augment=augment,
-        settings={
-            "steps": steps,
-            "meta_batch_size": meta_batch_size,
-            "outer_lr": outer_lr,
-            "pretrain_examples": pretrain,
-        }
-        | {"plan": plan}
-        | assigned["training"],
+        settings=settings | assigned["training"],
         seed=seed,
     )
 
@@ -246,18 +188,11 @@ def train(
             raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
         experiment = _tuned(experiment, output, tune, resume, force)
         resume, force = resume and is_run(output), False
-
-    if place(workers)[0]:  # another process is the one that prints
-        warnings.simplefilter("ignore")
-        try:
-            run(experiment, output, workers=workers)
-        except PeerError:
-            raise typer.Exit(FAILED) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+    if place(workers)[0]:
+        _train_silently(experiment, output, workers)
         return
 
-    def started(training: Any) -> None:
+    def started(training: "Training") -> None:
         sizes = training.distribution.sizes
         parameters = sum(p.numel() for p in training.parameters)
         err.print(
@@ -293,31 +228,49 @@ def train(
     )
 
 
+def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool) -> "Experiment":
+    """Search, print the best trials and what mattered, and return the experiment with the best settings."""
+    from handful.apps.tuning import tune
+
+    try:
+        with Progress() as progress:
+            tuning = tune(experiment, output, trials, resume=resume, force=force, progress=progress.trial)
+    except KeyboardInterrupt:
+        err.print("The trials that ended are kept. Continue with the same command and --resume.")
+        raise
+    best = tuning.best
+    out.print(tables.trials(tuning))
+    return best
+
+
+def _train_silently(experiment: "Experiment", output: Path, workers: int | None) -> None:
+    """Train in a process that a launcher started beside the first one, which is the one that prints."""
+    from handful.apps.experiment import train as run
+    from handful.training.workers import PeerError
+
+    warnings.simplefilter("ignore")
+    try:
+        run(experiment, output, workers=workers)
+    except PeerError:
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
 @command("handful bench --tasks sine --learner maml --meta-batch-size 16")
+@takes(DATA)
 def bench(
     tasks: TasksOption,
+    data: dict[str, Any],
     learner: Annotated[str, typer.Option(help="See `handful list`.")] = "protonet",
-    label: LabelOption = None,
-    task: TaskOption = None,
-    target: TargetOption = None,
-    group: GroupOption = None,
-    drop: DropOption = None,
-    text: TextOption = None,
-    encoder: EncoderOption = None,
-    split_by: SplitByOption = None,
-    image_size: SizeOption = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
-    backbone: Annotated[str, typer.Option(help="As in `handful train`.", rich_help_panel=MODEL)] = "auto",
-    normalization: Annotated[
-        str | None, typer.Option(help="frozen, support or transductive.", rich_help_panel=MODEL)
-    ] = None,
+    backbone: Annotated[str, of_learner(help="As in `handful train`.")] = "auto",
+    normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="An option of the learner or backbone.NAME.", rich_help_panel=MODEL
-        ),
+        of_learner("--set", metavar="NAME=VALUE", help="An option of the learner or backbone.NAME."),
     ] = None,
     meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.")] = 4,
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
@@ -327,11 +280,10 @@ def bench(
     """Time and memory of a training step on your tasks, for each way to run it."""
     from handful.apps.bench import bench as measure
     from handful.apps.experiment import Experiment
-    from handful.evaluation.wording import rate_text
 
-    assigned = _assignments(assign or [])
+    assigned = assignments(assign)
     experiment = Experiment(
-        _source(tasks, label, task, target, group, drop, image_size, text=text, encoder=encoder, split_by=split_by),
+        source_of(tasks, data),
         learner=learner,
         options=assigned[""],
         backbone=backbone,
@@ -345,19 +297,7 @@ def bench(
     if as_json:
         print_json(asdict(result) | {"fastest": result.fastest.written()})
         return
-    table = Table(title=f"A step of {meta_batch_size} tasks", title_justify="left", box=None)
-    table.add_column("plan")
-    for column in ("ms", "tasks/s", "MiB", "of the limit"):
-        table.add_column(column, justify="right")
-    for row in sorted(result.rows, key=lambda row: row["seconds"] or float("inf")):
-        if row["seconds"] is None:
-            table.add_row(row["plan"], escape(row["note"][:40]))
-            continue
-        memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
-        speed = f"{1000 * row['seconds']:.3g}", rate_text(row["tasks_per_second"]), memory
-        share = row["share_of_limit"]
-        table.add_row(row["plan"], *speed, "" if share is None else f"{share:.1%}")
-    out.print(table)
+    out.print(tables.plans(result, meta_batch_size))
     needed = "" if result.operations is None else f"; a step needs {result.operations / 1e9:.3g} GFLOP"
     out.print(
         f"\nThe fastest: --plan {result.fastest.written()}. MiB: how far the process grew. The limit: "
@@ -366,15 +306,11 @@ def bench(
 
 
 @command("handful evaluate runs/photos --way 5 --shot 1 --number 600")
+@takes(COLUMNS)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
+    data: dict[str, Any],
     tasks: Annotated[str | None, typer.Option(help="Another source: tasks outside the training distribution.")] = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
-    target: TargetOption = None,
-    group: GroupOption = None,
-    drop: DropOption = None,
-    text: TextOption = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
@@ -396,7 +332,7 @@ def evaluate(
     from handful.evaluation.sentences import equivalence_line, needed_line
     from handful.storage import check_writable
 
-    other = _source(tasks, label, task, target, group, drop, text=text) if tasks else None
+    other = source_of(tasks, data) if tasks else None
     home = run.parent if run.name == "model" else run
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
@@ -417,13 +353,13 @@ def evaluate(
         print_json(report.to_json())
         return
     for comparison in report.comparisons:
-        out.print(_ladder_table(comparison))
-    out.print(escape(report.verdict))
+        out.print(tables.ladder(comparison))
+    out.print(report.verdict)
     if report.equivalence is not None:
-        out.print(escape(flowing(equivalence_line(report.equivalence, report.comparisons[0].learner.evaluation))))
+        out.print(flowing(equivalence_line(report.equivalence, report.comparisons[0].learner.evaluation)))
     if half_width is not None:
         for comparison in report.comparisons:
-            out.print(escape(needed_line(comparison.learner.evaluation, half_width)))
+            out.print(needed_line(comparison.learner.evaluation, half_width))
     out.print(f"Report: {folder / 'report.md'}")
 
 
@@ -440,19 +376,7 @@ def compare(
         print_json(settings)
         return
     for setting in settings:
-        table = Table(title=f"{setting['setting']}: {setting['metric']}", title_justify="left", box=None)
-        for column in ("run", "learner", "score", "better than the best by", "tasks"):
-            table.add_column(column)
-        for row in setting["runs"]:
-            gap = interval_text(row["against_best"], setting["metric"], signed=True) if "against_best" in row else ""
-            table.add_row(
-                row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
-                row["learner"],
-                interval_text(row["score"], setting["metric"]),
-                gap,
-                str(row["score"]["tasks"]),
-            )
-        out.print(table)
+        out.print(tables.comparison(setting))
 
 
 @command("handful adapt runs/photos new-customer/ -o new-customer.task")
@@ -512,21 +436,9 @@ def predict(
     if as_json:
         print_json(rows)
     elif as_csv:
-        import csv
-
-        flat = [row | {f"p({name})": p for name, p in row.pop("probabilities", {}).items()} for row in rows]
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else ["id"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
+        print_csv(rows)
     else:
-        table = Table(box=None)
-        for column in [name for name in rows[0] if name != "probabilities"] if rows else []:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(
-                *(f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "probabilities")
-            )
-        out.print(table)
+        out.print(tables.predictions(rows))
 
 
 @command("handful list maml", name="list")
@@ -537,49 +449,25 @@ def list_members(
     """What there is: learners, sources of tasks, backbones; with NAME, all about one."""
     from handful.apps.catalog import catalog, entry
 
-    if name is not None:
-        found = entry(name)
-        if as_json:
-            print_json(found)
-            return
-        out.print(f"[bold]{found['name']}[/] ({found['noun']})\n\n{escape(flowing(found['text']))}", soft_wrap=False)
+    found: dict[str, Any] = catalog() if name is None else entry(name)
+    if as_json:
+        print_json(found)
+    elif name is None:
+        for noun, members in found.items():
+            out.print(tables.members(noun, members))
+            out.print()
+    else:
+        out.print(Text(name, "bold"), f"({found['noun']})\n\n{flowing(found['text'])}", soft_wrap=False)
         if found["options"]:
             out.print()
-            table = Table(title="Options (--set name=value)", title_justify="left", box=None)
-            for column in ("name", "type", "default"):
-                table.add_column(column)
-            for option in found["options"]:
-                table.add_row(option["name"], option["type"], option["default"])
-            out.print(table)
-        return
-    whole = catalog()
-    if as_json:
-        print_json(whole)
-        return
-    for noun, members in whole.items():
-        table = Table(title=noun, title_justify="left", box=None, show_header=False)
-        table.add_column(no_wrap=True, style="bold")
-        table.add_column(ratio=1)
-        if "does" in members[0]:
-            table.add_column(style="dim", max_width=15)
-        for member in members:
-            table.add_row(member["name"], member["summary"], member.get("does"))
-        out.print(table)
-        out.print()
+            out.print(tables.options(found["options"]))
 
 
 @command("handful doctor runs/photos")
+@takes(DATA)
 def doctor(
     subject: Annotated[str, typer.Argument(help="A run, or a source of tasks as in `handful train --tasks`.")],
-    label: LabelOption = None,
-    task: TaskOption = None,
-    target: TargetOption = None,
-    group: GroupOption = None,
-    drop: DropOption = None,
-    text: TextOption = None,
-    encoder: EncoderOption = None,
-    split_by: SplitByOption = None,
-    image_size: SizeOption = None,
+    data: dict[str, Any],
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
@@ -588,21 +476,11 @@ def doctor(
     """Look for what makes few-shot scores too good to be true."""
     from handful.apps.checkup import checkup
 
-    source = _source(
-        subject, label, task, target, group, drop, image_size, text=text, encoder=encoder, split_by=split_by
-    )
-    findings = checkup(source, way, shot, query_shot)
+    findings = checkup(source_of(subject, data), way, shot, query_shot)
     if as_json:
         print_json(findings)
     else:
-        color = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
-        table = Table(box=None, show_header=False)
-        for _ in range(3):
-            table.add_column(vertical="top")
-        for finding in findings:
-            status = finding["status"]
-            table.add_row(f"[{color[status]}]{status}[/]", finding["check"], escape(finding["message"]))
-        out.print(table)
+        out.print(tables.findings(findings))
     if any(finding["status"] == "problem" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -615,81 +493,6 @@ def version(
     if show:
         out.print(__version__)
         raise typer.Exit
-
-
-def _source(
-    tasks: str,
-    label: str | None,
-    task: str | None,
-    target: str | None,
-    group: str | None,
-    drop: list[str] | None,
-    image_size: int | None = None,
-    seed: int = 0,
-    **texts: str | None,
-) -> "Source":
-    from handful.apps.experiment import Source
-
-    if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
-        tasks = str(Path(tasks).resolve())
-    if (encoder := texts.get("encoder")) and Path(encoder).is_dir():
-        texts["encoder"] = str(Path(encoder).resolve())
-    return Source(tasks, label, task, target, group, tuple(drop or ()), image_size, seed=seed, **texts)
-
-
-def _tuned(experiment: Any, output: Path, trials: int, resume: bool, force: bool) -> Any:
-    """Search, print the best trials and what mattered, and return the experiment with the best settings."""
-    from handful.apps.tuning import tune
-
-    try:
-        with Progress() as progress:
-            tuning = tune(experiment, output, trials, resume=resume, force=force, progress=progress.trial)
-    except KeyboardInterrupt:
-        err.print("The trials that ended are kept. Continue with the same command and --resume.")
-        raise
-    names = list(tuning.trials[0].settings)
-    ended = sum(trial.state == "complete" for trial in tuning.trials)
-    table = Table(title=f"The best of {len(tuning.trials)} trials ({ended} ended)", title_justify="left", box=None)
-    for column in ("validation", *names):
-        table.add_column(column, justify="right")
-    for trial in tuning.ranked[:5]:
-        table.add_row(f"{trial.score:.4g}", *(f"{trial.settings[name]:.3g}" for name in names))
-    if tuning.importance:
-        table.add_section()
-        table.add_row("mattered", *(f"{tuning.importance.get(name, 0):.0%}" for name in names))
-    best = tuning.best
-    out.print(table)
-    return best
-
-
-def _assignments(given: list[str]) -> dict[str, dict[str, Any]]:
-    """`--set [PART.]name=value` by part: "" (the learner), "backbone", "training". Values are JSON or texts."""
-    parts: dict[str, dict[str, Any]] = {"": {}, "backbone": {}, "training": {}}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UserError(f"--set takes NAME=VALUE, not {text!r}, as in --set inner_lr=0.05.")
-        try:
-            parsed = json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON
-        except ValueError:
-            parsed = value
-        part, dot, rest = name.partition(".")
-        if dot and part not in parts:
-            raise unknown_name("part in --set", part, [part for part in parts if part])
-        parts[part if dot else ""][rest if dot else name] = parsed
-    return parts
-
-
-def _ladder_table(comparison: Any) -> Table:
-    from handful.evaluation.report import table_lines
-
-    heading, (header, *lines) = table_lines(comparison)
-    table = Table(title=heading, title_justify="left", box=None)
-    for column in header[:5]:  # as many as fit into 80 columns
-        table.add_column(column, justify="left" if column == header[0] else "right")
-    for line in lines:
-        table.add_row(*line[:5])
-    return table
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
+from handful.types import TaskState
 
 ENTRY = "handful"
 """The one metadata entry, `{"digest": ..., "facts": ...}`: safetensors writes several in any order, which would give
@@ -131,6 +132,28 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     if entry != _opening(digest) + text + "}":
         raise ArtifactError(f"{path} was altered or damaged: its content does not match its digest.")
     return tensors, json.loads(text), digest
+
+
+def flatten(state: TaskState, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
+    """A state's tensors by names joined with "/", and its structure as JSON (null stands for a tensor)."""
+    if isinstance(state, Tensor):
+        return {prefix: state}, None
+    items = state.items() if isinstance(state, dict) else enumerate(state)
+    tensors: dict[str, Tensor] = {}
+    structures = {}
+    for name, part in items:
+        below, structures[name] = flatten(part, f"{prefix}/{name}" if prefix else str(name))
+        tensors |= below
+    return tensors, structures if isinstance(state, dict) else list(structures.values())
+
+
+def unflatten(tensors: dict[str, Tensor], structure: Any, prefix: str = "") -> TaskState:
+    """The state that `flatten` took apart."""
+    if structure is None:
+        return tensors[prefix]
+    items = structure.items() if isinstance(structure, dict) else enumerate(structure)
+    parts = {name: unflatten(tensors, part, f"{prefix}/{name}" if prefix else str(name)) for name, part in items}
+    return parts if isinstance(structure, dict) else list(parts.values())
 
 
 def _opening(digest: str) -> str:

@@ -1,6 +1,8 @@
-"""What the command line shows: messages, tables' cells, progress, notes. Light, for `--help` is to be quick."""
+"""What the command line shows: messages, progress, notes, values as JSON or CSV. Light, for `--help` is to be quick."""
 
 import contextlib
+import csv
+import functools
 import json
 import re
 import sys
@@ -10,11 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+# Texts are shown as they are: a class may be named [b] or :cat:, which Rich takes for a style and a picture.
+_literal = functools.partial(Console, highlight=False, markup=False, emoji=False)
 # A terminal gets lines broken between words; a file or a pipe gets each message as one line.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+out = _literal(soft_wrap=True)
+err = _literal(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 LOG_SECONDS = 10
 """How often progress is told where there is no terminal to show bars on."""
@@ -76,18 +80,23 @@ class Progress:
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
 
 
-def interval_text(score: dict[str, float], metric: str, *, signed: bool = False) -> str:
-    """A mean with half of its interval; accuracies (fractions) in percent."""
-    scale, unit, digits = (100, " %", ".1f") if metric == "accuracy" else (1, "", ".4g")
-    half = scale * (score["high"] - score["low"]) / 2
-    return f"{scale * score['mean']:{'+' if signed else ''}{digits}} ± {half:.2g}{unit}"
-
-
 def print_json(value: Any) -> None:
     """JSON on stdout; null for numbers that JSON does not have."""
     from handful.storage import finite
 
     sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_csv(rows: list[dict[str, Any]]) -> None:
+    """Predictions as comma-separated values on stdout, with a column `p(name)` for the probability of each class."""
+    flat = [
+        {name: value for name, value in row.items() if name != "probabilities"}
+        | {f"p({name})": value for name, value in row.get("probabilities", {}).items()}
+        for row in rows
+    ]
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else ["id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
 
 
 @contextlib.contextmanager
@@ -98,7 +107,7 @@ def notes() -> Iterator[None]:
     def note(message: Warning | str, *_: Any) -> None:
         if str(message) not in said:
             said.add(str(message))
-            err.print(f"[yellow]Note:[/] {escape(str(message))}")
+            err.print(Text("Note:", "yellow"), str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -4,7 +4,7 @@ import pytest
 
 from handful.apps.catalog import catalog, entry
 from handful.errors import UserError
-from handful.learners.learner import options_of
+from handful.learners.options import options_of
 from handful.registry import BACKBONES, LEARNERS, TASKS
 
 

@@ -1,6 +1,7 @@
 """Comparing runs: only on the same tasks, task by task."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -54,6 +55,24 @@ def test_of_errors_the_lowest_is_the_best(tmp_path):
 def test_runs_of_different_length_meet_on_the_first_tasks(tmp_path):
     runs = [evaluated(tmp_path / "a", [0.5, 0.5, 0.9]), evaluated(tmp_path / "b", [0.4, 0.4])]
     assert {row["score"]["tasks"] for row in compare(runs)[0]["runs"]} == {2}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_that_diverged_is_the_last(tmp_path, several):
+    """On disk, what is not a finite number is null."""
+    tables = {"a": [2.0, 3.0, 4.0], "b": [1.0, 2.0, None], "c": [3.0, 3.0, 5.0]}
+    seeds = (0, 1) if several else (0,)
+    runs = [
+        evaluated(tmp_path / f"{name}{seed}", scores, metric="mse", learner=name, seed=seed)
+        for name, scores in tables.items()
+        for seed in seeds
+    ]
+    first, second, third = compare(runs)[0]["runs"]
+    assert [row["learner"] for row in (first, second, third)] == ["a", "c", "b"]
+    assert first["score"]["mean"] == pytest.approx(3)
+    assert second["against_best"]["mean"] == pytest.approx(-2 / 3)
+    assert math.isnan(third["score"]["mean"])
+    assert math.isnan(third["against_best"]["mean"])
 
 
 def test_a_report_beside_the_run_is_found_too(tmp_path):
@@ -129,3 +148,33 @@ def test_a_missing_seed_is_named(tmp_path):
     runs += [seeded(tmp_path, "high", seed, high[seed].tolist()) for seed in range(2)]
     with pytest.raises(UserError, match=r"high0 has the seeds 0, 1, but .*low0 has 0, 1, 2"):
         compare(runs)
+
+
+def test_one_training_is_not_two_seeds(tmp_path):
+    run = evaluated(tmp_path / "a", [0.5, 0.7])
+    with pytest.raises(UserError, match="the same training, with seed 0: give one of them"):
+        compare([run, run])
+    again = evaluated(tmp_path / "b", [0.5, 0.7], learner="a")
+    with pytest.raises(UserError, match=f"{again} and {run} are the same training"):
+        compare([again, run, evaluated(tmp_path / "c", [0.1, 0.2])])
+
+
+def test_seeds_are_on_the_same_splits_or_each_on_its_own(tmp_path):
+    low, _ = tables()
+    runs = [seeded(tmp_path, "low", seed, low[seed].tolist(), split=split) for seed, split in enumerate((0, 0, 1))]
+    with pytest.raises(UserError, match=r"splits of the seeds 0, 0, 1, some of which are the same"):
+        compare(runs)
+
+
+def test_each_run_is_named_with_its_own_settings(tmp_path):
+    """Although runs are put in the order of their kinds and seeds."""
+    runs = [
+        evaluated(tmp_path / "maml1", [0.5], learner="maml", seed=1),
+        evaluated(tmp_path / "r2d21", [0.5], learner="r2d2", seed=1),
+        evaluated(tmp_path / "maml0", [0.5], learner="maml", seed=0, setting=SETTING | {"shot": 5}),
+        evaluated(tmp_path / "r2d20", [0.5], learner="r2d2", seed=0),
+    ]
+    with pytest.raises(UserError) as raised:
+        compare(runs)
+    for name, shot in (("maml1", 1), ("r2d21", 1), ("maml0", 5), ("r2d20", 1)):
+        assert f"{tmp_path / name}: 5-way {shot}-shot, 15 queries" in str(raised.value)

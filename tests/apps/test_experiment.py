@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 import own_data
 from handful.apps import experiment
@@ -164,3 +165,26 @@ def test_what_is_no_run_cannot_be_evaluated(species, tmp_path):
     model.save_pretrained(tmp_path / "alone")
     with pytest.raises(ArtifactError, match="is not a run"):
         evaluate(tmp_path / "alone")
+
+
+def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_learner(tmp_path, monkeypatch):
+    """Else the verdict would favor a learner that was trained with --augment."""
+    seen = []
+
+    class Watching(comparison.Ladder):
+        def __init__(self, learner, pool, **more):
+            seen.append(pool)
+            super().__init__(learner, None, **more)
+
+    monkeypatch.setattr(experiment, "Ladder", Watching)
+    source = Source(str(own_data.photos(tmp_path / "photos")), image_size=16)
+    sizes = {"way": 2, "shot": 1, "query_shot": 2, "train_way": 3}
+    changed = Experiment(source, augment=1.0, settings=TINY, backbone="mlp", **sizes)
+    train(changed, tmp_path / "run")
+    evaluate(tmp_path / "run", tasks=2, costly_tasks=0)
+    (pool,) = seen
+    plain = source.open().split("train").pool()
+    expected = changed.training_tasks(source.open().split("train")).pool()
+    drawn, same, other = (each.draw(torch.Generator().manual_seed(3), 8) for each in (pool, expected, plain))
+    assert torch.equal(drawn.inputs, same.inputs)
+    assert not torch.equal(drawn.inputs, other.inputs)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -154,6 +155,33 @@ class TestSearch:
         (tmp_path / "run" / FILE).write_text("{}")
         with pytest.raises(ArtifactError, match="not a search"):
             tune(species, tmp_path / "run", 1, resume=True)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"settings": {"weight_decay": "abc"}}, "weight_decay is a number, not 'abc'"),
+            ({"settings": {"steps": 0}}, "steps is at least 1"),
+            ({"options": {"temprature": 1.0}}, "Did you mean 'temperature'"),
+            ({"source": Source("no/such.csv", label="kind")}, "does not exist"),
+            ({"way": 200}, "Lower --way"),
+        ],
+    )
+    def test_a_run_is_not_deleted_for_a_search_that_cannot_begin(self, species, tmp_path, wrong, said):
+        run = tmp_path / "run"
+        run.mkdir()
+        (run / "config.json").write_text('{"format": "handful run", "schema": 1}')
+        (run / FILE).write_text("{}")
+        with pytest.raises(UserError, match=said):
+            tune(replace(species, **wrong), run, 1, force=True)
+        assert {path.name for path in run.iterdir()} == {"config.json", FILE}
+
+    def test_a_broken_search_can_be_started_over(self, species, tmp_path):
+        run = tmp_path / "run"
+        run.mkdir()
+        (run / FILE).write_text("{broken")
+        with pytest.raises(ArtifactError, match="cannot be read as JSON"):
+            tune(species, run, 1, resume=True)
+        assert len(tune(species, run, 1, force=True).trials) == 1
 
     def test_the_command_searches_and_then_trains_with_the_best(self, species, tmp_path):
         run = tmp_path / "run"

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.engine.across_tasks import stack
-from handful.learners.learner import Learner, options_of
+from handful.learners.learner import Learner
+from handful.learners.options import options_of
 from handful.registry import LEARNERS
 from handful.types import Examples, Task, TaskSpec
 

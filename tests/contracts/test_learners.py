@@ -6,6 +6,7 @@ that break it on purpose.
 
 import copy
 import hashlib
+import math
 import sys
 import threading
 import time
@@ -25,7 +26,8 @@ from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.engine.stateless import tensors
 from handful.errors import UserError
-from handful.learners.learner import Learner, options_of
+from handful.learners.learner import Learner
+from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.normalization import BatchNorm, transforms
 from handful.registry import LEARNERS
@@ -366,6 +368,18 @@ def check_any_way(learner, problem):
                 learner.adapt(task.support, spec)
 
 
+@pytest.mark.parametrize("cls", [cls for cls, problem in CASES if problem is VALUES], ids=name_of)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_another_number_of_values_is_learned_or_refused_and_never_broadcast(cls, outputs):
+    learner, task, spec = VALUES.learner(cls), VALUES.task(), replace(VALUES.spec, outputs=outputs)
+    support = Examples(task.support.inputs, task.support.targets[:, :1].repeat(1, outputs))
+    try:
+        prediction = learner.predict(learner.adapt(support, spec), task.query.inputs)
+    except UserError:
+        return
+    assert prediction.mean.shape == (len(task.query.inputs), outputs)
+
+
 # Threads
 
 
@@ -432,6 +446,10 @@ def test_wrong_requests_are_answered_by_what_would_be_right(cls):
         if isinstance(parameter.default, (int, float, bool)):
             with pytest.raises(UserError, match=option):
                 problem.learner(cls, **{option: "a text"})
+        impossible = {int: (-1,), float: (-1.0, math.nan)}
+        for value in impossible.get(type(parameter.default), ()):
+            with pytest.raises(UserError, match=f"{option}.*not {value}"):
+                problem.learner(cls, **{option: value})
     with pytest.raises(UserError, match="surely_no_option"):
         problem.learner(cls, surely_no_option=1)
     for other in PROBLEMS:

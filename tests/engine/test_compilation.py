@@ -45,7 +45,7 @@ def test_the_graph_is_compiled_once_for_each_shape(monkeypatch):
         return function
 
     monkeypatch.setattr("handful.engine.meta_gradient.compiled", counted)
-    gradient = MetaGradient(MAML.build(SPEC, backbone="raw").double(), Plan("chunks", 2, compiled=True))
+    gradient = MetaGradient(MAML.build(SPEC, backbone="raw", head="slots").double(), Plan("chunks", 2, compiled=True))
     for seed in range(3):
         gradient(tasks(5, seed), SPEC)
     assert len(calls) == 2, "one for chunks of two tasks, one for the last one"

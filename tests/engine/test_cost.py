@@ -47,7 +47,8 @@ def test_operations_of_a_meta_gradient_are_those_of_its_products():
     def examples():
         return Examples(torch.randn(2, 6, 8), torch.arange(6).expand(2, 6) % 3)
 
-    learner = MAML.build(spec, backbone="raw", inner_steps=0, head="slots")
+    learner = MAML.build(spec, backbone="raw", head="slots")
+    learner.inner_steps = 0
     assert operations(learner, Task(examples(), examples()), spec) == 4 * 2 * 6 * 8 * 3
 
 

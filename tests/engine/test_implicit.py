@@ -92,5 +92,20 @@ def test_a_direction_that_bends_downward_is_not_followed():
     target = {"a": torch.ones(3, dtype=torch.float64)}
     solution = conjugate_gradients(lambda vector: {"a": -vector["a"]}, target, steps=3)
     assert not solution["a"].any()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        basis = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
+        curved = basis @ torch.diag(torch.tensor([-0.4, 0.5, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64)) @ basis.mT
+        target = {"a": torch.randn(6, generator=generator, dtype=torch.float64)}
+        bends: list[bool] = []
+
+        def product(vector, curved=curved, bends=bends):
+            bends.append(bool(vector["a"] @ curved @ vector["a"] <= 0))
+            return {"a": curved @ vector["a"]}
+
+        after = conjugate_gradients(product, target, steps=8)["a"]
+        assert any(bends)
+        until = conjugate_gradients(product, target, steps=bends.index(True))["a"]
+        assert torch.equal(after, until), "it goes no further than to the first such direction"
     nothing = conjugate_gradients(lambda vector: vector, {"a": torch.zeros(3)}, steps=3)
     assert not nothing["a"].any()

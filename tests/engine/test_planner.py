@@ -83,6 +83,10 @@ def test_vmap_is_left_out_where_it_is_wrong_or_refused(backbone):
     assert not measured
 
 
+def test_what_diverges_is_left_to_the_training_to_tell():
+    assert batches(maml(inner_lr=1e30, inner_steps=9), tasks(), SPEC) is True
+
+
 def test_a_converted_network_batches():
     assert batches(maml(lambda shape: nn.Sequential(nn.Linear(*shape, 4), nn.LayerNorm(4), nn.Tanh())), tasks(), SPEC)
 

@@ -98,6 +98,54 @@ def test_options_are_the_best_on_validation_tasks():
         assert torch.equal(again.scores, row.evaluation.scores)
 
 
+def test_options_are_chosen_for_each_way():
+    """As for each shot: what is best at a low way is a handicap at a high one."""
+    ladder, _, _ = climbed(costly=0)
+    tasks = Clusters().sized(query_shot=6)
+    rung = LEARNERS["neighbors"]
+    chosen, best = [], []
+    for way in (2, 15):
+        validation = tasks.split("val").sized(way=way)
+        comparison = ladder.climb(tasks.split("test").sized(way=way), validation, tasks=4)
+        row = next(row for row in comparison.rows if row.evaluation.learner == "neighbors")
+        chosen.append(row.chosen)
+        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        built = [rung.build(validation.spec, **options) for options in candidates]
+        scores = [evaluate(one, validation, tasks=CHOOSING_TASKS).score.mean for one in built]
+        best.append(candidates[scores.index(max(scores))])
+    assert chosen == best
+    assert best[0] != best[1], "the way matters"
+
+
+def test_options_with_which_a_rung_diverges_are_not_chosen(monkeypatch):
+    ladder, _, _ = climbed()
+    rung = LEARNERS["ridge-probe"]
+    diverging = next(iter(rung.choices.values()))[0]
+
+    def scored(learner, *arguments, **options):
+        found = evaluate(learner, *arguments, **options)
+        if diverging in learner.recipe["options"].values():
+            found.scores[0] = torch.nan
+        return found
+
+    monkeypatch.setattr("handful.evaluation.comparison.evaluate", scored)
+    assert diverging not in ladder._best_choice(rung, Clusters().split("val")).values()
+
+
+def test_there_is_no_data_equivalence_of_a_learner_that_diverges():
+    class Diverging(Line):
+        """Far away in one task."""
+
+        def adapt(self, support, spec):
+            return {"slope": torch.log(support.inputs[0].mean() + 1) * torch.ones(1)}
+
+    Diverging.key = "diverging"
+    tasks = Slopes().split("test")
+    ladder = Ladder(Diverging.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    assert evaluate(ladder.learner, tasks, tasks=30).diverged
+    assert ladder.equivalence(tasks, tasks.split("val"), tasks=30) is None
+
+
 def test_one_pre_training_serves_all_rungs_and_its_time_is_known():
     ladder, _, heard = climbed()
     finished = [(done, total) for what, done, total in heard if what == "pre-training for the ladder" and done == total]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import Clusters, Slopes
 
-from handful.evaluation.duplicates import near_duplicates
-from handful.tasks.distribution import SPLITS
+from handful.evaluation.duplicates import PER_SPLIT, near_duplicates
+from handful.tasks.distribution import SPLITS, TaskDistribution, seeded
+from handful.types import Examples, Task, TaskSpec
 
 
 def found(distribution, tasks=30):
@@ -56,3 +57,42 @@ def test_equal_examples_are_left_to_other_checks():
 
 def test_rows_of_few_numbers_are_not_looked_at():
     assert found(Slopes()).status == "skipped"
+
+
+class Long(TaskDistribution):
+    """Tasks of more examples than are compared. copied: what the first query examples of a task are copies of, if
+    anything: of its first support examples, or of those of the same task of another split."""
+
+    def __init__(self, copied=None):
+        super().__init__()
+        self.copied = copied
+
+    def spec_for(self, sizes):
+        return TaskSpec("regression", (40,), 1, "shared")
+
+    def task(self, index):
+        rows = torch.randn(600 + PER_SPLIT, 40, generator=seeded(SPLITS.index(self.on), index))
+        if self.copied:
+            copies = rows if self.copied == "support" else torch.randn(600, 40, generator=seeded(7, index))
+            rows[600:1200] = copies[:600] + 0.01 * rows[600:1200]
+        targets = torch.zeros(len(rows), 1)
+        return Task(Examples(rows[:600], targets[:600]), Examples(rows[600:], targets[600:]))
+
+    def sample(self, generator, sizes):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("tasks", [2, 20])
+def test_of_long_tasks_a_part_of_both_sides_is_compared(tasks):
+    """The text names what was looked at: 1,000 examples of each of three splits."""
+    finding = found(Long(), tasks)
+    assert finding.status == "ok"
+    assert f"3,000 examples of {tasks} tasks each of train, val, test" in finding.message
+    assert "in support and query of a task" in found(Long("support"), tasks).message
+    assert "in different splits" in found(Long("split"), tasks).message
+
+
+def test_of_many_tasks_the_first_are_compared_and_of_one_split_there_is_no_other():
+    finding = near_duplicates({"train": Clusters()}, 2000)
+    assert "1,000 examples of 500 tasks each of train" in finding.message
+    assert "splits" not in finding.message

@@ -1,12 +1,14 @@
 """Intervals: right by an independent computation, and honest about units."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from handful.errors import UserError
 from handful.evaluation.intervals import Interval, class_interval, interval, seeds_interval, tasks_needed
 
 
@@ -107,6 +109,11 @@ def test_seeds_with_tasks_of_their_own_are_independent_numbers():
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
+def test_seeds_on_the_same_tasks_have_as_many():
+    with pytest.raises(UserError, match=r"scored on 10, 12 tasks.*same_tasks=False"):
+        seeds_interval([normal(10), normal(12)])
+
+
 # Over classes
 
 
@@ -141,3 +148,28 @@ def test_more_tasks_of_the_same_classes_do_not_narrow_it():
 def test_without_several_classes_there_is_none():
     assert class_interval(normal(5), [()] * 5) is None
     assert class_interval(normal(5), [(0, 1, 2)] * 5) is None, "all tasks of the same classes tell nothing"
+
+
+def test_the_variances_are_those_of_the_dense_moments():
+    """By numpy, with tasks of two ways."""
+    scores, drawn = class_scores(9, 40, 4, of_class=1, luck=0.2, seed=3)
+    drawn = [classes[: 2 + index % 3] for index, classes in enumerate(drawn)]
+    shares = np.array([[(number in classes) / len(classes) for number in range(9)] for classes in drawn])
+    centered, rest = shares - shares.mean(0), (scores - scores.mean()).numpy()
+    products = centered.T @ centered
+    weights = [[np.trace(products), 39], [np.square(products).sum(), np.trace(products)]]
+    of_classes, luck = np.linalg.solve(weights, [rest @ rest, np.square(centered.T @ rest).sum()])
+    parts = of_classes * np.square(shares.mean(0)).sum(), luck / 40
+    assert min(parts) > 0
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 8 + parts[1] ** 2 / 39)
+    expected = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
+    assert class_interval(scores, drawn).half_width == pytest.approx(expected)
+
+
+def test_many_classes_take_no_long_time():
+    """The dense products of 12,000 classes would take minutes, and gigabytes."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(12_000, (600, 20), generator=generator).tolist()
+    start = time.process_time()
+    assert class_interval(normal(600), [sorted(set(classes)) for classes in drawn]).half_width > 0
+    assert time.process_time() - start < 2

@@ -5,7 +5,9 @@ import torch
 from toys import Clusters, Line, OneForAll, Slopes, Toy
 
 from handful.evaluation.diagnosis import diagnose
+from handful.evaluation.intervals import difference
 from handful.evaluation.novelty import gap_by_tasks, mismatch
+from handful.evaluation.protocol import evaluate
 from handful.tasks.distribution import SizeRanges, seeded
 from handful.types import Examples, Task, TaskSpec
 
@@ -140,3 +142,34 @@ def test_the_doctor_compares_with_the_sizes_of_training_where_it_knows_them():
     learner = build(Toy, tasks)
     assert "mismatch" not in found(tasks, learner)
     assert found(tasks, learner, trained=sized(2, 5))["mismatch"].status == "warning"
+
+
+class Uneven(Slopes):
+    """Ten tasks, half of which are too small for 6 examples; these are far easier."""
+
+    def sized(self, way=None, shot=None, query_shot=None):
+        other = super().sized(way, shot, query_shot)
+        other.eligible = list(range(10)) if other.sizes.shot == 5 else list(range(5, 10))
+        return other
+
+    @property
+    def units(self):
+        return len(self.eligible)
+
+    def unit(self, index):
+        return index % self.units
+
+    def task(self, index):
+        task = super().task(index)
+        noise = 10.0 * (self.eligible[self.unit(index)] >= 5) * torch.sign(task.query.inputs)
+        return Task(task.support, Examples(task.query.inputs, task.query.targets + noise))
+
+
+def test_sizes_that_leave_out_tasks_are_compared_as_different_tasks():
+    """Tasks of one number are then not the same, and to pair them would take their luck for none."""
+    tasks = Uneven().split("val").sized(shot=6)
+    learner = build(Line, tasks)
+    finding = mismatch(tasks, learner, SizeRanges(None, 5, 6), 40)
+    one, other = (evaluate(learner, tasks.sized(shot=shot), tasks=40) for shot in (5, 6))
+    expected = difference(-one.scores, -other.scores, one.units, other.units)
+    assert f"does better by {expected.mean:.3g} ± {expected.half_width:.2g} of squared error" in finding.message

@@ -141,3 +141,11 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
         plots.save(Broken(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_has_a_label_and_no_bar(value):
+    own = evaluation("maml", torch.tensor([1.0, value]), metric="mse")
+    figure = plots.ladder([compare(own, evaluation("constant", torch.tensor([4.0, 4.0]), metric="mse"))])
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2]
+    assert str(value) in texts(figure)

@@ -135,6 +135,62 @@ def test_without_a_way_shots_are_those_of_the_task():
     assert verdict.startswith("With 5 examples of a new task, protonet answers 90.0")
 
 
+UNFINITE = pytest.mark.parametrize("value", [math.nan, math.inf])
+
+
+def broken(key: str, value: float, mean: float = 4.0, *, places=(7,), **facts):
+    """An evaluation of errors, of which some are not finite."""
+    scores = noisy(mean)
+    scores[list(places)] = value
+    return evaluation(key, scores, metric="mse", shot=10, **facts)
+
+
+@UNFINITE
+def test_a_learner_that_diverges_is_said_to(value, tmp_path):
+    rungs = [evaluation(key, noisy(9.0, seed=1), metric="mse", shot=10) for key in ("ridge-probe", "pooled")]
+    told = report(compare(broken("maml", value, places=(7, 8)), *rungs), half_width=0.1)
+    assert told.verdict == (
+        "Meta-learning is not worth it here: With 10 examples of a new task, maml DIVERGES: it has no finite "
+        "prediction on 2 of 100 tasks. Use ridge-probe instead."
+    )
+    page = told.write(tmp_path).read_text()
+    assert "where some scores are not finite" in page
+    row, *others = load(tmp_path)["settings"][0]["rows"]
+    assert (row["score"]["mean"], row["score"]["tasks"], row["paired"]["mean"]) == (None, 100, None)
+    assert [other["score"]["mean"] for other in others] == pytest.approx([9, 9])
+    kept = load_scores(tmp_path)["settings"][0]["rows"][0]["scores"]
+    assert [place for place, score in enumerate(kept) if not math.isfinite(score)] == [7, 8]
+
+
+@UNFINITE
+def test_draws_of_a_task_that_diverges_count_once(value):
+    own = broken("maml", value, places=(6, 7, 9), units=torch.arange(100) // 4)
+    assert "on 2 of 25 tasks" in report(compare(own, evaluation("constant", noisy(9.0), metric="mse"))).verdict
+
+
+@UNFINITE
+def test_a_rung_that_diverges_is_the_last_and_stands_for_no_other(value, tmp_path):
+    own = evaluation("maml", noisy(4.0, seed=1), metric="mse", shot=10)
+    rungs = broken("scratch", value, 1.0), broken("pooled", value), evaluation("centroid", noisy(5.0), metric="mse")
+    comparison = compare(own, *rungs)
+    assert [row.evaluation.learner for row in comparison.rows[:2]] == ["maml", "centroid"]
+    verdict = report(comparison).verdict
+    assert "beats the best simple method, centroid, by 1 ± " in verdict
+    assert "pooled" not in verdict
+    report(comparison).write(tmp_path)
+    alone = report(compare(own, rungs[0])).verdict
+    assert alone.endswith("beats the best simple method, scratch, which has no finite prediction on 1 of 100 tasks.")
+
+
+def test_of_rungs_that_are_surely_better_the_one_with_the_most_to_show_decides():
+    """And not one with a higher mean over a few lucky tasks."""
+    lucky = evaluation("fine-tune-all", OWN.scores[:5] + 0.08 + 0.02 * torch.arange(-2, 3))
+    comparison = compare(OWN, lucky, evaluation("ridge-probe", OWN.scores + 0.05 + 1e-4 * torch.arange(100)))
+    assert comparison.rows[1].evaluation.learner == "fine-tune-all"
+    assert 0 < comparison.rows[1].paired.low < comparison.rows[2].paired.low
+    assert comparison.best_rung.evaluation.learner == "ridge-probe"
+
+
 # The files
 
 
@@ -223,11 +279,13 @@ def test_intervals_follow_from_the_saved_scores(tmp_path):
     assert settings[0]["rows"][0]["score"]["tasks"] == 25
 
 
-def test_the_recipe_on_the_page_computes_them_again(tmp_path, monkeypatch, capsys):
-    page = report(compare(OWN, WORSE)).write(tmp_path).read_text()
+@pytest.mark.parametrize("other", [WORSE, evaluation("transfer", torch.tensor([0.5, math.nan]))])
+def test_the_recipe_on_the_page_computes_them_again(other, tmp_path, monkeypatch, capsys):
+    page = report(compare(OWN, other)).write(tmp_path).read_text()
     monkeypatch.chdir(tmp_path)
     exec(page.split("```python")[1].split("```")[0], {})
-    assert f"5 1 protonet {OWN.score}" in capsys.readouterr().out
+    assert f"5 1 protonet {OWN.score}" in (printed := capsys.readouterr().out)
+    assert f"5 1 transfer {other.score}" in printed
 
 
 def test_no_number_is_written_that_json_does_not_have(tmp_path):

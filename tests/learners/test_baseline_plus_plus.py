@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.errors import UserError
 from handful.learners.baseline_plus_plus import BaselinePlusPlus
 from handful.learners.pretraining import BATCH, SCALE, CosineClassifier
 from handful.learners.transfer import Transfer
@@ -108,8 +107,3 @@ def test_the_cosine_head_of_pre_training_sees_directions_alone() -> None:
     expected = SCALE * torch.cosine_similarity(features.unsqueeze(1), head.weight, dim=-1)
     torch.testing.assert_close(head(features), expected)
     torch.testing.assert_close(head(3 * features), expected)
-
-
-def test_a_temperature_that_cannot_be_is_refused() -> None:
-    with pytest.raises(UserError, match="above 0, got 0"):
-        BaselinePlusPlus.build(SPEC, backbone=network, temperature=0)

@@ -216,12 +216,6 @@ def test_the_rule_goes_with_another_network_to_other_tasks():
             learner.for_network(ROWS.spec, **option)
 
 
-@pytest.mark.parametrize("option", [{"hidden": 0}, {"inner_steps": 0}, {"truncation": -1}, {"inner_lr": 0.0}], ids=str)
-def test_options_that_cannot_be_are_refused(option):
-    with pytest.raises(UserError, match=next(iter(option))):
-        VALUES.learner(LearnedOptimizer, **option)
-
-
 def test_trained_on_quadratics_it_beats_gradient_descent_with_the_best_rate():
     """At equal steps, on tasks that it has not seen; the rate of gradient descent is chosen on these very tasks."""
     tasks, spec = Quadratics(seed=3), Quadratics().spec

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from handful import evaluate, meta_train
-from handful.errors import UserError
 from handful.evaluation.intervals import interval
 from handful.learners.neural_processes import AttentiveNeuralProcess, ConditionalNeuralProcess
 from handful.tasks.gaussian_process import GaussianProcess
@@ -82,18 +81,3 @@ def test_a_short_training_comes_nearer_to_the_best_prediction(cls):
     assert interval(after.log_likelihoods - before.log_likelihoods).low > 0
     assert after.likelihood_gap.low > 0, "nothing is better than the oracle"
     assert after.score.mean < before.score.mean
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"width": 0}, "width and depth .* at least 1, not 0"),
-        ({"depth": 0}, "at least 1"),
-        ({"smallest_deviation": 0.0}, "smallest_deviation .* between 0 and 1, not 0"),
-    ],
-    ids=str,
-)
-def test_options_that_cannot_be_are_refused(cls, options, words):
-    with pytest.raises(UserError, match=words):
-        made(cls, **options)

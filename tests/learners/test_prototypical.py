@@ -15,9 +15,8 @@ from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
-from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.types import Examples, TaskSpec
+from handful.types import Examples, Task, TaskSpec
 
 
 @pytest.mark.parametrize("problem", [ROWS, IMAGES], ids=str)
@@ -32,24 +31,9 @@ def test_logits_are_scaled_mean_squared_distances_to_class_means(problem):
     torch.testing.assert_close(logits, expected * learner.log_scale.exp())
 
 
-def test_the_loss_of_one_pass_is_that_of_adapting_and_predicting():
-    learner, task = ROWS.learner(PrototypicalNetwork), ROWS.task()
-    torch.testing.assert_close(learner.meta_loss(task, ROWS.spec), Learner.meta_loss(learner, task, ROWS.spec))
-
-
 def test_temperature_is_where_the_scale_starts():
     learner = PrototypicalNetwork.build(ROWS.spec, backbone="raw", temperature=2.5)
     torch.testing.assert_close(learner.log_scale.exp(), torch.tensor(2.5))
-
-
-def test_an_absent_class_is_never_the_answer_nor_changes_the_others():
-    learner, task = ROWS.learner(PrototypicalNetwork), ROWS.task()
-    present = task.support.targets != 1
-    support = Examples(task.support.inputs[present], task.support.targets[present])
-    logits = learner.predict(learner.adapt(support, ROWS.spec), task.query.inputs).logits
-    whole = learner.predict(learner.adapt(task.support, ROWS.spec), task.query.inputs).logits
-    assert (logits.argmax(-1) != 1).all()
-    torch.testing.assert_close(logits[:, [0, 2]], whole[:, [0, 2]])
 
 
 def test_classes_may_have_different_numbers_of_examples():
@@ -127,7 +111,23 @@ def test_views_keep_the_contract(tmp_path):
     check_state(learner, IMAGES, tmp_path)
 
 
-@pytest.mark.parametrize(("problem", "views"), [(ROWS, 2), (IMAGES, 0)], ids=["rows", "none"])
-def test_views_that_cannot_be_are_refused(problem, views):
-    with pytest.raises(UserError, match=rf"it is {views} for inputs .*Leave views=1"):
-        PrototypicalNetwork.build(problem.spec, views=views)
+def test_the_loss_of_neighbors_holds_for_features_of_any_size():
+    """By the formula, pair by pair; of raw inputs a thousand times as large the differences pass all constants."""
+    learner = PrototypicalNetwork.build(ROWS.spec, backbone="raw", loss="neighbors").double()
+    task = Task(*(Examples(1000 * examples.inputs, examples.targets.roll(1)) for examples in ROWS.task()))
+    inputs, targets = (torch.cat(pair) for pair in zip(*task, strict=True))
+    logits = -10.0 * torch.cdist(inputs, inputs).square() / inputs.shape[-1]
+    others = [[j for j in range(len(inputs)) if j != i] for i in range(len(inputs))]
+    expected = torch.stack(
+        [
+            logits[i, rest].logsumexp(0) - logits[i, [j for j in rest if targets[j] == targets[i]]].logsumexp(0)
+            for i, rest in enumerate(others)
+        ]
+    ).mean()
+    assert expected > 1e4
+    torch.testing.assert_close(learner.meta_loss(task, ROWS.spec), expected)
+
+
+def test_views_of_rows_are_refused():
+    with pytest.raises(UserError, match=r"not of inputs of shape .*Leave views=1"):
+        PrototypicalNetwork.build(ROWS.spec, views=2)

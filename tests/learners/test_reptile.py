@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from contracts.problems import ROWS, VALUES
+from contracts.problems import VALUES
 from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
-from handful.errors import UserError
 from handful.evaluation.protocol import evaluate
 from handful.learners.reptile import Reptile
 from handful.tasks.sine import Sine
@@ -73,9 +72,3 @@ def test_a_short_meta_training_beats_the_untrained_start():
     before = evaluate(learner, waves.split("test"), tasks=60).score.mean
     meta_train(learner, waves, steps=100, outer_lr=1e-2, validate_every=100, validation_tasks=20, plan="vmap")
     assert evaluate(learner, waves.split("test"), tasks=60).score.mean < 0.9 * before
-
-
-@pytest.mark.parametrize("options", [{"inner_steps": 0}, {"inner_lr": 0.0}])
-def test_a_start_that_training_would_not_move_is_refused(options):
-    with pytest.raises(UserError, match=r"inner_steps of 1 or more and an inner_lr above 0"):
-        ROWS.learner(Reptile, **options)

@@ -8,6 +8,7 @@ import torch
 from contracts.problems import ROWS, SHARED, VALUES
 from handful.errors import UserError
 from handful.learners.in_context import InContextTransformer
+from handful.learners.learner import Learner
 from handful.learners.mann import MemoryAugmentedNetwork
 from handful.learners.snail import SNAIL
 from handful.types import Examples, Gaussian, TaskSpec
@@ -62,10 +63,16 @@ def test_the_meta_loss_with_noise_is_that_of_renamed_classes_in_another_order(cl
 
 
 @each
+def test_what_is_normalized_by_itself_is_meta_trained_so_too(cls):
+    learner, task = ROWS.learner(cls, normalization="transductive"), ROWS.task()
+    torch.testing.assert_close(learner.meta_loss(task, ROWS.spec), Learner.meta_loss(learner, task, ROWS.spec))
+
+
+@each
 def test_more_classes_than_codes_are_refused_with_the_way_out(cls):
     learner = ROWS.learner(cls, width=4)
     spec = replace(ROWS.spec, outputs=5)
-    with pytest.raises(UserError, match=r"4 classes, not to 5.* width of 6"):
+    with pytest.raises(UserError, match=r"4 classes, not to 5.* even width of 6"):
         learner.adapt(ROWS.task(way=5).support, spec)
     with pytest.raises(UserError, match="width"):
         cls.build(spec, backbone="mlp", width=4)

@@ -8,9 +8,8 @@ import torch
 
 from contracts.problems import IMAGES, ROWS
 from contracts.test_learners import meta_train, scores
-from handful.errors import UserError
 from handful.learners.siamese import ROUNDING, SiameseNetwork
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Task
 
 
 def features_of(learner, inputs):
@@ -68,24 +67,9 @@ def test_a_task_without_pairs_of_a_kind_has_a_loss():
         assert all(parameter.grad.isfinite().all() for parameter in learner.parameters())
 
 
-def test_an_absent_class_is_never_the_answer_nor_changes_the_others():
-    learner, task = ROWS.learner(SiameseNetwork), ROWS.task()
-    present = task.support.targets != 1
-    support = Examples(task.support.inputs[present], task.support.targets[present])
-    logits = learner.predict(learner.adapt(support, ROWS.spec), task.query.inputs).logits
-    whole = learner.predict(learner.adapt(task.support, ROWS.spec), task.query.inputs).logits
-    assert (logits.argmax(-1) != 1).all()
-    torch.testing.assert_close(logits[:, [0, 2]], whole[:, [0, 2]])
-
-
 def test_meta_training_makes_it_tell_new_classes_apart():
     learner, tasks = ROWS.learner(SiameseNetwork), ROWS.tasks(60, seed=10_000)
     before = scores(learner, tasks, ROWS)
     meta_train(learner, ROWS, steps=40)
     gain = scores(learner, tasks, ROWS) - before
     assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5
-
-
-def test_a_width_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match="at least 1, got 0"):
-        SiameseNetwork.build(TaskSpec("classification", (2,), 2), width=0)

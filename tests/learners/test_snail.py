@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from contracts.problems import ROWS, VALUES
-from handful.errors import UserError
 from handful.learners.snail import SNAIL
 
 
@@ -67,8 +66,3 @@ def test_dilations_double_up_to_the_reach():
     learner = ROWS.learner(SNAIL, reach=10)
     dilations = [block.dilation for block in learner.blocks if hasattr(block, "dilation")]
     assert dilations == 2 * [1, 2, 4, 8]
-
-
-def test_options_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="reach of 2"):
-        ROWS.learner(SNAIL, reach=1)

@@ -211,3 +211,14 @@ def test_other_models_take_no_target_for_a_task(tmp_path):
 
     with pytest.raises(UserError, match="leave out --target"):
         ImagePipeline().of_task(tmp_path, "y")
+
+
+def test_a_column_to_drop_that_no_table_has_is_told(folder):
+    """Else what tells the answer would stay in, for a slip of the pen."""
+    assert open_tasks(folder, target="last", drop=["kind"]).spec.input_shape == (4,)
+    with pytest.raises(UserError, match=r"Unknown column to drop 'kinde'\. Did you mean 'kind'"):
+        open_tasks(folder, target="last", drop=["kind", "kinde"])
+    pipeline = ManyTablesPipeline(width=7, target="last", drop=["elsewhere"])
+    assert len(open_tasks(folder, pipeline=pipeline).names) == 24, "tables of training had it"
+    with pytest.raises(UserError, match="Unknown column to drop 'kinde'"):
+        open_tasks(folder, drop=["kinde"], pipeline=pipeline)

@@ -266,6 +266,17 @@ def test_json_lines_and_lists_of_objects_are_tables(tmp_path):
         assert table.names_in("b") == ["x", "y"], name
 
 
+def test_the_columns_of_json_are_those_of_all_its_rows(tmp_path):
+    rows = [{"x": 1, "label": "a"}, {"x": 2, "label": "b", "extra": 3}, {"label": "c"}]
+    for name in ("t.json", "t.jsonl"):
+        text = json.dumps(rows) if name == "t.json" else "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / name).write_text(text)
+        table = read_table(tmp_path / name)
+        assert table.names == ["x", "label", "extra"], name
+        assert table.texts("extra") == [None, "3", None], name
+        assert table.texts("x") == ["1", "2", None], name
+
+
 def test_labeled_texts_by_name_become_three_columns(tmp_path):
     (tmp_path / "t.json").write_text('{"train": [["hello", "greet"]], "test": [["bye", "leave"], ["ciao", "leave"]]}')
     table = read_table(tmp_path / "t.json")
@@ -285,6 +296,11 @@ def test_labeled_texts_by_name_become_three_columns(tmp_path):
         ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as a csv table"),
         ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
         ("t.parquet.gz", b"", "is not a table"),
+        ("t.json", b'{"train": []}', "a list of objects"),
+        ("t.json", b'[{"a": 123456789012345678901234567890}]', "cannot be read as a json table"),
+        ("t.json", b"[" + 5000 * b"1" + b"]", "cannot be read as a json table"),
+        ("t.json", 100_000 * b"[", "cannot be read as a json table"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:10] + b"\xff\xff\xff\xff", "cannot be read as a csv table"),
     ],
 )
 def test_wrong_json_is_told(tmp_path, name, content, said):

@@ -4,6 +4,7 @@ import json
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +176,37 @@ def test_a_few_texts_are_not_kept(folder, letters):
     assert not encoders.cache_folder().exists()
 
 
+@pytest.mark.usefixtures("letters")
+def test_a_cache_that_cannot_be_written_is_no_end_of_training(csv, folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(encoders.CACHE, str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*file/embeddings.*Let HANDFUL_CACHE name"):
+        tasks = opened(csv, folder)
+    assert len(tasks.inputs) == 240
+
+
+@pytest.mark.parametrize(("wanted", "downloaded", "loaded"), [(None, "old", "old"), ("new", "old", "new")])
+def test_the_weights_are_those_of_the_revision_that_is_told(wanted, downloaded, loaded, monkeypatch):
+    """And not newer ones that were published since, whose embeddings would be kept under the old name."""
+    asked = []
+
+    def published(name, revision, **more):
+        asked.append(revision)
+        return Letters()
+
+    modules = {
+        "sentence_transformers": SimpleNamespace(SentenceTransformer=published),
+        "transformers": SimpleNamespace(),
+    }
+    silence = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
+    for name, module in (modules | {"transformers.utils": silence}).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(encoders, "_commit", lambda name: downloaded)
+    encoder = Encoder("someone/sentences", wanted)
+    encoder.embed(["a"])
+    assert asked == [encoder.revision] == [loaded]
+
+
 def test_the_cache_is_where_the_user_says(monkeypatch):
     monkeypatch.delenv(encoders.CACHE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -227,6 +259,25 @@ def test_a_pipeline_survives_json_and_takes_arrays(csv, folder):
 def test_an_empty_line_is_told(csv, folder, tmp_path):
     (tmp_path / "t.txt").write_text("a\n\nb")
     with pytest.raises(DataError, match="line 2, is empty"):
+        opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+
+
+@pytest.mark.usefixtures("letters")
+def test_lines_end_where_a_line_ends(csv, folder, tmp_path):
+    """And not at what may stand inside of a text."""
+    (tmp_path / "t.txt").write_bytes("one\u2028line\r\nanother\x0cone\nthe\x85last".encode())
+    inputs, names = opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+    assert len(inputs) == len(names) == 3
+
+
+@pytest.mark.usefixtures("letters")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("café".encode("latin-1"), "is not text in UTF-8"), (b"", "t.txt is empty"), (b"\n", "line 1, is empty")],
+)
+def test_a_file_without_texts_is_told(csv, folder, tmp_path, content, said):
+    (tmp_path / "t.txt").write_bytes(content)
+    with pytest.raises(DataError, match=said):
         opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
 
 

@@ -163,7 +163,7 @@ def test_training_lowers_the_error():
     assert trained.history[-1]["loss"] < 0.1 * trained.history[0]["loss"]
 
 
-@pytest.mark.parametrize("fault", ["loss", "gradient", "validation"])
+@pytest.mark.parametrize("fault", ["loss", "gradient", "validation", "matrix", "matrix of validation"])
 def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, tmp_path, monkeypatch):
     run = Run.open(tmp_path / "run", {})
     calls = []
@@ -171,17 +171,21 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
     def broken(self, *arguments):
         losses, gradients = MetaGradient.__call__(self, *arguments)
         calls.append(1)
-        if len(calls) <= 4 or fault == "validation":
+        if len(calls) <= 4 or "validation" in fault:
             return losses, gradients
+        if fault == "matrix":
+            torch.linalg.cholesky(-torch.eye(2))
         if fault == "loss":
             return losses * torch.inf, gradients
         return losses, {name: gradient * torch.nan for name, gradient in gradients.items()}
 
     monkeypatch.setattr(loop, "MetaGradient", type("Broken", (MetaGradient,), {"__call__": broken}))
-    if fault == "validation":
+    if "validation" in fault:
 
         def scored(learner, validation, tasks):
             mean = float("nan") if len(calls) > 4 else 1.0
+            if fault == "matrix of validation" and len(calls) > 4:
+                torch.linalg.cholesky(-torch.eye(2))
             return SimpleNamespace(score=SimpleNamespace(mean=mean), higher_is_better=False)
 
         monkeypatch.setattr(loop, "evaluate", scored)
@@ -191,6 +195,14 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
     tensors, facts, _ = read_tensors(newest)
     assert facts["step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_learner_that_solves_for_its_head_diverges_as_others_do():
+    """Its matrix is not positive definite any more before any number is infinite."""
+    tasks = Sine()
+    learner = LEARNERS["bayesian-last-layer"].build(tasks.spec, backbone="mlp", backbone_options={"hidden": [8]})
+    with pytest.raises(HandfulError, match=r"diverged\. Lower outer_lr \(now 1e\+25\)"):
+        meta_train(learner, tasks, steps=20, outer_lr=1e25, validation_tasks=2, plan="vmap")
 
 
 def test_noise_is_each_task_s_own_and_the_same_under_every_plan():
@@ -258,6 +270,12 @@ def test_a_meta_batch_that_divides_the_block_is_taken(size):
         ({"outer_lr": float("nan")}, "outer_lr"),
         ({"validation_tasks": 0}, "validation_tasks"),
         ({"step": 10}, "Did you mean 'steps'"),
+        ({"steps": 10.0}, "steps is a whole number, not 10.0"),
+        ({"steps": True}, "steps is a whole number, not True"),
+        ({"outer_lr": "0.1"}, "outer_lr is a number, not '0.1'"),
+        ({"weight_decay": "abc"}, "weight_decay is a number, not 'abc'"),
+        ({"weight_decay": -1}, "weight_decay is at least 0, got -1"),
+        ({"seed": None}, "seed is a whole number, not None"),
     ],
 )
 def test_a_setting_that_means_nothing_is_named(settings, named):

@@ -2,10 +2,11 @@
 
 import inspect
 import json
-from typing import Any, get_type_hints
+from typing import Any
 
 from handful.errors import unknown_name
-from handful.learners.learner import Learner, check_options, options_of, written_type
+from handful.learners.learner import Learner
+from handful.learners.options import check_options, hints_of, options_of, written_type
 from handful.registry import BACKBONES, LEARNERS, TASKS
 from handful.tasks.own import own_parameter
 
@@ -43,7 +44,7 @@ def _own_parameter(name: str, source: Any) -> str:
         return ""
     if parameter.default is inspect.Parameter.empty:
         return f"\n\nIt is read from a path: --tasks {name}:PATH."
-    kinds = written_type(get_type_hints(source.__init__)[parameter.name])
+    kinds = written_type(hints_of(source)[parameter.name])
     return f"\n\nIt takes a {parameter.name}, {kinds}: --tasks {name} is --tasks {name}:{parameter.default}."
 
 
@@ -66,7 +67,7 @@ def _does(learner: type[Learner]) -> str:
 
 
 def _options(learner: type[Learner]) -> list[dict[str, str]]:
-    hints = get_type_hints(learner.__init__)
+    hints = hints_of(learner)
     defaults = check_options(learner, {})
     return [
         {"name": name, "type": written_type(hints[name]), "default": str(defaults[name])}

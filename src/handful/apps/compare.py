@@ -1,8 +1,10 @@
 """Evaluated runs side by side, on the same tasks."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
 
     Runs that differ in nothing but the seed are trainings of one kind: they make one line, whose intervals hold for
     other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
-    tasks: another source, split seed or setting; or where kinds with several seeds do not have the same seeds.
+    tasks: another source, split seed or setting; where kinds with several seeds do not have the same seeds; or where
+    runs of one kind are not trainings of their own. What diverged comes last, and its scores are not numbers.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
@@ -40,16 +43,13 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{_listed(kinds[0].splits)}. Where runs differ in the seed, each learner needs the same seeds: train "
                 "the missing ones."
             )
-    own = [
-        {_setting(s): s["rows"][0] for s in load_scores(report_folder(run.path))["settings"]}
-        for kind in kinds
-        for run in kind.runs
-    ]
+    paths = [run.path for kind in kinds for run in kind.runs]
+    own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(path))["settings"]} for path in paths]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
     if not shared:
+        found = "; ".join(f"{path}: {', '.join(settings)}" for path, settings in zip(paths, own, strict=True))
         raise UserError(
-            f"The runs share no setting: {'; '.join(f'{r}: {list(o)}' for r, o in zip(runs, own, strict=True))}. "
-            "Evaluate them with the same --way, --shot and --query-shot."
+            f"The runs share no setting ({found}). Evaluate them with the same --way, --shot and --query-shot."
         )
     return [_compared(setting, kinds, [settings[setting] for settings in own]) for setting in shared]
 
@@ -78,14 +78,27 @@ def _kinds(runs: Sequence[Run]) -> list[Kind]:
         kinds.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     made = []
     for members in kinds.values():
-        configs = [run.config() for run in members]
-        order = sorted(
-            range(len(members)), key=lambda i: (configs[i]["source"].get("seed", 0), configs[i].get("seed", 0))
-        )
-        source = {name: value for name, value in configs[0]["source"].items() if name != "seed"}
-        splits = [configs[i]["source"].get("seed", 0) for i in order]
-        made.append(Kind([members[i] for i in order], source, splits))
+        members.sort(key=_seeds)
+        for one, other in pairwise(members):
+            if _seeds(one) == _seeds(other):
+                raise UserError(
+                    f"{one.path} and {other.path} are the same training, with seed {_seeds(one)[1]}: give one of them."
+                )
+        splits = [_seeds(run)[0] for run in members]
+        if 1 < len(set(splits)) < len(splits):
+            raise UserError(
+                f"{members[0].path} and its other seeds have splits of the seeds {_listed(splits)}, some of which are "
+                "the same. Give runs on the same splits, or each on splits of its own."
+            )
+        source = {name: value for name, value in members[0].config()["source"].items() if name != "seed"}
+        made.append(Kind(members, source, splits))
     return made
+
+
+def _seeds(run: Run) -> tuple[int, int]:
+    """Those of the splits and of the training."""
+    config = run.config()
+    return config["source"].get("seed", 0), config.get("seed", 0)
 
 
 def report_folder(run: Path) -> Path:
@@ -102,7 +115,8 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
     units = [torch.tensor(row["units"][:count]) for row in of_kind[0]]
     same_tasks = len(set(kinds[0].splits)) == 1
     sign = 1 if rows[0]["metric"] == "accuracy" else -1
-    order = sorted(range(len(kinds)), key=lambda index: -sign * float(scores[index].mean()))
+    means = [float(table.mean()) for table in scores]
+    order = sorted(range(len(kinds)), key=lambda i: -sign * means[i] if math.isfinite(means[i]) else math.inf)
     best = order[0]
 
     def over(values: Tensor) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def evaluate(
     pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
     `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
     it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
-    rungs are pre-trained on the run's own training split in any case.
+    rungs are pre-trained on the run's own training split in any case, with images changed as the run's own were.
     """
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
@@ -244,7 +244,7 @@ def evaluate(
     choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
     ladder = Ladder(
         model.learner,
-        home.split("train").pool(),
+        experiment.training_tasks(home.split("train")).pool(),
         examples=model.facts["examples"],
         seed=experiment.seed,
         costly_tasks=costly_tasks,

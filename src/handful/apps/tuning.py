@@ -11,11 +11,11 @@ from typing import Any
 
 from handful.apps.experiment import Experiment, validating
 from handful.errors import ArtifactError, HandfulError, UserError
-from handful.learners.learner import options_of
+from handful.learners.options import options_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution, seeded
-from handful.training.loop import Moment, Settings, meta_train
+from handful.training.loop import Moment, Settings, checked, meta_train
 from handful.training.run import is_run
 
 FILE, FORMAT = "tuning.json", "handful tuning"
@@ -127,26 +127,26 @@ def tune(
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
     kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been.
     progress: told of the trial's number and its moments. Raises `UserError` where a search or run is in the folder and
-    neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment.
+    neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment; and,
+    before anything is deleted, where data, learner, options or sizes do not fit.
     """
     optuna = _optuna()
     if trials < 1:
         raise UserError(f"--tune takes the number of trials, at least 1, not {trials}.")
     file = path / FILE
     config = experiment.config()
-    known: dict[str, Any] | None = read_json(file) if file.exists() else None
-    used = known is not None or is_run(path)
+    used = file.exists() or is_run(path)
     if used and not (resume or force):
         raise UserError(f"{path} already holds a search or a run. Give --resume, --force, or another place with -o.")
+    saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
+    if not (saved or force) and is_run(path):
+        raise UserError(f"The run in {path} was not tuned. Resume it without --tune, or start over with --force.")
+    distribution = experiment.source.open()
+    _check(experiment, distribution)  # before anything is deleted
     if force and used:
         shutil.rmtree(path)
-        known = None
-    saved = [] if known is None else _loaded(known, config, file)
-    if not saved and is_run(path):
-        raise UserError(f"The run in {path} was not tuned. Resume it without --tune, or start over with --force.")
 
     ranges = space(experiment)
-    distribution = experiment.source.open()
     higher = distribution.spec.classification
     study = optuna.create_study(
         direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
@@ -169,6 +169,13 @@ def tune(
     tuning = Tuning(experiment, higher, saved, _importance(optuna, study, saved))
     _write(file, config, tuning)
     return tuning
+
+
+def _check(experiment: Experiment, distribution: TaskDistribution) -> None:
+    """Raise a `UserError` where not even the first trial could begin."""
+    training = experiment.training_tasks(distribution.split("train"))
+    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
+    checked(experiment.build(distribution), training, validation, experiment.settings | {"seed": experiment.seed})
 
 
 def _tried(

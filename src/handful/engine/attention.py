@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
+        if width % heads:
             raise UserError(f"Attention heads share the width equally: {heads} heads do not divide {width}.")
         self.heads = heads
         self.of_queries = nn.Linear(width, width)

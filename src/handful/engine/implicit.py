@@ -50,15 +50,16 @@ def conjugate_gradients(product: Callable[[Weights], Weights], target: Weights, 
     solution = {name: torch.zeros_like(value) for name, value in target.items()}
     residual = direction = target
     squared = start = _dot(residual, residual)
+    going = start > 0
     for _ in range(steps):
         along = product(direction)
         bend = _dot(direction, along)
-        going = (bend > 0) & (squared > 1e-30 * start)
+        going = going & (bend > 0) & (squared > 1e-30 * start)
         size = torch.where(going, squared / torch.where(going, bend, 1.0), 0.0)
         solution = _moved(solution, size, direction)
         residual = _moved(residual, -size, along)
         before, squared = squared, _dot(residual, residual)
-        direction = _moved(residual, squared / torch.where(before > 0, before, 1.0), direction)
+        direction = _moved(residual, squared / torch.where(going, before, 1.0), direction)
     return solution
 
 

@@ -31,9 +31,6 @@ class MetaGradient:
         self.learner, self.plan = learner, plan
         self.trained = [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
         self._values = tensors(learner)
-        first = {id(value): name for name, value in reversed(self._values.items())}
-        own = {name: first[id(value)] for name, value in self._values.items()}
-        self._names = {name: of for name, of in own.items() if of in self.trained}  # tied ones: several for one
         self._graphs: dict[Any, Flat] = {}
         self._compiling = threading.Lock()
 
@@ -68,7 +65,7 @@ class MetaGradient:
         values = dict(zip(self._values, inputs, strict=False))
         task, *noise = pytree.tree_unflatten(list(inputs[len(values) :]), structure)
         starts = {name: values[name].detach().requires_grad_() for name in self.trained}
-        values |= {name: starts[of] for name, of in self._names.items()}
+        values |= starts
         with remembering(self.plan.memory):
             if single:
                 losses = call(self.learner, values, task, spec, *noise).unsqueeze(0)

@@ -21,8 +21,8 @@ _copying = threading.Lock()
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers of a module by name, tied ones under each of their names."""
-    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    """All parameters and buffers of a module by name, tied ones once."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
 def part(values: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -31,16 +31,22 @@ def part(values: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
+def under(name: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the child `name`, as its parent names them: what `part` undoes."""
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
 def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
     """`module(*arguments)` with `values` in place of its parameters and buffers. Names all of them; writes none."""
-    return functional_call(skeleton(module), values, arguments, tie_weights=False)
+    own = skeleton(module)
+    return functional_call(own, values, arguments, tie_weights=own in _of_thread.tied)
 
 
 def call_and_fit(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> tuple[Any, dict[str, Tensor]]:
     """As `call`, with `support` normalization by this batch; also returns its statistics by buffer name."""
     own = skeleton(module)
     with fitting(own) as collect:
-        outputs = functional_call(own, values, arguments, tie_weights=False)
+        outputs = functional_call(own, values, arguments, tie_weights=own in _of_thread.tied)
         return outputs, collect()
 
 
@@ -50,14 +56,23 @@ def _without_numbers(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
+def _names(module: nn.Module, *, remove_duplicate: bool = True) -> list[str]:
+    named = (module.named_parameters, module.named_buffers)
+    return [name for each in named for name, _ in each(remove_duplicate=remove_duplicate)]
+
+
 def skeleton(module: nn.Module) -> nn.Module:
     """This thread's copy of `module` without numbers, in the same training mode."""
     cache: weakref.WeakKeyDictionary[nn.Module, nn.Module] | None = getattr(_of_thread, "skeletons", None)
     if cache is None:
         cache = _of_thread.skeletons = weakref.WeakKeyDictionary()
+        _of_thread.tied = weakref.WeakSet()
     if module not in cache:
         with _copying:
-            cache[module] = copy.deepcopy(module, {id(t): _without_numbers(t) for t in tensors(module).values()})
+            own = copy.deepcopy(module, {id(t): _without_numbers(t) for t in tensors(module).values()})
+        cache[module] = own
+        if len(_names(own, remove_duplicate=False)) > len(_names(own)):
+            _of_thread.tied.add(own)  # looking for ties costs as much as a small network, so it is done once
     own = cache[module]
     if own.training != module.training:
         own.train(module.training)

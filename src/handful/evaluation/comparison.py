@@ -1,5 +1,6 @@
 """The ladder: every baseline of the registry beside the learner, on the same tasks, with paired intervals."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation, evaluate
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
-from handful.tasks.distribution import Pool, Size, TaskDistribution
+from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
 
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
 
@@ -50,14 +51,21 @@ class Comparison:
     def of(cls, own: Evaluation, rungs: Sequence[tuple[Evaluation, dict[str, Any]]]) -> Self:
         """Pair a learner's evaluation with those of the rungs and their chosen options.
 
-        The learner is measured against the rung that beats it most surely, if any does; else against the best of those
-        scored on all its tasks. A costly rung on a few lucky tasks so neither hides a sure loss nor stands for one.
+        The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
+        any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
+        so neither hides a sure loss nor stands for one. Rungs that diverged come last.
         """
         rows = [Row(rung, True, own.learner, rung.gain_over(own), chosen) for rung, chosen in rungs]
-        rows.sort(key=lambda row: -row.paired.mean)
+        sign = 1 if own.higher_is_better else -1
+
+        def good(row: Row) -> float:
+            return sign * row.evaluation.score.mean if own.diverged else row.paired.mean
+
+        rows.sort(key=lambda row: (row.evaluation.diverged > 0, -good(row)))
         most = max(row.paired.tasks for row in rows)
         better = [row for row in rows if row.paired.low > 0]
-        best = (better or [row for row in rows if row.paired.tasks == most])[0].evaluation
+        surest = max(better, key=lambda row: row.paired.low, default=None)
+        best = (surest or next(row for row in rows if row.paired.tasks == most)).evaluation
         return cls([Row(own, False, best.learner, own.gain_over(best), {}), *rows])
 
     @property
@@ -100,7 +108,7 @@ class Ladder:
         self.seed = seed
         self.progress = progress or (lambda what, done, total: None)
         self.pretraining_seconds = 0.0
-        self._chosen: dict[tuple[str, Size], dict[str, Any]] = {}
+        self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
         spec = learner.recipe["spec"]
         self.rungs = [
             rung
@@ -128,7 +136,7 @@ class Ladder:
     def climb(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
         """Score the learner and all rungs on the first tasks of `setting`'s present split.
 
-        Options of rungs are chosen on tasks of `validation`, for each number of shots once.
+        Options of rungs are chosen on tasks of `validation`, once for each of its sizes.
         """
         own = self._evaluate(self.learner, setting, tasks)
         rungs = []
@@ -168,28 +176,49 @@ class Ladder:
                 curves[learner.key].append((shot, evaluate(learner, at, tasks=tasks).score))
         return curves
 
-    def equivalence(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int) -> Equivalence | None:
+    def conventional(
+        self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int
+    ) -> dict[str, Evaluation]:
+        """What the rungs that know no other tasks score on the first tasks of `setting`'s present split, by their key.
+
+        They are those on raw inputs and, unless costly ones are left out, the network trained from scratch. Their
+        options are chosen on tasks of `validation`.
+        """
+        return {
+            rung.key: evaluate(self._build(rung, self._choose(rung, validation)), setting, tasks=tasks)
+            for rung in self.rungs
+            if rung.start != "pretrained"
+        }
+
+    def equivalence(
+        self,
+        setting: TaskDistribution,
+        validation: TaskDistribution,
+        *,
+        tasks: int,
+        examples: Sequence[int] = EXAMPLES,
+    ) -> Equivalence | None:
         """How many times more examples the conventional way needs on the first tasks of `setting`'s present split.
 
-        The conventional way is the best of the rungs that know no other tasks: those on raw inputs and, unless costly
-        ones are left out, the network trained from scratch. It gets more examples until it surely beats the learner, or
-        the same tasks have no more. None where shots vary or no rung can do the tasks.
+        The conventional way is the best of `conventional`. It gets more `examples` (of each class, or of a task) until
+        it surely beats the learner, or the same tasks have no more. None where shots vary, no rung can do the tasks, or
+        the learner diverges on one.
         """
         shot = setting.sizes.shot
-        rungs = [rung for rung in self.rungs if rung.start != "pretrained"]
-        if isinstance(shot, tuple) or not rungs:
+        if isinstance(shot, tuple) or all(rung.start == "pretrained" for rung in self.rungs):
             return None
         own = evaluate(self.learner, setting, tasks=tasks)
+        if own.diverged:
+            return None
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
-        for size in sorted({*EXAMPLES, shot}):
-            self.progress("data equivalence", size, EXAMPLES[-1])
+        for size in sorted({*examples, shot}):
+            self.progress("data equivalence", size, max(examples))
             try:
                 at, choosing = setting.sized(shot=size), validation.sized(shot=size)
                 if not _same_tasks(at, setting, tasks):
                     break
-                built = [self._build(rung, self._choose(rung, choosing)) for rung in rungs]
-                found = [evaluate(learner, at, tasks=tasks) for learner in built]
+                found = list(self.conventional(at, choosing, tasks=tasks).values())
             except UserError:
                 break
             sizes.append(size)
@@ -225,8 +254,8 @@ class Ladder:
         return built.eval()
 
     def _choose(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
-        """The best of the rung's choices on validation tasks; chosen once for each number of shots."""
-        at = (rung.key, validation.sizes.shot)
+        """The best of the rung's choices on validation tasks; chosen once for each of their sizes."""
+        at = (rung.key, validation.sizes)
         if at not in self._chosen:
             self._chosen[at] = self._best_choice(rung, validation)
         return self._chosen[at]
@@ -240,7 +269,8 @@ class Ladder:
         for done, options in enumerate(candidates):
             self.progress(f"choosing for {rung.key}", done, len(candidates))
             evaluation = evaluate(self._build(rung, options), validation, tasks=count)
-            scores.append(evaluation.score.mean * (1 if evaluation.higher_is_better else -1))
+            sign = 1 if evaluation.higher_is_better else -1
+            scores.append(-math.inf if evaluation.diverged else sign * evaluation.score.mean)
         return candidates[scores.index(max(scores))]
 
     def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:

@@ -11,6 +11,7 @@ FEWEST_NUMBERS = 16
 NEAR = 0.02
 """Squared distance of near-duplicates, as a share of the median one between any two examples."""
 PER_SPLIT = 1000
+"""At most so many examples of each split are compared, as many of each task: half of them of its support."""
 
 
 def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
@@ -25,6 +26,7 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
     numbers = next(iter(splits.values())).task(0).support.inputs[0].numel()
     if numbers < FEWEST_NUMBERS:
         return Finding(check, "skipped", f"Examples of {numbers} number(s) are near one another by chance.")
+    tasks = min(tasks, PER_SPLIT // 2)
     names, inputs, of_split, of_task, on_support = _collected(splits, tasks)
     rows = _standardized(inputs)
     distances = torch.cdist(rows, rows).square()
@@ -40,7 +42,7 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
         if places:
             listed = "; ".join(f"{names[a]} and {names[b]}" for a, b in places[:3])
             found.append(f"{len(places):,} pair(s) in {where} ({listed})")
-    seen = f"{len(rows):,} examples of {tasks} tasks per split at most"
+    seen = f"{len(rows):,} examples of {tasks} tasks each of {', '.join(splits)}"
     if found:
         return Finding(
             check,
@@ -48,7 +50,8 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
             f"Nearly equal examples among {seen}: {', and '.join(found)}. Where they are copies, scores are too good: "
             "remove them, or keep copies on one side (--group).",
         )
-    return Finding(check, "ok", f"No two of {seen} are nearly equal across support and query or across splits.")
+    across = "support and query" + (" or across splits" if len(splits) > 1 else "")
+    return Finding(check, "ok", f"No two of {seen} are nearly equal across {across}.")
 
 
 def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[str], Tensor, Tensor, Tensor, Tensor]:
@@ -59,22 +62,25 @@ def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[
     of_task: list[int] = []
     on_support: list[bool] = []
     for place, (on, split) in enumerate(splits.items()):
-        room = PER_SPLIT
         for index in range(tasks):
             task, manifest = split.task(index), split.manifest(index)
-            count = len(task.support.inputs) + len(task.query.inputs)
-            if count > room:
-                break
-            room -= count
+            room = PER_SPLIT // tasks
             for side, part, ids in (("support", task.support, manifest.support), ("query", task.query, manifest.query)):
-                inputs.append(part.inputs.flatten(1).double())
-                for number in range(len(part.inputs)):
+                numbers = _places(len(part.inputs), room // 2 if side == "support" else room)
+                room -= len(numbers)
+                inputs.append(part.inputs[numbers].flatten(1).double())
+                for number in numbers:
                     example = f"example {ids[number]}" if ids else f"{side} example {number}"
                     names.append(f"{example} of {on} task {index}")
-                of_split += [place] * len(part.inputs)
-                of_task += [1000 * place + index] * len(part.inputs)
-                on_support += [side == "support"] * len(part.inputs)
+                of_split += [place] * len(numbers)
+                of_task += [PER_SPLIT * place + index] * len(numbers)
+                on_support += [side == "support"] * len(numbers)
     return names, torch.cat(inputs), torch.tensor(of_split), torch.tensor(of_task), torch.tensor(on_support)
+
+
+def _places(count: int, most: int) -> list[int]:
+    """So many of `count` places at most, evenly spaced: examples of a task are in the order of their classes."""
+    return sorted({number * count // most for number in range(most)})
 
 
 def _standardized(inputs: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handful.errors import UserError
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -69,7 +71,7 @@ def seeds_interval(
     https://doi.org/10.2307/3002019: some S - 1 where seeds matter most, so that two seeds give a wide interval.
 
     With a single seed it reduces to `interval`, and speaks of that seed's weights only. So it does where seeds do not
-    differ in any score.
+    differ in any score. Raises `UserError` for `same_tasks` that are not as many for each seed.
     """
     means = [_of_units(of_seed, None if units is None else units[seed]) for seed, of_seed in enumerate(scores)]
     seeds, tasks = len(means), min(map(len, means))
@@ -85,6 +87,11 @@ def seeds_interval(
         )  # a part of `between`
         ends = _around(by_seed.mean(), between, seeds - 1)
         return SeedsInterval(*ends, tasks, seeds, float((between - within).clamp(min=0).sqrt()), float(within.sqrt()))
+    if len(set(map(len, means))) > 1:
+        raise UserError(
+            f"The seeds were scored on {', '.join(str(len(of_seed)) for of_seed in means)} tasks, so not on the same "
+            "ones. Give the scores of those that all have, or same_tasks=False where each has tasks of its own."
+        )
     table = torch.stack(means)  # (seeds, tasks)
     across = _spread(table.mean(0)) / tasks
     rest = table - by_seed.unsqueeze(1) - table.mean(0) + table.mean()
@@ -116,28 +123,31 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     by way^2, and keeping the tasks all of whose classes were drawn multiplies the luck by 2^way. Effects of *pairs* of
     classes, such as two that look alike, count as luck.
     """
+    from scipy.sparse import csr_array
+
     numbers, places = torch.unique(torch.tensor([number for each in classes for number in each]), return_inverse=True)
     if len(numbers) < 2 or len(classes) < 2:
         return None
     ways = torch.tensor([len(of_task) for of_task in classes])
-    rows = torch.arange(len(classes)).repeat_interleave(ways)
-    shares = torch.zeros(len(classes), len(numbers), dtype=torch.float64)  # of each class in each task
-    shares[rows, places] = 1 / ways[rows].double()
     scores, tasks = scores.double(), len(scores)
-    rest, centered = scores - scores.mean(), shares - shares.mean(0)
-    products = centered.T @ centered
+    rows = torch.arange(tasks).repeat_interleave(ways)
+    # Of each class in each task, with a row for each task: most are 0 where there are many classes.
+    shares = csr_array((1 / ways[rows].double().numpy(), (rows.numpy(), places.numpy())), (tasks, len(numbers)))
+    mean = shares.mean(0)
+    of_mean = float(tasks * mean @ mean)
+    # Trace and square of the products of the shares less their mean, which are not sparse, from those of the shares.
+    trace = float(shares.power(2).sum()) - of_mean
+    square = float((shares.T @ shares).power(2).sum() - 2 * tasks * ((shares @ mean) ** 2).sum()) + of_mean**2
     # Of both forms, the expectation is linear in the two variances.
-    forms = torch.stack([rest @ rest, (centered.T @ rest).square().sum()])
-    weights = torch.tensor(
-        [[float(products.trace()), tasks - 1.0], [float(products.square().sum()), float(products.trace())]],
-        dtype=torch.float64,
-    )
+    rest = scores - scores.mean()
+    forms = torch.stack([rest @ rest, torch.from_numpy(shares.T @ rest.numpy()).square().sum()])
+    weights = torch.tensor([[trace, tasks - 1.0], [square, trace]], dtype=torch.float64)
     if abs(float(torch.linalg.det(weights))) < 1e-9 * float(weights.abs().max()) ** 2:  # each task has all classes
         return None
     of_classes, luck = torch.linalg.solve(weights, forms).tolist()
     if of_classes <= 0:
         of_classes, luck = 0.0, float(forms[0]) / (tasks - 1)
-    parts = of_classes * float(shares.mean(0).square().sum()), max(0.0, luck) / tasks
+    parts = of_classes * of_mean / tasks, max(0.0, luck) / tasks
     variance = torch.tensor(sum(parts))
     uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0

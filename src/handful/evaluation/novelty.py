@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from handful.errors import UserError
@@ -90,8 +91,9 @@ def gap_by_tasks(
 def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tasks: int) -> Finding:
     """What it costs that tasks have another way or shot than those of training.
 
-    The same new tasks are scored in both sizes. Accuracies of different ways are compared as shares of what is above
-    chance.
+    New tasks are scored in both sizes, task i with task i. But where one size leaves out tasks of the data that have
+    too few examples for it, the two are compared as different tasks. Accuracies of different ways are compared as
+    shares of what is above chance.
     """
     sizes = {name: (getattr(trained, name), getattr(novel.sizes, name)) for name in ("way", "shot")}
     differing = {name: pair for name, pair in sizes.items() if pair[0] != pair[1]}
@@ -111,7 +113,9 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
         )
     sign = 1 if scores[0].higher_is_better else -1
     values = [sign * (_above_chance(e.scores, e.way) if names_are_classes(novel) else e.scores) for e in scores]
-    drop = interval(values[0] - values[1], scores[1].units)
+    units = [e.units for e in scores]
+    paired = there.units == novel.units and torch.equal(units[0], units[1])
+    drop = interval(values[0] - values[1], units[0]) if paired else difference(values[0], values[1], units[0], units[1])
     unit = "of what is above chance" if names_are_classes(novel) else "of the score"
     amount = f"{100 * drop.mean:.1f} ± {100 * drop.half_width:.1f} points {unit}"
     if novel.spec.kind == "regression":

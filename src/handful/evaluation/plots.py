@@ -22,6 +22,7 @@ from torch import Tensor
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.equivalence import Equivalence
 from handful.evaluation.intervals import Interval
+from handful.evaluation.wording import root
 from handful.storage import replacing
 from handful.types import Task
 
@@ -143,12 +144,13 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
     first = comparison.rows[0].evaluation
     accuracy = first.metric == "accuracy"
     scores = {row.evaluation.learner: shown(row.evaluation.score, first.metric) for row in comparison.rows}
-    reach = 100 if accuracy else max(score.mean for score in scores.values())
+    finite = [score.mean for score in scores.values() if math.isfinite(score.mean)]
+    reach = 100 if accuracy else max(finite, default=1.0)
     for row in comparison.rows:
         score = scores[row.evaluation.learner]
         at = names.index(row.evaluation.learner)
-        panel.barh(at, score.mean, height=0.66, color=GRAY if row.baseline else BLUE)
-        end = score.mean
+        end = score.mean if math.isfinite(score.mean) else 0.0  # of what diverged there is a label and no bar
+        panel.barh(at, end, height=0.66, color=GRAY if row.baseline else BLUE)
         if math.isfinite(score.half_width):
             panel.plot([score.low, score.high], [at, at], color=INK, linewidth=1.3)
             end = max(end, score.high)
@@ -438,7 +440,7 @@ def shown(score: Interval, metric: str) -> Interval:
 
 
 def _shown(value: float, metric: str) -> float:
-    return 100 * value if metric == "accuracy" else math.sqrt(max(0.0, value))
+    return 100 * value if metric == "accuracy" else root(value)
 
 
 def _number(size: Any) -> str:

@@ -76,6 +76,11 @@ class Evaluation:
         return class_interval(self.scores, self.classes)
 
     @property
+    def diverged(self) -> int:
+        """On how many tasks no score is a finite number: the predictions are not."""
+        return len(torch.unique(self.units[~self.scores.isfinite()]))
+
+    @property
     def higher_is_better(self) -> bool:
         """Whether a larger score is a better one."""
         return self.metric == "accuracy"

@@ -50,10 +50,13 @@ PER_TASK = ("log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelih
 """What an evaluation of regression may hold of each task beside its score."""
 
 RECHECK = """\
-import json, pathlib, torch
-from handful.evaluation.intervals import interval
+from pathlib import Path
 
-for setting in json.loads(pathlib.Path("scores.json").read_text())["settings"]:
+import torch
+from handful.evaluation.intervals import interval
+from handful.evaluation.report import load_scores
+
+for setting in load_scores(Path("scores.json"))["settings"]:
     for row in setting["rows"]:
         scores = torch.tensor(row["scores"], dtype=torch.float64)
         print(setting["way"], setting["shot"], row["learner"], interval(scores, torch.tensor(row["units"])))
@@ -95,7 +98,7 @@ class Report:
     def verdict(self) -> str:
         """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first."""
         standings = [Standing(comparison) for comparison in self.comparisons]
-        missed = [standing.outcome in ("tie", "loses") for standing in standings]
+        missed = [standing.outcome != "beats" for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: not missed[index])
         text = " ".join(standings[index].sentence() for index in order)
         if not any(missed):
@@ -223,7 +226,7 @@ class Report:
     def _circumstances(self, own: Evaluation) -> Iterable[str]:
         yield f"Weights: {self.selection}."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
-            yield "Options of the ladder: chosen on validation tasks, for each number of shots."
+            yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""
         yield policy + (
             "**Transductive: an answer may depend on the other queries of its task.**"
@@ -243,8 +246,16 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_scores(path: Path) -> dict[str, Any]:
-    """Read the per-task scores beside a report, from the folder or file."""
-    return _load(path, SCORES, {"schema", "settings"})
+    """Read the per-task scores beside a report, from the folder or file; a null among them is not a number."""
+    scores = _load(path, SCORES, {"schema", "settings"})
+    for row in (row for setting in scores["settings"] for row in setting["rows"]):
+        row |= {name: _numbers(row[name]) for name in ("scores", *PER_TASK) if name in row}
+    return scores
+
+
+def _numbers(value: Any) -> Any:
+    """The other way of `finite`, which does not tell which number it was."""
+    return [_numbers(item) for item in value] if isinstance(value, list) else math.nan if value is None else value
 
 
 def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:

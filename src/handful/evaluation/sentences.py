@@ -15,7 +15,7 @@ TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
 def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
-    """How many tasks an interval of this half-width takes, and how many more than were scored; null for one task."""
+    """How many tasks an interval of this half-width takes, and how many more than were scored; null if unknown."""
     score = own.score
     count = tasks_needed(score, half_width) if math.isfinite(score.half_width) else None
     more = None if count is None else max(0, count - score.tasks)
@@ -27,7 +27,8 @@ def needed_line(own: Evaluation, half_width: float) -> str:
     found = needed(own, half_width)
     wanted = f"± {100 * half_width:g} points" if own.metric == "accuracy" else f"± {half_width:g} of squared error"
     if found["tasks"] is None:
-        return f"How many tasks an interval of {wanted} takes cannot be told from a single one."
+        why = "from a single one" if own.score.tasks == 1 else "where some scores are not finite"
+        return f"How many tasks an interval of {wanted} takes cannot be told {why}."
     score = own.score
     if not found["more"]:
         return f"For an interval of {wanted}, the {count_of(score.tasks, 'task')} scored are enough."

@@ -12,7 +12,7 @@ from handful.evaluation.wording import count_of, examples, figures, percent, plu
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
 
-Outcome: TypeAlias = Literal["beats", "tie", "loses"]
+Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,20 @@ class Standing:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it surely beats that rung, or loses to it."""
+        """Whether it surely beats that rung, or loses to it; or whether some of its predictions are not finite."""
         paired = self.comparison.best_rung.paired
+        if self.comparison.learner.evaluation.diverged:
+            return "diverged"
+        if self.comparison.best_rung.evaluation.diverged:
+            return "beats"
         return "loses" if paired.low > 0 else "beats" if paired.high < 0 else "tie"
 
     def sentence(self) -> str:
         """How good the learner is, and whether that rung is as good."""
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
+        if self.outcome == "diverged":
+            text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
+            return f"{text}. Use {rung.evaluation.learner} instead."
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
@@ -55,7 +62,7 @@ class Standing:
     def _adapting(self) -> str:
         """Whether adapting to each task was better than one model for all, where there is such a rung."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
-        if pooled is None:
+        if pooled is None or pooled.evaluation.diverged:
             return ""
         # Where the pooled model decides, its difference has just been told.
         gap = "" if pooled is self.comparison.best_rung else gap_to(pooled, self.comparison.learner.evaluation)
@@ -77,9 +84,7 @@ def situation(own: Evaluation) -> str:
 def quality(own: Evaluation) -> str:
     """How good a learner's answers are."""
     score = own.score
-    tasks = (
-        f"95 % interval, {count_of(score.tasks, 'task')}" if math.isfinite(score.half_width) else "1 task: no interval"
-    )
+    tasks = "1 task: no interval" if score.tasks == 1 else f"95 % interval, {count_of(score.tasks, 'task')}"
     if own.metric == "accuracy":
         return f"answers {percent(score)} of the questions right ({tasks})"
     low, high = root(score.low), root(score.high)
@@ -87,9 +92,16 @@ def quality(own: Evaluation) -> str:
     return f"is off by {figures(root(score.mean))} in a typical prediction{between} (in the target's units; {tasks})"
 
 
+def no_prediction(evaluation: Evaluation) -> str:
+    """On how many tasks there is no finite prediction."""
+    return f"no finite prediction on {evaluation.diverged:,} of {count_of(evaluation.score.tasks, 'task')}"
+
+
 def gap_to(rung: Row, own: Evaluation) -> str:
     """By how much the learner is better or worse than a rung, on the tasks of both."""
     other, paired = rung.evaluation, rung.paired
+    if other.diverged:
+        return f"which has {no_prediction(other)}"
     common = f"{count_of(paired.tasks, 'task')} in common"
     if own.metric == "accuracy":
         sign = "" if paired.low > 0 or paired.high < 0 else "difference "

@@ -27,8 +27,8 @@ def figures(value: float) -> str:
 
 
 def root(value: float) -> float:
-    """The square root of a squared error; 0 for a negative end of its interval."""
-    return math.sqrt(max(0.0, value))
+    """The square root of a squared error; 0 for a negative end of its interval. What is not a number stays so."""
+    return 0.0 if value < 0 else math.sqrt(value)
 
 
 def nats(value: Interval) -> str:

@@ -4,12 +4,13 @@ from abc import abstractmethod
 from fnmatch import fnmatch
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
-from handful.engine.stateless import call, call_and_fit, part, tensors
+from handful.engine.stateless import call, call_and_fit, part, tensors, under
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
@@ -18,9 +19,11 @@ from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, Ta
 class AdaptedNetwork(Learner):
     """Backbone and linear head whose `fast` parameters, those that match a glob, become the task's own.
 
-    By default the head starts from one vector for all classes (UNICORN, *How to Train Your MAML to Excel in Few-Shot
-    Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it takes any way and no class number is
-    special; with `head="slots"` each class has a start of its own. Batch norm uses the support's statistics.
+    By default all classes start from the same vector (UNICORN, *How to Train Your MAML to Excel in Few-Shot
+    Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that the head takes any way and no class
+    number is special. Under a softmax it makes no difference which one, in any step, so it is zero and not learned
+    (*MAML is a Noisy Contrastive Learner in Classification*, Kao et al., 2022, https://arxiv.org/abs/2106.15367). With
+    `head="slots"` each class has a learned start of its own. Batch norm uses the support's statistics.
     """
 
     normalizations = ("support", "transductive")
@@ -35,13 +38,16 @@ class AdaptedNetwork(Learner):
         self.shared = head == "shared" and spec.classification
         self.any_way = self.shared
         self.outputs = spec.outputs
-        start = nn.Linear(features, 1 if self.shared else spec.outputs)
         if self.shared:
-            # Equal logits for all classes whatever the weights: the first step makes the difference.
-            nn.init.normal_(start.weight, std=features**-0.5)
-        self.head = nn.ParameterDict({"weight": start.weight, "bias": start.bias})
+            start = {"weight": torch.zeros(1, features), "bias": torch.zeros(1)}
+        else:
+            start = dict(nn.Linear(features, spec.outputs).named_parameters())
+        self.head = nn.ParameterDict(
+            {name: nn.Parameter(value, requires_grad=not self.shared) for name, value in start.items()}
+        )
         network = self._network()
-        self.fast = sorted(name for name, value in network.items() if value.requires_grad and fnmatch(name, fast))
+        trainable = [name for name, value in network.items() if value.requires_grad or name.startswith("head.")]
+        self.fast = sorted(name for name in trainable if fnmatch(name, fast))
         if not self.fast:
             raise UserError(f"No trainable parameter matches fast={fast!r}; the names are {', '.join(network)}.")
         if self.shared and "head.weight" not in self.fast:
@@ -97,9 +103,8 @@ class AdaptedNetwork(Learner):
         if not fit:
             return call(self.backbone, own, inputs), {}
         features, statistics = call_and_fit(self.backbone, own, inputs)
-        return features, {f"backbone.{name}": value for name, value in statistics.items()}
+        return features, under("backbone", statistics)
 
     def _network(self) -> Weights:
         """Parameters and buffers of backbone and head, by name."""
-        backbone = {f"backbone.{name}": tensor for name, tensor in tensors(self.backbone).items()}
-        return backbone | {f"head.{name}": tensor for name, tensor in self.head.items()}
+        return under("backbone", tensors(self.backbone)) | under("head", dict(self.head.items()))

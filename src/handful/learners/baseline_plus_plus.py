@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.engine.differentiation import Weights
-from handful.errors import UserError
+from handful.learners.options import Count, Positive
 from handful.learners.transfer import FineTuneHead
 from handful.types import Categorical, Examples, TaskSpec
 
@@ -30,14 +30,12 @@ class BaselinePlusPlus(FineTuneHead):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 50,
-        temperature: float = 10.0,
+        inner_lr: Positive = 0.01,
+        inner_steps: Count = 50,
+        temperature: Positive = 10.0,
         pretraining_head: Literal["linear", "cosine"] = "linear",
     ) -> None:
         super().__init__(spec, backbone, inner_lr=inner_lr, inner_steps=inner_steps)
-        if temperature <= 0:
-            raise UserError(f"The temperature of the cosines is above 0, got {temperature}.")
         self.temperature = temperature
         self.cosine = pretraining_head == "cosine"
 

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import Backbone
-from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances
-from handful.errors import UserError
+from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances, without_absent
 from handful.learners.learner import Learner
-from handful.learners.prototypical import ABSENT
+from handful.learners.options import Count, Positive
 from handful.normalization import Normalization
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -76,7 +75,7 @@ class NearestCentroid(OnRawInputs):
     key = "centroid"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 2.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 2.0) -> None:
         super().__init__(spec, backbone)
         self.temperature = temperature
 
@@ -89,7 +88,7 @@ class NearestCentroid(OnRawInputs):
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """Logits are negative scaled distances to the centroids."""
         distances = squared_distances(self.backbone(inputs), state["centroids"]) / state["spread"].square()
-        return Categorical(-self.temperature * distances - ABSENT * ~state["present"])
+        return Categorical(without_absent(-self.temperature * distances, state["present"]))
 
 
 class NearestNeighbors(OnRawInputs):
@@ -103,9 +102,7 @@ class NearestNeighbors(OnRawInputs):
     key = "neighbors"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: int = 1) -> None:
-        if neighbors < 1:
-            raise UserError(f"The number of neighbors is at least 1, got {neighbors}.")
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: Count = 1) -> None:
         super().__init__(spec, backbone)
         self.neighbors = neighbors
 
@@ -140,9 +137,8 @@ class RidgeProbe(OnRawInputs):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 1.0, temperature: float = 10.0
+        self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 1.0, temperature: Positive = 10.0
     ) -> None:
-        check_regularization(regularization)
         super().__init__(spec, backbone)
         self.regularization, self.temperature = regularization, temperature
 
@@ -170,8 +166,7 @@ class LogisticProbe(OnRawInputs):
     kinds = frozenset({"classification"})
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 0.1) -> None:
-        check_regularization(regularization)
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 0.1) -> None:
         super().__init__(spec, backbone)
         self.regularization = regularization
 
@@ -185,9 +180,3 @@ class LogisticProbe(OnRawInputs):
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """The linear outputs as logits."""
         return Categorical(self.backbone(inputs) @ state["weights"] + state["bias"])
-
-
-def check_regularization(value: float) -> None:
-    """Raise a `UserError` for a strength that leaves the solution undetermined."""
-    if value <= 0:
-        raise UserError(f"The regularization is above 0, got {value}.")

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.heads import squared_distances
-from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.options import Positive
 from handful.types import Examples, Gaussian, TaskSpec, TaskState
 
 
@@ -18,9 +18,9 @@ class BayesianLastLayer(Learner):
     https://arxiv.org/abs/1807.08912 (ALPaCA). Meta-learned are the features, the prior's mean and covariance, and the
     noise of each output; the posterior is exact. Departures: the noise is learned, not given; a constant is among the
     features; the prior's covariance, and not its inverse, has a Cholesky factor as parameters, so that every matrix
-    that is solved with is one plus something positive. `noise` and `prior` are the standard deviations of the noise and
-    of a weight where meta-learning starts; the noise stays above `smallest_noise`. The posterior could be updated
-    example by example; here a task is adapted to all its examples at once, with the same result.
+    that is solved with is one plus something positive. The noise is a deviation above `smallest_noise`, by `noise` at
+    the start of meta-learning, and `prior` the deviation of a weight there. The posterior could be updated example by
+    example; here a task is adapted to all its examples at once, with the same result.
     """
 
     key = "bayesian-last-layer"
@@ -31,23 +31,23 @@ class BayesianLastLayer(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        noise: float = 0.1,
-        prior: float = 1.0,
-        smallest_noise: float = 0.01,
+        noise: Positive = 0.1,
+        prior: Positive = 1.0,
+        smallest_noise: Positive = 0.01,
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape) + 1
-        _check_above_zero(self.key, noise=noise, prior=prior, smallest_noise=smallest_noise)
         self.backbone = backbone
         self.smallest_noise = smallest_noise
         self.log_noise = nn.Parameter(torch.full((spec.outputs,), noise).log())
         self.prior_mean = nn.Parameter(torch.zeros(size, spec.outputs))
         # In units of the noise: the prior's covariance is `factor @ factor.T` times the variance of the noise.
-        self.prior_log_diagonal = nn.Parameter(torch.full((size,), prior / noise).log())
+        self.prior_log_diagonal = nn.Parameter(torch.full((size,), prior / (noise + smallest_noise)).log())
         self.prior_below_diagonal = nn.Parameter(torch.zeros(size, size))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The posterior's mean `(d, outputs)`, and a factor `(d, d)` of its covariance in units of the noise."""
+        self._check_values(spec)
         features = self._features(support.inputs)
         factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed(self.prior_log_diagonal.exp())
         change, shrinkage = posterior(features @ factor, support.targets - features @ self.prior_mean)
@@ -93,19 +93,18 @@ class DeepKernelTransfer(Learner):
     *Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels* (Patacchiola et al., 2020),
     https://arxiv.org/abs/1910.05199. The kernel is Gaussian; scale, lengthscale, noise and mean of each output are
     learned with the features. Departures: the query's predictive likelihood is maximized, given the support, in place
-    of the marginal likelihood of both; regression only. `noise` is the standard deviation where meta-learning starts;
-    it stays above `smallest_noise`. The state holds the support's features: it grows with the support.
+    of the marginal likelihood of both; regression only. The noise is a deviation above `smallest_noise`, by `noise`
+    where meta-learning starts. The state holds the support's features: it grows with the support.
     """
 
     key = "dkt"
     kinds = frozenset({"regression"})
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, noise: float = 0.1, smallest_noise: float = 0.01
+        self, spec: TaskSpec, backbone: nn.Module, *, noise: Positive = 0.1, smallest_noise: Positive = 0.01
     ) -> None:
         super().__init__()
         self.size = feature_count(backbone, spec.input_shape)
-        _check_above_zero(self.key, noise=noise, smallest_noise=smallest_noise)
         self.backbone = backbone
         self.smallest_noise = smallest_noise
         self.mean = nn.Parameter(torch.zeros(spec.outputs))
@@ -115,6 +114,7 @@ class DeepKernelTransfer(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The support's features `(n, d)`, the Cholesky factor `(n, n)` of their kernel, and weights `(n, outputs)`."""
+        self._check_values(spec)
         features = self.backbone(support.inputs).clone()  # "raw" returns its inputs
         exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
         noise = self._noise().square() * torch.eye(len(exact)).to(exact)
@@ -142,9 +142,3 @@ class DeepKernelTransfer(Learner):
     def _noise(self) -> Tensor:
         """Its standard deviation, in units of the scale."""
         return self.log_noise.exp() + self.smallest_noise
-
-
-def _check_above_zero(key: str, **options: float) -> None:
-    for name, value in options.items():
-        if not value > 0:
-            raise UserError(f"The option {name!r} of {key!r} is a number above 0, not {value}.")

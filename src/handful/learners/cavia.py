@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.inner_loop import SGD, descend
 from handful.engine.stateless import call, tensors
-from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 
@@ -30,24 +30,29 @@ class CAVIA(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 1.0,
-        inner_steps: int = 2,
-        context: int = 16,
-        hidden: int = 64,
+        inner_lr: Positive = 1.0,
+        inner_steps: Count = 2,
+        context: Count = 16,
+        hidden: Count = 64,
         first_order: bool = False,
     ) -> None:
         super().__init__()
-        if context < 1 or hidden < 1:
-            raise UserError(f"CAVIA needs a context and a hidden layer of 1 or more, not {context} and {hidden}.")
         features = feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.classification = spec.classification
         self.context, self.first_order = context, first_order
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
-        self.decoder = _Decoder(context, features, hidden, 1 if spec.classification else spec.outputs)
+        self.decoder = _Decoder(
+            context,
+            features,
+            hidden,
+            1 if spec.classification else spec.outputs,
+            bias=not spec.classification,  # added to all classes, it is nothing to a softmax
+        )
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The context: `(way, context)`, or `(1, context)` for values."""
+        self._check_values(spec)
         features = self.backbone(support.inputs)
         state, _ = descend(
             self._inner_loss,
@@ -75,11 +80,11 @@ class CAVIA(Learner):
 class _Decoder(nn.Module):
     """Outputs from features and contexts."""
 
-    def __init__(self, context: int, features: int, hidden: int, outputs: int) -> None:
+    def __init__(self, context: int, features: int, hidden: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
         self.modulation = nn.Linear(context, 2 * features)
         self.hidden = nn.Linear(features, hidden)
-        self.output = nn.Linear(hidden, outputs)
+        self.output = nn.Linear(hidden, outputs, bias=bias)
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """Features `(n, features)` and contexts `(contexts, context)` to `(contexts, n, outputs)`."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from handful.engine.differentiation import Weights, detached, gradient
 from handful.engine.implicit import conjugate_gradients, curvature
 from handful.engine.inner_loop import SGD, descend
-from handful.errors import UserError
 from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.options import Count, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 
@@ -32,18 +32,13 @@ class ImplicitMAML(AdaptedNetwork):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.1,
-        inner_steps: int = 10,
-        pull: float = 1.0,
-        solver_steps: int = 5,
+        inner_lr: Positive = 0.1,
+        inner_steps: Count = 10,
+        pull: Positive = 1.0,
+        solver_steps: Count = 5,
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
         super().__init__(spec, backbone, head=head)
-        if pull <= 0 or inner_steps < 1 or solver_steps < 1:
-            raise UserError(
-                "iMAML needs a pull above 0, inner_steps of 1 or more and solver_steps of 1 or more, not "
-                f"{pull}, {inner_steps} and {solver_steps}."
-            )
         self.inner_lr, self.inner_steps, self.pull, self.solver_steps = inner_lr, inner_steps, pull, solver_steps
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.engine.attention import Attention
-from handful.errors import UserError
+from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
 from handful.normalization import LayerNorm
 from handful.types import TaskSpec
@@ -28,11 +28,9 @@ class InContextTransformer(SequenceLearner):
     reads_order = False
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, width: int = 64, layers: int = 2, heads: int = 4
+        self, spec: TaskSpec, backbone: nn.Module, *, width: int = 64, layers: Count = 2, heads: Count = 4
     ) -> None:
         super().__init__(spec, backbone, width=width)
-        if layers < 1:
-            raise UserError(f"The option layers is at least 1, not {layers}.")
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
         self.norm = LayerNorm(width)
         self.last = nn.Linear(width, self.reply_size)

@@ -1,26 +1,26 @@
 """Learned optimizers: the rule by which a fresh network is trained is meta-trained, not the network."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
-from handful.backbones import Backbone, feature_count
+from handful.backbones import Backbone
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import UpdateRule, descend
-from handful.engine.stateless import call, call_and_fit, part, tensors
+from handful.engine.stateless import tensors
 from handful.errors import UserError
+from handful.learners.fresh_network import FreshNetwork
 from handful.learners.learned_rule import DIRECTIONS, FEATURES, LearnedRule, Observed
-from handful.learners.learner import Learner
+from handful.learners.options import Count, Positive, Range
 from handful.normalization import Normalization
-from handful.types import Categorical, Examples, Point, Prediction, Task, TaskSpec, TaskState
+from handful.types import Examples, Task, TaskSpec, TaskState
 
 FLOOR = 1e-8
 """Added to a loss before its logarithm."""
 
 
-class LearnedOptimizer(Learner):
+class LearnedOptimizer(FreshNetwork):
     """Learn the rule by which a fresh network is trained on the support, weight by weight.
 
     *Learning to learn by gradient descent by gradient descent* (Andrychowicz et al., 2016),
@@ -35,7 +35,6 @@ class LearnedOptimizer(Learner):
     """
 
     key = "learned-optimizer"
-    normalizations = ("support",)
 
     def __init__(
         self,
@@ -43,26 +42,16 @@ class LearnedOptimizer(Learner):
         backbone: nn.Module,
         *,
         rule: Literal["mlp", "lstm"] = "mlp",
-        hidden: int = 16,
-        inner_lr: float = 0.02,
-        inner_steps: int = 20,
+        hidden: Count = 16,
+        inner_lr: Positive = 0.02,
+        inner_steps: Count = 20,
         objective: Literal["support", "query"] = "query",
         loss: Literal["log", "plain"] = "log",
         intercept: bool = True,
         first_order: bool = False,
-        truncation: int = 0,
+        truncation: Annotated[int, Range("of 0 or more", lambda value: value >= 0)] = 0,
     ) -> None:
-        super().__init__()
-        numbers = {"hidden": (hidden, 1), "inner_steps": (inner_steps, 1), "truncation": (truncation, 0)}
-        for name, (number, least) in numbers.items():
-            if number < least:
-                raise UserError(f"The option {name} of {self.key!r} is at least {least}, got {number}.")
-        if not inner_lr > 0:
-            raise UserError(f"The option inner_lr of {self.key!r} is above 0, got {inner_lr}.")
-        self.trainable = frozenset(name for name, p in backbone.named_parameters() if p.requires_grad)
-        self.features = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone.requires_grad_(False)
-        self.classification = spec.classification
+        super().__init__(spec, backbone)
         self.recurrent, self.intercept, self.log = rule == "lstm", intercept, loss == "log"
         self.inner_lr, self.inner_steps, self.objective = inner_lr, inner_steps, objective
         self.first_order, self.truncation = first_order, truncation
@@ -125,11 +114,6 @@ class LearnedOptimizer(Learner):
         _, statistics = self._inner_loss(weights, context)
         return {"weights": {name: weight.clone() for name, weight in weights.items()}, "statistics": statistics}
 
-    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """The task's own network."""
-        weights = self._network() | state["weights"] | state["statistics"]
-        return self._prediction(weights, call(self.backbone, part(weights, "backbone"), inputs))
-
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """The mean of the losses, or of their logarithms, after each step from the start `noise`."""
         losses = self.losses(task, spec, start=noise)
@@ -175,28 +159,13 @@ class LearnedOptimizer(Learner):
         loss, statistics = self._inner_loss(weights, {"slow": slow, "support": task.support})
         if self.objective == "support":
             return loss
-        weights = slow | weights | statistics
-        prediction = self._prediction(weights, call(self.backbone, part(weights, "backbone"), task.query.inputs))
-        return prediction.loss(task.query.targets).mean()
-
-    def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        weights, support = context["slow"] | weights, context["support"]
-        features, statistics = call_and_fit(self.backbone, part(weights, "backbone"), support.inputs)
-        loss = self._prediction(weights, features).loss(support.targets).mean()
-        return loss, {f"backbone.{name}": value for name, value in statistics.items()}
-
-    def _prediction(self, weights: Weights, features: Tensor) -> Prediction:
-        outputs = F.linear(features, weights["head.weight"], weights.get("head.bias"))
-        return Categorical(outputs) if self.classification else Point(outputs)
+        return self._answer(slow | weights | statistics, task.query.inputs).loss(task.query.targets).mean()
 
     def _start(self, support: Examples, spec: TaskSpec) -> tuple[Weights, Weights]:
         """All of the network, and the weights that are trained, with a head of zeros."""
         network = self._network()
-        fast = {name: value for name, value in network.items() if name.removeprefix("backbone.") in self.trainable}
+        fast = self._trainable(network)
         fast["head.weight"] = support.inputs.new_zeros(spec.outputs, self.features)
         if self.intercept:
             fast["head.bias"] = support.inputs.new_zeros(spec.outputs)
         return network, fast
-
-    def _network(self) -> Weights:
-        return {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}

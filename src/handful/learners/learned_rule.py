@@ -40,35 +40,31 @@ class LearnedRule(NamedTuple):
 
     def start(self, weights: Weights) -> dict[str, Tensor]:
         """Momenta, squares and memory of each weight, and the number of steps taken."""
-        flat = _flat(weights)
+        row = flat(weights)
         state = {
-            "momenta": flat.new_zeros(len(flat), len(MOMENTA)),
-            "squares": flat.new_zeros(len(flat), len(SQUARES)),
-            "steps": flat.new_zeros(()),
+            "momenta": row.new_zeros(len(row), len(MOMENTA)),
+            "squares": row.new_zeros(len(row), len(SQUARES)),
+            "steps": row.new_zeros(()),
         }
         if self.recurrent:
             width = self.network["last.weight"].shape[1]
-            state |= {name: flat.new_zeros(len(flat), width) for name in ("hidden", "cell")}
+            state |= {name: row.new_zeros(len(row), width) for name in ("hidden", "cell")}
         return state
 
     def step(self, weights: Weights, gradients: Weights, state: dict[str, Tensor]) -> tuple[Weights, dict[str, Tensor]]:
         """One step of all weights, as one long row."""
-        flat, slope, steps = _flat(weights), _flat(gradients), state["steps"] + 1
+        row, slope, steps = flat(weights), flat(gradients), state["steps"] + 1
         momenta, means = _averaged(state["momenta"], slope, MOMENTA, steps)
         squares, variances = _averaged(state["squares"], slope.square(), SQUARES, steps)
         roots = (variances + EPSILON**2).sqrt()  # (weights, 2): of the last steps, of all
         directions = torch.cat([slope.unsqueeze(-1), means], dim=-1) / roots[:, 1:]
         sizes = [weight.numel() for weight in weights.values()]
-        features = _features(flat, slope, state["momenta"][:, 1], directions, roots, steps, sizes)
+        features = _features(row, slope, state["momenta"][:, 1], directions, roots, steps, sizes)
         answers, memory = self._answers(features, state)
         adam = directions[:, 1 + MOMENTA.index(0.9)]
         bent = adam + (answers[:, 1:] * directions).sum(-1)
-        flat = flat - self.rate * (3 * torch.tanh(answers[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
-        moved = {
-            name: row.view(weight.shape)
-            for (name, weight), row in zip(weights.items(), torch.split(flat, sizes), strict=True)
-        }
-        return moved, {"momenta": momenta, "squares": squares, "steps": steps} | memory
+        row = row - self.rate * (3 * torch.tanh(answers[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
+        return in_shape(row, weights), {"momenta": momenta, "squares": squares, "steps": steps} | memory
 
     def _answers(self, features: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's answers `(weights, 1 + directions)` and its new memory."""
@@ -77,15 +73,26 @@ class LearnedRule(NamedTuple):
         if not self.recurrent:
             hidden = F.silu(F.linear(F.silu(first), own["second.weight"], own["second.bias"]))
             return F.linear(hidden, own["last.weight"], own["last.bias"]), {}
-        gates = first + F.linear(state["hidden"], own["second.weight"])
-        enter, leave, keep, content = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(keep + 1) * state["cell"] + torch.sigmoid(enter) * torch.tanh(content)
-        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        hidden, cell = lstm(first + F.linear(state["hidden"], own["second.weight"]), state["cell"])
         return F.linear(hidden, own["last.weight"], own["last.bias"]), {"hidden": hidden, "cell": cell}
 
 
-def _flat(weights: Weights) -> Tensor:
+def flat(weights: Weights) -> Tensor:
+    """All weights as one long row."""
     return torch.cat([weight.reshape(-1) for weight in weights.values()])
+
+
+def in_shape(row: Tensor, like: Weights) -> Weights:
+    """The inverse of `flat`, for weights of these names and shapes."""
+    rows = torch.split(row, [weight.numel() for weight in like.values()])
+    return {name: own.view(weight.shape) for (name, weight), own in zip(like.items(), rows, strict=True)}
+
+
+def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden and cell values `(..., width)` of an LSTM, from what its four gates sum up `(..., 4 * width)`."""
+    enter, leave, keep, content = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(keep + 1) * cell + torch.sigmoid(enter) * torch.tanh(content)
+    return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
 def _averaged(averages: Tensor, value: Tensor, decays: tuple[float, ...], steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,10 +103,10 @@ def _averaged(averages: Tensor, value: Tensor, decays: tuple[float, ...], steps:
 
 
 def _features(
-    flat: Tensor, slope: Tensor, before: Tensor, directions: Tensor, roots: Tensor, steps: Tensor, sizes: list[int]
+    row: Tensor, slope: Tensor, before: Tensor, directions: Tensor, roots: Tensor, steps: Tensor, sizes: list[int]
 ) -> Tensor:
     """What the network sees of each weight `(weights, FEATURES)`: of itself, its tensor, all tensors, and the time."""
-    products = [flat.square(), slope.square(), before.square(), slope * before, roots[:, 1].square()]
+    products = [row.square(), slope.square(), before.square(), slope * before, roots[:, 1].square()]
     moments = torch.stack(products, dim=-1)
     of_tensor = torch.cat([rows.mean(0, keepdim=True).expand_as(rows) for rows in torch.split(moments, sizes)])
     of_all = moments.mean(0, keepdim=True).expand_as(moments)
@@ -108,7 +115,7 @@ def _features(
     usual, all_usual = ((which[:, 4] + EPSILON**2).sqrt() for which in (of_tensor, of_all))
     alone = [
         slope / roots[:, 0],
-        flat / magnitude,
+        row / magnitude,
         slope / slopes,
         _squashed(roots[:, 0] / roots[:, 1]),
         _squashed(roots[:, 1] / usual),
@@ -120,7 +127,7 @@ def _features(
         of_tensor[:, 3] / (slopes * (of_tensor[:, 2] + EPSILON**2).sqrt()),
         of_all[:, 3] / (all_slopes * (of_all[:, 2] + EPSILON**2).sqrt()),
     ]
-    time = torch.tanh(steps / flat.new_tensor(HORIZONS)).expand(len(flat), -1)
+    time = torch.tanh(steps / row.new_tensor(HORIZONS)).expand(len(row), -1)
     return torch.cat([directions, torch.stack(alone, dim=-1), time], dim=-1)
 
 

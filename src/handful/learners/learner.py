@@ -1,7 +1,6 @@
 """The contract: what a learner is."""
 
 import inspect
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self, TypeAlias
@@ -11,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from handful import backbones
 from handful.backbones import Backbone
-from handful.errors import UserError, unknown_name
+from handful.errors import UserError
+from handful.learners.options import check_options
 from handful.learners.pretraining import Pool, pretrain
 from handful.normalization import MODES, Normalization
 from handful.registry import LEARNERS
@@ -160,6 +160,21 @@ class Learner(nn.Module, ABC):
             progress=progress,
         )
 
+    def _features_of(self, task: Task) -> Tensor:
+        """Features `(n, d)` of support and query: in one pass, unless each is normalized by itself in adapting too."""
+        if self.transductive:
+            return torch.cat([self.backbone(task.support.inputs), self.backbone(task.query.inputs)])
+        return self.backbone(torch.cat([task.support.inputs, task.query.inputs]))  # type: ignore[no-any-return]
+
+    def _check_values(self, spec: TaskSpec) -> None:
+        """Raise a `UserError` for another number of target values than this learner was built for."""
+        made = self.recipe["spec"].outputs
+        if not spec.classification and spec.outputs != made:
+            raise UserError(
+                f"This learner was made for {made} target values and cannot adapt to {spec.outputs}; build one for "
+                "these tasks."
+            )
+
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
         """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None."""
         return None
@@ -172,39 +187,3 @@ class Learner(nn.Module, ABC):
     def summary(cls) -> str:
         """The first line of the learner's docstring."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
-
-
-def options_of(cls: type[Learner]) -> dict[str, inspect.Parameter]:
-    """The options of a learner: the keyword-only arguments of its constructor."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def check_options(cls: type[Learner], options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a learner with their values: the given ones checked by name and type, else the defaults."""
-    known = options_of(cls)
-    hints = typing.get_type_hints(cls.__init__)
-    for name, value in options.items():
-        if name not in known:
-            raise unknown_name(f"option of {cls.key!r}", name, known)
-        if not _fits(value, hints[name]):
-            raise UserError(f"The option {name!r} of {cls.key!r} is {written_type(hints[name])}, not {value!r}.")
-    return {name: options.get(name, parameter.default) for name, parameter in known.items()}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint) if isinstance(hint, type) else True
-
-
-def written_type(hint: Any) -> str:
-    """A type in words, as messages and lists of options show it."""
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    article = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-    return article.get(getattr(hint, "__name__", ""), str(hint))

@@ -10,6 +10,7 @@ from handful.engine.heads import descended
 from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.errors import UserError
 from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.options import Count, Fraction, NotNegative, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 START_DEVIATION = 0.3
@@ -34,9 +35,9 @@ class MAML(AdaptedNetwork):
     training task from a normal distribution of which mean and deviation are learned, and its divergence from N(0, 1)
     times the option is added to the loss. What adapts and predicts uses the means.
 
-    Departures: by default the head starts from one vector for all classes (UNICORN, *How to Train Your MAML to Excel in
-    Few-Shot Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that it takes any way and no class
-    number is special; `head="slots"` is the paper's. Batch norm uses the support's statistics, not the query's.
+    Departures: by default the head of a classifier starts at zero (*MAML is a Noisy Contrastive Learner in
+    Classification*, Kao et al., 2022, https://arxiv.org/abs/2106.15367), so that it takes any way and no class number
+    is special; `head="slots"` is the paper's. Batch norm uses the support's statistics, not the query's.
     """
 
     key = "maml"
@@ -46,25 +47,20 @@ class MAML(AdaptedNetwork):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 5,
+        inner_lr: Positive = 0.01,
+        inner_steps: Count = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
         inner_lr_per_step: bool = False,
-        multi_step_until: float = 0.0,
-        first_order_until: float = 0.0,
-        meta_regularization: float = 0.0,
+        multi_step_until: Fraction = 0.0,
+        first_order_until: Fraction = 0.0,
+        meta_regularization: NotNegative = 0.0,
         fast: str = "*",
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
         super().__init__(spec, backbone, fast=fast, head=head)
-        for name, until in {"multi_step_until": multi_step_until, "first_order_until": first_order_until}.items():
-            if not 0 <= until <= 1:
-                raise UserError(f"The option {name!r} is a fraction of meta-training from 0 to 1, not {until}.")
         if inner_lr_per_step and not learn_inner_lr:
             raise UserError("Rates of their own for each step are learned ones: set learn_inner_lr too.")
-        if (inner_lr_per_step or multi_step_until) and inner_steps < 1:
-            raise UserError(f"Options of single steps need inner_steps of 1 or more, not {inner_steps}.")
         self.inner_steps, self.first_order = inner_steps, first_order
         self.inner_lr_per_step = inner_lr_per_step
         self.multi_step_until, self.first_order_until = multi_step_until, first_order_until
@@ -78,10 +74,10 @@ class MAML(AdaptedNetwork):
             }
         )
         slow = {name: value for name, value in network.items() if value.requires_grad and name not in self.fast}
-        if meta_regularization < 0 or (meta_regularization and not slow):
+        if meta_regularization and not slow:
             raise UserError(
-                f"The option 'meta_regularization' is above 0, for weights that do not adapt, not {meta_regularization}"
-                f" for {len(slow)} of them. Let fewer adapt, with fast='head.*' or the learner 'anil'."
+                "The option 'meta_regularization' is for weights that do not adapt, and here all do. Let fewer adapt, "
+                "with fast='head.*' or the learner 'anil'."
             )
         self.meta_regularization = meta_regularization
         self.log_deviations = nn.ParameterDict(
@@ -139,7 +135,7 @@ class MAML(AdaptedNetwork):
         return self._query_loss(fast | drawn, statistics, task.query)
 
     def _adapted(self, fast: Weights, slow: Weights, support: Examples) -> tuple[Weights, Weights]:
-        plain = not (self.inner_lr_per_step or self.first_order_until)
+        plain = not self.first_order_until and all(rate.ndim == 0 for rate in self.rates.values())
         if not plain or any(name.startswith("backbone.") for name in fast):
             return descend(self._inner_loss, fast, {"slow": slow, "support": support}, **self._how())
         return self._descended_head(slow | fast, support)
@@ -191,11 +187,11 @@ class ANIL(MAML):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 5,
+        inner_lr: Positive = 0.01,
+        inner_steps: Count = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
-        meta_regularization: float = 0.0,
+        meta_regularization: NotNegative = 0.0,
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
         super().__init__(
@@ -226,8 +222,8 @@ class BOIL(MAML):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.1,
-        inner_steps: int = 5,
+        inner_lr: Positive = 0.1,
+        inner_steps: Count = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
     ) -> None:
@@ -258,8 +254,8 @@ class MetaSGD(MAML):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 1,
+        inner_lr: Positive = 0.01,
+        inner_steps: Count = 1,
         first_order: bool = False,
         head: Literal["shared", "slots"] = "shared",
     ) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.errors import UserError
+from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
 from handful.memory import external
 from handful.types import TaskSpec
@@ -30,11 +31,11 @@ class MemoryAugmentedNetwork(SequenceLearner):
     key = "mann"
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, width: int = 64, slots: int = 128, heads: int = 1
+        self, spec: TaskSpec, backbone: nn.Module, *, width: int = 64, slots: Count = 128, heads: Count = 1
     ) -> None:
         super().__init__(spec, backbone, width=width)
-        if not 1 <= heads <= slots:
-            raise UserError(f"Of the options heads and slots, 1 <= heads <= slots; got {heads} and {slots}.")
+        if heads > slots:
+            raise UserError(f"A memory has as many slots as heads that write to it, or more: not {slots} for {heads}.")
         self.slots, self.heads = slots, heads
         self.gates = nn.Linear(2 * width, 4 * width)
         self.of_tokens = nn.Linear(width, heads * width, bias=False)

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.errors import UserError
+from handful.engine.heads import ABSENT
 from handful.learners.learner import Learner
-from handful.learners.prototypical import ABSENT
+from handful.learners.options import Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 
@@ -22,10 +22,8 @@ class MatchingNetwork(Learner):
 
     key = "matching"
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 10.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 10.0) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise UserError(f"The temperature of a matching network is above 0, got {temperature}.")
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.classification = spec.classification

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.attention import Attention
-from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.options import BelowOne, Count
 from handful.normalization import LayerNorm
 from handful.types import Examples, Gaussian, TaskSpec, TaskState
 
@@ -30,13 +30,12 @@ class ConditionalNeuralProcess(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        width: int = 128,
-        depth: int = 3,
-        smallest_deviation: float = 0.01,
+        width: Count = 128,
+        depth: Count = 3,
+        smallest_deviation: BelowOne = 0.01,
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape)
-        _check(self.key, width, depth, smallest_deviation)
         self.backbone = backbone
         self.smallest_deviation = smallest_deviation
         self.encoder = Layers(size + spec.outputs, width, width, depth)
@@ -44,6 +43,7 @@ class ConditionalNeuralProcess(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The mean code `(width,)`."""
+        self._check_values(spec)
         features = self.backbone(support.inputs)
         return {"code": self.encoder(torch.cat([features, support.targets], dim=-1)).mean(0)}
 
@@ -72,14 +72,13 @@ class AttentiveNeuralProcess(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        width: int = 64,
-        depth: int = 2,
-        heads: int = 4,
-        smallest_deviation: float = 0.01,
+        width: Count = 64,
+        depth: Count = 2,
+        heads: Count = 4,
+        smallest_deviation: BelowOne = 0.01,
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape)
-        _check(self.key, width, depth, smallest_deviation)
         self.backbone = backbone
         self.smallest_deviation = smallest_deviation
         self.encoder = Layers(size + spec.outputs, width, width, depth)
@@ -91,6 +90,7 @@ class AttentiveNeuralProcess(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Keys and values `(n, width)` of the examples."""
+        self._check_values(spec)
         features = self.backbone(support.inputs)
         codes = self.encoder(torch.cat([features, support.targets], dim=-1))
         codes = self.norm(codes + self.among_examples(codes, codes, codes))
@@ -107,8 +107,8 @@ class AttentiveNeuralProcess(Learner):
 class Layers(nn.Sequential):
     """`depth` linear layers `(n, inputs)` to `(n, outputs)`, of `width` between them, with ReLU.
 
-    They start larger than PyTorch does it, so that the signal lives (*Delving Deep into Rectifiers*, He et al., 2015,
-    https://arxiv.org/abs/1502.01852): little of an example was left behind so many layers, and a
+    They start larger than PyTorch does it, so that the signal lives (*Efficient BackProp*, LeCun et al., 1998,
+    https://doi.org/10.1007/3-540-49430-8_2): little of an example was left behind so many layers, and a
     conditional neural process answered the mean of all functions for thousands of steps.
     """
 
@@ -127,10 +127,3 @@ def normal(outputs: Tensor, smallest: float) -> Gaussian:
     """Means and variances `(n, d)` from a network's outputs `(n, 2 d)`."""
     mean, raw = outputs.chunk(2, dim=-1)
     return Gaussian(mean, (smallest + (1 - smallest) * F.softplus(raw)).square())
-
-
-def _check(key: str, width: int, depth: int, smallest_deviation: float) -> None:
-    if min(width, depth) < 1:
-        raise UserError(f"The options width and depth of {key!r} are at least 1, not {width} and {depth}.")
-    if not 0 < smallest_deviation < 1:
-        raise UserError(f"The option smallest_deviation of {key!r} is between 0 and 1, not {smallest_deviation}.")

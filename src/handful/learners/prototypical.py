@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from handful.backbones import feature_count
-from handful.engine.heads import centroids, squared_distances
+from handful.engine.heads import centroids, squared_distances, without_absent
 from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
 from handful.views import random_maps, warped
 
-ABSENT = 1e4
-"""What is taken off the logit of a class that the support does not contain: finite, and never the best."""
 EXTENT = 0.5
 """How far views go: with 3 of them, 0.5 scored best of 0.25, 0.5 and 1 on validation letters of `glyphs`."""
 
@@ -47,15 +46,15 @@ class PrototypicalNetwork(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        temperature: float = 10.0,
+        temperature: Positive = 10.0,
         loss: Literal["prototypes", "neighbors"] = "prototypes",
-        views: int = 1,
+        views: Count = 1,
     ) -> None:
         super().__init__()
-        if views < 1 or (views > 1 and len(spec.input_shape) != 3):
+        if views > 1 and len(spec.input_shape) != 3:
             raise UserError(
-                f"The number of views is 1, or more for images (channels, height, width); it is {views} for inputs of "
-                f"shape {spec.input_shape}. Leave views=1."
+                f"Views are made of images (channels, height, width), not of inputs of shape {spec.input_shape}. "
+                "Leave views=1."
             )
         self.loss = loss
         feature_count(backbone, spec.input_shape)
@@ -74,9 +73,8 @@ class PrototypicalNetwork(Learner):
         return self._classify(state, self._embed(inputs))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """Cross-entropy of the query, or of all examples' neighbors; all are embedded in one pass."""
-        count = len(task.support.inputs)
-        features = self.backbone(torch.cat([task.support.inputs, task.query.inputs]))
+        """Cross-entropy of the query, or of all examples' neighbors."""
+        count, features = len(task.support.inputs), self._features_of(task)
         if self.loss == "neighbors":
             return self._neighbors_loss(features, torch.cat([task.support.targets, task.query.targets]))
         state = self._state(features[:count], task.support.targets, spec)
@@ -95,10 +93,11 @@ class PrototypicalNetwork(Learner):
         distances = squared_distances(features, features) / features.shape[-1]
         itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
         same = (targets.unsqueeze(1) == targets) & ~itself
-        others = (-distances * self.log_scale.exp()).masked_fill(itself, -ABSENT)
-        losses = others.logsumexp(-1) - others.masked_fill(~same, -ABSENT).logsumexp(-1)
+        none = torch.finfo(distances.dtype).min  # finite: a row of nothing but infinities has no gradient
+        others = (-distances * self.log_scale.exp()).masked_fill(itself, none)
+        losses = others.logsumexp(-1) - others.masked_fill(~same, none).logsumexp(-1)
         has_peer = same.any(-1)  # an example without one has nothing to find
-        return (losses * has_peer).sum() / has_peer.sum().clamp_min(1)
+        return torch.where(has_peer, losses, 0.0).sum() / has_peer.sum().clamp_min(1)
 
     def _state(self, features: Tensor, targets: Tensor, spec: TaskSpec) -> TaskState:
         prototypes, present = centroids(features, targets, spec.outputs)
@@ -106,4 +105,4 @@ class PrototypicalNetwork(Learner):
 
     def _classify(self, state: Any, features: Tensor) -> Categorical:
         distances = squared_distances(features, state["prototypes"]) / features.shape[-1]
-        return Categorical(-distances * self.log_scale.exp() - ABSENT * ~state["present"])
+        return Categorical(without_absent(-distances * self.log_scale.exp(), state["present"]))

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import centroids
-from handful.errors import UserError
+from handful.engine.heads import centroids, without_absent
 from handful.learners.learner import Learner
-from handful.learners.prototypical import ABSENT
+from handful.learners.options import Count
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
 
 
@@ -33,16 +32,17 @@ class RelationNetwork(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        width: int = 64,
+        width: Count = 64,
         loss: Literal["cross-entropy", "mse"] = "cross-entropy",
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"The width of a relation network's comparison is at least 1, got {width}.")
         self.backbone = backbone
         self.loss = loss
         features = feature_count(backbone, spec.input_shape)
-        self.relation = nn.Sequential(nn.Linear(3 * features, width), nn.SiLU(), nn.Linear(width, 1))
+        # A number added to all scores is nothing to a softmax.
+        self.relation = nn.Sequential(
+            nn.Linear(3 * features, width), nn.SiLU(), nn.Linear(width, 1, bias=loss == "mse")
+        )
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Mean features of each class `(way, d)`, and which classes are present."""
@@ -54,7 +54,7 @@ class RelationNetwork(Learner):
         queries, means = self.backbone(inputs).unsqueeze(1), state["means"].unsqueeze(0)
         differences = (means - queries).abs()  # (queries, way, d)
         pairs = torch.cat([means.expand_as(differences), queries.expand_as(differences), differences], dim=-1)
-        return Categorical(self.relation(pairs).squeeze(-1) - ABSENT * ~state["present"])
+        return Categorical(without_absent(self.relation(pairs).squeeze(-1), state["present"]))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """Cross-entropy of the query, or the squared error of all its relation scores."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from handful.engine.differentiation import Weights, detached
 from handful.engine.inner_loop import SGD, Adam, descend
-from handful.errors import UserError
 from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.options import Count, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 
@@ -30,16 +30,12 @@ class Reptile(AdaptedNetwork):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: float = 0.01,
-        inner_steps: int = 10,
+        inner_lr: Positive = 0.01,
+        inner_steps: Count = 10,
         inner_rule: Literal["adam", "sgd"] = "adam",
         head: Literal["shared", "slots"] = "shared",
     ) -> None:
         super().__init__(spec, backbone, head=head)
-        if inner_steps < 1 or inner_lr <= 0:
-            raise UserError(
-                f"Reptile needs inner_steps of 1 or more and an inner_lr above 0, not {inner_steps} and {inner_lr}."
-            )
         self.inner_lr, self.inner_steps, self.inner_rule = inner_lr, inner_steps, inner_rule
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.heads import ridge
 from handful.learners.learner import Learner
+from handful.learners.options import Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 
@@ -20,7 +21,7 @@ class R2D2(Learner):
 
     key = "r2d2"
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: float = 1.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 1.0) -> None:
         super().__init__()
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone

@@ -73,10 +73,9 @@ class SequenceLearner(Learner):
         return self._predict(state, self.backbone(inputs))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """The query's loss, with the drawn codes and order; all examples are embedded in one pass."""
+        """The query's loss, with the drawn codes and order."""
         noise = noise or {}
-        count = len(task.support.inputs)
-        features = self.backbone(torch.cat([task.support.inputs, task.query.inputs]))
+        count, features = len(task.support.inputs), self._features_of(task)
         support = Examples(features[:count], task.support.targets)
         if "order" in noise:
             order = noise["order"][:count].argsort()
@@ -115,16 +114,13 @@ class SequenceLearner(Learner):
     def _codes(self, spec: TaskSpec, order: Tensor | None = None) -> Tensor | None:
         """The codes of this task's classes, or None where values are predicted."""
         if not self.classification:
-            if spec.outputs != self.outputs:
-                raise UserError(
-                    f"This learner was made for {self.outputs} target values and cannot adapt to {spec.outputs}; "
-                    "build one for these tasks."
-                )
+            self._check_values(spec)
             return None
         if spec.outputs > len(self.codes):
             raise UserError(
                 f"A width of {self.width} gives codes to {len(self.codes)} classes, not to {spec.outputs}: build the "
-                f"learner with a width of {spec.outputs + spec.outputs % 2} or more."
+                f"learner with an even width of {spec.outputs + spec.outputs % 2} or more, which its attention heads, "
+                "if it has any, divide."
             )
         return (self.codes if order is None else self.codes[order])[: spec.outputs]
 

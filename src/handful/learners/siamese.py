@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.errors import UserError
+from handful.engine.heads import without_absent
 from handful.learners.learner import Learner
-from handful.learners.prototypical import ABSENT
+from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
 
 ROUNDING = 1e-3
@@ -31,10 +31,8 @@ class SiameseNetwork(Learner):
     key = "siamese"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, width: int = 128, steepness: float = 20.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, width: Count = 128, steepness: Positive = 20.0) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"The width of a Siamese network's last layer is at least 1, got {width}.")
         self.embedding = nn.Linear(feature_count(backbone, spec.input_shape), width)
         self.backbone = backbone
         self.weight = nn.Parameter(torch.full((width,), -steepness / width))
@@ -50,11 +48,11 @@ class SiameseNetwork(Learner):
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """Logits are the means, over a class's support, of the logits of being of the same class."""
         same = self._same(self._embed(inputs).unsqueeze(1), state["features"])  # (queries, n)
-        return Categorical(same @ state["shares"] - ABSENT * ~state["present"])
+        return Categorical(without_absent(same @ state["shares"], state["present"]))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """Cross-entropy of same or different for all pairs, the mean of both kinds of pair."""
-        features = self._embed(torch.cat([task.support.inputs, task.query.inputs]))
+        features = self._judged(self._features_of(task))
         targets = torch.cat([task.support.targets, task.query.targets])
         one, other = torch.triu_indices(len(targets), len(targets), offset=1, device=targets.device)
         logits = self._same(features[one], features[other])
@@ -62,7 +60,10 @@ class SiameseNetwork(Learner):
         return 0.5 * (_mean(F.softplus(-logits), same) + _mean(F.softplus(logits), ~same))
 
     def _embed(self, inputs: Tensor) -> Tensor:
-        return torch.sigmoid(self.embedding(self.backbone(inputs)))
+        return self._judged(self.backbone(inputs))
+
+    def _judged(self, features: Tensor) -> Tensor:
+        return torch.sigmoid(self.embedding(features))
 
     def _same(self, first: Tensor, second: Tensor) -> Tensor:
         """Logits `(...)` of features `(..., width)` being of the same class."""

@@ -1,14 +1,14 @@
 """The simple neural attentive learner."""
 
 import math
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.engine.attention import attend
-from handful.errors import UserError
+from handful.learners.options import Count, Range
 from handful.learners.sequence import SequenceLearner
 from handful.normalization import LayerNorm
 from handful.types import TaskSpec
@@ -32,13 +32,15 @@ class SNAIL(SequenceLearner):
     key = "snail"
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, width: int = 64, filters: int = 16, reach: int = 64
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        width: int = 64,
+        filters: Count = 16,
+        reach: Annotated[int, Range("of 2 or more", lambda value: value >= 2)] = 64,
     ) -> None:
         super().__init__(spec, backbone, width=width)
-        if filters < 1 or reach < 2:
-            raise UserError(
-                f"The options are filters of 1 or more and a reach of 2 or more, not {filters} and {reach}."
-            )
         dilations = [2**i for i in range(math.ceil(math.log2(reach)))]
         self.blocks = nn.ModuleList([_Attention(width, width)])
         channels = 2 * width

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
-from handful.engine.heads import centroids
+from handful.engine.heads import centroids, without_absent
 from handful.engine.inner_loop import Adam, descend
-from handful.engine.stateless import call, part, tensors
+from handful.engine.stateless import call, part, tensors, under
 from handful.errors import UserError
 from handful.learners.learner import Learner
+from handful.learners.options import Count, Positive
 from handful.learners.pretraining import Pool, pretrain
-from handful.learners.prototypical import ABSENT
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 Rung = TypeVar("Rung", bound="Pretrained")
@@ -104,7 +104,7 @@ class Transfer(Pretrained):
     key = "transfer"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: float = 20.0) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 20.0) -> None:
         super().__init__(spec, backbone)
         self.any_way = True  # the head of pre-training is not used
         self.temperature = temperature
@@ -117,7 +117,7 @@ class Transfer(Pretrained):
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """Logits are scaled cosines to the centroids."""
         cosines = F.normalize(self.backbone(inputs), dim=-1) @ state["centroids"].mT
-        return Categorical(self.temperature * cosines - ABSENT * ~state["present"])
+        return Categorical(without_absent(self.temperature * cosines, state["present"]))
 
 
 class Pooled(Pretrained):
@@ -187,7 +187,9 @@ class FineTuneHead(FineTuned):
     costly = True
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.01, inner_steps: int = 50) -> None:
+    def __init__(
+        self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.01, inner_steps: Count = 50
+    ) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
 
@@ -216,20 +218,22 @@ class FineTuneAll(FineTuned):
     costly = True
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.001, 0.003, 0.01)}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: float = 0.003, inner_steps: int = 50) -> None:
+    def __init__(
+        self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.003, inner_steps: Count = 50
+    ) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """All fine-tuned weights, by name."""
-        network = {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
+        network = under("backbone", tensors(self.backbone))
         start = {name: value for name, value in network.items() if name.removeprefix("backbone.") in self.trainable}
         context = {"slow": network, "inputs": support.inputs, "targets": support.targets}
         return self._descend(self._inner_loss, start | self._start(support, spec), context)
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The task's own network."""
-        network = {f"backbone.{name}": value for name, value in tensors(self.backbone).items()}
+        network = under("backbone", tensors(self.backbone))
         return self._answer(network | state, inputs)
 
     def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -73,7 +73,8 @@ class Encoder:
             try:
                 return SentenceTransformer(
                     self.name,
-                    revision=None if self.folder else self.wanted,
+                    # The one that was downloaded, which may be older than the published one, is the one that is told.
+                    revision=None if self.folder else self.wanted or _commit(self.name),
                     model_kwargs={"use_safetensors": True},  # never a pickle
                 )
             except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
@@ -100,7 +101,14 @@ class Encoder:
             return read_tensors(path)[0]["embeddings"]
         except (ArtifactError, KeyError):  # not there, or not whole
             embeddings = self._computed(texts)
-            write_tensors(path, {"embeddings": embeddings}, {"encoder": self.name, "revision": self.revision})
+            try:
+                write_tensors(path, {"embeddings": embeddings}, {"encoder": self.name, "revision": self.revision})
+            except UserError:
+                warnings.warn(
+                    f"The embeddings of the texts cannot be kept in {path.parent}, so they are computed again the next "
+                    f"time. Let {CACHE} name a folder that can be written.",
+                    stacklevel=2,
+                )
             return embeddings
 
     def _computed(self, texts: list[str]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from handful.errors import DataError
+from handful.errors import DataError, unknown_name
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Pool, Sizes, Split, seeded
 from handful.tasks.pipelines import InputPipeline, RawExamples
@@ -209,14 +209,19 @@ def open_tables(
 ) -> ManyTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
-    Raises a `DataError` that names the table for a missing target, and for columns as `TablePipeline.fit` does.
+    Raises a `DataError` that names the table for a missing target, and for columns as `TablePipeline.fit` does; and a
+    `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
     count = len(files)
     splits = {on: list(range(count)) for on in SPLITS} if pipeline else split_classes(count, seed, noun="table")
+    tables = [read_table(file) for file in files]
+    columns = {name for table in tables for name in table.names}
+    for name in drop:
+        if name not in columns.union(pipeline.drop if pipeline else ()):
+            raise unknown_name("column to drop", name, columns)
     features, targets = [], []
-    for file in files:
-        table = read_table(file)
+    for table in tables:
         plain = plain_pipeline(table, target, drop)
         features.append(plain.encode(table))
         targets.append(plain.scaled(table.numbers(plain.targets[0])))

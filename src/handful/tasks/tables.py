@@ -5,6 +5,7 @@ import difflib
 import functools
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -142,9 +143,11 @@ def read_table(path: str | Path) -> Table:
         names = arrow.column_names
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.") from error
-    except (pa.ArrowException, OSError, EOFError, json.JSONDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be read as a {kind.lstrip('.')} table: {first}") from error
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, RecursionError, zlib.error) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise DataError(f"{path} cannot be read as a {kind.lstrip('.')} table: {reason[0]}") from error
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
@@ -185,8 +188,10 @@ def _read_json(path: Path) -> Any:
 
     content = json.loads(_content(path).decode("utf-8-sig"))
     if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
-        return pa.Table.from_pylist(content)
-    if isinstance(content, dict) and content and all(map(_labeled_texts, content.values())):
+        # By the names of all rows: `pa.Table.from_pylist` takes those of the first one.
+        names = dict.fromkeys(name for row in content for name in row)
+        return pa.table({name: [row.get(name) for row in content] for name in names})
+    if isinstance(content, dict) and any(content.values()) and all(map(_labeled_texts, content.values())):
         rows = [(text, label, part) for part, pairs in content.items() for text, label in pairs]
         return pa.table(dict(zip(("text", "label", "part"), map(list, zip(*rows, strict=True)), strict=True)))
     raise DataError(

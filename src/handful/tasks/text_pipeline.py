@@ -80,10 +80,15 @@ class TextPipeline(RowPipeline):
         path = existing(path)
         if path.suffix.lower() != LINES:
             return super().inputs(path)
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            content = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.") from error
+        # Not by `splitlines`, which also divides at such as U+2028 inside of a text.
+        lines = content.removesuffix("\n").split("\n")
         empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-        if empty or not lines:
-            raise DataError(f"{path}{f', line {empty[0]},' if empty else ''} is empty. Write one text in each line.")
+        if empty:
+            raise DataError(f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.")
         return self._embedded(lines), row_numbers(len(lines))
 
     def of_array(self, array: Any) -> Tensor:

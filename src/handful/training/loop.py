@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from handful.engine.across_tasks import one_core_each, stack, take
 from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
@@ -25,6 +26,10 @@ from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
 
 RECALIBRATION_TASKS = 10
+NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", (int, float))}
+"""The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
+LEAST = {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0, "weight_decay": 0}
+"""Of settings, the least that they may be."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,13 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0}.items():
-            if getattr(self, name) < least:
+        for setting in fields(self):
+            words, kinds = NUMBERS.get(setting.type, ("", object))
+            value = getattr(self, setting.name)
+            if words and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise UserError(f"The setting {setting.name} is {words}, not {value!r}.")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
                 raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
         if isinstance(self.plan, str):
             object.__setattr__(self, "plan", Plan.parse(self.plan))
@@ -132,12 +142,14 @@ class Training:
     def advance(self) -> float:
         """One meta-step; returns the mean meta-loss.
 
-        Raises `HandfulError`, before any weight changes, where the loss or its gradient is no longer finite.
+        Raises `HandfulError`, before any weight changes, where the loss or its gradient is no longer finite, or cannot
+        be computed since a matrix has become singular.
         """
         start = time.perf_counter()
         settings = self.settings
         self.learner.elapsed.fill_(self.step / settings.steps)
-        losses, gradients = self._meta_gradient()
+        with self._solvable("meta-gradient"):
+            losses, gradients = self._meta_gradient()
         loss = float(losses.mean())
         self._check_finite(loss, "meta-loss")
         for parameter, gradient in zip(self.parameters, gradients.values(), strict=True):
@@ -225,10 +237,11 @@ class Training:
 
         With several workers all measure the statistics, and the first one scores.
         """
-        self._recalibrate()
-        if not self.workers.first:
-            return None
-        evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
+        with self._solvable("validation score"):
+            self._recalibrate()
+            if not self.workers.first:
+                return None
+            evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
         score = evaluation.score.mean
         self._check_finite(score, "validation score")
         sign = 1 if evaluation.higher_is_better else -1
@@ -274,10 +287,21 @@ class Training:
         if not math.isfinite(value):
             if not self.workers.first:
                 raise PeerError(f"The {what} became {value}.")
-            raise HandfulError(
-                f"The {what} became {value} at step {self.step}: the training diverged. Lower outer_lr (now "
-                f"{self.settings.outer_lr:g}) or the learner's inner_lr."
-            )
+            raise self._diverged(f"The {what} became {value}")
+
+    @contextmanager
+    def _solvable(self, what: str) -> Iterator[None]:
+        """A matrix that cannot be factorized is a divergence, too; on whichever worker, as others do not know of it."""
+        try:
+            yield
+        except LinAlgError as error:
+            raise self._diverged(f"The {what} cannot be computed ({str(error).splitlines()[0]})") from error
+
+    def _diverged(self, found: str) -> HandfulError:
+        return HandfulError(
+            f"{found} at step {self.step}: the training diverged. Lower outer_lr (now {self.settings.outer_lr:g}) or "
+            "the learner's inner_lr."
+        )
 
     def _noise(self, tasks: Task, indices: range) -> Any:
         spec = self.distribution.spec_of(indices[0])

@@ -1,0 +1,101 @@
+"""What the user answers to examples, class names or numbers, as the targets that learners see."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.learners.learner import Learner
+from handful.tasks.pipelines import InputPipeline
+from handful.tasks.tables import written
+from handful.types import TaskSpec
+
+Answers: TypeAlias = Sequence[Any] | Tensor
+"""Of n examples: class names, or targets in their own units `(n,)` or `(n, outputs)`."""
+
+NO_ANSWER = "The answer to example {row} is NaN or infinite. Remove the example or correct it."
+
+
+class Read(NamedTuple):
+    """Answers, checked. names: of the classes. values: n class numbers, or `(n, outputs)` in their own units."""
+
+    spec: TaskSpec
+    names: list[str] | None
+    values: list[int] | Tensor
+
+
+class AnswerReader:
+    """Reads the answers of any number of tasks for one learner, in the names and units of its pipeline."""
+
+    def __init__(self, learner: Learner, pipeline: InputPipeline | None) -> None:
+        self.learner = learner
+        self.spec: TaskSpec = learner.recipe["spec"]
+        self.pipeline = pipeline
+        self.known: dict[tuple[str, ...], Read] = {}  # many tasks have the same classes in the same order
+
+    def read(self, answers: Answers, count: int) -> Read:
+        """What the answers to `count` examples say; `DataError` if they make no task of this learner."""
+        if not self.spec.classification:
+            return Read(self.spec, None, self._values(answers, count))
+        given = _texts(answers.tolist() if isinstance(answers, Tensor) else answers)
+        if given not in self.known:
+            self.known[given] = self._numbered(given)
+        if len(given) != count or not count:
+            raise DataError(f"There are {count} examples, but {len(given)} answers to them.")
+        return self.known[given]
+
+    def targets(self, reads: Sequence[Read], dtype: torch.dtype) -> Tensor:
+        """Targets `(tasks, n)` or `(tasks, n, outputs)` as learners see them, of tasks with n examples each."""
+        if self.spec.classification:
+            return torch.tensor([read.values for read in reads])
+        values = torch.stack([read.values for read in reads if isinstance(read.values, Tensor)])
+        scaled = self.pipeline.scaled(values.flatten(0, 1)) if self.pipeline else values
+        return scaled.reshape(values.shape).to(dtype)
+
+    def _values(self, answers: Answers, count: int) -> Tensor:
+        """Answers of a regression `(count, outputs)`."""
+        try:
+            values = torch.as_tensor(answers, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"The model predicts numbers, but the answers are not all numbers ({error}).") from error
+        if not count or values.numel() % count:
+            raise DataError(f"There are {count} examples, but {len(answers)} answers to them.")
+        values = values.reshape(count, -1)
+        if values.shape[1] != self.spec.outputs:
+            raise DataError(
+                f"The model predicts {self.spec.outputs} values per example, but {values.shape[1]} are given."
+            )
+        return values
+
+    def _numbered(self, given: tuple[str, ...]) -> Read:
+        """The classes of a task, and the number of each answer among them."""
+        spec = self.spec
+        if spec.labels == "shared":
+            known = self.pipeline.labels if self.pipeline else None
+            names = known or [str(number) for number in range(spec.outputs)]
+            unknown = sorted(set(given) - set(names))
+            if unknown:
+                raise DataError(f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.")
+        else:
+            names = sorted(set(given))
+            if len(names) < 2:
+                raise DataError(
+                    f"A task needs examples of at least two classes, got only {', '.join(names) or 'none'}."
+                )
+            if len(names) != spec.outputs and not self.learner.any_way:
+                raise DataError(
+                    f"This {self.learner.key} model was made for {spec.outputs} classes and takes no other number, but "
+                    f"the examples have {len(names)}."
+                )
+        places = {name: number for number, name in enumerate(names)}
+        of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
+        return Read(of_task, names, [places[answer] for answer in given])
+
+
+def _texts(answers: Sequence[Any]) -> tuple[str, ...]:
+    """Class names as they are written in a file."""
+    if set(map(type, answers)) <= {str, int} and "" not in answers:  # the usual ones, at once
+        return tuple(map(str, answers))
+    return tuple(str(written(answer)) for answer in answers)

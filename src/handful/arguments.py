@@ -1,0 +1,89 @@
+"""Arguments of commands: what tells of the user's data, `--set`, and what several commands take."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handful.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from handful.apps.experiment import Source
+
+of_data = functools.partial(typer.Option, rich_help_panel="Your data")
+
+TasksOption = Annotated[
+    str,
+    typer.Option(
+        "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+COLUMNS: dict[str, Any] = {
+    "label": Annotated[str | None, of_data(help="Column with the class.")],
+    "task": Annotated[str | None, of_data(help="Column that tells the tasks apart: customer, shop, school.")],
+    "target": Annotated[str | None, of_data(help="Column with the number to predict.")],
+    "group": Annotated[str | None, of_data(help="Column of a writer, video, patient: never on both sides of a task.")],
+    "drop": Annotated[list[str] | None, of_data(help="Column to leave out; repeatable.")],
+    "text": Annotated[str | None, of_data(help="Column with a text, read by a sentence encoder.")],
+}
+"""Options that say what the columns of the user's data are."""
+
+DATA = COLUMNS | {
+    "encoder": Annotated[str | None, of_data(help="Sentence encoder: a name, or a folder.")],
+    "split_by": Annotated[str | None, of_data(help="Column of a domain, region: all of one is in the same split.")],
+    "image_size": Annotated[int | None, of_data(help="Pixels a side of images.")],
+}
+"""With those that say how data is read and split, which a trained model has settled."""
+
+
+def takes(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, whose values its function gets as one dictionary: its parameter `data`."""
+
+    def taking(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            function(data={name: given.pop(name) for name in options}, **given)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        more = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in options.items()]
+        own = [p.replace(kind=keyword) for p in inspect.signature(function).parameters.values() if p.name != "data"]
+        command.__signature__ = inspect.Signature([*more, *own])  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*more, *own)}
+        return command
+
+    return taking
+
+
+def source_of(tasks: str, data: dict[str, Any], seed: int = 0) -> "Source":
+    """The source of tasks that the arguments name."""
+    from handful.apps.experiment import Source
+
+    if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
+        tasks = str(Path(tasks).resolve())
+    if (encoder := data.get("encoder")) and Path(encoder).is_dir():
+        data = data | {"encoder": str(Path(encoder).resolve())}
+    return Source(tasks, seed=seed, **data | {"drop": tuple(data["drop"] or ())})
+
+
+def assignments(given: list[str] | None) -> dict[str, dict[str, Any]]:
+    """`--set [PART.]name=value` by part: "" (the learner), "backbone", "training". Values are JSON or texts."""
+    parts: dict[str, dict[str, Any]] = {"": {}, "backbone": {}, "training": {}}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"--set takes NAME=VALUE, not {text!r}, as in --set inner_lr=0.05.")
+        try:
+            parsed = json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON
+        except ValueError:
+            parsed = value
+        part, dot, rest = name.partition(".")
+        if dot and part not in parts:
+            raise unknown_name("part in --set", part, [part for part in parts if part])
+        parts[part if dot else ""][rest if dot else name] = parsed
+    return parts

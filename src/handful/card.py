@@ -1,0 +1,41 @@
+"""The card of a meta-model: the README.md beside its weights."""
+
+from pathlib import Path
+from typing import Any
+
+from handful import backbones
+from handful.learners.learner import Learner
+from handful.tasks.pipelines import InputPipeline
+
+
+def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any], place: str | Path) -> str:
+    """The card, filled in; `place` is what its examples call the meta-model."""
+    recipe, spec = learner.recipe, learner.recipe["spec"]
+    rows = {
+        "learner": f"{learner.key}: {type(learner).summary()}",
+        "backbone": f"{backbones.written(recipe['backbone'])} {recipe['backbone_options'] or ''}".strip(),
+        "normalization": recipe["normalization"],
+        "predicts": f"{spec.kind}, {spec.labels} labels" if spec.classification else "regression",
+        "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
+    } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""# A meta-model of handful
+
+It adapts to a new task from a handful of examples, and is not a classifier of anything by itself.
+
+| | |
+|---|---|
+{table}
+
+## Use
+
+    handful adapt {place} EXAMPLES -o TASK
+    handful predict TASK INPUTS
+
+or in Python: `handful.FewShotClassifier.from_pretrained("{place}").fit(X, y).predict(X_new)`.
+
+## Limits
+
+Expect the scores of the report beside this run only on tasks like those that it was evaluated on. The weights are in
+`model.safetensors`; nothing here is a pickle. The model holds no training examples.
+"""

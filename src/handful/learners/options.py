@@ -1,0 +1,71 @@
+"""The options of a learner: what its constructor takes by keyword, checked by name, type and range."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from handful.errors import UserError, unknown_name
+
+
+class Range(NamedTuple):
+    """Which numbers an option may be. words: as messages and `handful list` say it."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+Count: TypeAlias = Annotated[int, Range("of 1 or more", lambda value: value >= 1)]
+Positive: TypeAlias = Annotated[float, Range("above 0", lambda value: value > 0)]
+NotNegative: TypeAlias = Annotated[float, Range("of 0 or more", lambda value: value >= 0)]
+BelowOne: TypeAlias = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
+Fraction: TypeAlias = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
+
+
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """The options of a learner: the keyword-only arguments of its constructor."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_options(cls: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a learner with their values: the given ones checked, else the defaults."""
+    known = options_of(cls)
+    hints = hints_of(cls)
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(f"option of {cls.key!r}", name, known)
+        if not _fits(value, hints[name]):
+            raise UserError(f"The option {name!r} of {cls.key!r} is {written_type(hints[name])}, not {value!r}.")
+    return {name: options.get(name, parameter.default) for name, parameter in known.items()}
+
+
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The types and ranges of a constructor's arguments."""
+    return typing.get_type_hints(cls.__init__, include_extras=True)
+
+
+def written_type(hint: Any) -> str:
+    """A type and range in words, as messages and lists of options show it."""
+    hint, ranges = _parts(hint)
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    article = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    return " ".join([article.get(getattr(hint, "__name__", ""), str(hint)), *(one.words for one in ranges)])
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    hint, ranges = _parts(hint)
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if hint in (int, float):
+        kinds = (int,) if hint is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool) and all(one.holds(value) for one in ranges)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _parts(hint: Any) -> tuple[Any, tuple[Range, ...]]:
+    if typing.get_origin(hint) is Annotated:
+        bare, *ranges = typing.get_args(hint)
+        return bare, tuple(ranges)
+    return hint, ()

@@ -1,0 +1,130 @@
+"""Tables for the terminal: what a command found, drawn."""
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Column, Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from handful.apps.bench import Bench
+    from handful.apps.tuning import Tuning
+    from handful.evaluation.comparison import Comparison
+
+STATUSES = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
+MOST_TRIALS = 5
+"""How many trials of a search are shown."""
+MOST_COLUMNS = 5
+"""How many columns of the ladder fit into 80 characters."""
+
+_plain = functools.partial(Table, title_justify="left", box=None)
+_right = functools.partial(Column, justify="right")
+
+
+def plans(bench: "Bench", meta_batch_size: int) -> Table:
+    """Time and memory of each way to run a meta-step, the fastest first."""
+    from handful.evaluation.wording import rate_text
+
+    numbers = map(_right, ("ms", "tasks/s", "MiB", "of the limit"))
+    table = _plain("plan", *numbers, title=f"A step of {meta_batch_size} tasks")
+    for row in sorted(bench.rows, key=lambda row: row["seconds"] or math.inf):
+        if row["seconds"] is None:
+            table.add_row(row["plan"], row["note"][:40])
+            continue
+        peak, share = row["peak_bytes"], row["share_of_limit"]
+        table.add_row(
+            row["plan"],
+            f"{1000 * row['seconds']:.3g}",
+            rate_text(row["tasks_per_second"]),
+            "" if peak is None else f"{peak / 2**20:.0f}",
+            "" if share is None else f"{share:.1%}",
+        )
+    return table
+
+
+def trials(tuning: "Tuning") -> Table:
+    """The best trials of a search, and what mattered."""
+    names = list(tuning.trials[0].settings)
+    ended = sum(trial.state == "complete" for trial in tuning.trials)
+    title = f"The best of {len(tuning.trials)} trials ({ended} ended)"
+    table = _plain(*map(_right, ("validation", *names)), title=title)
+    for trial in tuning.ranked[:MOST_TRIALS]:
+        table.add_row(f"{trial.score:.4g}", *(f"{trial.settings[name]:.3g}" for name in names))
+    if tuning.importance:
+        table.add_section()
+        table.add_row("mattered", *(f"{tuning.importance.get(name, 0):.0%}" for name in names))
+    return table
+
+
+def ladder(comparison: "Comparison") -> Table:
+    """The learner and the baselines in one setting."""
+    from handful.evaluation.report import table_lines
+
+    heading, (header, *lines) = table_lines(comparison)
+    first, *others = header[:MOST_COLUMNS]
+    table = _plain(first, *map(_right, others), title=heading)
+    for line in lines:
+        table.add_row(*line[:MOST_COLUMNS])
+    return table
+
+
+def comparison(setting: dict[str, Any]) -> Table:
+    """Runs beside one another in one setting, an entry of `apps.compare`."""
+    metric = setting["metric"]
+    table = _plain(
+        "run", "learner", "score", "better than the best by", "tasks", title=f"{setting['setting']}: {metric}"
+    )
+    for row in setting["runs"]:
+        table.add_row(
+            row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
+            row["learner"],
+            _interval(row["score"], metric),
+            _interval(row["against_best"], metric, sign="+") if "against_best" in row else "",
+            str(row["score"]["tasks"]),
+        )
+    return table
+
+
+def predictions(rows: list[dict[str, Any]]) -> Table:
+    """Predictions, one per line; without the probabilities of all classes."""
+    shown = [{name: value for name, value in row.items() if name != "probabilities"} for row in rows]
+    table = _plain(*shown[0] if shown else ())
+    for row in shown:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    return table
+
+
+def options(rows: list[dict[str, str]]) -> Table:
+    """The options of a learner or backbone."""
+    table = _plain("name", "type", "default", title="Options (--set name=value)")
+    for option in rows:
+        table.add_row(option["name"], option["type"], option["default"])
+    return table
+
+
+def members(noun: str, members: list[dict[str, Any]]) -> Table:
+    """What a registry holds, with a line about each."""
+    columns = [Column(no_wrap=True, style="bold"), Column(ratio=1)]
+    if "does" in members[0]:
+        columns.append(Column(style="dim", max_width=15))
+    table = _plain(*columns, title=noun, show_header=False)
+    for member in members:
+        table.add_row(member["name"], member["summary"], member.get("does"))
+    return table
+
+
+def findings(rows: list[dict[str, Any]]) -> Table:
+    """What the doctor found."""
+    table = _plain(*(Column(vertical="top") for _ in range(3)), show_header=False)
+    for finding in rows:
+        status = finding["status"]
+        table.add_row(Text(status, STATUSES[status]), finding["check"], finding["message"])
+    return table
+
+
+def _interval(score: dict[str, float], metric: str, sign: str = "") -> str:
+    """A mean with half of its interval; accuracies (fractions) in percent."""
+    scale, unit, digits = (100, " %", ".1f") if metric == "accuracy" else (1, "", ".4g")
+    half = scale * (score["high"] - score["low"]) / 2
+    return f"{scale * score['mean']:{sign}{digits}} ± {half:.2g}{unit}"

@@ -1,0 +1,58 @@
+"""Answers of users become the targets that learners see, or an error says which do not fit."""
+
+import pytest
+import torch
+
+from handful.answers import AnswerReader
+from handful.errors import DataError
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.registry import LEARNERS
+from handful.types import TaskSpec
+
+CLASSES = TaskSpec("classification", (4,), 3, "permuted")
+VALUES = TaskSpec("regression", (4,), 2, "shared")
+
+
+def reader(spec: TaskSpec) -> AnswerReader:
+    cls = PrototypicalNetwork if spec.classification else LEARNERS["ridge-probe"]
+    return AnswerReader(cls.build(spec, backbone="raw"), None)
+
+
+def test_classes_are_numbered_in_the_order_of_their_names():
+    own = reader(CLASSES)
+    first, second = own.read(["dog", "cat", "dog"], 3), own.read(torch.tensor([7.0, 7.0, 0.5]), 3)
+    assert (first.names, second.names) == (["cat", "dog"], ["0.5", "7"])
+    assert first.spec == TaskSpec("classification", (4,), 2, "permuted")
+    targets = own.targets([first, second], torch.float32)
+    assert targets.tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert targets.dtype == torch.int64
+
+
+def test_answers_that_were_read_before_are_still_counted():
+    own = reader(CLASSES)
+    assert own.read(["a", "b"], 2) == own.read(["a", "b"], 2)
+    with pytest.raises(DataError, match="3 examples, but 2 answers"):
+        own.read(["a", "b"], 3)
+
+
+def test_values_have_a_row_for_each_example():
+    own = reader(VALUES)
+    flat, rows = own.read([1, 2, 3, 4], 2), own.read([[5, 6], [7, 8]], 2)
+    assert flat.names is None
+    targets = own.targets([flat, rows], torch.float32)
+    assert targets.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert targets.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("answers", "count", "said"),
+    [
+        (["a", "b"], 2, "answers are not all numbers"),
+        ([1.0, 2.0, 3.0], 2, "2 examples, but 3 answers"),
+        ([], 0, "0 examples"),
+        ([1.0, 2.0], 2, "predicts 2 values per example, but 1 are given"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(answers, count, said):
+    with pytest.raises(DataError, match=said):
+        reader(VALUES).read(answers, count)

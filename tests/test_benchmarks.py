@@ -1,0 +1,65 @@
+"""What the benchmarks record and show; what they measure is not repeated here."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from benchmarks import evidence
+from benchmarks.__main__ import SECTIONS, page
+from benchmarks.learned_optimizer.__main__ import cells
+
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_the_page_is_made_of_the_files_beside_it():
+    """After a benchmark was run: `python -m benchmarks`."""
+    assert (evidence.RESULTS / "evidence.md").read_text() == page()
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_a_table_has_a_cell_below_each_head(section):
+    if not evidence.recorded(section.name):
+        pytest.skip(f"{section.command} was not run yet")
+    rows = list(section.cells(evidence.recorded(section.name)))
+    assert all(len(cells) == len(section.heads) for cells in rows)
+    assert section.table().row_count == len(rows)
+
+
+def test_what_is_recorded_at_the_same_time_is_all_there(results):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: evidence.record("some", str(number), {"value": number}), range(40)))
+    rows = evidence.recorded("some")
+    assert {key: row["value"] for key, row in rows.items()} == {str(number): number for number in range(40)}
+
+
+def test_a_recorded_command_can_be_run_and_names_no_place(results, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "sine, maml", "--data", "/home/someone/data", "--seeds", "3"])
+    evidence.record("some", "row", {"score": float("nan")})
+    row = json.loads((results / "some.json").read_text())["row"]
+    assert row["command"].endswith("'sine, maml' --data FOLDER --seeds 3")
+    assert "someone" not in json.dumps(row)
+    assert row["score"] is None
+
+
+def test_a_mean_with_tasks_that_never_got_there_is_a_lower_bound():
+    ratio = {"mean": 1.5, "low": 1.4, "high": 1.6}
+    row = json.loads((evidence.RESULTS / "learned_optimizer.json").read_text())["rows"][0]
+    for never, words in ((0.0, "1.50 (1.40 to 1.60)"), (0.2, "at least 1.50 (1.40 to 1.60)")):
+        (shown,) = cells({"rows": [row | {"steps over adam": ratio | {"never": never}}]})
+        assert shown[2] == words
+
+
+def test_every_classifier_that_is_meta_trained_is_in_the_comparison():
+    from benchmarks.classifiers import classifiers
+
+    assert {"protonet", "maml", "in-context", "r2d2"} <= set(classifiers())
+    assert not any(LEARNERS[key].baseline for key in classifiers())
+    assert all(issubclass(LEARNERS[key], Learner) for key in classifiers())

@@ -1,0 +1,49 @@
+"""What is shown on the terminal is what was said, whatever it is called."""
+
+import csv
+import io
+import json
+import warnings
+
+import pytest
+
+from handful import terminal
+
+HOSTILE = ["[/c0]", "[bold]x", ":cat:", "a[b]", "back\\", "Übung"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("console", [terminal.out, terminal.err])
+def test_a_message_is_shown_as_it_is(console, text):
+    with console.capture() as shown:
+        console.print(text)
+    assert shown.get() == f"{text}\n"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_warning_is_a_note_and_said_once(text):
+    with terminal.err.capture() as shown, terminal.notes():
+        warnings.warn(text, stacklevel=1)
+        warnings.warn(text, stacklevel=1)
+    assert shown.get() == f"Note: {text}\n"
+
+
+def test_predictions_as_csv_have_a_column_for_each_class(capsys):
+    rows = [
+        {"id": "1", "label": "a,b", "probability": 0.75, "probabilities": {"a,b": 0.75, "[c]": 0.25}},
+        {"id": "2", "label": "[c]", "probability": 1.0, "probabilities": {"a,b": 0.0, "[c]": 1.0}},
+    ]
+    before = json.dumps(rows)
+    terminal.print_csv(rows)
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
+        ["id", "label", "probability", "p(a,b)", "p([c])"],
+        ["1", "a,b", "0.75", "0.75", "0.25"],
+        ["2", "[c]", "1.0", "0.0", "1.0"],
+    ]
+    assert json.dumps(rows) == before
+    terminal.print_csv([])
+    assert capsys.readouterr().out == "id\n"
+
+
+def test_paragraphs_flow_and_lists_stay():
+    assert terminal.flowing("one\ntwo\n\nthree\n- four\n    five") == "one two\n\nthree\n- four\n    five"

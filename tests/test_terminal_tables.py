@@ -1,0 +1,94 @@
+"""Tables show what commands found: every name as it is, however it is written."""
+
+from types import SimpleNamespace
+
+import pytest
+from rich.table import Table
+
+from handful import terminal
+from handful import terminal_tables as tables
+from handful.apps.bench import Bench
+from handful.engine.plan import Plan
+from handful.evaluation import report
+
+HOSTILE = ["[/c0]", "[b]x", ":cat:", "tuple[int, ...]"]
+
+
+def lines(table: Table) -> list[str]:
+    with terminal.out.capture() as shown:
+        terminal.out.print(table)
+    return [line.rstrip() for line in shown.get().splitlines()]
+
+
+def score(mean: float, half: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - half, "high": mean + half, "tasks": 9}
+
+
+def tables_with(name: str) -> dict[str, Table]:
+    """Each table with the name wherever it can come from outside."""
+    run = {"run": name, "learner": name, "score": score(0.5, 0.1)}
+    return {
+        "plans": tables.plans(Bench([{"plan": "loop", "seconds": None, "note": name}], Plan(), None, 1.0), 2),
+        "comparison": tables.comparison({"setting": name, "metric": "accuracy", "runs": [run]}),
+        "predictions": tables.predictions([{"id": name, "label": name, name: 0.5}]),
+        "options": tables.options([{"name": "backbone.hidden", "type": name, "default": name}]),
+        "members": tables.members(name, [{"name": name, "summary": name, "does": name}]),
+        "findings": tables.findings([{"status": "ok", "check": name, "message": name}]),
+    }
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("table", tables_with("x"))
+def test_a_name_is_shown_as_it_is(table, name):
+    times = "\n".join(lines(tables_with("Name")[table])).count("Name")
+    assert times
+    assert "\n".join(lines(tables_with(name)[table])).count(name) == times
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_ladder_and_trials_show_names_as_they_are(name, monkeypatch):
+    monkeypatch.setattr(report, "table_lines", lambda comparison: (name, [["learner", "b", "c", "d", "e", "f"]] * 2))
+    assert lines(tables.ladder(None))[0] == name
+    assert lines(tables.ladder(None))[1].split() == ["learner", "b", "c", "d", "e"]
+    trials = [SimpleNamespace(settings={name: 0.25 * (n + 1)}, score=0.5, state="complete") for n in range(7)]
+    shown = lines(tables.trials(SimpleNamespace(trials=trials, ranked=trials, importance={name: 0.75})))
+    assert shown[0] == "The best of 7 trials (7 ended)"
+    assert name in shown[1]
+    assert [line.split() for line in shown[2:7]] == [["0.5", text] for text in ("0.25", "0.5", "0.75", "1", "1.25")]
+    assert shown[-1].split() == ["mattered", "75%"]
+
+
+def test_runs_are_told_with_their_intervals():
+    runs = [
+        {"run": "a", "learner": "maml", "score": score(0.5, 0.125), "runs": ["a", "b", "c"]},
+        {"run": "d", "learner": "r2d2", "score": score(0.25, 0.125), "against_best": score(0.25, 0.0625)},
+    ]
+    title, _, first, second = lines(tables.comparison({"setting": "5-way", "metric": "accuracy", "runs": runs}))
+    assert title == "5-way: accuracy"
+    assert first.split("  ")[0].strip() == "a and 2 more seeds"
+    assert "50.0 ± 12 %" in first
+    assert "25.0 ± 12 %" in second
+    assert "+25.0 ± 6.2 %" in second
+    values = lines(tables.comparison({"setting": "s", "metric": "mse", "runs": runs}))
+    assert "0.5 ± 0.12 " in values[2]
+    assert "+0.25 ± 0.062" in values[3]
+
+
+def test_plans_are_told_the_fastest_first_and_those_that_failed_last():
+    row = {"peak_bytes": 3 * 2**20, "share_of_limit": 0.125, "note": ""}
+    rows = [
+        row | {"plan": "vmap", "seconds": None, "note": "no rule"},
+        row | {"plan": "loop", "seconds": 0.5, "tasks_per_second": 4.0},
+        row | {"plan": "chunks", "seconds": 0.25, "tasks_per_second": 8.0, "peak_bytes": None, "share_of_limit": None},
+    ]
+    shown = lines(tables.plans(Bench(rows, Plan(), None, 1.0), 2))
+    assert shown[0] == "A step of 2 tasks"
+    assert [line.split() for line in shown[2:]] == [
+        ["chunks", "250", "8"],
+        ["loop", "500", "4", "3", "12.5%"],
+        ["vmap", "no", "rule"],
+    ]
+
+
+def test_no_predictions_are_an_empty_table():
+    assert not any(lines(tables.predictions([])))
