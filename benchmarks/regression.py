@@ -1,7 +1,8 @@
 """Regression against published numbers: `python -m benchmarks.regression [ROW ...]`.
 
 Sine waves (mean squared error after some inner steps) and Gaussian processes (log-likelihood, beside that of the exact
-posterior). A training is kept under runs/ and goes on from there.
+posterior). A training is kept under runs/ and goes on from there; its weights are kept in benchmarks/models/, and
+`--score` scores those alone.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 import handful
-from benchmarks.evidence import Cells, Section, minutes, percent, record, spent
+from benchmarks.evidence import MODELS, Cells, Section, minutes, percent, record, spent
 from handful.evaluation.intervals import Interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -95,23 +96,26 @@ def main() -> None:
     """Train, score, record, and print all rows that are recorded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.regression", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {'; '.join(ROWS)}")
+    parser.add_argument("--score", action="store_true", help="no training: score the weights in benchmarks/models")
     parser.add_argument("--tasks", type=int, default=2000)
     given = parser.parse_args()
     unknown = set(given.rows) - set(ROWS)
     if unknown:
         parser.error(f"there is no row {unknown.pop()!r}")
     for key in given.rows or ROWS:
-        record(RESULTS, key, run(key, ROWS[key], given.tasks))
+        name, row = key.replace(", ", "-").replace(" ", "-"), ROWS[key]
+        if not given.score:
+            train(key, row, Path("runs") / name).save_pretrained(MODELS / name)
+        model = handful.MetaModel.from_pretrained(MODELS / name)
+        record(RESULTS, key, model.facts | {"scores": scored(model.learner, row, given.tasks)})
     Console().print(SECTION.table())
 
 
-def run(key: str, row: Row, count: int) -> dict[str, Any]:
-    """Train one row, and score it on test tasks."""
+def train(key: str, row: Row, folder: Path) -> handful.MetaModel:
+    """Meta-train one row, or go on with it."""
     tasks = open_tasks(row.source).sized(**row.sizes)
     cls: type[Learner] = LEARNERS[row.learner]
-    spec = tasks.spec
-    learner = cls.build(spec, backbone="mlp", backbone_options=row.backbone, **row.options)
-    folder = Path("runs") / key.replace(", ", "-").replace(" ", "-")
+    learner = cls.build(tasks.spec, backbone="mlp", backbone_options=row.backbone, **row.options)
     resumed, start = folder.exists(), time.process_time()
     trained = handful.meta_train(
         learner,
@@ -120,30 +124,38 @@ def run(key: str, row: Row, count: int) -> dict[str, Any]:
         run=Run.open(folder, {"source": {"tasks": row.source}, "row": key}, resume=resumed),
         **row.settings,
     )
-    facts: dict[str, Any] = {
+    facts = {
         "learner": row.learner,
         "options": row.options,
         "hidden": row.backbone["hidden"],
         "steps": row.settings["steps"],
         "selection": trained.selection,
         **spent(trained, None if resumed else start),
-        "scores": {},
     }
+    return handful.MetaModel(learner, tasks.pipeline, facts)
+
+
+def scored(learner: Learner, row: Row, count: int) -> dict[str, Any]:
+    """The row's scores on test tasks."""
+    tasks = open_tasks(row.source).sized(**row.sizes)
+    scores: dict[str, Any] = {}
     for steps, aim in row.steps.items():
-        other = cls.build(spec, backbone="mlp", backbone_options=row.backbone, **row.options | {"inner_steps": steps})
+        other = type(learner).build(
+            tasks.spec, backbone="mlp", backbone_options=row.backbone, **row.options | {"inner_steps": steps}
+        )
         other.load_state_dict(learner.state_dict())
         score = handful.evaluate(other, tasks.split("test"), tasks=count).score
-        facts["scores"][f"MSE after {steps} steps"] = figures(score) | {"aim": aim}
+        scores[f"MSE after {steps} steps"] = figures(score) | {"aim": aim}
     if row.aim is not None:
         score = handful.evaluate(learner, tasks.split("test"), tasks=count).score
-        facts["scores"]["MSE"] = figures(score) | {"aim": row.aim}
+        scores["MSE"] = figures(score) | {"aim": row.aim}
     for source, published in row.sources.items():
         found = handful.evaluate(learner, open_tasks(source).split("test"), tasks=count)
         entry = figures(found.log_likelihood) | {"published": published, "mse": found.score.mean}
         if found.likelihood_gap is not None:
             entry["gap to the exact posterior"] = figures(found.likelihood_gap)
-        facts["scores"][f"log-likelihood, {source}"] = entry
-    return facts
+        scores[f"log-likelihood, {source}"] = entry
+    return scores
 
 
 def figures(score: Interval) -> dict[str, Any]:

@@ -372,6 +372,13 @@ def test_a_network_without_a_name_cannot_be_saved_and_nothing_is_written(nameles
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("kind", "estimator"), [("classification", "Classifier"), ("regression", "Regressor")])
+def test_the_card_names_the_estimator_of_its_kind(kind, estimator, tmp_path):
+    learner = LEARNERS["maml"].build(TaskSpec(kind, (3,), 2), backbone="raw", head="slots")
+    MetaModel(learner, None, {}).save_pretrained(tmp_path)
+    assert f"handful.FewShot{estimator}.from_pretrained" in (tmp_path / "README.md").read_text()
+
+
 def test_the_card_says_what_it_is(saved):
     text = (saved / "README.md").read_text()
     for said in ("protonet", "mlp", "permuted labels", "toys", "no training examples", "handful adapt"):

@@ -18,6 +18,7 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
         "predicts": f"{spec.kind}, {spec.labels} labels" if spec.classification else "regression",
         "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
     } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+    estimator = "FewShotClassifier" if spec.classification else "FewShotRegressor"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# A meta-model of handful
 
@@ -32,7 +33,7 @@ It adapts to a new task from a handful of examples, and is not a classifier of a
     handful adapt {place} EXAMPLES -o TASK
     handful predict TASK INPUTS
 
-or in Python: `handful.FewShotClassifier.from_pretrained("{place}").fit(X, y).predict(X_new)`.
+or in Python: `handful.{estimator}.from_pretrained("{place}").fit(X, y).predict(X_new)`.
 
 ## Limits
 
