@@ -210,12 +210,12 @@ def test_a_task_is_no_model_and_a_model_no_task(saved, tmp_path):
     for wrong in (saved, saved / "model.safetensors", tmp_path):
         with pytest.raises(ArtifactError, match=r"not an adapted task. Make one with `handful adapt"):
             AdaptedTask.load(wrong)
-    with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
+    with pytest.raises(ArtifactError, match="is an adapted task, not a run"):
         MetaModel.from_pretrained(tmp_path / "task")
 
 
 def test_what_is_missing_is_named_with_the_way_out(tmp_path):
-    with pytest.raises(ArtifactError, match=r"absent does not exist. Train"):
+    with pytest.raises(ArtifactError, match=r"absent does not exist. Make a run"):
         MetaModel.from_pretrained(tmp_path / "absent")
     with pytest.raises(ArtifactError, match="absent does not exist"):
         AdaptedTask.load(tmp_path / "absent")

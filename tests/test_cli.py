@@ -439,12 +439,64 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained, some
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_what_must_fail_is_refused_before_the_work(trained, monkeypatch):
+    """A folder that even root cannot write to, and no task at all."""
+    run = trained("task-target")
+    if Path("/proc/self").exists():
+        assert "/proc/report" in refused("evaluate", run, "-o", "/proc/report")
+    monkeypatch.setattr(comparison.Ladder, "__init__", lambda *_, **__: pytest.fail("it began to work"))
+    assert "1 task or more" in refused("evaluate", run, "--number", "0")
+
+
+def test_what_is_no_run_and_no_task_is_said_to_be_none(trained, some, home, tmp_path):
+    examples, inputs = some("task-target")
+    done("adapt", trained("task-target"), examples, "-o", tmp_path / "new.task")
+    for command in (["evaluate", tmp_path / "new.task"], ["adapt", tmp_path / "new.task", examples, "-o", "x.task"]):
+        assert "is an adapted task, not a run" in refused(*command)
+    assert "is a file, not a run" in refused("evaluate", home / "shops.csv")
+    assert "is not an adapted task" in refused("predict", inputs, inputs)
+    assert "not both" in refused("predict", tmp_path / "new.task", inputs, "--json", "--csv", code=2)
+
+
+def test_the_rows_of_several_tasks_are_not_adapted_to(trained, home, tmp_path):
+    message = refused("adapt", trained("task-target"), home / "shops.csv", "-o", tmp_path / "x.task")
+    assert "'shop'" in message
+    assert "15 tasks" in message
+
+
+def test_tasks_with_other_inputs_are_told_those_of_the_model(trained):
+    message = refused("evaluate", trained("task-target"), "--tasks", "sine", code=2)
+    assert "price (number), week (number)" in message
+    assert "sine" in message
+
+
+def test_training_says_what_it_reads_and_what_the_score_is(home, tmp_path):
+    source, options = DATA["task-target"]
+    result = done("train", "--tasks", home / source, *options, *SMALL, "-o", tmp_path / "run")
+    assert "Inputs: price (number), week (number).\n" in result.stderr
+    assert re.search(r"val squared error \d[\d.]* \(off by \d", result.stderr)
+    assert re.search(r"Trained 6 steps in \d+ s \(with reading and validation \d+ s\)", result.stdout)
+
+
+@pytest.mark.parametrize("name", ["steps", "meta_batch_size", "pretrain_examples", "seed"])
+def test_a_setting_with_an_option_of_its_own_is_not_set_twice(name, tmp_path):
+    options = ["--tasks", "sine", "--learner", "maml", "--set", f"training.{name}=2", "-o", tmp_path / "run"]
+    option = "pretrain" if name == "pretrain_examples" else name.replace("_", "-")
+    assert f"give --{option}," in refused("train", *options, code=2)
+
+
+def test_a_learner_for_another_kind_of_target_is_answered_by_those_that_train(tmp_path):
+    learners = refused("train", "--tasks", "sine", "-o", tmp_path / "run", code=2).partition("Learners for")[2]
+    assert "maml" in learners
+    assert "ridge-probe" not in learners
+
+
 @pytest.mark.parametrize("kind", ["photos", "npz"])
 def test_what_is_told_on_80_columns(kind, trained, monkeypatch):
     """The table fits; the verdict is one line, for the terminal to break."""
     monkeypatch.setenv("COLUMNS", "80")
     text = done("evaluate", trained(kind), "--number", "4", "--costly", "0").stdout
-    table, verdict = text.split("Meta-learning is" if "Meta-learning is" in text else "\nWith ")
+    table, verdict = re.split(r"\n(?:Meta-learning is|Not settled:|With )", text, maxsplit=1)
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "…" not in text
     assert "report.md" in verdict

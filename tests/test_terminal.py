@@ -45,5 +45,10 @@ def test_predictions_as_csv_have_a_column_for_each_class(capsys):
     assert capsys.readouterr().out == "id\n"
 
 
+def test_a_score_says_what_it_is():
+    assert terminal.score_text(0.93, "accuracy") == "accuracy 0.930"
+    assert terminal.score_text(54.2, "mse") == "squared error 54.2 (off by 7.36)"
+
+
 def test_paragraphs_flow_and_lists_stay():
     assert terminal.flowing("one\ntwo\n\nthree\n- four\n    five") == "one two\n\nthree\n- four\n    five"

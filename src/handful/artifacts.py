@@ -31,9 +31,14 @@ from handful.storage import (
     write_text,
 )
 from handful.tasks.pipelines import InputPipeline
+from handful.tasks.readers import IMAGES
+from handful.tasks.tables import table_kind
+from handful.training.run import check_folder
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
+INPUTS = IMAGES | {".npz", ".txt"}
+"""How files of inputs end beside tables: such a one is no adapted task, and not a damaged one."""
 
 
 class MetaModel:
@@ -316,7 +321,7 @@ class AdaptedTask:
         meta-model is not the one that made it.
         """
         other = f"{path} is not an adapted task. Make one with `handful adapt MODEL EXAMPLES -o TASK`."
-        if Path(path).is_dir():
+        if Path(path).is_dir() or table_kind(Path(path)) or Path(path).suffix.lower() in INPUTS:
             raise ArtifactError(other)
         tensors, facts, _ = read_tensors(Path(path))
         if facts.get("format") != TASK_FORMAT:
@@ -523,8 +528,7 @@ def model_folder(path: Path) -> Path:
     for folder in (path / "model", path):
         if (folder / "model.safetensors").exists():
             return folder
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist. Train a model with `handful train ... -o {path}`.")
+    check_folder(path)
     if (path / "config.json").exists():
         raise ArtifactError(
             f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`."

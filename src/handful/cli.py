@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from handful import __version__
 from handful import terminal_tables as tables
 from handful.arguments import COLUMNS, DATA, JsonOption, TasksOption, assignments, source_of, takes
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
-from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json
+from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json, score_text
 
 if TYPE_CHECKING:
     from handful.apps.experiment import Experiment
@@ -159,6 +160,7 @@ def train(
     from handful.training.run import Run, is_run
     from handful.training.workers import place
 
+    start = time.monotonic()
     assigned = assignments(assign)
     settings = {
         "steps": steps,
@@ -167,6 +169,9 @@ def train(
         "pretrain_examples": pretrain,
         "plan": plan,
     }
+    for name in assigned["training"].keys() & {*settings, "seed"}:
+        option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
+        raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
     experiment = Experiment(
         source_of(tasks, data, seed),
         learner=learner,
@@ -199,6 +204,8 @@ def train(
             f"Training {learner} ({parameters:,} parameters) on {tasks}: "
             f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step."
         )
+        if training.distribution.pipeline:
+            err.print(f"Inputs: {training.distribution.pipeline.described()}.")
         if training.plan:
             shared = f" Workers: {training.workers.count}." if training.workers.count > 1 else ""
             err.print(f"Plan: {training.plan}.{shared}")
@@ -221,9 +228,11 @@ def train(
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
     facts, speed = model.facts, performance_line(Run(output).performance())
+    score = score_text(facts["validation score"], "accuracy" if model.spec.classification else "mse")
+    seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     out.print(
-        f"Trained {facts['trained steps']} steps in {Run(output).metrics()[-1]['seconds']:.0f} s; kept step "
-        f"{facts['kept step']} ({facts['selection']}: {facts['validation score']:.4g}).\n"
+        f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "
+        f"step {facts['kept step']} ({facts['selection']}: {score}).\n"
         f"{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
     )
 
@@ -331,9 +340,10 @@ def evaluate(
     from handful.apps.experiment import evaluate as score
     from handful.evaluation.sentences import equivalence_line, needed_line
     from handful.storage import check_writable
+    from handful.training.run import Run
 
     other = source_of(tasks, data) if tasks else None
-    home = run.parent if run.name == "model" else run
+    home = Run.existing(run).path
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
     with Progress() as progress:
@@ -416,7 +426,8 @@ def adapt(
     )
     if adapted.estimate:
         out.print(
-            f"Leave-one-out {adapted.estimate['metric']} on the examples themselves: {adapted.estimate['mean']:.3g}."
+            "Leave-one-out on the examples themselves: "
+            f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'])}."
         )
     out.print(f"Next: handful predict {output} INPUTS")
 
@@ -432,6 +443,8 @@ def predict(
     """Predict with an adapted task."""
     from handful.apps.prediction import predict_file
 
+    if as_json and as_csv:
+        raise UserError("Give --json or --csv, not both.")
     rows = predict_file(task, inputs, model)
     if as_json:
         print_json(rows)

@@ -27,6 +27,6 @@ class ArtifactError(UserError):
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest one first."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return UserError(f"Unknown {noun} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

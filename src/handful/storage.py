@@ -57,11 +57,13 @@ def check_writable(folder: Path) -> None:
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    if not (place.is_dir() and os.access(place, os.W_OK)):
+    try:
+        tempfile.TemporaryFile(dir=place).close()  # permissions do not tell: of root, of /proc
+    except OSError as error:
         raise UserError(
             f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}. Choose another place "
             "with -o."
-        )
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

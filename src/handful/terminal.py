@@ -51,7 +51,7 @@ class Progress:
     def step(self, moment: Any) -> None:
         """After each step of meta-training."""
         if moment.validation is not None:
-            self.score = f"val {moment.validation:.3f}"
+            self.score = f"val {score_text(moment.validation, moment.metric)}"
         self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
 
     def trial(self, number: int, moment: Any) -> None:
@@ -78,6 +78,13 @@ class Progress:
                 bar.visible = name in ("meta-training", "pre-training", "pre-training for the ladder")
             self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
+
+
+def score_text(score: float, metric: str) -> str:
+    """A score with what it is: an accuracy, or a squared error in squared units of the target, and its root in them."""
+    if metric == "accuracy":
+        return f"accuracy {score:.3f}"
+    return f"squared error {score:.4g} (off by {max(score, 0.0) ** 0.5:.3g})"
 
 
 def print_json(value: Any) -> None:

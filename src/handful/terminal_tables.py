@@ -72,9 +72,9 @@ def ladder(comparison: "Comparison") -> Table:
 def comparison(setting: dict[str, Any]) -> Table:
     """Runs beside one another in one setting, an entry of `apps.compare`."""
     metric = setting["metric"]
-    table = _plain(
-        "run", "learner", "score", "better than the best by", "tasks", title=f"{setting['setting']}: {metric}"
-    )
+    what = "mean squared error" if metric == "mse" else metric
+    title = f"{setting['setting']}: {what}"
+    table = _plain("run", "learner", "score", "better than the best by", "tasks", title=title)
     for row in setting["runs"]:
         table.add_row(
             row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),

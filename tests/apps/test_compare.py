@@ -54,7 +54,11 @@ def test_of_errors_the_lowest_is_the_best(tmp_path):
 
 def test_runs_of_different_length_meet_on_the_first_tasks(tmp_path):
     runs = [evaluated(tmp_path / "a", [0.5, 0.5, 0.9]), evaluated(tmp_path / "b", [0.4, 0.4])]
-    assert {row["score"]["tasks"] for row in compare(runs)[0]["runs"]} == {2}
+    (found,) = compare(runs)
+    assert {row["score"]["tasks"] for row in found["runs"]} == {2}
+    assert found["setting"].endswith("the first 2 draws that all runs have")
+    (found,) = compare(runs[:1] + [evaluated(tmp_path / "c", [0.4, 0.4, 0.4])])
+    assert "draws" not in found["setting"]
 
 
 @pytest.mark.parametrize("several", [False, True])

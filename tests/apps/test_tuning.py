@@ -65,7 +65,7 @@ def test_the_best_is_the_best_in_its_direction():
 
 def test_without_optuna_the_message_names_the_extra(species, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"pip install 'handful\[tune\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[tune\]'"):
         tune(species, tmp_path / "run", 2)
 
 
@@ -123,7 +123,7 @@ class TestSearch:
             seen.append(0)
             for step in range(1, 11):
                 seen[-1] = step
-                progress(tuning.Moment(step, 10, 0.0, 0.9 if good else 0.1))
+                progress(tuning.Moment(step, 10, 0.0, 0.9 if good else 0.1, "accuracy"))
             return type("Trained", (), {"best_score": 0.9})
 
         seen: list[int] = []

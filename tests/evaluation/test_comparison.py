@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from toys import Clusters, Line, Slopes, Toy
+from toys import Clusters, Ignoring, Line, Slopes, Toy
 
 from handful.evaluation.comparison import CHOOSING_TASKS, Ladder
 from handful.evaluation.protocol import evaluate
@@ -161,6 +161,17 @@ def test_curves_over_shots_stop_where_the_examples_end():
     assert 2 <= len(curves) <= 3
     assert all([shot for shot, _ in points] == [1, 4] for points in curves.values())
     assert curves["toy"][1][1].mean > curves["toy"][0][1].mean
+
+
+def test_more_shots_are_scored_on_the_same_queries():
+    """So that what does not look at its support has a flat curve."""
+    tasks = Clusters()
+    ladder = Ladder(Ignoring.build(tasks.spec, backbone=narrow), None, examples=0, costly_tasks=0)
+    test, validation = tasks.split("test"), tasks.split("val")
+    curves = ladder.shots_curve(test, validation, ladder.climb(test, validation, tasks=10), (1, 2, 4), tasks=10)
+    ignoring, *others = curves.values()
+    assert len({score for _, score in ignoring}) == 1
+    assert all(len({score for _, score in points}) == 3 for points in others)
 
 
 def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have_some():

@@ -96,3 +96,27 @@ def test_of_many_tasks_the_first_are_compared_and_of_one_split_there_is_no_other
     finding = near_duplicates({"train": Clusters()}, 2000)
     assert "1,000 examples of 500 tasks each of train" in finding.message
     assert "splits" not in finding.message
+
+
+def rows(numbers: int, categories: int, kinds: int = 4) -> torch.Tensor:
+    """Examples of so many numbers and one-hot categories, as many as the toys have."""
+    generator, count = seeded(3), len(Clusters().inputs)
+    drawn = torch.randint(kinds, (count, categories), generator=generator)
+    hot = torch.nn.functional.one_hot(drawn, kinds).flatten(1).float()
+    return torch.cat([torch.randn(count, numbers, generator=generator).round(decimals=1), hot], 1)
+
+
+def test_of_rows_of_a_few_numbers_and_one_hot_categories_nobody_is_alarmed():
+    """They are different people, and near one another by chance."""
+    finding = found(Clusters(inputs=rows(2, 5)))
+    assert finding.status == "skipped"
+    assert "Examples of 22 numbers (20 of which take two values at most) are near" in finding.message
+
+
+def test_many_numbers_of_two_values_tell_enough():
+    """As the pixels of a drawing do."""
+    inputs = (torch.rand(720, 400, generator=seeded(4)) < 0.2).float()
+    assert found(Clusters(inputs=inputs)).status == "ok"
+    inputs[1::2] = inputs[::2]
+    inputs[1::2, 0] = 1 - inputs[1::2, 0]
+    assert found(Clusters(inputs=inputs)).status == "warning"

@@ -5,8 +5,9 @@ import torch
 from toys import Clusters, Line, OneForAll, Slopes, Toy
 
 from handful.evaluation.diagnosis import diagnose
+from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.intervals import difference
-from handful.evaluation.novelty import gap_by_tasks, mismatch
+from handful.evaluation.novelty import adaptation, gap_by_tasks, mismatch
 from handful.evaluation.protocol import evaluate
 from handful.tasks.distribution import SizeRanges, seeded
 from handful.types import Examples, Task, TaskSpec
@@ -83,7 +84,7 @@ def test_one_who_learns_from_the_support_is_not_accused():
 def test_adapting_that_does_nothing_is_told_with_its_interval():
     findings = found(Slopes(), build(OneForAll, Slopes()))
     assert findings["adaptation"].status == "warning"
-    assert "is worth +0 ± 0 of squared error" in findings["adaptation"].message
+    assert "is worth +0.00 ± 0.0 of squared error" in findings["adaptation"].message
     assert found(Slopes(), build(Line, Slopes()))["adaptation"].status == "ok"
 
 
@@ -172,4 +173,16 @@ def test_sizes_that_leave_out_tasks_are_compared_as_different_tasks():
     finding = mismatch(tasks, learner, SizeRanges(None, 5, 6), 40)
     one, other = (evaluate(learner, tasks.sized(shot=shot), tasks=40) for shot in (5, 6))
     expected = difference(-one.scores, -other.scores, one.units, other.units)
-    assert f"does better by {expected.mean:.3g} ± {expected.half_width:.2g} of squared error" in finding.message
+    seen = f"{expected.mean:,.0f} ± {round(expected.half_width, -2):,.0f}"
+    assert f"does better by {seen} of squared error" in finding.message
+
+
+def test_a_gain_that_few_tasks_leave_open_is_said_to_be_uncertain_and_not_nothing():
+    own = -torch.tensor([100.0, 900.0, 400.0, 250.0], dtype=torch.float64)
+    foreign = own - torch.tensor([330.0, -40.0, 20.0, 120.0], dtype=torch.float64)
+    finding = adaptation(Exchange(own, foreign, torch.arange(4)), build(Line, Slopes()), classification=False)
+    assert finding.status == "warning"
+    assert "Whether line gains from adapting to new tasks is not certain with 4 tasks" in finding.message
+    assert "+108 ± 260 of squared error" in finding.message, "and no power of ten"
+    nothing = adaptation(Exchange(own, own + 1, torch.arange(4)), build(Line, Slopes()), classification=False)
+    assert "gains nothing that can be seen" in nothing.message

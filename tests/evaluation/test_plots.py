@@ -149,3 +149,44 @@ def test_a_score_that_is_not_finite_has_a_label_and_no_bar(value):
     figure = plots.ladder([compare(own, evaluation("constant", torch.tensor([4.0, 4.0]), metric="mse"))])
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2]
     assert str(value) in texts(figure)
+
+
+def test_errors_are_written_with_equally_many_figures():
+    rungs = [evaluation(name, torch.full((3,), mse), metric="mse") for name, mse in (("b", 0.6561), ("c", 0.6416))]
+    told = texts(plots.ladder([compare(evaluation("a", torch.ones(3), metric="mse"), *rungs)])).split(" | ")
+    assert {"1.00", "0.810", "0.801"} <= set(told)
+
+
+def test_a_small_change_of_the_validation_score_looks_small():
+    errors = [{"step": s, "loss": 1.0, "val": 1 - s / 1000} for s in (4, 9)]
+    assert plots.learning_curve(errors, "mse").axes[1].get_ylim()[0] == 0
+    shares = [{"step": s, "loss": 1.0, "val": 0.5 + s / 1000} for s in (4, 9)]
+    low, high = plots.learning_curve(shares).axes[1].get_ylim()
+    assert high - low >= 10
+    best = [{"step": s, "loss": 1.0, "val": v} for s, v in ((4, 0.9), (9, 1.0))]
+    assert plots.learning_curve(best).axes[1].get_ylim()[1] < 105, "no tick passes 100 %"
+
+
+def test_intervals_of_shares_end_at_100_percent():
+    wide = torch.tensor([1.0, 1.0, 0.2])
+    figure = plots.ladder([compare(evaluation("protonet", wide), evaluation("centroid", 1 - wide))])
+    drawn = torch.cat([torch.as_tensor(line.get_xdata(), dtype=torch.float64) for line in figure.axes[0].lines])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 100
+    assert "73.3" in texts(figure).split(" | ")
+
+
+def test_draws_are_told_where_a_rung_has_fewer_of_the_same_tasks():
+    own, rung = (evaluation(name, noisy(0.5, n), units=torch.arange(n) % 5) for name, n in (("a", 100), ("b", 20)))
+    assert "(20 draws)" in texts(plots.ladder([compare(own, rung)]))
+
+
+def test_a_range_of_shots_is_written_as_everywhere():
+    own, rung = (evaluation(name, noisy(4.0), metric="mse", shot=(3, 46)) for name in ("cnp", "constant"))
+    assert "3 to 46-shot" in texts(plots.ladder([compare(own, rung)]))
+
+
+def test_the_shots_curve_names_its_axes():
+    axes = plots.shots_curve(SHOTS, "mse").axes[0]
+    assert axes.get_ylabel().startswith("typical error")
+    assert axes.get_xlabel() == "examples of each class"

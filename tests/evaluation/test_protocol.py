@@ -51,6 +51,42 @@ def test_scores_are_those_of_each_task_alone(cls, distribution):
     assert len(set(expected)) > 3, "the tasks differ, so a mix-up would show"
 
 
+@pytest.mark.parametrize(
+    ("cls", "tasks", "kept"),
+    [
+        (
+            Toy,
+            Clusters(inputs=Clusters().inputs[:, 30:]).sized(way=(3, 5), shot=4),
+            lambda way: [4 * label + i for label in range(way) for i in (0, 1)],
+        ),
+        (Line, Slopes(), lambda way: [0, 1]),
+        (Line, Ragged(), lambda way: [0, 1]),
+    ],
+    ids=["of each class", "of a task", "ragged"],
+)
+def test_of_a_part_of_the_support_the_same_queries_are_answered(cls, tasks, kept):
+    learner = cls.build(tasks.spec, backbone="raw")
+    found = evaluate(learner, tasks, tasks=70, shot=2)
+    assert found.shot == 2
+
+    class Part:
+        task = staticmethod(lambda index: _part(tasks.task(index), kept(tasks.sizes_of(index).way)))
+        spec_of = tasks.spec_of
+
+    expected = [by_hand(learner, Part, index) for index in range(70)]
+    assert torch.allclose(found.scores, torch.tensor(expected, dtype=torch.float64), rtol=1e-5)
+    assert not torch.allclose(found.scores, evaluate(learner, tasks, tasks=70).scores)
+
+
+def _part(task, rows):
+    return Task(Examples(*(part[rows] for part in task.support)), task.query)
+
+
+def test_the_best_prediction_is_not_known_for_a_part_of_the_support():
+    learner = UnsureLine.build(Slopes().spec, backbone="raw")
+    assert evaluate(learner, KnownSlopes(), tasks=3, shot=2).error_gap is None
+
+
 def test_fewer_tasks_are_the_first_ones():
     learner = Toy.build(Clusters().spec, backbone="raw")
     few, many = (evaluate(learner, Clusters(), tasks=count) for count in (7, 90))

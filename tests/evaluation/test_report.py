@@ -99,13 +99,13 @@ def test_regression_speaks_of_errors_in_the_targets_units_and_of_pooling():
     own = evaluation("maml", noisy(4.0), metric="mse", shot=10)
     pooled = evaluation("pooled", noisy(9.0, seed=1), metric="mse", shot=10)
     verdict = report(compare(own, pooled)).verdict
-    assert "With 10 examples of a new task, maml is off by 2 in a typical prediction" in verdict
-    assert "off by 2 instead of 3" in verdict
+    assert "With 10 examples of a new task, maml is off by 2.00 in a typical prediction" in verdict
+    assert "off by 2.00 instead of 3.00" in verdict
     assert verdict.endswith("Adapting to each task beats one pooled model for all tasks.")
     closer = evaluation("ridge-probe", noisy(7.0, seed=2), metric="mse", shot=10)
     verdict = report(compare(own, closer, pooled)).verdict
-    assert "beats the best simple method, ridge-probe, by 3 ± " in verdict
-    assert "Adapting to each task beats one pooled model for all tasks by 5 ± " in verdict
+    assert "beats the best simple method, ridge-probe, by 3.00 ± " in verdict
+    assert "Adapting to each task beats one pooled model for all tasks by 5.00 ± " in verdict
     verdict = report(compare(pooled, own)).verdict
     assert "LOSES to maml" in verdict
 
@@ -175,7 +175,7 @@ def test_a_rung_that_diverges_is_the_last_and_stands_for_no_other(value, tmp_pat
     comparison = compare(own, *rungs)
     assert [row.evaluation.learner for row in comparison.rows[:2]] == ["maml", "centroid"]
     verdict = report(comparison).verdict
-    assert "beats the best simple method, centroid, by 1 ± " in verdict
+    assert "beats the best simple method, centroid, by 1.00 ± " in verdict
     assert "pooled" not in verdict
     report(comparison).write(tmp_path)
     alone = report(compare(own, rungs[0])).verdict
@@ -189,6 +189,71 @@ def test_of_rungs_that_are_surely_better_the_one_with_the_most_to_show_decides()
     assert comparison.rows[1].evaluation.learner == "fine-tune-all"
     assert 0 < comparison.rows[1].paired.low < comparison.rows[2].paired.low
     assert comparison.best_rung.evaluation.learner == "ridge-probe"
+
+
+def rising(*values: float) -> list[dict]:
+    """The history of a training with these validations."""
+    return [{"step": 10 * place, "loss": 1.0, "val": value} for place, value in enumerate(values, start=1)]
+
+
+def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
+    lost = compare(OWN, WORSE, BETTER)
+    verdict = report(lost, history=rising(0.3, 0.2, 0.4)).verdict
+    assert verdict.startswith("Not settled: the best validation was the last of 30 steps; train longer (--steps)")
+    assert "As it stands, meta-learning is not worth it here: With 1 example" in verdict
+    assert "LOSES to ridge-probe" in verdict
+    assert report(lost, history=rising(0.3, 0.4, 0.4)).verdict.startswith("Meta-learning is not worth it here")
+    assert "Not settled" not in report(compare(OWN, WORSE), history=rising(0.3, 0.4)).verdict, "it wins all the same"
+    errors = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
+    assert report(compare(*errors), history=rising(3.0, 2.0)).verdict.startswith("Not settled")
+    assert "Not settled" not in report(compare(*errors), history=rising(2.0, 3.0)).verdict
+
+
+@pytest.mark.parametrize(("mean", "ahead"), [(0.91, "fine-tune-all"), (0.89, "protonet")])
+def test_a_difference_that_is_not_sure_names_the_one_ahead(mean, ahead):
+    """And has no sign, which would be the other one than that of the table."""
+    told = report(compare(OWN, evaluation("fine-tune-all", noisy(mean, spread=0.2, seed=2))))
+    assert f"simpler fine-tune-all ({ahead} ahead by 1.0 ± " in told.verdict
+    assert f" {'+' if mean > 0.9 else '-'}1.0 ± " in told.to_markdown({})
+    maml, pooled = (
+        evaluation(name, noisy(value, spread=0.2, seed=seed), metric="mse")
+        for name, value, seed in (("maml", 0.9, 0), ("pooled", mean, 2))
+    )
+    assert f"({'maml' if mean > 0.9 else 'pooled'} ahead by 0.0100 ± " in report(compare(maml, pooled)).verdict
+
+
+def test_draws_of_the_same_tasks_are_counted_beside_them():
+    """A costly rung is scored on the first draws: of the same tasks, but other scores of the learner."""
+    units = torch.arange(100) % 10
+    own = evaluation("r2d2", torch.cat([noisy(9.0, 30), noisy(16.0, 70)]), metric="mse", units=units)
+    rung = evaluation("fine-tune-all", noisy(4.0, 30, seed=1), metric="mse", units=units[:30])
+    told = report(compare(own, rung))
+    assert "(in the target's units; 95 % interval, 100 draws of 10 tasks)" in told.verdict
+    assert "on 30 draws of 10 tasks in common: there off by 3.00 instead of 2.00" in told.verdict
+    assert "tasks (draws)" in (page := told.to_markdown({}))
+    assert "10 (100) |" in page
+    assert "10 (30) |" in page
+    assert "draws of" not in report(compare(OWN, WORSE, NEAR)).to_markdown({})
+
+
+def test_where_all_answers_of_a_task_are_of_one_class_there_is_nothing_to_tell_apart():
+    own, constant = (evaluation(name, torch.ones(20), way=None) for name in ("protonet", "constant"))
+    verdict = report(compare(own, constant, evaluation("pooled", noisy(0.8, 20)))).verdict
+    assert verdict.startswith("With 1 example of a new task, there is NOTHING TO TELL APART")
+    assert "cannot be told apart from" not in verdict
+    assert "NOTHING" not in report(compare(OWN, evaluation("constant", noisy(0.2)))).verdict
+
+
+def test_no_share_passes_0_or_100_percent():
+    few = torch.tensor([1.0, 1.0, 0.2])
+    own, rung = evaluation("protonet", few), evaluation("centroid", 1 - few)
+    page = report(compare(own, rung)).to_markdown({})
+    assert "answers 73.3 (0.0 to 100.0) % of the questions right" in page
+    assert "26.7 (0.0 to 100.0) %" in page
+    wide = evaluation("protonet", torch.tensor([0.7, 0.9]), way=None)
+    low, high = wide.score.low, wide.score.high
+    assert low < 0
+    assert high > 1
 
 
 # The files
@@ -237,7 +302,8 @@ def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_p
     gap = comparison.learner.evaluation.likelihood_gap
     assert "Log-likelihood of cnp: 0.500 ± " in words
     assert "True values: 45.0 ± 0.0 % in the 50 % interval, 75.0 ± 0.0 % in the 80 % interval" in words
-    assert "The best prediction that there is has a mean squared error of 3: 1 ± " in words
+    assert "The best prediction that there is has a mean squared error of 3.00: 1.00 ± " in words
+    assert "the best possible: 1.73)" in words, "of the verdict too"
     assert f"Its log-likelihood is 1.250: 0.750 ± {gap.half_width:.3f} nats higher, on the same tasks." in words
     assert "](coverage.png)" in page
     assert (tmp_path / "coverage.png").stat().st_size > 5000

@@ -86,10 +86,15 @@ def test_range_sizes_are_constant_within_a_block_and_vary_between():
     assert len(sine.task(BLOCK).support.inputs) == shots[BLOCK]
 
 
-@pytest.mark.parametrize("wrong", [{"way": 0}, {"shot": (3, 2)}, {"query_shot": 0}])
+@pytest.mark.parametrize("wrong", [{"way": 1}, {"way": (1, 5)}, {"shot": (3, 2)}, {"query_shot": 0}])
 def test_impossible_sizes(wrong):
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="at least 2" if "way" in wrong else "at least 1"):
         SizeRanges(**wrong)
+
+
+def test_tasks_without_classes_have_no_way():
+    with pytest.raises(UserError, match="leave out --way"):
+        Sine().sized(way=5)
 
 
 def test_seeded_neighbors_are_unrelated_and_digest_sees_every_name():

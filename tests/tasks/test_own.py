@@ -206,13 +206,20 @@ def test_group_keeps_to_one_side_and_is_no_input(table):
         ({"task": "shop", "label": "shop"}, "cannot be the task and the answer at once"),
         ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
         ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
-        ({"task": "shop", "target": "again"}, "'again', row 1: '(yes|no)' is not a finite number"),
+        ({"task": "shop", "target": "again"}, r"'again', row 1 \(line 2 .*\): '(yes|no)' is not a finite number"),
         ({"label": "kind", "image_size": 28}, "--image-size does not apply to a table"),
     ],
 )
 def test_wrong_options_for_a_table(csv, options, message):
     with pytest.raises(UserError, match=message):
         open_tasks(csv, **options)
+
+
+def test_a_column_that_is_no_set_of_classes_is_told_what_it_may_be(csv):
+    with pytest.raises(DataError, match=r"'again', has 2 classes only.*--task COL"):
+        open_tasks(csv, label="again")
+    with pytest.raises(DataError, match=r"different numbers in 300 rows.*--task COL --target price"):
+        open_tasks(csv, label="price")
 
 
 def test_one_label_and_one_task(tmp_path):

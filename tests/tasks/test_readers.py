@@ -159,10 +159,11 @@ def test_text_that_is_not_utf8(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["1", "2", "abc", "4"], "column 'price', row 3: 'abc' is not a finite number"),
-        (["1", "", "3", ""], r"column 'price', row 2: the cell is empty \(and in 1 more rows\)"),
-        (["1", "2", "inf", "4"], "column 'price', row 3: inf is not a finite number"),
-        (["1", "nan", "3", "4"], "column 'price', row 2: the cell is empty"),
+        (["1", "2", "abc", "4"], r"column 'price', row 3 \(line 4 with the header\): 'abc' is not a finite number"),
+        (["1", "", "3", ""], r"column 'price', row 2 .*: the cell is empty, NA or the like \(and in 1 more rows\)"),
+        (["1", "2", "inf", "4"], "column 'price', row 3 .*: inf is not a finite number"),
+        (["1", "nan", "3", "4"], "column 'price', row 2 .*: the cell is empty"),
+        (["1", "2", '"0,5"', "4"], r"column 'price', row 3 .*: '0,5' is not a finite number \(write 0.5\)"),
     ],
 )
 def test_bad_number_names_column_row_and_value(tmp_path, cells, message):
@@ -212,7 +213,7 @@ def test_missing_column_tells_the_nearest(tmp_path):
 
 
 def test_empty_label_is_named(tmp_path):
-    with pytest.raises(DataError, match="'shop', row 2: the cell is empty"):
+    with pytest.raises(DataError, match=r"'shop', row 2 .*: the cell is empty"):
         read_table(csv(tmp_path, "price,shop\n1,a\n2,\n")).names_in("shop")
 
 

@@ -253,7 +253,7 @@ def test_training_leaves_the_global_generator_alone():
 @pytest.mark.parametrize("size", [0, 3, 5, 48, 128])
 def test_a_meta_batch_that_does_not_divide_the_block_is_refused(size):
     assert size == 0 or BLOCK % size
-    with pytest.raises(UserError, match="meta_batch_size"):
+    with pytest.raises(UserError, match="meta_batch_size is 1, 2, 4, 8, 16, 32 or 64"):
         Settings(meta_batch_size=size)
 
 

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from handful import cli
 from handful.errors import ArtifactError, UserError
+from handful.storage import write_tensors
+from handful.training.loop import Training
 from handful.training.run import Run, is_run
 
 STEPS = 1000
@@ -110,7 +112,7 @@ def test_the_metrics_of_a_resumed_run_have_each_step_once(partial):
     assert train(partial, "--steps", "20", "--resume").exit_code == 0
     metrics = Run(partial).metrics()
     assert [row["step"] for row in metrics] == list(range(1, 21))
-    assert [row["step"] for row in metrics if "val" in row] == list(range(2, 21, 2))
+    assert [row["step"] for row in metrics if "val" in row] == [10, 20]
     assert all(row["seconds"] > 0 for row in metrics)
 
 
@@ -152,9 +154,10 @@ def test_only_the_newest_checkpoints_stay_and_no_temporary_file(partial):
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (["--steps", "21"], "steps"),
+        (["--steps", "21"], "(steps: was 20, now 21). Steps stay"),
+        (["--steps", "20", "--query-shot", "5"], "(query_shot: was not given, now 5)"),
         (["--steps", "20", "--seed", "1"], "seed: was 0, now 1"),
-        (["--steps", "20", "--set", "inner_lr=0.2"], "options"),
+        (["--steps", "20", "--set", "inner_lr=0.2"], "(inner_lr: was not given, now 0.2)"),
         (["--steps", "20", "--outer-lr", "0.1"], "outer_lr"),
         (["--steps", "20", "--plan", "loop"], "plan"),
     ],
@@ -251,6 +254,33 @@ def test_a_run_that_was_killed_as_it_started_can_be_started(tmp_path):
     (tmp_path / "run" / ".config.json.abc").write_text("{")
     assert not is_run(tmp_path / "run")
     assert train(tmp_path / "run", "--steps", "2").exit_code == 0
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_failed_before_its_first_checkpoint_leaves_none_behind(tmp_path, monkeypatch, fault):
+    """The corrected command starts; a run that has something to lose stays."""
+
+    def advance(training):
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", advance)
+        assert train(tmp_path / "run", "--steps", "2").exit_code != 0
+    assert not is_run(tmp_path / "run")
+    assert train(tmp_path / "run", "--steps", "2").exit_code == 0
+    Run(tmp_path / "run").abandon()
+    assert is_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["a,b", None])
+def test_a_file_is_no_run(tmp_path, content):
+    path = tmp_path / "new.task"
+    if content is None:
+        write_tensors(path, {}, {"format": "handful adapted task"})
+    else:
+        path.write_text(content)
+    with pytest.raises(ArtifactError, match=f"is {'a file' if content else 'an adapted task'}, not a run"):
+        Run.existing(path)
 
 
 def test_resuming_where_nothing_is_starts_and_says_so(tmp_path):

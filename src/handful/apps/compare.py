@@ -14,6 +14,7 @@ from torch import Tensor
 from handful.errors import UserError
 from handful.evaluation.intervals import interval, seeds_interval
 from handful.evaluation.report import load_scores
+from handful.evaluation.wording import setting_name
 from handful.training.run import Run
 
 
@@ -124,6 +125,8 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
             return vars(interval(values[0], units[0]))
         return vars(seeds_interval(list(values), units, same_tasks=same_tasks))
 
+    if count < max(len(row["scores"]) for row in rows):
+        setting += f", the first {count} draws that all runs have"
     compared = []
     for index in order:
         kind = kinds[index]
@@ -141,5 +144,6 @@ def _listed(seeds: Sequence[int]) -> str:
 
 
 def _setting(setting: dict[str, Any]) -> str:
-    way = f"{setting['way']}-way " if setting["way"] else ""
-    return f"{way}{setting['shot']}-shot, {setting['query_shot'] or 'all remaining'} queries"
+    return (
+        f"{setting_name(setting['way'] or None, setting['shot'])}, {setting['query_shot'] or 'all remaining'} queries"
+    )

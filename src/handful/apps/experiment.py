@@ -145,18 +145,23 @@ def train(
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     run = Run(path) if rank else Run.open(path, experiment.config(), resume=resume, force=force)
-    with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
-        trained = meta_train(
-            learner,
-            training,
-            validation=validation,
-            run=run,
-            started=started,
-            progress=progress,
-            pretraining=pretraining,
-            say=say,
-            **settings,
-        )
+    try:
+        with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
+            trained = meta_train(
+                learner,
+                training,
+                validation=validation,
+                run=run,
+                started=started,
+                progress=progress,
+                pretraining=pretraining,
+                say=say,
+                **settings,
+            )
+    except BaseException:  # Ctrl-C, too
+        if not rank:
+            run.abandon()
+        raise
     facts = {
         "tasks": experiment.source.tasks,
         "trained steps": trained.history[-1]["step"],
@@ -227,6 +232,8 @@ def evaluate(
     it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
     rungs are pre-trained on the run's own training split in any case, with images changed as the run's own were.
     """
+    if tasks < 1:
+        raise UserError(f"A score is of 1 task or more, got {tasks}.")
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
     experiment = Experiment.from_config(run.config())
@@ -240,6 +247,13 @@ def evaluate(
         raise UserError(f"The half-width of an interval is above 0, got {half_width}.")
     for place in places:
         place.check()
+        if place.spec.input_shape != model.spec.input_shape:
+            takes = model.pipeline.described() if model.pipeline else f"arrays of shape {model.spec.input_shape}"
+            name = (other or experiment.source).name
+            raise UserError(
+                f"The inputs of this model are {takes}; those of {name} are arrays of shape {place.spec.input_shape}. "
+                "Give tasks like those that it was trained on."
+            )
         check_fits(model.learner, place.spec)
     choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
     ladder = Ladder(

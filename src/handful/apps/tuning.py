@@ -274,6 +274,8 @@ def _optuna() -> Any:
         try:
             import optuna
         except ImportError as error:
-            raise UserError("--tune needs Optuna, which is not installed: pip install 'handful[tune]'.") from error
+            raise UserError(
+                "--tune needs Optuna, which is not installed: pip install '.[tune]' in the folder of handful."
+            ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -159,21 +159,27 @@ class Ladder:
     ) -> dict[str, list[tuple[int, Interval]]]:
         """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
 
-        Shots for which the data has too few examples are left out.
+        All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept. Shots
+        for which the data has too few examples, or less than half of its tasks have enough, are left out.
         """
         cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
         raw = [rung for rung in cheap if rung.start == "raw"]
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
         curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
+        sizes: list[tuple[TaskDistribution, TaskDistribution]] = []
         for shot in shots:
             try:
                 at, choosing = setting.sized(shot=shot), validation.sized(shot=shot)
             except UserError:
                 break
+            if at.units is not None and setting.units is not None and 2 * at.units < setting.units:
+                break
+            sizes.append((at, choosing))
+        for shot, (_, choosing) in zip(shots, sizes, strict=False):
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
                 self.progress("shots curve", shot, max(shots))
-                curves[learner.key].append((shot, evaluate(learner, at, tasks=tasks).score))
+                curves[learner.key].append((shot, evaluate(learner, sizes[-1][0], tasks=tasks, shot=shot).score))
         return curves
 
     def conventional(

@@ -1,13 +1,18 @@
 """Near-duplicates: examples that are one and the same but for noise, compression or a rounding."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from handful.evaluation.findings import Finding
+from handful.evaluation.wording import count_of
 from handful.tasks.distribution import Split, TaskDistribution
 
-FEWEST_NUMBERS = 16
-"""Examples of fewer numbers resemble one another by chance."""
+FEWEST_BITS = 48.0
+"""Examples that tell less than that resemble one another by chance."""
+BITS_OF_A_NUMBER = 3.0
+"""What a number tells at the resolution of `NEAR`, if it takes more than two values."""
 NEAR = 0.02
 """Squared distance of near-duplicates, as a share of the median one between any two examples."""
 PER_SPLIT = 1000
@@ -23,11 +28,15 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
     check = "near-duplicates"
     if not splits:
         return Finding(check, "skipped", "No task of this size can be drawn.")
-    numbers = next(iter(splits.values())).task(0).support.inputs[0].numel()
-    if numbers < FEWEST_NUMBERS:
-        return Finding(check, "skipped", f"Examples of {numbers} number(s) are near one another by chance.")
     tasks = min(tasks, PER_SPLIT // 2)
     names, inputs, of_split, of_task, on_support = _collected(splits, tasks)
+    told = _bits(inputs)
+    if float(told.sum()) < FEWEST_BITS:
+        poor = int((told < BITS_OF_A_NUMBER).sum())
+        some = f" ({poor} of which take two values at most)" if poor else ""
+        return Finding(
+            check, "skipped", f"Examples of {count_of(len(told), 'number')}{some} are near one another by chance."
+        )
     rows = _standardized(inputs)
     distances = torch.cdist(rows, rows).square()
     typical = float(distances[~torch.eye(len(rows), dtype=torch.bool)].median())
@@ -81,6 +90,15 @@ def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[
 def _places(count: int, most: int) -> list[int]:
     """So many of `count` places at most, evenly spaced: examples of a task are in the order of their classes."""
     return sorted({number * count // most for number in range(most)})
+
+
+def _bits(inputs: Tensor) -> Tensor:
+    """How much each number of the examples `(n, d)` tells, `(d,)`: of two values, such as yes and no, their entropy."""
+    at_top = inputs == inputs.amax(0)
+    two_values = (at_top | (inputs == inputs.amin(0))).all(0)
+    share = at_top.double().mean(0)
+    entropy = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / math.log(2)
+    return torch.where(two_values, entropy, BITS_OF_A_NUMBER)
 
 
 def _standardized(inputs: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handful.evaluation.findings import Finding, names_are_classes, points, signed
+from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import Interval, difference, interval
+from handful.evaluation.wording import figures, percent
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution, seeded
 from handful.types import Categorical, Examples, Point, Prediction, Task
@@ -86,7 +87,7 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
     true, shuffled = torch.tensor(right), torch.tensor(guessed)
     excess, gain = interval(shuffled - torch.tensor(chances), units), interval(true - shuffled, units)
     numbers = (
-        f"accuracy {points(interval(true, units))} % with true support labels, {points(interval(shuffled, units))} % "
+        f"accuracy {percent(interval(true, units))} with true support labels, {percent(interval(shuffled, units))} "
         f"with shuffled ones, chance {100 * chance:.1f} % ({gain.tasks} training tasks)"
     )
     if excess.low > 0 and excess.mean > MATERIAL:
@@ -112,7 +113,7 @@ def _exchanged(trained: Exchange, novel: Exchange | None, key: str, *, classific
     """
     scores = [interval(values, trained.units) for values in (trained.own, trained.foreign)]
     gain = trained.gain
-    told = [f"{points(score)} %" if classification else f"{0.0 - score.mean:.3g}" for score in scores]
+    told = [percent(score) if classification else figures(0.0 - score.mean) for score in scores]
     what = "accuracy" if classification else "squared error"
     numbers = f"{what} {told[0]} with the task's own support, {told[1]} with another's"
     numbers += f"; gain {signed(gain, classification=classification)} ({gain.tasks} training tasks)"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from handful.evaluation.intervals import Interval
+from handful.evaluation.wording import figures, plus_minus
 from handful.tasks.distribution import TaskDistribution
 
 Status: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
@@ -27,13 +28,8 @@ def names_are_classes(split: TaskDistribution) -> bool:
     return split.spec.classification and split.spec.labels == "permuted"
 
 
-def points(score: Interval) -> str:
-    """An accuracy in per cent with half of its interval."""
-    return f"{100 * score.mean:.1f} ± {100 * score.half_width:.1f}"
-
-
 def signed(gain: Interval, *, classification: bool) -> str:
     """A difference of scores with half of its interval, in points or in squared units."""
     if classification:
-        return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f} points"
-    return f"{gain.mean:+.3g} ± {gain.half_width:.2g} of squared error"
+        return f"{100 * gain.mean:+.1f}{plus_minus(100 * gain.half_width, '.1f')} points"
+    return f"{figures(gain.mean, '+')}{plus_minus(gain.half_width)} of squared error"

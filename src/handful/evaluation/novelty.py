@@ -8,9 +8,10 @@ from torch import Tensor
 
 from handful.errors import UserError
 from handful.evaluation.faults_of_learners import Exchange
-from handful.evaluation.findings import Finding, names_are_classes, points, signed
+from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import Interval, difference, interval
 from handful.evaluation.protocol import evaluate
+from handful.evaluation.wording import count_of, figures, percent
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, TaskDistribution
 
@@ -33,11 +34,15 @@ def adaptation(novel: Exchange | None, learner: Learner, *, classification: bool
     )
     if gain.low > 0:
         return Finding("adaptation", "ok", f"{learner.key} adapts to new tasks: {seen}.")
+    gains = (
+        f"Whether {learner.key} gains from adapting to new tasks is not certain with {count_of(gain.tasks, 'task')}"
+        if gain.mean > 0
+        else f"{learner.key} gains nothing that can be seen from adapting to new tasks"
+    )
     return Finding(
         "adaptation",
         "warning",
-        f"{learner.key} gains nothing that can be seen from adapting to new tasks: {seen}. Train it longer, give it "
-        "more examples (--shot), or use a model without adaptation.",
+        f"{gains}: {seen}. Train it longer, give it more examples (--shot), or use a model without adaptation.",
     )
 
 
@@ -45,7 +50,7 @@ def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, 
     """By how much training tasks are answered better than new ones. trained, novel: scores, more is better."""
     ahead = difference(trained, novel, *units)
     scores = interval(trained, units[0]), interval(novel, units[1])
-    told = [f"{points(score)} %" if classification else f"{0.0 - score.mean:.3g}" for score in scores]
+    told = [percent(score) if classification else figures(0.0 - score.mean) for score in scores]
     what = "accuracy" if classification else "squared error"
     seen = (
         f"{what} {told[0]} on {scores[0].tasks} training tasks, {told[1]} on {scores[1].tasks} new ones, a gap of "

@@ -22,7 +22,8 @@ from torch import Tensor
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.equivalence import Equivalence
 from handful.evaluation.intervals import Interval
-from handful.evaluation.wording import root
+from handful.evaluation.protocol import Evaluation
+from handful.evaluation.wording import count_of, figures, root, setting_name, share
 from handful.storage import replacing
 from handful.types import Task
 
@@ -98,7 +99,7 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") 
         right.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.8, marker="o", markersize=4)
         best = (max if metric == "accuracy" else min)(points, key=lambda point: point[1])
         right.plot(*best, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILION)
-        kept = f"kept: {best[1]:.1f} %" if metric == "accuracy" else f"kept: {best[1]:.3g}"
+        kept = f"kept: {best[1]:.1f} %" if metric == "accuracy" else f"kept: {figures(best[1])}"
         side = "right" if best[0] > steps[-1] / 2 else "left"
         below = metric == "accuracy"
         right.annotate(
@@ -111,6 +112,13 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") 
             va="top" if below else "bottom",
         )
         right.margins(y=0.2)
+        low, high = right.get_ylim()
+        # A change of one percent shall not look like success.
+        if metric == "accuracy":
+            high = min(high, 102.0)
+            right.set_ylim(max(0.0, min(low, high - 10)), high)
+        else:
+            right.set_ylim(0, 1.2 * max(error for _, error in points))
     if metric == "accuracy":
         right.yaxis.set_major_formatter(_percent)
     for axes in (left, right):
@@ -155,7 +163,7 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
             panel.plot([score.low, score.high], [at, at], color=INK, linewidth=1.3)
             end = max(end, score.high)
         weight = "normal" if row.baseline else "bold"
-        panel.text(end + 0.015 * reach, at, _label(row, score, first.score.tasks), va="center", fontweight=weight)
+        panel.text(end + 0.015 * reach, at, _label(row, first), va="center", fontweight=weight)
     panel.set_xlim(0, 1.3 * reach)
     title = setting_name(first.way, first.shot)
     if accuracy:
@@ -172,13 +180,15 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
     panel.set_title(title)
 
 
-def _label(row: Row, score: Interval, usual: int) -> str:
-    if row.evaluation.metric == "accuracy":
-        text = f"{score.mean:.1f}"
-        text += f" ± {score.half_width:.1f}" if math.isfinite(score.half_width) else ""
+def _label(row: Row, first: Evaluation) -> str:
+    own = row.evaluation
+    if own.metric == "accuracy":
+        text = share(own.score).partition(" (")[0]  # ends at 0 or 100 % are seen
     else:
-        text = f"{score.mean:.3g}"
-    return text if score.tasks == usual else f"{text}  ({score.tasks} tasks)"
+        text = figures(_shown(own.score.mean, own.metric))
+    if len(own.scores) == len(first.scores):
+        return text
+    return f"{text}  ({count_of(len(own.scores), 'draw' if first.score.tasks < len(first.scores) else 'task')})"
 
 
 @_styled
@@ -222,6 +232,7 @@ def shots_curve(
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("examples of each class" if per_class else "examples of the new task")
+    axes.set_ylabel("accuracy" if metric == "accuracy" else "typical error (root of the mean squared error)")
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(_percent)
         axes.set_title("Accuracy on new tasks, by the number of examples they come with")
@@ -292,15 +303,16 @@ def coverage(levels: dict[float, Interval]) -> Figure:
     axes.text(97, 5, "too sure of itself", color="#888888", ha="right", fontsize=8)
     axes.plot(
         [100 * level for level in levels],
-        [100 * share.mean for share in levels.values()],
+        [100 * held.mean for held in levels.values()],
         color=BLUE,
         linewidth=1.8,
         marker="o",
         markersize=5,
     )
-    for level, share in levels.items():
-        if math.isfinite(share.half_width):
-            axes.plot([100 * level] * 2, [100 * share.low, 100 * share.high], color=INK, linewidth=1.3)
+    for level, held in levels.items():
+        if math.isfinite(held.half_width):
+            ends = shown(held, "accuracy")
+            axes.plot([100 * level] * 2, [ends.low, ends.high], color=INK, linewidth=1.3)
     axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="level of the interval", ylabel="true values that it holds")
     axes.set_title("How many true values its intervals hold")
     axes.xaxis.set_major_formatter(_percent)
@@ -428,23 +440,16 @@ def _thumbnail(axes: Any, image: Tensor, look: dict[str, Any], at: tuple[float, 
     axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=color, linewidth=1.6, zorder=3))
 
 
-def setting_name(way: Any, shot: Any) -> str:
-    """What a setting is called: "5-way 1-shot", or "10-shot" where there is no way."""
-    return f"{f'{_number(way)}-way ' if way is not None else ''}{_number(shot)}-shot"
-
-
 def shown(score: Interval, metric: str) -> Interval:
-    """A score as people read it: percent, or the root of the mean squared error."""
+    """A score as people read it: percent, of which there are at most 100, or the root of the mean squared error."""
     mean, low, high = (_shown(value, metric) for value in (score.mean, score.low, score.high))
+    if metric == "accuracy" and math.isfinite(score.half_width):
+        low, high = max(0.0, low), min(100.0, high)
     return Interval(mean, low, high, score.tasks)
 
 
 def _shown(value: float, metric: str) -> float:
     return 100 * value if metric == "accuracy" else root(value)
-
-
-def _number(size: Any) -> str:
-    return f"{size[0]}-{size[1]}" if isinstance(size, (tuple, list)) else str(size)
 
 
 def _percent(value: float, _: Any) -> str:

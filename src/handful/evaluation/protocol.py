@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import over_tasks, stack
@@ -19,7 +20,7 @@ from handful.errors import UserError
 from handful.evaluation.intervals import ClassInterval, Interval, class_interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.types import Categorical, Gaussian, Point, Prediction, Task, TaskSpec
+from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go: bounds the memory of evaluation."""
@@ -120,11 +121,14 @@ def evaluate(
     distribution: TaskDistribution,
     *,
     tasks: int = 600,
+    shot: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
-    The learner is used in evaluation mode and is not changed. Raises `UserError` where it cannot do these tasks.
+    The learner is used in evaluation mode and is not changed. shot: adapt to the first so many of the support examples
+    only (of each class, where there is a way), as it takes to see what more of them bring to the same queries. Raises
+    `UserError` where the learner cannot do these tasks.
     """
     if tasks < 1:
         raise UserError(f"An evaluation needs at least 1 task, got {tasks}.")
@@ -135,15 +139,17 @@ def evaluate(
     more: dict[str, list[Tensor]] = defaultdict(list)
     order: list[int] = []
     with evaluating(learner), torch.no_grad():
-        seconds, size = _cost(learner, distribution, tasks)
-        for indices, batch, spec in batches(distribution, range(tasks)):
+        seconds, size = _cost(learner, distribution, tasks, shot)
+        for indices, whole, spec in batches(distribution, range(tasks)):
+            batch = whole if shot is None else Task(_first(whole.support, shot, distribution), whole.query)
             predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)))
             scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()
             if isinstance(predictions, Categorical):
                 confidence, answer = predictions.logits.softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
                 correct.append((answer == batch.query.targets).flatten())
-            for name, values in _of_regression(predictions, batch.query.targets, distribution, indices).items():
+            known = indices if shot is None else []  # the best prediction is known for the whole support
+            for name, values in _of_regression(predictions, batch.query.targets, distribution, known).items():
                 more[name].append(values)
             order += indices
             if progress:
@@ -156,7 +162,7 @@ def evaluate(
         scores=scores,
         units=torch.tensor([distribution.unit(index) for index in range(tasks)]),
         way=sizes.way,
-        shot=sizes.shot,
+        shot=sizes.shot if shot is None else shot,
         query_shot=sizes.query_shot,
         transductive=not learner.pointwise,
         confidences=torch.cat(confidences) if confidences else torch.zeros(0),
@@ -262,14 +268,27 @@ def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:
     return (needed.unsqueeze(-1) <= needed.new_tensor(LEVELS)).double().mean(1)
 
 
-def _cost(learner: Learner, distribution: TaskDistribution, tasks: int) -> tuple[float, int]:
+def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Examples:
+    """The first examples of a support, or of stacked ones; of each class, where there is a way."""
+    inputs, targets = support
+    place = inputs.dim() - len(distribution.spec.input_shape) - 1  # of the examples
+    if distribution.sizes.way is None:
+        return Examples(inputs.narrow(place, 0, shot), targets.narrow(place, 0, shot))
+    counts = one_hot(targets).cumsum(place)
+    kept = counts.gather(-1, targets.unsqueeze(-1)).squeeze(-1) <= shot
+    shape = targets.shape[:place]
+    return Examples(inputs[kept].reshape(*shape, -1, *inputs.shape[place + 1 :]), targets[kept].reshape(*shape, -1))
+
+
+def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, int]:
     """Median seconds to adapt to one task alone, and bytes of its state."""
     seconds = []
     state: Any = None
     for index in range(4):  # the first one warms up
         task, spec = distribution.task(index % tasks), distribution.spec_of(index % tasks)
+        support = task.support if shot is None else _first(task.support, shot, distribution)
         start = time.perf_counter()
-        state = learner.adapt(task.support, spec)
+        state = learner.adapt(support, spec)
         seconds.append(time.perf_counter() - start)
         if sum(seconds) > 2:  # enough for a costly learner
             break

@@ -41,7 +41,17 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation
 from handful.evaluation.sentences import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
 from handful.evaluation.verdict import Standing
-from handful.evaluation.wording import byte_size, duration, percent, plus_minus, signed, size, squared_error
+from handful.evaluation.wording import (
+    byte_size,
+    duration,
+    figures,
+    percent,
+    plus_minus,
+    setting_name,
+    signed,
+    size,
+    squared_error,
+)
 from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1
@@ -96,14 +106,34 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first."""
+        """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first.
+
+        It is not settled where the learner does not win and the best validation was the last one.
+        """
         standings = [Standing(comparison) for comparison in self.comparisons]
         missed = [standing.outcome != "beats" for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: not missed[index])
         text = " ".join(standings[index].sentence() for index in order)
         if not any(missed):
             return text
-        return f"Meta-learning is not worth it {'here' if all(missed) else 'everywhere'}: {text}"
+        if all(standing.trivial for standing in standings):
+            return text
+        where = "here" if all(missed) else "everywhere"
+        if self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
+            return (
+                f"Not settled: the best validation was the last of {self.history[-1]['step']:,} steps; train longer "
+                f"(--steps) before concluding. As it stands, meta-learning is not worth it {where}: {text}"
+            )
+        return f"Meta-learning is not worth it {where}: {text}"
+
+    @property
+    def _still_rising(self) -> bool:
+        """Whether the last of several validations was the best."""
+        validations = [row["val"] for row in self.history if row.get("val") is not None]
+        if len(validations) < 2:
+            return False
+        best = max if self.comparisons[0].learner.evaluation.higher_is_better else min
+        return validations.index(best(validations)) == len(validations) - 1
 
     def to_json(self) -> dict[str, Any]:
         """The report by schema 1, as this module's docstring gives it."""
@@ -167,32 +197,33 @@ class Report:
         from handful.evaluation import plots
 
         own = self.comparisons[0].learner.evaluation
-        figures: dict[str, tuple[str, Any]] = {}
+        drawings: dict[str, tuple[str, Any]] = {}
         for number, (caption, figure) in enumerate(self.pictures.items(), start=1):
-            figures[caption] = (f"picture-{number}.png", figure)
+            drawings[caption] = (f"picture-{number}.png", figure)
         score = "Accuracy" if own.metric == "accuracy" else "Typical error"
         caption = f"{score} of {own.learner} (blue) and of the ladder, with 95 % intervals"
-        figures[caption] = ("ladder.png", plots.ladder(self.comparisons))
+        drawings[caption] = ("ladder.png", plots.ladder(self.comparisons))
         if self.shots:
-            figures[f"{score} by the number of examples, with 95 % intervals"] = (
+            caption = f"{score} by the number of examples, with 95 % intervals"
+            drawings[f"{caption}; the same tasks and questions throughout, with fewer of their examples"] = (
                 "shots.png",
                 plots.shots_curve(self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence),
             )
         if len(own.confidences):
             error = plots.calibration_error(own.confidences, own.correct)
             caption = f"When {own.learner} says how sure it is, it is off by {100 * error:.1f} points on average"
-            figures[f"{caption} ({setting_of(own)})"] = (
+            drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = (
                 "reliability.png",
                 plots.reliability(own.confidences, own.correct),
             )
         if own.coverage:
             caption = f"How many true values the intervals of {own.learner} hold, with 95 % intervals over tasks"
-            figures[f"{caption} ({setting_of(own)})"] = ("coverage.png", plots.coverage(own.coverage))
+            drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = ("coverage.png", plots.coverage(own.coverage))
         if len(self.history) > 1:
-            figures["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, own.metric))
-        for name, figure in figures.values():
+            drawings["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, own.metric))
+        for name, figure in drawings.values():
             plots.save(figure, folder / name)
-        return {caption: name for caption, (name, _) in figures.items()}
+        return {caption: name for caption, (name, _) in drawings.items()}
 
     def to_markdown(self, pictures: Mapping[str, str]) -> str:
         """The page. pictures: file names by caption."""
@@ -310,24 +341,20 @@ def equivalence_to_json(found: Equivalence) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names} | {"words": str(found), "curve": curve}
 
 
-def setting_of(own: Evaluation) -> str:
-    """Way and shot of an evaluation."""
-    way = f"{size(own.way)}-way " if own.way is not None else ""
-    return f"{way}{size(own.shot)}-shot"
-
-
 def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
     """The heading of one setting and its table: the header's cells, then those of each row."""
     own = comparison.learner.evaluation
     score = "accuracy" if own.metric == "accuracy" else "mean squared error"
-    lines = [["learner", score, "tasks", f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
+    repeated = len(own.scores) > own.score.tasks
+    counted = "tasks (draws)" if repeated else "tasks"
+    lines = [["learner", score, counted, f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
     for row in comparison.rows:
         evaluation = row.evaluation
         lines.append(
             [
                 evaluation.learner + (" (transductive)" if evaluation.transductive else ""),
                 percent(evaluation.score) if own.metric == "accuracy" else squared_error(evaluation.score),
-                str(evaluation.score.tasks),
+                f"{evaluation.score.tasks}{f' ({len(evaluation.scores)})' if repeated else ''}",
                 _paired(row, own.metric) if row.baseline else "",
                 duration(evaluation.adapt_seconds),
                 byte_size(evaluation.state_bytes),
@@ -337,7 +364,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
     chance = f" (chance is {100 / own.way:g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
     queries = "all remaining" if own.query_shot is None else size(own.query_shot)
     per = " per class" if own.way is not None else ""
-    return f"{setting_of(own)}{chance}, {queries} questions{per}", lines
+    return f"{setting_name(own.way, own.shot)}{chance}, {queries} questions{per}", lines
 
 
 def _table(comparison: Comparison) -> str:
@@ -359,5 +386,5 @@ def _paired(row: Row, metric: str) -> str:
     if metric == "accuracy":
         text = f"{signed(100 * paired.mean)}{plus_minus(100 * paired.half_width, '.1f')}"
     else:
-        text = f"{paired.mean:+.3g}{plus_minus(paired.half_width, '.2g')}"
+        text = f"{figures(paired.mean, '+')}{plus_minus(paired.half_width)}"
     return text if paired.tasks == row.evaluation.score.tasks else f"{text} ({paired.tasks} tasks)"

@@ -89,6 +89,7 @@ def legend(own: Evaluation) -> str:
     text = (
         f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
         f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "
-        "first tasks only. *A new task takes*: median time to adapt to one. *State*: what is kept of it."
+        "first tasks only (of tasks that are drawn several times: on the first draws). *A new task takes*: median time "
+        "to adapt to one. *State*: what is kept of it."
     )
     return textwrap.fill(text, 120)

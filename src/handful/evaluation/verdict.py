@@ -7,10 +7,22 @@ from typing import Literal, TypeAlias
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
-from handful.evaluation.wording import count_of, examples, figures, percent, plus_minus, root, signed, size, two_figures
+from handful.evaluation.wording import (
+    count_of,
+    drawn,
+    examples,
+    figures,
+    percent,
+    plus_minus,
+    root,
+    size,
+    two_figures,
+)
 
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
+CONSTANT = "constant"
+"""The rung that gives the majority class of the support, whatever the question."""
 
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged"]
 
@@ -31,9 +43,21 @@ class Standing:
             return "beats"
         return "loses" if paired.low > 0 else "beats" if paired.high < 0 else "tie"
 
+    @property
+    def trivial(self) -> bool:
+        """Whether all answers of a task are of one class, that of its support."""
+        rungs = [row.evaluation for row in self.comparison.rows[1:]]
+        return any(rung.learner == CONSTANT and rung.metric == "accuracy" and rung.score.mean == 1 for rung in rungs)
+
     def sentence(self) -> str:
         """How good the learner is, and whether that rung is as good."""
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
+        if self.trivial:
+            return (
+                f"{situation(own)}, there is NOTHING TO TELL APART: all examples of a task are of one class, so that "
+                f"{CONSTANT}, which repeats the class of the support, is always right ({own.learner}: "
+                f"{percent(own.score)}). Take a label that differs within tasks."
+            )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
             return f"{text}. Use {rung.evaluation.learner} instead."
@@ -49,7 +73,7 @@ class Standing:
     def _undecided(self) -> str:
         """Which costly rungs ran on too few tasks to tell."""
         rows = self.comparison.undecided
-        few = [f"{row.evaluation.learner} on {count_of(row.paired.tasks, 'task')}" for row in rows]
+        few = [f"{row.evaluation.learner} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
         return f" (not told apart: {', '.join(few)})" if few else ""
 
     def _needed(self) -> str:
@@ -84,12 +108,16 @@ def situation(own: Evaluation) -> str:
 def quality(own: Evaluation) -> str:
     """How good a learner's answers are."""
     score = own.score
-    tasks = "1 task: no interval" if score.tasks == 1 else f"95 % interval, {count_of(score.tasks, 'task')}"
+    seen = drawn(len(own.scores), score.tasks)
+    tasks = f"{seen}: no interval" if score.tasks == 1 else f"95 % interval, {seen}"
     if own.metric == "accuracy":
         return f"answers {percent(score)} of the questions right ({tasks})"
     low, high = root(score.low), root(score.high)
     between = f", {figures(low)} to {figures(high)}" if math.isfinite(score.half_width) else ""
-    return f"is off by {figures(root(score.mean))} in a typical prediction{between} (in the target's units; {tasks})"
+    known = len(own.oracle_scores) > 0
+    best = f"; the best possible: {figures(root(interval(own.oracle_scores, own.units).mean))}" if known else ""
+    off = f"is off by {figures(root(score.mean))} in a typical prediction{between}"
+    return f"{off} (in the target's units; {tasks}{best})"
 
 
 def no_prediction(evaluation: Evaluation) -> str:
@@ -102,14 +130,14 @@ def gap_to(rung: Row, own: Evaluation) -> str:
     other, paired = rung.evaluation, rung.paired
     if other.diverged:
         return f"which has {no_prediction(other)}"
-    common = f"{count_of(paired.tasks, 'task')} in common"
-    if own.metric == "accuracy":
-        sign = "" if paired.low > 0 or paired.high < 0 else "difference "
-        points = f"{100 * abs(paired.mean):.1f}" if not sign else f"{signed(-100 * paired.mean)}"
-        return f"{'' if sign else 'by '}{sign}{points}{plus_minus(100 * paired.half_width, '.1f')} points on {common}"
     count = min(len(own.scores), len(other.scores))
-    typical = [figures(root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
+    common = f"{drawn(count, paired.tasks)} in common"
     sure = paired.low > 0 or paired.high < 0
-    error = f"{figures(abs(paired.mean))}" if sure else f"{-paired.mean:+.3g}"
-    words = f"{error}{plus_minus(paired.half_width, '.2g')} of squared error on {common}"
-    return f"{'by' if sure else 'difference'} {words}: off by {typical[0]} instead of {typical[1]}"
+    # Where it is not sure, the words around do not tell which one is ahead.
+    by = "by" if sure else f"{(other if paired.mean > 0 else own).learner} ahead by"
+    if own.metric == "accuracy":
+        return f"{by} {100 * abs(paired.mean):.1f}{plus_minus(100 * paired.half_width, '.1f')} points on {common}"
+    typical = [figures(root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
+    there = "off" if count == len(own.scores) else "there off"
+    words = f"{figures(abs(paired.mean))}{plus_minus(paired.half_width)} of squared error on {common}"
+    return f"{by} {words}: {there} by {typical[0]} instead of {typical[1]}"

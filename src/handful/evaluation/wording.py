@@ -8,7 +8,15 @@ from handful.evaluation.intervals import Interval
 
 def percent(score: Interval) -> str:
     """A share with its interval, in percent."""
-    return f"{100 * score.mean:.1f}{plus_minus(100 * score.half_width, '.1f')} %"
+    return f"{share(score)} %"
+
+
+def share(score: Interval) -> str:
+    """The same without the sign. An interval that would leave 0 to 100 % is told by its ends, and ends there."""
+    text, half = f"{100 * score.mean:.1f}", score.half_width
+    if math.isfinite(half) and (score.low < 0 or score.high > 1):
+        return f"{text} ({100 * max(0.0, score.low):.1f} to {100 * min(1.0, score.high):.1f})"
+    return text + plus_minus(100 * half, ".1f")
 
 
 def signed(points: float) -> str:
@@ -16,14 +24,19 @@ def signed(points: float) -> str:
     return f"{round(points, 1) + 0.0:+.1f}"
 
 
-def plus_minus(half_width: float, form: str) -> str:
-    """Half of an interval's width in this format, or nothing where there is no interval."""
-    return f" ± {half_width:{form}}" if math.isfinite(half_width) else ""
+def plus_minus(half_width: float, form: str = "") -> str:
+    """Half of an interval's width in this format (two significant figures), or nothing where there is no interval."""
+    if not math.isfinite(half_width):
+        return ""
+    if form:
+        return f" ± {half_width:{form}}"
+    whole = 99.5 <= half_width < 1e7  # where a format would write an exponent
+    return f" ± {two_figures(round(half_width))}" if whole else f" ± {half_width:#.2g}".rstrip(".")
 
 
-def figures(value: float) -> str:
-    """Three significant figures, without an exponent where a reader can do without."""
-    return f"{value:,.0f}" if 1000 <= value < 1e7 else f"{value:.3g}"
+def figures(value: float, sign: str = "") -> str:
+    """Three significant figures, without an exponent where a reader can do without. sign: "+" to write it always."""
+    return f"{value:{sign},.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:{sign}#.3g}".rstrip(".")
 
 
 def root(value: float) -> float:
@@ -38,12 +51,12 @@ def nats(value: Interval) -> str:
 
 def squared_error(score: Interval) -> str:
     """A mean squared error with its interval."""
-    return f"{figures(score.mean)}{plus_minus(score.half_width, '.2g')}"
+    return f"{figures(score.mean)}{plus_minus(score.half_width)}"
 
 
 def size(value: Any) -> str:
     """A size, or the two ends of a range."""
-    return f"{value[0]} to {value[1]}" if isinstance(value, tuple) else str(value)
+    return f"{value[0]} to {value[1]}" if isinstance(value, (tuple, list)) else str(value)
 
 
 def examples(shot: Any) -> str:
@@ -54,6 +67,16 @@ def examples(shot: Any) -> str:
 def count_of(number: int, noun: str) -> str:
     """So many of a noun, which takes an s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def drawn(draws: int, tasks: int) -> str:
+    """ "600 tasks"; or "600 draws of 13 tasks", where tasks were drawn several times."""
+    return count_of(tasks, "task") if draws == tasks else f"{count_of(draws, 'draw')} of {count_of(tasks, 'task')}"
+
+
+def setting_name(way: Any, shot: Any) -> str:
+    """ "5-way 1-shot", or "3 to 46-shot" where there is no way."""
+    return f"{'' if way is None else f'{size(way)}-way '}{size(shot)}-shot"
 
 
 def two_figures(count: int) -> str:

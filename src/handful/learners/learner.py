@@ -83,9 +83,10 @@ class Learner(nn.Module, ABC):
         which a saved meta-model is built again. Raises `UserError` for what does not fit together.
         """
         if spec.kind not in cls.kinds:
+            fitting = [key for key, other in LEARNERS.items() if spec.kind in other.kinds and not other.baseline]
             raise UserError(
                 f"The learner {cls.key!r} does {' and '.join(sorted(cls.kinds))}, not {spec.kind}. "
-                f"Learners for {spec.kind}: {', '.join(k for k, v in LEARNERS.items() if spec.kind in v.kinds)}."
+                f"Learners for {spec.kind}: {', '.join(fitting)}."
             )
         if spec.classification and spec.labels not in cls.labels:
             raise UserError(

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
-from handful.tasks.pipelines import InputPipeline, RawExamples, joined, moments, numbers, row_numbers, shaped
+from handful.tasks.pipelines import (
+    InputPipeline,
+    RawExamples,
+    check_one_task,
+    joined,
+    moments,
+    numbers,
+    row_numbers,
+    shaped,
+)
 from handful.tasks.readers import read_arrays
 from handful.tasks.tables import written
 
@@ -105,6 +114,8 @@ class ArrayPipeline(InputPipeline):
     def examples(self, path: str | Path) -> RawExamples:
         """Read an npz file with `inputs` and `labels` or `targets`."""
         arrays = read_arrays(path)
+        if "task" in arrays:
+            check_one_task(array_names(path, arrays, "task"), f"{path}, 'task',")
         key = "targets" if self.outputs else "labels"
         if key not in arrays:
             raise DataError(f"{path} has no array {key!r}, which the examples of this model need.")

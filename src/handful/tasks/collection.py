@@ -160,7 +160,8 @@ class TaskCollection(TaskDistribution):
         if left_out:
             _warn(
                 f"Left out: {left_out} of {len(tasks)} tasks of the {self.on} split, with fewer than {shot + query} "
-                "usable rows."
+                f"usable rows ({shot} to learn from, --shot, and {query} to be scored on"
+                f"{', --query-shot' if self.on == 'train' else ''})."
             )
 
     def _check_any(self) -> None:

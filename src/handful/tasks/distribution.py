@@ -72,8 +72,11 @@ class SizeRanges:
         for name in ("way", "shot", "query_shot"):
             value = getattr(self, name)
             low = value[0] if isinstance(value, tuple) else value
-            if low is not None and (low < 1 or (isinstance(value, tuple) and value[1] < low)):
-                raise UserError(f"The {name.replace('_', '-')} is at least 1 (a range goes upwards), got {value}.")
+            least = 2 if name == "way" else 1  # with one class there is nothing to tell apart
+            if low is not None and (low < least or (isinstance(value, tuple) and value[1] < low)):
+                raise UserError(
+                    f"The {name.replace('_', '-')} is at least {least} (a range goes upwards), got {value}."
+                )
 
     def drawn(self, *seed: int) -> Sizes:
         """Sizes with one number from each range, a pure function of the seed."""
@@ -177,6 +180,8 @@ class TaskDistribution(ABC):
         query_shot: Size | None = None,
     ) -> Self:
         """The same distribution with other sizes; None keeps a size as it is."""
+        if way is not None and self.sizes.way is None:
+            raise UserError("These tasks have no classes to draw so many of: leave out --way.")
         given = {"way": way, "shot": shot, "query_shot": query_shot}
         other = copy.copy(self)
         other.sizes = replace(self.sizes, **{name: size for name, size in given.items() if size is not None})

@@ -67,7 +67,8 @@ class Encoder:
                 from transformers.utils import logging
             except ImportError as error:
                 raise UserError(
-                    "Texts need sentence-transformers, which is not installed: pip install 'handful[text]'."
+                    "Texts need sentence-transformers, which is not installed: pip install '.[text]' in the folder of "
+                    "handful."
                 ) from error
             logging.disable_progress_bar()
             try:

@@ -229,9 +229,12 @@ def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> Task
     _check_roles(table, label, task, target)
     columns = (label, task, target, options.group, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
+    labels = table.names_in(label) if label else None
+    if label and labels and not task and pipeline is None:
+        _check_classes(table, label, labels)
     rows = _Rows(
         f"{path}, column {label!r}," if label else str(path),
-        labels=table.names_in(label) if label else None,
+        labels=labels,
         values=table.numbers(target) if target else None,
         tasks=table.names_in(task) if task else None,
         groups=table.names_in(options.group) if options.group else None,
@@ -287,6 +290,21 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
     given = [name for name in (label, task, target) if name]
     if len(set(given)) < len(given):
         raise UserError(f"The column {given[0]!r} cannot be the task and the answer at once. {columns}")
+
+
+def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
+    """Raise a `DataError` where tasks cannot be drawn from these classes, but the rows may be meant otherwise."""
+    count = len(set(labels))
+    if count == 2:
+        raise DataError(
+            f"{table.path}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
+            "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school)."
+        )
+    if 2 * count > len(labels) and table.numeric(label):
+        raise DataError(
+            f"{table.path}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
+            f"classes. To predict a number: --task COL --target {label}."
+        )
 
 
 # Arrays

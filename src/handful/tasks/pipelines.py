@@ -76,6 +76,10 @@ class InputPipeline(ABC):
     def of_array(self, array: Any) -> Tensor:
         """Inputs `(n, *input_shape)` of rows or images in memory; `DataError` tells the expected shape."""
 
+    def described(self) -> str:
+        """What the inputs are, in words."""
+        return f"arrays of shape {self.input_shape}"
+
     def of_task(self, examples: str | Path, target: str | None = None) -> "InputPipeline":
         """What reads the files of the task with these labeled examples: by default the same for all tasks.
 
@@ -162,6 +166,11 @@ class ImagePipeline(InputPipeline):
         """Size, channels and inversion."""
         return {"size": self.size, "channels": self.channels, "invert": self.invert}
 
+    def described(self) -> str:
+        """Color and size, and whether light and dark are exchanged."""
+        color = "gray" if self.channels == 1 else "color"
+        return f"{color} images of {self.size} x {self.size} pixels{', inverted' if self.invert else ''}"
+
     def decode(self, files: Sequence[Path]) -> Tensor:
         """Image files as bytes `(n, channels, size, size)`, bright ink where `invert` is set."""
         images = np.empty((len(files), *self.input_shape), np.uint8)
@@ -200,6 +209,16 @@ class ImagePipeline(InputPipeline):
         framed = [readers.framed(image.convert(mode), self.size) for image in images]
         pixels = torch.from_numpy(np.stack(framed)) if framed else torch.zeros((0, *self.input_shape))
         return (255 - pixels if self.invert else pixels).float() / 255
+
+
+def check_one_task(names: Sequence[str], source: object) -> None:
+    """Raise a `DataError` where the rows to adapt to are of several tasks, which these names tell apart."""
+    tasks = sorted(set(names))
+    if len(tasks) > 1:
+        raise DataError(
+            f"{source} has {len(tasks)} tasks ({', '.join(tasks[:3])}{', ...' if len(tasks) > 3 else ''}), but a model "
+            "adapts to one at a time. Give the rows of one."
+        )
 
 
 def moments(values: np.ndarray) -> tuple[float, float]:

@@ -165,7 +165,7 @@ class LabeledPool(TaskDistribution):
         if len(eligible) < len(classes):
             warnings.warn(
                 f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.on} split have fewer than "
-                f"{shot + query_shot} examples and are left out.",
+                f"{shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are left out.",
                 stacklevel=3,
             )
 

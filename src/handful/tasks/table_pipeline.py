@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
-from handful.tasks.pipelines import InputPipeline, RawExamples, moments, numbers, row_numbers
+from handful.tasks.pipelines import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
 from handful.tasks.tables import Table, read_table, written
 
 MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""
+MOST_NAMED = 12
+"""How many columns a description names."""
 
 
 class RowPipeline(InputPipeline):
@@ -62,6 +64,8 @@ class RowPipeline(InputPipeline):
         """Read a table with the columns of the model and its label or target column."""
         table = read_table(path)
         answers = self.answers(table)
+        if self.task in table.names:
+            check_one_task(table.names_in(self.task), f"{path}, column {self.task!r},")
         if isinstance(answers, list):
             self.check_labels(answers, f"{path}, column {self.label!r},")
         return RawExamples(self.encode(table), answers, row_numbers(table.rows))
@@ -129,6 +133,14 @@ class TablePipeline(RowPipeline):
     def names(self) -> list[str]:
         """The columns that are used, in their order."""
         return [column["name"] for column in self.columns]
+
+    def described(self) -> str:
+        """The columns, and what each is read as."""
+        kinds = [f"{len(column['categories'])} categories" if "categories" in column else "number"
+                 for column in self.columns]  # fmt: skip
+        named = [f"{name} ({kind})" for name, kind in zip(self.names, kinds, strict=True)]
+        more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+        return ", ".join(named[:MOST_NAMED] + more)
 
     def encode(self, table: Table) -> Tensor:
         """All rows as `(rows, features)`."""

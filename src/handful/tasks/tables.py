@@ -106,10 +106,13 @@ class Table:
 
     def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
         value = self.arrow.column(name)[row].as_py()
-        found = "the cell is empty" if value is None or value == "" else f"{value!r} is not {wanted}"
+        found = "the cell is empty, NA or the like" if value is None or value == "" else f"{value!r} is not {wanted}"
+        if isinstance(value, str) and _number(point := value.replace(",", ".")) is not None:
+            found += f" (write {point})"
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
+        line = f" (line {row + 2} with the header)" if READERS.get(table_kind(self.path) or "") is _read_csv else ""
         return DataError(
-            f"{self.path}: column {name!r}, row {row + 1}: {found}{more}. Correct or remove the "
+            f"{self.path}: column {name!r}, row {row + 1}{line}: {found}{more}. Correct or remove the "
             f"{'rows' if count > 1 else 'row'}, or drop the column."
         )
 

@@ -26,6 +26,8 @@ from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
 
 RECALIBRATION_TASKS = 10
+FEWEST_STEPS = 10
+"""Between validations, unless asked for: in a short training these would take most of the time."""
 NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", (int, float))}
 """The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
 LEAST = {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0, "weight_decay": 0}
@@ -38,9 +40,9 @@ class Settings:
 
     steps: meta-steps. meta_batch_size: tasks per step. outer_lr: peak rate of AdamW, reached after `warmup` (a fraction
     of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
-    checkpoint_every: in steps (0: a tenth and a fiftieth of all). validation_tasks: per validation; the weights of the
-    best validation are kept. pretrain_examples: how many examples the backbone is trained on before the first step, as
-    if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the
+    checkpoint_every: in steps (0: a tenth, but 10 or more, and a fiftieth of all). validation_tasks: per validation;
+    the weights of the best validation are kept. pretrain_examples: how many examples the backbone is trained on before
+    the first step, as if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the
     meta-loss's noise.
     """
 
@@ -72,10 +74,11 @@ class Settings:
             raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
         if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
             raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
-        if BLOCK % self.meta_batch_size:
+        of_block = [size for size in range(1, BLOCK + 1) if BLOCK % size == 0]
+        if self.meta_batch_size not in of_block:
             raise UserError(
-                f"The setting meta_batch_size divides {BLOCK}, since tasks change their sizes from block to block; "
-                f"got {self.meta_batch_size}."
+                f"The setting meta_batch_size is {', '.join(map(str, of_block[:-1]))} or {of_block[-1]}, since tasks "
+                f"change their sizes from block to block of {BLOCK}; got {self.meta_batch_size}."
             )
 
     def rate(self, step: int) -> float:
@@ -88,12 +91,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Moment:
-    """What progress hears of after each step. validation: the score where one was taken, else None."""
+    """What progress hears of after each step. validation: the score where one was taken, else None; metric: what it is,
+    as in an `Evaluation`."""
 
     step: int
     steps: int
     loss: float
     validation: float | None
+    metric: str
 
 
 @dataclass
@@ -365,7 +370,7 @@ def meta_train(
     saved = run if workers.first else None
     learner.train()
     steps = training.steps
-    validate_every = chosen.validate_every or max(1, steps // 10)
+    validate_every = chosen.validate_every or max(FEWEST_STEPS, steps // 10)
     checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
     if workers.first:
         restored = run is not None and run.restore(training)
@@ -388,7 +393,8 @@ def meta_train(
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row if score is None else row | {"val": score})
             if progress and workers.first:
-                progress(Moment(training.step, steps, loss, score))
+                metric = "accuracy" if distribution.spec.classification else "mse"
+                progress(Moment(training.step, steps, loss, score, metric))
             stop = interruption.asked if workers.count == 1 else workers.agreed
             if saved is not None:
                 last = stop or training.step == steps

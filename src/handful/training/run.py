@@ -83,8 +83,7 @@ class Run:
         run = cls.find(path)
         if run is not None:
             return run
-        if not path.exists():
-            raise ArtifactError(f"{path} does not exist. Make a run with `handful train ... -o {path}`.")
+        check_folder(path)
         raise ArtifactError(
             f"{path} is not a run: it has no whole config.json, which tells the tasks and settings. Give a folder that "
             "`handful train ... -o` made."
@@ -132,6 +131,11 @@ class Run:
             warnings.warn(f"{self.path} has no whole checkpoint: starting over.", stacklevel=2)
         return False
 
+    def abandon(self) -> None:
+        """Leave no run behind where there is nothing to continue from: another attempt may start here."""
+        if not self._checkpoints():
+            (self.path / "config.json").unlink(missing_ok=True)
+
     def _checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
 
@@ -140,14 +144,42 @@ class Run:
         return sorted((self.path / "checkpoints").glob("step-*.safetensors"), reverse=True)
 
     def _check_same(self, config: dict[str, Any]) -> None:
-        saved = self.config()
-        differing = [name for name in saved | config if saved.get(name) != config.get(name)]
-        if differing:
-            changes = "; ".join(f"{name}: was {saved.get(name)}, now {config.get(name)}" for name in differing)
+        changes = _changes(self.config(), config)
+        if changes:
+            lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
+            listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
             raise UserError(
-                f"The run in {self.path} was started with other settings ({changes}). Resume it with the same ones, "
-                "or start over with --force."
+                f"The run in {self.path} was started with other settings ({listed}).{lasting} Resume it with the same "
+                "ones, or start over with --force."
             )
+
+
+def _changes(saved: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """What differs between two configurations, by its own name and not that of the part which holds it."""
+    changes: dict[str, str] = {}
+    for name in saved | config:
+        before, now = saved.get(name), config.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            changes |= _changes(before, now)
+        elif before != now:
+            changes[name] = f"was {_said(before)}, now {_said(now)}"
+    return changes
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+def check_folder(path: Path) -> None:
+    """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist. Make a run with `handful train ... -o {path}`.")
+    if path.is_file():
+        try:
+            found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
+        except (ArtifactError, KeyError):
+            found = "a file"
+        raise ArtifactError(f"{path} is {found}, not a run. Give a folder that `handful train ... -o` made.")
 
 
 def is_run(path: Path) -> bool:
