@@ -125,7 +125,7 @@ def test_unusable_examples_are_refused():
         FewShotClassifier().fit([[0.0], [np.nan]], ["yes", "no"])
     with pytest.raises(ValueError, match="Input y contains NaN"):
         FewShotRegressor().fit([[0.0], [1.0]], [0.0, np.nan])
-    with pytest.raises(UserError, match="regularization is above 0"):
+    with pytest.raises(UserError, match="'regularization' of 'ridge-probe' is a number above 0"):
         FewShotRegressor(regularization=0.0).fit([[0.0], [1.0]], [0.0, 1.0])
     with pytest.raises(DataError, match="targets so far"):
         FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0]).partial_fit([[2.0]], [[1.0, 2.0]])

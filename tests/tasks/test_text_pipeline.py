@@ -286,7 +286,7 @@ def test_a_file_without_texts_is_told(csv, folder, tmp_path, content, said):
 
 def test_without_the_extra_the_message_names_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"pip install 'handful\[text\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[text\]' in the folder of handful"):
         Encoder(str(folder)).embed(["a"])
 
 
