@@ -372,6 +372,13 @@ def test_a_network_without_a_name_cannot_be_saved_and_nothing_is_written(nameles
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_of_another_version_are_told_in_a_sentence(saved):
+    tensors, config, _ = read_tensors(saved / "model.safetensors")
+    write_tensors(saved / "model.safetensors", tensors | {"decoder.bias": torch.zeros(1)}, config)
+    with pytest.raises(ArtifactError, match=r"not those that its learner has in this version.*Train it again"):
+        MetaModel.from_pretrained(saved)
+
+
 @pytest.mark.parametrize(("kind", "estimator"), [("classification", "Classifier"), ("regression", "Regressor")])
 def test_the_card_names_the_estimator_of_its_kind(kind, estimator, tmp_path):
     learner = LEARNERS["maml"].build(TaskSpec(kind, (3,), 2), backbone="raw", head="slots")

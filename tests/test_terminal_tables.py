@@ -1,5 +1,6 @@
 """Tables show what commands found: every name as it is, however it is written."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -66,12 +67,27 @@ def test_runs_are_told_with_their_intervals():
     title, _, first, second = lines(tables.comparison({"setting": "5-way", "metric": "accuracy", "runs": runs}))
     assert title == "5-way: accuracy"
     assert first.split("  ")[0].strip() == "a and 2 more seeds"
-    assert "50.0 ± 12 %" in first
-    assert "25.0 ± 12 %" in second
-    assert "+25.0 ± 6.2 %" in second
+    assert "50.0 ± 12.5 %" in first
+    assert "25.0 ± 12.5 %" in second
+    assert "+25.0 ± 6.2 " in second
     values = lines(tables.comparison({"setting": "s", "metric": "mse", "runs": runs}))
-    assert "0.5 ± 0.12 " in values[2]
-    assert "+0.25 ± 0.062" in values[3]
+    assert "0.500 ± 0.12 " in values[2]
+    assert "+0.250 ± 0.062" in values[3]
+
+
+def test_runs_are_told_in_the_words_of_the_report():
+    """Ends where an interval would leave 0 to 100 %, no interval of one task, and no number where there is none."""
+    shown = {}
+    for metric in ("accuracy", "mse"):
+        runs = [
+            {"run": "a", "learner": "maml", "score": score(0.97, 0.07)},
+            {"run": "b", "learner": "r2d2", "score": score(1234.5, 0.0) | {"low": math.nan, "high": math.nan}},
+            {"run": "c", "learner": "cavia", "score": score(math.nan, 0.0), "against_best": score(math.nan, 0.0)},
+        ]
+        _, _, *shown[metric] = lines(tables.comparison({"setting": "s", "metric": metric, "runs": runs}))
+    assert "97.0 (90.0 to 100.0) %" in shown["accuracy"][0]
+    assert shown["mse"][1].split() == ["b", "r2d2", "1,234", "9"]
+    assert shown["accuracy"][2].split() == shown["mse"][2].split() == ["c", "cavia", "diverged", "diverged", "9"]
 
 
 def test_plans_are_told_the_fastest_first_and_those_that_failed_last():

@@ -102,7 +102,13 @@ class MetaModel:
         recipe = dict(config["recipe"])
         spec = _spec_of(recipe.pop("spec"))
         learner = LEARNERS[recipe.pop("learner")].build(spec, **recipe.pop("options"), **recipe)
-        learner.load_state_dict(tensors)
+        try:
+            learner.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"The weights in {folder} are not those that its learner has in this version of handful (they were "
+                f"saved by {config.get('handful')}). Train it again, or use that version."
+            ) from error
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
         model = cls(learner, pipeline, config["facts"])
         model.path, model.digest = folder, digest

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from handful.apps.bench import Bench
     from handful.apps.tuning import Tuning
     from handful.evaluation.comparison import Comparison
+    from handful.evaluation.intervals import Interval
 
 STATUSES = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
 MOST_TRIALS = 5
@@ -71,7 +73,10 @@ def ladder(comparison: "Comparison") -> Table:
 
 def comparison(setting: dict[str, Any]) -> Table:
     """Runs beside one another in one setting, an entry of `apps.compare`."""
+    from handful.evaluation.wording import difference, percent, squared_error
+
     metric = setting["metric"]
+    score = percent if metric == "accuracy" else squared_error
     what = "mean squared error" if metric == "mse" else metric
     title = f"{setting['setting']}: {what}"
     table = _plain("run", "learner", "score", "better than the best by", "tasks", title=title)
@@ -79,8 +84,8 @@ def comparison(setting: dict[str, Any]) -> Table:
         table.add_row(
             row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
             row["learner"],
-            _interval(row["score"], metric),
-            _interval(row["against_best"], metric, sign="+") if "against_best" in row else "",
+            _interval(row["score"], score),
+            _interval(row["against_best"], lambda gap: difference(gap, metric)) if "against_best" in row else "",
             str(row["score"]["tasks"]),
         )
     return table
@@ -123,8 +128,9 @@ def findings(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _interval(score: dict[str, float], metric: str, sign: str = "") -> str:
-    """A mean with half of its interval; accuracies (fractions) in percent."""
-    scale, unit, digits = (100, " %", ".1f") if metric == "accuracy" else (1, "", ".4g")
-    half = scale * (score["high"] - score["low"]) / 2
-    return f"{scale * score['mean']:{sign}{digits}} ± {half:.2g}{unit}"
+def _interval(found: dict[str, Any], words: "Callable[[Interval], str]") -> str:
+    """An interval as JSON has it, in words."""
+    from handful.evaluation.intervals import Interval
+
+    interval = Interval(*(found[name] for name in ("mean", "low", "high", "tasks")))
+    return words(interval) if math.isfinite(interval.mean) else "diverged"

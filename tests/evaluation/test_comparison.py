@@ -10,6 +10,7 @@ from toys import Clusters, Ignoring, Line, Slopes, Toy
 from handful.evaluation.comparison import CHOOSING_TASKS, Ladder
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
+from handful.types import Examples, Task
 
 TASKS, COSTLY = 40, 3
 
@@ -172,6 +173,47 @@ def test_more_shots_are_scored_on_the_same_queries():
     ignoring, *others = curves.values()
     assert len({score for _, score in ignoring}) == 1
     assert all(len({score for _, score in points}) == 3 for points in others)
+
+
+class Uneven(Clusters):
+    """Some classes have 5 examples and not 12."""
+
+    def __init__(self):
+        super().__init__()
+        for label in range(45, 55):
+            self.members[label] = self.members[label][:5]
+
+
+@pytest.mark.filterwarnings("ignore:.* are left out")
+def test_curves_over_shots_are_of_the_classes_of_the_setting():
+    """And stop where only the classes with the most examples go on."""
+    ladder, comparison, _ = climbed()
+    test, validation = Uneven().split("test"), Uneven().split("val")
+    curves = ladder.shots_curve(test, validation, comparison, (1, 2, 4), tasks=10)
+    assert [shot for shot, _ in curves["toy"]] == [1, 2]
+    assert curves["toy"][1][1] == evaluate(ladder.learner, test, tasks=10).score
+    many = ladder.shots_curve(test.sized(shot=4), validation, comparison, (1, 2), tasks=10)
+    assert many["toy"][0][1] == evaluate(ladder.learner, test.sized(shot=4), tasks=10, shot=1).score
+
+
+def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():
+    class Standardized(Slopes):
+        """By its support."""
+
+        nested = False
+
+        def sample(self, generator, sizes):
+            (inputs, targets), query = super().sample(generator, sizes)
+            support = Examples(inputs[: sizes.shot], targets[: sizes.shot])
+            scale = support.targets.square().mean().sqrt()
+            return Task(*(Examples(part.inputs, part.targets / scale) for part in (support, query)))
+
+    tasks = Standardized()
+    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    test, validation = tasks.split("test"), tasks.split("val")
+    curves = ladder.shots_curve(test, validation, ladder.climb(test, validation, tasks=10), (1, 2, 4), tasks=10)
+    expected = [(shot, evaluate(ladder.learner, test.sized(shot=shot), tasks=10).score) for shot in (1, 2, 4)]
+    assert curves["line"] == expected
 
 
 def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have_some():

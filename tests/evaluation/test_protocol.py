@@ -82,6 +82,22 @@ def _part(task, rows):
     return Task(Examples(*(part[rows] for part in task.support)), task.query)
 
 
+@pytest.mark.parametrize("shot", [-1, 0, 3, 4])
+def test_a_part_of_a_support_is_not_larger_than_the_smallest(shot):
+    """Tasks of 2 examples of each class would be told as of 4."""
+    tasks = Clusters().sized(shot=(2, 4))
+    with pytest.raises(UserError, match=f"1 to 2 examples here, got shot={shot}"):
+        evaluate(Toy.build(tasks.spec, backbone="raw"), tasks, tasks=3, shot=shot)
+
+
+def test_a_part_of_a_support_that_knows_the_rest_of_it_is_none():
+    class Standardized(Slopes):
+        nested = False
+
+    with pytest.raises(UserError, match=r"standardized by all of it.*sized\(shot=2\)"):
+        evaluate(Line.build(Slopes().spec, backbone="raw"), Standardized(), tasks=3, shot=2)
+
+
 def test_the_best_prediction_is_not_known_for_a_part_of_the_support():
     learner = UnsureLine.build(Slopes().spec, backbone="raw")
     assert evaluate(learner, KnownSlopes(), tasks=3, shot=2).error_gap is None

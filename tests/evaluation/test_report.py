@@ -163,6 +163,22 @@ def test_a_learner_that_diverges_is_said_to(value, tmp_path):
 
 
 @UNFINITE
+def test_no_rung_that_diverges_too_is_recommended(value):
+    own = broken("maml", value)
+    told = report(compare(own, broken("pooled", value), broken("scratch", value))).verdict
+    assert told.endswith("on 1 of 100 tasks, and no simple method gave finite predictions on all of them.")
+    few = evaluation("scratch", noisy(5.0, 10), metric="mse", shot=10)
+    assert report(compare(own, broken("pooled", value), few)).verdict.endswith("Use scratch instead.")
+
+
+def test_a_learner_that_diverges_is_said_to_also_where_there_is_nothing_to_tell_apart():
+    own = evaluation("maml", torch.tensor([1.0, math.nan]), way=None)
+    told = report(compare(own, evaluation("constant", torch.ones(2), way=None))).verdict
+    assert told.startswith("Meta-learning is not worth it here: With 1 example of a new task, maml DIVERGES")
+    assert "nan" not in told
+
+
+@UNFINITE
 def test_draws_of_a_task_that_diverges_count_once(value):
     own = broken("maml", value, places=(6, 7, 9), units=torch.arange(100) // 4)
     assert "on 2 of 25 tasks" in report(compare(own, evaluation("constant", noisy(9.0), metric="mse"))).verdict
@@ -198,7 +214,7 @@ def rising(*values: float) -> list[dict]:
 
 def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     lost = compare(OWN, WORSE, BETTER)
-    verdict = report(lost, history=rising(0.3, 0.2, 0.4)).verdict
+    verdict = report(lost, history=rising(0.3, 0.28, 0.4)).verdict
     assert verdict.startswith("Not settled: the best validation was the last of 30 steps; train longer (--steps)")
     assert "As it stands, meta-learning is not worth it here: With 1 example" in verdict
     assert "LOSES to ridge-probe" in verdict
@@ -207,6 +223,24 @@ def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     errors = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
     assert report(compare(*errors), history=rising(3.0, 2.0)).verdict.startswith("Not settled")
     assert "Not settled" not in report(compare(*errors), history=rising(2.0, 3.0)).verdict
+
+
+def test_noise_and_a_last_hair_of_a_training_that_has_ended_are_not_still_getting_better():
+    errors = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
+
+    def unsettled(*values):
+        return report(compare(*errors), history=rising(*values)).verdict.startswith("Not settled")
+
+    assert not unsettled(0.153142, 0.153137)
+    assert not unsettled(0.13025, 0.13005)
+    assert not unsettled(0.9, 0.3, 0.13025, 0.13005)
+    assert not unsettled(0.20, 0.26, 0.21, 0.25, 0.19), "it goes up and down by more than that"
+    assert unsettled(0.9, 0.6, 0.4, 0.3)
+    assert unsettled(0.9, 0.6, 0.61, 0.4, 0.3)
+    generator = torch.Generator().manual_seed(0)
+    runs = (1 + 0.05 * torch.randn(300, 10, generator=generator)).tolist()
+    assert sum(values.index(min(values)) == 9 for values in runs) > 20
+    assert sum(unsettled(*values) for values in runs) < 12
 
 
 @pytest.mark.parametrize(("mean", "ahead"), [(0.91, "fine-tune-all"), (0.89, "protonet")])
@@ -377,6 +411,9 @@ def test_the_page_begins_with_the_verdict_and_shows_what_it_was_told(tmp_path):
         findings=[Finding("overlap", "warning", "Three examples are twice there.")],
     )
     page = told.write(tmp_path).read_text()
+    assert "; the same tasks and questions throughout, with fewer of their examples.*" in page
+    anew = replace(told, nested=False).write(tmp_path / "anew").read_text()
+    assert "by the number of examples, with 95 % intervals; drawn anew for each number.*" in anew
     assert page.splitlines()[2] == f"**{told.verdict}**"
     for words in (
         "This is type design, not handwriting.",

@@ -111,6 +111,12 @@ def close(tensor, array):
     np.testing.assert_allclose(tensor.numpy(), array, atol=2e-3)
 
 
+def test_a_part_of_a_support_is_no_support_since_it_is_standardized_by_all_of_it(tasks):
+    learner = LEARNERS["ridge-probe"].build(tasks.spec)
+    with pytest.raises(UserError, match="standardized by all of it"):
+        evaluate(learner, tasks.split("test"), tasks=2, shot=2)
+
+
 def test_places_change_from_draw_to_draw(tasks):
     filled = {tuple(tasks.task(index).support.inputs.any(0).tolist()) for index in range(20)}
     assert len(filled) > 5

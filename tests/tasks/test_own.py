@@ -222,6 +222,14 @@ def test_a_column_that_is_no_set_of_classes_is_told_what_it_may_be(csv):
         open_tasks(csv, label="price")
 
 
+def test_numbers_may_be_names_of_classes_though_most_are_rare(tmp_path):
+    rows = [f"{number},{number}" for number in range(300)] + [f"{900 + number % 20},{number}" for number in range(200)]
+    path = tmp_path / "ids.csv"
+    path.write_text("id,x\n" + "\n".join(rows) + "\n")
+    with pytest.warns(UserWarning, match="too few|left out"):
+        assert open_tasks(path, label="id").sized(way=2, shot=1, query_shot=2).spec.outputs == 2
+
+
 def test_one_label_and_one_task(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("x,label,shop\n1,a,s\n2,a,t\n3,a,u\n")

@@ -47,11 +47,15 @@ def test_the_rows_to_adapt_to_are_of_one_task(tmp_path):
         pipeline.examples(two)
     assert len(pipeline.examples(csv(tmp_path, "age,shop,price\n30,a,1\n40,a,2\n", "one.csv")).ids) == 2
     assert len(pipeline.examples(csv(tmp_path, "age,price\n30,1\n40,2\n", "none.csv")).ids) == 2
+    assert len(pipeline.examples(csv(tmp_path, "age,shop,price\n30,a,1\n40,,2\n", "unnamed.csv")).ids) == 2
     inputs = np.arange(8.0).reshape(4, 2)
     arrays = ArrayPipeline.fit(inputs, np.arange(4), targets=inputs[:, :1])
     np.savez(tmp_path / "two.npz", inputs=inputs, targets=inputs[:, 0], task=[1, 1, 2, 2])
     with pytest.raises(DataError, match="has 2 tasks"):
         arrays.examples(tmp_path / "two.npz")
+    drawn = ArrayPipeline.fit(inputs, np.arange(4))
+    np.savez(tmp_path / "drawn.npz", inputs=inputs, labels=["a", "b", "a", "b"], task=[1, 1, 2, 2])
+    assert len(drawn.examples(tmp_path / "drawn.npz").ids) == 4, "a model trained without tasks knows none"
 
 
 def test_a_pipeline_says_what_it_reads(pipeline, tmp_path):

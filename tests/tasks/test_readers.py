@@ -163,7 +163,10 @@ def test_text_that_is_not_utf8(tmp_path):
         (["1", "", "3", ""], r"column 'price', row 2 .*: the cell is empty, NA or the like \(and in 1 more rows\)"),
         (["1", "2", "inf", "4"], "column 'price', row 3 .*: inf is not a finite number"),
         (["1", "nan", "3", "4"], "column 'price', row 2 .*: the cell is empty"),
-        (["1", "2", '"0,5"', "4"], r"column 'price', row 3 .*: '0,5' is not a finite number \(write 0.5\)"),
+        (
+            ["1", "2", '"0,5"', "4"],
+            r"column 'price', row 3 .*: '0,5' is not a finite number \(write 0.5, or if it parts",
+        ),
     ],
 )
 def test_bad_number_names_column_row_and_value(tmp_path, cells, message):

@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -276,11 +277,22 @@ def test_a_meta_batch_that_divides_the_block_is_taken(size):
         ({"weight_decay": "abc"}, "weight_decay is a number, not 'abc'"),
         ({"weight_decay": -1}, "weight_decay is at least 0, got -1"),
         ({"seed": None}, "seed is a whole number, not None"),
+        ({"clip": -1}, "clip is at least 0, got -1"),
+        ({"clip": float("nan")}, "clip is at least 0, got nan"),
+        ({"warmup": 5.0}, "warmup is a fraction of all steps"),
+        ({"validate_every": -3}, "validate_every is at least 0"),
     ],
 )
 def test_a_setting_that_means_nothing_is_named(settings, named):
     with pytest.raises(UserError, match=named):
         meta_train(line(), Same(), **settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Settings(steps=np.int64(5), outer_lr=np.float32(0.1)).steps == 5
+    assert (
+        MAML.build(TaskSpec("regression", (1,), 1), inner_steps=np.int64(3), inner_lr=np.float32(0.5)).inner_steps == 3
+    )
 
 
 def test_what_has_nothing_to_train_is_refused():

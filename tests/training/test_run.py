@@ -272,6 +272,17 @@ def test_a_run_that_failed_before_its_first_checkpoint_leaves_none_behind(tmp_pa
     assert is_run(tmp_path / "run")
 
 
+def test_a_run_whose_first_checkpoint_cannot_be_written_leaves_the_folder_free(tmp_path, monkeypatch):
+    def full(path, tensors, facts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.training.run.write_tensors", full)
+        assert train(tmp_path / "run", "--steps", "2").exit_code != 0
+    assert train(tmp_path / "run", "--steps", "2").exit_code == 0
+
+
 @pytest.mark.parametrize("content", ["a,b", None])
 def test_a_file_is_no_run(tmp_path, content):
     path = tmp_path / "new.task"

@@ -288,6 +288,7 @@ def evaluate(
         ),
         history=history,
         shots=curves,
+        nested=places[0].nested,
         seconds={
             "meta-training": round(history[-1]["seconds"], 1),
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),

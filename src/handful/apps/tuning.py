@@ -28,6 +28,7 @@ FACTORS = {
     "noise": 10.0,
     "prior": 10.0,
     "pull": 10.0,
+    "penalty": 100.0,
 }
 """Options that are searched wherever a learner has one of this name: so many times above and below the default."""
 SETTINGS = {"outer_lr": 10.0, "weight_decay": 100.0}

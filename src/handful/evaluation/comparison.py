@@ -159,27 +159,35 @@ class Ladder:
     ) -> dict[str, list[tuple[int, Interval]]]:
         """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
 
-        All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept. Shots
-        for which the data has too few examples, or less than half of its tasks have enough, are left out.
+        All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept; or
+        drawn anew for each shot, where a part of a support is none (see `TaskDistribution.nested`). Shots for which the
+        data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
+        half of the user's tasks have enough, are left out.
         """
         cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
         raw = [rung for rung in cheap if rung.start == "raw"]
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
         curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
+        own = setting.sizes.largest().shot
+        reference = setting.sized(shot=own)
         sizes: list[tuple[TaskDistribution, TaskDistribution]] = []
         for shot in shots:
             try:
-                at, choosing = setting.sized(shot=shot), validation.sized(shot=shot)
+                at = setting.sized(shot=max(shot, own) if setting.nested else shot)
+                choosing = validation.sized(shot=shot)
+                if setting.units is None and not _same_tasks(at, reference, tasks):
+                    break
             except UserError:
                 break
             if at.units is not None and setting.units is not None and 2 * at.units < setting.units:
                 break
             sizes.append((at, choosing))
-        for shot, (_, choosing) in zip(shots, sizes, strict=False):
+        for shot, (at, choosing) in zip(shots, sizes, strict=False):
+            place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
                 self.progress("shots curve", shot, max(shots))
-                curves[learner.key].append((shot, evaluate(learner, sizes[-1][0], tasks=tasks, shot=shot).score))
+                curves[learner.key].append((shot, evaluate(learner, place, tasks=tasks, shot=part).score))
         return curves
 
     def conventional(

@@ -128,10 +128,12 @@ def evaluate(
 
     The learner is used in evaluation mode and is not changed. shot: adapt to the first so many of the support examples
     only (of each class, where there is a way), as it takes to see what more of them bring to the same queries. Raises
-    `UserError` where the learner cannot do these tasks.
+    `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
     if tasks < 1:
         raise UserError(f"An evaluation needs at least 1 task, got {tasks}.")
+    if shot is not None:
+        _check_part(distribution, shot)
     check_fits(learner, distribution.spec)
     scores = torch.zeros(tasks, dtype=torch.float64)
     confidences: list[Tensor] = []
@@ -266,6 +268,19 @@ def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:
     # The level of the smallest central interval that holds the value.
     needed = torch.erf((targets - predictions.mean).abs() / (2 * predictions.variance).sqrt()).double().flatten(1)
     return (needed.unsqueeze(-1) <= needed.new_tensor(LEVELS)).double().mean(1)
+
+
+def _check_part(distribution: TaskDistribution, shot: int) -> None:
+    """Raise a `UserError` unless the first `shot` examples of every support are a support of their own."""
+    whole = distribution.sizes.shot
+    least = whole[0] if isinstance(whole, tuple) else whole
+    if not 1 <= shot <= least:
+        raise UserError(f"A part of a support has 1 to {least} examples here, got shot={shot}. Draw larger supports.")
+    if not distribution.nested:
+        raise UserError(
+            "The examples of a support are standardized by all of it, so that a part of them knows the others. "
+            f"Draw supports of that size: tasks.sized(shot={shot})."
+        )
 
 
 def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Examples:

@@ -30,6 +30,7 @@ follow; likewise, by the names of `Evaluation`, what the entries that not all ro
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,10 @@ from handful.evaluation.sentences import equivalence_line, legend, needed, neede
 from handful.evaluation.verdict import Standing
 from handful.evaluation.wording import (
     byte_size,
+    difference,
     duration,
-    figures,
     percent,
-    plus_minus,
     setting_name,
-    signed,
     size,
     squared_error,
 )
@@ -58,6 +57,9 @@ SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
 PER_TASK = ("log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
 """What an evaluation of regression may hold of each task beside its score."""
+
+STILL_RISING = 0.01
+"""By what share the last validation is better than all before where a training was still getting better."""
 
 RECHECK = """\
 from pathlib import Path
@@ -80,11 +82,12 @@ class Report:
     title: what the page is called. tasks: what was evaluated, one line in plain words. comparisons: the learner and the
     ladder on each setting. selection: how the weights were chosen. seed, plan: what repeats the run. normalization: the
     policy of the learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
-    shots: the score against the number of examples, for each learner, the one in question first. seconds: what took
-    how long, as {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes:
-    what the data is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they
-    come first. equivalence: how many times more examples the conventional way needs, on the first setting. half_width:
-    of the interval that is wanted; then it tells how many tasks that takes.
+    shots: the score against the number of examples, for each learner, the one in question first. nested: whether it is
+    of the same tasks at all shots (see `TaskDistribution.nested`). seconds: what took how long, as
+    {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
+    is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
+    equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
+    interval that is wanted; then it tells how many tasks that takes.
     """
 
     title: str
@@ -96,6 +99,7 @@ class Report:
     normalization: str = ""
     history: Sequence[dict[str, Any]] = ()
     shots: dict[str, list[tuple[int, Interval]]] = field(default_factory=dict)
+    nested: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
     performance: dict[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -108,7 +112,7 @@ class Report:
     def verdict(self) -> str:
         """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first.
 
-        It is not settled where the learner does not win and the best validation was the last one.
+        It is not settled where the learner does not win and the last validation was clearly the best one.
         """
         standings = [Standing(comparison) for comparison in self.comparisons]
         missed = [standing.outcome != "beats" for standing in standings]
@@ -128,12 +132,15 @@ class Report:
 
     @property
     def _still_rising(self) -> bool:
-        """Whether the last of several validations was the best."""
-        validations = [row["val"] for row in self.history if row.get("val") is not None]
+        """Whether the last validation was the best: by more than 1 %, and by more than they fell when they did."""
+        sign = 1 if self.comparisons[0].learner.evaluation.higher_is_better else -1
+        validations: list[float] = [sign * row["val"] for row in self.history if row.get("val") is not None]
         if len(validations) < 2:
             return False
-        best = max if self.comparisons[0].learner.evaluation.higher_is_better else min
-        return validations.index(best(validations)) == len(validations) - 1
+        *earlier, last = validations
+        falls = [before - after for before, after in pairwise(earlier) if after < before]
+        noise = sum(falls) / max(1, len(falls))
+        return last - max(earlier) > max(noise, STILL_RISING * abs(max(earlier)))
 
     def to_json(self) -> dict[str, Any]:
         """The report by schema 1, as this module's docstring gives it."""
@@ -205,7 +212,8 @@ class Report:
         drawings[caption] = ("ladder.png", plots.ladder(self.comparisons))
         if self.shots:
             caption = f"{score} by the number of examples, with 95 % intervals"
-            drawings[f"{caption}; the same tasks and questions throughout, with fewer of their examples"] = (
+            drawn = "the same tasks and questions throughout, with fewer of their examples"
+            drawings[f"{caption}; {drawn if self.nested else 'drawn anew for each number'}"] = (
                 "shots.png",
                 plots.shots_curve(self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence),
             )
@@ -382,9 +390,5 @@ def _table(comparison: Comparison) -> str:
 
 
 def _paired(row: Row, metric: str) -> str:
-    paired = row.paired
-    if metric == "accuracy":
-        text = f"{signed(100 * paired.mean)}{plus_minus(100 * paired.half_width, '.1f')}"
-    else:
-        text = f"{figures(paired.mean, '+')}{plus_minus(paired.half_width)}"
-    return text if paired.tasks == row.evaluation.score.tasks else f"{text} ({paired.tasks} tasks)"
+    text = difference(row.paired, metric)
+    return text if row.paired.tasks == row.evaluation.score.tasks else f"{text} ({row.paired.tasks} tasks)"

@@ -45,7 +45,9 @@ class Standing:
 
     @property
     def trivial(self) -> bool:
-        """Whether all answers of a task are of one class, that of its support."""
+        """Whether all answers of a task are of one class, that of its support, and the learner has answers."""
+        if self.outcome == "diverged":
+            return False
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
         return any(rung.learner == CONSTANT and rung.metric == "accuracy" and rung.score.mean == 1 for rung in rungs)
 
@@ -60,7 +62,11 @@ class Standing:
             )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
-            return f"{text}. Use {rung.evaluation.learner} instead."
+            finite = [row.evaluation.learner for row in self.comparison.rows[1:] if not row.evaluation.diverged]
+            if not finite:
+                return f"{text}, and no simple method gave finite predictions on all of them."
+            name = rung.evaluation.learner
+            return f"{text}. Use {name if name in finite else finite[0]} instead."
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."

@@ -54,6 +54,13 @@ def squared_error(score: Interval) -> str:
     return f"{figures(score.mean)}{plus_minus(score.half_width)}"
 
 
+def difference(paired: Interval, metric: str) -> str:
+    """A difference of scores with its sign and interval; of accuracies in points."""
+    if metric == "accuracy":
+        return f"{signed(100 * paired.mean)}{plus_minus(100 * paired.half_width, '.1f')}"
+    return f"{figures(paired.mean, '+')}{plus_minus(paired.half_width)}"
+
+
 def size(value: Any) -> str:
     """A size, or the two ends of a range."""
     return f"{value[0]} to {value[1]}" if isinstance(value, (tuple, list)) else str(value)

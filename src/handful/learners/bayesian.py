@@ -37,7 +37,7 @@ class BayesianLastLayer(Learner):
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape) + 1
-        self.backbone = backbone
+        self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_noise = smallest_noise
         self.log_noise = nn.Parameter(torch.full((spec.outputs,), noise).log())
         self.prior_mean = nn.Parameter(torch.zeros(size, spec.outputs))
@@ -105,7 +105,7 @@ class DeepKernelTransfer(Learner):
     ) -> None:
         super().__init__()
         self.size = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
+        self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_noise = smallest_noise
         self.mean = nn.Parameter(torch.zeros(spec.outputs))
         self.log_scale = nn.Parameter(torch.zeros(spec.outputs))

@@ -38,7 +38,7 @@ class CAVIA(Learner):
     ) -> None:
         super().__init__()
         features = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
+        self.backbone, self.outputs = backbone, spec.outputs
         self.classification = spec.classification
         self.context, self.first_order = context, first_order
         self.inner_lr, self.inner_steps = inner_lr, inner_steps

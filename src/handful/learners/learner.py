@@ -24,7 +24,8 @@ Start: TypeAlias = Literal["raw", "pretrained", "own"]
 class Learner(nn.Module, ABC):
     """Learns to learn: `adapt` makes a state of a support set, `predict` answers from the state.
 
-    A learner is written for one task; the engine batches it over tasks. Its parameters are the meta-parameters.
+    A learner is written for one task; the engine batches it over tasks. Its parameters are the meta-parameters. It is
+    made by `build`, which checks kinds and options; a constructor takes them as they are.
     `adapt` and `predict` are deterministic, keep nothing on the module, and write none of its buffers. A subclass with
     a `key` is registered under it; its constructor's keyword arguments are its options.
 
@@ -57,6 +58,7 @@ class Learner(nn.Module, ABC):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     backbone: nn.Module
+    outputs: int
     recipe: dict[str, Any]
     elapsed: Tensor
 
@@ -169,11 +171,10 @@ class Learner(nn.Module, ABC):
 
     def _check_values(self, spec: TaskSpec) -> None:
         """Raise a `UserError` for another number of target values than this learner was built for."""
-        made = self.recipe["spec"].outputs
-        if not spec.classification and spec.outputs != made:
+        if not spec.classification and spec.outputs != self.outputs:
             raise UserError(
-                f"This learner was made for {made} target values and cannot adapt to {spec.outputs}; build one for "
-                "these tasks."
+                f"This learner was made for {self.outputs} target values and cannot adapt to {spec.outputs}; build one "
+                "for these tasks."
             )
 
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:

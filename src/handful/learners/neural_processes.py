@@ -36,7 +36,7 @@ class ConditionalNeuralProcess(Learner):
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
+        self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_deviation = smallest_deviation
         self.encoder = Layers(size + spec.outputs, width, width, depth)
         self.decoder = Layers(size + width, width, 2 * spec.outputs, depth)
@@ -79,7 +79,7 @@ class AttentiveNeuralProcess(Learner):
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
+        self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_deviation = smallest_deviation
         self.encoder = Layers(size + spec.outputs, width, width, depth)
         self.among_examples = Attention(width, heads)

@@ -1,8 +1,10 @@
 """The options of a learner: what its constructor takes by keyword, checked by name, type and range."""
 
 import inspect
+import math
 import typing
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from handful.errors import UserError, unknown_name
@@ -59,8 +61,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
     if hint in (int, float):
-        kinds = (int,) if hint is int else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool) and all(one.holds(value) for one in ranges)
+        number = isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+        return number and math.isfinite(value) and all(one.holds(value) for one in ranges)
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 

@@ -114,7 +114,7 @@ class ArrayPipeline(InputPipeline):
     def examples(self, path: str | Path) -> RawExamples:
         """Read an npz file with `inputs` and `labels` or `targets`."""
         arrays = read_arrays(path)
-        if "task" in arrays:
+        if "task" in arrays and (self.outputs or self.labels is not None):  # it was trained with tasks
             check_one_task(array_names(path, arrays, "task"), f"{path}, 'task',")
         key = "targets" if self.outputs else "labels"
         if key not in arrays:

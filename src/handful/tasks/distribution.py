@@ -110,11 +110,13 @@ class TaskDistribution(ABC):
         sizes: how large tasks are.
         pipeline: what turns the user's files into inputs like this source's; None for pure generators.
         target_scale: by what a prediction error is multiplied to be in the user's units (regression).
+        nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
     key: ClassVar[str]
     default_sizes: ClassVar[SizeRanges] = SizeRanges()
     target_scale: float = 1.0
+    nested: ClassVar[bool] = True
     pipeline: InputPipeline | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:

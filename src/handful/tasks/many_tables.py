@@ -86,6 +86,8 @@ class ManyTables(TaskCollection):
     splits: numbers of the tables of each split. pipeline: what new tables are read by; its width is that of the inputs.
     """
 
+    nested = False
+
     def __init__(
         self,
         features: Sequence[Tensor],
@@ -133,6 +135,10 @@ class ManyTablesPipeline(InputPipeline):
     def __init__(self, *, width: int, target: str, drop: Sequence[str] = ()) -> None:
         self.width, self.target, self.drop = width, target, tuple(drop)
         self.input_shape = (width,)
+
+    def described(self) -> str:
+        """That each table has columns of its own."""
+        return f"the columns of each table, as {self.width} numbers"
 
     def settings(self) -> dict[str, Any]:
         """Width, target and dropped columns."""

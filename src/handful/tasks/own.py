@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,7 +301,8 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
             f"{table.path}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
             "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school)."
         )
-    if 2 * count > len(labels) and table.numeric(label):
+    repeated = sum(rows >= 3 for rows in Counter(labels).values())
+    if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
         raise DataError(
             f"{table.path}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
             f"classes. To predict a number: --task COL --target {label}."

@@ -65,7 +65,10 @@ class RowPipeline(InputPipeline):
         table = read_table(path)
         answers = self.answers(table)
         if self.task in table.names:
-            check_one_task(table.names_in(self.task), f"{path}, column {self.task!r},")
+            named = [
+                name for name in table.texts(self.task) if name is not None
+            ]  # whose name is left out, is of it too
+            check_one_task(named, f"{path}, column {self.task!r},")
         if isinstance(answers, list):
             self.check_labels(answers, f"{path}, column {self.label!r},")
         return RawExamples(self.encode(table), answers, row_numbers(table.rows))

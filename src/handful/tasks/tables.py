@@ -108,7 +108,7 @@ class Table:
         value = self.arrow.column(name)[row].as_py()
         found = "the cell is empty, NA or the like" if value is None or value == "" else f"{value!r} is not {wanted}"
         if isinstance(value, str) and _number(point := value.replace(",", ".")) is not None:
-            found += f" (write {point})"
+            found += f" (write {point}, or if it parts thousands, {value.replace(',', '')})"
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
         line = f" (line {row + 2} with the header)" if READERS.get(table_kind(self.path) or "") is _read_csv else ""
         return DataError(

@@ -37,6 +37,10 @@ class TextPipeline(RowPipeline):
         self.input_shape = (width,)
         self._loaded: Encoder | None = None
 
+    def described(self) -> str:
+        """The column, and what reads it."""
+        return f"{self.text} (text, by the encoder {self.encoder})"
+
     @classmethod
     def fit(
         cls,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, cast
 
 import torch
@@ -28,9 +29,12 @@ from handful.types import Task, TaskSpec
 RECALIBRATION_TASKS = 10
 FEWEST_STEPS = 10
 """Between validations, unless asked for: in a short training these would take most of the time."""
-NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", int), float: ("a number", (int, float))}
+NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
 """The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
-LEAST = {"steps": 1, "meta_batch_size": 1, "validation_tasks": 1, "pretrain_examples": 0, "weight_decay": 0}
+LEAST = {
+    **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
+    **dict.fromkeys(("pretrain_examples", "weight_decay", "warmup", "clip", "validate_every", "checkpoint_every"), 0),
+}
 """Of settings, the least that they may be."""
 
 
@@ -72,6 +76,8 @@ class Settings:
             object.__setattr__(self, "plan", Plan.parse(self.plan))
         elif not (self.plan is None or isinstance(self.plan, Plan)):
             raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
+        if self.warmup > 1:
+            raise UserError(f"The setting warmup is a fraction of all steps, at most 1, got {self.warmup}.")
         if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
             raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
         of_block = [size for size in range(1, BLOCK + 1) if BLOCK % size == 0]
