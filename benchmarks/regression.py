@@ -68,15 +68,6 @@ ROWS = {
         SINE,
         steps=PAPER_STEPS,
     ),
-    "sine, maml, 5 learned rates": Row(
-        "maml",
-        "sine",
-        {"inner_lr": 0.01, "inner_steps": 5, "learn_inner_lr": True},
-        SMALL,
-        {"steps": 30_000, "meta_batch_size": 32, "plan": "vmap"},
-        SINE,
-        steps=PAPER_STEPS,
-    ),
     "sine, bayesian-last-layer": Row(
         "bayesian-last-layer",
         "sine",
