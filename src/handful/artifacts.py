@@ -243,7 +243,7 @@ class MetaModel:
         if not chosen:
             return estimates
         scores = many.leave_one_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec)
-        metric = "accuracy" if spec.classification else "mse"
+        metric = spec.metric
         unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
         for task, score in zip(chosen, scores.mean(1).tolist(), strict=True):
             estimates[task] = {"metric": metric, "mean": score * unit, "examples": count, "by": "leave-one-out"}

@@ -228,7 +228,7 @@ def train(
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
     facts, speed = model.facts, performance_line(Run(output).performance())
-    score = score_text(facts["validation score"], "accuracy" if model.spec.classification else "mse")
+    score = score_text(facts["validation score"], model.spec.metric)
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     out.print(
         f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "

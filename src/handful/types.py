@@ -65,6 +65,11 @@ class TaskSpec:
         """Whether targets are class indices."""
         return self.kind == "classification"
 
+    @property
+    def metric(self) -> str:
+        """What a prediction is scored by: "accuracy" (a fraction), or "mse" (in squared units of the target)."""
+        return "accuracy" if self.classification else "mse"
+
 
 class Categorical(NamedTuple):
     """A distribution over classes. logits: `(n, way)`."""

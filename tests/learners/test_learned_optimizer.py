@@ -78,11 +78,10 @@ def test_with_answers_set_by_hand_it_divides_gradients_by_their_root_mean_square
 def test_the_memory_is_pytorchs_lstm_cell_with_an_open_gate():
     own = network("lstm")
     rule, cell = LearnedRule(own, 0.1, True), nn.LSTMCell(FEATURES, 6).double()
-    order = torch.tensor([0, 2, 3, 1])  # PyTorch has enter, keep, content, leave
     with torch.no_grad():
         for mine, (weight, bias) in {"first": ("ih", True), "second": ("hh", False)}.items():
-            getattr(cell, f"weight_{weight}").copy_(own[f"{mine}.weight"].view(4, 6, -1)[order].flatten(0, 1))
-            given = own["first.bias"].view(4, 6)[order].flatten() if bias else torch.zeros(24)
+            getattr(cell, f"weight_{weight}").copy_(own[f"{mine}.weight"])
+            given = own["first.bias"] if bias else torch.zeros(24)
             getattr(cell, f"bias_{weight}").copy_(given)
         cell.bias_hh[6:12] += 1
     features = torch.randn(9, FEATURES, dtype=torch.float64)

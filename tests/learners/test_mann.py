@@ -23,9 +23,6 @@ def native(learner):
         cell.weight_hh.copy_(learner.gates.weight[:, learner.width :])
         cell.bias_ih.copy_(learner.gates.bias)
         cell.bias_hh.zero_()
-        order = torch.cat([torch.arange(w * learner.width, (w + 1) * learner.width) for w in (0, 1, 3, 2)])
-        for tensor in (cell.weight_ih, cell.weight_hh, cell.bias_ih):
-            tensor.copy_(tensor[order])
         cell.bias_hh[learner.width : 2 * learner.width] = 1
     return cell
 

@@ -42,8 +42,8 @@ def step_by_numpy(own, weight, gradient, loss, memory):
     hidden, cell, forget, enter = memory
     seen = np.array(encoded_by_numpy(gradient) + encoded_by_numpy(loss))
     sums = (own["first.weight"] @ seen + own["first.bias"] + own["second.weight"] @ hidden).reshape(4, WIDTH)
-    cell = sigmoid(sums[2] + 1) * cell + sigmoid(sums[0]) * np.tanh(sums[3])
-    hidden = sigmoid(sums[1]) * np.tanh(cell)
+    cell = sigmoid(sums[1] + 1) * cell + sigmoid(sums[0]) * np.tanh(sums[2])
+    hidden = sigmoid(sums[3]) * np.tanh(cell)
     forget = sigmoid(own["forget.weight"][0] @ [*hidden, weight, forget] + own["forget.bias"][0])
     enter = sigmoid(own["enter.weight"][0] @ [*hidden, weight, enter] + own["enter.bias"][0])
     return forget * weight - enter * gradient, (hidden, cell, forget, enter)

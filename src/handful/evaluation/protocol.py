@@ -160,7 +160,7 @@ def evaluate(
     sizes = distribution.sizes
     return Evaluation(
         learner=learner.key,
-        metric="accuracy" if distribution.spec.classification else "mse",
+        metric=distribution.spec.metric,
         scores=scores,
         units=torch.tensor([distribution.unit(index) for index in range(tasks)]),
         way=sizes.way,

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import UpdateRule
+from handful.engine.recurrence import lstm
 
 MOMENTA = (0.5, 0.9, 0.99)
 SQUARES = (0.9, 0.999)
@@ -86,13 +87,6 @@ def in_shape(row: Tensor, like: Weights) -> Weights:
     """The inverse of `flat`, for weights of these names and shapes."""
     rows = torch.split(row, [weight.numel() for weight in like.values()])
     return {name: own.view(weight.shape) for (name, weight), own in zip(like.items(), rows, strict=True)}
-
-
-def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden and cell values `(..., width)` of an LSTM, from what its four gates sum up `(..., 4 * width)`."""
-    enter, leave, keep, content = gates.chunk(4, dim=-1)
-    cell = torch.sigmoid(keep + 1) * cell + torch.sigmoid(enter) * torch.tanh(content)
-    return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
 def _averaged(averages: Tensor, value: Tensor, decays: tuple[float, ...], steps: Tensor) -> tuple[Tensor, Tensor]:

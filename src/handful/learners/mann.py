@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handful.engine.recurrence import lstm
 from handful.errors import UserError
 from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
@@ -71,10 +72,8 @@ class MemoryAugmentedNetwork(SequenceLearner):
         return replies
 
     def _controlled(self, tokens: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """An LSTM's step. *Long Short-Term Memory* (Hochreiter & Schmidhuber, 1997)."""
-        taken, kept, shown, new = self.gates(torch.cat([tokens, hidden], -1)).chunk(4, -1)
-        cell = (kept + 1).sigmoid() * cell + taken.sigmoid() * new.tanh()  # + 1: at the start it rather keeps
-        return shown.sigmoid() * cell.tanh(), cell
+        """The controller's hidden and cell values after reading."""
+        return lstm(self.gates(torch.cat([tokens, hidden], -1)), cell)
 
     def _keys(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Keys `(..., heads, width)`, which are also what is written."""

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import descend
+from handful.engine.recurrence import lstm
 from handful.engine.stateless import tensors
 from handful.learners.adapted_network import AdaptedNetwork
-from handful.learners.learned_rule import flat, in_shape, lstm
+from handful.learners.learned_rule import flat, in_shape
 from handful.learners.options import BelowOne, Count
 from handful.types import Examples, TaskSpec, TaskState
 

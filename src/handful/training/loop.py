@@ -399,8 +399,7 @@ def meta_train(
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row if score is None else row | {"val": score})
             if progress and workers.first:
-                metric = "accuracy" if distribution.spec.classification else "mse"
-                progress(Moment(training.step, steps, loss, score, metric))
+                progress(Moment(training.step, steps, loss, score, distribution.spec.metric))
             stop = interruption.asked if workers.count == 1 else workers.agreed
             if saved is not None:
                 last = stop or training.step == steps
