@@ -21,8 +21,9 @@ import torch
 from rich.console import Console
 
 import handful
-from benchmarks.evidence import Cells, Section, record, recorded
+from benchmarks.evidence import Cells, Section, guarded, record, recorded
 from handful.engine.planner import rule
+from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -52,6 +53,8 @@ def main() -> None:
         print(json.dumps(cell(source, key, int(seed), given.minutes, given.data)))
         return
     sources = ["glyphs", "omniglot"] if given.data else ["glyphs"]
+    for source in sources:
+        drawn(source, 0, given.data)  # what is missing is told before hours of training
     cells = [(s, k, n) for n in range(given.seeds) for s in sources for k in given.learners]
     missing = [one for one in cells if _name(*one, given.minutes) not in recorded(RESULTS)]
     cores: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -100,11 +103,8 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     """Train one learner with one seed for the budget; score it on test tasks, beside its untrained self."""
     torch.set_num_threads(1)
 
-    def drawn(seed: int) -> TaskDistribution:
-        whole = Glyphs(seed=seed) if source == "glyphs" else Omniglot(existing(data) / "omniglot_28.npz", seed=seed)
-        return whole.sized(WAY, SHOT, QUERY_SHOT)
-
-    tasks, same = drawn(seed), drawn(0)  # classes are split alike, and all seeds are scored on the same tasks
+    # Classes are split alike, and all seeds are scored on the same tasks.
+    tasks, same = drawn(source, seed, data), drawn(source, 0, data)
     test = same.split("test").sized(WAY, SHOT, 15)
     cls: type[Learner] = LEARNERS[key]
     learner = cls.build(tasks.spec, seed=seed)
@@ -138,11 +138,13 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     }
 
 
-def existing(data: Path | None) -> Path:
-    """The folder, which Omniglot needs."""
+def drawn(source: str, seed: int, data: Path | None) -> TaskDistribution:
+    """Tasks of a source."""
+    if source == "glyphs":
+        return Glyphs(seed=seed).sized(WAY, SHOT, QUERY_SHOT)
     if data is None:
-        sys.exit("Omniglot needs --data FOLDER with omniglot_28.npz.")
-    return data
+        raise UserError("Omniglot needs --data FOLDER with omniglot_28.npz.")
+    return Omniglot(data / "omniglot_28.npz", seed=seed).sized(WAY, SHOT, QUERY_SHOT)
 
 
 def affordable(learner: Learner, tasks: TaskDistribution, minutes: float, settings: dict[str, Any]) -> int:
@@ -199,4 +201,4 @@ def _name(source: str, key: str, seed: int, minutes: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

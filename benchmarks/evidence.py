@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from rich.table import Table
 
+from handful.errors import HandfulError
 from handful.storage import finite, write_json
 from handful.training.loop import Trained
 
@@ -34,12 +35,12 @@ class Section(NamedTuple):
     heads: Cells
     cells: Callable[[dict[str, Any]], Iterator[Cells]]
 
-    def table(self) -> Table:
-        """For the terminal, of all that is recorded."""
+    def table(self, rows: dict[str, Any] | None = None) -> Table:
+        """For the terminal, of these rows, by default of all that is recorded."""
         shown = Table(title=self.title)
         for head in self.heads:
             shown.add_column(head)
-        for cells in self.cells(recorded(self.name)):
+        for cells in self.cells(recorded(self.name) if rows is None else rows):
             shown.add_row(*cells)
         return shown
 
@@ -48,6 +49,14 @@ class Section(NamedTuple):
         rows = [self.heads, ("---",) * len(self.heads), *self.cells(recorded(self.name))]
         lines = [f"| {' | '.join(cells)} |" for cells in rows]
         return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *lines, ""])
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a benchmark; what it cannot work with is told in one sentence."""
+    try:
+        main()
+    except HandfulError as error:
+        sys.exit(f"Error: {error}")
 
 
 def percent(mean: float, half_width: float) -> str:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Generator
 
-from benchmarks.evidence import Cells, Section, record_all
+from benchmarks.evidence import Cells, Section, guarded, record_all
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
@@ -188,4 +188,4 @@ SECTION = Section(
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

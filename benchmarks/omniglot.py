@@ -1,7 +1,8 @@
 """Omniglot against published numbers: `python -m benchmarks.omniglot ROW --data FOLDER`.
 
 FOLDER holds omniglot_28.npz, and for the row `lake` the official trials, lake_one_shot_all_runs.zip. A training is kept
-under runs/, and goes on from there; its weights are kept in benchmarks/models/, and `--score` scores those alone.
+under runs/, and goes on from there; its weights are kept in benchmarks/models/. `--score` scores those, and prints what
+comes of it without recording it.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import torch
 from rich.console import Console
 
 import handful
-from benchmarks.evidence import MODELS, Cells, Section, minutes, percent, record, spent
+from benchmarks.evidence import MODELS, Cells, Section, guarded, minutes, percent, record, spent
+from handful.errors import UserError
 from handful.evaluation.intervals import interval
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
@@ -102,14 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.omniglot", description=__doc__)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--data", type=Path, required=True, help="folder with omniglot_28.npz")
-    parser.add_argument("--score", action="store_true", help="no training: score the weights in benchmarks/models")
+    parser.add_argument("--score", action="store_true", help="score the weights in benchmarks/models, and only print")
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="of the test tasks; of another than 0 the scores are printed, and not recorded",
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of the test tasks")
     given = parser.parse_args()
     row, folder = ROWS[given.row], MODELS / f"omniglot-{given.row}"
     file = given.data / "omniglot_28.npz"
@@ -122,12 +119,10 @@ def main() -> None:
         learner = with_views(model.learner, views)
         found = {TRIALS: lake(learner, given.data)} if given.row == "lake" else standard(learner, tasks, given.tasks)
         scores |= {f"{name}, {views} view{'s' * (views > 1)}": score for name, score in found.items()}
-    facts = {"title": row.title, "aims": row.aims, "scores": scores, "task seed": given.seed}
-    if given.seed:
-        Console().print(scores)
-        return
-    record(RESULTS, given.row, facts | model.facts)
-    Console().print(SECTION.table())
+    found = model.facts | {"title": row.title, "aims": row.aims, "scores": scores, "task seed": given.seed}
+    if not given.score:
+        record(RESULTS, given.row, found)
+    Console().print(SECTION.table({given.row: found} if given.score else None))
 
 
 def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
@@ -200,6 +195,8 @@ def standard(learner: Learner, tasks: TaskDistribution, count: int) -> dict[str,
 def lake(learner: Learner, data: Path) -> dict[str, Any]:
     """Accuracy in percent on Lake's trials: 20 runs of 20 queries, each answered by itself; interval over runs."""
     runs = []
+    if not (data / "lake_one_shot_all_runs.zip").exists():
+        raise UserError(f"Lake's trials, lake_one_shot_all_runs.zip, are not in {data}.")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(data / "lake_one_shot_all_runs.zip") as trials:
         trials.extractall(folder)
         for run in sorted(Path(folder).glob("run*")):
@@ -237,4 +234,4 @@ SECTION = Section(
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

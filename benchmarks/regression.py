@@ -1,8 +1,8 @@
 """Regression against published numbers: `python -m benchmarks.regression [ROW ...]`.
 
 Sine waves (mean squared error after some inner steps) and Gaussian processes (log-likelihood, beside that of the exact
-posterior). A training is kept under runs/ and goes on from there; its weights are kept in benchmarks/models/, and
-`--score` scores those alone.
+posterior). A training is kept under runs/ and goes on from there; its weights are kept in benchmarks/models/.
+`--score` scores those, and prints what comes of it without recording it.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 import handful
-from benchmarks.evidence import MODELS, Cells, Section, minutes, percent, record, spent
+from benchmarks.evidence import MODELS, Cells, Section, guarded, minutes, percent, record, spent
 from handful.evaluation.intervals import Interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -87,19 +87,22 @@ def main() -> None:
     """Train, score, record, and print all rows that are recorded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.regression", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {'; '.join(ROWS)}")
-    parser.add_argument("--score", action="store_true", help="no training: score the weights in benchmarks/models")
+    parser.add_argument("--score", action="store_true", help="score the weights in benchmarks/models, and only print")
     parser.add_argument("--tasks", type=int, default=2000)
     given = parser.parse_args()
     unknown = set(given.rows) - set(ROWS)
     if unknown:
         parser.error(f"there is no row {unknown.pop()!r}")
+    found = {}
     for key in given.rows or ROWS:
         name, row = key.replace(", ", "-").replace(" ", "-"), ROWS[key]
         if not given.score:
             train(key, row, Path("runs") / name).save_pretrained(MODELS / name)
         model = handful.MetaModel.from_pretrained(MODELS / name)
-        record(RESULTS, key, model.facts | {"scores": scored(model.learner, row, given.tasks)})
-    Console().print(SECTION.table())
+        found[key] = model.facts | {"scores": scored(model.learner, row, given.tasks)}
+        if not given.score:
+            record(RESULTS, key, found[key])
+    Console().print(SECTION.table(found if given.score else None))
 
 
 def train(key: str, row: Row, folder: Path) -> handful.MetaModel:
@@ -180,4 +183,4 @@ SECTION = Section(
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

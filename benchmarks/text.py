@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.evidence import Cells, Section, percent, record
+from benchmarks.evidence import Cells, Section, guarded, percent, record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
@@ -236,4 +236,4 @@ SECTION = Section(
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

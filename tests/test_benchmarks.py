@@ -5,7 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from benchmarks import evidence
+from benchmarks import classifiers, equivalence, evidence, omniglot, regression, text
 from benchmarks.__main__ import SECTIONS, page
 from benchmarks.learned_optimizer.__main__ import cells
 
@@ -57,7 +57,20 @@ def test_a_mean_with_tasks_that_never_got_there_is_a_lower_bound():
 
 
 def test_every_classifier_that_is_meta_trained_is_in_the_comparison():
-    from benchmarks.classifiers import classifiers
+    assert {"protonet", "maml", "in-context", "r2d2"} <= set(classifiers.classifiers())
+    assert not any(LEARNERS[key].baseline for key in classifiers.classifiers())
 
-    assert {"protonet", "maml", "in-context", "r2d2"} <= set(classifiers())
-    assert not any(LEARNERS[key].baseline for key in classifiers())
+
+@pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, text], ids=lambda module: module.__name__)
+def test_missing_data_are_one_sentence(results, monkeypatch, tmp_path, module):
+    row = ["lake", "--score"] if module is omniglot else []
+    monkeypatch.setattr(sys, "argv", ["x", *row, "--data", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match=r"^Error: .*nowhere.* does not exist"):
+        evidence.guarded(module.main)
+
+
+def test_a_score_of_kept_weights_is_printed_and_not_recorded(results, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "sine, bayesian-last-layer", "--score", "--tasks", "2"])
+    regression.main()
+    assert "MSE" in capsys.readouterr().out
+    assert evidence.recorded("regression") == {}

@@ -7,7 +7,6 @@ the same test tasks, on the loss of the support.
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.evidence import MODELS, Cells, Section, record_all
+from benchmarks.evidence import MODELS, Cells, Section, guarded, record_all
 from benchmarks.learned_optimizer.settings import BASELINES, HOME, SEED, STEPS, OnSupport, Setting, settings
 from handful import meta_train
 from handful.engine.across_tasks import over_tasks, stack, take
@@ -179,11 +178,11 @@ SECTION = Section(
 )
 
 
-def main() -> int:
+def main() -> None:
     """Train or load, score, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learned_optimizer", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0, help="of one core, for tuning and meta-training")
-    parser.add_argument("--score", action="store_true", help="score the rule that is kept, without training")
+    parser.add_argument("--score", action="store_true", help="score the rule that is kept, and only print")
     given = parser.parse_args()
     console, begun = Console(width=150, highlight=False), time.perf_counter()
     learner, facts = loaded() if given.score else trained(given.minutes, console.print)
@@ -194,12 +193,12 @@ def main() -> int:
         "interval": "95 %, bootstrap over tasks; one seed of meta-training",
         "rows": rows,
     }
-    record_all(SECTION.name, found)
-    console.print(SECTION.table())
+    if not given.score:
+        record_all(SECTION.name, found)
+    console.print(SECTION.table(found))
     console.print(f"{TUNED}. Seed {SEED}, {TEST} test tasks a row. Rule: {facts}.", markup=False)
     console.print(f"{time.perf_counter() - begun:.0f} s.")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guarded(main)

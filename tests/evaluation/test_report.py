@@ -45,7 +45,7 @@ def test_a_loss_comes_first_and_names_what_to_use_instead():
     verdict = report(compare(OWN, WORSE, BETTER)).verdict
     assert verdict.startswith("Meta-learning is not worth it here: ")
     assert "LOSES to ridge-probe by 5.0 ± " in verdict
-    assert verdict.endswith("use ridge-probe instead.")
+    assert verdict.endswith("Use ridge-probe instead.")
     assert "beats" not in verdict
 
 
@@ -263,7 +263,7 @@ def test_draws_of_the_same_tasks_are_counted_beside_them():
     rung = evaluation("fine-tune-all", noisy(4.0, 30, seed=1), metric="mse", units=units[:30])
     told = report(compare(own, rung))
     assert "(in the target's units; 95 % interval, 100 draws of 10 tasks)" in told.verdict
-    assert "on 30 draws of 10 tasks in common: there off by 3.00 instead of 2.00" in told.verdict
+    assert "on 30 draws of 10 tasks in common, there off by 3.00 instead of 2.00" in told.verdict
     assert "tasks (draws)" in (page := told.to_markdown({}))
     assert "10 (100) |" in page
     assert "10 (30) |" in page

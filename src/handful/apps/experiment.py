@@ -232,8 +232,6 @@ def evaluate(
     it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
     rungs are pre-trained on the run's own training split in any case, with images changed as the run's own were.
     """
-    if tasks < 1:
-        raise UserError(f"A score is of 1 task or more, got {tasks}.")
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
     experiment = Experiment.from_config(run.config())

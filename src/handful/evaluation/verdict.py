@@ -71,7 +71,7 @@ class Standing:
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
         elif self.outcome == "loses":
-            text = f"{head}, and LOSES to {other.learner} {gap}: use {other.learner} instead."
+            text = f"{head}, and LOSES to {other.learner} {gap}. Use {other.learner} instead."
         else:
             text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
         return text + self._adapting()
@@ -146,4 +146,4 @@ def gap_to(rung: Row, own: Evaluation) -> str:
     typical = [figures(root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
     there = "off" if count == len(own.scores) else "there off"
     words = f"{figures(abs(paired.mean))}{plus_minus(paired.half_width)} of squared error on {common}"
-    return f"{by} {words}: {there} by {typical[0]} instead of {typical[1]}"
+    return f"{by} {words}, {there} by {typical[0]} instead of {typical[1]}"
