@@ -11,6 +11,7 @@ from torch import Generator, nn
 
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, UpdateRule
+from handful.engine.quasi_newton import LBFGS
 from handful.tasks.distribution import SPLITS, SizeRanges, Sizes, TaskDistribution
 from handful.tasks.optimization import SmallNetworks
 from handful.types import Examples, Task, TaskSpec
@@ -56,8 +57,9 @@ BASELINES: dict[str, Callable[..., UpdateRule]] = {
     "adam": lambda rate, steps: Adam(rate),
     "adam, cosine": Cosine,
     "sgd, momentum": lambda rate, steps: Momentum(rate),
+    "L-BFGS": lambda rate, steps: LBFGS(rate),
 }
-"""Of a rate and the number of steps."""
+"""Of a rate, or for L-BFGS its longest step, and the number of steps."""
 
 
 class Digits(TaskDistribution):

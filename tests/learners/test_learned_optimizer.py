@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from contracts.problems import ROWS, VALUES
 from contracts.test_learners import check_meta_gradient
@@ -11,9 +12,10 @@ from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.inner_loop import SGD
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
+from handful.engine.quasi_newton import LBFGS
 from handful.errors import UserError
 from handful.learners.learned_optimizer import LearnedOptimizer
-from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LearnedRule
+from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
 from handful.normalization import BatchNorm
 from handful.tasks.optimization import Quadratics
 
@@ -65,7 +67,7 @@ def test_with_answers_of_zero_it_is_pytorchs_adam():
 def test_with_answers_set_by_hand_it_divides_gradients_by_their_root_mean_square():
     """Minus Adam's momentum, plus the gradient, twice as long: AdaGrad on averages, in numpy."""
     answers = network(spread=0.0)
-    answers["last.bias"][:] = torch.tensor([3 * np.arctanh(np.log(2) / 3), 1, 0, -1, 0])
+    answers["last.bias"][:] = torch.tensor([3 * np.arctanh(np.log(2) / 3), 1, 0, -1, 0, 0])
     seen = run(LearnedRule(answers, 0.1), slopes(5))
     weight, squares = np.ones(4), np.zeros(4)
     for turn, (gradients, mine) in enumerate(zip(slopes(5), seen, strict=True), 1):
@@ -91,20 +93,37 @@ def test_the_memory_is_pytorchs_lstm_cell_with_an_open_gate():
     torch.testing.assert_close((memory["hidden"], memory["cell"]), tuple(expected))
 
 
+def test_with_pairs_it_can_take_the_steps_of_limited_memory_bfgs():
+    """Minus Adam's momentum, plus the quasi-Newton direction, which the rule makes shorter in units of its rate."""
+    answers = network(spread=0.0)
+    answers["last.bias"][:] = torch.tensor([0, 0, 0, -1, 0, 1])
+    curved = torch.diag(torch.tensor([1.0, 2, 3, 4]).double())
+    weights, rules = {"b": torch.ones(4).double()}, (LearnedRule(answers, 0.1, pairs=4), LBFGS(LONGEST * 0.1, 4))
+    states = [rule.start(weights) for rule in rules]
+    for turn in range(6):
+        slopes = {"b": curved @ weights["b"]}
+        (mine, one), (theirs, other) = (
+            rule.step(weights, slopes, state) for rule, state in zip(rules, states, strict=True)
+        )
+        if turn:  # before there is a pair, one rests and the other goes along the gradient
+            torch.testing.assert_close(mine, theirs)
+        weights, states = theirs, [one, other]
+
+
 @pytest.mark.parametrize("kind", ["mlp", "lstm"])
 class TestAnyRule:
     def test_steps_do_not_depend_on_the_scale_of_the_loss(self, kind):
-        rule = LearnedRule(network(kind), 0.1, kind == "lstm")
+        rule = LearnedRule(network(kind), 0.1, kind == "lstm", pairs=3)
         for small, large in zip(run(rule, slopes(4)), run(rule, slopes(4, scale=1000.0)), strict=True):
             torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-4)
 
     def test_it_rests_where_the_gradient_is_zero(self, kind):
-        rule = LearnedRule(network(kind), 0.1, kind == "lstm")
+        rule = LearnedRule(network(kind), 0.1, kind == "lstm", pairs=3)
         first, last = (run(rule, slopes(3, scale=0.0))[turn] for turn in (0, 2))
         torch.testing.assert_close(first, last, rtol=0, atol=0)
 
     def test_weights_of_a_tensor_are_treated_alike(self, kind):
-        rule, order = LearnedRule(network(kind), 0.1, kind == "lstm"), torch.tensor([2, 0, 3, 1])
+        rule, order = LearnedRule(network(kind), 0.1, kind == "lstm", pairs=3), torch.tensor([2, 0, 3, 1])
         weights = {"a": torch.zeros(3, 2).double(), "b": torch.arange(4).double()}
         turned = {"a": weights["a"], "b": weights["b"][order]}
         straight = run(rule, slopes(4), weights)[-1]
@@ -136,7 +155,7 @@ def by_hand(learner, task, *, truncation, first_order):
         weights, state = rule.step(weights, dict(zip(weights, found, strict=True)), state)
         losses.append(loss(weights))
         if truncation and turn % truncation == 0:
-            weights, state = ({n: t.detach() for n, t in part.items()} for part in (weights, state))
+            weights, state = pytree.tree_map(torch.Tensor.detach, (weights, state))
     return torch.stack(losses).mean()
 
 

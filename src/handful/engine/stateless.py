@@ -36,6 +36,17 @@ def under(name: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for key, value in values.items()}
 
 
+def as_row(weights: dict[str, Tensor]) -> Tensor:
+    """All weights as one long row."""
+    return torch.cat([weight.reshape(-1) for weight in weights.values()])
+
+
+def in_shape(row: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `as_row`, for weights of these names and shapes."""
+    rows = torch.split(row, [weight.numel() for weight in like.values()])
+    return {name: own.view(weight.shape) for (name, weight), own in zip(like.items(), rows, strict=True)}
+
+
 def call(module: nn.Module, values: dict[str, Tensor], *arguments: Any) -> Any:
     """`module(*arguments)` with `values` in place of its parameters and buffers. Names all of them; writes none."""
     own = skeleton(module)

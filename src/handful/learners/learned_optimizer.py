@@ -1,6 +1,6 @@
 """Learned optimizers: the rule by which a fresh network is trained is meta-trained, not the network."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,7 +12,7 @@ from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.learned_rule import DIRECTIONS, FEATURES, LearnedRule, Observed
-from handful.learners.options import Count, Positive, Range
+from handful.learners.options import Count, CountOrZero, Positive
 from handful.normalization import Normalization
 from handful.types import Examples, Task, TaskSpec, TaskState
 
@@ -31,7 +31,9 @@ class LearnedOptimizer(FreshNetwork):
     meta-training lowers, of the support (to train fast) or of the query (to generalize), as they are or their
     logarithms; `first_order` the paper's, which takes gradients for constants; `truncation` how many steps a
     meta-gradient passes through (0: all). Departures: the rule starts as Adam with the rate `inner_lr` and changes the
-    length and the direction of its steps; features do not depend on the loss's scale; the LSTM has one layer.
+    length and the direction of its steps, one of its directions being that of limited-memory BFGS from the last `pairs`
+    steps (0: none), since the support is the same at every step; features do not depend on the loss's scale; the LSTM
+    has one layer.
     """
 
     key = "learned-optimizer"
@@ -45,14 +47,15 @@ class LearnedOptimizer(FreshNetwork):
         hidden: Count = 16,
         inner_lr: Positive = 0.02,
         inner_steps: Count = 20,
+        pairs: CountOrZero = 8,
         objective: Literal["support", "query"] = "query",
         loss: Literal["log", "plain"] = "log",
         intercept: bool = True,
         first_order: bool = False,
-        truncation: Annotated[int, Range("of 0 or more", lambda value: value >= 0)] = 0,
+        truncation: CountOrZero = 0,
     ) -> None:
         super().__init__(spec, backbone)
-        self.recurrent, self.intercept, self.log = rule == "lstm", intercept, loss == "log"
+        self.recurrent, self.pairs, self.intercept, self.log = rule == "lstm", pairs, intercept, loss == "log"
         self.inner_lr, self.inner_steps, self.objective = inner_lr, inner_steps, objective
         self.first_order, self.truncation = first_order, truncation
         gates = 4 * hidden if self.recurrent else hidden
@@ -97,7 +100,7 @@ class LearnedOptimizer(FreshNetwork):
 
     def learned(self) -> LearnedRule:
         """The rule as it is now, for `engine.inner_loop.descend` on any weights."""
-        return LearnedRule(tensors(self.rule), self.inner_lr, self.recurrent)
+        return LearnedRule(tensors(self.rule), self.inner_lr, self.recurrent, self.pairs)
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The trained weights, and the normalization's statistics under them."""

@@ -10,7 +10,9 @@ from torch.utils import _pytree as pytree
 
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import UpdateRule
+from handful.engine.quasi_newton import Secants, shortened
 from handful.engine.recurrence import lstm
+from handful.engine.stateless import as_row, in_shape
 
 MOMENTA = (0.5, 0.9, 0.99)
 SQUARES = (0.9, 0.999)
@@ -20,8 +22,11 @@ EPSILON = 1e-6
 SMALLEST_WEIGHT = 1e-3
 """What stands for the size of weights that are all zero."""
 
-DIRECTIONS = 1 + len(MOMENTA)
-FEATURES = DIRECTIONS + 11 + len(HORIZONS)
+LONGEST = 3.0
+"""Root mean square of the quasi-Newton direction at most, in units of the rate."""
+
+DIRECTIONS = 2 + len(MOMENTA)
+FEATURES = DIRECTIONS + 13 + len(HORIZONS)
 
 
 class LearnedRule(NamedTuple):
@@ -29,20 +34,24 @@ class LearnedRule(NamedTuple):
 
     network: the small network's weights, which are the meta-parameters. rate: Adam's, which the rule has as long as the
     network answers zeros. recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
+    pairs: of past steps and gradients from which the quasi-Newton direction comes, two numbers each per weight; with 0
+    there is none.
 
-    The step of a weight is `-rate * exp(s) * (adam + c @ directions)`: the directions `(4,)` are the gradient and three
-    momenta in units of the root of the mean squared gradient, s and c `(4,)` the network's answers. What the network
-    sees does not depend on the loss's scale, and a step is zero where the gradients are.
+    The step of a weight is `-rate * exp(s) * (adam + c @ directions)`: the directions `(5,)` are the gradient and three
+    momenta in units of the root of the mean squared gradient and that of limited-memory BFGS in units of the rate, s
+    and c `(5,)` the network's answers. What the network sees does not depend on the loss's scale, and a step is zero
+    where the gradients are.
     """
 
     network: Weights
     rate: float
     recurrent: bool = False
+    pairs: int = 0
 
-    def start(self, weights: Weights) -> dict[str, Tensor]:
-        """Momenta, squares and memory of each weight, and the number of steps taken."""
-        row = flat(weights)
-        state = {
+    def start(self, weights: Weights) -> dict[str, Any]:
+        """Momenta, squares and memory of each weight, the pairs, and the number of steps taken."""
+        row = as_row(weights)
+        state: dict[str, Any] = {
             "momenta": row.new_zeros(len(row), len(MOMENTA)),
             "squares": row.new_zeros(len(row), len(SQUARES)),
             "steps": row.new_zeros(()),
@@ -50,24 +59,31 @@ class LearnedRule(NamedTuple):
         if self.recurrent:
             width = self.network["last.weight"].shape[1]
             state |= {name: row.new_zeros(len(row), width) for name in ("hidden", "cell")}
+        if self.pairs:
+            state["secants"] = Secants.of(row, self.pairs)
         return state
 
-    def step(self, weights: Weights, gradients: Weights, state: dict[str, Tensor]) -> tuple[Weights, dict[str, Tensor]]:
+    def step(self, weights: Weights, gradients: Weights, state: dict[str, Any]) -> tuple[Weights, dict[str, Any]]:
         """One step of all weights, as one long row."""
-        row, slope, steps = flat(weights), flat(gradients), state["steps"] + 1
+        row, slope, steps = as_row(weights), as_row(gradients), state["steps"] + 1
+        secants, newton = {}, torch.zeros_like(slope)
+        if self.pairs:
+            secants = {"secants": state["secants"].grown(row, slope)}
+            newton = shortened(secants["secants"].direction(slope) / self.rate, LONGEST)
         momenta, means = _averaged(state["momenta"], slope, MOMENTA, steps)
         squares, variances = _averaged(state["squares"], slope.square(), SQUARES, steps)
         roots = (variances + EPSILON**2).sqrt()  # (weights, 2): of the last steps, of all
         directions = torch.cat([slope.unsqueeze(-1), means], dim=-1) / roots[:, 1:]
+        directions = torch.cat([directions, newton.unsqueeze(-1)], dim=-1)
         sizes = [weight.numel() for weight in weights.values()]
         features = _features(row, slope, state["momenta"][:, 1], directions, roots, steps, sizes)
         answers, memory = self._answers(features, state)
         adam = directions[:, 1 + MOMENTA.index(0.9)]
         bent = adam + (answers[:, 1:] * directions).sum(-1)
         row = row - self.rate * (3 * torch.tanh(answers[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
-        return in_shape(row, weights), {"momenta": momenta, "squares": squares, "steps": steps} | memory
+        return in_shape(row, weights), {"momenta": momenta, "squares": squares, "steps": steps} | memory | secants
 
-    def _answers(self, features: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _answers(self, features: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's answers `(weights, 1 + directions)` and its new memory."""
         own = self.network
         first = F.linear(features, own["first.weight"], own["first.bias"])
@@ -76,17 +92,6 @@ class LearnedRule(NamedTuple):
             return F.linear(hidden, own["last.weight"], own["last.bias"]), {}
         hidden, cell = lstm(first + F.linear(state["hidden"], own["second.weight"]), state["cell"])
         return F.linear(hidden, own["last.weight"], own["last.bias"]), {"hidden": hidden, "cell": cell}
-
-
-def flat(weights: Weights) -> Tensor:
-    """All weights as one long row."""
-    return torch.cat([weight.reshape(-1) for weight in weights.values()])
-
-
-def in_shape(row: Tensor, like: Weights) -> Weights:
-    """The inverse of `flat`, for weights of these names and shapes."""
-    rows = torch.split(row, [weight.numel() for weight in like.values()])
-    return {name: own.view(weight.shape) for (name, weight), own in zip(like.items(), rows, strict=True)}
 
 
 def _averaged(averages: Tensor, value: Tensor, decays: tuple[float, ...], steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +107,8 @@ def _features(
     """What the network sees of each weight `(weights, FEATURES)`: of itself, its tensor, all tensors, and the time."""
     products = [row.square(), slope.square(), before.square(), slope * before, roots[:, 1].square()]
     moments = torch.stack(products, dim=-1)
+    newton = directions[:, -1]
+    length = (newton.square().mean() + EPSILON**2).sqrt()
     of_tensor = torch.cat([rows.mean(0, keepdim=True).expand_as(rows) for rows in torch.split(moments, sizes)])
     of_all = moments.mean(0, keepdim=True).expand_as(moments)
     magnitude = (of_tensor[:, 0] + SMALLEST_WEIGHT**2).sqrt()
@@ -120,6 +127,9 @@ def _features(
         # Whether the gradient still points where the momentum went: it does not after a step that was too long.
         of_tensor[:, 3] / (slopes * (of_tensor[:, 2] + EPSILON**2).sqrt()),
         of_all[:, 3] / (all_slopes * (of_all[:, 2] + EPSILON**2).sqrt()),
+        _squashed(length).expand_as(row),
+        # Steep ravines, where the quasi-Newton direction is far from that of the gradient.
+        ((newton * slope).mean() / (length * all_slopes)).expand_as(row),
     ]
     time = torch.tanh(steps / row.new_tensor(HORIZONS)).expand(len(row), -1)
     return torch.cat([directions, torch.stack(alone, dim=-1), time], dim=-1)

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import descend
 from handful.engine.recurrence import lstm
-from handful.engine.stateless import tensors
+from handful.engine.stateless import as_row, in_shape, tensors
 from handful.learners.adapted_network import AdaptedNetwork
-from handful.learners.learned_rule import flat, in_shape
 from handful.learners.options import BelowOne, Count
 from handful.types import Examples, TaskSpec, TaskState
 
@@ -90,14 +89,14 @@ class Gates(NamedTuple):
 
     def start(self, weights: Weights) -> dict[str, Tensor]:
         """An empty memory of each weight; before the first step all was kept and nothing let in."""
-        row, width = flat(_without_factor(weights)), self.network["second.weight"].shape[1]
+        row, width = as_row(_without_factor(weights)), self.network["second.weight"].shape[1]
         memory = {name: row.new_zeros(len(row), width) for name in ("hidden", "cell")}
         return memory | {"forget": torch.ones_like(row), "enter": torch.zeros_like(row)}
 
     def step(self, weights: Weights, gradients: Weights, state: dict[str, Tensor]) -> tuple[Weights, dict[str, Tensor]]:
         """One step of all weights, as one long row."""
         own, trained = self.network, _without_factor(weights)
-        row, slope = flat(trained), flat(_without_factor(gradients))
+        row, slope = as_row(trained), as_row(_without_factor(gradients))
         loss = encoded(gradients[FACTOR]).expand(len(row), -1)
         features = torch.cat([encoded(slope), loss], dim=-1)  # (weights, 4)
         sums = F.linear(features, own["first.weight"], own["first.bias"])

@@ -18,6 +18,7 @@ class Range(NamedTuple):
 
 
 Count: TypeAlias = Annotated[int, Range("of 1 or more", lambda value: value >= 1)]
+CountOrZero: TypeAlias = Annotated[int, Range("of 0 or more", lambda value: value >= 0)]
 Positive: TypeAlias = Annotated[float, Range("above 0", lambda value: value > 0)]
 NotNegative: TypeAlias = Annotated[float, Range("of 0 or more", lambda value: value >= 0)]
 BelowOne: TypeAlias = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
