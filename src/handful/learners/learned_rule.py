@@ -66,15 +66,12 @@ class LearnedRule(NamedTuple):
     def step(self, weights: Weights, gradients: Weights, state: dict[str, Any]) -> tuple[Weights, dict[str, Any]]:
         """One step of all weights, as one long row."""
         row, slope, steps = as_row(weights), as_row(gradients), state["steps"] + 1
-        secants, newton = {}, torch.zeros_like(slope)
-        if self.pairs:
-            secants = {"secants": state["secants"].grown(row, slope)}
-            newton = shortened(secants["secants"].direction(slope) / self.rate, LONGEST)
+        newton, secants = self._newton(row, slope, state)
         momenta, means = _averaged(state["momenta"], slope, MOMENTA, steps)
         squares, variances = _averaged(state["squares"], slope.square(), SQUARES, steps)
         roots = (variances + EPSILON**2).sqrt()  # (weights, 2): of the last steps, of all
-        directions = torch.cat([slope.unsqueeze(-1), means], dim=-1) / roots[:, 1:]
-        directions = torch.cat([directions, newton.unsqueeze(-1)], dim=-1)
+        scaled = torch.cat([slope.unsqueeze(-1), means], dim=-1) / roots[:, 1:]
+        directions = torch.cat([scaled, newton.unsqueeze(-1)], dim=-1)
         sizes = [weight.numel() for weight in weights.values()]
         features = _features(row, slope, state["momenta"][:, 1], directions, roots, steps, sizes)
         answers, memory = self._answers(features, state)
@@ -82,6 +79,13 @@ class LearnedRule(NamedTuple):
         bent = adam + (answers[:, 1:] * directions).sum(-1)
         row = row - self.rate * (3 * torch.tanh(answers[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
         return in_shape(row, weights), {"momenta": momenta, "squares": squares, "steps": steps} | memory | secants
+
+    def _newton(self, row: Tensor, slope: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Secants]]:
+        """The quasi-Newton direction `(weights,)` in units of the rate, and what it comes from."""
+        if not self.pairs:
+            return torch.zeros_like(slope), {}
+        secants = state["secants"].grown(row, slope)
+        return shortened(secants.direction(slope) / self.rate, LONGEST), {"secants": secants}
 
     def _answers(self, features: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's answers `(weights, 1 + directions)` and its new memory."""
