@@ -143,6 +143,37 @@ def test_what_is_constant_in_the_support_has_no_place_and_says_nothing():
     assert int(inputs.any(0).sum()) == 1
 
 
+def test_what_is_not_there_is_the_mean_of_the_support():
+    support = torch.tensor([[1.0, 5.0], [torch.nan, 7.0], [3.0, 6.0]])
+    layout = Layout.of(support, 2, seeded(0))
+    known = Layout.of(torch.tensor([[1.0, 5.0], [2.0, 7.0], [3.0, 6.0]]), 2, seeded(0))
+    assert layout.mean.tolist() == known.mean.tolist() == [2.0, 6.0]
+    torch.testing.assert_close(layout.rate, torch.tensor([1.0, 1.5**0.5]), msg="of two numbers, and of three")
+    inputs = layout.inputs(torch.tensor([[torch.nan, 6.0], [2.0, torch.nan]]), 2)
+    assert inputs.tolist() == [[0, 0], [0, 0]]
+
+
+def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        x, z = generator.normal(size=(2, 40))
+        holes = np.where(generator.random(40) < 0.2, "", x.astype(str))
+        write_csv(folder / f"t{number}.csv", {"x": holes, "z": z, "y": 3 * x + number})
+    tasks = open_tasks(folder, target="y").sized(shot=10, query_shot=10)
+    assert tasks.spec.input_shape == (3,), "two numbers, and whether the first is there"
+    task = tasks.task(0)
+    assert all(part.inputs.isfinite().all() for part in (task.support, task.query))
+    learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp")
+    model = MetaModel(learner, tasks.pipeline)
+    model.save_pretrained(tmp_path / "model")
+    adapt_to_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
+    rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
+    answers = [row["y"] for row in predict_file(tmp_path / "task", rows)]
+    assert np.isfinite(answers).all()
+
+
 def test_a_trained_learner_beats_itself_untrained(tasks):
     learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp", seed=1)
     before = evaluate(learner, tasks.split("test"), tasks=20).score.mean

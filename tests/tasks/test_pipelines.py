@@ -124,6 +124,21 @@ def test_text_in_a_number_column_of_a_new_table(pipeline, tmp_path):
         pipeline.inputs(path)
 
 
+def test_empty_cells_are_the_mean_and_say_so_where_the_training_rows_have_some(tmp_path):
+    path = csv(tmp_path, "age,size,none\n30,1,\n,2,\n50,3,\n40,,\n")
+    pipeline = TablePipeline.fit(read_table(path), np.arange(3))
+    assert pipeline.described() == "age (number, or empty), size (number)", "all of the last are empty"
+    assert pipeline.input_shape == (3,)
+    again = InputPipeline.from_config(json.loads(json.dumps(pipeline.config())))
+    rows = read_table(csv(tmp_path, "age,size\n50,2\n,2\n", "new.csv"))
+    assert again.encode(rows).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert again.of_array([[50, 2], [np.nan, 2]]).tolist() == [[1, 0, 0], [0, 1, 0]]
+    with pytest.raises(DataError, match="column 'size', row 4 .*: the cell is empty"):
+        again.encode(read_table(path))
+    with pytest.raises(DataError, match="column 'size', row 1: nan is not a finite number"):
+        again.of_array([[50, np.nan]])
+
+
 def test_table_rows_in_memory(table, pipeline):
     rows = [[30, "Rome", True, 7], [50, "Oslo", False, 7], [1000, "Paris", True, 8]]
     assert torch.equal(pipeline.of_array(np.array(rows, dtype=object)), pipeline.encode(table))

@@ -178,8 +178,22 @@ def test_bad_number_names_column_row_and_value(tmp_path, cells, message):
 
 def test_nan_in_parquet(tmp_path):
     parquet.write_table(pa.table({"a": [1.0, float("nan")]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="'a', row 2: nan is not a finite number"):
+    with pytest.raises(DataError, match="'a', row 2: the cell is empty"):
         read_table(tmp_path / "t.parquet").numbers("a")
+
+
+@pytest.mark.parametrize("cells", [["1", "", "3"], ["1", "NA", "3"], ["1", "?", "3.0"], ["1", "n/a", "2024-01-01"]])
+def test_gaps_are_nan_where_they_may_be(tmp_path, cells):
+    table = read_table(csv(tmp_path, "price,x\n" + "".join(f"{cell},1\n" for cell in cells)))
+    assert table.numeric("price")
+    assert np.isnan(table.numbers("price", gaps=True)).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("cell", ["abc", "inf"])
+def test_where_gaps_may_be_other_cells_still_are_numbers(tmp_path, cell):
+    table = read_table(csv(tmp_path, f"price,x\n1,1\n,1\n3,1\n{cell},1\n"))
+    with pytest.raises(DataError, match=f"row 4 .*{cell}'? is not a finite number"):
+        table.numbers("price", gaps=True)
 
 
 def test_dates_are_days_and_categories_are_texts(tmp_path):

@@ -63,15 +63,19 @@ class Layout(NamedTuple):
 
 
 def measured(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of each column, and one over its deviation: 0 where all values `(n, columns)` are the same."""
-    mean, deviation = values.mean(0), values.std(0, correction=0)
+    """Mean of each column, and one over its deviation: 0 where all values `(n, columns)` are the same.
+
+    Of the values that are there; NaN stands for one that is not.
+    """
+    mean = values.nanmean(0).nan_to_num(0.0)
+    deviation = (values - mean).square().nanmean(0).nan_to_num(0.0).sqrt()
     varies = deviation > 1e-5  # the values are of the order of 1
     return mean, varies / torch.where(varies, deviation, 1.0)
 
 
 def standardized(values: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
-    """Values in deviations from the mean, within the limit."""
-    return ((values - mean) * rate).clamp(-LIMIT, LIMIT)
+    """Values in deviations from the mean, within the limit; what is not there (NaN) is the mean."""
+    return ((values - mean) * rate).nan_to_num(0.0).clamp(-LIMIT, LIMIT)
 
 
 class ManyTables(TaskCollection):
@@ -148,7 +152,7 @@ class ManyTablesPipeline(InputPipeline):
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
         table = read_table(examples)
         plain = plain_pipeline(table, target or self.target, self.drop)
-        layout = Layout.of(plain.encode(table), self.width, seeded(5))
+        layout = Layout.of(plain.features(table), self.width, seeded(5))
         return OwnTablePipeline(
             width=self.width,
             layout={name: part.tolist() for name, part in layout._asdict().items()},
@@ -182,6 +186,7 @@ class OwnTablePipeline(TablePipeline):
 
     kind = "own table"
     of_one_task = True
+    fills = True  # in meta-training too, queries lack numbers that the support has
 
     def __init__(self, *, width: int, layout: dict[str, list[float]], **table: Any) -> None:
         super().__init__(**table)
@@ -194,8 +199,8 @@ class OwnTablePipeline(TablePipeline):
         layout = {name: part.tolist() for name, part in self.layout._asdict().items()}
         return {"width": self.width, "layout": layout, **super().settings()}
 
-    def _encoded(self, values: Sequence[Any], rows: int) -> Tensor:
-        return self.layout.inputs(super()._encoded(values, rows), self.width)
+    def _inputs(self, features: Tensor) -> Tensor:
+        return self.layout.inputs(features, self.width)
 
 
 def plain_pipeline(table: Table, target: str, drop: Sequence[str]) -> TablePipeline:
@@ -229,7 +234,7 @@ def open_tables(
     features, targets = [], []
     for table in tables:
         plain = plain_pipeline(table, target, drop)
-        features.append(plain.encode(table))
+        features.append(plain.features(table))
         targets.append(plain.scaled(table.numbers(plain.targets[0])))
     if pipeline is None:
         width = max(features[number].shape[1] for number in splits["train"])

@@ -227,13 +227,13 @@ def moments(values: np.ndarray) -> tuple[float, float]:
     return mean, scale if scale > 1e-9 * max(1.0, abs(mean)) else 1.0
 
 
-def numbers(array: np.ndarray, what: str) -> np.ndarray:
-    """An array as floats; `DataError` names the first row that is not finite numbers."""
+def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:
+    """An array as floats; `DataError` names the first row that is not finite numbers, or with `gaps` NaN either."""
     try:
         floats = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} should hold numbers only ({error}).") from error
-    wrong = np.argwhere(~np.isfinite(floats))
+    wrong = np.argwhere(np.isinf(floats) if gaps else ~np.isfinite(floats))
     if len(wrong):
         raise DataError(
             f"{what}, row {wrong[0][0] + 1}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it."

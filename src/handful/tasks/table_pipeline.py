@@ -83,18 +83,22 @@ class TablePipeline(RowPipeline):
     """Rows of a table as one vector.
 
     Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
-    per value that the training rows have (an unknown or empty value is 0 in all). Further columns of a new file are
-    passed over; a missing one is an error.
+    per value that the training rows have (an unknown or empty value is 0 in all). A column of numbers with empty cells
+    in the training rows has a second output, 1 where the cell is empty; the first is 0 there, the mean. Further columns
+    of a new file are passed over; a missing one is an error.
 
-    columns: in their order, `{"name", "mean", "scale"}` or `{"name", "categories"}`. roles: see `RowPipeline`.
+    columns: in their order, `{"name", "mean", "scale"}`, with `"gaps": True` where cells may be empty, or `{"name",
+    "categories"}`. roles: see `RowPipeline`.
     """
 
     kind = "table"
+    fills = False
+    """Whether cells may be empty in any column of numbers, also in those that the training rows have whole."""
 
     def __init__(self, *, columns: list[dict[str, Any]], **roles: Any) -> None:
         super().__init__(**roles)
         self.columns = columns
-        self.input_shape = (sum(len(column.get("categories", " ")) for column in columns),)
+        self.input_shape = (sum(len(c.get("categories", " ")) + c.get("gaps", False) for c in columns),)
 
     @classmethod
     def fit(
@@ -139,17 +143,30 @@ class TablePipeline(RowPipeline):
 
     def described(self) -> str:
         """The columns, and what each is read as."""
-        kinds = [f"{len(column['categories'])} categories" if "categories" in column else "number"
-                 for column in self.columns]  # fmt: skip
-        named = [f"{name} ({kind})" for name, kind in zip(self.names, kinds, strict=True)]
+        named = [f"{column['name']} ({_described(column)})" for column in self.columns]
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         return ", ".join(named[:MOST_NAMED] + more)
 
     def encode(self, table: Table) -> Tensor:
         """All rows as `(rows, features)`."""
+        return self._inputs(self.features(table))
+
+    def features(self, table: Table) -> Tensor:
+        """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
         table.require(self.names, ", which the model was trained with")
-        return self._encoded([table.texts(c["name"]) if "categories" in c else table.numbers(c["name"])
-                              for c in self.columns], table.rows)  # fmt: skip
+        values = [
+            table.texts(column["name"])
+            if "categories" in column
+            else table.numbers(column["name"], gaps=self._may_be_empty(column))
+            for column in self.columns
+        ]
+        return self._features(values, table.rows)
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        return features.nan_to_num(0.0)
+
+    def _may_be_empty(self, column: dict[str, Any]) -> bool:
+        return self.fills or bool(column.get("gaps", False))
 
     def of_array(self, array: Any) -> Tensor:
         """Rows `(n, columns)` in the order of `names`, as the file would have them."""
@@ -163,12 +180,14 @@ class TablePipeline(RowPipeline):
         values: list[Any] = []
         for index, column in enumerate(self.columns):
             cells = array[:, index]
-            values.append([written(cell) for cell in cells.tolist()] if "categories" in column
-                          else numbers(cells, f"column {column['name']!r}"))  # fmt: skip
-        return self._encoded(values, len(array))
+            if "categories" in column:
+                values.append([written(cell) for cell in cells.tolist()])
+            else:
+                values.append(numbers(cells, f"column {column['name']!r}", gaps=self._may_be_empty(column)))
+        return self._inputs(self._features(values, len(array)))
 
-    def _encoded(self, values: Sequence[Any], rows: int) -> Tensor:
-        """Features of columns of floats (numeric ones) and lists of texts (categories)."""
+    def _features(self, values: Sequence[Any], rows: int) -> Tensor:
+        """Of columns of floats (numeric ones) and lists of texts (categories)."""
         parts = []
         for column, cells in zip(self.columns, values, strict=True):
             if "categories" in column:
@@ -177,13 +196,20 @@ class TablePipeline(RowPipeline):
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
             else:
                 parts.append(torch.from_numpy((cells - column["mean"]) / column["scale"]).float().reshape(rows, 1))
+                if column.get("gaps"):
+                    parts.append(parts[-1].isnan().float())
         return torch.cat(parts, dim=1)
 
 
 def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     if table.numeric(name):
-        mean, scale = moments(table.numbers(name)[rows])
-        return {"name": name, "mean": mean, "scale": scale}
+        found = table.numbers(name, gaps=True)[rows]
+        there = found[~np.isnan(found)]
+        if not len(there):
+            return {"name": name, "categories": []}  # nothing to learn from
+        mean, scale = moments(there)
+        column = {"name": name, "mean": mean, "scale": scale}
+        return column if len(there) == len(found) else column | {"gaps": True}
     texts = table.texts(name)
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
     if len(categories) > MOST_CATEGORIES:
@@ -193,3 +219,9 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
             "or merge its values."
         )
     return {"name": name, "categories": categories}
+
+
+def _described(column: dict[str, Any]) -> str:
+    if "categories" in column:
+        return f"{len(column['categories'])} categories"
+    return "number, or empty" if column.get("gaps") else "number"

@@ -18,6 +18,8 @@ from handful.errors import DataError
 from handful.tasks.readers import existing
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
+EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
+"""What an empty cell of a column of numbers may hold, in small letters."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
 
@@ -61,28 +63,37 @@ class Table:
             return False
         if not _is_text(kind):
             return True
-        present = [value for value in self.arrow.column(name).to_pylist() if value]
+        present = [value for value in self.arrow.column(name).to_pylist() if not _is_empty(value)]
         readable = sum(_number(value) is not None for value in present)
         return readable > 0 and 2 * readable >= len(present)
 
-    def numbers(self, name: str) -> np.ndarray:
-        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number."""
+    def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
+        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
+
+        gaps: empty cells are NaN, and no error.
+        """
         import pyarrow as pa
         import pyarrow.types as kinds
 
         column = self.arrow.column(name)
         kind = column.type
         if _is_text(kind):
-            values = [None if value is None else _number(value) for value in column.to_pylist()]
-            numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+            texts = column.to_pylist()
+            empty = np.array([_is_empty(text) for text in texts])
+            read = [None if text is None else _number(text) for text in texts]
+            numbers = np.array([np.nan if number is None else number for number in read], dtype=np.float64)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
             moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
             numbers = moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+        elif kinds.is_null(kind):
+            numbers = np.full(self.rows, np.nan)
         else:
             raise self._unusable(name)
-        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if not _is_text(kind):
+            empty = np.isnan(numbers)
+        wrong = np.flatnonzero(~np.isfinite(numbers) & ~(empty & gaps))
         if len(wrong):
             raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
         return numbers
@@ -106,7 +117,8 @@ class Table:
 
     def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
         value = self.arrow.column(name)[row].as_py()
-        found = "the cell is empty, NA or the like" if value is None or value == "" else f"{value!r} is not {wanted}"
+        empty = value is None or value == "" or value != value
+        found = "the cell is empty, NA or the like" if empty else f"{value!r} is not {wanted}"
         if isinstance(value, str) and _number(point := value.replace(",", ".")) is not None:
             found += f" (write {point}, or if it parts thousands, {value.replace(',', '')})"
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
@@ -251,6 +263,11 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return moment.timestamp() / 86_400
+
+
+def _is_empty(text: str | None) -> bool:
+    """Whether a cell of a column of numbers stands for none."""
+    return text is None or text.strip().lower() in EMPTY
 
 
 def _is_text(kind: Any) -> bool:
