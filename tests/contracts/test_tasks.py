@@ -17,7 +17,7 @@ from handful.registry import TASKS
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
-from handful.tasks.many_tables import ManyTables, ManyTablesPipeline
+from handful.tasks.many_tables import LabeledTables, ManyTables, ManyTablesPipeline
 from handful.tasks.pool import LabeledPool
 from handful.types import Examples, Gaussian, Task, TaskSpec
 
@@ -80,7 +80,19 @@ def tables(folder: Path, seed: int) -> TaskDistribution:
     return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed).sized(shot=4, query_shot=5)
 
 
-OWN = {"own pool": pool, "own collection": collection, "own tables": tables}
+def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
+    """Tables with two or three classes, of three to eight features."""
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(36, 3 + number % 6, generator=generator) for number in range(18)]
+    answers = [("ab", "abc")[number % 2] * (36 // (2 + number % 2)) for number in range(18)]
+    splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
+    names = [f"table {i}" for i in range(18)]
+    pipeline = ManyTablesPipeline(width=4, label="last")
+    tables = LabeledTables(features, answers, names, splits=splits, pipeline=pipeline, seed=seed)
+    return tables.sized(shot=3, query_shot=4)
+
+
+OWN = {"own pool": pool, "own collection": collection, "own tables": tables, "own labeled tables": labeled_tables}
 SOURCES = [*TASKS, *OWN]
 
 

@@ -14,6 +14,7 @@ from handful.errors import DataError, UserError
 from handful.tasks.distribution import seeded
 from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.tasks.own import open_tasks
+from handful.types import TaskSpec
 from own_data import write_csv
 
 KINDS = np.array(["oak", "elm", "ash"])
@@ -223,7 +224,7 @@ def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):
 
 def test_the_pipeline_of_the_model_asks_to_adapt_first(tmp_path):
     pipeline = ManyTablesPipeline.from_config(ManyTablesPipeline(width=5, target="y", drop=["a"]).config())
-    assert pipeline.settings() == {"width": 5, "target": "y", "drop": ["a"]}
+    assert pipeline.settings() == {"width": 5, "target": "y", "label": None, "drop": ["a"]}
     for read in (pipeline.examples, pipeline.inputs, pipeline.of_array):
         with pytest.raises(DataError, match="handful adapt MODEL TABLE"):
             read(tmp_path)
@@ -232,9 +233,10 @@ def test_the_pipeline_of_the_model_asks_to_adapt_first(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({}, UserError, "--target last"),
+        ({}, UserError, "--label COLUMN"),
         ({"target": "price"}, DataError, "has no column 'price'"),
-        ({"target": "last", "label": "kind"}, UserError, "--label does not apply"),
+        ({"label": "price"}, DataError, "has no column 'price', the label"),
+        ({"target": "last", "label": "kind"}, UserError, "not both"),
         ({"target": "last", "task": "kind"}, UserError, "--task does not apply"),
     ],
 )
@@ -259,3 +261,72 @@ def test_a_column_to_drop_that_no_table_has_is_told(folder):
     assert len(open_tasks(folder, pipeline=pipeline).names) == 24, "tables of training had it"
     with pytest.raises(UserError, match="Unknown column to drop 'kinde'"):
         open_tasks(folder, drop=["kinde"], pipeline=pipeline)
+
+
+# Classes
+
+
+def labeled_table(path, number, rows=150):
+    """Three or two kinds, each with means of its own in two or three columns; named as no other table names them."""
+    generator = np.random.default_rng(number)
+    kinds = generator.integers(0, 2 + number % 2, rows)
+    centers = 3 * generator.normal(size=(3, 2 + number % 2))
+    features = centers[kinds] + generator.normal(size=(rows, 2 + number % 2))
+    columns = {f"x{number}_{i}": 20 * column for i, column in enumerate(features.T)}
+    return write_csv(path, columns | {f"kind{number}": [f"{number}-{'abc'[kind]}" for kind in kinds]})
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labeled")
+    for number in range(20):
+        labeled_table(folder / f"t{number:02}.csv", number)
+    return folder
+
+
+def test_classes_of_a_task_are_of_one_table_and_tables_are_split(labeled):
+    tasks = open_tasks(labeled, label="last")
+    assert tasks.spec == TaskSpec("classification", (3,), 2, "permuted")
+    tables = {on: {name.partition("/")[0] for name in names} for on, names in tasks.split_manifest().items()}
+    assert sorted(map(len, tables.values())) == [4, 4, 12]
+    assert len(set().union(*tables.values())) == 20
+    for index in range(20):
+        names = [tasks.names[number] for number in tasks.manifest(index).classes]
+        assert len({name.partition("/")[0] for name in names}) == 1
+    assert len(set(tasks.sized(way=3).task(0).query.targets.tolist())) == 3
+
+
+def test_inputs_of_classes_are_standardized_by_the_support_alone(labeled):
+    tasks = open_tasks(labeled, label="last").sized(shot=8)
+    for index in range(4):
+        support = tasks.task(index).support.inputs
+        used = support.abs().sum(0) > 0
+        count = int(used.sum())
+        torch.testing.assert_close(support.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+        scale = torch.full((count,), (3 / count) ** 0.5)
+        torch.testing.assert_close(support[:, used].std(0, correction=0), scale, rtol=1e-4, atol=0)
+    assert tasks.pool() is None
+
+
+def test_a_table_without_classes_enough_is_told(labeled):
+    with pytest.raises(DataError, match="of one table, but no table of the train split has 4 classes"):
+        open_tasks(labeled, label="last").sized(way=4).check()
+
+
+def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
+    tasks = open_tasks(labeled, label="last")
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone="raw")
+    assert evaluate(learner, tasks.split("test"), tasks=20).score.mean > 0.8
+    MetaModel(learner, tasks.pipeline).save_pretrained(tmp_path / "model")
+    labeled_table(tmp_path / "all.csv", 101)
+    table = pyarrow.csv.read_csv(tmp_path / "all.csv")
+    pyarrow.csv.write_csv(table.slice(0, 30), tmp_path / "new.csv")
+    pyarrow.csv.write_csv(table.slice(30).drop_columns("kind101"), tmp_path / "rows.csv")
+    adapted = adapt_to_file(tmp_path / "model", tmp_path / "new.csv", target="kind101")
+    assert adapted.labels == ["101-a", "101-b", "101-c"], "more than the way that was trained on"
+    adapted.save(tmp_path / "task")
+    predicted = [row["label"] for row in predict_file(tmp_path / "task", tmp_path / "rows.csv")]
+    assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
+    again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
+    assert again.spec.outputs == 2
+    assert len(again.split_manifest()["test"]) == len(again.names), "none was trained on"

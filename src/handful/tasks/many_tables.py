@@ -1,4 +1,4 @@
-"""Many tables as many tasks: each with columns of its own, and one of them to predict."""
+"""Many tables as many tasks: each with columns of its own, and one of them to predict, a number or a class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from handful.errors import DataError, unknown_name
 from handful.tasks.collection import TaskCollection
-from handful.tasks.distribution import SPLITS, Pool, Sizes, Split, seeded
+from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, seeded
 from handful.tasks.pipelines import InputPipeline, RawExamples
-from handful.tasks.pool import split_classes
+from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.tables import Table, read_table, table_kind
 from handful.types import Examples, Task, TaskSpec
@@ -102,12 +102,11 @@ class ManyTables(TaskCollection):
         pipeline: "ManyTablesPipeline",
         seed: int = 0,
     ) -> None:
-        most = max(table.shape[1] for table in features)
-        # Features that a table does not have are 0 in all its rows: what is constant in the support has no place.
-        rows = torch.cat([F.pad(table, (0, most - table.shape[1])) for table in features])
         tasks = torch.arange(len(features)).repeat_interleave(torch.tensor([len(table) for table in features]))
         self.width = pipeline.width
-        super().__init__(rows, torch.cat(list(targets)), tasks, names, splits=splits, pipeline=pipeline, seed=seed)
+        super().__init__(
+            _as_one(features), torch.cat(list(targets)), tasks, names, splits=splits, pipeline=pipeline, seed=seed
+        )
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Regression of one number."""
@@ -128,16 +127,78 @@ class ManyTables(TaskCollection):
         return Task(Examples(inputs[:count], targets[:count]), Examples(inputs[count:], targets[count:]))
 
 
+class LabeledTables(LabeledPool):
+    """N-way K-shot tasks whose classes are those of one table, with columns of its own. Tables are split, not rows.
+
+    Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as they have classes; one with
+    fewer than N classes that have examples enough is not.
+
+    features: of each table `(rows, features)`, of the order of 1. answers: the class of each row of each table. names:
+    of the tables. splits, pipeline: see `ManyTables`.
+    """
+
+    default_sizes = SizeRanges(way=2, shot=5, query_shot=15)
+    nested = False
+    family = "table"
+
+    def __init__(
+        self,
+        features: Sequence[Tensor],
+        answers: Sequence[Sequence[str]],
+        names: Sequence[str],
+        *,
+        splits: Mapping[Split, Sequence[int]],
+        pipeline: "ManyTablesPipeline",
+        seed: int = 0,
+    ) -> None:
+        classes = [(table, name) for table, own in enumerate(answers) for name in sorted(set(own))]
+        place = {one: number for number, one in enumerate(classes)}
+        super().__init__(
+            _as_one(features),
+            torch.tensor([place[table, name] for table, own in enumerate(answers) for name in own]),
+            [f"{names[table]}/{name}" for table, name in classes],
+            splits={on: [place[one] for one in classes if one[0] in splits[on]] for on in SPLITS},
+            families=torch.tensor([table for table, _ in classes]),
+            seed=seed,
+        )
+        self.pipeline, self.width = pipeline, pipeline.width
+
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        """Classification with class numbers drawn anew per task."""
+        return TaskSpec("classification", (self.width,), sizes.way, "permuted")
+
+    def pool(self) -> Pool | None:
+        """None: rows of different tables mean nothing to one network without their supports."""
+        return None
+
+    def sample(self, generator: Generator, sizes: Sizes) -> Task:
+        """Draw a table, classes of it and their examples, and lay them out."""
+        draw = self.draw(generator, sizes)
+        count = len(draw.support)
+        features = self.inputs[torch.cat([draw.support, draw.query])]
+        inputs = Layout.of(features[:count], self.width, generator).inputs(features, self.width)
+        return self._task(draw, inputs[:count], inputs[count:])
+
+
+def _as_one(features: Sequence[Tensor]) -> Tensor:
+    """The rows of all tables. What a table does not have is 0 in all its rows, and so has no place in a layout."""
+    most = max(table.shape[1] for table in features)
+    return torch.cat([F.pad(table, (0, most - table.shape[1])) for table in features])
+
+
 class ManyTablesPipeline(InputPipeline):
     """Tables with columns of their own: each task has a pipeline of its own, made of its examples.
 
-    width: of the inputs. target: the column to predict, or "last". drop: columns to leave out, in tables with them.
+    width: of the inputs. target or label: the column to predict, or "last". drop: columns to leave out, in tables with
+    them.
     """
 
     kind = "tables"
 
-    def __init__(self, *, width: int, target: str, drop: Sequence[str] = ()) -> None:
-        self.width, self.target, self.drop = width, target, tuple(drop)
+    def __init__(
+        self, *, width: int, target: str | None = None, label: str | None = None, drop: Sequence[str] = ()
+    ) -> None:
+        self.width, self.target, self.label, self.drop = width, target, label, tuple(drop)
         self.input_shape = (width,)
 
     def described(self) -> str:
@@ -145,19 +206,30 @@ class ManyTablesPipeline(InputPipeline):
         return f"the columns of each table, as {self.width} numbers"
 
     def settings(self) -> dict[str, Any]:
-        """Width, target and dropped columns."""
-        return {"width": self.width, "target": self.target, "drop": list(self.drop)}
+        """Width, the column to predict and dropped columns."""
+        return {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
 
     def of_task(self, examples: str | Path, target: str | None = None) -> "OwnTablePipeline":
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
         table = read_table(examples)
-        plain = plain_pipeline(table, target or self.target, self.drop)
+        plain = self.plain(table, target)
         layout = Layout.of(plain.features(table), self.width, seeded(5))
         return OwnTablePipeline(
             width=self.width,
             layout={name: part.tolist() for name, part in layout._asdict().items()},
             **plain.settings(),
         )
+
+    def plain(self, table: Table, column: str | None = None) -> TablePipeline:
+        """Columns and answers of a whole table, standardized by all its rows; `DataError` without such a column.
+
+        column: to predict, by default the pipeline's.
+        """
+        asked = column or self.target or self.label or LAST
+        column = table.names[-1] if asked == LAST and LAST not in table.names else asked
+        label, target = (column, None) if self.label else (None, column)
+        table.require([column], ", the label" if label else ", the target")
+        return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
 
     def examples(self, path: str | Path) -> RawExamples:
         """Raises a `DataError`: see `of_task`."""
@@ -203,27 +275,28 @@ class OwnTablePipeline(TablePipeline):
         return self.layout.inputs(features, self.width)
 
 
-def plain_pipeline(table: Table, target: str, drop: Sequence[str]) -> TablePipeline:
-    """Columns and target of a whole table, standardized by all its rows; `DataError` without such a target."""
-    column = table.names[-1] if target == LAST and LAST not in table.names else target
-    table.require([column], ", the target")
-    return TablePipeline.fit(table, np.arange(table.rows), target=column, drop=drop)
-
-
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != "." and table_kind(file))
 
 
 def open_tables(
-    folder: Path, *, target: str, drop: Sequence[str], seed: int, pipeline: ManyTablesPipeline | None
-) -> ManyTables:
+    folder: Path,
+    *,
+    target: str | None = None,
+    label: str | None = None,
+    drop: Sequence[str],
+    seed: int,
+    pipeline: ManyTablesPipeline | None,
+) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
-    Raises a `DataError` that names the table for a missing target, and for columns as `TablePipeline.fit` does; and a
-    `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
+    target or label: the column to predict, a number or a class. Raises a `DataError` that names the table for a missing
+    one, and for columns as `TablePipeline.fit` does; and a `UserError` for a column to drop that no table has, unless
+    it is the pipeline that leaves it out.
     """
     files = table_files(folder)
+    names = [file.name for file in files]
     count = len(files)
     splits = {on: list(range(count)) for on in SPLITS} if pipeline else split_classes(count, seed, noun="table")
     tables = [read_table(file) for file in files]
@@ -231,12 +304,15 @@ def open_tables(
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):
             raise unknown_name("column to drop", name, columns)
-    features, targets = [], []
-    for table in tables:
-        plain = plain_pipeline(table, target, drop)
-        features.append(plain.features(table))
-        targets.append(plain.scaled(table.numbers(plain.targets[0])))
+    asked = ManyTablesPipeline(width=WIDEST, target=target, label=label, drop=drop)
+    plain = [asked.plain(table) for table in tables]
+    features = [own.features(table) for own, table in zip(plain, tables, strict=True)]
+    answers = [own.answers(table) for own, table in zip(plain, tables, strict=True)]
     if pipeline is None:
         width = max(features[number].shape[1] for number in splits["train"])
-        pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, drop=drop)
-    return ManyTables(features, targets, [file.name for file in files], splits=splits, pipeline=pipeline, seed=seed)
+        pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, drop=drop)
+    if label:
+        classes = [own for own in answers if isinstance(own, list)]
+        return LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
+    targets = [own.scaled(values) for own, values in zip(plain, answers, strict=True) if isinstance(values, Tensor)]
+    return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)

@@ -19,7 +19,7 @@ from handful.tasks.array_pipeline import ArrayPipeline, array_names
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.encoders import DEFAULT, Encoder
-from handful.tasks.many_tables import LAST, ManyTables, ManyTablesPipeline, open_tables, table_files
+from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
 from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
@@ -73,12 +73,12 @@ def open_tasks(
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
 
-    A folder of tables is as many tasks, with columns of their own and a `target`, which may be "last". A folder of
-    images has one subfolder per class (or train, val and test with such subfolders, which then are the
-    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`; the
-    other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the input, as
-    vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are drawn from the
-    classes, and these are split; with one the tasks are split.
+    A folder of tables is as many tasks, with columns of their own and a `target` or `label`, which may be "last". A
+    folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
+    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`;
+    the other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the
+    input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
+    drawn from the classes, and these are split; with one the tasks are split.
 
     image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
     values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
@@ -204,17 +204,21 @@ def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, lis
 # Tables
 
 
-def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables:
-    others = [name for name in COLUMNS if name not in ("target", "drop")]
-    options.refuse("a folder of tables, each a task with a number to predict", *others, "image_size")
-    target = options.target or (pipeline.target if pipeline else None)
-    if target is None:
+def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
+    others = [name for name in COLUMNS if name not in ("target", "label", "drop")]
+    options.refuse("a folder of tables, each a task of its own", *others, "image_size")
+    target, label = options.target, options.label
+    if pipeline:  # the model's own column, unless another one is named
+        target, label = (target or pipeline.target, label) if pipeline.target else (target, label or pipeline.label)
+    if not target and not label:
         raise UserError(
-            f"The tables of {path} need to be told what to predict: --target COLUMN, which all of them have, or "
-            f"--target {LAST} for the last column of each."
+            f"The tables of {path} need to be told what to predict: --target COLUMN (a number) or --label COLUMN (a "
+            f"class), which all of them have; {LAST} stands for the last column of each."
         )
+    if target and label:
+        raise UserError("Tables are to predict a number (--target) or a class (--label), not both.")
     drop = options.drop or (pipeline.drop if pipeline else ())
-    return open_tables(path, target=target, drop=drop, seed=options.seed, pipeline=pipeline)
+    return open_tables(path, target=target, label=label, drop=drop, seed=options.seed, pipeline=pipeline)
 
 
 def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:

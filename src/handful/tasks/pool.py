@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class LabeledPool(TaskDistribution):
     """
 
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
+    family: ClassVar[str] = "family"
+    """What a family is called."""
 
     def __init__(
         self,
@@ -159,8 +161,9 @@ class LabeledPool(TaskDistribution):
             )
         if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
             raise DataError(
-                f"The classes of a task are of one family, but no family of the {self.on} split has {way} classes with "
-                f"{shot + query_shot} examples (the largest has {most}). Lower --way, --shot or --query-shot."
+                f"The classes of a task are of one {self.family}, but no {self.family} of the {self.on} split has "
+                f"{way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
+                "--query-shot."
             )
         if len(eligible) < len(classes):
             warnings.warn(
@@ -169,7 +172,7 @@ class LabeledPool(TaskDistribution):
                 stacklevel=3,
             )
 
-    def pool(self) -> Pool:
+    def pool(self) -> Pool | None:
         """The examples of the present split, with class ids counted from 0 within the split."""
         classes = self.splits[self.on]
         ids = torch.cat([self.members[c] for c in classes.tolist()])
