@@ -27,7 +27,7 @@ def logit(learner, one, other):
 @pytest.mark.parametrize("problem", [ROWS, IMAGES], ids=str)
 def test_the_loss_is_the_balanced_cross_entropy_of_all_pairs(problem):
     """Pair by pair; the rounding of the absolute value is far smaller than what it is compared with."""
-    learner, task = problem.learner(SiameseNetwork), problem.task()
+    learner, task = problem.learner(SiameseNetwork, loss="verification"), problem.task()
     features = features_of(learner, torch.cat([task.support.inputs, task.query.inputs]))
     targets = torch.cat([task.support.targets, task.query.targets]).tolist()
     losses = {True: [], False: []}
@@ -58,7 +58,7 @@ def test_likeness_is_symmetric_and_greatest_to_oneself():
 
 def test_a_task_without_pairs_of_a_kind_has_a_loss():
     """One class has no different pair, and one example each no same one."""
-    learner, task = ROWS.learner(SiameseNetwork), ROWS.task()
+    learner, task = ROWS.learner(SiameseNetwork, loss="verification"), ROWS.task()
     for targets in (torch.zeros(4, dtype=torch.int64), torch.arange(4)):
         halves = [Examples(task.support.inputs[part], targets[part]) for part in (slice(0, 2), slice(2, 4))]
         loss = learner.meta_loss(Task(*halves), ROWS.spec)
@@ -67,8 +67,9 @@ def test_a_task_without_pairs_of_a_kind_has_a_loss():
         assert all(parameter.grad.isfinite().all() for parameter in learner.parameters())
 
 
-def test_meta_training_makes_it_tell_new_classes_apart():
-    learner, tasks = ROWS.learner(SiameseNetwork), ROWS.tasks(60, seed=10_000)
+@pytest.mark.parametrize("loss", ["cross-entropy", "verification"])
+def test_meta_training_makes_it_tell_new_classes_apart(loss):
+    learner, tasks = ROWS.learner(SiameseNetwork, loss=loss), ROWS.tasks(60, seed=10_000)
     before = scores(learner, tasks, ROWS)
     meta_train(learner, ROWS, steps=40)
     gain = scores(learner, tasks, ROWS) - before

@@ -1,6 +1,6 @@
 """Siamese networks."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,33 @@ class SiameseNetwork(Learner):
 
     *Siamese Neural Networks for One-shot Image Recognition* (Koch, Zemel & Salakhutdinov, 2015),
     https://www.cs.cmu.edu/~rsalakhu/papers/oneshot1.pdf. Both of a pair go through the same network, whose last layer
-    has `width` sigmoids; a weighted L1 distance of these is the logit of "same". Departures: the pairs are all those of
-    a task, support and query, and pairs of the same class weigh as much as the others; the absolute value is round at
-    0, so that its derivative is continuous; the weights start so that near means same (`steepness` is their sum). A
-    class's logit is the mean of its support examples' (the paper has one): with even odds of "same", the logit of a
-    pair is a likelihood ratio, so that with one shot the softmax over classes is the posterior of the class.
+    has `width` sigmoids; a weighted L1 distance of these is the logit of "same". A class's logit is the mean of its
+    support examples' (the paper has one). Departures: meta-training minimizes the cross-entropy of the query's class;
+    `loss="verification"` is the paper's, which asks of each pair alone whether it is of one class: here of all pairs of
+    a task, support and query, where those of the same class weigh as much as the others, so that the logit of a pair is
+    a likelihood ratio. The absolute value is round at 0, so that its derivative is continuous; the weights start so
+    that near means same (`steepness` is their sum).
     """
 
     key = "siamese"
     kinds = frozenset({"classification"})
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, width: Count = 128, steepness: Positive = 20.0) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        width: Count = 128,
+        steepness: Positive = 20.0,
+        loss: Literal["cross-entropy", "verification"] = "cross-entropy",
+    ) -> None:
         super().__init__()
+        self.loss = loss
         self.embedding = nn.Linear(feature_count(backbone, spec.input_shape), width)
         self.backbone = backbone
         self.weight = nn.Parameter(torch.full((width,), -steepness / width))
-        self.bias = nn.Parameter(torch.tensor(1.0))
+        # A number added to all logits is nothing to a softmax.
+        self.bias = nn.Parameter(torch.tensor(1.0), requires_grad=loss == "verification")
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Features of the support `(n, width)`, each class's share of it `(n, way)`, and which classes are present."""
@@ -51,7 +62,9 @@ class SiameseNetwork(Learner):
         return Categorical(without_absent(same @ state["shares"], state["present"]))
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
-        """Cross-entropy of same or different for all pairs, the mean of both kinds of pair."""
+        """Cross-entropy of the query, or of same or different for all pairs, the mean of both kinds of pair."""
+        if self.loss == "cross-entropy":
+            return super().meta_loss(task, spec, noise)
         features = self._judged(self._features_of(task))
         targets = torch.cat([task.support.targets, task.query.targets])
         one, other = torch.triu_indices(len(targets), len(targets), offset=1, device=targets.device)
