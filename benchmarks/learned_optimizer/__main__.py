@@ -182,7 +182,7 @@ SECTION = Section(
 def main() -> None:
     """Train or load, score, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learned_optimizer", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20.0, help="of one core, for tuning and meta-training")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of one core, for tuning and meta-training")
     parser.add_argument("--score", action="store_true", help="score the rule that is kept, and only print")
     given = parser.parse_args()
     console, begun = Console(width=150, highlight=False), time.perf_counter()

@@ -69,7 +69,7 @@ def test_a_task_without_pairs_of_a_kind_has_a_loss():
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "verification"])
 def test_meta_training_makes_it_tell_new_classes_apart(loss):
-    learner, tasks = ROWS.learner(SiameseNetwork, loss=loss), ROWS.tasks(60, seed=10_000)
+    learner, tasks = ROWS.learner(SiameseNetwork, loss=loss), ROWS.tasks(200, seed=10_000)
     before = scores(learner, tasks, ROWS)
     meta_train(learner, ROWS, steps=40)
     gain = scores(learner, tasks, ROWS) - before

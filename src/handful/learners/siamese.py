@@ -38,7 +38,7 @@ class SiameseNetwork(Learner):
         backbone: nn.Module,
         *,
         width: Count = 128,
-        steepness: Positive = 20.0,
+        steepness: Positive = 60.0,
         loss: Literal["cross-entropy", "verification"] = "cross-entropy",
     ) -> None:
         super().__init__()
