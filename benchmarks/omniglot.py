@@ -31,6 +31,7 @@ from handful.training.run import Run
 
 RESULTS = "omniglot"
 TRIALS = "Lake's 400 trials (n: its runs of 20)"
+LAKES = "lake_one_shot_all_runs.zip"
 QUERY_SHOT = 5
 PUBLISHED_WIDTHS, WIDE = (64, 64, 64, 64), (32, 64, 128, 128)
 
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the test tasks")
     given = parser.parse_args()
     row, folder = ROWS[given.row], MODELS / f"omniglot-{given.row}"
+    if given.row == "lake" and not (given.data / LAKES).exists():
+        raise UserError(f"{given.data / LAKES} does not exist: Lake's trials are in no other file.")
     file = given.data / "omniglot_28.npz"
     if not given.score:
         train(row, file, Path("runs") / f"omniglot-{given.row}").save_pretrained(folder)
@@ -195,9 +198,7 @@ def standard(learner: Learner, tasks: TaskDistribution, count: int) -> dict[str,
 def lake(learner: Learner, data: Path) -> dict[str, Any]:
     """Accuracy in percent on Lake's trials: 20 runs of 20 queries, each answered by itself; interval over runs."""
     runs = []
-    if not (data / "lake_one_shot_all_runs.zip").exists():
-        raise UserError(f"Lake's trials, lake_one_shot_all_runs.zip, are not in {data}.")
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(data / "lake_one_shot_all_runs.zip") as trials:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(data / LAKES) as trials:
         trials.extractall(folder)
         for run in sorted(Path(folder).glob("run*")):
             pairs = [line.split() for line in (run / "class_labels.txt").read_text().splitlines()]

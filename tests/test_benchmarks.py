@@ -63,7 +63,7 @@ def test_every_classifier_that_is_meta_trained_is_in_the_comparison():
 
 @pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, text], ids=lambda module: module.__name__)
 def test_missing_data_are_one_sentence(results, monkeypatch, tmp_path, module):
-    row = ["lake", "--score"] if module is omniglot else []
+    row = ["lake"] if module is omniglot else []
     monkeypatch.setattr(sys, "argv", ["x", *row, "--data", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match=r"^Error: .*nowhere.* does not exist"):
         evidence.guarded(module.main)

@@ -36,7 +36,7 @@ RATES = [float(rate) for rate in np.geomspace(1e-3, 1.0, 10)]
 RULE = {"hidden": 32, "pairs": 16, "objective": "support", "loss": "log", "truncation": 10}
 """Meta-gradients through all 40 steps explode now and then, and training comes to nothing."""
 OUTER_LR = 3e-3
-TUNED = f"rates of the least mean log loss on {TUNING} training tasks"
+TUNED = f"rates, and L-BFGS's longest step, of the least mean log loss on {TUNING} training tasks"
 
 
 def curves(

@@ -66,8 +66,9 @@ def test_a_move_along_which_the_loss_is_not_convex_or_nothing_moved_is_left_out(
 
 def test_it_does_not_depend_on_the_unit_of_the_loss():
     places, slope = looks(4), torch.ones(3, dtype=torch.float64)
-    larger = [(row, 1000 * slope) for row, slope in places]
-    torch.testing.assert_close(seen(larger, 3).direction(1000 * slope), seen(places, 3).direction(slope))
+    for unit in (1e-12, 1e12):
+        other = [(row, unit * slope) for row, slope in places]
+        torch.testing.assert_close(seen(other, 3).direction(unit * slope), seen(places, 3).direction(slope))
 
 
 def test_it_can_be_differentiated_and_mapped():
@@ -85,13 +86,16 @@ def test_shortened_keeps_short_ones_and_bounds_long_ones():
     short, long = torch.full((4,), 1e-3), torch.full((4,), 1e3)
     torch.testing.assert_close(shortened(short, 1.0), short, rtol=1e-5, atol=0)
     torch.testing.assert_close(shortened(long, 1.0), torch.ones(4), rtol=1e-5, atol=0)
+    torch.testing.assert_close(shortened(1e30 * long, 1.0), torch.ones(4), rtol=1e-5, atol=0)
+    assert not shortened(torch.zeros(4), 1.0).any()
 
 
 def test_in_a_ravine_it_is_far_ahead_of_gradient_descent():
     """The quadratic function's condition number is 1,000; gradient descent has its best fixed rate."""
     steep = torch.logspace(0, 3, 8, dtype=torch.float64)
     reached = {}
-    for name, rule in (("bfgs", LBFGS(1.0, 8)), ("descent", SGD(2 / 1001))):
+    steep = 1e-9 * steep  # in whatever unit
+    for name, rule in (("bfgs", LBFGS(1.0, 8)), ("descent", SGD(2e9 / 1001))):
         weights = {"w": torch.ones(8, dtype=torch.float64)}
         state = rule.start(weights)
         for _ in range(40):

@@ -171,7 +171,8 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     model.save_pretrained(tmp_path / "model")
     adapt_to_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
-    answers = [row["y"] for row in predict_file(tmp_path / "task", rows)]
+    with pytest.warns(UserWarning, match=r"column 'z' \(2\) count as its mean"):
+        answers = [row["y"] for row in predict_file(tmp_path / "task", rows)]
     assert np.isfinite(answers).all()
 
 
@@ -329,4 +330,6 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
     again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
     assert again.spec.outputs == 2
+    with pytest.raises(UserError, match="predicts a class of each table: name the column with --label"):
+        open_tasks(labeled, target="last", pipeline=again.pipeline)
     assert len(again.split_manifest()["test"]) == len(again.names), "none was trained on"

@@ -133,10 +133,11 @@ def test_empty_cells_are_the_mean_and_say_so_where_the_training_rows_have_some(t
     rows = read_table(csv(tmp_path, "age,size\n50,2\n,2\n", "new.csv"))
     assert again.encode(rows).tolist() == [[1, 0, 0], [0, 1, 0]]
     assert again.of_array([[50, 2], [np.nan, 2]]).tolist() == [[1, 0, 0], [0, 1, 0]]
-    with pytest.raises(DataError, match=r"column 'size', row 4 .*: the cell is empty"):
-        again.encode(read_table(path))
-    with pytest.raises(DataError, match="column 'size', row 1: nan is not a finite number"):
-        again.of_array([[50, np.nan]])
+    assert again.of_array(np.array([[50, 2], ["NA", 2]], dtype=object)).tolist() == [[1, 0, 0], [0, 1, 0]]
+    with pytest.warns(UserWarning, match=r"Empty cells of the column 'size' \(1\) count as its mean: the rows that"):
+        assert again.encode(read_table(path))[3].tolist() == [0, 0, 0]
+    with pytest.raises(DataError, match="column 'size', row 1: inf is not a finite number"):
+        again.of_array([[50, np.inf]])
 
 
 def test_table_rows_in_memory(table, pipeline):

@@ -8,10 +8,10 @@ from torch import Tensor
 from handful.engine.differentiation import Weights
 from handful.engine.stateless import as_row, in_shape
 
-LEAST_COSINE = 1e-3
-"""Between a move and the change of the gradient along it: with less, the loss is not convex there."""
-EPSILON = 1e-6
-"""Changes of the gradient below it count as rounding errors."""
+LEAST_COSINE = 1e-2
+"""Between a move and the change of the gradient along it: with less, the loss is hardly convex there."""
+ROUNDING = 10
+"""Moves, and changes of the gradient, smaller than so many rounding errors tell nothing."""
 
 
 class Secants(NamedTuple):
@@ -37,11 +37,12 @@ class Secants(NamedTuple):
         """With the pair from the last look to this one, unless it tells no positive curvature."""
         step, change = row - self.row, slope - self.slope
         smallest = torch.finfo(row.dtype).eps
+        moved = step.norm() > ROUNDING * smallest * (1 + row.norm())
+        changed = change.norm() > ROUNDING * smallest * (slope.norm() + self.slope.norm())
+        convex = step @ change > LEAST_COSINE * step.norm() * change.norm()
+        kept = (moved & changed & convex).unsqueeze(-1)
         length = (step @ step + smallest**2).sqrt()
         move, change = step / length, change / length
-        moved = length > 10 * smallest * (1 + row.norm())
-        steep = (change.norm() * length > EPSILON) & (move @ change > LEAST_COSINE * change.norm())
-        kept = (moved & steep).unsqueeze(-1)
         moves = torch.where(kept, torch.cat([self.moves[1:], move.unsqueeze(0)]), self.moves)
         changes = torch.where(kept, torch.cat([self.changes[1:], change.unsqueeze(0)]), self.changes)
         return type(self)(moves, changes, row, slope)
@@ -67,7 +68,9 @@ class Secants(NamedTuple):
 
 def shortened(direction: Tensor, longest: float) -> Tensor:
     """A direction `(n,)` whose root mean square stays below `longest`, smoothly."""
-    return direction * (longest / (longest**2 + direction.square().mean()).sqrt())
+    unit = direction.detach().abs().amax().clamp_min(longest)  # in it, squares are neither lost nor too large
+    scaled = direction / unit
+    return scaled * (longest / ((longest / unit).square() + scaled.square().mean()).sqrt())
 
 
 class LBFGS(NamedTuple):
@@ -90,6 +93,8 @@ class LBFGS(NamedTuple):
         """One step of all weights, as one long row."""
         row, slope = as_row(weights), as_row(gradients)
         state = state.grown(row, slope)
-        steepest = slope * (self.longest / (slope.square().mean() + EPSILON**2).sqrt())
+        tiny = torch.finfo(slope.dtype).tiny
+        unit = slope / slope.detach().abs().amax().clamp_min(tiny)
+        steepest = unit * (self.longest / (unit.square().mean() + tiny).sqrt())
         direction = torch.where((state.moves[-1] != 0).any(), state.direction(slope), steepest)
         return in_shape(row - shortened(direction, self.longest), weights), state

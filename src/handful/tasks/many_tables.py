@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def measured(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = values.nanmean(0).nan_to_num(0.0)
     deviation = (values - mean).square().nanmean(0).nan_to_num(0.0).sqrt()
-    varies = deviation > 1e-5  # the values are of the order of 1
+    varies = deviation > 16 * torch.finfo(values.dtype).eps * mean.abs()  # more than rounding errors
     return mean, varies / torch.where(varies, deviation, 1.0)
 
 
@@ -258,7 +258,6 @@ class OwnTablePipeline(TablePipeline):
 
     kind = "own table"
     of_one_task = True
-    fills = True  # in meta-training too, queries lack numbers that the support has
 
     def __init__(self, *, width: int, layout: dict[str, list[float]], **table: Any) -> None:
         super().__init__(**table)
@@ -312,7 +311,7 @@ def open_tables(
         width = max(features[number].shape[1] for number in splits["train"])
         pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, drop=drop)
     if label:
-        classes = [own for own in answers if isinstance(own, list)]
+        classes = cast(list[list[str]], answers)
         return LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
-    targets = [own.scaled(values) for own, values in zip(plain, answers, strict=True) if isinstance(values, Tensor)]
+    targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], answers), strict=True)]
     return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)

@@ -209,7 +209,10 @@ def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | No
     options.refuse("a folder of tables, each a task of its own", *others, "image_size")
     target, label = options.target, options.label
     if pipeline:  # the model's own column, unless another one is named
-        target, label = (target or pipeline.target, label) if pipeline.target else (target, label or pipeline.label)
+        if label if pipeline.target else target:
+            what, option = ("a number", "target") if pipeline.target else ("a class", "label")
+            raise UserError(f"This model predicts {what} of each table: name the column with --{option}.")
+        target, label = target or pipeline.target, label or pipeline.label
     if not target and not label:
         raise UserError(
             f"The tables of {path} need to be told what to predict: --target COLUMN (a number) or --label COLUMN (a "

@@ -1,5 +1,6 @@
 """Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.tasks.pipelines import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
-from handful.tasks.tables import Table, read_table, written
+from handful.tasks.tables import Table, is_empty, read_table, written
 
 MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""
@@ -83,17 +84,15 @@ class TablePipeline(RowPipeline):
     """Rows of a table as one vector.
 
     Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
-    per value that the training rows have (an unknown or empty value is 0 in all). A column of numbers with empty cells
-    in the training rows has a second output, 1 where the cell is empty; the first is 0 there, the mean. Further columns
-    of a new file are passed over; a missing one is an error.
+    per value that the training rows have (an unknown or empty value is 0 in all). An empty cell in a column of numbers
+    is 0, the mean; where the training rows have such cells, the column has a second output, 1 for them, and elsewhere
+    they are warned of. Further columns of a new file are passed over; a missing one is an error.
 
-    columns: in their order, `{"name", "mean", "scale"}`, with `"gaps": True` where cells may be empty, or `{"name",
-    "categories"}`. roles: see `RowPipeline`.
+    columns: in their order, `{"name", "mean", "scale"}`, with `"gaps": True` where the training rows have empty cells,
+    or `{"name", "categories"}`. roles: see `RowPipeline`.
     """
 
     kind = "table"
-    fills = False
-    """Whether cells may be empty in any column of numbers, also in those that the training rows have whole."""
 
     def __init__(self, *, columns: list[dict[str, Any]], **roles: Any) -> None:
         super().__init__(**roles)
@@ -155,18 +154,13 @@ class TablePipeline(RowPipeline):
         """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
         table.require(self.names, ", which the model was trained with")
         values = [
-            table.texts(column["name"])
-            if "categories" in column
-            else table.numbers(column["name"], gaps=self._may_be_empty(column))
+            table.texts(column["name"]) if "categories" in column else table.numbers(column["name"], gaps=True)
             for column in self.columns
         ]
         return self._features(values, table.rows)
 
     def _inputs(self, features: Tensor) -> Tensor:
         return features.nan_to_num(0.0)
-
-    def _may_be_empty(self, column: dict[str, Any]) -> bool:
-        return self.fills or bool(column.get("gaps", False))
 
     def of_array(self, array: Any) -> Tensor:
         """Rows `(n, columns)` in the order of `names`, as the file would have them."""
@@ -183,7 +177,8 @@ class TablePipeline(RowPipeline):
             if "categories" in column:
                 values.append([written(cell) for cell in cells.tolist()])
             else:
-                values.append(numbers(cells, f"column {column['name']!r}", gaps=self._may_be_empty(column)))
+                known = np.where([is_empty(cell) for cell in cells.tolist()], np.nan, cells)
+                values.append(numbers(known, f"column {column['name']!r}", gaps=True))
         return self._inputs(self._features(values, len(array)))
 
     def _features(self, values: Sequence[Any], rows: int) -> Tensor:
@@ -196,8 +191,15 @@ class TablePipeline(RowPipeline):
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
             else:
                 parts.append(torch.from_numpy((cells - column["mean"]) / column["scale"]).float().reshape(rows, 1))
+                missing = parts[-1].isnan()
                 if column.get("gaps"):
-                    parts.append(parts[-1].isnan().float())
+                    parts.append(missing.float())
+                elif missing.any():
+                    warnings.warn(
+                        f"Empty cells of the column {column['name']!r} ({int(missing.sum())}) count as its mean: the "
+                        "rows that were learned from have none.",
+                        stacklevel=4,
+                    )
         return torch.cat(parts, dim=1)
 
 

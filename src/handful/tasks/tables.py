@@ -18,7 +18,7 @@ from handful.errors import DataError
 from handful.tasks.readers import existing
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
-EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
+EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})
 """What an empty cell of a column of numbers may hold, in small letters."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
@@ -63,7 +63,7 @@ class Table:
             return False
         if not _is_text(kind):
             return True
-        present = [value for value in self.arrow.column(name).to_pylist() if not _is_empty(value)]
+        present = [value for value in self.arrow.column(name).to_pylist() if not is_empty(value)]
         readable = sum(_number(value) is not None for value in present)
         return readable > 0 and 2 * readable >= len(present)
 
@@ -79,7 +79,7 @@ class Table:
         kind = column.type
         if _is_text(kind):
             texts = column.to_pylist()
-            empty = np.array([_is_empty(text) for text in texts])
+            empty = np.array([is_empty(text) for text in texts])
             read = [None if text is None else _number(text) for text in texts]
             numbers = np.array([np.nan if number is None else number for number in read], dtype=np.float64)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
@@ -117,9 +117,8 @@ class Table:
 
     def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
         value = self.arrow.column(name)[row].as_py()
-        empty = value is None or value == "" or value != value
-        found = "the cell is empty, NA or the like" if empty else f"{value!r} is not {wanted}"
-        if isinstance(value, str) and _number(point := value.replace(",", ".")) is not None:
+        found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
+        if isinstance(value, str) and "," in value and _number(point := value.replace(",", ".")) is not None:
             found += f" (write {point}, or if it parts thousands, {value.replace(',', '')})"
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
         line = f" (line {row + 2} with the header)" if READERS.get(table_kind(self.path) or "") is _read_csv else ""
@@ -188,14 +187,18 @@ def _read_csv(path: Path) -> Any:
     delimiter = max(",;\t", key=header.count)
     # One block: the type of a column is then inferred from all rows, and not from the first megabyte.
     block = min(len(content) + 1024, 2**31 - 1)
-    return csv.read_csv(_buffer(content), csv.ReadOptions(block_size=block), csv.ParseOptions(delimiter=delimiter))
+    return csv.read_csv(
+        _buffer(content), csv.ReadOptions(block_size=block, use_threads=False), csv.ParseOptions(delimiter=delimiter)
+    )
 
 
 def _read_json_lines(path: Path) -> Any:
     from pyarrow import json as rows
 
     content = _content(path)
-    return rows.read_json(_buffer(content), rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1)))
+    return rows.read_json(
+        _buffer(content), rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
+    )
 
 
 def _read_json(path: Path) -> Any:
@@ -251,6 +254,11 @@ def written(value: object) -> str | None:
     return str(value)
 
 
+def is_empty(value: object) -> bool:
+    """Whether a cell of a column of numbers stands for none."""
+    return value is None or value != value or (isinstance(value, str) and value.strip().lower() in EMPTY)
+
+
 @functools.lru_cache(maxsize=100_000)
 def _number(text: str) -> float | None:
     """A text as a number, or as days since 1970 if it is an ISO date."""
@@ -263,11 +271,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return moment.timestamp() / 86_400
-
-
-def _is_empty(text: str | None) -> bool:
-    """Whether a cell of a column of numbers stands for none."""
-    return text is None or text.strip().lower() in EMPTY
 
 
 def _is_text(kind: Any) -> bool:
