@@ -445,7 +445,7 @@ def test_what_must_fail_is_refused_before_the_work(trained, monkeypatch):
     if Path("/proc/self").exists():
         assert "/proc/report" in refused("evaluate", run, "-o", "/proc/report")
     monkeypatch.setattr(comparison.Ladder, "__init__", lambda *_, **__: pytest.fail("it began to work"))
-    assert "1 task or more" in refused("evaluate", run, "--number", "0")
+    assert "at least 1 task" in refused("evaluate", run, "--number", "0")
 
 
 def test_what_is_no_run_and_no_task_is_said_to_be_none(trained, some, home, tmp_path):

@@ -12,7 +12,7 @@ from handful.errors import HandfulError, UserError
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
-from handful.evaluation.protocol import check_fits
+from handful.evaluation.protocol import check_fits, check_number
 from handful.evaluation.report import REPORT, Report
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -232,6 +232,7 @@ def evaluate(
     it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
     rungs are pre-trained on the run's own training split in any case, with images changed as the run's own were.
     """
+    check_number(tasks)
     run = Run.existing(path)
     model = MetaModel.from_pretrained(run.path)
     experiment = Experiment.from_config(run.config())

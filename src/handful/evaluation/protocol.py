@@ -130,8 +130,7 @@ def evaluate(
     only (of each class, where there is a way), as it takes to see what more of them bring to the same queries. Raises
     `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
-    if tasks < 1:
-        raise UserError(f"An evaluation needs at least 1 task, got {tasks}.")
+    check_number(tasks)
     if shot is not None:
         _check_part(distribution, shot)
     check_fits(learner, distribution.spec)
@@ -183,6 +182,12 @@ def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan) -> 
         return learner.predict(learner.adapt(task.support, spec), task.query.inputs)
 
     return over_tasks(one, (batch,), plan)
+
+
+def check_number(tasks: int) -> None:
+    """Raise a `UserError` where there are no tasks to score."""
+    if tasks < 1:
+        raise UserError(f"An evaluation needs at least 1 task, got {tasks}.")
 
 
 def check_fits(learner: Learner, spec: TaskSpec) -> None:
