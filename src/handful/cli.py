@@ -396,8 +396,11 @@ def adapt(
         Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
-    target: Annotated[
-        str | None, typer.Option(help="Column to predict, of a table with columns of its own (by default the run's).")
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--target", "--label", help="Column to predict, of a table with columns of its own (by default the run's)."
+        ),
     ] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
     as_json: JsonOption = False,
@@ -405,7 +408,7 @@ def adapt(
     """Adapt a meta-model to a new task from a handful of examples."""
     from handful.apps.prediction import adapt_to_file
 
-    adapted = adapt_to_file(model, examples, target=target, keep_support=not forget)
+    adapted = adapt_to_file(model, examples, target=column, keep_support=not forget)
     adapted.save(output)
     size = output.stat().st_size
     facts = {

@@ -246,7 +246,8 @@ class ManyTablesPipeline(InputPipeline):
     def _asked(self) -> DataError:
         return DataError(
             "The tables of this model have columns of their own, which only an adapted task knows. Adapt to a table "
-            "first: `handful adapt MODEL TABLE --target COLUMN -o TASK`, or handful.apps.prediction.adapt_to_file."
+            f"first: `handful adapt MODEL TABLE --{'label' if self.label else 'target'} COLUMN -o TASK`, or "
+            "handful.apps.prediction.adapt_to_file."
         )
 
 
