@@ -70,6 +70,9 @@ def main() -> None:
         core = cores.get()
         try:
             found = in_process(one, core, given.minutes, given.data)
+        except subprocess.CalledProcessError:
+            console.print(f"{_name(*one, given.minutes)}: failed, for the reason above; the others go on")
+            return
         finally:
             cores.put(core)
         record(RESULTS, _name(*one, given.minutes), found)
