@@ -66,9 +66,8 @@ class RowPipeline(InputPipeline):
         table = read_table(path)
         answers = self.answers(table)
         if self.task in table.names:
-            named = [
-                name for name in table.texts(self.task) if name is not None
-            ]  # whose name is left out, is of it too
+            # A row whose task is left out counts as one of the same task.
+            named = [name for name in table.texts(self.task) if name is not None]
             check_one_task(named, f"{path}, column {self.task!r},")
         if isinstance(answers, list):
             self.check_labels(answers, f"{path}, column {self.label!r},")

@@ -78,10 +78,9 @@ class Table:
         column = self.arrow.column(name)
         kind = column.type
         if _is_text(kind):
-            texts = column.to_pylist()
-            empty = np.array([is_empty(text) for text in texts])
-            read = [None if text is None else _number(text) for text in texts]
-            numbers = np.array([np.nan if number is None else number for number in read], dtype=np.float64)
+            # What is no number counts as infinite, so that it is told from an empty cell.
+            read = [np.nan if is_empty(text) else _number(text) for text in column.to_pylist()]
+            numbers = np.array([np.inf if number is None else number for number in read], dtype=np.float64)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
             moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
             numbers = moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
@@ -91,9 +90,7 @@ class Table:
             numbers = np.full(self.rows, np.nan)
         else:
             raise self._unusable(name)
-        if not _is_text(kind):
-            empty = np.isnan(numbers)
-        wrong = np.flatnonzero(~np.isfinite(numbers) & ~(empty & gaps))
+        wrong = np.flatnonzero(np.isinf(numbers) if gaps else ~np.isfinite(numbers))
         if len(wrong):
             raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
         return numbers
@@ -185,7 +182,8 @@ def _read_csv(path: Path) -> Any:
     content = _content(path)
     header = content.partition(b"\n")[0].decode("utf-8-sig", errors="replace")
     delimiter = max(",;\t", key=header.count)
-    # One block: the type of a column is then inferred from all rows, and not from the first megabyte.
+    # One block: the type of a column is then inferred from all rows, and not from the first megabyte. No threads: one
+    # that still runs when a command ends with an error aborts the process.
     block = min(len(content) + 1024, 2**31 - 1)
     return csv.read_csv(
         _buffer(content), csv.ReadOptions(block_size=block, use_threads=False), csv.ParseOptions(delimiter=delimiter)
