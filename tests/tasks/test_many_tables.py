@@ -11,6 +11,7 @@ from handful.apps.prediction import adapt_to_file, predict_file
 from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.cli import app
 from handful.errors import DataError, UserError
+from handful.evaluation import comparison
 from handful.tasks.distribution import seeded
 from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.tasks.own import open_tasks
@@ -333,3 +334,14 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     with pytest.raises(UserError, match="predicts a class of each table: name the column with --label"):
         open_tasks(labeled, target="last", pipeline=again.pipeline)
     assert len(again.split_manifest()["test"]) == len(again.names), "none was trained on"
+
+
+def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(labeled, monkeypatch):
+    """As where small tables have classes enough for few examples only."""
+    monkeypatch.setattr(comparison, "_same_tasks", lambda *_: False)
+    tasks = open_tasks(labeled, label="last")
+    ladder = comparison.Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    test, validation = tasks.split("test"), tasks.split("val")
+    compared = ladder.climb(test, validation, tasks=10)
+    assert ladder.shots_curve(test, validation, compared, (1, 2), tasks=10) == {}
+    assert ladder.equivalence(test, validation, tasks=10) is None

@@ -273,6 +273,12 @@ def evaluate(
     equivalence = None
     if count := min(tasks, equivalence_tasks):
         equivalence = ladder.equivalence(places[0], choosing[0], tasks=count)
+        if equivalence is None:
+            warnings.warn(
+                "There is no data equivalence: shots vary, the same tasks have no other numbers of examples, no simple "
+                "method can do them, or the learner diverges.",
+                stacklevel=2,
+            )
     source = other or experiment.source
     report = Report(
         title=f"{model.learner.key} on {source.name}",

@@ -162,7 +162,7 @@ class Ladder:
         All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept; or
         drawn anew for each shot, where a part of a support is none (see `TaskDistribution.nested`). Shots for which the
         data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
-        half of the user's tasks have enough, are left out.
+        half of the user's tasks have enough, are left out; none of them left is an empty answer.
         """
         cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
         raw = [rung for rung in cheap if rung.start == "raw"]
@@ -182,6 +182,8 @@ class Ladder:
             if at.units is not None and setting.units is not None and 2 * at.units < setting.units:
                 break
             sizes.append((at, choosing))
+        if not sizes:
+            return {}
         for shot, (at, choosing) in zip(shots, sizes, strict=False):
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
