@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import Clusters, Ignoring, Line, Slopes, Toy
 
-from handful.evaluation.comparison import CHOOSING_TASKS, Ladder
+from handful.evaluation.comparison import CHOOSING_TASKS, SETTLING, Ladder
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
@@ -23,7 +23,7 @@ def narrow(input_shape):
 @cache
 def climbed(cls=Toy, costly=COSTLY):
     """A ladder over the toys, once for all tests; with what its progress heard."""
-    tasks = Clusters() if cls is Toy else Slopes()
+    tasks = Slopes() if cls is Line else Clusters()
     heard = []
     learner = cls.build(tasks.spec, backbone=narrow)
     ladder = Ladder(
@@ -74,6 +74,16 @@ def test_costly_rungs_run_on_the_first_tasks_only_and_are_paired_on_those():
     costly = {key for key in counts if LEARNERS[key].costly}
     assert costly
     assert all(counts[key] == ((COSTLY,) * 2 if key in costly else (TASKS,) * 2) for key in counts)
+
+
+def test_a_costly_rung_that_is_ahead_on_its_few_tasks_is_scored_on_more():
+    _, comparison, _ = climbed(Ignoring)
+    costly = [row for row in comparison.rows[1:] if LEARNERS[row.evaluation.learner].costly]
+    few = [row for row in costly if row.paired.tasks == COSTLY]
+    more = [row for row in costly if row.paired.tasks == row.evaluation.score.tasks == SETTLING * COSTLY]
+    assert more
+    assert len(few) + len(more) == len(costly)
+    assert all(row.paired.low <= 0 for row in few)
 
 
 def test_no_costly_rungs_where_none_are_wanted():
@@ -184,16 +194,27 @@ class Uneven(Clusters):
             self.members[label] = self.members[label][:5]
 
 
-@pytest.mark.filterwarnings("ignore:.* are left out")
 def test_curves_over_shots_are_of_the_classes_of_the_setting():
-    """And stop where only the classes with the most examples go on."""
+    """And stop where only the classes with the most examples go on, without a word about those."""
     ladder, comparison, _ = climbed()
     test, validation = Uneven().split("test"), Uneven().split("val")
     curves = ladder.shots_curve(test, validation, comparison, (1, 2, 4), tasks=10)
     assert [shot for shot, _ in curves["toy"]] == [1, 2]
     assert curves["toy"][1][1] == evaluate(ladder.learner, test, tasks=10).score
-    many = ladder.shots_curve(test.sized(shot=4), validation, comparison, (1, 2), tasks=10)
-    assert many["toy"][0][1] == evaluate(ladder.learner, test.sized(shot=4), tasks=10, shot=1).score
+    with pytest.warns(UserWarning, match="are left out"):
+        larger = test.sized(shot=4)
+    many = ladder.shots_curve(larger, validation, comparison, (1, 2), tasks=10)
+    assert many["toy"][0][1] == evaluate(ladder.learner, larger, tasks=10, shot=1).score
+
+
+def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
+    ladder, _, _ = climbed(costly=0)
+    with pytest.warns(UserWarning, match="are left out"):
+        test, validation = Uneven().split("test").sized(shot=4), Uneven().split("val")
+    found = ladder.equivalence(test, validation, tasks=10, examples=(1, 2, 4))
+    assert [size for size, _ in found.curve][:2] == [1, 2]
+    ways = ladder.conventional(test, validation.sized(shot=1), tasks=10, shot=1).values()
+    assert found.curve[0][1].mean == max(way.score.mean for way in ways)
 
 
 def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():

@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Self
@@ -18,12 +20,22 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
 
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
+SETTLING = 5
+"""On how many times as many tasks a costly rung is scored that is ahead on its few."""
 
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
 """What the conventional way is given to learn from, for the data equivalence."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is running, what of it is done, and how much there is."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings that classes or tasks are too small: nobody asked for the sizes that are tried inside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -142,12 +154,17 @@ class Ladder:
         rungs = []
         for rung in self.rungs:
             chosen = self._choose(rung, validation)
-            count = min(self.costly_tasks, tasks) if rung.costly else tasks
-            rungs.append((self._evaluate(self._build(rung, chosen), setting, count), chosen))
+            built = self._build(rung, chosen)
+            found = self._evaluate(built, setting, min(self.costly_tasks, tasks) if rung.costly else tasks)
+            if rung.costly and self.costly_tasks < tasks and found.gain_over(own).low > 0:
+                # Of several rungs on a few tasks each, one is soon ahead by chance.
+                found = self._evaluate(built, setting, min(SETTLING * self.costly_tasks, tasks))
+            rungs.append((found, chosen))
         if not rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
         return Comparison.of(own, rungs)
 
+    @_quiet()
     def shots_curve(
         self,
         setting: TaskDistribution,
@@ -193,19 +210,20 @@ class Ladder:
         return curves
 
     def conventional(
-        self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int
+        self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int, shot: int | None = None
     ) -> dict[str, Evaluation]:
         """What the rungs that know no other tasks score on the first tasks of `setting`'s present split, by their key.
 
         They are those on raw inputs and, unless costly ones are left out, the network trained from scratch. Their
-        options are chosen on tasks of `validation`.
+        options are chosen on tasks of `validation`. shot: see `evaluate`.
         """
         return {
-            rung.key: evaluate(self._build(rung, self._choose(rung, validation)), setting, tasks=tasks)
+            rung.key: evaluate(self._build(rung, self._choose(rung, validation)), setting, tasks=tasks, shot=shot)
             for rung in self.rungs
             if rung.start != "pretrained"
         }
 
+    @_quiet()
     def equivalence(
         self,
         setting: TaskDistribution,
@@ -217,8 +235,9 @@ class Ladder:
         """How many times more examples the conventional way needs on the first tasks of `setting`'s present split.
 
         The conventional way is the best of `conventional`. It gets more `examples` (of each class, or of a task) until
-        it surely beats the learner, or the same tasks have no more. None where shots vary, no rung can do the tasks, or
-        the learner diverges on one.
+        it surely beats the learner, or the same tasks have no more; fewer ones are a part of its support, where that
+        can be (see `TaskDistribution.nested`). None where shots vary, no rung can do the tasks, or the learner diverges
+        on one.
         """
         shot = setting.sizes.shot
         if isinstance(shot, tuple) or all(rung.start == "pretrained" for rung in self.rungs):
@@ -230,11 +249,13 @@ class Ladder:
         ways: list[list[Evaluation]] = []
         for size in sorted({*examples, shot}):
             self.progress("data equivalence", size, max(examples))
+            fewer = setting.nested and size < shot
             try:
-                at, choosing = setting.sized(shot=size), validation.sized(shot=size)
+                at, choosing = setting if fewer else setting.sized(shot=size), validation.sized(shot=size)
                 if not _same_tasks(at, setting, tasks):
                     break
-                found = list(self.conventional(at, choosing, tasks=tasks).values())
+                part = size if fewer else None
+                found = list(self.conventional(at, choosing, tasks=tasks, shot=part).values())
             except UserError:
                 break
             sizes.append(size)

@@ -171,7 +171,7 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
         panel.xaxis.set_major_formatter(_percent)
         if isinstance(first.way, int):
             panel.axvline(100 / first.way, color=VERMILION, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
-            title += f" (chance: {100 / first.way:g} %)"
+            title += f" (chance: {100 / first.way:.3g} %)"
         panel.spines["bottom"].set_bounds(0, 100)
     else:
         panel.set_xlabel("typical error (root of the mean squared error): shorter is better")

@@ -369,7 +369,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
                 ", ".join(f"{name} {value}" for name, value in row.chosen.items()),
             ]
         )
-    chance = f" (chance is {100 / own.way:g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
+    chance = f" (chance is {100 / own.way:.3g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
     queries = "all remaining" if own.query_shot is None else size(own.query_shot)
     per = " per class" if own.way is not None else ""
     return f"{setting_name(own.way, own.shot)}{chance}, {queries} questions{per}", lines
