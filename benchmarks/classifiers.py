@@ -1,10 +1,12 @@
 """Every classifier under an equal budget: `python -m benchmarks.classifiers --data FOLDER`.
 
 5-way 1-shot on letters of fonts (`glyphs`) and on Omniglot (FOLDER holds omniglot_28.npz), each learner with default
-options, trained for the same time of one core. Finished cells are kept: an interrupted run goes on where it was.
+options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. Finished cells are kept: an
+interrupted run goes on where it was.
 """
 
 import argparse
+import copy
 import json
 import os
 import queue
@@ -13,8 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
+from handful.learners.pretraining import BATCH as BATCH_OF_EXAMPLES
+from handful.learners.transfer import Pretrained
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.glyphs import Glyphs
@@ -36,7 +41,9 @@ from handful.training.loop import Settings
 
 RESULTS = "classifiers"
 WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, 8
-TASKS, UNTRAINED_TASKS = 600, 100
+TASKS, UNTRAINED_TASKS, VALIDATION_TASKS = 600, 100, 100
+SLOW, SLOW_TASKS = 0.5, 60
+"""Seconds that adapting to a task takes where a learner is scored and validated on fewer of them."""
 WARM_UP, TIMED = 2, 6
 """Steps before the measured ones, and those, from which the number of steps in the budget follows."""
 ADAPTED = 9
@@ -84,11 +91,13 @@ def main() -> None:
 
 
 def classifiers() -> list[str]:
-    """The meta-trained learners that classify where class numbers are drawn anew."""
+    """The learners that are trained, and classify where class numbers are drawn anew."""
     return [
         key
         for key, cls in LEARNERS.items()
-        if "classification" in cls.kinds and "permuted" in cls.labels and cls.meta_gradient != "none"
+        if "classification" in cls.kinds
+        and "permuted" in cls.labels
+        and (cls.meta_gradient != "none" or cls.start == "pretrained")
     ]
 
 
@@ -115,15 +124,14 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     test = same.split("test").sized(WAY, SHOT, 15)
     cls: type[Learner] = LEARNERS[key]
     learner = cls.build(tasks.spec, seed=seed)
-    plan = rule(learner, BATCH).written()
-    untrained = handful.evaluate(learner, test, tasks=UNTRAINED_TASKS).score
-    validating = {"validation": same.split("val").sized(WAY, SHOT, 15), "validation_tasks": 100}
-    settings = {"meta_batch_size": BATCH, "plan": plan, "seed": seed}
-    steps = affordable(cls.build(tasks.spec, seed=seed), tasks, minutes, settings)
-    start = time.process_time()
-    trained = handful.meta_train(learner, tasks, steps=steps, **validating, **settings)
-    spent = time.process_time() - start
-    evaluation = handful.evaluate(learner, test, tasks=TASKS)
+    slow = adapting(learner, test) > SLOW
+    untrained = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else UNTRAINED_TASKS).score
+    if isinstance(learner, Pretrained):
+        training = pretrained(learner, tasks, minutes, seed)
+    else:
+        validation = same.split("val").sized(WAY, SHOT, 15)
+        training = meta_trained(learner, tasks, validation, SLOW_TASKS if slow else VALIDATION_TASKS, minutes, seed)
+    evaluation = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else TASKS)
     return {
         "source": source,
         "learner": key,
@@ -133,15 +141,59 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
         "scores": [round(score, 4) for score in evaluation.scores.tolist()],
         "untrained": 100 * untrained.mean,
         "untrained half width": 100 * untrained.half_width,
-        "steps": steps,
-        "core seconds": round(spent, 1),
-        "selection": trained.selection,
         "adapt milliseconds": 1000 * adapting(learner, test),
         "state bytes": evaluation.state_bytes,
         "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "inductive": not evaluation.transductive,
+        **training,
+    }
+
+
+def meta_trained(
+    learner: Learner, tasks: TaskDistribution, validation: TaskDistribution, count: int, minutes: float, seed: int
+) -> dict[str, Any]:
+    """Meta-train for as many steps as the budget buys, by the time of a few; what there is to tell of it."""
+    plan = rule(learner, BATCH).written()
+    settings: dict[str, Any] = {"meta_batch_size": BATCH, "plan": plan, "seed": seed}
+    times: list[float] = []
+    handful.meta_train(
+        copy.deepcopy(learner),
+        tasks,
+        steps=WARM_UP + TIMED,
+        validation_tasks=1,
+        validate_every=WARM_UP + TIMED,
+        progress=lambda moment: times.append(time.process_time()),
+        **settings,
+    )
+    steps = affordable(times[:-1], minutes)  # the last one validates
+    start = time.process_time()
+    trained = handful.meta_train(learner, tasks, steps=steps, validation=validation, validation_tasks=count, **settings)
+    return {
+        "steps": steps,
+        "core seconds": round(time.process_time() - start, 1),
+        "selection": trained.selection,
         "plan": plan,
         "outer_lr": Settings().outer_lr,
-        "inductive": not evaluation.transductive,
+    }
+
+
+def pretrained(learner: Pretrained, tasks: TaskDistribution, minutes: float, seed: int) -> dict[str, Any]:
+    """Likewise of a rung of the ladder, which is trained the ordinary way on all training classes."""
+    pool = tasks.split("train").pool()
+    assert pool is not None
+    times: list[float] = []
+    copy.deepcopy(learner).pretrain(
+        pool,
+        examples=BATCH_OF_EXAMPLES * (WARM_UP + TIMED),
+        progress=lambda done, total: times.append(time.process_time()),
+    )
+    steps = affordable(times, minutes)
+    start = time.process_time()
+    learner.pretrain(pool, examples=BATCH_OF_EXAMPLES * steps, seed=seed)
+    return {
+        "steps": steps,
+        "core seconds": round(time.process_time() - start, 1),
+        "selection": "last weights",
     }
 
 
@@ -166,20 +218,9 @@ def drawn(source: str, seed: int, data: Path | None) -> TaskDistribution:
     return Omniglot(data / "omniglot_28.npz", seed=seed).sized(WAY, SHOT, QUERY_SHOT)
 
 
-def affordable(learner: Learner, tasks: TaskDistribution, minutes: float, settings: dict[str, Any]) -> int:
-    """How many steps the budget buys, by the time of a few."""
-    times: list[float] = []
-    handful.meta_train(
-        learner,
-        tasks,
-        steps=WARM_UP + TIMED,
-        validation_tasks=1,
-        validate_every=WARM_UP + TIMED,
-        progress=lambda moment: times.append(time.process_time()),
-        **settings,
-    )
-    each = sorted(later - earlier for earlier, later in zip(times[WARM_UP - 1 :], times[WARM_UP:-1], strict=False))
-    return max(10, round(60 * minutes / each[len(each) // 2]))
+def affordable(times: Sequence[float], minutes: float) -> int:
+    """How many steps the budget buys, by the processor times at the ends of a few."""
+    return max(10, round(60 * minutes / statistics.median(b - a for a, b in pairwise(times[WARM_UP - 1 :]))))
 
 
 def cells(rows: dict[str, Any]) -> Iterator[Cells]:

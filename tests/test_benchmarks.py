@@ -9,8 +9,6 @@ from benchmarks import classifiers, equivalence, evidence, omniglot, regression,
 from benchmarks.__main__ import SECTIONS, page
 from benchmarks.learned_optimizer.__main__ import cells
 
-from handful.registry import LEARNERS
-
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
@@ -56,9 +54,24 @@ def test_a_mean_with_tasks_that_never_got_there_is_a_lower_bound():
         assert shown[2] == words
 
 
-def test_every_classifier_that_is_meta_trained_is_in_the_comparison():
-    assert {"protonet", "maml", "in-context", "r2d2"} <= set(classifiers.classifiers())
-    assert not any(LEARNERS[key].baseline for key in classifiers.classifiers())
+def test_every_classifier_that_is_trained_is_in_the_comparison():
+    found = set(classifiers.classifiers())
+    assert {"protonet", "maml", "in-context", "r2d2", "transfer", "baseline-plus-plus"} <= found
+    assert not found & {"centroid", "logistic-probe", "scratch", "dkt", "pooled"}
+
+
+@pytest.mark.parametrize("key", ["protonet", "transfer"])
+def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key):
+    for name in ("TASKS", "UNTRAINED_TASKS", "VALIDATION_TASKS", "ADAPTED"):
+        monkeypatch.setattr(classifiers, name, 2)
+    found = classifiers.cell("glyphs", key, 0, 1e-9, None)
+    assert found["steps"] == 10  # the fewest
+    assert len(found["scores"]) == 2
+    json.dumps(found)
+
+
+def test_a_budget_buys_as_many_steps_as_fit_into_it():
+    assert classifiers.affordable([0, 1, 5, 5.5, 6, 6.5, 99], 1) == 120
 
 
 @pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, text], ids=lambda module: module.__name__)
