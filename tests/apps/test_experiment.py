@@ -121,6 +121,15 @@ def test_a_generator_has_no_classes_to_run_out_of():
     assert validating(open_tasks("sine"), None, 3, None).sizes.shot == 3
 
 
+def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
+    train(species, tmp_path / "one")
+    assert evaluate(tmp_path / "one", tasks=4, costly_tasks=0, equivalence_tasks=3).equivalence.tasks == 3
+    train(replace(species, shot=(1, 2)), tmp_path / "varied")
+    with pytest.warns(UserWarning, match="no data equivalence: shots vary"):
+        report = evaluate(tmp_path / "varied", tasks=4, costly_tasks=0, equivalence_tasks=3)
+    assert report.equivalence is None
+
+
 def test_a_report_can_be_computed_again(species, tmp_path):
     train(species, tmp_path / "run")
     report = evaluate(tmp_path / "run", tasks=6, costly_tasks=0)
