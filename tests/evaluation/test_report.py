@@ -49,6 +49,11 @@ def test_a_loss_comes_first_and_names_what_to_use_instead():
     assert "beats" not in verdict
 
 
+def test_a_loss_to_a_rung_that_is_trained_says_how():
+    verdict = report(compare(OWN, evaluation("transfer", noisy(0.97, seed=3)))).verdict
+    assert verdict.endswith("Use transfer instead: handful train --learner transfer --pretrain EXAMPLES.")
+
+
 def test_a_tie_is_no_win():
     near = evaluation("fine-tune-all", noisy(0.89, seed=2))
     comparison = compare(OWN, WORSE, near)

@@ -18,6 +18,7 @@ from handful.evaluation.wording import (
     size,
     two_figures,
 )
+from handful.registry import LEARNERS
 
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
@@ -66,12 +67,12 @@ class Standing:
             if not finite:
                 return f"{text}, and no simple method gave finite predictions on all of them."
             name = rung.evaluation.learner
-            return f"{text}. Use {name if name in finite else finite[0]} instead."
+            return f"{text}. {instead(name if name in finite else finite[0])}"
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
         elif self.outcome == "loses":
-            text = f"{head}, and LOSES to {other.learner} {gap}. Use {other.learner} instead."
+            text = f"{head}, and LOSES to {other.learner} {gap}. {instead(other.learner)}"
         else:
             text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
         return text + self._adapting()
@@ -102,6 +103,12 @@ class Standing:
             return f" Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
         told = gap and f" ({gap})"
         return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
+
+
+def instead(rung: str) -> str:
+    """The advice to use a rung, and how to come by it where it takes a training."""
+    how = f": handful train --learner {rung} --pretrain EXAMPLES" if LEARNERS[rung].start == "pretrained" else ""
+    return f"Use {rung} instead{how}."
 
 
 def situation(own: Evaluation) -> str:
