@@ -16,6 +16,7 @@ from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.learners.transfer import Transfer
 from handful.types import Examples, Task, TaskSpec
 
 
@@ -68,6 +69,33 @@ def test_the_neighbors_loss_has_the_same_gradient_in_all_plans():
     assert all(gradient.abs().sum() > 0 for gradient in first.values())
     for gradients in rest:
         torch.testing.assert_close(gradients, first)
+
+
+def test_by_cosines_it_answers_as_the_transfer_rung_on_the_same_network():
+    """Before any meta-training; its temperature counts twice, since a squared distance has a cosine two times."""
+    learner, task = IMAGES.learner(PrototypicalNetwork, distance="cosine"), IMAGES.task()
+    rung = IMAGES.learner(Transfer, temperature=2 * learner.log_scale.exp().item())
+    rung.backbone.load_state_dict(learner.backbone.state_dict())
+    answers = [one.predict(one.adapt(task.support, IMAGES.spec), task.query.inputs) for one in (learner, rung)]
+    torch.testing.assert_close(*(answer.logits.softmax(-1) for answer in answers))
+
+
+@pytest.mark.parametrize("loss", ["prototypes", "neighbors"])
+def test_cosines_keep_the_contract(tmp_path, loss):
+    learner = ROWS.learner(PrototypicalNetwork, distance="cosine", loss=loss)
+    check_purity(learner, ROWS)
+    check_predictions_agree(learner, ROWS)
+    check_meta_gradients_agree(learner, ROWS)
+    check_pointwise(learner, ROWS)
+    check_state(learner, ROWS, tmp_path)
+
+
+def test_by_cosines_the_length_of_features_does_not_matter():
+    for loss in ("prototypes", "neighbors"):
+        learner = PrototypicalNetwork.build(ROWS.spec, backbone="raw", distance="cosine", loss=loss)
+        task = ROWS.task()
+        longer = Task(*(Examples(3 * examples.inputs, examples.targets) for examples in task))
+        torch.testing.assert_close(*(learner.meta_loss(one, ROWS.spec) for one in (task, longer)))
 
 
 def test_views_are_embedded_one_by_one_and_averaged():

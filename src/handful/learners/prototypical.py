@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.heads import centroids, squared_distances, without_absent
@@ -25,9 +26,12 @@ class PrototypicalNetwork(Learner):
     it starts), which spares the choice of one for each embedding size. `loss="neighbors"` meta-trains without
     prototypes: every example of the task, support or query, should find those of its class among all others, which
     takes more from each task (*On Episodes, Prototypical Networks, and Few-Shot Learning*, Laenen & Bertinetto, 2021,
-    https://arxiv.org/abs/2012.09831); adapting stays the same. With `views` above 1, adapting and predicting (not
-    meta-training) embed each image also in that many less one random affine views, the same for all images, and take
-    the mean of the features, at the cost of as many passes.
+    https://arxiv.org/abs/2012.09831); adapting stays the same. `distance="cosine"` compares directions alone, as the
+    `transfer` rung does, so that meta-training goes on from where pre-training (`pretrain`) ends (*Meta-Baseline:
+    Exploring Simple Meta-Learning for Few-Shot Learning*, Chen et al., 2021, https://arxiv.org/abs/2003.04390;
+    departure: prototypes have unit length, too). With `views` above 1, adapting and predicting (not meta-training)
+    embed each image also in that many less one random affine views, the same for all images, and take the mean of the
+    features, at the cost of as many passes.
 
     >>> from handful.types import Examples, TaskSpec
     >>> learner = PrototypicalNetwork.build(TaskSpec("classification", (2,), 2))
@@ -48,6 +52,7 @@ class PrototypicalNetwork(Learner):
         *,
         temperature: Positive = 10.0,
         loss: Literal["prototypes", "neighbors"] = "prototypes",
+        distance: Literal["euclidean", "cosine"] = "euclidean",
         views: Count = 1,
     ) -> None:
         super().__init__()
@@ -56,7 +61,7 @@ class PrototypicalNetwork(Learner):
                 f"Views are made of images (channels, height, width), not of inputs of shape {spec.input_shape}. "
                 "Leave views=1."
             )
-        self.loss = loss
+        self.loss, self.distance = loss, distance
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.log_scale = nn.Parameter(torch.tensor(float(temperature)).log())
@@ -74,7 +79,7 @@ class PrototypicalNetwork(Learner):
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """Cross-entropy of the query, or of all examples' neighbors."""
-        count, features = len(task.support.inputs), self._features_of(task)
+        count, features = len(task.support.inputs), self._placed(self._features_of(task))
         if self.loss == "neighbors":
             return self._neighbors_loss(features, torch.cat([task.support.targets, task.query.targets]))
         state = self._state(features[:count], task.support.targets, spec)
@@ -83,10 +88,14 @@ class PrototypicalNetwork(Learner):
     def _embed(self, inputs: Tensor) -> Tensor:
         """Features `(n, d)`, mean over the views."""
         if self.views == 1:
-            return self.backbone(inputs)  # type: ignore[no-any-return]
+            return self._placed(self.backbone(inputs))
         seen = [inputs, *(warped(inputs, view.expand(len(inputs), -1, -1)) for view in self.maps)]
         features: Tensor = self.backbone(torch.cat(seen))
-        return features.view(self.views, len(inputs), -1).mean(0)
+        return self._placed(features.view(self.views, len(inputs), -1).mean(0))
+
+    def _placed(self, features: Tensor) -> Tensor:
+        """Features `(n, d)` as distances are taken between them: on a sphere where directions alone count."""
+        return features if self.distance == "euclidean" else F.normalize(features, dim=-1) * features.shape[-1] ** 0.5
 
     def _neighbors_loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Mean of -log of the probability that an example's neighbor, drawn by distance, is of its class."""
@@ -101,7 +110,7 @@ class PrototypicalNetwork(Learner):
 
     def _state(self, features: Tensor, targets: Tensor, spec: TaskSpec) -> TaskState:
         prototypes, present = centroids(features, targets, spec.outputs)
-        return {"prototypes": prototypes, "present": present}
+        return {"prototypes": self._placed(prototypes), "present": present}
 
     def _classify(self, state: Any, features: Tensor) -> Categorical:
         distances = squared_distances(features, state["prototypes"]) / features.shape[-1]
