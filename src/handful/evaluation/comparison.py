@@ -21,7 +21,7 @@ from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
 
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
 SETTLING = 5
-"""On how many times as many tasks a costly rung is scored that is ahead on its few."""
+"""On how many times as many tasks a costly rung is scored that would decide by its few."""
 
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
 """What the conventional way is given to learn from, for the data equivalence."""
@@ -150,19 +150,24 @@ class Ladder:
 
         Options of rungs are chosen on tasks of `validation`, once for each of its sizes.
         """
-        own = self._evaluate(self.learner, setting, tasks)
-        rungs = []
-        for rung in self.rungs:
-            chosen = self._choose(rung, validation)
-            built = self._build(rung, chosen)
-            found = self._evaluate(built, setting, min(self.costly_tasks, tasks) if rung.costly else tasks)
-            if rung.costly and self.costly_tasks < tasks and found.gain_over(own).low > 0:
-                # Of several rungs on a few tasks each, one is soon ahead by chance.
-                found = self._evaluate(built, setting, min(SETTLING * self.costly_tasks, tasks))
-            rungs.append((found, chosen))
-        if not rungs:
+        if not self.rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
-        return Comparison.of(own, rungs)
+        own = self._evaluate(self.learner, setting, tasks)
+
+        def scored(rung: type[Learner], count: int) -> tuple[Evaluation, dict[str, Any]]:
+            chosen = self._choose(rung, validation)
+            return self._evaluate(self._build(rung, chosen), setting, count), chosen
+
+        few = min(self.costly_tasks, tasks)
+        found = {rung.key: scored(rung, few if rung.costly else tasks) for rung in self.rungs}
+        comparison = Comparison.of(own, list(found.values()))
+        # Of several rungs on a few tasks each one is soon ahead by chance: the one that decides gets more of them.
+        while (best := LEARNERS[comparison.best_rung.evaluation.learner]).costly and (
+            len(found[best.key][0].scores) == few < tasks
+        ):
+            found[best.key] = scored(best, min(SETTLING * few, tasks))
+            comparison = Comparison.of(own, list(found.values()))
+        return comparison
 
     @_quiet()
     def shots_curve(
