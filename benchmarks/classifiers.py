@@ -1,8 +1,9 @@
 """Every classifier under an equal budget: `python -m benchmarks.classifiers --data FOLDER`.
 
 5-way 1-shot on letters of fonts (`glyphs`) and on Omniglot (FOLDER holds omniglot_28.npz), each learner with default
-options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. Finished cells are kept: an
-interrupted run goes on where it was.
+options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. FROM_PRETRAINING is a
+prototypical network that shares its time between both. Finished cells are kept: an interrupted run goes on where it
+was.
 """
 
 import argparse
@@ -44,6 +45,10 @@ WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, 8
 TASKS, UNTRAINED_TASKS, VALIDATION_TASKS = 600, 100, 100
 SLOW, SLOW_TASKS = 0.5, 60
 """Seconds that adapting to a task takes where a learner is scored and validated on fewer of them."""
+FROM_PRETRAINING = "protonet, from pre-training"
+OPTIONS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
+"""Its options: tasks of a high way, of which all examples count, and the angles that pre-training is for."""
+HIGH_WAY, HIGH_QUERY_SHOT, HIGH_BATCH = 100, 1, 1
 WARM_UP, TIMED = 2, 6
 """Steps before the measured ones, and those, from which the number of steps in the budget follows."""
 ADAPTED = 9
@@ -92,13 +97,14 @@ def main() -> None:
 
 def classifiers() -> list[str]:
     """The learners that are trained, and classify where class numbers are drawn anew."""
-    return [
+    learners = [
         key
         for key, cls in LEARNERS.items()
         if "classification" in cls.kinds
         and "permuted" in cls.labels
         and (cls.meta_gradient != "none" or cls.start == "pretrained")
     ]
+    return [*learners, FROM_PRETRAINING]
 
 
 def in_process(one: tuple[str, str, int], core: int, minutes: float, data: Path | None) -> dict[str, Any]:
@@ -122,15 +128,20 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     # Classes are split alike, and all seeds are scored on the same tasks.
     tasks, same = drawn(source, seed, data), drawn(source, 0, data)
     test = same.split("test").sized(WAY, SHOT, 15)
-    cls: type[Learner] = LEARNERS[key]
-    learner = cls.build(tasks.spec, seed=seed)
+    both = key == FROM_PRETRAINING
+    cls: type[Learner] = LEARNERS["protonet" if both else key]
+    learner = cls.build(tasks.spec, seed=seed, **(OPTIONS if both else {}))
     slow = adapting(learner, test) > SLOW
     untrained = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else UNTRAINED_TASKS).score
-    if isinstance(learner, Pretrained):
-        training = pretrained(learner, tasks, minutes, seed)
-    else:
+    shared = minutes / 2 if both else minutes
+    training: dict[str, Any] = {}
+    if both or isinstance(learner, Pretrained):
+        training |= pretrained(learner, tasks, shared, seed)
+    if not isinstance(learner, Pretrained):
+        sized, batch = (tasks.sized(HIGH_WAY, SHOT, HIGH_QUERY_SHOT), HIGH_BATCH) if both else (tasks, BATCH)
         validation = same.split("val").sized(WAY, SHOT, 15)
-        training = meta_trained(learner, tasks, validation, SLOW_TASKS if slow else VALIDATION_TASKS, minutes, seed)
+        count = SLOW_TASKS if slow else VALIDATION_TASKS
+        training |= meta_trained(learner, sized, batch, validation, count, shared, seed)
     evaluation = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else TASKS)
     return {
         "source": source,
@@ -150,16 +161,26 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
 
 
 def meta_trained(
-    learner: Learner, tasks: TaskDistribution, validation: TaskDistribution, count: int, minutes: float, seed: int
+    learner: Learner,
+    tasks: TaskDistribution,
+    batch: int,
+    validation: TaskDistribution,
+    count: int,
+    minutes: float,
+    seed: int,
 ) -> dict[str, Any]:
-    """Meta-train for as many steps as the budget buys, by the time of a few; what there is to tell of it."""
-    plan = rule(learner, BATCH).written()
-    settings: dict[str, Any] = {"meta_batch_size": BATCH, "plan": plan, "seed": seed}
+    """Meta-train for as many steps as the budget buys, by the time of a few; what there is to tell of it.
+
+    batch: tasks of a step. count: tasks of a validation.
+    """
+    plan = rule(learner, batch).written()
+    settings: dict[str, Any] = {"meta_batch_size": batch, "plan": plan, "seed": seed}
     times: list[float] = []
     handful.meta_train(
         copy.deepcopy(learner),
         tasks,
         steps=WARM_UP + TIMED,
+        validation=validation,
         validation_tasks=1,
         validate_every=WARM_UP + TIMED,
         progress=lambda moment: times.append(time.process_time()),
@@ -177,8 +198,8 @@ def meta_trained(
     }
 
 
-def pretrained(learner: Pretrained, tasks: TaskDistribution, minutes: float, seed: int) -> dict[str, Any]:
-    """Likewise of a rung of the ladder, which is trained the ordinary way on all training classes."""
+def pretrained(learner: Learner, tasks: TaskDistribution, minutes: float, seed: int) -> dict[str, Any]:
+    """Likewise, but trained the ordinary way on all training classes."""
     pool = tasks.split("train").pool()
     assert pool is not None
     times: list[float] = []
@@ -191,9 +212,8 @@ def pretrained(learner: Pretrained, tasks: TaskDistribution, minutes: float, see
     start = time.process_time()
     learner.pretrain(pool, examples=BATCH_OF_EXAMPLES * steps, seed=seed)
     return {
-        "steps": steps,
-        "core seconds": round(time.process_time() - start, 1),
-        "selection": "last weights",
+        "steps of pre-training": steps,
+        "core seconds of pre-training": round(time.process_time() - start, 1),
     }
 
 
@@ -243,7 +263,7 @@ def cells(rows: dict[str, Any]) -> Iterator[Cells]:
             f"{middle['adapt milliseconds']:.2f}",
             f"{middle['state bytes'] / 1000:.1f}",
             f"{max(row['peak MiB'] for row in group):.0f}",
-            str(middle["steps"]),
+            " + ".join(str(middle[name]) for name in ("steps of pre-training", "steps") if name in middle),
         )
 
 

@@ -60,12 +60,19 @@ def test_every_classifier_that_is_trained_is_in_the_comparison():
     assert not found & {"centroid", "logistic-probe", "scratch", "dkt", "pooled"}
 
 
-@pytest.mark.parametrize("key", ["protonet", "transfer"])
-def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key):
+@pytest.mark.parametrize(
+    ("key", "trained"),
+    [
+        ("protonet", {"steps"}),
+        ("transfer", {"steps of pre-training"}),
+        (classifiers.FROM_PRETRAINING, {"steps of pre-training", "steps"}),
+    ],
+)
+def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key, trained):
     for name in ("TASKS", "UNTRAINED_TASKS", "VALIDATION_TASKS", "ADAPTED"):
         monkeypatch.setattr(classifiers, name, 2)
     found = classifiers.cell("glyphs", key, 0, 1e-9, None)
-    assert found["steps"] == 10  # the fewest
+    assert {name: value for name, value in found.items() if name.startswith("steps")} == dict.fromkeys(trained, 10)
     assert len(found["scores"]) == 2
     json.dumps(found)
 
