@@ -45,7 +45,7 @@ WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, 8
 TASKS, UNTRAINED_TASKS, VALIDATION_TASKS = 600, 100, 100
 SLOW, SLOW_TASKS = 0.5, 60
 """Seconds that adapting to a task takes where a learner is scored and validated on fewer of them."""
-FROM_PRETRAINING = "protonet, from pre-training"
+FROM_PRETRAINING = "protonet, pre-trained"
 OPTIONS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
 """Its options: tasks of a high way, of which all examples count, and the angles that pre-training is for."""
 HIGH_WAY, HIGH_QUERY_SHOT, HIGH_BATCH = 100, 1, 1

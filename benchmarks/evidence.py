@@ -7,13 +7,17 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from handful.errors import HandfulError
@@ -35,20 +39,35 @@ class Section(NamedTuple):
     heads: Cells
     cells: Callable[[dict[str, Any]], Iterator[Cells]]
 
-    def table(self, rows: dict[str, Any] | None = None) -> Table:
-        """For the terminal, of these rows, by default of all that is recorded."""
-        shown = Table(title=self.title)
-        for head in self.heads:
-            shown.add_column(head)
-        for cells in self.cells(recorded(self.name) if rows is None else rows):
-            shown.add_row(*cells)
-        return shown
+    def table(self, rows: dict[str, Any] | None = None) -> Group:
+        """For the terminal, of these rows, by default of all that is recorded.
+
+        Rows that begin alike have a table of their own, so that 80 columns do.
+        """
+        cells = list(self.cells(recorded(self.name) if rows is None else rows))
+        starts = [first for first, *_ in cells]
+        if len(set(starts)) == len(starts):
+            return Group(_table(self.title, self.heads, cells))
+        parts = [(start, list(some)) for start, some in groupby(cells, key=itemgetter(0))]
+        return Group(
+            self.title,
+            *(_table(start, self.heads[1:], [own for _, *own in some]) for start, some in parts),
+        )
 
     def markdown(self) -> str:
         """For the page, of all that is recorded."""
         rows = [self.heads, ("---",) * len(self.heads), *self.cells(recorded(self.name))]
         lines = [f"| {' | '.join(cells)} |" for cells in rows]
         return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *lines, ""])
+
+
+def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for head in heads:
+        shown.add_column(head, overflow="fold")
+    for cells in rows:
+        shown.add_row(*cells)
+    return shown
 
 
 def guarded(main: Callable[[], None]) -> None:
