@@ -116,6 +116,9 @@ def train(
     shot: Annotated[int | None, of_sizes(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, of_sizes(help="Examples to be scored on, likewise.")] = None,
     train_way: Annotated[int | None, of_sizes(help="Classes of a training task, if not --way.")] = None,
+    train_query_shot: Annotated[
+        int | None, of_sizes(help="Examples that a training task is scored on, if not --query-shot.")
+    ] = None,
     backbone: Annotated[str, of_learner(help="conv4, mlp, raw, or your own as package.module:name.")] = "auto",
     normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
     assign: Annotated[
@@ -183,6 +186,7 @@ def train(
         shot=shot,
         query_shot=query_shot,
         train_way=train_way,
+        train_query_shot=train_query_shot,
         augment=augment,
         settings=settings | assigned["training"],
         seed=seed,
