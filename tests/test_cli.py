@@ -224,6 +224,13 @@ def test_several_settings_are_scored_at_once(trained, tmp_path):
     assert [(setting["way"], setting["shot"]) for setting in settings] == [(2, 1), (3, 1)]
 
 
+def test_training_tasks_may_have_sizes_of_their_own(home, tmp_path):
+    sizes = ("--train-way", 3, "--train-query-shot", 1)
+    done("train", "--tasks", home / "photos", *IMAGES, *SMALL, *sizes, "-o", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["train_way"], config["train_query_shot"]) == (3, 1)
+
+
 def test_a_generator_trains_and_evaluates_but_reads_no_files(tmp_path, quick, some):
     options = ["--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]", *SMALL]
     done("train", "--tasks", "sine", *options, "-o", tmp_path / "sine")
