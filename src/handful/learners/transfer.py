@@ -216,10 +216,10 @@ class FineTuneAll(FineTuned):
 
     key = "fine-tune-all"
     costly = True
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.001, 0.003, 0.01)}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.0003, 0.001, 0.003, 0.01)}
 
     def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.003, inner_steps: Count = 50
+        self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.0003, inner_steps: Count = 50
     ) -> None:
         super().__init__(spec, backbone)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
