@@ -6,8 +6,9 @@ import os
 import platform
 import shlex
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
@@ -61,10 +62,12 @@ class Section(NamedTuple):
         return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", *lines, ""])
 
 
-def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def _table(title: str, heads: Cells, rows: Sequence[Cells]) -> Table:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for head in heads:
-        shown.add_column(head, overflow="fold")
+    for head, *column in zip(heads, *rows, strict=True):
+        # Lines break between words, and a head needs no more room than what is below it.
+        word = max(len(word) for cell in (head, *column) for word in cell.split())
+        shown.add_column(textwrap.fill(head, max(word, *map(len, column))), min_width=word)
     for cells in rows:
         shown.add_row(*cells)
     return shown
