@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import textwrap
@@ -22,11 +23,14 @@ from rich.console import Group
 from rich.table import Table
 
 from handful.errors import HandfulError
-from handful.storage import finite, write_json
+from handful.storage import finite, write_text
 from handful.training.loop import Trained
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = Path(__file__).parent / "models"
+
+NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")
+"""A list of numbers in indented JSON; within a string there is no line break."""
 
 Cells: TypeAlias = tuple[str, ...]
 
@@ -137,7 +141,9 @@ def record_all(name: str, facts: dict[str, Any]) -> None:
 
 
 def _write(name: str, facts: dict[str, Any]) -> None:
-    write_json(RESULTS / f"{name}.json", finite(facts))
+    text = json.dumps(finite(facts), indent=2, ensure_ascii=False, allow_nan=False)
+    # The scores of hundreds of tasks are one line, not hundreds.
+    write_text(RESULTS / f"{name}.json", NUMBERS.sub(lambda found: json.dumps(json.loads(found[0])), text) + "\n")
 
 
 @contextmanager

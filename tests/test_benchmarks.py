@@ -38,6 +38,13 @@ def test_what_is_recorded_at_the_same_time_is_all_there(results):
     assert {key: row["value"] for key, row in rows.items()} == {str(number): number for number in range(40)}
 
 
+def test_recorded_scores_are_one_line(results):
+    facts = {"scores": [0.25, -1e-9, 3], "names": ["[1, 2]", "b"], "none": [], "some": [1.5, float("nan")]}
+    evidence.record("some", "row", facts)
+    assert '"scores": [0.25, -1e-09, 3],\n' in (results / "some.json").read_text()
+    assert evidence.recorded("some")["row"].items() >= (facts | {"some": [1.5, None]}).items()
+
+
 def test_a_recorded_command_can_be_run_and_names_no_place(results, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "sine, maml", "--data", "/home/someone/data", "--seeds", "3"])
     evidence.record("some", "row", {"score": float("nan")})
