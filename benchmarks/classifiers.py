@@ -1,9 +1,9 @@
 """Every classifier under an equal budget: `python -m benchmarks.classifiers --data FOLDER`.
 
 5-way 1-shot on letters of fonts (`glyphs`) and on Omniglot (FOLDER holds omniglot_28.npz), each learner with default
-options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. FROM_PRETRAINING is a
-prototypical network that shares its time between both. Finished cells are kept: an interrupted run goes on where it
-was.
+options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. `protonet, pre-trained`
+is a prototypical network that shares its time between both. Finished cells are kept: an interrupted run goes on where
+it was.
 """
 
 import argparse
@@ -60,8 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classifiers", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with omniglot_28.npz; without it, glyphs alone")
     parser.add_argument("--minutes", type=float, default=5, help="of training, on one core")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--learners", nargs="+", choices=classifiers(), default=classifiers())
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument(
+        "--learners",
+        nargs="+",
+        metavar="LEARNER",
+        choices=classifiers(),
+        default=classifiers(),
+        help=f"by default all classifiers of `handful list` that are trained, and {FROM_PRETRAINING!r}",
+    )
     parser.add_argument("--cell", nargs=3, metavar=("SOURCE", "LEARNER", "SEED"), help="one cell, printed as JSON")
     given = parser.parse_args()
     if given.cell:
