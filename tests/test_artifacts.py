@@ -68,6 +68,7 @@ def test_what_is_loaded_predicts_the_same_bits(cls, spec, tmp_path):
     expected = adapted.predict(queries)
     loaded = MetaModel.from_pretrained(folder)
     task = AdaptedTask.load(tmp_path / "task")
+    assert [leaf.shape for leaf in task.predict(queries[:0])] == [leaf[:0].shape for leaf in expected]
     for found in (task.predict(queries), AdaptedTask.load(tmp_path / "task", loaded).predict(queries)):
         assert type(found) is type(expected)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -26,20 +26,23 @@ def species(tmp_path) -> Experiment:
 
 def test_rate_decay_and_the_learners_own_options_are_searched():
     source = Source("x")
-    assert space(Experiment(source, settings={"outer_lr": 0.01, "weight_decay": 1e-3})) == {
+    assert space(Experiment(source, settings={"outer_lr": 0.01, "weight_decay": 1e-3}), "classification") == {
         "outer_lr": Range(0.01, 0.001, 0.1),
         "weight_decay": Range(1e-3, 1e-5, 0.1),
         "temperature": Range(10.0, 1.0, 100.0),
     }
-    found = space(Experiment(source, learner="maml"))
+    classes, found = (space(Experiment(source, learner="maml"), kind) for kind in ("classification", "regression"))
+    assert classes["inner_lr"].start == 0.1 > found["inner_lr"].start == 0.01
     assert set(found) == {"outer_lr", "weight_decay", "inner_lr", "inner_steps"}
     assert found["inner_steps"] == Range(5, 1, 10, whole=True)
-    assert set(space(Experiment(source, learner="r2d2"))) == {"outer_lr", "weight_decay", "regularization"}
-    assert "weight_decay" not in space(Experiment(source, settings={"weight_decay": 0.0})), "none was asked for"
+    found = space(Experiment(source, learner="r2d2"), "regression")
+    assert set(found) == {"outer_lr", "weight_decay", "regularization"}
+    found = space(Experiment(source, settings={"weight_decay": 0.0}), "classification")
+    assert "weight_decay" not in found, "none was asked for"
 
 
 def test_what_the_user_has_set_is_not_searched():
-    found = space(Experiment(Source("x"), learner="maml", options={"inner_lr": 0.3}))
+    found = space(Experiment(Source("x"), learner="maml", options={"inner_lr": 0.3}), "regression")
     assert set(found) == {"outer_lr", "weight_decay", "inner_steps"}
 
 

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from handful.engine.across_tasks import stack
 from handful.learners.learner import Learner
-from handful.learners.options import options_of
+from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.types import Examples, Task, TaskSpec
 
@@ -69,7 +69,7 @@ class Problem:
         Long inner loops are made of fewer, longer steps: what is said of a loop holds for a shorter one. Twice as
         long in all, since a rate that suits a hundred thousand weights moves a network of a hundred too little.
         """
-        known = {name: parameter.default for name, parameter in options_of(cls).items()}
+        known = defaults_of(cls, self.spec.kind)
         if known.get("inner_steps", 0) > STEPS:
             faster = 2 * known["inner_steps"] / STEPS
             options = {"inner_steps": STEPS, "inner_lr": faster * known["inner_lr"]} | options

@@ -27,7 +27,7 @@ from handful.engine.plan import Plan
 from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.learners.learner import Learner
-from handful.learners.options import options_of
+from handful.learners.options import defaults_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.normalization import BatchNorm, transforms
 from handful.registry import LEARNERS
@@ -438,16 +438,23 @@ def check_threads(learner, problem, calls=60):
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)
+def test_a_built_learner_answers_each_query_by_itself_at_once(cls):
+    problem = next(problem for problem in PROBLEMS if can(cls, problem.spec))
+    learner = cls.build(problem.spec, backbone=problem.backbone, backbone_options=problem.options)
+    assert not any(module.training for module in learner.modules())
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)
 def test_wrong_requests_are_answered_by_what_would_be_right(cls):
     problem = next(problem for problem in PROBLEMS if can(cls, problem.spec))
-    for option, parameter in options_of(cls).items():
+    for option, default in defaults_of(cls, problem.spec.kind).items():
         with pytest.raises(UserError, match=f"Did you mean '{option}'"):
-            problem.learner(cls, **{option + "x": parameter.default})
-        if isinstance(parameter.default, (int, float, bool)):
+            problem.learner(cls, **{option + "x": default})
+        if isinstance(default, (int, float, bool)):
             with pytest.raises(UserError, match=option):
                 problem.learner(cls, **{option: "a text"})
         impossible = {int: (-1,), float: (-1.0, math.nan)}
-        for value in impossible.get(type(parameter.default), ()):
+        for value in impossible.get(type(default), ()):
             with pytest.raises(UserError, match=f"{option}.*not {value}"):
                 problem.learner(cls, **{option: value})
     with pytest.raises(UserError, match="surely_no_option"):

@@ -89,6 +89,14 @@ def test_the_deep_kernels_posterior_is_that_of_a_gaussian_process():
     np.testing.assert_allclose(variance, spread[:, None] * scale, rtol=1e-7)
 
 
+def test_a_far_query_does_not_change_the_answers_to_others():
+    learner = away_from_the_start(DeepKernelTransfer.build(SPEC, backbone="raw")).float()
+    state = learner.adapt(Examples(*(leaf.float() for leaf in examples(8))), SPEC)
+    queries = examples(5, seed=1).inputs.float()
+    among = learner.predict(state, torch.cat([queries, torch.full((1, 3), 1e5)]))
+    torch.testing.assert_close(among.mean[:5], learner.predict(state, queries).mean, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("cls", [BayesianLastLayer, DeepKernelTransfer])
 def test_more_examples_make_it_surer(cls):
     learner = away_from_the_start(cls.build(SPEC, backbone="mlp"))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from contracts.problems import IMAGES, ROWS, VALUES
+from contracts.problems import IMAGES, ROWS, SHARED, VALUES
 from contracts.test_learners import (
     check_any_way,
     check_meta_gradient,
@@ -23,7 +23,10 @@ from handful.engine.inner_loop import SGD, descend
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
+from handful.learners.meta_lstm import MetaLSTM
+from handful.learners.reptile import Reptile
 from handful.types import Examples
 from tasks.test_augmentation import Coded
 
@@ -42,6 +45,13 @@ def test_the_meta_gradient_is_exact_for_any_number_of_steps(problem, steps, head
 def test_the_meta_gradient_is_exact_through_convolutions_and_learned_rates(normalization, plan):
     learner = IMAGES.learner(MAML, inner_steps=2, learn_inner_lr=True, normalization=normalization)
     check_meta_gradient(learner, IMAGES, plan=plan, tasks=stack([IMAGES.task(seed=3), IMAGES.task(seed=4)]))
+
+
+@pytest.mark.parametrize("cls", [MAML, ANIL, MetaSGD, ImplicitMAML, Reptile, MetaLSTM])
+def test_classes_have_a_start_of_their_own_where_their_numbers_mean_the_same(cls):
+    assert not SHARED.learner(cls).any_way
+    assert ROWS.learner(cls).any_way
+    assert SHARED.learner(cls, head="shared").any_way
 
 
 def by_hand(learner, task, *, first_order=False):
@@ -174,7 +184,7 @@ def test_a_start_for_each_class_takes_no_other_number_of_classes():
     [
         ({"fast": "nothing*"}, r"No trainable parameter matches fast='nothing\*'.*head\.weight"),
         ({"fast": "backbone.*"}, r"does not select head\.weight.*slots"),
-        ({"head": "share"}, "one of shared, slots"),
+        ({"head": "share"}, "one of auto, shared, slots"),
         ({"inner_steps": 1.5}, "a whole number"),
     ],
 )

@@ -35,3 +35,18 @@ def test_an_absent_class_is_never_the_answer_nor_changes_the_others(cls, scale):
 def test_what_is_meta_trained_is_what_adapts_and_predicts(cls, normalization):
     learner, task = ROWS.learner(cls, normalization=normalization), ROWS.task()
     torch.testing.assert_close(learner.meta_loss(task, ROWS.spec), Learner.meta_loss(learner, task, ROWS.spec))
+
+
+@METRIC
+def test_a_query_of_a_class_without_examples_has_no_part_in_the_loss(cls):
+    """It can be answered by no weights, and would push all other logits down without end."""
+    learner, task = ROWS.learner(cls), ROWS.task()
+    held, asked = (part.targets != 1 for part in task)
+    support, query = (
+        Examples(*(leaf[which] for leaf in part)) for part, which in zip(task, (held, asked), strict=True)
+    )
+    assert not asked.all()
+    loss = learner.meta_loss(Task(support, task.query), ROWS.spec)
+    torch.testing.assert_close(loss, learner.meta_loss(Task(support, query), ROWS.spec))
+    only_absent = Examples(*(leaf[~asked] for leaf in task.query))
+    assert learner.meta_loss(Task(support, only_absent), ROWS.spec) == 0

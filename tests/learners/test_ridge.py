@@ -31,6 +31,15 @@ def test_an_affine_task_is_solved_from_its_support():
     torch.testing.assert_close(mean, task.query.targets, rtol=1e-5, atol=1e-5)
 
 
+def test_values_are_not_shrunk_before_anything_is_learned():
+    spec = TaskSpec("regression", (3,), 1)
+    inputs = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]])
+    learner = R2D2.build(spec, backbone="raw")
+    state = learner.adapt(Examples(inputs[:10], targets[:10]), spec)
+    assert learner.predict(state, inputs[10:]).loss(targets[10:]).mean() < 0.01 * targets.square().mean()
+
+
 def test_logits_are_the_regression_of_one_hot_classes_scaled():
     learner, task = ROWS.learner(R2D2), ROWS.task()
     state = learner.adapt(task.support, ROWS.spec)

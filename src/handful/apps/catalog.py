@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.errors import unknown_name
 from handful.learners.learner import Learner
-from handful.learners.options import check_options, hints_of, options_of, written_type
+from handful.learners.options import hints_of, options_of, written_type
 from handful.registry import BACKBONES, LEARNERS, TASKS
 from handful.tasks.own import own_parameter
 
@@ -68,10 +68,9 @@ def _does(learner: type[Learner]) -> str:
 
 def _options(learner: type[Learner]) -> list[dict[str, str]]:
     hints = hints_of(learner)
-    defaults = check_options(learner, {})
     return [
-        {"name": name, "type": written_type(hints[name]), "default": str(defaults[name])}
-        for name in options_of(learner)
+        {"name": name, "type": written_type(hints[name]), "default": str(parameter.default)}
+        for name, parameter in options_of(learner).items()
     ]
 
 

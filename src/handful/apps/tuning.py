@@ -11,12 +11,13 @@ from typing import Any
 
 from handful.apps.experiment import Experiment, validating
 from handful.errors import ArtifactError, HandfulError, UserError
-from handful.learners.options import options_of
+from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution, seeded
 from handful.training.loop import Moment, Settings, checked, meta_train
 from handful.training.run import is_run
+from handful.types import Kind
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -89,15 +90,14 @@ class _PrunedError(Exception):
     """A trial is no use going on with."""
 
 
-def space(experiment: Experiment) -> dict[str, Range]:
-    """What is searched: the settings in `SETTINGS`, and such options of the learner in `FACTORS` as were not set."""
+def space(experiment: Experiment, kind: Kind) -> dict[str, Range]:
+    """What is searched on tasks of a kind: `SETTINGS`, and such options of the learner in `FACTORS` as were not set."""
     found = {}
     for name, factor in SETTINGS.items():
         start = float(experiment.settings.get(name, getattr(Settings, name)))
         if start > 0:
             found[name] = Range(start, start / factor, start * factor)
-    for name, parameter in options_of(LEARNERS[experiment.learner]).items():
-        default = parameter.default
+    for name, default in defaults_of(LEARNERS[experiment.learner], kind).items():
         if name in experiment.options:
             continue
         if name in FACTORS and isinstance(default, float) and default > 0:
@@ -147,7 +147,7 @@ def tune(
     if force and used:
         shutil.rmtree(path)
 
-    ranges = space(experiment)
+    ranges = space(experiment, distribution.spec.kind)
     higher = distribution.spec.classification
     study = optuna.create_study(
         direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)

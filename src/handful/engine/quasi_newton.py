@@ -78,8 +78,8 @@ class LBFGS(NamedTuple):
 
     *On the limited memory BFGS method for large scale optimization* (Liu & Nocedal, 1989),
     https://doi.org/10.1007/BF01589116. Departures: in place of a line search, `longest` bounds the root mean square of
-    a step, and the first step is that long along the gradient; pairs without positive curvature are left out. The loss
-    must be the same function at every step: it knows no noise.
+    a step, and the first one is 0.7 times as long, along the gradient; pairs without positive curvature are left out.
+    The loss must be the same function at every step: it knows no noise.
     """
 
     longest: float

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,28 @@ from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
+Head: TypeAlias = Literal["auto", "shared", "slots"]
+
 
 class AdaptedNetwork(Learner):
     """Backbone and linear head whose `fast` parameters, those that match a glob, become the task's own.
 
-    By default all classes start from the same vector (UNICORN, *How to Train Your MAML to Excel in Few-Shot
+    With `head="shared"` all classes start from the same vector (UNICORN, *How to Train Your MAML to Excel in Few-Shot
     Classification*, Ye & Chao, 2022, https://arxiv.org/abs/2106.16245), so that the head takes any way and no class
     number is special. Under a softmax it makes no difference which one, in any step, so it is zero and not learned
     (*MAML is a Noisy Contrastive Learner in Classification*, Kao et al., 2022, https://arxiv.org/abs/2106.15367). With
-    `head="slots"` each class has a learned start of its own. Batch norm uses the support's statistics.
+    `head="slots"` each class has a learned start of its own. "auto" is the first where class numbers are drawn anew for
+    each task, and the second where they mean the same in all. Batch norm uses the support's statistics.
     """
 
     normalizations = ("support", "transductive")
 
-    def __init__(
-        self, spec: TaskSpec, backbone: nn.Module, *, fast: str = "*", head: Literal["shared", "slots"] = "shared"
-    ) -> None:
+    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, fast: str = "*", head: Head = "auto") -> None:
         super().__init__()
         features = feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.classification = spec.classification
-        self.shared = head == "shared" and spec.classification
+        self.shared = spec.classification and (head == "shared" or (head == "auto" and spec.labels == "permuted"))
         self.any_way = self.shared
         self.outputs = spec.outputs
         if self.shared:

@@ -128,7 +128,8 @@ class DeepKernelTransfer(Learner):
 
     def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
         """The posterior predictive distribution, noise included."""
-        across = self._kernel(state["features"], self.backbone(inputs))  # (n, queries)
+        # The support is in the middle: around the queries' mean, a far one would cost the others their digits.
+        across = self._kernel(self.backbone(inputs), state["features"]).mT  # (n, queries)
         explained = torch.linalg.solve_triangular(state["lower"], across, upper=False).square().sum(0)
         # Never below the noise: rounding may make the explained variance more than all of it.
         variance = (1 - explained).clamp_min(0).unsqueeze(-1) + self._noise().square()

@@ -1,6 +1,6 @@
 """MAML with implicit gradients."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from handful.engine.differentiation import Weights, detached, gradient
 from handful.engine.implicit import conjugate_gradients, curvature
 from handful.engine.inner_loop import SGD, descend
-from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState
 
@@ -36,7 +36,7 @@ class ImplicitMAML(AdaptedNetwork):
         inner_steps: Count = 10,
         pull: Positive = 1.0,
         solver_steps: Count = 5,
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(spec, backbone, head=head)
         self.inner_lr, self.inner_steps, self.pull, self.solver_steps = inner_lr, inner_steps, pull, solver_steps

@@ -35,6 +35,8 @@ class Learner(nn.Module, ABC):
         labels: the kinds of class labels that it can do (a network that does not adapt needs shared ones).
         any_way: whether a trained learner adapts to another number of classes than it was trained with.
         meta_gradient: "exact", "approximate" (with a reference test of its own) or "none" (nothing is meta-trained).
+        answers_absent: whether it may answer a class of which the support has no example; else queries of such a class
+            have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
         pointwise: whether a query's prediction is the same alone and among others.
         baseline: whether it is a rung of the ladder that stands beside every result.
@@ -50,6 +52,7 @@ class Learner(nn.Module, ABC):
     labels: ClassVar[frozenset[Labels]] = frozenset({"permuted", "shared"})
     any_way: bool = True
     meta_gradient: ClassVar[MetaGradient] = "exact"
+    answers_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
@@ -78,7 +81,7 @@ class Learner(nn.Module, ABC):
         seed: int = 0,
         **options: Any,
     ) -> Self:
-        """Make a learner for tasks of this spec, ready to meta-train.
+        """Make a learner for tasks of this spec, in evaluation mode; `meta_train` and `pretrain` see to theirs.
 
         backbone: see `handful.backbones`; normalization: see `handful.normalization`; seed: of the starting weights;
         options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in `recipe`, from
@@ -101,7 +104,7 @@ class Learner(nn.Module, ABC):
                 f"The learner {cls.key!r} allows the normalization {' or '.join(cls.normalizations)}, not {policy!r}"
                 + ("." if policy in MODES else f" (there are {', '.join(MODES)}).")
             )
-        chosen = check_options(cls, options)
+        chosen = check_options(cls, options, spec.kind)
         with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
             torch.manual_seed(seed)
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
@@ -118,7 +121,7 @@ class Learner(nn.Module, ABC):
             "seed": seed,
             "options": chosen,
         }
-        return learner
+        return learner.eval()
 
     transductive: bool = False
 
@@ -138,7 +141,7 @@ class Learner(nn.Module, ABC):
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
-        return prediction.loss(task.query.targets).mean()
+        return self._mean(prediction.loss(task.query.targets), task, spec)
 
     def pretrain(
         self, pool: Pool, *, examples: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
@@ -162,6 +165,13 @@ class Learner(nn.Module, ABC):
             seed=seed,
             progress=progress,
         )
+
+    def _mean(self, losses: Tensor, task: Task, spec: TaskSpec) -> Tensor:
+        """The mean of the query's losses `(n,)`, of those that the learner can answer; 0 where there are none."""
+        if self.answers_absent or not spec.classification:
+            return losses.mean()
+        present = (task.query.targets.unsqueeze(1) == task.support.targets).any(1)
+        return torch.where(present, losses, 0.0).sum() / present.sum().clamp_min(1)
 
     def _features_of(self, task: Task) -> Tensor:
         """Features `(n, d)` of support and query: in one pass, unless each is normalized by itself in adapting too."""

@@ -1,6 +1,6 @@
 """Model-agnostic meta-learning: MAML and its kin that select other fast parameters or learn other rates."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -9,9 +9,12 @@ from handful.engine.differentiation import Weights
 from handful.engine.heads import descended
 from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.errors import UserError
-from handful.learners.adapted_network import AdaptedNetwork
-from handful.learners.options import Count, Fraction, NotNegative, Positive
+from handful.learners.adapted_network import AdaptedNetwork, Head
+from handful.learners.options import Count, Fraction, NotNegative, Positive, by_kind
 from handful.types import Examples, Task, TaskSpec, TaskState
+
+INNER_LR = by_kind(classification=0.1, regression=0.01)
+"""A head that starts at zero gives the body no gradient before it has grown."""
 
 START_DEVIATION = 0.3
 """Of a weight under `meta_regularization`, before meta-training."""
@@ -47,7 +50,7 @@ class MAML(AdaptedNetwork):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: Positive = 0.01,
+        inner_lr: Positive = INNER_LR,
         inner_steps: Count = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
@@ -56,7 +59,7 @@ class MAML(AdaptedNetwork):
         first_order_until: Fraction = 0.0,
         meta_regularization: NotNegative = 0.0,
         fast: str = "*",
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(spec, backbone, fast=fast, head=head)
         if inner_lr_per_step and not learn_inner_lr:
@@ -187,12 +190,12 @@ class ANIL(MAML):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: Positive = 0.01,
+        inner_lr: Positive = INNER_LR,
         inner_steps: Count = 5,
         first_order: bool = False,
         learn_inner_lr: bool = False,
         meta_regularization: NotNegative = 0.0,
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(
             spec,
@@ -254,10 +257,10 @@ class MetaSGD(MAML):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: Positive = 0.01,
+        inner_lr: Positive = INNER_LR,
         inner_steps: Count = 1,
         first_order: bool = False,
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(
             spec,

@@ -1,7 +1,7 @@
 """The meta-learner LSTM: a recurrent network whose cell is the weights of another."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import descend
 from handful.engine.recurrence import lstm
 from handful.engine.stateless import as_row, in_shape, tensors
-from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import BelowOne, Count
 from handful.types import Examples, TaskSpec, TaskState
 
@@ -50,7 +50,7 @@ class MetaLSTM(AdaptedNetwork):
         inner_steps: Count = 5,
         hidden: Count = 8,
         first_order: bool = False,
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(spec, backbone, head=head)
         self.inner_steps, self.first_order = inner_steps, first_order

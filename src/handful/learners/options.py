@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from handful.errors import UserError, unknown_name
+from handful.types import Kind
 
 
 class Range(NamedTuple):
@@ -25,22 +26,43 @@ BelowOne: TypeAlias = Annotated[float, Range("between 0 and 1", lambda value: 0 
 Fraction: TypeAlias = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
 
 
+class ByKind(NamedTuple):
+    """A default that is another one for classes than for values."""
+
+    classification: Any
+    regression: Any
+
+    def __str__(self) -> str:
+        return f"{self.classification}; {self.regression} for values"
+
+
+def by_kind(*, classification: float, regression: float) -> Any:
+    """A default for each kind of task; `Any`, since a constructor gets the one of its task."""
+    return ByKind(classification, regression)
+
+
 def options_of(cls: type) -> dict[str, inspect.Parameter]:
     """The options of a learner: the keyword-only arguments of its constructor."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def check_options(cls: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a learner with their values: the given ones checked, else the defaults."""
-    known = options_of(cls)
+def defaults_of(cls: type, kind: Kind) -> dict[str, Any]:
+    """The options of a learner with their defaults for a kind of task."""
+    defaults = {name: parameter.default for name, parameter in options_of(cls).items()}
+    return {name: getattr(value, kind) if isinstance(value, ByKind) else value for name, value in defaults.items()}
+
+
+def check_options(cls: Any, options: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """All options of a learner with their values: the given ones checked, else the defaults for a kind of task."""
+    known = defaults_of(cls, kind)
     hints = hints_of(cls)
     for name, value in options.items():
         if name not in known:
             raise unknown_name(f"option of {cls.key!r}", name, known)
         if not _fits(value, hints[name]):
             raise UserError(f"The option {name!r} of {cls.key!r} is {written_type(hints[name])}, not {value!r}.")
-    return {name: options.get(name, parameter.default) for name, parameter in known.items()}
+    return known | options
 
 
 def hints_of(cls: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class PrototypicalNetwork(Learner):
 
     key = "protonet"
     kinds = frozenset({"classification"})
+    answers_absent = False
 
     maps: Tensor
 
@@ -83,7 +84,7 @@ class PrototypicalNetwork(Learner):
         if self.loss == "neighbors":
             return self._neighbors_loss(features, torch.cat([task.support.targets, task.query.targets]))
         state = self._state(features[:count], task.support.targets, spec)
-        return self._classify(state, features[count:]).loss(task.query.targets).mean()
+        return self._mean(self._classify(state, features[count:]).loss(task.query.targets), task, spec)
 
     def _embed(self, inputs: Tensor) -> Tensor:
         """Features `(n, d)`, mean over the views."""

@@ -26,6 +26,7 @@ class RelationNetwork(Learner):
 
     key = "relation"
     kinds = frozenset({"classification"})
+    answers_absent = False
 
     def __init__(
         self,
@@ -60,6 +61,6 @@ class RelationNetwork(Learner):
         """Cross-entropy of the query, or the squared error of all its relation scores."""
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         if self.loss == "cross-entropy":
-            return prediction.loss(task.query.targets).mean()
+            return self._mean(prediction.loss(task.query.targets), task, spec)
         wanted = F.one_hot(task.query.targets, spec.outputs)
         return (prediction.logits.sigmoid() - wanted).square().mean()

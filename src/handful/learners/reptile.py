@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from handful.engine.differentiation import Weights, detached
 from handful.engine.inner_loop import SGD, Adam, descend
-from handful.learners.adapted_network import AdaptedNetwork
+from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState
 
@@ -33,7 +33,7 @@ class Reptile(AdaptedNetwork):
         inner_lr: Positive = 0.01,
         inner_steps: Count = 10,
         inner_rule: Literal["adam", "sgd"] = "adam",
-        head: Literal["shared", "slots"] = "shared",
+        head: Head = "auto",
     ) -> None:
         super().__init__(spec, backbone, head=head)
         self.inner_lr, self.inner_steps, self.inner_rule = inner_lr, inner_steps, inner_rule

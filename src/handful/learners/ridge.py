@@ -7,21 +7,30 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.heads import ridge
 from handful.learners.learner import Learner
-from handful.learners.options import Positive
+from handful.learners.options import Positive, by_kind
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+
+REGULARIZATION = by_kind(classification=1.0, regression=0.01)
 
 
 class R2D2(Learner):
     """Solve a ridge regression on learned features, in closed form, and differentiate through the solution.
 
     *Meta-learning with differentiable closed-form solvers* (Bertinetto et al., 2019), https://arxiv.org/abs/1805.08136.
-    The regularization and, for classification, the scale and offset of the logits are meta-learned. Departure: the head
-    has a free intercept (features and targets are centered).
+    The regularization, times the number of features, and for classification the scale of the logits are meta-learned
+    (an offset of them would be nothing to a softmax). The regularization starts lower for values: no scale makes good
+    what it shrinks there. Departure: the head has a free intercept (features and targets are centered).
     """
 
     key = "r2d2"
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 1.0) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        regularization: Positive = REGULARIZATION,
+    ) -> None:
         super().__init__()
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone

@@ -31,6 +31,7 @@ class SiameseNetwork(Learner):
 
     key = "siamese"
     kinds = frozenset({"classification"})
+    answers_absent = False
 
     def __init__(
         self,
