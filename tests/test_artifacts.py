@@ -260,6 +260,10 @@ def test_a_task_needs_a_saved_model_and_a_file(saved, tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         task.save(saved)
     (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file is there already and no adapted task"):
+        task.save(tmp_path / "file")
+    with pytest.raises(UserError, match=r"mine\.csv ends as a file of inputs does"):
+        task.save(tmp_path / "mine.csv")
     with pytest.raises(UserError, match="Cannot write"):
         task.save(tmp_path / "file" / "task")
     assert (tmp_path / "file").read_text() == "mine"

@@ -52,3 +52,12 @@ def test_a_score_says_what_it_is():
 
 def test_paragraphs_flow_and_lists_stay():
     assert terminal.flowing("one\ntwo\n\nthree\n- four\n    five") == "one two\n\nthree\n- four\n    five"
+
+
+def test_a_bar_that_starts_again_is_the_same_bar(monkeypatch):
+    monkeypatch.setattr(terminal.err, "_force_terminal", True)
+    with terminal.Progress() as progress:
+        for what in ("one", "other"):
+            for done in (0, 1, 0, 1):
+                progress.ladder(what, done, 1)
+    assert [task.description for task in progress.bars.tasks] == ["one", "other"]

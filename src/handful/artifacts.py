@@ -214,10 +214,10 @@ class MetaModel:
         prediction = self.learner.predict(state, inputs)
         if isinstance(prediction, Categorical) or self.pipeline is None:
             return prediction
-        scale, mean = self.pipeline.target_scale, self.pipeline.target_mean
+        mean = self.pipeline.unscaled(prediction.mean)
         if isinstance(prediction, Gaussian):
-            return Gaussian(prediction.mean * scale + mean, prediction.variance * scale**2)
-        return Point(prediction.mean * scale + mean)
+            return Gaussian(mean, prediction.variance.double() * self.pipeline.target_scale**2)
+        return Point(mean)
 
     def _check_inputs(self, inputs: Tensor) -> None:
         self._check_shape(inputs)
@@ -316,8 +316,7 @@ class AdaptedTask:
             "estimate": self.estimate,
         }
         path = Path(path)
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; an adapted task is one file. Give -o a file name.")
+        _check_replaceable(path)
         write_tensors(path, tensors, facts)
         return path
 
@@ -542,6 +541,21 @@ def model_folder(path: Path) -> Path:
             f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`."
         )
     raise ArtifactError(f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; an adapted task is one file. Give -o a file name.")
+    if path.suffix.lower() in INPUTS or table_kind(path):
+        raise UserError(f"{path} ends as a file of inputs does, and would be taken for one. Give -o another name.")
+    if path.exists() and path.stat().st_size:
+        try:
+            _, facts, _ = read_tensors(path)
+        except ArtifactError:
+            facts = {}
+        if facts.get("format") != TASK_FORMAT:
+            raise UserError(f"{path} is there already and no adapted task. Give -o another name, or remove it.")
 
 
 def _spec_of(facts: dict[str, Any]) -> TaskSpec:

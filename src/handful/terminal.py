@@ -76,7 +76,8 @@ class Progress:
             for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
                 bar = self.bars.tasks[self.known[name]]
                 bar.visible = name in ("meta-training", "pre-training", "pre-training for the ladder")
-            self.known[what] = self.known.get(what, self.bars.add_task(what, total=total, note=note))
+            if what not in self.known:
+                self.known[what] = self.bars.add_task(what, total=total, note=note)
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
 
 

@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import own_data
 from handful.apps import experiment
+from handful.apps.checkup import checkup
 from handful.apps.experiment import Experiment, Source, evaluate, train, validating
 from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
@@ -61,8 +63,6 @@ def test_the_same_experiment_gives_the_same_files(species, tmp_path):
 
 
 def test_another_seed_gives_other_weights(species, tmp_path):
-    from dataclasses import replace
-
     one = train(species, tmp_path / "a")
     other = train(replace(species, seed=1), tmp_path / "b")
     assert one.digest != other.digest
@@ -157,8 +157,6 @@ def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
 
 
 def test_tasks_that_the_model_cannot_do_are_refused_before_the_ladder(species, tmp_path):
-    from dataclasses import replace
-
     fixed = replace(species, learner="maml", options={"head": "slots", "inner_steps": 1})
     train(fixed, tmp_path / "run")
     heard = []
@@ -197,3 +195,28 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     drawn, same, other = (each.draw(torch.Generator().manual_seed(3), 8) for each in (pool, expected, plain))
     assert torch.equal(drawn.inputs, same.inputs)
     assert not torch.equal(drawn.inputs, other.inputs)
+
+
+def test_data_that_changed_since_the_training_are_not_evaluated_on(species, tmp_path):
+    """Its splits are drawn from all names: with one more, a test class may be one that was trained on."""
+    train(species, tmp_path / "run")
+    file = Path(species.source.tasks)
+    text = file.read_text()
+    other_class, other_number = text + text.splitlines()[-1].replace("k11", "k99") + "\n", text.replace(".1", ".2")
+    for changed in (other_class, other_number):
+        file.write_text(changed)
+        with pytest.raises(UserError, match=r"has changed since the model was trained.*--tasks, or train again"):
+            evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+        with pytest.raises(UserError, match="has changed since"):
+            checkup(Source(str(tmp_path / "run")))
+    file.write_text(text)
+    evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+
+
+def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):
+    """The test split has 3 classes; the run's own way may be more than it has."""
+    train(replace(species, way=4), tmp_path / "run")
+    with pytest.raises(UserError, match=r"A 4-way task.*Lower --way"):
+        evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+    report = evaluate(tmp_path / "run", settings=[(2, None)], tasks=4, costly_tasks=0)
+    assert report.comparisons[0].learner.evaluation.way == 2

@@ -13,7 +13,7 @@ from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.tasks.distribution import seeded
-from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline
+from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline, table_files
 from handful.tasks.own import open_tasks
 from handful.types import TaskSpec
 from own_data import write_csv
@@ -289,13 +289,26 @@ def labeled(tmp_path_factory):
 def test_classes_of_a_task_are_of_one_table_and_tables_are_split(labeled):
     tasks = open_tasks(labeled, label="last")
     assert tasks.spec == TaskSpec("classification", (3,), 2, "permuted")
-    tables = {on: {name.partition("/")[0] for name in names} for on, names in tasks.split_manifest().items()}
+    tables = {on: set(names) for on, names in tasks.split_manifest().items()}
     assert sorted(map(len, tables.values())) == [4, 4, 12]
     assert len(set().union(*tables.values())) == 20
     for index in range(20):
         names = [tasks.names[number] for number in tasks.manifest(index).classes]
         assert len({name.partition("/")[0] for name in names}) == 1
     assert len(set(tasks.sized(way=3).task(0).query.targets.tolist())) == 3
+
+
+def test_draws_of_one_table_count_once(labeled):
+    """Many draws of four tables do not tell as much as many tables."""
+    test = open_tasks(labeled, label="last").split("test")
+    assert test.units == 4
+    assert test.sized(way=3).units < 4, "some have two classes"
+    scored = evaluate(LEARNERS["centroid"].build(test.spec), test, tasks=40)
+    assert scored.score.tasks == 4
+    assert [test.unit(index) for index in range(40)] == scored.units.tolist()
+    names = [{test.names[number].partition("/")[0] for number in test.manifest(index).classes} for index in range(40)]
+    assert names == [{test.tables[unit]} for unit in scored.units.tolist()]
+    assert scored.over_classes is None
 
 
 def test_inputs_of_classes_are_standardized_by_the_support_alone(labeled):
@@ -333,7 +346,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     assert again.spec.outputs == 2
     with pytest.raises(UserError, match="predicts a class of each table: name the column with --label"):
         open_tasks(labeled, target="last", pipeline=again.pipeline)
-    assert len(again.split_manifest()["test"]) == len(again.names), "none was trained on"
+    assert again.split_manifest()["test"] == [file.name for file in table_files(labeled)], "none was trained on"
 
 
 def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(labeled, monkeypatch):

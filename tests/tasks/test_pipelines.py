@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from handful import LEARNERS, evaluate
 from handful.errors import ArtifactError, DataError
 from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.many_tables import ManyTablesPipeline
+from handful.tasks.own import open_tasks
 from handful.tasks.pipelines import PIPELINES, ImagePipeline, InputPipeline
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.tables import read_table
@@ -254,3 +256,25 @@ def test_several_targets_share_one_scale(tmp_path):
     np.savez(tmp_path / "l.npz", inputs=np.zeros((2, 5, 4)), labels=[0, 1])
     with pytest.raises(DataError, match="no array 'targets'"):
         pipeline.examples(tmp_path / "l.npz")
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e8, 1e30])
+def test_units_may_be_tiny_or_huge(unit, tmp_path):
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(60, 2)) * unit
+    file = tmp_path / "rows.csv"
+    rows = "\n".join(f"t{number // 12},{x!r},{y!r}" for number, (x, y) in enumerate(values.tolist()))
+    file.write_text(f"task,x,y\n{rows}\n")
+    tasks = open_tasks(str(file), task="task", target="y")
+    drawn = tasks.task(0)
+    assert 0.1 < drawn.query.inputs.std() < 10
+    assert 0.1 < drawn.query.targets.std() < 10
+    score = evaluate(LEARNERS["constant"].build(tasks.spec), tasks, tasks=4).score.mean
+    assert 0.1 * unit**2 < score < 10 * unit**2
+
+
+def test_a_large_mean_leaves_predictions_all_their_digits(tmp_path):
+    rows = "".join(f"{x},{100_000_000 + x}\n" for x in (-1.25, 0, 1.25))
+    table = read_table(csv(tmp_path, "x,y\n" + rows))
+    pipeline = TablePipeline.fit(table, np.arange(3), label=None, target="y")
+    assert pipeline.unscaled(pipeline.scaled([1e8 + 0.375])).item() == pytest.approx(1e8 + 0.375, abs=1e-4)

@@ -325,3 +325,18 @@ def test_wrong_json_is_told(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
         read_table(tmp_path / name)
+
+
+def test_moments_finer_than_a_microsecond_are_rounded(tmp_path):
+    moments = pa.array([1_700_000_000_000_000_001, 1_700_000_086_400_000_000], pa.timestamp("ns"))
+    parquet.write_table(pa.table({"when": moments}), tmp_path / "t.parquet")
+    assert np.diff(read_table(tmp_path / "t.parquet").numbers("when")) == pytest.approx(1e-3)
+
+
+def test_an_image_of_floats_is_from_0_to_1(tmp_path):
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert np.array_equal(read_image(tmp_path / "a.tif", 8, 1)[0], (255 * values).round().astype(np.uint8))
+    Image.fromarray(700 * values).save(tmp_path / "b.tif")
+    with pytest.raises(DataError, match=r"b\.tif is an image of floats from 0 to 700; they should be from 0 to 1"):
+        read_image(tmp_path / "b.tif", 8, 1)

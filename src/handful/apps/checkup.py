@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from handful.apps.experiment import Experiment, Source
+from handful.apps.experiment import Experiment, Source, opened_again
 from handful.artifacts import MetaModel
 from handful.evaluation.diagnosis import diagnose
 from handful.training.run import Run
@@ -17,8 +17,8 @@ def checkup(
     run = Run.find(Path(subject.tasks))
     if run is not None:
         experiment = Experiment.from_config(run.config())
-        learner = MetaModel.from_pretrained(run.path).learner
-        opened = experiment.source.open()
+        model = MetaModel.from_pretrained(run.path)
+        learner, opened = model.learner, opened_again(experiment, model)
         tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:
         learner, tasks, trained = None, subject.open(), None

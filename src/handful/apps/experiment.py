@@ -205,11 +205,27 @@ def validating(
     """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
     tasks = distribution.split("val")
     way = tasks.sizes.way if way is None else way
-    classes = len(tasks.split_manifest().get("val", []))
+    classes = len(tasks.split_manifest().get("val", [])) if tasks.units is None else 0
     if way is not None and classes:
         most = max(2, classes)
         way = (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
     return tasks.sized(way, shot, query_shot)
+
+
+def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
+    """The source that a model was trained on; `UserError` if it has changed since, and with it who is in which split.
+
+    Its splits are drawn from all names, and its inputs standardized by all training rows: after a change the test split
+    holds what was trained on, and the model sees other numbers.
+    """
+    distribution = experiment.source.open()
+    pipelines = [one and one.config() for one in (distribution.pipeline, model.pipeline)]
+    if digest_of(distribution.split_manifest()) != model.facts["splits"] or pipelines[0] != pipelines[1]:
+        raise UserError(
+            f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
+            "was trained on. Bring back the data as they were, give others with --tasks, or train again."
+        )
+    return distribution
 
 
 def evaluate(
@@ -237,11 +253,14 @@ def evaluate(
     model = MetaModel.from_pretrained(run.path)
     experiment = Experiment.from_config(run.config())
     history = run.metrics()
-    home = experiment.source.open()
+    home = opened_again(experiment, model)
     away = home if other is None else other.open(pipeline=model.pipeline)
     queries = query_shot or experiment.query_shot
-    test = away.split("test").sized(experiment.way, experiment.shot, queries)
-    places = [test.sized(way, shot) for way, shot in settings or [(None, None)]]
+    test = away.split("test")
+    places = [
+        test.sized(experiment.way if way is None else way, experiment.shot if shot is None else shot, queries)
+        for way, shot in settings or [(None, None)]
+    ]
     if half_width is not None and not half_width > 0:
         raise UserError(f"The half-width of an interval is above 0, got {half_width}.")
     for place in places:
@@ -282,7 +301,7 @@ def evaluate(
     source = other or experiment.source
     report = Report(
         title=f"{model.learner.key} on {source.name}",
-        tasks=describe(test, home, source),
+        tasks=describe(places[0], home, source),
         comparisons=comparisons,
         selection=str(model.facts["selection"]),
         seed=experiment.seed,

@@ -197,7 +197,7 @@ class Ladder:
             try:
                 at = setting.sized(shot=max(shot, own) if setting.nested else shot)
                 choosing = validation.sized(shot=shot)
-                if setting.units is None and not _same_tasks(at, reference, tasks):
+                if setting.sizes.way is not None and not _same_tasks(at, reference, tasks):
                     break
             except UserError:
                 break

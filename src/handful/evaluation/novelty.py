@@ -61,7 +61,7 @@ def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, 
             "gap",
             "warning",
             f"{key} does far better on training tasks: {seen}. It needs more tasks or classes to learn from, or more "
-            "restraint: a smaller network, fewer steps, --set training.weight_decay=1, --augment.",
+            "restraint: a smaller network, fewer steps, --set training.weight_decay=1, for images or values --augment.",
         )
     return Finding("gap", "ok", f"New tasks are answered about as well as training tasks: {seen}.")
 

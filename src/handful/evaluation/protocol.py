@@ -170,7 +170,8 @@ def evaluate(
         correct=torch.cat(correct) if correct else torch.zeros(0, dtype=torch.bool),
         adapt_seconds=seconds,
         state_bytes=size,
-        classes=tuple(distribution.manifest(index).classes for index in range(tasks)),
+        # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
+        classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
         **{name: torch.cat(parts)[places] for name, parts in more.items()},
     )
 
@@ -244,7 +245,7 @@ def _scores(predictions: Any, targets: Tensor, distribution: TaskDistribution) -
     if isinstance(predictions, Categorical):
         return (predictions.logits.argmax(-1) == targets).double().mean(-1)
     error = Point(predictions.mean).loss(targets)
-    return error.mean(-1) * distribution.target_scale**2
+    return error.double().mean(-1) * distribution.target_scale**2  # in double: units may be huge
 
 
 def _of_regression(

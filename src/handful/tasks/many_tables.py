@@ -140,6 +140,7 @@ class LabeledTables(LabeledPool):
     default_sizes = SizeRanges(way=2, shot=5, query_shot=15)
     nested = False
     family = "table"
+    families: Tensor
 
     def __init__(
         self,
@@ -161,6 +162,7 @@ class LabeledTables(LabeledPool):
             families=torch.tensor([table for table, _ in classes]),
             seed=seed,
         )
+        self.tables = tuple(names)
         self.pipeline, self.width = pipeline, pipeline.width
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
@@ -170,6 +172,21 @@ class LabeledTables(LabeledPool):
     def pool(self) -> Pool | None:
         """None: rows of different tables mean nothing to one network without their supports."""
         return None
+
+    @property
+    def units(self) -> int:
+        """The number of tables that are drawn from."""
+        sizes = self.sizes.largest()
+        return int((torch.bincount(self.families[self.eligible(sizes)]) >= sizes.way).sum())
+
+    def unit(self, index: int) -> int:
+        """The table of draw `index`: many draws of a few tables tell about few tasks."""
+        return int(self.families[self.draw(self.generator_of(index), self.sizes_of(index)).classes[0]])
+
+    def split_manifest(self) -> dict[str, list[str]]:
+        """The names of the tables of each split."""
+        tables = {on: sorted(set(self.families[classes].tolist())) for on, classes in self.splits.items()}
+        return {on: [self.tables[number] for number in numbers] for on, numbers in tables.items()}
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a table, classes of it and their examples, and lay them out."""

@@ -116,8 +116,8 @@ class InputPipeline(ABC):
         return torch.from_numpy(scaled.reshape(len(scaled), -1)).float()
 
     def unscaled(self, values: Tensor) -> Tensor:
-        """Predicted values as learners make them in the user's units."""
-        return values * self.target_scale + self.target_mean
+        """Predicted values as learners make them in the user's units, as doubles."""
+        return values.double() * self.target_scale + self.target_mean  # in double: a mean may need all its digits
 
     def check_labels(self, labels: Sequence[str], source: object) -> None:
         """Raise a `DataError` where labels are unknown (shared ones), or all the same (others)."""
@@ -224,7 +224,7 @@ def check_one_task(names: Sequence[str], source: object) -> None:
 def moments(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation; a deviation of 1 for a constant, which then becomes 0."""
     mean, scale = float(values.mean()), float(values.std())
-    return mean, scale if scale > 1e-9 * max(1.0, abs(mean)) else 1.0
+    return mean, scale if scale > 1e-9 * abs(mean) else 1.0
 
 
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:

@@ -118,7 +118,7 @@ def _decode(path: Path, size: int, channels: int) -> Image.Image:
             image.draft("RGB" if channels == 3 else "L", (2 * size, 2 * size))  # JPEG: decode no more than needed
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about metadata that nobody asked for
-                return _colors(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L")
+                return _colors(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L", path)
     except Image.DecompressionBombError as error:
         raise _bomb(path, "far more") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
@@ -135,7 +135,15 @@ def _bomb(path: Path, found: str) -> DataError:
     return DataError(f"{path} has {found} by its header; at most {limit} megapixels are decoded. Make it smaller.")
 
 
-def _colors(image: Image.Image, mode: str) -> Image.Image:
+def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise DataError(
+                f"{source} is an image of floats from {values.min():g} to {values.max():g}; they should be from 0 to "
+                "1. Scale them, or give arrays (.npz), which take any."
+            )
+        image = Image.fromarray((255 * values).round().astype(np.uint8))
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip and not scale
         image = Image.fromarray(np.clip(np.asarray(image) / 257, 0, 255).round().astype(np.uint8))
     if image.has_transparency_data:

@@ -82,7 +82,7 @@ class Table:
             read = [np.nan if is_empty(text) else _number(text) for text in column.to_pylist()]
             numbers = np.array([np.inf if number is None else number for number in read], dtype=np.float64)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
-            moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
+            moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.int64())
             numbers = moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
