@@ -106,5 +106,21 @@ def test_plans_are_told_the_fastest_first_and_those_that_failed_last():
     ]
 
 
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([104926.78, 98000.0], ["104927", "98000"]),
+        ([1e8 - 3.25, 1e8 + 5.5], ["99999996.75", "100000005.50"]),
+        ([0.5, 0.25], ["0.500", "0.250"]),
+        ([2.0, 2.0], ["2.00", "2.00"]),
+        ([1.5e-13, 2.5e-13], ["1.5e-13", "2.5e-13"]),
+        ([0.0, 0.0], ["0", "0"]),
+    ],
+)
+def test_predicted_numbers_have_the_digits_that_tell_them_apart(values, written):
+    shown = lines(tables.predictions([{"id": str(number), "value": value} for number, value in enumerate(values)]))
+    assert [line.split()[-1] for line in shown[1:]] == written
+
+
 def test_no_predictions_are_an_empty_table():
     assert not any(lines(tables.predictions([])))

@@ -95,9 +95,19 @@ def predictions(rows: list[dict[str, Any]]) -> Table:
     """Predictions, one per line; without the probabilities of all classes."""
     shown = [{name: value for name, value in row.items() if name != "probabilities"} for row in rows]
     table = _plain(*shown[0] if shown else ())
-    for row in shown:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    columns = [_written([row[name] for row in shown]) for name in (shown[0] if shown else ())]
+    for cells in zip(*columns, strict=True):
+        table.add_row(*cells)
     return table
+
+
+def _written(column: list[Any]) -> list[str]:
+    """A column's values; numbers by three figures of what they differ by, with exponents only where that is tiny."""
+    numbers = [value for value in column if isinstance(value, float)]
+    spread = (max(numbers) - min(numbers) or abs(numbers[0])) if numbers else 0.0
+    decimals = 2 - math.floor(math.log10(spread)) if 0 < spread < math.inf else 0
+    form = ".4g" if decimals > 8 else f".{max(decimals, 0)}f"
+    return [format(value, form) if isinstance(value, float) else str(value) for value in column]
 
 
 def options(rows: list[dict[str, str]]) -> Table:
