@@ -184,6 +184,7 @@ def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
     assert f"of {other.name}" in report
     assert "bear the names of classes trained on" in report
     refused("evaluate", output, "--tasks", home / "shops.npz", "--number", "4", "--costly", "0")
+    assert "give these with --tasks" in refused("evaluate", output, "--label", "kind")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])

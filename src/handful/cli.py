@@ -328,9 +328,12 @@ def evaluate(
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
-    costly: Annotated[int, typer.Option(help="Tasks for rungs that train a network each (0: leave out).")] = 50,
+    costly: Annotated[int, typer.Option(min=0, help="Tasks for rungs that train a network each (0: leave out).")] = 50,
     equivalence: Annotated[
-        int, typer.Option(help="Tasks to find out how many times more examples the ordinary way needs (0: leave out).")
+        int,
+        typer.Option(
+            min=0, help="Tasks to find out how many times more examples the ordinary way needs (0: leave out)."
+        ),
     ] = 0,
     half_width: Annotated[
         float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
@@ -346,6 +349,8 @@ def evaluate(
     from handful.storage import check_writable
     from handful.training.run import Run
 
+    if not tasks and (unused := [name for name, value in data.items() if value]):
+        raise UserError(f"--{unused[0]} is about other data than those of the run: give these with --tasks.")
     other = source_of(tasks, data) if tasks else None
     home = Run.existing(run).path
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")

@@ -7,7 +7,7 @@ import pytest
 import own_data
 from handful.apps.checkup import checkup
 from handful.apps.experiment import Experiment, Source, train
-from handful.errors import DataError
+from handful.errors import DataError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,8 @@ def test_the_same_picture_in_two_classes_is_found(tmp_path):
 def test_what_is_neither_is_named(tmp_path):
     with pytest.raises(DataError, match="absent does not exist"):
         checkup(Source(str(tmp_path / "absent")))
+
+
+def test_a_run_is_not_told_what_is_in_its_data(run):
+    with pytest.raises(UserError, match="is a run, which knows what is in its data"):
+        checkup(Source(str(run), label="kind"))

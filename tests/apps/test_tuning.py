@@ -202,3 +202,12 @@ class TestSearch:
         again = CliRunner().invoke(app, [*line, "--resume"])
         assert again.exit_code == 0, again.output
         assert json.loads((run / FILE).read_text()) == saved
+
+
+def test_a_folder_with_something_else_in_it_is_refused_before_the_search(species, tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "a.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and is not a run"):
+        tune(species, folder, 1)
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from handful.apps.experiment import Experiment, Source, opened_again
 from handful.artifacts import MetaModel
+from handful.errors import UserError
 from handful.evaluation.diagnosis import diagnose
 from handful.training.run import Run
 
@@ -16,6 +17,8 @@ def checkup(
     """Findings about a run (its data and its model), or about a source alone."""
     run = Run.find(Path(subject.tasks))
     if run is not None:
+        if subject != Source(subject.tasks):
+            raise UserError(f"{subject.tasks} is a run, which knows what is in its data: leave out what says so.")
         experiment = Experiment.from_config(run.config())
         model = MetaModel.from_pretrained(run.path)
         learner, opened = model.learner, opened_again(experiment, model)

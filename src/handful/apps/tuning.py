@@ -16,7 +16,7 @@ from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution, seeded
 from handful.training.loop import Moment, Settings, checked, meta_train
-from handful.training.run import is_run
+from handful.training.run import check_free, is_run
 from handful.types import Kind
 
 FILE, FORMAT = "tuning.json", "handful tuning"
@@ -137,6 +137,8 @@ def tune(
     file = path / FILE
     config = experiment.config()
     used = file.exists() or is_run(path)
+    if not used:
+        check_free(path)
     if used and not (resume or force):
         raise UserError(f"{path} already holds a search or a run. Give --resume, --force, or another place with -o.")
     saved = _loaded(read_json(file), config, file) if file.exists() and not force else []

@@ -55,8 +55,8 @@ class Run:
         except ValueError as error:
             raise UserError(f"A setting is not a finite number ({error}). Correct it.") from error
         exists = is_run(path)
-        if not exists and not _is_free(path):
-            raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
+        if not exists:
+            check_free(path)
         if exists and not (resume or force):
             raise UserError(
                 f"{path} already holds a run. Continue it with --resume, start over with --force, or choose another "
@@ -194,11 +194,11 @@ def is_run(path: Path) -> bool:
     return isinstance(config, dict) and config.get("format") == FORMAT
 
 
-def _is_free(path: Path) -> bool:
-    """Whether a run can be put here: there is nothing, or what is written before it starts."""
-    if not path.is_dir():
-        return not path.exists()
-    return all(entry.name in BEFORE or entry.name.startswith(".") for entry in path.iterdir())
+def check_free(path: Path) -> None:
+    """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
+    entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+    if not all(entry.name in BEFORE or entry.name.startswith(".") for entry in entries):
+        raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
 
 
 class Interruption:
