@@ -104,7 +104,9 @@ def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
     assert validating(tasks, 3, 1, 3).sizes.way == 2
     assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)
     assert validating(tasks, 2, 1, 3).on == "val"
-    train(replace(species, way=3), tmp_path / "run")
+    with pytest.warns(UserWarning, match="its best step chosen, on 2-way tasks"):
+        model = train(replace(species, way=3), tmp_path / "run")
+    assert model.facts["selection"].endswith("of the val split, 2-way")
     report = evaluate(tmp_path / "run", settings=[(3, 1)], tasks=4, costly_tasks=0)
     assert report.comparisons[0].learner.evaluation.way == 3
 
@@ -215,7 +217,8 @@ def test_data_that_changed_since_the_training_are_not_evaluated_on(species, tmp_
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):
     """The test split has 3 classes; the run's own way may be more than it has."""
-    train(replace(species, way=4), tmp_path / "run")
+    with pytest.warns(UserWarning, match="2-way tasks"):
+        train(replace(species, way=4), tmp_path / "run")
     with pytest.raises(UserError, match=r"A 4-way task.*Lower --way"):
         evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
     report = evaluate(tmp_path / "run", settings=[(2, None)], tasks=4, costly_tasks=0)

@@ -142,6 +142,13 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
+    narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
+    if narrower:
+        warnings.warn(
+            "The val split has fewer classes than a task: training is validated, and its best step chosen, on "
+            f"{validation.sizes.way}-way tasks.",
+            stacklevel=2,
+        )
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     run = Run(path) if rank else Run.open(path, experiment.config(), resume=resume, force=force)
@@ -166,7 +173,7 @@ def train(
         "tasks": experiment.source.tasks,
         "trained steps": trained.history[-1]["step"],
         "kept step": trained.best_step,
-        "selection": trained.selection,
+        "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
         "validation score": trained.best_score,
         "examples": trained.examples,
         "plan": str(trained.plan),
