@@ -154,8 +154,10 @@ def test_steps_may_differ_in_their_rule():
 def test_a_trajectory_is_where_shorter_descents_end(memory, first_order):
     weights, options = start(), {"rule": Adam(0.1), "first_order": first_order}
     with remembering(memory):
-        reached = [own for own, _ in trajectory(curved, weights, context(), steps=4, **options)]
-        ends = [descend(curved, weights, context(), steps=steps, **options)[0] for steps in range(1, 5)]
+        reached = [own | seen for own, seen in trajectory(curved, weights, context(), steps=4, **options)]
+        ends = [
+            own | seen for own, seen in (descend(curved, weights, context(), steps=n, **options) for n in range(1, 5))
+        ]
         for a, b in zip(reached, ends, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
         together = torch.autograd.grad(sum(outer(own) for own in reached), list(weights.values()))
@@ -170,11 +172,11 @@ def test_an_annealed_rule_has_the_derivative_of_first_or_of_second_order(memory,
     weights = start()
     with remembering(memory):
         rule = Annealed(SGD(0.1), torch.tensor(second_order))
-        own, _ = descend(curved, weights, context(), rule=rule, steps=4)
-        slopes = gradient(own, weights)
-    expected, _ = descend(curved, weights, context(), rule=SGD(0.1), steps=4, first_order=not second_order)
+        own, seen = descend(curved, weights, context(), rule=rule, steps=4)
+        slopes = gradient(own | seen, weights)
+    expected, seen = descend(curved, weights, context(), rule=SGD(0.1), steps=4, first_order=not second_order)
     torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
-    for a, b in zip(slopes, gradient(expected, weights), strict=True):
+    for a, b in zip(slopes, gradient(expected | seen, weights), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 

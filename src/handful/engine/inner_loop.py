@@ -127,7 +127,8 @@ def descend(
     The result depends on the starting weights, the context and the rule's rates through the graph, so that an outer
     gradient is the exact meta-gradient; under `torch.no_grad()` no graph is kept. With `first_order` each step's
     gradient counts as a constant (*On First-Order Meta-Learning Algorithms*, Nichol et al., 2018,
-    https://arxiv.org/abs/1803.02999), and nothing of the inner backward pass is recorded.
+    https://arxiv.org/abs/1803.02999), and nothing of the inner backward pass is recorded; the auxiliary is no gradient
+    and keeps its derivatives, for which its loss is computed once more.
     `context` and `rule` may be callables of the step's number where steps differ (augmentation banks, rates).
     """
     # Steps of a span share what is kept: the weights at its start. A span of one is the whole graph or one recomputed.
@@ -148,7 +149,7 @@ def trajectory(
     first_order: bool = False,
 ) -> Iterator[tuple[Weights, Any]]:
     """As `descend`, weights and auxiliary after each of the steps. All weights are kept, also under "sqrt"."""
-    return _spans(loss, weights, context, rule=rule, steps=steps, first_order=first_order, span=1)
+    return _spans(loss, weights, context, rule=rule, steps=steps, first_order=first_order, span=1, every=True)
 
 
 def _recording(first_order: bool) -> bool:
@@ -156,9 +157,17 @@ def _recording(first_order: bool) -> bool:
 
 
 def _spans(
-    loss: InnerLoss, weights: Weights, context: Any, *, rule: Rule, steps: int, first_order: bool, span: int
+    loss: InnerLoss,
+    weights: Weights,
+    context: Any,
+    *,
+    rule: Rule,
+    steps: int,
+    first_order: bool,
+    span: int,
+    every: bool = False,
 ) -> Iterator[tuple[Weights, Any]]:
-    """Weights and auxiliary after each span of steps."""
+    """Weights and auxiliary after each span of steps; of `first_order`, `every` auxiliary has derivatives or the last."""
     memory = _memory.get() if _recording(first_order) else "whole"
 
     def rule_of(turn: int) -> UpdateRule:
@@ -178,8 +187,11 @@ def _spans(
         turns = range(first, min(first + span, steps))
         contexts = [context(turn) if callable(context) else context for turn in turns]
         constants = [rule_of(turn) for turn in turns], contexts
+        before = carry[0]
         if memory == "whole":
             carry, auxiliary = step(carry, constants, 0)
         else:
             carry, auxiliary = recomputed(step, carry, constants, len(turns))
+        if first_order and auxiliary and torch.is_grad_enabled() and (every or turns.stop == steps):
+            _, auxiliary = loss(before, contexts[0])
         yield carry[0], auxiliary

@@ -31,7 +31,7 @@ class MAML(AdaptedNetwork):
     `learn_inner_lr` learns one rate per fast parameter, and with `inner_lr_per_step` one for each step too;
     `multi_step_until` is the fraction of meta-training over which the loss goes from the mean of the query's losses
     after each step to that after the last one; `first_order_until` is the fraction that has no second derivatives
-    (which steadies the start, and saves no time here; unlike `first_order` it leaves the slopes of batch statistics).
+    (which steadies the start, and saves no time here).
 
     `meta_regularization` (*Meta-Learning without Memorization*, Yin et al., 2020, https://arxiv.org/abs/1912.03820, on
     weights) keeps the weights that do not adapt from knowing the training tasks by heart: each is drawn for each
