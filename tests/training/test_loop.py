@@ -382,14 +382,21 @@ def test_tasks_without_a_pool_cannot_be_pre_trained_on():
         Settings(pretrain_examples=-1)
 
 
-def test_weight_decay_pulls_matrices_and_leaves_scalars():
-    learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
+@pytest.mark.parametrize("key", ["protonet", "meta-sgd"])
+def test_weight_decay_pulls_weights_alone(key):
+    """Not biases, temperatures and rates: zero is no simpler a value of these."""
+    learner = LEARNERS[key].build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
+    own = dict(learner.named_parameters())
+    weights = [name for name in own if name.startswith("backbone.") and name.endswith("weight")]
+    others = [name for name, p in own.items() if name not in weights and p.requires_grad]
     with torch.no_grad():
-        learner.log_scale.fill_(3.0)
-    before = learner.backbone.layers[0].weight.norm().item()
+        for name in others:
+            own[name].fill_(3.0)
+    before = {name: own[name].norm().item() for name in weights}
     meta_train(learner, rows(), steps=20, outer_lr=1e-4, weight_decay=1000.0, validate_every=20)
-    assert learner.backbone.layers[0].weight.norm() < 0.5 * before
-    assert abs(learner.log_scale.item() - 3.0) < 0.01
+    assert all(own[name].norm() < 0.5 * before[name] for name in weights)
+    assert others
+    assert all((own[name] - 3.0).abs().max() < 0.01 for name in others)
 
 
 def test_a_pre_trained_rung_is_trained_by_pre_training_alone(tmp_path):

@@ -167,7 +167,7 @@ def _spans(
     span: int,
     every: bool = False,
 ) -> Iterator[tuple[Weights, Any]]:
-    """Weights and auxiliary after each span of steps; of `first_order`, `every` auxiliary has derivatives or the last."""
+    """Weights and auxiliary after each span of steps; of first order, the last auxiliary or `every` has derivatives."""
     memory = _memory.get() if _recording(first_order) else "whole"
 
     def rule_of(turn: int) -> UpdateRule:

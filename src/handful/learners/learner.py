@@ -43,6 +43,7 @@ class Learner(nn.Module, ABC):
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         normalizations: the policies of batch normalization that it allows, its default first.
+        undecayed: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         choices: options that the ladder chooses on validation tasks, with the values to try.
         elapsed: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
@@ -58,6 +59,7 @@ class Learner(nn.Module, ABC):
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
+    undecayed: ClassVar[tuple[str, ...]] = ()
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     backbone: nn.Module

@@ -131,10 +131,13 @@ class Training:
         self._gradient: MetaGradient | None = None
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        # A scalar is a temperature, a rate, a strength: to pull it towards zero is no regularization.
+        # To pull a bias, a temperature, a rate towards zero is no regularization.
+        free = {id(p) for name in self.learner.undecayed for p in getattr(self.learner, name).parameters()}
+        decayed = [p for p in self.parameters if p.ndim > 1 and id(p) not in free]
+        others = [p for p in self.parameters if p.ndim <= 1 or id(p) in free]
         groups = [
-            {"params": [p for p in self.parameters if p.ndim > 0], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim == 0], "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr, fused=True)
 
