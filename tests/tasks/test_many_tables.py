@@ -344,7 +344,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
     again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
     assert again.spec.outputs == 2
-    with pytest.raises(UserError, match="predicts a class of each table: name the column with --label"):
+    with pytest.raises(UserError, match="predicts classes: name the column with --label"):
         open_tasks(labeled, target="last", pipeline=again.pipeline)
     assert again.split_manifest()["test"] == [file.name for file in table_files(labeled)], "none was trained on"
 

@@ -188,6 +188,14 @@ def test_task_and_target_is_regression_in_the_users_units(table):
     assert tasks.target_scale == pytest.approx(50, rel=0.2)
 
 
+def test_what_a_model_reads_it_is_not_asked_to_predict(csv):
+    model = open_tasks(csv, task="shop", target="sold").pipeline
+    with pytest.raises(UserError, match="The model reads the column 'price' as an input"):
+        open_tasks(csv, target="price", pipeline=model)
+    with pytest.raises(UserError, match="This model predicts numbers: name the column with --target"):
+        open_tasks(csv, label="again", pipeline=model)
+
+
 def test_group_keeps_to_one_side_and_is_no_input(table):
     tasks = open_tasks(table, task="shop", target="sold", group="week", drop=["kind"])
     assert tasks.pipeline.names == ["price", "again"]

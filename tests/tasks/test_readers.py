@@ -161,7 +161,7 @@ def test_text_that_is_not_utf8(tmp_path):
     [
         (["1", "2", "abc", "4"], r"column 'price', row 3 \(line 4 with the header\): 'abc' is not a finite number"),
         (["1", "", "3", ""], r"column 'price', row 2 .*: the cell is empty, NA or the like \(and in 1 more rows\)"),
-        (["1", "2", "inf", "4"], "column 'price', row 3 .*: inf is not a finite number"),
+        (["1", "2", "inf", "4"], "column 'price', row 3 .*: 'inf' is not a finite number"),
         (["1", "nan", "3", "4"], "column 'price', row 2 .*: the cell is empty"),
         (
             ["1", "2", '"0,5"', "4"],
@@ -215,6 +215,34 @@ def test_dates_are_days_and_categories_are_texts(tmp_path):
     assert not table.numeric("flag")
     assert table.texts("flag") == ["True", "False"]
     assert table.texts("number") == ["1", "2"]
+
+
+def test_what_a_cell_of_a_csv_file_says_depends_on_no_other_cell(tmp_path):
+    cells = ["007", "7", "7.0", "true", "FALSE", "1.50", "NA", "x"]
+    for cell, text in zip(cells, ["007", "7", "7", "True", "False", "1.50", "NA", "x"], strict=True):
+        for others in ("8", "true", "word"):
+            table = read_table(csv(tmp_path, f"code,x\n{cell},1\n" + f"{others},1\n" * 3))
+            assert table.texts("code")[0] == (None if (cell, others) == ("NA", "8") else text)
+    parquet.write_table(pa.table({"code": [True, False], "n": [7.0, 1.5]}), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    assert table.texts("code") == ["True", "False"]
+    assert table.texts("n") == ["7", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "days"),
+    [
+        (["1970-01-02", "", "1970-01-11"], [1, None, 10]),
+        (["1970-01-02 12:00", "1970-01-11T00:00:00", "?"], [1.5, 10, None]),
+        (["1970-01-02T06:00:00+06:00", "1970-01-02T00:00:00Z", "3"], [1, 1, 3]),
+        ([" 1e3", "+5 ", "-.5"], [1000, 5, -0.5]),
+    ],
+)
+def test_numbers_and_dates_of_a_csv_file(tmp_path, cells, days):
+    table = read_table(csv(tmp_path, "when,x\n" + "".join(f"{cell},1\n" for cell in cells)))
+    assert table.numeric("when")
+    found = [None if np.isnan(day) else day for day in table.numbers("when", gaps=True)]
+    assert found == days
 
 
 def test_nested_column_is_refused(tmp_path):

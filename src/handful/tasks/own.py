@@ -209,10 +209,7 @@ def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | No
     options.refuse("a folder of tables, each a task of its own", *others, "image_size")
     target, label = options.target, options.label
     if pipeline:  # the model's own column, unless another one is named
-        if label if pipeline.target else target:
-            what, option = ("a number", "target") if pipeline.target else ("a class", "label")
-            raise UserError(f"This model predicts {what} of each table: name the column with --{option}.")
-        target, label = target or pipeline.target, label or pipeline.label
+        label, target = _asked_of(pipeline, options)
     if not target and not label:
         raise UserError(
             f"The tables of {path} need to be told what to predict: --target COLUMN (a number) or --label COLUMN (a "
@@ -232,8 +229,11 @@ def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> Task
     if pipeline is not None:  # the model's own columns, unless others are named
         model = _of_kind(pipeline, TextPipeline if text or isinstance(pipeline, TextPipeline) else TablePipeline, path)
         assert model is not None
-        label, target = (label or model.label, None) if not model.target else (None, target or model.target)
+        label, target = _asked_of(model, options)
         task = task or model.task
+        answer = label or target
+        if isinstance(model, TablePipeline) and answer in model.names:
+            raise UserError(f"The model reads the column {answer!r} as an input, so it cannot be asked to predict it.")
     _check_roles(table, label, task, target)
     columns = (label, task, target, options.group, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
@@ -278,6 +278,14 @@ def _texts(
     reader = copy.copy(model)
     reader.text = options.text or model.text
     return _of_rows(rows, lambda *_: model, lambda fitted: reader.encode(table), model, options.seed)
+
+
+def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tuple[str | None, str | None]:
+    """The columns of the label and of the target, one of them None: the model's own unless another one is named."""
+    if options.label if model.target else options.target:
+        what, option = ("numbers", "target") if model.target else ("classes", "label")
+        raise UserError(f"This model predicts {what}: name the column with --{option}.")
+    return (None, options.target or model.target) if model.target else (options.label or model.label, None)
 
 
 def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:

@@ -83,9 +83,10 @@ class TablePipeline(RowPipeline):
     """Rows of a table as one vector.
 
     Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
-    per value that the training rows have (an unknown or empty value is 0 in all). An empty cell in a column of numbers
-    is 0, the mean; where the training rows have such cells, the column has a second output, 1 for them, and elsewhere
-    they are warned of. Further columns of a new file are passed over; a missing one is an error.
+    per value that the training rows have (an unknown or empty value is 0 in all; an unknown one is warned of). An empty
+    cell in a column of numbers is 0, the mean; where the training rows have such cells, the column has a second output,
+    1 for them, and elsewhere they are warned of. Further columns of a new file are passed over; a missing one is an
+    error.
 
     columns: in their order, `{"name", "mean", "scale"}`, with `"gaps": True` where the training rows have empty cells,
     or `{"name", "categories"}`. roles: see `RowPipeline`.
@@ -187,6 +188,14 @@ class TablePipeline(RowPipeline):
             if "categories" in column:
                 places = {name: place for place, name in enumerate(column["categories"])}
                 numbers = torch.tensor([places.get(cell, -1) for cell in cells], dtype=torch.long)
+                unknown = sorted({cell for cell in cells if cell is not None and cell not in places})
+                if unknown:
+                    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+                    warnings.warn(
+                        f"Values of the column {column['name']!r} that the rows that were learned from do not have "
+                        f"({unknown[0]!r}{more}) count as empty.",
+                        stacklevel=4,
+                    )
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
             else:
                 parts.append(torch.from_numpy((cells - column["mean"]) / column["scale"]).float().reshape(rows, 1))

@@ -1,10 +1,12 @@
 """Reading tables: csv, parquet and JSON, with errors that name column and row."""
 
+import contextlib
 import datetime
 import difflib
 import functools
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,6 +22,8 @@ from handful.tasks.readers import existing
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
 EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})
 """What an empty cell of a column of numbers may hold, in small letters."""
+WHOLE = re.compile(r"^(-?\d+)\.0+$")
+"""A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
 
@@ -58,14 +62,12 @@ class Table:
         """Whether a column holds numbers or dates: by its type, or because most of its texts read as such."""
         import pyarrow.types as kinds
 
-        kind = self.arrow.column(name).type
-        if kinds.is_boolean(kind):
-            return False
-        if not _is_text(kind):
-            return True
-        present = [value for value in self.arrow.column(name).to_pylist() if not is_empty(value)]
-        readable = sum(_number(value) is not None for value in present)
-        return readable > 0 and 2 * readable >= len(present)
+        column = self.arrow.column(name)
+        if not _is_text(column.type):
+            return not kinds.is_boolean(column.type)
+        found = _floats(column)
+        readable = np.isfinite(found).sum()
+        return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
 
     def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
         """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
@@ -78,12 +80,9 @@ class Table:
         column = self.arrow.column(name)
         kind = column.type
         if _is_text(kind):
-            # What is no number counts as infinite, so that it is told from an empty cell.
-            read = [np.nan if is_empty(text) else _number(text) for text in column.to_pylist()]
-            numbers = np.array([np.inf if number is None else number for number in read], dtype=np.float64)
+            numbers = _floats(column)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
-            moments = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.int64())
-            numbers = moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
+            numbers = _days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
         elif kinds.is_null(kind):
@@ -102,7 +101,10 @@ class Table:
         kind = self.arrow.column(name).type
         if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
             raise self._unusable(name)
-        return [written(value) for value in self.arrow.column(name).to_pylist()]
+        cells = self.arrow.column(name).to_pylist()
+        if _is_text(kind) and self.numeric(name):
+            cells = [None if is_empty(cell) else cell for cell in cells]
+        return [written(cell) for cell in cells]
 
     def names_in(self, name: str) -> list[str]:
         """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
@@ -177,17 +179,25 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _read_csv(path: Path) -> Any:
+    import pyarrow as pa
     from pyarrow import csv
 
     content = _content(path)
     header = content.partition(b"\n")[0].decode("utf-8-sig", errors="replace")
     delimiter = max(",;\t", key=header.count)
-    # One block: the type of a column is then inferred from all rows, and not from the first megabyte. No threads: one
-    # that still runs when a command ends with an error aborts the process.
-    block = min(len(content) + 1024, 2**31 - 1)
-    return csv.read_csv(
-        _buffer(content), csv.ReadOptions(block_size=block, use_threads=False), csv.ParseOptions(delimiter=delimiter)
-    )
+    # No threads: one that still runs when a command ends with an error aborts the process.
+    one_block = csv.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
+    parse = csv.ParseOptions(delimiter=delimiter)
+    with csv.open_csv(_buffer(content), one_block, parse) as reader:
+        names = reader.schema.names
+    # Cells stay as they are written: by types of their own, the code 007 would be 7, and true another class in a file
+    # that has no other word in the column.
+    as_written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
+    arrow = csv.read_csv(_buffer(content), one_block, parse, as_written)
+    for index, name in enumerate(arrow.column_names):
+        with contextlib.suppress(pa.ArrowInvalid):  # not UTF-8, which matters only where the column is used
+            arrow = arrow.set_column(index, name, arrow.column(index).cast(pa.string()))
+    return arrow
 
 
 def _read_json_lines(path: Path) -> Any:
@@ -244,17 +254,43 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def written(value: object) -> str | None:
-    """A cell as text; None if it is empty."""
+    """A cell as text, the same from csv, parquet, JSON and Python; None if it is empty."""
     if value is None or value == "" or value != value:
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    text = WHOLE.sub(r"\1", str(value))
+    return text.capitalize() if text.lower() in ("true", "false") else text
 
 
 def is_empty(value: object) -> bool:
     """Whether a cell of a column of numbers stands for none."""
     return value is None or value != value or (isinstance(value, str) and value.strip().lower() in EMPTY)
+
+
+def _floats(column: Any) -> np.ndarray:
+    """Texts as numbers or days since 1970 `(rows,)`: NaN for an empty cell, infinite for what is neither."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    bare = compute.utf8_trim_whitespace(column)
+    empty = compute.is_in(compute.utf8_lower(bare), value_set=pa.array(sorted(EMPTY), bare.type))
+    known = compute.if_else(empty, pa.scalar(None, bare.type), bare)
+    with contextlib.suppress(pa.ArrowInvalid):
+        return known.cast(pa.float64()).to_numpy().copy()  # type: ignore[no-any-return]
+    with contextlib.suppress(pa.ArrowInvalid):
+        return _days(known.cast(pa.timestamp("us")))
+    read = [np.nan if text is None else _number(text) for text in known.to_pylist()]  # a mixture, or bad cells
+    return np.array([np.inf if number is None else number for number in read], dtype=np.float64)
+
+
+def _days(moments: Any) -> np.ndarray:
+    """Dates or times as days since 1970 `(rows,)`, NaN where there is none."""
+    import pyarrow as pa
+
+    zone = getattr(moments.type, "tz", None)
+    counted = moments.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
+    return counted.cast(pa.float64(), safe=False).to_numpy() / 86_400e6  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -265,10 +301,10 @@ def _number(text: str) -> float | None:
     except ValueError:
         pass
     try:
-        moment = datetime.datetime.fromisoformat(text.strip()).replace(tzinfo=datetime.UTC)
+        moment = datetime.datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    return moment.timestamp() / 86_400
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() / 86_400
 
 
 def _is_text(kind: Any) -> bool:
