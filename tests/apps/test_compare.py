@@ -15,9 +15,21 @@ from handful.training.run import Run
 SETTING = {"way": 5, "shot": 1, "query_shot": 15}
 
 
-def evaluated(path, scores, *, metric="accuracy", learner=None, source=None, setting=SETTING, place="report", seed=0):
+def evaluated(
+    path,
+    scores,
+    *,
+    metric="accuracy",
+    learner=None,
+    source=None,
+    setting=SETTING,
+    place="report",
+    seed=0,
+    data="as it was",
+):
     learner = learner or path.name  # runs of one learner that differ in the seed alone are one kind
-    Run.open(path, {"learner": learner, "source": source or {"tasks": "glyphs", "seed": 0}, "seed": seed})
+    source = source or {"tasks": "glyphs", "seed": 0}
+    Run.open(path, {"learner": learner, "source": source, "seed": seed, "data": f"{data}, split {source['seed']}"})
     row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))}
     write_json(path / place / "scores.json", {"schema": 1, "settings": [setting | {"rows": [row]}]})
     return path
@@ -99,11 +111,17 @@ def test_other_tasks_are_refused(tmp_path, other, named):
         compare(runs)
 
 
+def test_trainings_on_data_that_changed_in_between_are_refused(tmp_path):
+    runs = [evaluated(tmp_path / "a", [0.5]), evaluated(tmp_path / "b", [0.5], data="one class more")]
+    with pytest.raises(UserError, match=r"The data have changed between the trainings of .*a and .*b"):
+        compare(runs)
+
+
 def test_it_takes_two_evaluated_runs(tmp_path):
     run = evaluated(tmp_path / "a", [0.5])
     with pytest.raises(UserError, match="two runs"):
         compare([run])
-    Run.open(tmp_path / "b", {"learner": "b", "source": {"tasks": "glyphs", "seed": 0}})
+    Run.open(tmp_path / "b", Run(run).config() | {"learner": "b"})
     with pytest.raises(UserError, match=r"handful evaluate .*b"):
         compare([run, tmp_path / "b"])
 

@@ -199,7 +199,7 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     assert not torch.equal(drawn.inputs, other.inputs)
 
 
-def test_data_that_changed_since_the_training_are_not_evaluated_on(species, tmp_path):
+def test_with_data_that_changed_since_the_training_nothing_goes_on(species, tmp_path):
     """Its splits are drawn from all names: with one more, a test class may be one that was trained on."""
     train(species, tmp_path / "run")
     file = Path(species.source.tasks)
@@ -211,7 +211,10 @@ def test_data_that_changed_since_the_training_are_not_evaluated_on(species, tmp_
             evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
         with pytest.raises(UserError, match="has changed since"):
             checkup(Source(str(tmp_path / "run")))
+    with pytest.raises(UserError, match=r"The data have changed since the run in .* was started"):
+        train(species, tmp_path / "run", resume=True)
     file.write_text(text)
+    train(species, tmp_path / "run", resume=True)
     evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
 
 

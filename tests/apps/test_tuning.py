@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -155,6 +156,12 @@ class TestSearch:
         other = Experiment(species.source, learner="r2d2", settings=species.settings)
         with pytest.raises(UserError, match="learner"):
             tune(other, tmp_path / "run", 1, resume=True)
+        file = Path(species.source.tasks)
+        text = file.read_text()
+        file.write_text(text.replace(".1", ".2"))
+        with pytest.raises(UserError, match=r"other: data"):
+            tune(species, tmp_path / "run", 1, resume=True)
+        file.write_text(text)
         (tmp_path / "run" / FILE).write_text("{}")
         with pytest.raises(ArtifactError, match="not a search"):
             tune(species, tmp_path / "run", 1, resume=True)

@@ -38,6 +38,12 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{kind.name} was evaluated on other tasks than {kinds[0].name} ({', '.join(differing)} differ). Only "
                 "scores on the same tasks compare."
             )
+        data = dict(zip(kinds[0].splits, kinds[0].data, strict=True))
+        if any(data.get(split, own) != own for split, own in zip(kind.splits, kind.data, strict=True)):
+            raise UserError(
+                f"The data have changed between the trainings of {kinds[0].name} and {kind.name}, and with them the "
+                "test tasks. Train them on the same data."
+            )
         if several and kind.splits != kinds[0].splits:
             raise UserError(
                 f"{kind.name} has the seeds {_listed(kind.splits)}, but {kinds[0].name} has "
@@ -58,11 +64,12 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
 @dataclass(frozen=True)
 class Kind:
     """Runs that differ in nothing but the seed, in its order. source: without its seed; splits: the seeds of the
-    sources."""
+    sources; data: their fingerprints."""
 
     runs: list[Run]
     source: dict[str, Any]
     splits: list[int]
+    data: list[str]
 
     @property
     def name(self) -> str:
@@ -75,7 +82,7 @@ def _kinds(runs: Sequence[Run]) -> list[Kind]:
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config()
-        facts = config | {"seed": None, "source": config["source"] | {"seed": None}}
+        facts = config | {"seed": None, "data": None, "source": config["source"] | {"seed": None}}
         kinds.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     made = []
     for members in kinds.values():
@@ -92,7 +99,7 @@ def _kinds(runs: Sequence[Run]) -> list[Kind]:
                 "the same. Give runs on the same splits, or each on splits of its own."
             )
         source = {name: value for name, value in members[0].config()["source"].items() if name != "seed"}
-        made.append(Kind(members, source, splits))
+        made.append(Kind(members, source, splits, [run.config()["data"] for run in members]))
     return made
 
 

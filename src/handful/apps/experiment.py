@@ -18,7 +18,7 @@ from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.storage import write_json
 from handful.tasks.augmentation import augmented
-from handful.tasks.distribution import Size, TaskDistribution, digest_of
+from handful.tasks.distribution import Size, TaskDistribution
 from handful.tasks.own import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
 from handful.training.performance import performance
@@ -26,6 +26,8 @@ from handful.training.run import Run
 from handful.training.workers import LOST, PeerError, job, together
 from handful.training.workers import place as place_of
 
+DATA = "data"
+"""Where a run's configuration has the fingerprint of its source."""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 CURVE_SHOTS = (1, 2, 3, 5, 10)
 CURVE_TASKS = 60
@@ -90,7 +92,7 @@ class Experiment:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """From JSON."""
-        facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema", DATA)}
         source = facts.pop("source")
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
         return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
@@ -151,7 +153,8 @@ def train(
         )
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
-    run = Run(path) if rank else Run.open(path, experiment.config(), resume=resume, force=force)
+    data = distribution.fingerprint()
+    run = Run(path) if rank else Run.open(path, experiment.config() | {DATA: data}, resume=resume, force=force)
     try:
         with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
             trained = meta_train(
@@ -178,7 +181,7 @@ def train(
         "examples": trained.examples,
         "plan": str(trained.plan),
         "seed": experiment.seed,
-        "splits": digest_of(distribution.split_manifest()),
+        "data": data,
     }
     model = MetaModel(learner, distribution.pipeline, facts)
     if not rank:
@@ -220,14 +223,9 @@ def validating(
 
 
 def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
-    """The source that a model was trained on; `UserError` if it has changed since, and with it who is in which split.
-
-    Its splits are drawn from all names, and its inputs standardized by all training rows: after a change the test split
-    holds what was trained on, and the model sees other numbers.
-    """
+    """The source that a model was trained on; `UserError` if it has changed since (see `fingerprint`)."""
     distribution = experiment.source.open()
-    pipelines = [one and one.config() for one in (distribution.pipeline, model.pipeline)]
-    if digest_of(distribution.split_manifest()) != model.facts["splits"] or pipelines[0] != pipelines[1]:
+    if distribution.fingerprint() != model.facts["data"]:
         raise UserError(
             f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
             "was trained on. Bring back the data as they were, give others with --tasks, or train again."

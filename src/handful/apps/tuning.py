@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handful.apps.experiment import Experiment, validating
+from handful.apps.experiment import DATA, Experiment, validating
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
@@ -135,16 +135,16 @@ def tune(
     if trials < 1:
         raise UserError(f"--tune takes the number of trials, at least 1, not {trials}.")
     file = path / FILE
-    config = experiment.config()
     used = file.exists() or is_run(path)
     if not used:
         check_free(path)
     if used and not (resume or force):
         raise UserError(f"{path} already holds a search or a run. Give --resume, --force, or another place with -o.")
+    distribution = experiment.source.open()
+    config = experiment.config() | {DATA: distribution.fingerprint()}
     saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
     if not (saved or force) and is_run(path):
         raise UserError(f"The run in {path} was not tuned. Resume it without --tune, or start over with --force.")
-    distribution = experiment.source.open()
     _check(experiment, distribution)  # before anything is deleted
     if force and used:
         shutil.rmtree(path)

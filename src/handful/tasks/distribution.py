@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -222,6 +223,15 @@ class TaskDistribution(ABC):
         """The names of the classes or tasks of each split, for the leak check; empty for generators."""
         return {}
 
+    def fingerprint(self) -> str:
+        """A short hash of who is in which split, and of how inputs are made: another one where the data have changed.
+
+        Splits are drawn from all names, and inputs standardized by all training rows: where it differs, the test split
+        may hold what was trained on, and a model sees other numbers.
+        """
+        known = [sorted(self.split_manifest().items()), self.pipeline and self.pipeline.config()]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+
     @classmethod
     def summary(cls) -> str:
         """The first line of the source's docstring."""
@@ -232,8 +242,3 @@ def seeded(*parts: int) -> Generator:
     """A generator whose seed is a hash of all parts: neighbors are unrelated."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def digest_of(splits: dict[str, list[str]]) -> str:
-    """A short hash of a split manifest, saved with the run."""
-    return hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()[:16]

@@ -148,6 +148,11 @@ class Run:
 
     def _check_same(self, config: dict[str, Any]) -> None:
         changes = _changes(self.config(), config)
+        if set(changes) == {"data"}:
+            raise UserError(
+                f"The data have changed since the run in {self.path} was started. Bring them back as they were, or "
+                "start over with --force."
+            )
         if changes:
             lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
             listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
