@@ -65,7 +65,9 @@ def ladder(comparison: "Comparison") -> Table:
 
     heading, (header, *lines) = table_lines(comparison)
     first, *others = header[:MOST_COLUMNS]
-    table = _plain(first, *map(_right, others), title=heading)
+    # Names are whole, and one in a header would take more than its share of the width.
+    others = ["better than the first by" if name.startswith("better than") else name for name in others]
+    table = _plain(Column(first, no_wrap=True), *map(_right, others), title=heading)
     for line in lines:
         table.add_row(*line[:MOST_COLUMNS])
     return table

@@ -12,6 +12,7 @@ from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
+from handful.evaluation.verdict import quality
 from handful.tasks.distribution import seeded
 from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline, table_files
 from handful.tasks.own import open_tasks
@@ -181,7 +182,9 @@ def test_a_trained_learner_beats_itself_untrained(tasks):
     learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp", seed=1)
     before = evaluate(learner, tasks.split("test"), tasks=20).score.mean
     meta_train(learner, tasks, steps=30, outer_lr=0.01, validation_tasks=5, plan="vmap")
-    assert evaluate(learner, tasks.split("test"), tasks=20).score.mean < before
+    after = evaluate(learner, tasks.split("test"), tasks=20)
+    assert after.score.mean < before
+    assert "(in deviations of the examples' targets; 95 %" in quality(after)
 
 
 def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):

@@ -45,7 +45,8 @@ class Evaluation:
     `(draws, len(LEVELS))` the share of a draw's true values inside the central interval of each level. oracle_scores,
     oracle_log_likelihoods: `(draws,)` those of the best prediction that there is, where the source of tasks knows it.
 
-    classes: of each draw, by their global ids; empty where tasks are not drawn from classes.
+    classes: of each draw, by their global ids; empty where tasks are not drawn from classes. error_unit: see
+    `TaskDistribution`.
     """
 
     learner: str
@@ -65,6 +66,7 @@ class Evaluation:
     oracle_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
     oracle_log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0))
     classes: tuple[tuple[int, ...], ...] = ()
+    error_unit: str = TaskDistribution.error_unit
 
     @property
     def score(self) -> Interval:
@@ -171,6 +173,7 @@ def evaluate(
         adapt_seconds=seconds,
         state_bytes=size,
         # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
+        error_unit=distribution.error_unit,
         classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
         **{name: torch.cat(parts)[places] for name, parts in more.items()},
     )

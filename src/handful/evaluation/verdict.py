@@ -130,7 +130,7 @@ def quality(own: Evaluation) -> str:
     known = len(own.oracle_scores) > 0
     best = f"; the best possible: {figures(root(interval(own.oracle_scores, own.units).mean))}" if known else ""
     off = f"is off by {figures(root(score.mean))} in a typical prediction{between}"
-    return f"{off} (in the target's units; {tasks}{best})"
+    return f"{off} (in {own.error_unit}; {tasks}{best})"
 
 
 def no_prediction(evaluation: Evaluation) -> str:

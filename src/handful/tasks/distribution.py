@@ -111,12 +111,14 @@ class TaskDistribution(ABC):
         sizes: how large tasks are.
         pipeline: what turns the user's files into inputs like this source's; None for pure generators.
         target_scale: by what a prediction error is multiplied to be in the user's units (regression).
+        error_unit: what a prediction error is counted in then.
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
     key: ClassVar[str]
     default_sizes: ClassVar[SizeRanges] = SizeRanges()
     target_scale: float = 1.0
+    error_unit: ClassVar[str] = "the target's units"
     nested: ClassVar[bool] = True
     pipeline: InputPipeline | None = None
 

@@ -90,6 +90,7 @@ class ManyTables(TaskCollection):
     splits: numbers of the tables of each split. pipeline: what new tables are read by; its width is that of the inputs.
     """
 
+    error_unit = "deviations of the examples' targets"
     nested = False
 
     def __init__(
