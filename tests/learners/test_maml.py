@@ -23,6 +23,7 @@ from handful.engine.inner_loop import SGD, descend
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.learners.cavia import CAVIA
 from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
 from handful.learners.meta_lstm import MetaLSTM
@@ -47,10 +48,14 @@ def test_the_meta_gradient_is_exact_through_convolutions_and_learned_rates(norma
     check_meta_gradient(learner, IMAGES, plan=plan, tasks=stack([IMAGES.task(seed=3), IMAGES.task(seed=4)]))
 
 
-@pytest.mark.parametrize("cls", [MAML, ANIL, MetaSGD, ImplicitMAML, Reptile, MetaLSTM])
+@pytest.mark.parametrize("cls", [MAML, ANIL, MetaSGD, ImplicitMAML, Reptile, MetaLSTM, CAVIA])
 def test_classes_have_a_start_of_their_own_where_their_numbers_mean_the_same(cls):
     assert not SHARED.learner(cls).any_way
     assert ROWS.learner(cls).any_way
+
+
+@pytest.mark.parametrize("cls", [MAML, ANIL, MetaSGD, ImplicitMAML, Reptile, MetaLSTM])
+def test_the_start_of_classes_may_be_the_same_in_any_case(cls):
     assert SHARED.learner(cls, head="shared").any_way
 
 

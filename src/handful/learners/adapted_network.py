@@ -69,13 +69,8 @@ class AdaptedNetwork(Learner):
 
     def _start(self, spec: TaskSpec) -> tuple[Weights, Weights]:
         """Where a task of this spec starts: its fast weights, and all others. Raises `UserError` for another way."""
+        self._check_outputs(spec)
         network = self._network()
-        if not self.shared and spec.outputs != self.outputs:
-            raise UserError(
-                f"This learner was made for {self.outputs} outputs, each with a start of its own, and cannot adapt to "
-                f"{spec.outputs}. Train one for this number, or one that takes any number of classes, such as MAML "
-                "with head='shared'."
-            )
         if self.shared:
             network |= {
                 "head.weight": network["head.weight"].expand(spec.outputs, -1),

@@ -47,7 +47,7 @@ class BayesianLastLayer(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The posterior's mean `(d, outputs)`, and a factor `(d, d)` of its covariance in units of the noise."""
-        self._check_values(spec)
+        self._check_outputs(spec)
         features = self._features(support.inputs)
         factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed(self.prior_log_diagonal.exp())
         change, shrinkage = posterior(features @ factor, support.targets - features @ self.prior_mean)
@@ -114,7 +114,7 @@ class DeepKernelTransfer(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The support's features `(n, d)`, the Cholesky factor `(n, n)` of their kernel, and weights `(n, outputs)`."""
-        self._check_values(spec)
+        self._check_outputs(spec)
         features = self.backbone(support.inputs).clone()  # "raw" returns its inputs
         exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
         noise = self._noise().square() * torch.eye(len(exact)).to(exact)

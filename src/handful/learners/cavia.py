@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +22,7 @@ class CAVIA(Learner):
     Layer*, Perez et al., 2018, https://arxiv.org/abs/1709.07871); a hidden layer and an output follow. Departures: the
     paper modulates each layer or extends the input, here any backbone stays as it is and is run once per task; each
     class has a context of its own and all share one output, so that it takes any way and no class number is special.
+    Where classes mean the same in all tasks, the start of each one's context is learned.
     """
 
     key = "cavia"
@@ -42,6 +44,9 @@ class CAVIA(Learner):
         self.classification = spec.classification
         self.context, self.first_order = context, first_order
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
+        self.any_way = spec.labels == "permuted"
+        contexts = spec.outputs if self.classification and not self.any_way else 1
+        self.first = nn.Parameter(torch.zeros(contexts, context), requires_grad=contexts > 1)
         self.decoder = _Decoder(
             context,
             features,
@@ -52,11 +57,12 @@ class CAVIA(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The context: `(way, context)`, or `(1, context)` for values."""
-        self._check_values(spec)
+        self._check_outputs(spec)
         features = self.backbone(support.inputs)
+        first = self.first.expand(spec.outputs, -1) if self.any_way else self.first
         state, _ = descend(
             self._inner_loss,
-            {"context": features.new_zeros(spec.outputs if self.classification else 1, self.context)},
+            {"context": first},
             {"decoder": tensors(self.decoder), "features": features, "targets": support.targets},
             rule=SGD(self.inner_lr),
             steps=self.inner_steps,

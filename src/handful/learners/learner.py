@@ -181,13 +181,17 @@ class Learner(nn.Module, ABC):
             return torch.cat([self.backbone(task.support.inputs), self.backbone(task.query.inputs)])
         return self.backbone(torch.cat([task.support.inputs, task.query.inputs]))  # type: ignore[no-any-return]
 
-    def _check_values(self, spec: TaskSpec) -> None:
-        """Raise a `UserError` for another number of target values than this learner was built for."""
-        if not spec.classification and spec.outputs != self.outputs:
-            raise UserError(
-                f"This learner was made for {self.outputs} target values and cannot adapt to {spec.outputs}; build one "
-                "for these tasks."
-            )
+    def _check_outputs(self, spec: TaskSpec) -> None:
+        """Raise a `UserError` for more or fewer target values or classes than this learner can adapt to."""
+        if spec.outputs == self.outputs or (spec.classification and self.any_way):
+            return
+        what, which = "target values", ""
+        if spec.classification:
+            what, which = "classes", ", or one that takes any number, such as MAML with head='shared'"
+        raise UserError(
+            f"This learner was made for {self.outputs} {what} and cannot adapt to {spec.outputs}. Train one for these "
+            f"tasks{which}."
+        )
 
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
         """The randomness of one task's `meta_loss`, drawn outside `vmap`: a pytree of tensors, or None."""

@@ -43,7 +43,7 @@ class ConditionalNeuralProcess(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The mean code `(width,)`."""
-        self._check_values(spec)
+        self._check_outputs(spec)
         features = self.backbone(support.inputs)
         return {"code": self.encoder(torch.cat([features, support.targets], dim=-1)).mean(0)}
 
@@ -90,7 +90,7 @@ class AttentiveNeuralProcess(Learner):
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Keys and values `(n, width)` of the examples."""
-        self._check_values(spec)
+        self._check_outputs(spec)
         features = self.backbone(support.inputs)
         codes = self.encoder(torch.cat([features, support.targets], dim=-1))
         codes = self.norm(codes + self.among_examples(codes, codes, codes))

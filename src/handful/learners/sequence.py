@@ -114,7 +114,7 @@ class SequenceLearner(Learner):
     def _codes(self, spec: TaskSpec, order: Tensor | None = None) -> Tensor | None:
         """The codes of this task's classes, or None where values are predicted."""
         if not self.classification:
-            self._check_values(spec)
+            self._check_outputs(spec)
             return None
         if spec.outputs > len(self.codes):
             raise UserError(
