@@ -2,23 +2,21 @@
 
 from abc import abstractmethod
 from fnmatch import fnmatch
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from handful.backbones import feature_count
 from handful.engine.differentiation import Weights
-from handful.engine.stateless import call, call_and_fit, part, tensors, under
+from handful.engine.stateless import under
 from handful.errors import UserError
-from handful.learners.learner import Learner
-from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
+from handful.learners.task_network import TaskNetwork
+from handful.types import Examples, TaskSpec, TaskState
 
 Head: TypeAlias = Literal["auto", "shared", "slots"]
 
 
-class AdaptedNetwork(Learner):
+class AdaptedNetwork(TaskNetwork):
     """Backbone and linear head whose `fast` parameters, those that match a glob, become the task's own.
 
     With `head="shared"` all classes start from the same vector (UNICORN, *How to Train Your MAML to Excel in Few-Shot
@@ -32,17 +30,14 @@ class AdaptedNetwork(Learner):
     normalizations = ("support", "transductive")
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, fast: str = "*", head: Head = "auto") -> None:
-        super().__init__()
-        features = feature_count(backbone, spec.input_shape)
-        self.backbone = backbone
-        self.classification = spec.classification
+        super().__init__(spec, backbone)
         self.shared = spec.classification and (head == "shared" or (head == "auto" and spec.labels == "permuted"))
         self.any_way = self.shared
         self.outputs = spec.outputs
         if self.shared:
-            start = {"weight": torch.zeros(1, features), "bias": torch.zeros(1)}
+            start = {"weight": torch.zeros(1, self.features), "bias": torch.zeros(1)}
         else:
-            start = dict(nn.Linear(features, spec.outputs).named_parameters())
+            start = dict(nn.Linear(self.features, spec.outputs).named_parameters())
         self.head = nn.ParameterDict(
             {name: nn.Parameter(value, requires_grad=not self.shared) for name, value in start.items()}
         )
@@ -61,12 +56,6 @@ class AdaptedNetwork(Learner):
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The task's weights, and the normalization's statistics: see `_state`."""
 
-    def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """The network's outputs under the task's weights."""
-        weights: Weights = self._network() | state["weights"]
-        features, _ = self._features(weights | state["statistics"], inputs, fit=False)
-        return self._answer(weights, features)
-
     def _start(self, spec: TaskSpec) -> tuple[Weights, Weights]:
         """Where a task of this spec starts: its fast weights, and all others. Raises `UserError` for another way."""
         self._check_outputs(spec)
@@ -81,26 +70,6 @@ class AdaptedNetwork(Learner):
     def _state(self, fast: Weights, statistics: Weights) -> TaskState:
         return {"weights": {name: weight.contiguous() for name, weight in fast.items()}, "statistics": statistics}
 
-    def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, Weights]:
-        """The mean loss of `context["support"]`, and the normalization's statistics of it."""
-        weights, support = context["slow"] | fast, context["support"]
-        features, statistics = self._features(weights, support.inputs, fit=True)
-        return self._answer(weights, features).loss(support.targets).mean(), statistics
-
-    def _query_loss(self, fast: Weights, statistics: Weights, query: Examples) -> Tensor:
-        return self.predict(self._state(fast, statistics), query.inputs).loss(query.targets).mean()
-
-    def _answer(self, weights: Weights, features: Tensor) -> Prediction:
-        outputs = F.linear(features, weights["head.weight"], weights["head.bias"])
-        return Categorical(outputs) if self.classification else Point(outputs)
-
-    def _features(self, weights: Weights, inputs: Tensor, *, fit: bool) -> tuple[Tensor, Weights]:
-        own = part(weights, "backbone")
-        if not fit:
-            return call(self.backbone, own, inputs), {}
-        features, statistics = call_and_fit(self.backbone, own, inputs)
-        return features, under("backbone", statistics)
-
     def _network(self) -> Weights:
         """Parameters and buffers of backbone and head, by name."""
-        return under("backbone", tensors(self.backbone)) | under("head", dict(self.head.items()))
+        return super()._network() | under("head", dict(self.head.items()))

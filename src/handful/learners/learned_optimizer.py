@@ -162,7 +162,7 @@ class LearnedOptimizer(FreshNetwork):
         loss, statistics = self._inner_loss(weights, {"slow": slow, "support": task.support})
         if self.objective == "support":
             return loss
-        return self._answer(slow | weights | statistics, task.query.inputs).loss(task.query.targets).mean()
+        return self._query_loss(slow | weights, statistics, task.query)
 
     def _start(self, support: Examples, spec: TaskSpec) -> tuple[Weights, Weights]:
         """All of the network, and the weights that are trained, with a head of zeros."""
