@@ -220,7 +220,10 @@ def test_with_data_that_changed_since_the_training_nothing_goes_on(species, tmp_
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):
     """The test split has 3 classes; the run's own way may be more than it has."""
-    with pytest.warns(UserWarning, match="2-way tasks"):
+    with (
+        pytest.warns(UserWarning, match="2-way tasks"),
+        pytest.warns(UserWarning, match="The test split has fewer classes than a task: evaluate with --way 3"),
+    ):
         train(replace(species, way=4), tmp_path / "run")
     with pytest.raises(UserError, match=r"A 4-way task.*Lower --way"):
         evaluate(tmp_path / "run", tasks=4, costly_tasks=0)

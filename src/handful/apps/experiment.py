@@ -14,6 +14,7 @@ from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import check_fits, check_number
 from handful.evaluation.report import REPORT, Report
+from handful.evaluation.wording import size
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.storage import write_json
@@ -151,6 +152,9 @@ def train(
             f"{validation.sizes.way}-way tasks.",
             stacklevel=2,
         )
+    most = _fillable(distribution.split("test"), experiment.way)
+    if most != experiment.tasks(distribution).sizes.way:
+        warnings.warn(f"The test split has fewer classes than a task: evaluate with --way {size(most)}.", stacklevel=2)
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     data = distribution.fingerprint()
@@ -214,12 +218,17 @@ def validating(
 ) -> TaskDistribution:
     """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
     tasks = distribution.split("val")
+    return tasks.sized(_fillable(tasks, way), shot, query_shot)
+
+
+def _fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
+    """A way, by default that of the tasks, or the highest that their split has classes for."""
     way = tasks.sizes.way if way is None else way
-    classes = len(tasks.split_manifest().get("val", [])) if tasks.units is None else 0
-    if way is not None and classes:
-        most = max(2, classes)
-        way = (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
-    return tasks.sized(way, shot, query_shot)
+    classes = len(tasks.split_manifest().get(tasks.on, [])) if tasks.units is None else 0
+    if way is None or not classes:
+        return way
+    most = max(2, classes)
+    return (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
 
 
 def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
