@@ -230,6 +230,8 @@ def moments(values: np.ndarray) -> tuple[float, float]:
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:
     """An array as floats; `DataError` names the first row that is not finite numbers, or with `gaps` NaN either."""
     try:
+        if np.iscomplexobj(array):
+            raise TypeError("they are complex")
         floats = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} should hold numbers only ({error}).") from error

@@ -259,7 +259,7 @@ def written(value: object) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = WHOLE.sub(r"\1", str(value))
+    text = WHOLE.sub(r"\1", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     return text.capitalize() if text.lower() in ("true", "false") else text
 
 
