@@ -99,7 +99,7 @@ def _kinds(runs: Sequence[Run]) -> list[Kind]:
                 "the same. Give runs on the same splits, or each on splits of its own."
             )
         source = {name: value for name, value in members[0].config()["source"].items() if name != "seed"}
-        made.append(Kind(members, source, splits, [run.config()["data"] for run in members]))
+        made.append(Kind(members, source, splits, [run.config().get("data", "") for run in members]))
     return made
 
 

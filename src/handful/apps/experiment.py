@@ -234,7 +234,7 @@ def _fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
 def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
     """The source that a model was trained on; `UserError` if it has changed since (see `fingerprint`)."""
     distribution = experiment.source.open()
-    if distribution.fingerprint() != model.facts["data"]:
+    if distribution.fingerprint() != model.facts.get("data"):
         raise UserError(
             f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
             "was trained on. Bring back the data as they were, give others with --tasks, or train again."
