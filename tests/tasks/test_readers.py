@@ -300,16 +300,18 @@ def test_not_an_npz(tmp_path):
 
 
 def test_json_lines_and_lists_of_objects_are_tables(tmp_path):
-    rows = [{"a": 1, "b": "x"}, {"a": 2.5, "b": "y"}]
+    rows = [{"a": 1, "b": "x", "day": "1970-01-02"}, {"a": 2.5, "b": "y", "day": "1970-01-11"}]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "t.jsonl").write_text(lines)
     (tmp_path / "t.json").write_text(json.dumps(rows))
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a;b\n1;x\n2.5;y\n"))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a;b;day\n1;x;1970-01-02\n2.5;y;1970-01-11\n"))
     for name in ("t.jsonl", "t.json", "t.jsonl.gz", "t.csv.gz"):
         table = read_table(tmp_path / name)
         assert table.numbers("a").tolist() == [1, 2.5], name
         assert table.names_in("b") == ["x", "y"], name
+        assert table.numbers("day").tolist() == [1, 10], name
+        assert table.names_in("day") == ["1970-01-02", "1970-01-11"], name
 
 
 def test_the_columns_of_json_are_those_of_all_its_rows(tmp_path):

@@ -201,12 +201,17 @@ def _read_csv(path: Path) -> Any:
 
 
 def _read_json_lines(path: Path) -> Any:
+    import pyarrow as pa
     from pyarrow import json as rows
 
     content = _content(path)
-    return rows.read_json(
-        _buffer(content), rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
-    )
+    one_block = rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
+    arrow = rows.read_json(_buffer(content), one_block)
+    dates = [field.with_type(pa.string()) for field in arrow.schema if pa.types.is_timestamp(field.type)]
+    if not dates:
+        return arrow
+    # What looks like a date is a text in JSON, and stays as it is written.
+    return rows.read_json(_buffer(content), one_block, rows.ParseOptions(explicit_schema=pa.schema(dates)))
 
 
 def _read_json(path: Path) -> Any:
