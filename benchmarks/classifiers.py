@@ -2,8 +2,9 @@
 
 5-way 1-shot on letters of fonts (`glyphs`) and on Omniglot (FOLDER holds omniglot_28.npz), each learner with default
 options, meta-trained (rungs of the ladder: pre-trained) for the same time of one core. `protonet, pre-trained`
-is a prototypical network that shares its time between both. Finished cells are kept: an interrupted run goes on where
-it was.
+is a prototypical network that shares its time between both. How many steps that time buys is measured for the first
+seed; where it is recorded, the others take as many, whatever else their machine does. Finished cells are kept: an
+interrupted run goes on where it was.
 """
 
 import argparse
@@ -138,17 +139,18 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     both = key == FROM_PRETRAINING
     cls: type[Learner] = LEARNERS["protonet" if both else key]
     learner = cls.build(tasks.spec, seed=seed, **(OPTIONS if both else {}))
-    slow = adapting(learner, test) > SLOW
+    first = recorded(RESULTS).get(_name(source, key, 0, minutes), {})
+    slow = len(first["scores"]) == SLOW_TASKS if first else adapting(learner, test) > SLOW
     untrained = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else UNTRAINED_TASKS).score
     shared = minutes / 2 if both else minutes
     training: dict[str, Any] = {}
     if both or isinstance(learner, Pretrained):
-        training |= pretrained(learner, tasks, shared, seed)
+        training |= pretrained(learner, tasks, first.get("steps of pre-training"), shared, seed)
     if not isinstance(learner, Pretrained):
         sized, batch = (tasks.sized(HIGH_WAY, SHOT, HIGH_QUERY_SHOT), HIGH_BATCH) if both else (tasks, BATCH)
         validation = same.split("val").sized(WAY, SHOT, 15)
         count = SLOW_TASKS if slow else VALIDATION_TASKS
-        training |= meta_trained(learner, sized, batch, validation, count, shared, seed)
+        training |= meta_trained(learner, sized, batch, validation, count, first.get("steps"), shared, seed)
     evaluation = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else TASKS)
     return {
         "source": source,
@@ -173,27 +175,29 @@ def meta_trained(
     batch: int,
     validation: TaskDistribution,
     count: int,
+    steps: int | None,
     minutes: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Meta-train for as many steps as the budget buys, by the time of a few; what there is to tell of it.
+    """Meta-train for `steps`, or for as many as the budget buys, by the time of a few; what there is to tell of it.
 
     batch: tasks of a step. count: tasks of a validation.
     """
     plan = rule(learner, batch).written()
     settings: dict[str, Any] = {"meta_batch_size": batch, "plan": plan, "seed": seed}
-    times: list[float] = []
-    handful.meta_train(
-        copy.deepcopy(learner),
-        tasks,
-        steps=WARM_UP + TIMED,
-        validation=validation,
-        validation_tasks=1,
-        validate_every=WARM_UP + TIMED,
-        progress=lambda moment: times.append(time.process_time()),
-        **settings,
-    )
-    steps = affordable(times[:-1], minutes)  # the last one validates
+    if steps is None:
+        times: list[float] = []
+        handful.meta_train(
+            copy.deepcopy(learner),
+            tasks,
+            steps=WARM_UP + TIMED,
+            validation=validation,
+            validation_tasks=1,
+            validate_every=WARM_UP + TIMED,
+            progress=lambda moment: times.append(time.process_time()),
+            **settings,
+        )
+        steps = affordable(times[:-1], minutes)  # the last one validates
     start = time.process_time()
     trained = handful.meta_train(learner, tasks, steps=steps, validation=validation, validation_tasks=count, **settings)
     return {
@@ -205,17 +209,20 @@ def meta_trained(
     }
 
 
-def pretrained(learner: Learner, tasks: TaskDistribution, minutes: float, seed: int) -> dict[str, Any]:
+def pretrained(
+    learner: Learner, tasks: TaskDistribution, steps: int | None, minutes: float, seed: int
+) -> dict[str, Any]:
     """Likewise, but trained the ordinary way on all training classes."""
     pool = tasks.split("train").pool()
     assert pool is not None
-    times: list[float] = []
-    copy.deepcopy(learner).pretrain(
-        pool,
-        examples=BATCH_OF_EXAMPLES * (WARM_UP + TIMED),
-        progress=lambda done, total: times.append(time.process_time()),
-    )
-    steps = affordable(times, minutes)
+    if steps is None:
+        times: list[float] = []
+        copy.deepcopy(learner).pretrain(
+            pool,
+            examples=BATCH_OF_EXAMPLES * (WARM_UP + TIMED),
+            progress=lambda done, total: times.append(time.process_time()),
+        )
+        steps = affordable(times, minutes)
     start = time.process_time()
     learner.pretrain(pool, examples=BATCH_OF_EXAMPLES * steps, seed=seed)
     return {

@@ -85,6 +85,15 @@ def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key, traine
     json.dumps(found)
 
 
+def test_later_seeds_take_as_many_steps_as_the_first(results, monkeypatch):
+    for name in ("TASKS", "UNTRAINED_TASKS", "VALIDATION_TASKS", "ADAPTED"):
+        monkeypatch.setattr(classifiers, name, 2)
+    first = {"steps of pre-training": 3, "steps": 4, "scores": [0.5, 0.5]}
+    evidence.record(classifiers.RESULTS, f"glyphs, {classifiers.FROM_PRETRAINING}, seed 0, 1e-09 minutes", first)
+    found = classifiers.cell("glyphs", classifiers.FROM_PRETRAINING, 1, 1e-9, None)
+    assert (found["steps of pre-training"], found["steps"]) == (3, 4)
+
+
 def test_a_budget_buys_as_many_steps_as_fit_into_it():
     assert classifiers.affordable([0, 1, 5, 5.5, 6, 6.5, 99], 1) == 120
 
