@@ -308,6 +308,7 @@ def test_json_lines_and_lists_of_objects_are_tables(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a;b;day\n1;x;1970-01-02\n2.5;y;1970-01-11\n"))
     for name in ("t.jsonl", "t.json", "t.jsonl.gz", "t.csv.gz"):
         table = read_table(tmp_path / name)
+        assert table.names == ["a", "b", "day"], name
         assert table.numbers("a").tolist() == [1, 2.5], name
         assert table.names_in("b") == ["x", "y"], name
         assert table.numbers("day").tolist() == [1, 10], name

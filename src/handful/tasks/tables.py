@@ -210,8 +210,9 @@ def _read_json_lines(path: Path) -> Any:
     dates = [field.with_type(pa.string()) for field in arrow.schema if pa.types.is_timestamp(field.type)]
     if not dates:
         return arrow
-    # What looks like a date is a text in JSON, and stays as it is written.
-    return rows.read_json(_buffer(content), one_block, rows.ParseOptions(explicit_schema=pa.schema(dates)))
+    # What looks like a date is a text in JSON, and stays as it is written; the columns stay in their order.
+    as_written = rows.ParseOptions(explicit_schema=pa.schema(dates))
+    return rows.read_json(_buffer(content), one_block, as_written).select(arrow.column_names)
 
 
 def _read_json(path: Path) -> Any:
