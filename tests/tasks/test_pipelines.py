@@ -164,6 +164,15 @@ def test_too_many_categories(tmp_path):
         TablePipeline.fit(table, np.arange(51), label="label", drop=["id"])
 
 
+def test_numbers_with_a_comma_are_told(tmp_path):
+    table = read_table(csv(tmp_path, "price;label\n1,5;a\n2,5;b\n"))
+    with pytest.warns(UserWarning, match=r"'price' is read as categories such as '1,5' \(write 1\.5\)"):
+        TablePipeline.fit(table, np.arange(2), label="label")
+    many = read_table(csv(tmp_path, "price;label\n" + "".join(f"{i},500;a\n" for i in range(1, 52))))
+    with pytest.raises(DataError, match=r"such as '1,500' \(write 1\.500, or if it parts thousands, 1500\)"):
+        TablePipeline.fit(many, np.arange(51), label="label")
+
+
 def test_examples_of_one_class_or_an_unknown_label(tmp_path):
     table = read_table(csv(tmp_path, "x,y\n1,a\n2,b\n"))
     one = csv(tmp_path, "x,y\n1,a\n2,a\n", "one.csv")

@@ -165,7 +165,7 @@ def test_text_that_is_not_utf8(tmp_path):
         (["1", "nan", "3", "4"], "column 'price', row 2 .*: the cell is empty"),
         (
             ["1", "2", '"0,5"', "4"],
-            r"column 'price', row 3 .*: '0,5' is not a finite number \(write 0.5, or if it parts",
+            r"column 'price', row 3 .*: '0,5' is not a finite number \(write 0.5\)",
         ),
     ],
 )

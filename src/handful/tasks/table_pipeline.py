@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.tasks.pipelines import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
-from handful.tasks.tables import Table, is_empty, read_table, written
+from handful.tasks.tables import Table, is_empty, read_table, without_comma, written
 
 MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""
@@ -224,9 +224,14 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
     if len(categories) > MOST_CATEGORIES:
         raise DataError(
-            f"{table.path}: the text column {name!r} has {len(categories)} different values (such as "
-            f"{categories[0]!r}), more than the {MOST_CATEGORIES} that a category may have. Drop it (--drop {name!r}), "
-            "or merge its values."
+            f"{table.path}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
+            f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have. Drop it "
+            f"(--drop {name!r}), or merge its values."
+        )
+    if categories and all(map(without_comma, categories)):
+        warnings.warn(
+            f"The column {name!r} is read as categories such as {categories[0]!r}{without_comma(categories[0])}.",
+            stacklevel=4,
         )
     return {"name": name, "categories": categories}
 

@@ -24,6 +24,8 @@ EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", 
 """What an empty cell of a column of numbers may hold, in small letters."""
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
+THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
+"""A comma that may part thousands, and not only decimals."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
 
@@ -117,8 +119,7 @@ class Table:
     def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
         value = self.arrow.column(name)[row].as_py()
         found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
-        if isinstance(value, str) and "," in value and _number(point := value.replace(",", ".")) is not None:
-            found += f" (write {point}, or if it parts thousands, {value.replace(',', '')})"
+        found += without_comma(value)
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
         line = f" (line {row + 2} with the header)" if READERS.get(table_kind(self.path) or "") is _read_csv else ""
         return DataError(
@@ -272,6 +273,14 @@ def written(value: object) -> str | None:
 def is_empty(value: object) -> bool:
     """Whether a cell of a column of numbers stands for none."""
     return value is None or value != value or (isinstance(value, str) and value.strip().lower() in EMPTY)
+
+
+def without_comma(value: object) -> str:
+    """How to write what is a number but for its comma, in brackets; nothing for other cells."""
+    if not (isinstance(value, str) and "," in value and _number(point := value.replace(",", ".")) is not None):
+        return ""
+    parts = f", or if it parts thousands, {value.replace(',', '')}" if THOUSANDS.match(value) else ""
+    return f" (write {point}{parts})"
 
 
 def _floats(column: Any) -> np.ndarray:
