@@ -228,7 +228,7 @@ def scores(learner, tasks, problem):
     return -(predictions.mean - tasks.query.targets).square().flatten(1).mean(-1)
 
 
-def meta_train(learner, problem, steps, rate, meta_batch_size=4):
+def meta_train(learner, problem, steps, rate=0.01, meta_batch_size=4):
     optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=rate)
     learner.train()
     for step in range(steps):
