@@ -76,7 +76,7 @@ def test_runs_are_told_with_their_intervals():
     assert "25.0 ± 12.5 %" in second
     assert "+25.0 ± 6.2 " in second
     values = lines(tables.comparison({"setting": "s", "metric": "mse", "runs": runs}))
-    assert "0.500 ± 0.12 " in values[2]
+    assert "0.50 ± 0.12 " in values[2]
     assert "+0.250 ± 0.062" in values[3]
 
 

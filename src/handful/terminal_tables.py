@@ -75,10 +75,10 @@ def ladder(comparison: "Comparison") -> Table:
 
 def comparison(setting: dict[str, Any]) -> Table:
     """Runs beside one another in one setting, an entry of `apps.compare`."""
-    from handful.evaluation.wording import difference, percent, squared_error
+    from handful.evaluation.wording import difference, estimate, percent
 
     metric = setting["metric"]
-    score = percent if metric == "accuracy" else squared_error
+    score = percent if metric == "accuracy" else estimate
     what = "mean squared error" if metric == "mse" else metric
     title = f"{setting['setting']}: {what}"
     table = _plain("run", "learner", "score", "better than the best by", "tasks", title=title)

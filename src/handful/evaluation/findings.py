@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from handful.evaluation.intervals import Interval
-from handful.evaluation.wording import figures, plus_minus
+from handful.evaluation.wording import difference
 from handful.tasks.distribution import TaskDistribution
 
 Status: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
@@ -31,5 +31,5 @@ def names_are_classes(split: TaskDistribution) -> bool:
 def signed(gain: Interval, *, classification: bool) -> str:
     """A difference of scores with half of its interval, in points or in squared units."""
     if classification:
-        return f"{100 * gain.mean:+.1f}{plus_minus(100 * gain.half_width, '.1f')} points"
-    return f"{figures(gain.mean, '+')}{plus_minus(gain.half_width)} of squared error"
+        return f"{difference(gain, 'accuracy')} points"
+    return f"{difference(gain, 'mse')} of squared error"

@@ -46,10 +46,10 @@ from handful.evaluation.wording import (
     byte_size,
     difference,
     duration,
+    estimate,
     percent,
     setting_name,
     size,
-    squared_error,
 )
 from handful.storage import finite, read_json, write_json, write_text
 
@@ -361,7 +361,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
         lines.append(
             [
                 evaluation.learner + (" (transductive)" if evaluation.transductive else ""),
-                percent(evaluation.score) if own.metric == "accuracy" else squared_error(evaluation.score),
+                percent(evaluation.score) if own.metric == "accuracy" else estimate(evaluation.score),
                 f"{evaluation.score.tasks}{f' ({len(evaluation.scores)})' if repeated else ''}",
                 _paired(row, own.metric) if row.baseline else "",
                 duration(evaluation.adapt_seconds),

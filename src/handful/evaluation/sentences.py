@@ -8,7 +8,7 @@ from typing import Any
 from handful.evaluation.equivalence import Equivalence
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
-from handful.evaluation.wording import count_of, duration, examples, figures, nats, percent, rate_text, squared_error
+from handful.evaluation.wording import count_of, duration, estimate, examples, figures, nats, percent, rate_text
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
 """The levels of central intervals of which the page tells the coverage; the picture shows all."""
@@ -76,7 +76,7 @@ def uncertainty(own: Evaluation) -> Iterable[str]:
     if error_gap is not None:
         best = interval(own.oracle_scores, own.units).mean
         text = f"The best prediction that there is has a mean squared error of {figures(best)}: "
-        text += f"{squared_error(error_gap)} lower"
+        text += f"{estimate(error_gap)} lower"
         if gap is not None:
             best = interval(own.oracle_log_likelihoods, own.units).mean
             text += f". Its log-likelihood is {best:.3f}: {nats(gap)} higher"

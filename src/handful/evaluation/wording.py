@@ -39,6 +39,15 @@ def figures(value: float, sign: str = "") -> str:
     return f"{value:{sign},.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:{sign}#.3g}".rstrip(".")
 
 
+def estimate(value: Interval, sign: str = "") -> str:
+    """Three significant figures with their interval, or as many as the interval leaves. sign: as for `figures`."""
+    texts, half = [figures(value.mean, sign)], value.half_width
+    if math.isfinite(half) and half > 0:
+        places = max(0, 1 - math.floor(math.log10(half)))  # those of its two significant figures
+        texts.append(f"{round(value.mean, places) + 0.0:{sign},.{places}f}")
+    return min(texts, key=len) + plus_minus(half)
+
+
 def root(value: float) -> float:
     """The square root of a squared error; 0 for a negative end of its interval. What is not a number stays so."""
     return 0.0 if value < 0 else math.sqrt(value)
@@ -49,16 +58,11 @@ def nats(value: Interval) -> str:
     return f"{value.mean:.3f}{plus_minus(value.half_width, '.3f')} nats"
 
 
-def squared_error(score: Interval) -> str:
-    """A mean squared error with its interval."""
-    return f"{figures(score.mean)}{plus_minus(score.half_width)}"
-
-
 def difference(paired: Interval, metric: str) -> str:
     """A difference of scores with its sign and interval; of accuracies in points."""
     if metric == "accuracy":
         return f"{signed(100 * paired.mean)}{plus_minus(100 * paired.half_width, '.1f')}"
-    return f"{figures(paired.mean, '+')}{plus_minus(paired.half_width)}"
+    return estimate(paired, "+")
 
 
 def size(value: Any) -> str:
