@@ -4,13 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test bench check lint types setup clean
+.PHONY: quickstart test test-slow test-all bench check lint types setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
+
+test-all: $(INSTALLED)
+	$(PYTEST)
 
 # Peers of the engine live in an environment of their own. learn2learn's extensions do not build on Python 3.11 or newer;
 # its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on.
