@@ -99,3 +99,19 @@ def test_split_classes_divides_all(count):
 def test_too_few_to_split(count, noun, message):
     with pytest.raises(DataError, match=message):
         split_classes(count, seed=0, noun=noun)
+
+
+@pytest.mark.parametrize("groups", [None, torch.arange(20_000) % 4])
+def test_a_draw_reads_the_examples_of_its_own_classes_only(groups, monkeypatch):
+    splits = {"train": range(2000), "val": [], "test": []}
+    tasks = pool([10] * 2000, groups=groups, splits=splits).sized(way=3, shot=1, query_shot=2)
+    read = []
+
+    class Watched(list):
+        def __getitem__(self, label):
+            read.append(label)
+            return super().__getitem__(label)
+
+    monkeypatch.setattr(tasks, "members", Watched(tasks.members))
+    drawn = [label for index in range(5) for label in tasks.manifest(index).classes]
+    assert len(read) <= 2 * len(drawn) < 100

@@ -53,9 +53,10 @@ class LabeledPool(TaskDistribution):
         self.inputs, self.labels, self.names = inputs, labels, list(names)
         self.groups = groups
         self.repeats, self.families = repeats, families
-        self.splits = {on: torch.as_tensor(sorted(splits[on])) for on in SPLITS}
+        self.splits = {on: torch.tensor(sorted(splits[on]), dtype=torch.long) for on in SPLITS}
         order = torch.argsort(labels, stable=True)
-        self.members = list(torch.split(order, torch.bincount(labels, minlength=len(self.names)).tolist()))
+        self.counts = torch.bincount(labels, minlength=len(self.names))  # examples of each class
+        self.members = list(torch.split(order, self.counts.tolist()))
         if groups is not None:
             count = int(groups.max()) + 1
             self.has_group = torch.zeros(len(self.names), count, dtype=torch.bool)
@@ -141,10 +142,7 @@ class LabeledPool(TaskDistribution):
     def eligible(self, sizes: Sizes) -> Tensor:
         """The classes of the present split with enough examples for these sizes."""
         classes = self.splits[self.on]
-        if self.repeats:
-            return classes
-        enough = torch.tensor([len(self.members[c]) >= sizes.shot + sizes.query_shot for c in classes.tolist()])
-        return classes[enough.bool()] if len(classes) else classes
+        return classes if self.repeats else classes[self.counts[classes] >= sizes.shot + sizes.query_shot]
 
     def check(self) -> None:
         """Raise a `DataError` where no task of the largest sizes can be drawn; warn of classes left out."""
@@ -152,7 +150,7 @@ class LabeledPool(TaskDistribution):
         way, shot, query_shot = largest.way, largest.shot, largest.query_shot
         classes, eligible = self.splits[self.on], self.eligible(largest)
         if len(eligible) < way:
-            counts = sorted((len(self.members[c]), self.names[c]) for c in classes.tolist())
+            counts = sorted((int(self.counts[c]), self.names[c]) for c in classes.tolist())
             fewest = ", ".join(f"{name} ({count})" for count, name in counts[:3])
             raise DataError(
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
