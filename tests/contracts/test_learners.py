@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of, pausing
+from handful import backbones
 from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
@@ -445,6 +446,19 @@ def test_a_built_learner_answers_each_query_by_itself_at_once(cls):
     problem = next(problem for problem in PROBLEMS if can(cls, problem.spec))
     learner = cls.build(problem.spec, backbone=problem.backbone, backbone_options=problem.options)
     assert not any(module.training for module in learner.modules())
+
+
+@pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)
+def test_a_learner_is_made_by_build_alone(cls):
+    """One made by calling the class would have no recipe: nothing could train, evaluate or save it."""
+    problem = next(problem for problem in PROBLEMS if can(cls, problem.spec))
+    network = backbones.make(problem.backbone, problem.spec.input_shape, options=problem.options)
+    with pytest.raises(UserError, match=rf"{cls.__name__}\.build"):
+        cls(problem.spec, network)
+    learner = cls.build(problem.spec, backbone=problem.backbone, backbone_options=problem.options)
+    copied = copy.deepcopy(learner)
+    assert copied.recipe == learner.recipe
+    assert torch.equal(copied.elapsed, learner.elapsed)
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)

@@ -25,7 +25,7 @@ class Learner(nn.Module, ABC):
     """Learns to learn: `adapt` makes a state of a support set, `predict` answers from the state.
 
     A learner is written for one task; the engine batches it over tasks. Its parameters are the meta-parameters. It is
-    made by `build`, which checks kinds and options; a constructor takes them as they are.
+    made by `build` alone, which checks kinds and options and keeps them in `recipe`; calling the class is refused.
     `adapt` and `predict` are deterministic, keep nothing on the module, and write none of its buffers. A subclass with
     a `key` is registered under it; its constructor's keyword arguments are its options.
 
@@ -72,6 +72,15 @@ class Learner(nn.Module, ABC):
         if "key" in vars(cls) and not inspect.isabstract(cls):
             LEARNERS.register(cls.key, cls)
 
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        """Refuse to be called: `build` and copying make an empty learner first, without arguments."""
+        if arguments or options:
+            raise UserError(
+                f"Make a learner with {cls.__name__}.build(spec, ...), not {cls.__name__}(...): only with the recipe "
+                "that `build` keeps can it be trained, evaluated and saved."
+            )
+        return super().__new__(cls)
+
     @classmethod
     def build(
         cls,
@@ -110,7 +119,8 @@ class Learner(nn.Module, ABC):
         with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
             torch.manual_seed(seed)
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
-            learner = cls(spec, network, **chosen)
+            learner = cls.__new__(cls)
+            learner.__init__(spec, network, **chosen)  # type: ignore[misc]
         # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
         learner.register_buffer("elapsed", torch.zeros(()), persistent=False)
         learner.transductive = policy == "transductive"

@@ -41,13 +41,13 @@ def by_kind(*, classification: float, regression: float) -> Any:
     return ByKind(classification, regression)
 
 
-def options_of(cls: type) -> dict[str, inspect.Parameter]:
+def options_of(cls: Any) -> dict[str, inspect.Parameter]:
     """The options of a learner: the keyword-only arguments of its constructor."""
-    parameters = inspect.signature(cls).parameters.values()
+    parameters = inspect.signature(cls.__init__).parameters.values()
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def defaults_of(cls: type, kind: Kind) -> dict[str, Any]:
+def defaults_of(cls: Any, kind: Kind) -> dict[str, Any]:
     """The options of a learner with their defaults for a kind of task."""
     defaults = {name: parameter.default for name, parameter in options_of(cls).items()}
     return {name: getattr(value, kind) if isinstance(value, ByKind) else value for name, value in defaults.items()}
