@@ -1,7 +1,7 @@
 """What the learned optimizer is compared with, and on what."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ from torch import Generator, nn
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, UpdateRule
 from handful.engine.quasi_newton import LBFGS
-from handful.tasks.distribution import SPLITS, SizeRanges, Sizes, TaskDistribution
+from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution
 from handful.tasks.optimization import SmallNetworks
+from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Task, TaskSpec
 
 SEED, STEPS = 0, 40
@@ -84,21 +85,32 @@ class Digits(TaskDistribution):
         return Task(*(Examples(self.inputs[ids], self.targets[ids]) for ids in parts))
 
 
-class OnSupport(TaskDistribution):
+class OnSupport(WrappedTasks):
     """The same tasks with the support for a query: validation asks how well it was optimized."""
-
-    def __init__(self, tasks: TaskDistribution) -> None:
-        super().__init__(seed=tasks.seed)
-        self.tasks, self.on, self.sizes = tasks, tasks.on, tasks.sizes
-
-    def spec_for(self, sizes: Sizes) -> TaskSpec:
-        """That of the tasks."""
-        return self.tasks.spec_for(sizes)
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a task."""
-        support = self.tasks.sample(generator, sizes).support
-        return Task(support, support)
+        return self._on_support(super().sample(generator, sizes))
+
+    def task(self, index: int) -> Task:
+        """Task `index`."""
+        return self._on_support(super().task(index))
+
+    def batch(self, indices: Sequence[int]) -> Task:
+        """As `task(i)` for each."""
+        return self._on_support(super().batch(indices))
+
+    def manifest(self, index: int) -> Manifest:
+        """Of the support, twice."""
+        whole = super().manifest(index)
+        return whole._replace(query=whole.support)
+
+    def oracle(self, index: int) -> None:
+        """None: that of the tasks is of their queries."""
+
+    @staticmethod
+    def _on_support(task: Task) -> Task:
+        return Task(task.support, task.support)
 
 
 class Tanh(nn.Sequential):

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
+from handful.tasks.augmentation import augmented
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
@@ -92,7 +93,14 @@ def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
     return tables.sized(shot=3, query_shot=4)
 
 
-OWN = {"own pool": pool, "own collection": collection, "own tables": tables, "own labeled tables": labeled_tables}
+OWN = {
+    "own pool": pool,
+    "own collection": collection,
+    "own tables": tables,
+    "own labeled tables": labeled_tables,
+    "augmented collection": lambda folder, seed: augmented(collection(folder, seed), 0.5),
+    "augmented tables": lambda folder, seed: augmented(tables(folder, seed), 0.5),
+}
 SOURCES = [*TASKS, *OWN]
 
 

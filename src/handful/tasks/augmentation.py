@@ -1,17 +1,18 @@
 """Augmentation of training tasks: new looks for images, and answers that nobody can know without the support."""
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
+from handful.engine.across_tasks import stack
 from handful.errors import UserError
-from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, Sizes, TaskDistribution, seeded
-from handful.types import Examples, Gaussian, Task, TaskSpec
+from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution, seeded
+from handful.tasks.wrapped import WrappedTasks
+from handful.types import Examples, Gaussian, Task
 from handful.views import random_maps, warped
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
@@ -37,35 +38,19 @@ def augmented(tasks: TaskDistribution, strength: float) -> "AugmentedTasks":
     )
 
 
-class AugmentedTasks(TaskDistribution):
-    """Tasks of another distribution, of which each *training* task is changed; "val" and "test" stay as they are."""
+class AugmentedTasks(WrappedTasks):
+    """Tasks of another distribution, of which each *training* task is changed; "val" and "test" stay as they are.
+
+    Its `pool` stays too, unless inputs change: what learns from a pool ignores the support anyway.
+    """
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:
-        self.seed, self.pipeline, self.target_scale = tasks.seed, tasks.pipeline, tasks.target_scale
+        super().__init__(tasks)
         self.strength = strength
-        self._draw_from(tasks)
 
     @abstractmethod
     def changed(self, task: Task, generator: Generator) -> Task:
         """A training task, changed at random."""
-
-    @property
-    def ragged(self) -> bool:
-        """As those of the tasks."""
-        return self.tasks.ragged
-
-    @property
-    def units(self) -> int | None:
-        """As those of the tasks: a change makes no new task."""
-        return self.tasks.units
-
-    def spec_for(self, sizes: Sizes) -> TaskSpec:
-        """As of the tasks."""
-        return self.tasks.spec_for(sizes)
-
-    def sizes_of(self, index: int) -> Sizes:
-        """As of the tasks."""
-        return self.tasks.sizes_of(index)
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a task, and then its change, from one generator."""
@@ -79,47 +64,11 @@ class AugmentedTasks(TaskDistribution):
 
     def batch(self, indices: Sequence[int]) -> Task:
         """As `task(i)` for each."""
-        return super().batch(indices) if self.on == "train" else self.tasks.batch(indices)
-
-    def split(self, on: str) -> Self:
-        """The same, drawing from another split."""
-        return self._around(self.tasks.split(on))
-
-    def sized(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
-        """The same with other sizes."""
-        return self._around(self.tasks.sized(way, shot, query_shot))
-
-    def check(self) -> None:
-        """As of the tasks."""
-        self.tasks.check()
-
-    def pool(self) -> Pool | None:
-        """The examples as they are: what learns from a pool ignores the support anyway."""
-        return self.tasks.pool()
-
-    def manifest(self, index: int) -> Manifest:
-        """As of the tasks."""
-        return self.tasks.manifest(index)
+        return stack([self.task(index) for index in indices]) if self.on == "train" else self.tasks.batch(indices)
 
     def oracle(self, index: int) -> Gaussian | None:
         """As of the tasks, where they are not changed."""
         return None if self.on == "train" else self.tasks.oracle(index)
-
-    def unit(self, index: int) -> int:
-        """As of the tasks."""
-        return self.tasks.unit(index)
-
-    def split_manifest(self) -> dict[str, list[str]]:
-        """As of the tasks."""
-        return self.tasks.split_manifest()
-
-    def _around(self, tasks: TaskDistribution) -> Self:
-        other = copy.copy(self)
-        other._draw_from(tasks)
-        return other
-
-    def _draw_from(self, tasks: TaskDistribution) -> None:
-        self.tasks, self.on, self.sizes = tasks, tasks.on, tasks.sizes
 
     def _generator(self, index: int) -> Generator:
         return seeded(self.seed, SPLITS.index(self.on), 2, index)

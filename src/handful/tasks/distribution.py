@@ -118,8 +118,8 @@ class TaskDistribution(ABC):
     key: ClassVar[str]
     default_sizes: ClassVar[SizeRanges] = SizeRanges()
     target_scale: float = 1.0
-    error_unit: ClassVar[str] = "the target's units"
-    nested: ClassVar[bool] = True
+    error_unit: str = "the target's units"
+    nested: bool = True
     pipeline: InputPipeline | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:

@@ -1,0 +1,111 @@
+"""Tasks of another distribution: what a distribution that changes the tasks of another one starts from."""
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+from torch import Generator
+
+from handful.tasks.distribution import Manifest, Pool, Size, Sizes, TaskDistribution
+from handful.types import Gaussian, Task, TaskSpec
+
+
+class WrappedTasks(TaskDistribution):
+    """The tasks of another distribution as they are. A subclass overrides what it changes; all else stays.
+
+    Override `sample`, `task` and `batch` together: none of them calls another here.
+
+    tasks: the distribution that is wrapped. All copies made by `split` and `sized` are around copies of it.
+    """
+
+    def __init__(self, tasks: TaskDistribution) -> None:
+        self._wrap(tasks)
+
+    def _wrap(self, tasks: TaskDistribution) -> None:
+        self.tasks = tasks
+        self.seed, self.on, self.sizes, self.pipeline = tasks.seed, tasks.on, tasks.sizes, tasks.pipeline
+        self.target_scale, self.error_unit, self.nested = tasks.target_scale, tasks.error_unit, tasks.nested
+
+    def _around(self, tasks: TaskDistribution) -> Self:
+        other = copy.copy(self)
+        other._wrap(tasks)
+        return other
+
+    @property
+    def ragged(self) -> bool:
+        """As of the tasks, like all that follows."""
+        return self.tasks.ragged
+
+    @property
+    def units(self) -> int | None:
+        """As of the tasks: a change makes no new task."""
+        return self.tasks.units
+
+    @property
+    def spec(self) -> TaskSpec:
+        """As of the tasks."""
+        return self.tasks.spec
+
+    def spec_of(self, index: int) -> TaskSpec:
+        """As of the tasks."""
+        return self.tasks.spec_of(index)
+
+    def spec_for(self, sizes: Sizes) -> TaskSpec:
+        """As of the tasks."""
+        return self.tasks.spec_for(sizes)
+
+    def sizes_of(self, index: int) -> Sizes:
+        """As of the tasks."""
+        return self.tasks.sizes_of(index)
+
+    def generator_of(self, index: int) -> Generator:
+        """As of the tasks."""
+        return self.tasks.generator_of(index)
+
+    def sample(self, generator: Generator, sizes: Sizes) -> Task:
+        """Draw one of the tasks."""
+        return self.tasks.sample(generator, sizes)
+
+    def task(self, index: int) -> Task:
+        """Task `index`."""
+        return self.tasks.task(index)
+
+    def batch(self, indices: Sequence[int]) -> Task:
+        """As `task(i)` for each."""
+        return self.tasks.batch(indices)
+
+    def split(self, on: str) -> Self:
+        """The same, drawing from another split."""
+        return self._around(self.tasks.split(on))
+
+    def sized(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
+        """The same with other sizes."""
+        return self._around(self.tasks.sized(way, shot, query_shot))
+
+    def check(self) -> None:
+        """As of the tasks."""
+        self.tasks.check()
+
+    def pool(self) -> Pool | None:
+        """As of the tasks."""
+        return self.tasks.pool()
+
+    def manifest(self, index: int) -> Manifest:
+        """As of the tasks."""
+        return self.tasks.manifest(index)
+
+    def oracle(self, index: int) -> Gaussian | None:
+        """As of the tasks."""
+        return self.tasks.oracle(index)
+
+    def unit(self, index: int) -> int:
+        """As of the tasks."""
+        return self.tasks.unit(index)
+
+    def split_manifest(self) -> dict[str, list[str]]:
+        """As of the tasks."""
+        return self.tasks.split_manifest()
+
+    def fingerprint(self) -> str:
+        """As of the tasks."""
+        return self.tasks.fingerprint()

@@ -1,0 +1,53 @@
+"""A distribution around another one keeps all that it does not change."""
+
+import pytest
+
+from handful.tasks.augmentation import augmented
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.sine import Sine
+from handful.tasks.wrapped import WrappedTasks
+
+OWN = {"key", "default_sizes", "summary", "split", "sized"}
+"""What a wrapper has of its own: the first three belong to the class, the others make new wrappers."""
+
+MEMBERS = sorted(name for name in {*dir(TaskDistribution), *vars(Sine())} - OWN if name[0] != "_")
+
+
+def special(name):
+    """A member like that of no other distribution: a method, or a value for an attribute or a property."""
+    if callable(getattr(TaskDistribution, name, None)):
+        return lambda self, *arguments: f"special {name}{arguments}"
+    return f"special {name}"
+
+
+Special = type("Special", (TaskDistribution,), {name: special(name) for name in MEMBERS})
+
+
+@pytest.mark.parametrize("name", sorted({*MEMBERS} - {"check"}))
+def test_every_member_is_that_of_the_tasks(name):
+    tasks = object.__new__(Special)
+    own, wrapped = getattr(tasks, name), getattr(WrappedTasks(tasks), name)
+    if callable(own):
+        arguments = {"sample": (1, 2), "pool": (), "split_manifest": (), "fingerprint": ()}.get(name, (7,))
+        own, wrapped = own(*arguments), wrapped(*arguments)
+    assert wrapped == own
+    assert own.startswith(f"special {name}")
+
+
+def test_check_is_that_of_the_tasks():
+    class Refusing(Sine):
+        def check(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        WrappedTasks(Refusing()).check()
+
+
+@pytest.mark.parametrize("wrap", [WrappedTasks, lambda tasks: augmented(tasks, 0.5)], ids=["wrapped", "augmented"])
+def test_other_splits_and_sizes_keep_it_too(wrap):
+    tasks = Sine()
+    tasks.nested, tasks.error_unit, tasks.target_scale = False, "meters", 3.0
+    changed = wrap(tasks)
+    for other in (changed, changed.split("test"), changed.sized(shot=3), changed.split("val").sized(shot=2)):
+        assert (other.nested, other.error_unit, other.target_scale) == (False, "meters", 3.0)
+        assert (other.on, other.sizes) == (other.tasks.on, other.tasks.sizes)
