@@ -1,10 +1,12 @@
 """Reading tables: csv, parquet and JSON, with errors that name column and row."""
 
 import contextlib
+import csv as python_csv
 import datetime
 import difflib
 import functools
 import gzip
+import io
 import json
 import re
 import zlib
@@ -184,21 +186,29 @@ def _read_csv(path: Path) -> Any:
     from pyarrow import csv
 
     content = _content(path)
-    header = content.partition(b"\n")[0].decode("utf-8-sig", errors="replace")
-    delimiter = max(",;\t", key=header.count)
-    # No threads: one that still runs when a command ends with an error aborts the process.
+    headers = {delimiter: _header(content, delimiter) for delimiter in ",;\t"}
+    delimiter = max(headers, key=lambda one: len(headers[one]))
+    # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which would
+    # give the header, has one of its own whatever the options say.
     one_block = csv.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
     parse = csv.ParseOptions(delimiter=delimiter)
-    with csv.open_csv(_buffer(content), one_block, parse) as reader:
-        names = reader.schema.names
     # Cells stay as they are written: by types of their own, the code 007 would be 7, and true another class in a file
     # that has no other word in the column.
-    as_written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
+    as_written = csv.ConvertOptions(column_types=dict.fromkeys(headers[delimiter], pa.binary()))
     arrow = csv.read_csv(_buffer(content), one_block, parse, as_written)
     for index, name in enumerate(arrow.column_names):
         with contextlib.suppress(pa.ArrowInvalid):  # not UTF-8, which matters only where the column is used
             arrow = arrow.set_column(index, name, arrow.column(index).cast(pa.string()))
     return arrow
+
+
+def _header(content: bytes, delimiter: str) -> list[str]:
+    """The cells of the first line that is not empty, of which no more is decoded than needed."""
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="replace", newline="")
+    try:
+        return next(filter(None, python_csv.reader(text, delimiter=delimiter)), [])
+    except python_csv.Error:  # a quote that is never closed; what is wrong is told by the one who reads the rows
+        return []
 
 
 def _read_json_lines(path: Path) -> Any:
