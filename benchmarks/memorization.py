@@ -22,8 +22,9 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
 from handful.learners.learner import Learner
+from handful.streams import seeded
 from handful.tasks.augmentation import augmented
-from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
+from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
 RESULTS = "memorization"

@@ -27,7 +27,8 @@ from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.storage import read_tensors, write_tensors
-from handful.tasks.distribution import TaskDistribution, seeded
+from handful.streams import seeded
+from handful.tasks.distribution import TaskDistribution
 from handful.types import Task
 
 MODEL = MODELS / "learned_optimizer" / "rule.safetensors"

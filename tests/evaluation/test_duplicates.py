@@ -5,7 +5,8 @@ import torch
 from toys import Clusters, Slopes
 
 from handful.evaluation.duplicates import PER_SPLIT, near_duplicates
-from handful.tasks.distribution import SPLITS, TaskDistribution, seeded
+from handful.streams import seeded
+from handful.tasks.distribution import SPLITS, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
 

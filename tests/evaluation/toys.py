@@ -4,7 +4,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.learners.learner import Learner
-from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution, seeded
+from handful.streams import seeded
+from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.types import Categorical, Examples, Gaussian, Point, Task, TaskSpec
 

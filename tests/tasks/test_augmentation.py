@@ -5,9 +5,10 @@ import torch
 
 from handful import LEARNERS, evaluate, meta_train
 from handful.errors import UserError
+from handful.streams import seeded
 from handful.tasks.augmentation import AugmentedImages, augmented
 from handful.tasks.collection import TaskCollection
-from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution, seeded
+from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.types import Examples, Task, TaskSpec

@@ -9,7 +9,7 @@ import torch
 
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
-from handful.tasks.distribution import BLOCK, SizeRanges, TaskDistribution, seeded
+from handful.tasks.distribution import BLOCK, SizeRanges, TaskDistribution
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.sine import Sine
 from handful.types import Task
@@ -95,7 +95,3 @@ def test_impossible_sizes(wrong):
 def test_tasks_without_classes_have_no_way():
     with pytest.raises(UserError, match="leave out --way"):
         Sine().sized(way=5)
-
-
-def test_seeded_neighbors_are_unrelated():
-    assert seeded(0, 1).initial_seed() != seeded(0, 2).initial_seed() != seeded(1, 0).initial_seed()

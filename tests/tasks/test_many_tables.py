@@ -13,7 +13,7 @@ from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.verdict import quality
-from handful.tasks.distribution import seeded
+from handful.streams import seeded
 from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline, table_files
 from handful.tasks.own import open_tasks
 from handful.types import TaskSpec

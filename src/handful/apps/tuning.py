@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from handful import streams
 from handful.apps.experiment import DATA, Experiment, validating
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
-from handful.tasks.distribution import TaskDistribution, seeded
+from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import Moment, Settings, checked, meta_train
 from handful.training.run import check_free, is_run
 from handful.types import Kind
@@ -158,7 +159,7 @@ def tune(
         study.add_trial(_frozen(optuna, trial, ranges))
     for number in range(len(saved), trials):
         # A sampler of its own for each trial: what it draws does not depend on where the search was interrupted.
-        seed = seeded(experiment.seed, number).initial_seed() % 2**32
+        seed = streams.tuning_trial(experiment.seed, number)
         study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 4))
         if number == 0:
             study.enqueue_trial({name: found.start for name, found in ranges.items()})

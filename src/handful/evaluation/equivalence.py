@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful import streams
 from handful.errors import UserError
 from handful.evaluation.intervals import Interval
-from handful.tasks.distribution import seeded
 
 REPLICATES = 1000
 
@@ -86,7 +86,7 @@ def equivalence(
         curve = (by_unit @ weights).amax(1)  # (sizes,)
         return _examples(curve.numpy(), float(reached @ weights), sizes) / shot
 
-    generator = seeded(seed, 9)
+    generator = streams.bootstrap(seed)
     drawn = torch.randint(count, (REPLICATES, count), generator=generator)
     replicates = sorted(factor(torch.bincount(row, minlength=count).double() / count) for row in drawn)
     low, high = replicates[int(0.025 * REPLICATES)], replicates[math.ceil(0.975 * REPLICATES) - 1]

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handful import streams
 from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import Interval, difference, interval
 from handful.evaluation.wording import figures, percent
 from handful.learners.learner import Learner
-from handful.tasks.distribution import TaskDistribution, seeded
+from handful.tasks.distribution import TaskDistribution
 from handful.types import Categorical, Examples, Point, Prediction, Task
 
 SHUFFLES = 3
@@ -72,7 +73,7 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
 
     def shuffle(index: int, repeat: int) -> Examples:
         support = split.task(index).support
-        order = torch.randperm(len(support.targets), generator=seeded(split.seed, 8, index, repeat))
+        order = torch.randperm(len(support.targets), generator=streams.label_shuffle(split.seed, index, repeat))
         return Examples(support.inputs, support.targets[order])
 
     right, guessed = [], []

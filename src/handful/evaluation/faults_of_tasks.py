@@ -7,9 +7,10 @@ from itertools import combinations
 
 from torch import Tensor
 
+from handful import streams
 from handful.errors import UserError
 from handful.evaluation.findings import DISTINCT_NUMBERS, Finding, names_are_classes
-from handful.tasks.distribution import SPLITS, Split, TaskDistribution, seeded
+from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 
 POOLED_EXAMPLES = 1000
 """How many examples of each split are compared with those of the others."""
@@ -158,7 +159,7 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
 
 def _pooled(split: TaskDistribution) -> list[bytes]:
     pool = split.pool()
-    return [] if pool is None else _hashes(pool.draw(seeded(split.seed, 7), POOLED_EXAMPLES).inputs)
+    return [] if pool is None else _hashes(pool.draw(streams.pool_sample(split.seed), POOLED_EXAMPLES).inputs)
 
 
 def numbers(splits: dict[Split, TaskDistribution]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
-from handful import backbones
+from handful import backbones, streams
 from handful.backbones import Backbone
 from handful.errors import UserError
 from handful.learners.options import check_options
@@ -116,8 +116,7 @@ class Learner(nn.Module, ABC):
                 + ("." if policy in MODES else f" (there are {', '.join(MODES)}).")
             )
         chosen = check_options(cls, options, spec.kind)
-        with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
-            torch.manual_seed(seed)
+        with streams.weights(seed):
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls.__new__(cls)
             learner.__init__(spec, network, **chosen)  # type: ignore[misc]

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from handful import streams
 from handful.normalization import fitting, recalibrate
 from handful.types import Examples
 
@@ -62,7 +63,7 @@ def pretrain(
     chosen = FOR_FEATURES if head is None else FOR_ANSWERS
     head = head if head is not None else _head(backbone, pool, seed, CosineClassifier if cosine else nn.Linear)
     steps = max(1, round(examples / BATCH))
-    generator = Generator().manual_seed(seed)
+    generator = streams.pretraining(seed)
     with _trainable([*weights, *head.parameters()]) as trained, torch.enable_grad(), _training(backbone):
         optimizer = torch.optim.AdamW(trained, weight_decay=chosen["weight_decay"])
         for step in range(steps):
@@ -100,13 +101,12 @@ class CosineClassifier(nn.Linear):
 
 
 def _head(backbone: nn.Module, pool: Pool, seed: int, kind: type[nn.Linear]) -> nn.Linear:
-    example = pool.draw(Generator().manual_seed(seed), 1).inputs
+    example = pool.draw(streams.pretraining(seed), 1).inputs
     training = backbone.training
     with torch.no_grad():
         features: Tensor = backbone.eval()(example)
     backbone.train(training)
-    with torch.random.fork_rng(devices=[]):  # modules draw their start from the global generator
-        torch.manual_seed(seed)
+    with streams.weights(seed):
         return kind(features.shape[1], pool.outputs, bias=kind is nn.Linear).to(features)
 
 

@@ -8,9 +8,10 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
+from handful import streams
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
-from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution, seeded
+from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Gaussian, Task
 from handful.views import random_maps, warped
@@ -71,7 +72,7 @@ class AugmentedTasks(WrappedTasks):
         return None if self.on == "train" else self.tasks.oracle(index)
 
     def _generator(self, index: int) -> Generator:
-        return seeded(self.seed, SPLITS.index(self.on), 2, index)
+        return streams.task_change(self.seed, SPLITS.index(self.on), index)
 
 
 class AugmentedImages(AugmentedTasks):

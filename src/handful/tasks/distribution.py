@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
 import torch
 from torch import Generator
 
+from handful import streams
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
@@ -79,9 +80,8 @@ class SizeRanges:
                     f"The {name.replace('_', '-')} is at least {least} (a range goes upwards), got {value}."
                 )
 
-    def drawn(self, *seed: int) -> Sizes:
-        """Sizes with one number from each range, a pure function of the seed."""
-        generator = seeded(*seed)
+    def drawn(self, generator: Generator) -> Sizes:
+        """Sizes with one number from each range."""
 
         def one(size: Size) -> int:
             return (
@@ -156,11 +156,11 @@ class TaskDistribution(ABC):
 
     def sizes_of(self, index: int) -> Sizes:
         """The sizes of task `index`: a pure function of (seed, split, index // BLOCK)."""
-        return self.sizes.drawn(self.seed, SPLITS.index(self.on), 1, index // BLOCK)
+        return self.sizes.drawn(streams.block_sizes(self.seed, SPLITS.index(self.on), index // BLOCK))
 
     def generator_of(self, index: int) -> Generator:
         """The random generator of task `index`."""
-        return seeded(self.seed, SPLITS.index(self.on), 0, index)
+        return streams.task_draw(self.seed, SPLITS.index(self.on), index)
 
     def task(self, index: int) -> Task:
         """Task `index` of the present split."""
@@ -238,9 +238,3 @@ class TaskDistribution(ABC):
     def summary(cls) -> str:
         """The first line of the source's docstring."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
-
-
-def seeded(*parts: int) -> Generator:
-    """A generator whose seed is a hash of all parts: neighbors are unrelated."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Generator, Tensor
 
+from handful import streams
 from handful.engine.across_tasks import take
 from handful.errors import UserError
-from handful.tasks.distribution import BLOCK, SPLITS, SizeRanges, Sizes, TaskDistribution, seeded
+from handful.tasks.distribution import BLOCK, SPLITS, SizeRanges, Sizes, TaskDistribution
 from handful.types import Examples, Gaussian, Task, TaskSpec
 
 Kernel: TypeAlias = Literal["rbf", "matern", "periodic"]
@@ -57,7 +58,7 @@ class GaussianProcess(TaskDistribution):
             return sizes
         low, high = query_shot
         count = max(low, min(high, POINTS - sizes.shot)) - low + 1
-        generator = seeded(self.seed, SPLITS.index(self.on), 2, index // BLOCK)
+        generator = streams.block_queries(self.seed, SPLITS.index(self.on), index // BLOCK)
         return replace(sizes, query_shot=low + int(torch.randint(count, (), generator=generator)))
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:

@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from handful import streams
 from handful.errors import DataError, unknown_name
 from handful.tasks.collection import TaskCollection
-from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, seeded
+from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.pipelines import InputPipeline, RawExamples
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import TablePipeline
@@ -120,7 +121,7 @@ class ManyTables(TaskCollection):
     def _task(self, support: Tensor, query: Tensor) -> Task:
         rows = torch.cat([support, query])
         features, targets, count = self.inputs[rows], self.targets[rows], len(support)
-        layout = Layout.of(features[:count], self.width, seeded(self.seed, 5, *support.tolist()))
+        layout = Layout.of(features[:count], self.width, streams.table_layout(self.seed, support.tolist()))
         inputs = layout.inputs(features, self.width)
         mean, rate = measured(targets[:count])
         # Where all answers of the support are the same, they tell no unit: that of the whole table stays.
@@ -231,7 +232,7 @@ class ManyTablesPipeline(InputPipeline):
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
         table = read_table(examples)
         plain = self.plain(table, target)
-        layout = Layout.of(plain.features(table), self.width, seeded(5))
+        layout = Layout.of(plain.features(table), self.width, streams.new_table_layout())
         return OwnTablePipeline(
             width=self.width,
             layout={name: part.tolist() for name, part in layout._asdict().items()},

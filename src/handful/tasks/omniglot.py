@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from handful import streams
 from handful.errors import DataError
-from handful.tasks.distribution import SPLITS, Split, seeded
+from handful.tasks.distribution import SPLITS, Split
 from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 from handful.tasks.readers import existing, image_files, opened_npz, subfolders
@@ -79,7 +80,7 @@ class _Drawings(NamedTuple):
 def _lake(drawings: _Drawings, seed: int) -> list[str]:
     """The split of each character: by its alphabet."""
     background = sorted({a for a, part in zip(drawings.alphabets, drawings.parts, strict=True) if part == PARTS[0]})
-    order = torch.randperm(len(background), generator=seeded(seed)).tolist()
+    order = torch.randperm(len(background), generator=streams.alphabet_order(seed)).tolist()
     held_out = {background[i] for i in order[: max(1, len(background) // 5)]}
     return [
         "test" if part == PARTS[1] else "val" if alphabet in held_out else "train"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful import streams
 from handful.errors import DataError, UserError, unknown_name
 from handful.registry import TASKS
 from handful.tasks import readers
@@ -195,7 +196,7 @@ def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, lis
     if not splits["val"]:
         if len(splits["train"]) < 2:
             raise DataError(f"{path}: one training class only. Add classes, or a folder val.")
-        order = np.random.default_rng(seed).permutation(splits["train"]).tolist()
+        order = streams.name_order(seed).permutation(splits["train"]).tolist()
         count = max(1, len(order) // 5)
         splits["val"], splits["train"] = order[:count], order[count:]
     return splits

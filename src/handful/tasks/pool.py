@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from handful import streams
 from handful.errors import DataError
-from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution, seeded
+from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
 REDRAWS = 200
@@ -64,7 +64,7 @@ class LabeledPool(TaskDistribution):
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Classification with class numbers drawn anew per task."""
-        shape = tuple(self.prepare(self.inputs[:1], seeded(0)).shape[1:])
+        shape = tuple(self.prepare(self.inputs[:1], streams.probe()).shape[1:])
         return TaskSpec("classification", shape, sizes.way, "permuted")
 
     def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
@@ -203,7 +203,7 @@ def split_classes(
             f"The data has {count} {noun if count == 1 else plural}{only}, but splitting into train, val and test "
             f"needs at least 3 {plural} (some 20 or more to learn from). Add {plural}."
         )
-    order = np.random.default_rng(seed).permutation(count).tolist()
+    order = streams.name_order(seed).permutation(count).tolist()
     train = min(max(1, round(count * fractions[0])), count - 2)
     val = min(max(1, round(count * fractions[1])), count - train - 1)
     return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}

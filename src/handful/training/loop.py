@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from handful import streams
 from handful.engine.across_tasks import one_core_each, stack, take
 from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
@@ -21,7 +22,7 @@ from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
 from handful.normalization import recalibrate
-from handful.tasks.distribution import BLOCK, TaskDistribution, seeded
+from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.run import Interruption, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
@@ -320,7 +321,7 @@ class Training:
     def _noise(self, tasks: Task, indices: range) -> Any:
         spec = self.distribution.spec_of(indices[0])
         drawn = [
-            self.learner.draw_noise(take(tasks, i), spec, seeded(self.settings.seed, 3, index))
+            self.learner.draw_noise(take(tasks, i), spec, streams.task_noise(self.settings.seed, index))
             for i, index in enumerate(indices)
         ]
         return None if drawn[0] is None else stack(drawn)

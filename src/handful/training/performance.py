@@ -3,10 +3,11 @@
 import sys
 from typing import Any
 
+from handful import streams
 from handful.engine.across_tasks import stack, take
 from handful.engine.cost import memory_limit, operations, operations_per_second
 from handful.learners.learner import Learner
-from handful.tasks.distribution import TaskDistribution, seeded
+from handful.tasks.distribution import TaskDistribution
 
 
 def performance(
@@ -28,7 +29,7 @@ def performance(
     some = next(learner.parameters())
     found = {"seconds_per_step": seconds, "tasks_per_second": meta_batch_size / seconds, "peak_bytes": _peak_bytes()}
     tasks, spec = distribution.batch(range(1)), distribution.spec_of(0)
-    drawn = learner.draw_noise(take(tasks, 0), spec, seeded(0))
+    drawn = learner.draw_noise(take(tasks, 0), spec, streams.probe())
     noise = None if drawn is None else stack([drawn])
     needed = operations(learner, tasks, spec, noise, limit=memory_limit(some.device))
     if needed is None:

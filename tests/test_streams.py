@@ -1,0 +1,125 @@
+"""Every seeded generator is a named stream, and no two streams are the same."""
+
+import ast
+import inspect
+from contextlib import AbstractContextManager
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful import streams
+
+ROOT = Path(handful.__file__).parent
+OTHERS = sorted(path for path in ROOT.rglob("*.py") if path != Path(streams.__file__))
+NAMED = {
+    name: stream
+    for name, stream in vars(streams).items()
+    if inspect.isfunction(stream) and stream.__module__ == streams.__name__ and name != "seeded"
+}
+
+VALUES = {"split": range(3), "support": [[3], [0, 4], [2, 0, 1], [1, 0, 2, 5]]}
+"""Of the parameters that are not any number."""
+
+MAKERS = {"Generator", "manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "SeedSequence", "Random"}
+MAKERS |= {"fork_rng", "PCG64", "MT19937", "Philox"}
+"""Names that make or seed a generator when they are called."""
+
+
+def seed_of(stream):
+    """What tells a stream from others; None where it is of no torch generator."""
+    if isinstance(stream, torch.Generator):
+        return stream.initial_seed()
+    if isinstance(stream, AbstractContextManager):
+        with stream:
+            return torch.initial_seed()
+    assert isinstance(stream, np.random.Generator | int)
+    return None
+
+
+def test_no_two_streams_are_the_same():
+    names = {}
+    for name, stream in NAMED.items():
+        parameters = inspect.signature(stream).parameters
+        for arguments in product(*(VALUES.get(parameter, range(12)) for parameter in parameters)):
+            seed = seed_of(stream(*arguments))
+            if seed is None or (seed < 2**32 and name in ("weights", "pretraining")):
+                continue
+            known = names.setdefault(seed, (name, arguments))
+            assert known == (name, arguments), "two streams with one seed"
+    assert len({name for name, _ in names.values()}) > 10
+
+
+@pytest.mark.parametrize(
+    ("stream", "seed"),
+    [
+        (streams.task_draw(3, 1, 7), 3931560895823975220),
+        (streams.block_sizes(3, 1, 7), 6870256147641024372),
+        (streams.block_queries(3, 1, 7), 8441097680710320384),
+        (streams.table_layout(3, [4, 1]), 4234232437004846848),
+        (streams.alphabet_order(3), 363018757033614945),
+        (streams.pretraining(3), 3),
+        (streams.task_noise(3, 7), 9028594877353515527),
+        (streams.pool_sample(3), 3386665891843214296),
+        (streams.label_shuffle(3, 7, 1), 3254458170786821038),
+        (streams.bootstrap(3), 5495626337664232661),
+    ],
+)
+def test_streams_of_recorded_results_keep_their_numbers(stream, seed):
+    assert stream.initial_seed() == seed
+
+
+def test_weights_leave_the_global_generator_as_it_was():
+    before = torch.get_rng_state()
+    with streams.weights(5):
+        drawn = torch.rand(3)
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_neighbors_are_unrelated():
+    seeds = {streams.seeded(*parts).initial_seed() for parts in [(0, 1), (0, 2), (1, 0), (0,), ("0", 1)]}
+    assert len(seeds) == 5
+
+
+def made(tree: ast.AST) -> list[str]:
+    """Where code makes or seeds a generator, or takes the nameless stream."""
+    wrong = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name in MAKERS | {"seeded"} or any(keyword.arg == "random_state" for keyword in node.keywords):
+                wrong.append(f"line {node.lineno}: {ast.unparse(node)}")
+        elif isinstance(node, ast.Import):
+            wrong += [f"line {node.lineno}: import random" for alias in node.names if alias.name == "random"]
+        elif isinstance(node, ast.ImportFrom) and node.module == "random":
+            wrong.append(f"line {node.lineno}: from random")
+    return wrong
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_seeded_generators_are_made_in_one_place(path):
+    assert not made(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.Generator().manual_seed(0)",
+        "Generator(device='cpu')",
+        "torch.manual_seed(0)",
+        "np.random.default_rng(0)",
+        "np.random.seed(0)",
+        "np.random.RandomState(0)",
+        "KMeans(3, random_state=0)",
+        "with torch.random.fork_rng():\n    pass",
+        "import random",
+        "from random import shuffle",
+        "seeded(0, 1)",
+    ],
+)
+def test_a_generator_made_elsewhere_is_seen(code):
+    assert made(ast.parse(code))
