@@ -9,7 +9,7 @@ from torch import Tensor
 from handful.errors import DataError
 from handful.learners.learner import Learner
 from handful.tasks.pipelines import InputPipeline
-from handful.tasks.tables import written
+from handful.tasks.tables import class_order, written
 from handful.types import TaskSpec
 
 Answers: TypeAlias = Sequence[Any] | Tensor
@@ -75,11 +75,11 @@ class AnswerReader:
         if spec.labels == "shared":
             known = self.pipeline.labels if self.pipeline else None
             names = known or [str(number) for number in range(spec.outputs)]
-            unknown = sorted(set(given) - set(names))
+            unknown = class_order(set(given) - set(names))
             if unknown:
                 raise DataError(f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.")
         else:
-            names = sorted(set(given))
+            names = class_order(given)
             if len(names) < 2:
                 raise DataError(
                     f"A task needs examples of at least two classes, got only {', '.join(names) or 'none'}."

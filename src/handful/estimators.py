@@ -19,7 +19,7 @@ from handful.errors import DataError, UserError
 from handful.evaluation.protocol import EXAMPLES_AT_ONCE, check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
-from handful.tasks.tables import written
+from handful.tasks.tables import class_order, written
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
 
@@ -151,7 +151,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 raise DataError(f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.")
             present = np.isin(classes_, seen)
             packed = self.model_ is None or self.model_.learner.any_way
-            columns = np.where(present, np.cumsum(present) - 1 if packed else np.arange(len(classes_)), -1)
+            numbered = _as_of_models(classes_, present if packed else np.ones_like(present))
+            columns = np.full(len(classes_), -1)
+            columns[numbered] = np.arange(len(numbered))
+            columns[~present] = -1
             outputs = int(present.sum()) if packed else len(classes_)
         places = columns[np.searchsorted(classes_, y)]
         self._adapt(Examples(inputs, torch.from_numpy(places)), outputs)
@@ -276,6 +279,13 @@ def _shared_columns(names: list[str], seen: np.ndarray, fixed: np.ndarray | None
         raise UserError(f"The model's classes are texts ({', '.join(names)}); give labels as texts too.") from error
     order = np.argsort(values)
     return values[order], order
+
+
+def _as_of_models(classes: np.ndarray, chosen: np.ndarray) -> list[int]:
+    """Places of the chosen classes in the order in which meta-models number them: scikit-learn has "10" before "2"."""
+    names = [str(written(value)) for value in classes.tolist()]
+    rank = {name: number for number, name in enumerate(class_order(names))}
+    return sorted(np.flatnonzero(chosen).tolist(), key=lambda place: rank[names[place]])
 
 
 def _copied(array: np.ndarray) -> Tensor:

@@ -301,6 +301,13 @@ def test_classes_of_a_task_are_of_one_table_and_tables_are_split(labeled):
     assert len(set(tasks.sized(way=3).task(0).query.targets.tolist())) == 3
 
 
+def test_classes_of_a_table_are_in_the_order_of_numbers(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.csv").write_text("x,last\n" + "".join(f"{i},{i % 12}\n" for i in range(36)))
+    names = open_tasks(tmp_path, label="last").names
+    assert [name.partition("/")[2] for name in names] == [str(number) for number in range(12)] * 4
+
+
 def test_draws_of_one_table_count_once(labeled):
     """Many draws of four tables do not tell as much as many tables."""
     test = open_tasks(labeled, label="last").split("test")

@@ -116,6 +116,17 @@ def test_image_folder_is_a_pool_of_its_classes(tmp_path):
     torch.testing.assert_close(tasks.prepare(tasks.inputs[tasks.members[0]], torch.Generator()), first)
 
 
+def test_classes_are_in_the_order_of_numbers_wherever_they_come_from(tmp_path):
+    order = [str(number) for number in range(1, 13)]
+    folder = images(tmp_path / "images", order, count=2)
+    (tmp_path / "t.csv").write_text("shop,size,grade\n" + "".join(f"{i % 3},{i},{i % 12 + 1}\n" for i in range(60)))
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((60, 2)), labels=np.arange(60) % 12 + 1)
+    assert open_tasks(folder).names == order
+    assert open_tasks(tmp_path / "t.csv", label="grade", drop=["shop"]).names == order
+    assert open_tasks(tmp_path / "t.csv", label="grade", task="shop").pipeline.labels == order
+    assert open_tasks(tmp_path / "t.npz").names == order
+
+
 def test_image_size_and_colors(tmp_path):
     tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
     assert tasks.spec.input_shape == (3, 20, 20)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from handful.errors import DataError
 from handful.tasks.readers import image_classes, image_files, read_arrays, read_image
-from handful.tasks.tables import read_table
+from handful.tasks.tables import class_order, read_table
 
 
 def png_header(path, width, height):
@@ -396,3 +396,19 @@ def test_an_image_of_floats_is_from_0_to_1(tmp_path):
     Image.fromarray(700 * values).save(tmp_path / "b.tif")
     with pytest.raises(DataError, match=r"b\.tif is an image of floats from 0 to 700; they should be from 0 to 1"):
         read_image(tmp_path / "b.tif", 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (["10", "2", "1", "2"], ["1", "2", "10"]),
+        (["3", "-3", "1e2", ".5", "+4"], ["-3", ".5", "3", "+4", "1e2"]),
+        (["7.0", "007", "7"], ["007", "7", "7.0"]),
+        (["10", "2", "b"], ["10", "2", "b"]),
+        (["nan", "2", "10"], ["10", "2", "nan"]),
+        (["1_0", "2"], ["1_0", "2"]),
+        ([], []),
+    ],
+)
+def test_class_names_are_in_the_order_of_numbers_where_all_are_numbers(names, order):
+    assert class_order(names) == class_order(reversed(names)) == order

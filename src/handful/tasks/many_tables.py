@@ -16,7 +16,7 @@ from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.pipelines import InputPipeline, RawExamples
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import TablePipeline
-from handful.tasks.tables import Table, read_table, table_kind
+from handful.tasks.tables import Table, class_order, read_table, table_kind
 from handful.types import Examples, Task, TaskSpec
 
 LAST = "last"
@@ -154,7 +154,7 @@ class LabeledTables(LabeledPool):
         pipeline: "ManyTablesPipeline",
         seed: int = 0,
     ) -> None:
-        classes = [(table, name) for table, own in enumerate(answers) for name in sorted(set(own))]
+        classes = [(table, name) for table, own in enumerate(answers) for name in class_order(own)]
         place = {one: number for number, one in enumerate(classes)}
         super().__init__(
             _as_one(features),

@@ -24,7 +24,7 @@ from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTable
 from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
-from handful.tasks.tables import Table, read_table, table_kind
+from handful.tasks.tables import Table, class_order, read_table, table_kind
 from handful.tasks.text_pipeline import TextPipeline
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
@@ -152,7 +152,7 @@ def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> Tas
     parts = {on: readers.image_classes(folder) for on, folder in (given or {"": path}).items()}
     _check_no_class_twice(path, parts)
     classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
-    names = sorted(classes)
+    names = class_order(classes)
     _check_several(names, path)
     if pipeline is not None:
         splits = _everywhere(len(names))
@@ -376,7 +376,7 @@ def _of_rows(
     seed: int,
 ) -> TaskDistribution:
     """Tasks from rows: split by class or by task, fit the pipeline to the training rows unless there is one, encode."""
-    labels = sorted(set(rows.labels or []))
+    labels = class_order(rows.labels or [])
     if rows.labels:
         _check_several(labels, rows.origin)
     names = labels if rows.tasks is None else sorted(set(rows.tasks))

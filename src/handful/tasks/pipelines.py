@@ -19,6 +19,7 @@ from torch import Tensor
 from handful.errors import ArtifactError, DataError, UserError
 from handful.registry import Registry
 from handful.tasks import readers
+from handful.tasks.tables import class_order
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
 
@@ -125,7 +126,7 @@ class InputPipeline(ABC):
             if len(set(labels)) < 2:
                 raise DataError(f"{source} has one class only ({labels[0]!r}). Give examples of at least two classes.")
             return
-        unknown = sorted(set(labels) - set(self.labels))
+        unknown = class_order(set(labels) - set(self.labels))
         if unknown:
             raise DataError(
                 f"{source} has the label {unknown[0]!r}, which the model was not trained with. "

@@ -28,6 +28,8 @@ WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
 THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
 """A comma that may part thousands, and not only decimals."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+"""The name of a class that is a number: no sign for infinity, no date."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
 
@@ -278,6 +280,14 @@ def written(value: object) -> str | None:
         return str(int(value))
     text = WHOLE.sub(r"\1", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     return text.capitalize() if text.lower() in ("true", "false") else text
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Class names, each once: in the order of numbers where all of them are numbers, else of texts."""
+    each = set(names)
+    if all(map(NUMBER.fullmatch, each)):
+        return sorted(each, key=lambda name: (float(name), name))
+    return sorted(each)
 
 
 def is_empty(value: object) -> bool:
