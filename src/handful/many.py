@@ -17,7 +17,7 @@ from handful.engine.planner import rule
 from handful.errors import DataError, UserError
 from handful.evaluation.protocol import evaluating, predict_tasks
 from handful.learners.learner import Learner
-from handful.types import Categorical, Examples, Prediction, Task, TaskSpec, TaskState
+from handful.types import Categorical, Examples, Point, Prediction, Task, TaskSpec, TaskState
 
 NUMBERS_AT_ONCE = 2**23
 """How many numbers of examples and weights are worked on in one go: bounds the memory."""
@@ -228,9 +228,9 @@ def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor
             out = Examples(inputs[task, left].unsqueeze(1), targets[task, left].unsqueeze(1))
             predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
             if isinstance(predictions, Categorical):
-                scores.append((predictions.logits.argmax(-1) == out.targets).double().flatten())
+                scores.append(predictions.correct(out.targets).double().flatten())
             else:
-                scores.append((predictions.mean - out.targets).square().double().flatten(1).mean(1))
+                scores.append(Point(predictions.mean).loss(out.targets).double().flatten())
     return torch.cat(scores).reshape(tasks, count)
 
 

@@ -44,7 +44,7 @@ class TaskSpec:
 
     kind: what is predicted. input_shape: shape of one example. outputs: number of classes (the way), or the
     dimension of the target. labels: "permuted" where class numbers are drawn anew for each task, "shared" where a
-    class number means the same in every task.
+    class number means the same in every task; always "shared" for regression, whose outputs have no numbers to permute.
     """
 
     kind: Kind
@@ -59,6 +59,8 @@ class TaskSpec:
             raise UserError(f"Labels are 'permuted' or 'shared', not {self.labels!r}.")
         if self.outputs < 1:
             raise UserError(f"A task needs at least one output, got {self.outputs}.")
+        if self.kind == "regression":
+            object.__setattr__(self, "labels", "shared")
 
     @property
     def classification(self) -> bool:
@@ -77,8 +79,21 @@ class Categorical(NamedTuple):
     logits: Tensor
 
     def loss(self, targets: Tensor) -> Tensor:
-        """Cross-entropy of class indices `(n,)`, in nats: `(n,)`."""
+        """Cross-entropy of class indices `(n,)`, in nats: `(n,)`. Raises `UserError` for other targets."""
+        self._check(targets)
         return F.cross_entropy(self.logits, targets, reduction="none")
+
+    def correct(self, targets: Tensor) -> Tensor:
+        """Whether the likeliest class is that of the class indices `(n,)`: `(n,)`. Raises `UserError` as `loss`."""
+        self._check(targets)
+        return self.logits.argmax(-1) == targets
+
+    def _check(self, targets: Tensor) -> None:
+        if targets.shape != self.logits.shape[:-1] or targets.is_floating_point():
+            raise UserError(
+                f"Targets need to be class indices of shape {tuple(self.logits.shape[:-1])}, one for each example, and "
+                f"are {targets.dtype} of shape {tuple(targets.shape)}."
+            )
 
 
 class Point(NamedTuple):
@@ -87,7 +102,8 @@ class Point(NamedTuple):
     mean: Tensor
 
     def loss(self, targets: Tensor) -> Tensor:
-        """Squared error of values `(n, outputs)`, mean over outputs: `(n,)`."""
+        """Squared error of values `(n, outputs)`, mean over outputs: `(n,)`. Raises `UserError` for other shapes."""
+        check_shape("targets", targets, self.mean)
         return (self.mean - targets).square().mean(-1)
 
 
@@ -98,9 +114,23 @@ class Gaussian(NamedTuple):
     variance: Tensor
 
     def loss(self, targets: Tensor) -> Tensor:
-        """Negative log-likelihood of values `(n, outputs)`, in nats, mean over outputs: `(n,)`."""
+        """Negative log-likelihood of values `(n, outputs)`, in nats, mean over outputs: `(n,)`.
+
+        Raises `UserError` for other shapes.
+        """
+        check_shape("targets", targets, self.mean)
+        check_shape("variance", self.variance, self.mean)
         squared = (targets - self.mean).square() / self.variance
         return 0.5 * (squared + self.variance.log() + math.log(2 * math.pi)).mean(-1)
+
+
+def check_shape(name: str, values: Tensor, predicted: Tensor) -> None:
+    """Raise a `UserError` unless values, called `name`, have the shape of what is predicted: no broadcasting."""
+    if values.shape != predicted.shape:
+        raise UserError(
+            f"The {name} need the shape of the predicted values, {tuple(predicted.shape)}, and have "
+            f"{tuple(values.shape)}. Targets are (examples, outputs), also where there is one output."
+        )
 
 
 Prediction: TypeAlias = Categorical | Point | Gaussian

@@ -138,7 +138,7 @@ def _pattern(shape: tuple[int, ...], generator: Generator) -> Tensor:
 IMAGES = Problem("images", TaskSpec("classification", (1, 16, 16), 3, "permuted"), "conv4", {"widths": (4, 4, 4, 4)})
 ROWS = Problem("rows", TaskSpec("classification", (5,), 3, "permuted"), normalized)
 SHARED = Problem("shared", TaskSpec("classification", (5,), 3, "shared"), "mlp", {"hidden": (8, 4)}, normalizes=False)
-VALUES = Problem("values", TaskSpec("regression", (3,), 2, "shared"), "mlp", {"hidden": (8, 6)}, normalizes=False)
+VALUES = Problem("values", TaskSpec("regression", (3,), 2), "mlp", {"hidden": (8, 6)}, normalizes=False)
 
 PROBLEMS = (IMAGES, ROWS, SHARED, VALUES)
 

@@ -14,6 +14,7 @@ from handful.engine.heads import (
     without_absent,
 )
 from handful.engine.inner_loop import SGD, descend
+from handful.errors import UserError
 from handful.types import Categorical, Point
 
 
@@ -138,3 +139,10 @@ def test_steps_on_a_linear_head_are_those_of_gradient_descent(n, d, classes, fir
     ]
     for a, b in zip(*slopes, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_descended_refuses_targets_that_would_broadcast():
+    features, weight, bias = torch.ones(4, 3), torch.zeros(2, 3), torch.zeros(2)
+    for targets in (torch.ones(4, 1), torch.ones(1, 2)):
+        with pytest.raises(UserError, match=r"targets.*\(4, 2\)"):
+            descended(features, targets, weight, bias, rates=(0.1, 0.1), steps=2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.problems import VALUES
 from handful import evaluate, meta_train
 from handful.errors import UserError
 from handful.learners.bayesian import BayesianLastLayer, DeepKernelTransfer, posterior
@@ -130,3 +131,10 @@ def test_on_a_gaussian_process_the_kernel_of_its_own_features_comes_nearer_to_th
 def test_deviations_that_cannot_be_are_refused(option):
     with pytest.raises(UserError, match=f"{option}.*above 0, not -1"):
         BayesianLastLayer.build(SPEC, **{option: -1.0})
+
+
+@pytest.mark.parametrize("cls", [BayesianLastLayer, DeepKernelTransfer])
+def test_one_value_for_two_outputs_is_refused_and_never_broadcast(cls):
+    learner, task = VALUES.learner(cls), VALUES.task()
+    with pytest.raises(UserError, match=r"targets.*\(6, 2\)"):
+        learner.adapt(Examples(task.support.inputs, task.support.targets[:, :1]), VALUES.spec)

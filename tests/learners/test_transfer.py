@@ -264,3 +264,8 @@ def test_pre_training_normalizes_by_the_batch_where_layers_wait_for_a_support() 
     learner.pretrain(Source(CLASSES, draw), examples=3 * BATCH, seed=0)
     assert max(seen[1:]) < 2  # the first pass only counts the features
     assert learner.backbone[1].fits is False
+
+
+def test_pretraining_refuses_targets_that_would_broadcast():
+    with pytest.raises(UserError, match=rf"targets.*\({BATCH}, 2\)"):
+        Pooled.build(TaskSpec("regression", (D,), 2), backbone="mlp").pretrain(Source(2, shared_values), examples=BATCH)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handful.types import check_shape
+
 ABSENT = 1e4
 """How far the logit of a class without examples stays below all others: finite, so that a loss of it is too."""
 
@@ -115,6 +117,7 @@ def descended(
     dual = n * (d + steps * outputs) < 2 * steps * d * outputs
     with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
         at_start = features @ weight.mT + bias
+        check_shape("targets", wanted, at_start)
         gram = weight_rate * (features @ features.mT) + bias_rate if dual else None  # (n, n)
         total, answers = torch.zeros_like(at_start), at_start
         for step in range(steps):

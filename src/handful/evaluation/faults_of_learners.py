@@ -151,7 +151,7 @@ def score_of(split: TaskDistribution, learner: Learner, index: int, support: Exa
     query = split.task(index).query
     prediction = learner.predict(learner.adapt(support, split.spec_of(index)), query.inputs)
     if isinstance(prediction, Categorical):
-        return float((prediction.logits.argmax(-1) == query.targets).double().mean())
+        return float(prediction.correct(query.targets).double().mean())
     return -float(Point(prediction.mean).loss(query.targets).mean()) * split.target_scale**2
 
 

@@ -20,7 +20,7 @@ from handful.errors import UserError
 from handful.evaluation.intervals import ClassInterval, Interval, class_interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec
+from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go: bounds the memory of evaluation."""
@@ -246,7 +246,7 @@ def batches(distribution: TaskDistribution, indices: Sequence[int]) -> Iterator[
 def _scores(predictions: Any, targets: Tensor, distribution: TaskDistribution) -> Tensor:
     """One score per stacked task, from predictions and targets `(tasks, n, ...)`."""
     if isinstance(predictions, Categorical):
-        return (predictions.logits.argmax(-1) == targets).double().mean(-1)
+        return predictions.correct(targets).double().mean(-1)
     error = Point(predictions.mean).loss(targets)
     return error.double().mean(-1) * distribution.target_scale**2  # in double: units may be huge
 
@@ -274,6 +274,7 @@ def _log_likelihoods(predictions: Gaussian, targets: Tensor, distribution: TaskD
 
 def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:
     """The share of true values inside the central interval of each level `(tasks, len(LEVELS))`."""
+    check_shape("targets", targets, predictions.mean)
     # The level of the smallest central interval that holds the value.
     needed = torch.erf((targets - predictions.mean).abs() / (2 * predictions.variance).sqrt()).double().flatten(1)
     return (needed.unsqueeze(-1) <= needed.new_tensor(LEVELS)).double().mean(1)

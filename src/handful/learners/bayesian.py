@@ -8,7 +8,7 @@ from handful.backbones import feature_count
 from handful.engine.heads import squared_distances
 from handful.learners.learner import Learner
 from handful.learners.options import Positive
-from handful.types import Examples, Gaussian, TaskSpec, TaskState
+from handful.types import Examples, Gaussian, TaskSpec, TaskState, check_shape
 
 
 class BayesianLastLayer(Learner):
@@ -50,7 +50,9 @@ class BayesianLastLayer(Learner):
         self._check_outputs(spec)
         features = self._features(support.inputs)
         factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed(self.prior_log_diagonal.exp())
-        change, shrinkage = posterior(features @ factor, support.targets - features @ self.prior_mean)
+        expected = features @ self.prior_mean
+        check_shape("targets", support.targets, expected)
+        change, shrinkage = posterior(features @ factor, support.targets - expected)
         return {"mean": self.prior_mean + factor @ change, "factor": factor @ shrinkage}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
@@ -119,7 +121,9 @@ class DeepKernelTransfer(Learner):
         exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
         noise = self._noise().square() * torch.eye(len(exact)).to(exact)
         lower = torch.linalg.cholesky(self._kernel(exact, exact) + noise)
-        weights = torch.cholesky_solve((support.targets - self.mean).double(), lower)
+        expected = self.mean.expand(len(features), -1)
+        check_shape("targets", support.targets, expected)
+        weights = torch.cholesky_solve((support.targets - expected).double(), lower)
         return {
             "features": features,
             "lower": lower.to(features).contiguous(),

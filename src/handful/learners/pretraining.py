@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from handful import streams
 from handful.normalization import fitting, recalibrate
-from handful.types import Examples
+from handful.types import Examples, check_shape
 
 BATCH = 128
 WARM_UP = 0.1
@@ -74,6 +74,7 @@ def pretrain(
             if classification:
                 loss = F.cross_entropy(outputs, batch.targets, label_smoothing=chosen["label_smoothing"])
             else:
+                check_shape("targets", batch.targets, outputs)
                 loss = F.mse_loss(outputs, batch.targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
