@@ -147,9 +147,9 @@ def test_a_large_request_is_worked_on_in_parts(monkeypatch):
     monkeypatch.setattr(many, "NUMBERS_AT_ONCE", 7 * many.FEATURES)
     seen = []
 
-    def watched(function, stacked, plan):
+    def watched(function, stacked, *rest):
         seen.append(pytree.tree_leaves(stacked[-1])[0].shape[:2])
-        return over_tasks(function, stacked, plan)
+        return over_tasks(function, stacked, *rest)
 
     monkeypatch.setattr(many, "over_tasks", watched)
     again = meta.adapt_many(tasks)
@@ -161,6 +161,24 @@ def test_a_large_request_is_worked_on_in_parts(monkeypatch):
     close(again.predict_many(plenty), expected[2])
     sizes = [count * examples for count, examples in seen]
     assert 4 < max(sizes) <= 7
+
+
+def test_many_tasks_of_a_learner_that_vmap_refuses_are_worked_on_one_after_another():
+    """They say so once: another warning would be an error here."""
+
+    class Branching(R2D2):
+        def adapt(self, support, spec):
+            assert bool(support.inputs.isfinite().all())
+            return super().adapt(support, spec)
+
+    tasks = [(rows(2, 5), list("ab")) for _ in range(4)]
+    queries = rows(4, 3, 5)
+    expected = raw(ROWS, R2D2).adapt_many(tasks, estimates=True)
+    meta = raw(ROWS, Branching)
+    with pytest.warns(UserWarning, match="Branching adapts and predicts one task after another"):
+        found = meta.adapt_many(tasks, estimates=True)
+    close(found.predict_many(queries), expected.predict_many(queries))
+    assert [one.estimate for one in found] == [one.estimate for one in expected]
 
 
 def test_queries_of_a_transductive_learner_are_not_divided(monkeypatch):

@@ -174,7 +174,7 @@ class StackedStates:
     ) -> Prediction:
         states, members = self.groups[group]
         stacked = _gathered(states, rows, len(members)), inputs
-        return over_tasks(answer, stacked, rule(learner, len(rows)))  # type: ignore[no-any-return]
+        return over_tasks(answer, stacked, rule(learner, len(rows)), learner)  # type: ignore[no-any-return]
 
     def _batches(self, group: int, pieces: Sequence[_Piece], inputs: Sequence[Tensor]) -> Iterator[Sequence[_Piece]]:
         """Ascending pieces in batches that are small enough when padded to their last."""
@@ -211,7 +211,7 @@ def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
     if plan.backend == "vmap" and threads > 1:
         plan = Plan("chunks", -(-count // threads), threads=threads)
     with evaluating(learner), torch.no_grad():
-        states = over_tasks(lambda own: learner.adapt(own, spec), (support,), plan)
+        states = over_tasks(lambda own: learner.adapt(own, spec), (support,), plan, learner)
     return pytree.tree_map(Tensor.contiguous, states)
 
 

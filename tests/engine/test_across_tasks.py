@@ -4,18 +4,21 @@ import threading
 
 import pytest
 import torch
+from torch import nn
 
 from handful.engine.across_tasks import (
     chunks,
     cores,
     count_of,
     one_core_each,
+    out_of_memory,
     over_tasks,
     stack,
     take,
     unfused_attention,
 )
 from handful.engine.plan import Plan
+from handful.normalization import transforms
 from handful.types import Examples
 
 TREES = Examples(torch.arange(10.0).view(5, 2), torch.arange(5))
@@ -96,15 +99,90 @@ def test_a_task_thread_records_a_graph_only_if_the_caller_does():
         assert not over_tasks(function, (TREES,), Plan("loop", threads=2)).requires_grad
 
 
-def test_what_vmap_refuses_runs_one_by_one_unless_a_graph_is_wanted():
-    def function(one):
+class Branching(nn.Module):
+    """Takes a branch by its inputs, which `vmap` refuses. calls: whether each call was under `vmap`."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, one):
+        self.calls.append("Vmap" in transforms())
         return one.inputs * (2 if float(one.inputs.detach().sum()) > 0 else 3)
 
+
+def test_what_vmap_refuses_of_a_learner_runs_one_by_one_with_a_warning():
+    """Once: from then on `vmap` is not tried again."""
+    learner, other = Branching(), Branching()
     with torch.no_grad():
-        expected = over_tasks(function, (TREES,), Plan("loop"))
-        assert torch.equal(over_tasks(function, (TREES,), Plan("chunks", 2)), expected)
+        expected = over_tasks(learner, (TREES,), Plan("loop"))
+        learner.calls.clear()
+        with pytest.warns(UserWarning, match=r"Branching .*one task after another.*vmap refuses.*\.item\(\)"):
+            assert torch.equal(over_tasks(learner, (TREES,), Plan("chunks", 2), learner), expected)
+        assert learner.calls == [True] + 5 * [False]
+        for plan in (Plan("chunks", 2), Plan("vmap")):
+            learner.calls.clear()
+            assert torch.equal(over_tasks(learner, (TREES,), plan, learner), expected)
+            assert learner.calls == 5 * [False]
+        with pytest.warns(UserWarning, match="Branching"):
+            over_tasks(other, (TREES,), Plan("vmap"), other)
+
+
+def test_of_no_learner_or_for_a_graph_the_error_of_vmap_is_raised():
+    learner = Branching()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="vmap"):
+        over_tasks(learner, (TREES,), Plan("vmap"))
     with pytest.raises(RuntimeError, match="vmap"):
-        over_tasks(function, (TREES,), Plan("vmap"))
+        over_tasks(learner, (TREES,), Plan("vmap"), learner)
+    assert learner.calls == [True, True]
+
+
+class Failing(nn.Module):
+    """Raises what is given for it: alone, and under `vmap`."""
+
+    def __init__(self, alone, batched):
+        super().__init__()
+        self.alone, self.batched = alone, batched
+
+    def forward(self, one):
+        error = self.batched if "Vmap" in transforms() else self.alone
+        if error:
+            raise error
+        return one.inputs
+
+
+def test_an_error_of_the_network_is_the_one_that_it_raises_alone():
+    learner = Failing(RuntimeError("a layer too narrow"), RuntimeError("vmap: a layer too narrow"))
+    with torch.no_grad():
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"^a layer too narrow") as raised:
+                over_tasks(learner, (TREES,), Plan("vmap"), learner)
+            assert raised.value.__context__ is None
+        learner.alone = learner.batched = None
+        assert torch.equal(over_tasks(learner, (TREES,), Plan("vmap"), learner), TREES.inputs)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["a GPU's", "a CPU's", "a library's"],
+)
+def test_what_runs_out_of_memory_is_not_run_again(error):
+    learner = Failing(None, error)
+    with torch.no_grad(), pytest.raises(RuntimeError) as raised:
+        over_tasks(learner, (TREES,), Plan("vmap"), learner)
+    assert raised.value is error
+
+
+def test_a_cpu_s_error_of_too_little_memory_is_known():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**16)
+    assert out_of_memory(raised.value)
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied (12x5 and 3x3)"))
 
 
 def test_fused_attention_is_back_when_the_last_thread_has_left():

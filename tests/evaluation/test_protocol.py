@@ -103,6 +103,23 @@ def test_the_best_prediction_is_not_known_for_a_part_of_the_support():
     assert evaluate(learner, KnownSlopes(), tasks=3, shot=2).error_gap is None
 
 
+class Branching(Toy):
+    """Branches by its inputs, which `vmap` refuses."""
+
+    def predict(self, state, inputs):
+        return super().predict(state, inputs if bool(inputs.isfinite().all()) else inputs.nan_to_num())
+
+
+def test_a_learner_that_vmap_refuses_is_evaluated_one_task_after_another_and_says_so_once():
+    tasks = Clusters()
+    learner = Branching.build(tasks.spec, backbone="raw")
+    with pytest.warns(UserWarning, match="Branching adapts and predicts one task after another") as noted:
+        found = [evaluate(learner, tasks, tasks=90) for _ in range(2)]
+    assert len(noted) == 1
+    expected = evaluate(Toy.build(tasks.spec, backbone="raw"), tasks, tasks=90).scores
+    assert all(torch.equal(one.scores, expected) for one in found)
+
+
 def test_fewer_tasks_are_the_first_ones():
     learner = Toy.build(Clusters().spec, backbone="raw")
     few, many = (evaluate(learner, Clusters(), tasks=count) for count in (7, 90))

@@ -3,6 +3,8 @@
 import functools
 import os
 import threading
+import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -11,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -107,24 +109,62 @@ if hasattr(os, "register_at_fork"):  # a child has the pool, but not its threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def over_tasks(function: Callable[..., Any], stacked: tuple[Any, ...], plan: Plan) -> Any:
+def over_tasks(
+    function: Callable[..., Any], stacked: tuple[Any, ...], plan: Plan, learner: nn.Module | None = None
+) -> Any:
     """`function(*one)` for each task in the stacked arguments `(count, ...)`; results stacked `(count, ...)`.
 
-    Where nothing is recorded, what `vmap` refuses (an operation without a batching rule) is run one by one.
+    learner: whose adapting or predicting this is. Where nothing is recorded, what `vmap` refuses of it (an operation
+    without a batching rule) is run one by one, with a warning, and so is the learner from then on. None: what `vmap`
+    raises is raised.
     """
+
+    def run(plan: Plan) -> list[Any]:
+        return list(over_parts(of_part, stacked, plan))
 
     def of_part(arguments: tuple[Any, ...], single: bool) -> Any:
         if single:
             return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), function(*arguments))
         return torch.func.vmap(function)(*arguments)
 
+    one_by_one = replace(plan, backend="loop")
+    if learner in _one_by_one:
+        plan = one_by_one
+    refusal = ""
     try:
-        parts = list(over_parts(of_part, stacked, plan))
-    except (RuntimeError, NotImplementedError) as error:
-        if plan.backend == "loop" or torch.is_grad_enabled() or isinstance(error, HandfulError):
+        parts = run(plan)
+    except RuntimeError as error:
+        refusable = plan.backend != "loop" and learner is not None and not torch.is_grad_enabled()
+        if not refusable or isinstance(error, HandfulError) or out_of_memory(error):
             raise
-        parts = list(over_parts(of_part, stacked, replace(plan, backend="loop")))
+        refusal = str(error) or type(error).__name__
+    if learner is not None and refusal:
+        parts = run(one_by_one)  # raises an error of the function's own, which has nothing to do with `vmap`
+        _note_refusal(learner, refusal)
     return parts[0] if len(parts) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
+
+
+_one_by_one: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Learners of which `vmap` refused something."""
+_noting = threading.Lock()
+
+
+def _note_refusal(learner: nn.Module, refusal: str) -> None:
+    with _noting:
+        known = learner in _one_by_one
+        _one_by_one.add(learner)
+    if not known:
+        warnings.warn(
+            f"{type(learner).__name__} adapts and predicts one task after another, which is slower than all at once: "
+            f"vmap refuses an operation of it or of its network ({refusal.splitlines()[0]}).",
+            stacklevel=3,
+        )
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is how PyTorch says that memory does not suffice; on a CPU the error has no type of its own."""
+    words = "out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def stack(trees: list[Tree]) -> Tree:

@@ -185,7 +185,7 @@ def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan) -> 
     def one(task: Task) -> Prediction:
         return learner.predict(learner.adapt(task.support, spec), task.query.inputs)
 
-    return over_tasks(one, (batch,), plan)
+    return over_tasks(one, (batch,), plan, learner)
 
 
 def check_number(tasks: int) -> None:
