@@ -21,11 +21,12 @@ test-all: $(INSTALLED)
 	$(PYTEST)
 
 # Peers of the engine live in an environment of their own. learn2learn's extensions do not build on Python 3.11 or newer;
-# its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on.
+# its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on. The benchmark ends with
+# `make`, its parent once `exec` has taken the shell's place, and so do its workers.
 PEERS := .venv-bench
 
 bench: $(PEERS)/installed
-	$(PEERS)/bin/python -m benchmarks.engine $(ARGS)
+	exec $(PEERS)/bin/python -m benchmarks.child $$PPID benchmarks.engine $(ARGS)
 
 $(PEERS)/installed: pyproject.toml constraints.txt benchmarks/engine/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

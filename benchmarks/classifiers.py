@@ -15,7 +15,6 @@ import queue
 import resource
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ import torch
 from rich.console import Console
 
 import handful
+from benchmarks import child
 from benchmarks.evidence import Cells, Section, guarded, record, recorded
 from handful.engine.planner import rule
 from handful.errors import UserError
@@ -117,7 +117,7 @@ def classifiers() -> list[str]:
 
 def in_process(one: tuple[str, str, int], core: int, minutes: float, data: Path | None) -> dict[str, Any]:
     """One cell in a process of its own, on one core, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "benchmarks.classifiers", "--minutes", str(minutes), "--cell", *map(str, one)]
+    command = child.command("benchmarks.classifiers", "--minutes", str(minutes), "--cell", *map(str, one))
     done = subprocess.run(
         command + (["--data", str(data)] if data else []),
         stdout=subprocess.PIPE,

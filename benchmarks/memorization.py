@@ -9,6 +9,7 @@ cure it, or that paper's `meta_regularization`? Prints a table and writes `bench
 import argparse
 import math
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import torch
 from rich.console import Console
 from torch import Generator
 
+from benchmarks.child import end_with
 from benchmarks.evidence import Cells, Section, guarded, record_all
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.diagnosis import diagnose
@@ -137,7 +139,8 @@ def main() -> None:
         for way in ways.values()
     ]
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    with ProcessPoolExecutor(arguments.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
+    spawn, ending = multiprocessing.get_context("spawn"), {"initializer": end_with, "initargs": (os.getpid(),)}
+    with ProcessPoolExecutor(arguments.processes, mp_context=spawn, **ending) as processes:
         for (seed, done, *_), result in zip(jobs, processes.map(run, jobs), strict=True):
             way = next(way for way, of_way in ways.items() if of_way == done)
             results[way].append(result)

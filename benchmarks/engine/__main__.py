@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import child
 from benchmarks.engine import page, table
 from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
 from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
@@ -89,9 +90,8 @@ def merged(old: dict[str, Any], new: dict[str, Any], only: list[str], groups: li
 
 def alone(group: str) -> list[dict[str, Any]]:
     """What a module of handful's own prints."""
-    printed = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.engine.{group}"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    command = child.command(f"benchmarks.engine.{group}")
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [json.loads(line) for line in printed.splitlines()]
 
 

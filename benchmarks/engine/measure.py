@@ -5,7 +5,6 @@ import os
 import select
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import child
 from benchmarks.engine.rows import IMPLEMENTATIONS, REFERENCE, MemoryRow, Row
 from benchmarks.engine.workloads import Workload
 
@@ -77,7 +77,7 @@ class Worker:
     def __init__(self, workload: Workload, implementation: str, dtype: str, threads: int) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `close`
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.engine.worker", workload.key, implementation, dtype, str(threads)],
+            child.command("benchmarks.engine.worker", workload.key, implementation, dtype, str(threads)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -106,7 +106,8 @@ class Worker:
         return {"failed": f"the process ended with {self.process.wait()}: {''.join(last)}"}
 
     def close(self) -> None:
-        """Let it end."""
+        """End it; between its turns it has nothing to save."""
+        self.process.kill()
         self.process.communicate()
         self.errors.close()
 

@@ -5,11 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks import child
 
 STEPS = 400
 COMMAND = (
@@ -51,7 +52,7 @@ def killed_and_resumed(run: Path) -> dict[str, Any]:
 
 def command(run: Path, workers: int, *more: str) -> list[str]:
     """As a user types it."""
-    return [sys.executable, "-m", "handful", *COMMAND, "--workers", str(workers), "-o", str(run), *more]
+    return child.command("handful", *COMMAND, "--workers", str(workers), "-o", str(run), *more)
 
 
 def digest(run: Path) -> str:
