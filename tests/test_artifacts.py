@@ -227,6 +227,117 @@ def test_what_is_missing_is_named_with_the_way_out(tmp_path):
         MetaModel.from_pretrained(tmp_path)
 
 
+# What is malicious about a model
+
+
+def with_recipe(folder: Path, **changes) -> None:
+    """A whole and self-consistent model with another recipe."""
+    _, facts, _ = read_tensors(folder / "model.safetensors")
+    rewritten(folder / "model.safetensors", recipe=facts["recipe"] | changes)
+
+
+@pytest.mark.parametrize("trust", [(), ("trusted_package",), ("subprocess", "os", "builtins")])
+@pytest.mark.parametrize("name", ["subprocess:Popen", "os:system", "builtins:print"])
+def test_a_file_cannot_name_what_is_called(name, trust, saved, tmp_path, monkeypatch):
+    """Nor does the package have to be one that nobody would trust."""
+    called = []
+    package, _, function = name.partition(":")
+    monkeypatch.setattr(f"{package}.{function}", lambda *given, **options: called.append(given))
+    with_recipe(saved, backbone=name, backbone_options={})
+    with pytest.raises(ArtifactError, match=f"model.*{name}"):
+        MetaModel.from_pretrained(saved, trust=trust)
+    assert not called
+
+
+def test_a_task_that_points_at_such_a_model_runs_no_code(saved, tmp_path):
+    MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
+    with_recipe(saved, backbone="json.tool:main", backbone_options={})
+    sys.modules.pop("json.tool", None)
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful.*--trust json"):
+        AdaptedTask.load(tmp_path / "task")
+    assert "json.tool" not in sys.modules, "nothing is imported either"
+
+
+def test_a_task_of_a_trusted_network_is_loaded_with_its_model(tmp_path):
+    original = MetaModel(PrototypicalNetwork.build(CLASSES, backbone=Halving))
+    original.save_pretrained(tmp_path / "model")
+    task = original.adapt(*examples())
+    task.save(tmp_path / "task")
+    with pytest.raises(ArtifactError, match="--trust test_artifacts"):
+        AdaptedTask.load(tmp_path / "task")
+    loaded = AdaptedTask.load(tmp_path / "task", trust=[__name__])
+    queries = torch.randn(3, 4)
+    assert torch.equal(loaded.predict(queries).logits, task.predict(queries).logits)
+
+
+def test_trust_is_given_as_names(saved):
+    with pytest.raises(UserError, match=r"\('own',\)"):
+        MetaModel.from_pretrained(saved, trust="own")
+
+
+@pytest.mark.parametrize(
+    ("learner", "changes"),
+    [
+        ("protonet", {"backbone_options": {"hidden": [10**7, 10**7]}}),
+        ("protonet", {"backbone_options": {"hidden": [6, 10**7]}}),
+        ("protonet", {"spec": {"kind": "classification", "input_shape": [10**12], "outputs": 3}}),
+        ("protonet", {"spec": {"kind": "classification", "input_shape": [10**30], "outputs": 3}}),
+        ("protonet", {"options": {"views": 10**12}}),
+        ("in-context", {"options": {"width": 2**22}}),
+        ("in-context", {"options": {"layers": 10**12}}),
+        ("maml", {"options": {"inner_steps": 10**12, "learn_inner_lr": True, "inner_lr_per_step": True}}),
+        ("mann", {"learner": "in-context", "options": {"width": 2**22}}),
+    ],
+    ids=str,
+)
+def test_a_recipe_cannot_ask_for_more_memory_than_the_weights_take(learner, changes, tmp_path):
+    folder = model(LEARNERS[learner]).save_pretrained(tmp_path / "model")
+    with_recipe(folder, **changes)
+    with pytest.raises(ArtifactError, match="cannot be built"):
+        MetaModel.from_pretrained(folder)
+
+
+def test_images_of_terabytes_are_no_trouble_until_they_come(tmp_path):
+    spec = TaskSpec("classification", (1, 16, 16), 3, "permuted")
+    options = {"backbone": "conv4", "backbone_options": {"widths": [2, 2, 2, 2]}}
+    folder = MetaModel(PrototypicalNetwork.build(spec, **options)).save_pretrained(tmp_path / "model")
+    with_recipe(folder, spec={"kind": "classification", "input_shape": [1, 2**20, 2**20], "outputs": 3})
+    MetaModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"learner": "protonett"},
+        {"learner": ["protonet"]},
+        {"backbone": None},
+        {"backbone": ["mlp"]},
+        {"spec": None},
+        {"spec": {"kind": "classification"}},
+        {"spec": {"kind": "classification", "input_shape": [-1], "outputs": 3}},
+        {"options": {"temperature": "hot"}},
+        {"options": {"sharpness": 1}},
+        {"options": None},
+        {"seed": "x"},
+        {"normalization": 3},
+    ],
+    ids=str,
+)
+def test_a_recipe_that_makes_no_learner_is_told_in_a_sentence(recipe, saved):
+    with_recipe(saved, **recipe)
+    with pytest.raises(ArtifactError, match=r"model cannot be built \(it was saved by handful"):
+        MetaModel.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("facts", [[], None, "text", 3, {}])
+def test_a_file_whose_facts_are_others_is_refused(facts, saved):
+    tensors, _, _ = read_tensors(saved / "model.safetensors")
+    write_tensors(saved / "model.safetensors", tensors, facts)
+    for load in (MetaModel.from_pretrained, lambda path: AdaptedTask.load(path / "model.safetensors")):
+        with pytest.raises(ArtifactError, match=r"model"):
+            load(saved)
+
+
 # Tasks and their models
 
 
@@ -344,6 +455,10 @@ class Halving(nn.Module):
         return self.linear(inputs) / 2
 
 
+def not_registered(input_shape):
+    return Halving(input_shape)
+
+
 @pytest.mark.parametrize("backbone", [Halving, f"{__name__}:Halving"])
 def test_an_own_network_is_named_on_disk_and_built_again(backbone, tmp_path):
     learner = PrototypicalNetwork.build(CLASSES, backbone=backbone, backbone_options={"features": 5})
@@ -351,7 +466,9 @@ def test_an_own_network_is_named_on_disk_and_built_again(backbone, tmp_path):
     original.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["recipe"]["backbone"] == f"{__name__}:Halving"
-    loaded = MetaModel.from_pretrained(tmp_path / "model")
+    with pytest.raises(ArtifactError, match="--trust"):
+        MetaModel.from_pretrained(tmp_path / "model")
+    loaded = MetaModel.from_pretrained(tmp_path / "model", trust=(__name__,))
     assert loaded.learner.backbone.linear.out_features == 5
     queries = torch.randn(3, 4)
     inputs, answers = examples()
@@ -366,10 +483,12 @@ def test_an_own_network_that_is_gone_is_named(tmp_path, monkeypatch):
     MetaModel(PrototypicalNetwork.build(CLASSES, backbone=module.Network)).save_pretrained(tmp_path / "model")
     monkeypatch.delitem(sys.modules, "vanishing_networks")
     with pytest.raises(UserError, match=r"vanishing_networks:Network' cannot be imported.*PYTHONPATH"):
-        MetaModel.from_pretrained(tmp_path / "model")
+        MetaModel.from_pretrained(tmp_path / "model", trust=("vanishing_networks",))
 
 
-@pytest.mark.parametrize("nameless", [lambda shape: nn.Linear(shape[0], 3), nn.Linear(4, 3), Halving((4,))])
+@pytest.mark.parametrize(
+    "nameless", [lambda shape: nn.Linear(shape[0], 3), nn.Linear(4, 3), Halving((4,)), not_registered]
+)
 def test_a_network_without_a_name_cannot_be_saved_and_nothing_is_written(nameless, tmp_path):
     original = MetaModel(PrototypicalNetwork.build(CLASSES, backbone=nameless))
     with pytest.raises(UserError, match=r"package\.module:name"):

@@ -9,9 +9,10 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from handful.backbones import MLP, Conv4, Raw, default, feature_count, make, resolve, written
-from handful.errors import UserError
+from handful.backbones import MLP, Conv4, Raw, backbone, check_trusted, default, feature_count, make, resolve, written
+from handful.errors import ArtifactError, UserError
 from handful.normalization import BatchNorm
+from handful.registry import BACKBONES
 
 
 def named(value: object) -> str:
@@ -20,7 +21,19 @@ def named(value: object) -> str:
 
 
 def custom(input_shape, *, width=3):
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width) if width is None else nn.Linear(input_shape[0], width))
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[0], width))
+
+
+class Custom(nn.Linear):
+    def __init__(self, input_shape, *, width=3):
+        super().__init__(input_shape[0], width)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """A function of this module that is registered, for one test."""
+    monkeypatch.setattr(BACKBONES, "_members", dict(BACKBONES._members))
+    return backbone(custom)
 
 
 def with_any_options(input_shape, **options):
@@ -42,7 +55,8 @@ def with_any_options(input_shape, **options):
         ("auto", (5,), {}, 64),
         (custom, (5,), {"width": 4}, 4),
         (with_any_options, (5,), {"width": 4}, 4),
-        ("test_backbones:custom", (5,), {"width": 4}, 4),
+        (Custom, (5,), {"width": 4}, 4),
+        ("test_backbones:Custom", (5,), {"width": 4}, 4),
     ],
     ids=named,
 )
@@ -111,6 +125,9 @@ def test_the_callers_module_stays_as_it_was():
         ({"backbone": "surely_no_package:network"}, r"surely_no_package.*cannot be imported"),
         ({"backbone": "json:network"}, "cannot be imported"),
         ({"backbone": ":network"}, "cannot be imported"),
+        ({"backbone": "builtins:print"}, "neither a subclass of nn.Module nor a function with the decorator"),
+        ({"backbone": "subprocess:Popen"}, "neither a subclass of nn.Module nor a function with the decorator"),
+        ({"backbone": "test_backbones:custom"}, "neither a subclass of nn.Module nor a function with the decorator"),
     ],
     ids=named,
 )
@@ -153,19 +170,56 @@ def test_features_are_counted_without_a_trace(mode):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("backbone", ["conv4", Conv4, MLP, Raw, custom], ids=named)
-def test_a_name_on_disk_stands_for_the_same_backbone(backbone):
-    name = written(backbone)
+@pytest.mark.parametrize("network", ["conv4", Conv4, MLP, Raw, Custom], ids=named)
+def test_a_name_on_disk_stands_for_the_same_backbone(network):
+    name = written(network)
     assert isinstance(name, str)
-    assert resolve(name) is resolve(backbone)
+    assert resolve(name, (5,)) is resolve(network, (5,))
 
 
-@pytest.mark.parametrize("backbone", [nn.Linear(2, 2), lambda shape: nn.Flatten(), functools.partial(custom, width=2)])
-def test_what_cannot_be_imported_again_has_no_name(backbone):
-    assert written(backbone) is None
+def test_a_registered_function_is_named_on_disk_by_its_module(registered):
+    """Its short name is unknown to a process that has not imported the module."""
+    for given in (registered, "custom", f"{__name__}:custom"):
+        assert resolve(given, (5,)) is custom
+        assert written(given) == f"{__name__}:custom"
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Linear(2, 2), custom, lambda shape: nn.Flatten(), functools.partial(custom, width=2)]
+)
+def test_what_cannot_be_imported_again_has_no_name(network):
+    assert written(network) is None
+
+
+def test_a_class_within_a_function_has_no_name():
+    class Inner(Custom):
+        pass
+
+    assert written(Inner) is None
 
 
 def test_a_factory_of_the_running_script_has_no_name(monkeypatch):
-    monkeypatch.setattr(custom, "__module__", "__main__")
-    assert written(custom) is None
+    monkeypatch.setattr(Custom, "__module__", "__main__")
+    assert written(Custom) is None
     assert "test_backbones" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "trust"), [("mlp", ()), ("a:f", ("a",)), ("a.b.c:f", ("x", "a")), ("a.b:f", ("a.b",))]
+)
+def test_a_package_is_trusted_with_its_parts(name, trust):
+    check_trusted(name, trust)
+
+
+@pytest.mark.parametrize(
+    ("name", "trust"), [("a:f", ()), ("ab:f", ("a",)), ("a:f", ("a.b",)), (":f", ("a",)), (["a:f"], ("a",)), (None, ())]
+)
+def test_no_other_package_is_trusted(name, trust):
+    with pytest.raises(ArtifactError, match=r"--trust|is no name"):
+        check_trusted(name, trust)
+
+
+def test_features_of_the_own_networks_are_counted_without_numbers():
+    """A saved shape may be of terabytes."""
+    wide = make("conv4", (1, 16, 16), options={"widths": (2, 2, 2, 2)})
+    assert feature_count(wide, (1, 2**20, 2**20)) == 2 * (2**16) ** 2

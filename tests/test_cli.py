@@ -249,6 +249,34 @@ def test_forgotten_examples_are_not_in_the_file(trained, some, tmp_path):
     assert json.loads(less.stdout)["bytes"] < kept["bytes"] / 2
 
 
+def test_a_network_of_ones_own_is_built_again_where_its_package_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "own_nets").mkdir()
+    (tmp_path / "own_nets" / "__init__.py").touch()
+    (tmp_path / "own_nets" / "small.py").write_text(
+        "import torch\n\nclass Small(torch.nn.Linear):\n"
+        "    def __init__(self, input_shape):\n        super().__init__(input_shape[0], 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    species, folder, task = own_data.species(tmp_path / "species.csv"), tmp_path / "run", tmp_path / "task"
+    sizes = ["--way", "2", "--shot", "2", "--query-shot", "2"]
+    own = ["--backbone", "own_nets.small:Small"]
+    done("train", "--tasks", species, "--label", "kind", *own, *sizes, "--steps", 2, "-o", folder)
+    new = tmp_path / "new.csv"
+    new.write_text("x0,x1,x2,kind\n" + "".join(f"{i},{i % 3},0,{'ab'[i % 2]}\n" for i in range(6)))
+    commands = {
+        "adapt": (folder, new, "-o", task),
+        "predict": (task, new),
+        "evaluate": (folder, "--half-width", -1),
+        "doctor": (folder, "--json"),
+    }
+    trusted = {command: run(command, *given, "--trust", "own_nets") for command, given in commands.items()}
+    assert trusted["adapt"].exit_code == trusted["predict"].exit_code == 0
+    assert "half-width" in trusted["evaluate"].stderr, "what is checked after the model was loaded"
+    assert json.loads(trusted["doctor"].stdout)
+    for command, arguments in commands.items():
+        assert "--trust own_nets" in refused(command, *arguments, code=1)
+
+
 def test_what_the_user_named_is_shown_as_it_is(tmp_path):
     """Names that Rich would take for markup or pictures: of classes, of a column, of a folder."""
     names = ["[/c0]", "[bold]c1", ":cat:", *"defghi"]

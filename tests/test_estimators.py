@@ -197,6 +197,22 @@ def test_model_selection_takes_a_model(folder, letters):
     assert search.cv_results_["mean_test_score"][1] == pytest.approx(np.mean(expected))
 
 
+class Own(torch.nn.Linear):
+    """A user's network."""
+
+    def __init__(self, input_shape):
+        super().__init__(input_shape[0], 2)
+
+
+def test_a_network_of_ones_own_is_built_where_its_package_is_trusted(tmp_path):
+    learner = LEARNERS["protonet"].build(TaskSpec("classification", (2,), 2), backbone=Own)
+    saved = MetaModel(learner).save_pretrained(tmp_path / "model")
+    with pytest.raises(ArtifactError, match="--trust"):
+        FewShotClassifier.from_pretrained(saved).fit([[0, 0], [1, 1]], ["a", "b"])
+    trusting = clone(FewShotClassifier.from_pretrained(saved, trust=(__name__,)))
+    assert trusting.fit([[0, 0], [1, 1]], ["a", "b"]).classes_.tolist() == ["a", "b"]
+
+
 def test_what_a_model_cannot_take_is_refused(folder, letters, tmp_path):
     with pytest.raises(ArtifactError, match="does not exist"):
         FewShotClassifier.from_pretrained(tmp_path / "missing")

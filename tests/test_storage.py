@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch.utils import _pytree as pytree
 
 from handful.errors import ArtifactError, UserError
@@ -184,6 +185,15 @@ def test_another_program_s_file_is_refused(path):
 
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ArtifactError, match="not one of handful"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "{", "x", "[" * 100_000])
+def test_facts_that_are_no_json_object_are_refused(path, text):
+    """Of a file whose digest is right."""
+    digest = digest_of(TENSORS, text)
+    path.write_bytes(save(TENSORS, {"handful": f'{{"digest": "{digest}", "facts": {text}}}'}))
+    with pytest.raises(ArtifactError, match="no JSON object"):
         read_tensors(path)
 
 

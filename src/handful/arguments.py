@@ -22,6 +22,10 @@ TasksOption = Annotated[
         "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
     ),
 ]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", help="Package whose own network the model may build, which runs its code; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 COLUMNS: dict[str, Any] = {

@@ -1,6 +1,8 @@
 """What is kept on disk: meta-models (folders) and adapted tasks (single files). No pickle anywhere."""
 
+import contextlib
 import copy
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import handful
 from handful import backbones, many
@@ -37,6 +40,8 @@ from handful.training.run import check_folder
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
+EXTRA_PARAMETERS = 1000
+"""So many more parameters than there are weights in the file may be made on the way to a learner."""
 INPUTS = IMAGES | {".npz", ".txt"}
 """How files of inputs end beside tables: such a one is no adapted task, and not a damaged one."""
 
@@ -68,7 +73,8 @@ class MetaModel:
         if backbone is None:
             raise UserError(
                 "This backbone has no name by which it could be built again, so the model cannot be saved. Give "
-                "build(backbone=...) a function or class defined in an importable module, or 'package.module:name'."
+                "build(backbone=...) a subclass of nn.Module or a function with the decorator "
+                "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
             )
         config = {
             "format": MODEL_FORMAT,
@@ -85,10 +91,16 @@ class MetaModel:
         return folder
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
+    def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = ()) -> Self:
         """Load a meta-model from its folder or from the run that holds it.
 
-        Raises `ArtifactError` if it is missing, truncated, altered, of another format, or made by a newer version.
+        It runs no code but handful's, and downloads nothing: a sentence encoder is looked up when texts come.
+
+        path: of the folder.
+        trust: names of packages, with their sub-packages, of which a network of one's own may be built.
+
+        Raises `ArtifactError` if it is missing, truncated, altered, of another format, made by a newer version, or has
+        a network of a package that is not trusted.
         """
         folder = model_folder(Path(path))
         tensors, config, digest = read_tensors(folder / "model.safetensors")
@@ -99,16 +111,7 @@ class MetaModel:
                 f"{folder / 'config.json'} was altered: it differs from what the weights were saved with."
             )
         _check_schema(config, folder)
-        recipe = dict(config["recipe"])
-        spec = _spec_of(recipe.pop("spec"))
-        learner = LEARNERS[recipe.pop("learner")].build(spec, **recipe.pop("options"), **recipe)
-        try:
-            learner.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"The weights in {folder} are not those that its learner has in this version of handful (they were "
-                f"saved by {config.get('handful')}). Train it again, or use that version."
-            ) from error
+        learner = _built(config, tensors, folder, trust)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
         model = cls(learner, pipeline, config["facts"])
         model.path, model.digest = folder, digest
@@ -321,8 +324,8 @@ class AdaptedTask:
         return path
 
     @classmethod
-    def load(cls, path: str | Path, model: MetaModel | None = None) -> "AdaptedTask":
-        """Load a task; its meta-model is found where it was, or given.
+    def load(cls, path: str | Path, model: MetaModel | None = None, *, trust: Sequence[str] = ()) -> "AdaptedTask":
+        """Load a task; its meta-model is found where it was (see `MetaModel.from_pretrained` for `trust`), or given.
 
         Raises `ArtifactError` if the file is missing, truncated, altered, a pickle or of another format, or if the
         meta-model is not the one that made it.
@@ -336,7 +339,7 @@ class AdaptedTask:
         _check_schema(facts, Path(path))
         if model is None:
             try:
-                model = MetaModel.from_pretrained(facts["model"]["path"])
+                model = MetaModel.from_pretrained(facts["model"]["path"], trust=trust)
             except ArtifactError as error:
                 raise ArtifactError(
                     f"The meta-model of {path} cannot be loaded: {error} Give its new place with --model."
@@ -556,6 +559,58 @@ def _check_replaceable(path: Path) -> None:
             facts = {}
         if facts.get("format") != TASK_FORMAT:
             raise UserError(f"{path} is there already and no adapted task. Give -o another name, or remove it.")
+
+
+def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, trust: Sequence[str]) -> Learner:
+    """The learner of a saved model with its weights; `ArtifactError` where its recipe makes another one or none."""
+    if isinstance(trust, str):
+        raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
+    try:
+        recipe = dict(config["recipe"])
+        cls, spec = LEARNERS[recipe.pop("learner")], _spec_of(recipe.pop("spec"))
+        backbones.check_trusted(recipe["backbone"], trust)
+        options = recipe.pop("options")
+        parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
+        if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
+            with torch.device("meta"), _at_most(EXTRA_PARAMETERS + len(tensors)):
+                planned = cls.build(spec, **options, **recipe).state_dict()
+            _check_shapes(planned, tensors)
+        learner: Learner = cls.build(spec, **options, **recipe)
+        learner.load_state_dict(tensors)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}."
+        versions = f"handful {config.get('handful')}, this is {handful.__version__}"
+        raise ArtifactError(f"The model in {folder} cannot be built (it was saved by {versions}). {reason}") from error
+    return learner
+
+
+def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Raise an `ArtifactError` where weights have other names or shapes than those that a recipe makes."""
+    for name in sorted(planned.keys() | tensors.keys()):
+        shapes = [tuple(some[name].shape) if name in some else None for some in (planned, tensors)]
+        if shapes[0] != shapes[1]:
+            raise ArtifactError(
+                f"Its weights are not those that its learner has in this version: {name} is {shapes[1] or 'missing'} "
+                f"where {shapes[0] or 'nothing'} belongs. Train it again, or use that version."
+            )
+
+
+@contextlib.contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise an `ArtifactError` where this thread gives modules more parameters: shapes alone may go on forever."""
+    thread, made = threading.get_ident(), 0
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal made
+        made += threading.get_ident() == thread
+        if made > count:
+            raise ArtifactError("Its recipe asks for more parameters than it has weights.")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _spec_of(facts: dict[str, Any]) -> TaskSpec:

@@ -1,21 +1,23 @@
 """Backbones: networks from one example to features, with no head.
 
 A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Module`, or an `nn.Module`; it maps
-`(n, *input_shape)` to `(n, features)`. On disk a factory of one's own is written as `package.module:name`.
+`(n, *input_shape)` to `(n, features)`. On disk a factory of one's own is written as `package.module:name`: it is a
+subclass of `nn.Module`, or a function with the decorator `@backbone`, so that no file can name anything else to call.
 """
 
 import copy
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from handful.errors import UserError, unknown_name
+from handful.errors import ArtifactError, UserError, unknown_name
 from handful.normalization import BatchNorm, Normalization, convert, transforms
 from handful.registry import BACKBONES
 
@@ -169,7 +171,7 @@ def make(
     "auto" is `conv4` for images and `mlp` for rows. A module is copied, so that the caller's stays as it was.
     Raises `UserError` for an unknown name or option, or a network that does not fit the inputs.
     """
-    factory = resolve(default(input_shape) if backbone == "auto" else backbone)
+    factory = resolve(backbone, input_shape)
     options = options or {}
     parameters = {} if isinstance(factory, nn.Module) else dict(inspect.signature(factory).parameters)
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -200,42 +202,78 @@ def default(input_shape: tuple[int, ...]) -> str:
     return "conv4" if len(input_shape) == 3 and min(input_shape[1:]) >= 16 else "mlp"
 
 
-def resolve(backbone: Backbone) -> Factory | nn.Module:
+def resolve(backbone: Backbone, input_shape: tuple[int, ...]) -> Factory | nn.Module:
     """The factory that a name or `package.module:name` stands for; anything else is returned as it is."""
     if not isinstance(backbone, str):
         return backbone
+    if backbone == "auto":
+        return resolve(default(input_shape), input_shape)
     if ":" not in backbone:
         return BACKBONES[backbone]  # type: ignore[no-any-return]
     package, _, name = backbone.partition(":")
     try:
-        return getattr(importlib.import_module(package), name)  # type: ignore[no-any-return]
+        found = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"The backbone {backbone!r} cannot be imported ({error}). Install or add to PYTHONPATH the package that "
             "defines it, as when the model was trained."
         ) from error
+    if not _is_factory(found):
+        raise UserError(
+            f"The backbone {backbone!r} is neither a subclass of nn.Module nor a function with the decorator "
+            "@handful.backbones.backbone. Make it one of them."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def check_trusted(backbone: Any, trust: Sequence[str]) -> None:
+    """Raise an `ArtifactError` if a backbone that a file names would import a package that is not in `trust`.
+
+    trust: names of packages, each with its sub-packages.
+    """
+    if not isinstance(backbone, str):
+        raise ArtifactError(f"The backbone is no name, but {backbone!r}.")
+    package, colon, _ = backbone.partition(":")
+    if colon and not any(package == trusted or package.startswith(f"{trusted}.") for trusted in trust):
+        top = package.partition(".")[0]
+        raise ArtifactError(
+            f"The backbone {backbone!r} is no part of handful: building it runs the code of the package {top!r}. If "
+            f"you trust that package, load with trust=({top!r},), or --trust {top} on the command line."
+        )
 
 
 def written(backbone: Backbone) -> str | None:
     """How a backbone is named on disk, or None where it has no name that could be imported again."""
     if isinstance(backbone, str):
-        return backbone
-    for name, member in BACKBONES.items():
-        if member is backbone:
-            return name
-    qualname = getattr(backbone, "__qualname__", "")
-    if isinstance(backbone, nn.Module) or not qualname or "<" in qualname or backbone.__module__ == "__main__":
+        if ":" in backbone or backbone not in BACKBONES:
+            return backbone
+        return written(BACKBONES[backbone])
+    if isinstance(backbone, nn.Module) or not _is_factory(backbone):
         return None
-    return f"{backbone.__module__}:{qualname}"
+    qualname: str = backbone.__qualname__
+    importable = qualname.isidentifier() and backbone.__module__ != "__main__"
+    return BACKBONES.lasting_name(backbone) or (f"{backbone.__module__}:{qualname}" if importable else None)
+
+
+def _is_factory(value: object) -> bool:
+    """Whether a file may name it as what makes a network."""
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return True
+    return any(value is member for _, member in BACKBONES.items())
 
 
 def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """The number of features that `network` makes of an example of this shape; `UserError` if it does not fit."""
     training = network.training
     like = next(network.parameters(), torch.zeros(()))
+    # Ours run on shapes alone: one that a file names may be larger than the memory.
+    swapped = {}
+    if type(network).__module__ == __name__:
+        like = like.to("meta")
+        swapped = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     try:
         with torch.no_grad():
-            features = network.eval()(like.new_zeros(1, *input_shape))
+            features = functional_call(network.eval(), swapped, (like.new_zeros(1, *input_shape),))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"The backbone does not take inputs of shape {input_shape}: {error}") from error
     finally:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from handful import __version__
 from handful import terminal_tables as tables
-from handful.arguments import COLUMNS, DATA, JsonOption, TasksOption, assignments, source_of, takes
+from handful.arguments import COLUMNS, DATA, JsonOption, TasksOption, TrustOption, assignments, source_of, takes
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json, score_text
 
@@ -341,6 +341,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
     ] = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
@@ -365,6 +366,7 @@ def evaluate(
             costly_tasks=costly,
             equivalence_tasks=equivalence,
             half_width=half_width,
+            trust=trust or (),
             progress=progress.ladder,
         )
     report.write(folder)
@@ -412,12 +414,13 @@ def adapt(
         ),
     ] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples."""
     from handful.apps.prediction import adapt_to_file
 
-    adapted = adapt_to_file(model, examples, target=column, keep_support=not forget)
+    adapted = adapt_to_file(model, examples, target=column, keep_support=not forget, trust=trust or ())
     adapted.save(output)
     size = output.stat().st_size
     facts = {
@@ -449,6 +452,7 @@ def predict(
     task: Annotated[Path, typer.Argument(help="An adapted task.")],
     inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
     model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
@@ -457,7 +461,7 @@ def predict(
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")
-    rows = predict_file(task, inputs, model)
+    rows = predict_file(task, inputs, model, trust=trust or ())
     if as_json:
         print_json(rows)
     elif as_csv:
@@ -496,12 +500,13 @@ def doctor(
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for what makes few-shot scores too good to be true."""
     from handful.apps.checkup import checkup
 
-    findings = checkup(source_of(subject, data), way, shot, query_shot)
+    findings = checkup(source_of(subject, data), way, shot, query_shot, trust=trust or ())
     if as_json:
         print_json(findings)
     else:

@@ -35,20 +35,26 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     _kind: Kind
 
-    def __init__(self, model: str | Path | MetaModel | None = None, *, regularization: float = 1.0) -> None:
+    def __init__(
+        self, model: str | Path | MetaModel | None = None, *, regularization: float = 1.0, trust: Sequence[str] = ()
+    ) -> None:
         self.model = model
         self.regularization = regularization
+        self.trust = trust
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
-        """An estimator that adapts the meta-model of a folder or run; `ArtifactError` if there is none."""
+    def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = ()) -> Self:
+        """An estimator that adapts the meta-model of a folder or run; `ArtifactError` if there is none.
+
+        trust: see `MetaModel.from_pretrained`.
+        """
         model_folder(Path(path))
-        return cls(path)
+        return cls(path, trust=trust)
 
     def _load(self) -> MetaModel | None:
         if self.model is None or isinstance(self.model, MetaModel):
             return self.model
-        return MetaModel.from_pretrained(self.model)
+        return MetaModel.from_pretrained(self.model, trust=self.trust)
 
     def _examples(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, Any]:
         """Labeled examples: inputs `(n, *input_shape)`, and answers that are yet to be checked."""
@@ -95,7 +101,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     """Classify after a few labeled examples, with a meta-trained model or, without one, a ridge probe.
 
     model: folder of a meta-model or run, or a `MetaModel`. regularization: of the ridge probe on the raw features,
-    relative to their spread; a meta-model has its own.
+    relative to their spread; a meta-model has its own. trust: see `MetaModel.from_pretrained`.
 
     Inputs of a meta-model are what its pipeline takes: images `(n, height, width)` or `(n, channels, height, width)`,
     rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Where the
@@ -179,8 +185,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
     """Predict values after a few examples, with a meta-trained model or, without one, ridge regression.
 
-    model, regularization and inputs are as for `FewShotClassifier`. Targets `(n,)` or `(n, outputs)` go in and come out
-    in the user's own units.
+    model, regularization, trust and inputs are as for `FewShotClassifier`. Targets `(n,)` or `(n, outputs)` go in and
+    come out in the user's own units.
 
     >>> regressor = FewShotRegressor(regularization=1e-9).fit([[0.0], [1.0], [2.0]], [10.0, 12.0, 14.0])
     >>> regressor.predict([[3.0]]).round(3).tolist()

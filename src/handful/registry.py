@@ -56,6 +56,14 @@ class Registry(Generic[Member]):
         """All names and members, sorted by name."""
         return [(name, self._members[name]) for name in self]
 
+    def lasting_name(self, member: object) -> str | None:
+        """The name by which any process finds this member: of handful's own and of those of entry points; else None."""
+        packages = {__package__, *(entry.module.partition(".")[0] for entry in entry_points(group=self.home))}
+        for name, registered in self.items():
+            if registered is member and _home(member).partition(".")[0] in packages:
+                return name
+        return None
+
     def _discover(self) -> None:
         with self._discovering:
             if self._discovered:

@@ -133,9 +133,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     digest = digest_of(tensors, text)
     if entry != _opening(digest) + text + "}":
         raise ArtifactError(f"{path} was altered or damaged: its content does not match its digest.")
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise ArtifactError(f"{path} is a safetensors file, but not one of handful: its facts are no JSON object.")
     # Cloned, since they begin anywhere in the file, and on some processors a matrix product has other last bits where
     # its factors are not aligned as new tensors are. After the digest: of a bool that is 2, a clone is 1.
-    return {name: tensor.clone() for name, tensor in tensors.items()}, json.loads(text), digest
+    return {name: tensor.clone() for name, tensor in tensors.items()}, facts, digest
 
 
 def flatten(state: TaskState, prefix: str = "") -> tuple[dict[str, Tensor], Any]:

@@ -1,10 +1,8 @@
 """Texts: the pipeline and the encoder behind it, here one that counts letters, a tiny real one, and a real one."""
 
 import json
-import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -185,28 +183,6 @@ def test_a_cache_that_cannot_be_written_is_no_end_of_training(csv, folder, tmp_p
     assert len(tasks.inputs) == 240
 
 
-@pytest.mark.parametrize(("wanted", "downloaded", "loaded"), [(None, "old", "old"), ("new", "old", "new")])
-def test_the_weights_are_those_of_the_revision_that_is_told(wanted, downloaded, loaded, monkeypatch):
-    """And not newer ones that were published since, whose embeddings would be kept under the old name."""
-    asked = []
-
-    def published(name, revision, **more):
-        asked.append(revision)
-        return Letters()
-
-    modules = {
-        "sentence_transformers": SimpleNamespace(SentenceTransformer=published),
-        "transformers": SimpleNamespace(),
-    }
-    silence = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
-    for name, module in (modules | {"transformers.utils": silence}).items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(encoders, "_commit", lambda name: downloaded)
-    encoder = Encoder("someone/sentences", wanted)
-    encoder.embed(["a"])
-    assert asked == [encoder.revision] == [loaded]
-
-
 def test_the_cache_is_where_the_user_says(monkeypatch):
     monkeypatch.delenv(encoders.CACHE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -282,12 +258,6 @@ def test_a_file_without_texts_is_told(csv, folder, tmp_path, content, said):
 
 
 # The real thing
-
-
-def test_without_the_extra_the_message_names_it(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[text\]' in the folder of handful"):
-        Encoder(str(folder)).embed(["a"])
 
 
 @pytest.fixture

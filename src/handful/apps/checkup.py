@@ -1,5 +1,6 @@
 """`handful doctor` on a run or on a source of tasks."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,20 @@ from handful.training.run import Run
 
 
 def checkup(
-    subject: Source, way: int | None = None, shot: int | None = None, query_shot: int | None = None
+    subject: Source,
+    way: int | None = None,
+    shot: int | None = None,
+    query_shot: int | None = None,
+    *,
+    trust: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Findings about a run (its data and its model), or about a source alone."""
+    """Findings about a run (its data and its model, see `MetaModel.from_pretrained` for `trust`), or a source alone."""
     run = Run.find(Path(subject.tasks))
     if run is not None:
         if subject != Source(subject.tasks):
             raise UserError(f"{subject.tasks} is a run, which knows what is in its data: leave out what says so.")
         experiment = Experiment.from_config(run.config())
-        model = MetaModel.from_pretrained(run.path)
+        model = MetaModel.from_pretrained(run.path, trust=trust)
         learner, opened = model.learner, opened_again(experiment, model)
         tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:

@@ -252,6 +252,7 @@ def evaluate(
     costly_tasks: int = 50,
     equivalence_tasks: int = 0,
     half_width: float | None = None,
+    trust: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
@@ -259,12 +260,13 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
     pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
     `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
-    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. Networks of
-    rungs are pre-trained on the run's own training split in any case, with images changed as the run's own were.
+    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. trust: see
+    `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the run's own training split in any case, with
+    images changed as the run's own were.
     """
     check_number(tasks)
     run = Run.existing(path)
-    model = MetaModel.from_pretrained(run.path)
+    model = MetaModel.from_pretrained(run.path, trust=trust)
     experiment = Experiment.from_config(run.config())
     history = run.metrics()
     home = opened_again(experiment, model)

@@ -1,5 +1,6 @@
 """From the user's files to an adapted task, and to predictions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,34 @@ from handful.tasks.pipelines import InputPipeline
 from handful.types import Categorical
 
 
-def adapt_to_file(model: Path, examples: Path, *, target: str | None = None, keep_support: bool = True) -> AdaptedTask:
+def adapt_to_file(
+    model: Path,
+    examples: Path,
+    *,
+    target: str | None = None,
+    keep_support: bool = True,
+    trust: Sequence[str] = (),
+) -> AdaptedTask:
     """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
 
     target: the column to predict, where each task is a table with columns of its own; None: the model's.
+    trust: see `MetaModel.from_pretrained`.
     """
-    meta = MetaModel.from_pretrained(model)
+    meta = MetaModel.from_pretrained(model, trust=trust)
     pipeline = pipeline_of(meta).of_task(examples, target)
     raw = pipeline.examples(examples)
     return meta.reading(pipeline).adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
 
 
-def predict_file(task: Path, inputs: Path, model: Path | None = None) -> list[dict[str, Any]]:
-    """One row per input: its id, and either the class, its probability and those of all, or the predicted values."""
-    adapted = AdaptedTask.load(task, None if model is None else MetaModel.from_pretrained(model))
+def predict_file(
+    task: Path, inputs: Path, model: Path | None = None, *, trust: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One row per input: its id, and either the class, its probability and those of all, or the predicted values.
+
+    model: the place of the meta-model where it was moved. trust: see `MetaModel.from_pretrained`.
+    """
+    meta = None if model is None else MetaModel.from_pretrained(model, trust=trust)
+    adapted = AdaptedTask.load(task, meta, trust=trust)
     pipeline = pipeline_of(adapted.model)
     values, ids = pipeline.inputs(inputs)
     prediction = adapted.predict(values)

@@ -1,5 +1,6 @@
 """Frozen sentence encoders, and their embeddings kept on disk."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
-from handful.storage import read_tensors, write_tensors
+from handful.storage import read_json, read_tensors, write_tensors
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 CACHE = "HANDFUL_CACHE"
@@ -23,16 +24,22 @@ KEPT_FROM = 200
 BATCH = 64
 PARTS = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
+MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
+"""The file that names the classes that an encoder is built of, and how these begin."""
+MISSING = "Texts need sentence-transformers, which is not installed: pip install '.[text]' in the folder of handful."
 
 
 class Encoder:
     """A frozen encoder of sentences, run by sentence-transformers: texts to vectors.
 
     *Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks* (Reimers & Gurevych, 2019),
-    https://arxiv.org/abs/1908.10084. Weights are read from safetensors alone.
+    https://arxiv.org/abs/1908.10084. Weights are read from safetensors alone, and no code comes with them.
 
-    name: a folder, or the name of a published encoder. revision: which content of it is meant, as `revision` told
-    once; None takes what is there. Raises `UserError` where it is missing, or has another content.
+    name: a folder, or the name of a published encoder.
+    revision: the content that is meant, as the property `revision` gave it once; it is never downloaded. None: the
+        content that is there; a published encoder that is not on this machine is downloaded on first use.
+
+    Raises `UserError` where it is missing, or has another content.
     """
 
     def __init__(self, name: str = DEFAULT, revision: str | None = None) -> None:
@@ -50,39 +57,36 @@ class Encoder:
         """What tells this content from any other: the digest of a folder's files, else the published commit."""
         if self.folder:
             return _digest(self.folder)
-        if self.wanted is None and _commit(self.name) is None:
-            self.model  # noqa: B018 - which downloads it
-        found = self.wanted or _commit(self.name)
-        if found is None:
-            raise UserError(f"The encoder {self.name} was loaded from no known place. Give the folder that it is in.")
-        return found
+        return self.wanted or self._files.name
+
+    @functools.cached_property
+    def _files(self) -> Path:
+        """The folder with its files: that of a published encoder is named by its commit."""
+        return self.folder or _published(self.name, self.wanted)
 
     @functools.cached_property
     def model(self) -> Any:
         """The encoder itself, loaded on first use."""
+        _check_modules(self._files)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other packages' words to their own users
             try:
                 from sentence_transformers import SentenceTransformer
                 from transformers.utils import logging
             except ImportError as error:
-                raise UserError(
-                    "Texts need sentence-transformers, which is not installed: pip install '.[text]' in the folder of "
-                    "handful."
-                ) from error
+                raise UserError(MISSING) from error
             logging.disable_progress_bar()
             try:
                 return SentenceTransformer(
-                    self.name,
-                    # The one that was downloaded, which may be older than the published one, is the one that is told.
-                    revision=None if self.folder else self.wanted or _commit(self.name),
+                    str(self._files),
+                    local_files_only=True,
+                    trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},  # never a pickle
                 )
-            except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+            except Exception as error:  # of any kind, by what is wrong with the files
                 raise UserError(
-                    f"The encoder {self.name} cannot be loaded ({reason[0]}). Give the folder of one, or the name of "
-                    "one that is published or downloaded already."
+                    f"The encoder {self.name} cannot be loaded ({_reason(error)}). Give the folder of one, or the name "
+                    "of one that is published or downloaded already."
                 ) from error
 
     def embed(self, texts: Sequence[str]) -> Tensor:
@@ -141,11 +145,50 @@ def _digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:32]}"
 
 
-def _commit(name: str) -> str | None:
-    """The commit of a published encoder that was downloaded, without loading it."""
+def _published(name: str, revision: str | None) -> Path:
+    """The folder in which a published encoder was downloaded: now, where no revision is asked for and there is none."""
+    repository = name if "/" in name else f"sentence-transformers/{name}"
     try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    path = try_to_load_from_cache(name if "/" in name else f"sentence-transformers/{name}", "config.json")
-    return Path(path).parent.name if isinstance(path, str) else None
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        if any(folder.rglob("*.safetensors")):
+            return folder
+    if revision is not None:
+        raise UserError(
+            f"The encoder {name} of the model is not on this machine, and a model downloads nothing. Fetch it with "
+            f"`hf download {repository} --revision {revision}`."
+        )
+    try:  # in one request before all others: those of each file are made again and again where there is no network
+        return Path(snapshot_download(repository, allow_patterns=[f"*{end}" for end in PARTS], etag_timeout=5))
+    except Exception as error:  # of any kind, by what is wrong with the network
+        raise UserError(
+            f"The encoder {name} is not on this machine and cannot be downloaded ({_reason(error)}). Give the folder "
+            f"of one with --encoder, or fetch it where there is a network with `hf download {repository}`."
+        ) from error
+
+
+def _check_modules(folder: Path) -> None:
+    """Raise an `ArtifactError` where an encoder's files would run code of their own, or are pickles."""
+    modules = read_json(folder / MODULES) if (folder / MODULES).exists() else [{"path": "", "type": KNOWN_MODULES}]
+    try:
+        parts = [(str(module["type"]), folder / module["path"]) for module in modules]
+    except (TypeError, KeyError) as error:
+        raise ArtifactError(f"{folder / MODULES} is no list of modules. Take a whole copy of the encoder.") from error
+    for type_, part in parts:
+        if not type_.startswith(KNOWN_MODULES):
+            raise ArtifactError(
+                f"The encoder in {folder} is built by {type_!r} ({MODULES}), which is no part of "
+                "sentence-transformers, and handful runs no code that comes with an encoder. Use another one."
+            )
+        if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
+            raise ArtifactError(
+                f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
+                "has them as safetensors."
+            )
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

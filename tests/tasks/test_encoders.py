@@ -1,0 +1,169 @@
+"""Where an encoder comes from: its folder or the cache, a download where the user named it, and no code of its own."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from handful.errors import ArtifactError, UserError
+from handful.tasks.encoders import Encoder
+
+NAME, COMMIT = "someone/sentences", "0123abc"
+KNOWN = "sentence_transformers.models.Transformer"
+
+
+class Installed:
+    """In place of sentence-transformers and the hub: what is downloaded already, and what was asked of them.
+
+    cached: commits on this machine. published: the commit that a download brings; None where there is no network.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cached: list[str] = []
+        self.published: str | None = None
+        self.downloads = 0
+        self.loaded: list[tuple[str, dict]] = []
+
+    def snapshot_download(self, repository, *, revision=None, local_files_only=False, **options) -> str:
+        assert repository == NAME
+        if not local_files_only:
+            self.downloads += 1
+            if self.published is None:
+                raise ConnectionError("Name or service not known")
+            self.cached.append(self.published)
+        found = [commit for commit in self.cached if revision in (None, commit)]
+        if not found:
+            raise FileNotFoundError("not in the cache")
+        place = self.folder / found[-1]
+        place.mkdir(exist_ok=True)
+        (place / "model.safetensors").touch()
+        return str(place)
+
+    def sentence_transformer(self, place, **options):
+        self.loaded.append((place, options))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> Installed:
+    found = Installed(tmp_path)
+    silence = SimpleNamespace(disable_progress_bar=lambda: None)
+    modules = {
+        "sentence_transformers": SimpleNamespace(SentenceTransformer=found.sentence_transformer),
+        "transformers": SimpleNamespace(),
+        "transformers.utils": SimpleNamespace(logging=silence),
+        "huggingface_hub": SimpleNamespace(snapshot_download=found.snapshot_download),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return found
+
+
+def folder_of(path: Path, *types: object) -> Path:
+    """The folder of an encoder that names these classes."""
+    path.mkdir()
+    modules = [{"idx": place, "name": str(place), "path": "", "type": type_} for place, type_ in enumerate(types)]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "model.safetensors").touch()
+    return path
+
+
+def test_a_downloaded_encoder_is_loaded_from_its_files_without_code_or_network(installed, tmp_path):
+    installed.cached = ["old", "new"]
+    for wanted in ("old", "new", None):
+        encoder = Encoder(NAME, wanted)
+        encoder.model  # noqa: B018 - which loads it
+        assert encoder.revision == (wanted or "new")
+        place, options = installed.loaded.pop()
+        assert place == str(tmp_path / encoder.revision)
+        assert options["trust_remote_code"] is False
+        assert options["local_files_only"] is True
+        assert options["model_kwargs"] == {"use_safetensors": True}
+    assert not installed.downloads
+
+
+def test_an_encoder_that_the_user_names_is_downloaded_once(installed):
+    installed.published = COMMIT
+    for _ in range(2):
+        assert Encoder(NAME).revision == COMMIT
+    assert installed.downloads == 1
+
+
+@pytest.mark.parametrize("use", [lambda encoder: encoder.model, lambda encoder: encoder.embed(["a"])])
+def test_the_encoder_of_a_model_is_never_downloaded(use, installed):
+    """Though there is a network, and another revision on this machine."""
+    installed.published, installed.cached = COMMIT, ["other"]
+    with pytest.raises(UserError, match=f"`hf download {NAME} --revision {COMMIT}`"):
+        use(Encoder(NAME, COMMIT))
+    assert not installed.downloads
+    assert not installed.loaded
+
+
+def test_without_a_network_a_missing_encoder_is_told_after_one_request(installed):
+    with pytest.raises(UserError, match=r"cannot be downloaded \(Name or service not known\).*--encoder"):
+        Encoder(NAME).embed(["a"])
+    assert installed.downloads == 1
+    assert not installed.loaded, "whose loading would ask for each file, again and again"
+
+
+def test_half_a_download_is_completed(installed, tmp_path, monkeypatch):
+    installed.cached, installed.published = [COMMIT], COMMIT
+    whole = installed.snapshot_download
+
+    def first_half(*given, local_files_only=False, **options):
+        place = Path(whole(*given, local_files_only=local_files_only, **options))
+        if local_files_only:
+            (place / "model.safetensors").unlink()
+        return str(place)
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", first_half)
+    assert Encoder(NAME).revision == COMMIT
+    assert installed.downloads == 1
+
+
+@pytest.mark.parametrize("type_", ["os.system", "builtins.print", "own.Network", "sentence_transformers_x.Y", "", None])
+def test_an_encoder_that_brings_code_is_refused_before_anything_is_imported(type_, installed, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.system", lambda command: pytest.fail("ran"))
+    encoder = Encoder(str(folder_of(tmp_path / "encoder", KNOWN, type_)))
+    with pytest.raises(ArtifactError, match=f"{type_!r}.*runs no code"):
+        encoder.embed(["a"])
+    assert not installed.loaded
+
+
+def test_a_downloaded_encoder_that_brings_code_is_refused_too(installed, tmp_path):
+    folder_of(tmp_path / COMMIT, "os.system")
+    installed.cached = [COMMIT]
+    with pytest.raises(ArtifactError, match=r"'os\.system'.*runs no code"):
+        Encoder(NAME, COMMIT).embed(["a"])
+    assert not installed.loaded
+
+
+@pytest.mark.parametrize("with_list", [True, False])
+def test_an_encoder_with_a_pickle_in_place_of_its_weights_is_refused(with_list, installed, tmp_path):
+    folder = folder_of(tmp_path / "encoder", KNOWN)
+    if not with_list:
+        (folder / "modules.json").unlink()
+    (folder / "pytorch_model.bin").touch()
+    Encoder(str(folder)).model  # noqa: B018 - beside safetensors, nobody reads it
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="in a pickle"):
+        Encoder(str(folder)).embed(["a"])
+
+
+@pytest.mark.parametrize("content", ["{}x", '["os.system"]', '[{"type": "os.system"}]', '{"type": "os.system"}', "3"])
+def test_a_broken_list_of_modules_is_refused(content, installed, tmp_path):
+    folder = folder_of(tmp_path / "encoder", KNOWN)
+    (folder / "modules.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"modules\.json"):
+        Encoder(str(folder)).embed(["a"])
+    assert not installed.loaded
+
+
+@pytest.mark.parametrize("missing", ["sentence_transformers", "huggingface_hub"])
+def test_without_the_extra_the_message_names_it(missing, installed, monkeypatch):
+    installed.cached = [COMMIT]
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=r"pip install '\.\[text\]' in the folder of handful"):
+        Encoder(NAME, COMMIT).embed(["a"])
