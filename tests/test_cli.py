@@ -23,6 +23,8 @@ import own_data
 from handful import cli
 from handful.apps import experiment
 from handful.evaluation import comparison
+from handful.storage import write_json, write_tensors
+from handful.training.run import Run
 
 READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor", "bench")
 SMALL = ["--steps", "6", "--meta-batch-size", "2"]
@@ -563,6 +565,18 @@ def test_ctrl_c_is_130(monkeypatch):
     result = run("list")
     assert result.exit_code == 130
     assert result.stderr == "Interrupted.\n"
+
+
+def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
+    def interrupt(path, **options):
+        write_tensors(Run(path).ladder, {}, {})
+        raise KeyboardInterrupt
+
+    write_json(tmp_path / "run" / "config.json", {"format": "handful run"})
+    monkeypatch.setattr("handful.apps.experiment.evaluate", interrupt)
+    result = run("evaluate", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "pre-training for the ladder is saved" in result.stderr
 
 
 def test_a_note_is_said_once(home, tmp_path):

@@ -356,19 +356,24 @@ def evaluate(
     home = Run.existing(run).path
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
-    with Progress() as progress:
-        report = score(
-            run,
-            other=other,
-            settings=[(w, shot) for w in way] if way else [(None, shot)],
-            query_shot=query_shot,
-            tasks=number,
-            costly_tasks=costly,
-            equivalence_tasks=equivalence,
-            half_width=half_width,
-            trust=trust or (),
-            progress=progress.ladder,
-        )
+    try:
+        with Progress() as progress:
+            report = score(
+                run,
+                other=other,
+                settings=[(w, shot) for w in way] if way else [(None, shot)],
+                query_shot=query_shot,
+                tasks=number,
+                costly_tasks=costly,
+                equivalence_tasks=equivalence,
+                half_width=half_width,
+                trust=trust or (),
+                progress=progress.ladder,
+            )
+    except KeyboardInterrupt:
+        if Run(home).ladder.exists():
+            err.print("The pre-training for the ladder is saved. Continue from there with the same command.")
+        raise
     report.write(folder)
     if as_json:
         print_json(report.to_json())

@@ -19,7 +19,7 @@ from handful.evaluation import comparison
 from handful.evaluation.protocol import evaluate as score
 from handful.evaluation.report import load, load_scores
 from handful.tasks.own import open_tasks
-from handful.training.run import Run
+from handful.training.run import PretrainingCheckpoints, Run
 
 TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}
 
@@ -182,7 +182,7 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
 
     class Watching(comparison.Ladder):
         def __init__(self, learner, pool, **more):
-            seen.append(pool)
+            seen.append((pool, more["keeper"]))
             super().__init__(learner, None, **more)
 
     monkeypatch.setattr(experiment, "Ladder", Watching)
@@ -191,7 +191,8 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     changed = Experiment(source, augment=1.0, settings=TINY, backbone="mlp", **sizes)
     train(changed, tmp_path / "run")
     evaluate(tmp_path / "run", tasks=2, costly_tasks=0)
-    (pool,) = seen
+    ((pool, keeper),) = seen
+    assert isinstance(keeper, PretrainingCheckpoints), "else an interrupted pre-training is lost"
     plain = source.open().split("train").pool()
     expected = changed.training_tasks(source.open().split("train")).pool()
     drawn, same, other = (each.draw(torch.Generator().manual_seed(3), 8) for each in (pool, expected, plain))

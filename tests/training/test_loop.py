@@ -1,6 +1,8 @@
 """The meta-training loop, on sine waves and on toys that go wrong on purpose."""
 
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +21,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.normalization import BatchNorm
 from handful.registry import LEARNERS
 from handful.storage import read_tensors
-from handful.tasks.distribution import BLOCK, TaskDistribution
+from handful.tasks.distribution import BLOCK, Pool, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.training import loop
@@ -70,6 +72,17 @@ class Same(TaskDistribution):
     def sample(self, generator, sizes):
         x = torch.randn(6, 1, generator=generator)
         return Task(Examples(x, x), Examples(x, x))
+
+
+class Shared(Same):
+    """The same with a pool: its answers mean the same everywhere."""
+
+    def pool(self):
+        def draw(generator, count):
+            x = torch.randn(count, 1, generator=generator)
+            return Examples(x, x)
+
+        return Pool(1, draw)
 
 
 def line(**options):
@@ -347,6 +360,15 @@ def rows():
     return pool.sized(way=3, shot=1, query_shot=2)
 
 
+def normalized(input_shape):
+    """A network with statistics of its own, which pre-training sets at its end."""
+    return torch.nn.Sequential(torch.nn.Linear(input_shape[0], 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU())
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
 def pretrained(run=None, progress=None, **settings):
     learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
     told = []
@@ -372,6 +394,55 @@ def test_pre_training_comes_first_counts_as_seen_and_is_not_repeated_on_resume(t
     resumed, told = pretrained(run, pretrain_examples=512)
     assert told == []
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("plan", [None, "loop+threads:2"])
+@pytest.mark.parametrize("fault", ["kill", "Ctrl-C"])
+@pytest.mark.parametrize("key", ["protonet", "transfer", "pooled"])
+def test_a_pre_training_that_was_interrupted_goes_on_to_the_same_bits(key, fault, plan, tmp_path, monkeypatch):
+    """What a step of pre-training has done is lost neither to Ctrl-C nor, but for the last seconds, to a kill."""
+    monkeypatch.setattr("handful.training.run.SAVE_AFTER", 0.0)
+    tasks = Shared() if key == "pooled" else rows()
+
+    def trained(run, stop_at=None):
+        learner = LEARNERS[key].build(tasks.spec, backbone=normalized)
+        seen = []
+
+        def pretraining(done, total):
+            seen.append(done)
+            if done == stop_at:
+                if fault == "kill":
+                    raise Killed
+                os.kill(os.getpid(), signal.SIGINT)
+
+        meta_train(learner, tasks, run=run, pretraining=pretraining, steps=4, pretrain_examples=640, plan=plan)
+        return learner.state_dict(), seen, run
+
+    whole, seen, _ = trained(Run.open(tmp_path / "whole", {}))
+    assert seen == [128, 256, 384, 512, 640]
+    with pytest.raises(Killed if fault == "kill" else KeyboardInterrupt):
+        trained(Run.open(tmp_path / "run", {}), stop_at=384)
+    resumed, seen, run = trained(Run.open(tmp_path / "run", {}, resume=True))
+    assert seen == ([384, 512, 640] if fault == "kill" else [512, 640])
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not any(name.startswith("pretraining") for name in read_tensors(run._checkpoints()[0])[0])
+
+
+def test_the_plan_of_a_pre_training_is_the_plan_of_its_run(tmp_path, monkeypatch):
+    """It is chosen by the clock: another choice would have other last bits."""
+    run = Run.open(tmp_path / "run", {})
+
+    def interrupt(done, total):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def other(*arguments, **options):
+        raise AssertionError("planned again")
+
+    learner = PrototypicalNetwork.build(rows().spec, backbone=normalized)
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(learner, rows(), run=run, pretraining=interrupt, steps=2, pretrain_examples=256)
+    monkeypatch.setattr("handful.training.loop.planned", other)
+    assert meta_train(learner, rows(), run=run, steps=2, pretrain_examples=256).plan is not None
 
 
 def test_tasks_without_a_pool_cannot_be_pre_trained_on():

@@ -16,8 +16,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from evaluation.toys import Clusters
 from handful import cli
 from handful.errors import ArtifactError, UserError
+from handful.evaluation.comparison import Ladder
+from handful.registry import LEARNERS
 from handful.storage import write_tensors
 from handful.training.loop import Training
 from handful.training.run import Run, is_run
@@ -292,6 +295,52 @@ def test_a_file_is_no_run(tmp_path, content):
         path.write_text(content)
     with pytest.raises(ArtifactError, match=f"is {'a file' if content else 'an adapted task'}, not a run"):
         Run.existing(path)
+
+
+def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeypatch):
+    """It may take as long as the training; Ctrl-C in it, and a second evaluation, do not begin it anew."""
+    tasks = Clusters()
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone=linear)
+
+    def ladder(run, stop_at=None, costly=1):
+        heard = []
+
+        def progress(what, done, total):
+            heard.append(done)
+            if done == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with Run(tmp_path / run).ladder_checkpoints() as keeper:
+            made = Ladder(learner, tasks.pool(), examples=384, costly_tasks=costly, progress=progress, keeper=keeper)
+        rung = made._build(LEARNERS["transfer"], {})
+        return rung.backbone[0].weight, made.pretraining_seconds, heard
+
+    whole, _, heard = ladder("whole")
+    assert heard == [128, 256, 384]
+    with pytest.raises(KeyboardInterrupt):
+        ladder("run", stop_at=256)
+    weights, seconds, heard = ladder("run")
+    assert heard == [384]
+    assert torch.equal(weights, whole)
+    again, same, heard = ladder("run", costly=0)  # another rung is the first to need it
+    assert heard == []
+    assert torch.equal(again, whole)
+    assert same == seconds
+    damage(Run(tmp_path / "run").ladder)
+    with pytest.warns(UserWarning, match="It is left out"):
+        assert ladder("run")[2] == [128, 256, 384]
+    monkeypatch.setattr("handful.__version__", "another")
+    assert ladder("run")[2] == [128, 256, 384]
+
+
+def linear(input_shape):
+    return torch.nn.Sequential(torch.nn.Linear(input_shape[0], 4))
+
+
+def test_the_ladder_of_a_run_that_cannot_be_written_is_pre_trained_all_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="pre-training for the ladder is not kept"):
+        assert Run(tmp_path / "file").ladder_checkpoints() is None
 
 
 def test_resuming_where_nothing_is_starts_and_says_so(tmp_path):

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -290,14 +291,17 @@ def evaluate(
             )
         check_fits(model.learner, place.spec)
     choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
-    ladder = Ladder(
-        model.learner,
-        experiment.training_tasks(home.split("train")).pool(),
-        examples=model.facts["examples"],
-        seed=experiment.seed,
-        costly_tasks=costly_tasks,
-        progress=progress,
-    )
+    pool = experiment.training_tasks(home.split("train")).pool()
+    with (run.ladder_checkpoints() if pool else None) or nullcontext() as keeper:
+        ladder = Ladder(
+            model.learner,
+            pool,
+            examples=model.facts["examples"],
+            seed=experiment.seed,
+            costly_tasks=costly_tasks,
+            progress=progress,
+            keeper=keeper,
+        )
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}
     for place, validation in zip(places, choosing, strict=True):

@@ -1,7 +1,6 @@
 """The ladder: every baseline of the registry beside the learner, on the same tasks, with paired intervals."""
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from handful.errors import UserError
 from handful.evaluation.equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation, evaluate
-from handful.learners.learner import Learner
+from handful.learners.learner import Keeper, Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
 
@@ -102,7 +101,7 @@ class Ladder:
 
     learner: the one to stand beside; rungs with a network get one of its kind. pool: what a network is pre-trained on
     once for all rungs that start from it (None: they are left out), for `examples` examples: as many as the learner saw
-    in its own training.
+    in its own training. keeper: where that pre-training is kept while it runs.
     """
 
     def __init__(
@@ -114,6 +113,7 @@ class Ladder:
         costly_tasks: int = 50,
         seed: int = 0,
         progress: Progress | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.learner = learner
         self.costly_tasks = costly_tasks
@@ -135,15 +135,14 @@ class Ladder:
         self._pretrained: Any = None
         first = next((rung for rung in self.rungs if rung.start == "pretrained"), None)
         if first is not None:
-            start = time.perf_counter()
             self._pretrained = self._build(first, {})
-            self._pretrained.pretrain(
+            self.pretraining_seconds = self._pretrained.pretrain(
                 pool,
                 examples=examples,
                 seed=seed,
                 progress=lambda done, total: self.progress("pre-training for the ladder", done, total),
+                keeper=keeper,
             )
-            self.pretraining_seconds = time.perf_counter() - start
 
     def climb(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
         """Score the learner and all rungs on the first tasks of `setting`'s present split.

@@ -12,6 +12,7 @@ from handful import backbones, streams
 from handful.backbones import Backbone
 from handful.errors import UserError
 from handful.learners.options import check_options
+from handful.learners.pretraining import Keeper as Keeper
 from handful.learners.pretraining import Pool, pretrain
 from handful.normalization import MODES, Normalization
 from handful.registry import LEARNERS
@@ -155,18 +156,25 @@ class Learner(nn.Module, ABC):
         return self._mean(prediction.loss(task.query.targets), task, spec)
 
     def pretrain(
-        self, pool: Pool, *, examples: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+        self,
+        pool: Pool,
+        *,
+        examples: int,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        keeper: Keeper | None = None,
+    ) -> float:
         """Train the backbone on about `examples` of all classes or tasks at once, as a start for meta-training.
 
         *Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning* (Chen et al., 2021),
-        https://arxiv.org/abs/2003.04390. The head of this training is thrown away. progress: see `pretraining`.
+        https://arxiv.org/abs/2003.04390. The head of this training is thrown away. progress, keeper, and the seconds
+        that it returns: see `pretraining.pretrain`.
         """
         weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
         if not weights:
             raise UserError(f"The backbone of {self.key!r} has nothing to pre-train: leave pre-training out.")
         classification = self.recipe["spec"].classification
-        pretrain(
+        return pretrain(
             self.backbone,
             None,
             weights,
@@ -175,6 +183,7 @@ class Learner(nn.Module, ABC):
             examples=examples,
             seed=seed,
             progress=progress,
+            keeper=keeper,
         )
 
     def _mean(self, losses: Tensor, task: Task, spec: TaskSpec) -> Tensor:

@@ -1,10 +1,11 @@
 """Ordinary training on all examples at once, as if there were no tasks: before meta-training, or instead of it."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,6 +41,77 @@ class Pool(Protocol):
         """`(generator, count) -> Examples` at random."""
 
 
+class Keeper(Protocol):
+    """Where a pre-training is kept while it runs, so that it can be continued."""
+
+    def begin(self, pretraining: "Pretraining") -> None:
+        """Put it where it was when it was last saved, if it was."""
+
+    def after_step(self, pretraining: "Pretraining") -> None:
+        """Save it where it is time to; may end it by an exception."""
+
+
+class Pretraining:
+    """A pre-training under way: what a checkpoint of it holds.
+
+    identity: JSON that tells it from others of the same network.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Linear,
+        weights: list[nn.Parameter],
+        pool: Pool,
+        *,
+        classification: bool,
+        examples: int,
+        seed: int,
+        rates: dict[str, float],
+    ) -> None:
+        self.backbone, self.head, self.pool = backbone, head, pool
+        self.classification, self.rates = classification, rates
+        self.step, self.steps = 0, max(1, round(examples / BATCH))
+        self.seconds = 0.0
+        self.generator = streams.pretraining(seed)
+        self.optimizer = torch.optim.AdamW(weights, weight_decay=rates["weight_decay"])
+        self.identity = {"steps": self.steps, "seed": seed, "head": [type(head).__name__, *head.weight.shape]}
+
+    def advance(self) -> None:
+        """One step."""
+        start = time.perf_counter()
+        self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.step, self.steps)
+        batch = self.pool.draw(self.generator, BATCH)
+        with fitting(self.backbone):  # batch norms that wait for a task's support take the batch's statistics
+            outputs = self.head(self.backbone(batch.inputs))
+        if self.classification:
+            loss = F.cross_entropy(outputs, batch.targets, label_smoothing=self.rates["label_smoothing"])
+        else:
+            check_shape("targets", batch.targets, outputs)
+            loss = F.mse_loss(outputs, batch.targets)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All of it as named tensors and JSON facts."""
+        tensors = {f"backbone/{name}": tensor for name, tensor in self.backbone.state_dict().items()}
+        tensors |= {f"head/{name}": tensor for name, tensor in self.head.state_dict().items()}
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in moments(self.optimizer).items()}
+        facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds}
+        return tensors | {"generator": self.generator.get_state()}, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.backbone.load_state_dict(below("backbone", tensors))
+        self.head.load_state_dict(below("head", tensors))
+        put_moments(self.optimizer, below("optimizer", tensors))
+        self.generator.set_state(tensors["generator"])
+        self.step, self.seconds = facts["step"], facts["seconds"]
+
+
 def pretrain(
     backbone: nn.Module,
     head: nn.Linear | None,
@@ -51,38 +123,61 @@ def pretrain(
     seed: int,
     cosine: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+    keeper: Keeper | None = None,
+) -> float:
     """Train `weights` of the backbone, and a head, on about `examples` drawn from the pool.
 
     AdamW (*Decoupled Weight Decay Regularization*, Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101) with
     warm-up and a cosine to zero, on the cross-entropy or the squared error; then precise statistics for batch norms.
     head: the one to keep; None: a new one, which is thrown away; with `cosine` it sees the directions of features
-    alone. progress: gets the examples seen and all of them. The same seed gives the same bits; whether weights require
-    a gradient is as before.
+    alone. progress: gets the examples seen and all of them. keeper: where it is kept while it runs. The same seed gives
+    the same bits, interrupted or not; whether weights require a gradient is as before. Returns the seconds that it
+    took, those before an interruption included.
     """
     chosen = FOR_FEATURES if head is None else FOR_ANSWERS
     head = head if head is not None else _head(backbone, pool, seed, CosineClassifier if cosine else nn.Linear)
-    steps = max(1, round(examples / BATCH))
-    generator = streams.pretraining(seed)
     with _trainable([*weights, *head.parameters()]) as trained, torch.enable_grad(), _training(backbone):
-        optimizer = torch.optim.AdamW(trained, weight_decay=chosen["weight_decay"])
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = chosen["lr"] * schedule(step, steps)
-            batch = pool.draw(generator, BATCH)
-            with fitting(backbone):  # batch norms that wait for a task's support take the batch's statistics
-                outputs = head(backbone(batch.inputs))
-            if classification:
-                loss = F.cross_entropy(outputs, batch.targets, label_smoothing=chosen["label_smoothing"])
-            else:
-                check_shape("targets", batch.targets, outputs)
-                loss = F.mse_loss(outputs, batch.targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        pretraining = Pretraining(
+            backbone,
+            head,
+            trained,
+            pool,
+            classification=classification,
+            examples=examples,
+            seed=seed,
+            rates=chosen,
+        )
+        if keeper:
+            keeper.begin(pretraining)
+        while pretraining.step < pretraining.steps:
+            pretraining.advance()
             if progress:
-                progress((step + 1) * BATCH, steps * BATCH)
-    batches = [pool.draw(generator, BATCH).inputs for _ in range(CALIBRATION)]
+                progress(pretraining.step * BATCH, pretraining.steps * BATCH)
+            if keeper:
+                keeper.after_step(pretraining)
+    batches = [pool.draw(pretraining.generator, BATCH).inputs for _ in range(CALIBRATION)]
     recalibrate(backbone, (partial(backbone, inputs) for inputs in batches))
+    return pretraining.seconds
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer holds of each parameter, by number and name."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}/{name}": tensor for index, held in state.items() for name, tensor in held.items()}
+
+
+def put_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The other way."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, moment = name.partition("/")
+        state.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `part/`, without it."""
+    return {name.removeprefix(f"{part}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}
 
 
 def schedule(step: int, steps: int) -> float:

@@ -15,7 +15,7 @@ from handful.engine.stateless import call, part, tensors, under
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
-from handful.learners.pretraining import Pool, pretrain
+from handful.learners.pretraining import Keeper, Pool, pretrain
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 Rung = TypeVar("Rung", bound="Pretrained")
@@ -47,14 +47,20 @@ class Pretrained(Learner):
         self.requires_grad_(False)
 
     def pretrain(
-        self, pool: Pool, *, examples: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+        self,
+        pool: Pool,
+        *,
+        examples: int,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        keeper: Keeper | None = None,
+    ) -> float:
         """Train backbone and head on about `examples` drawn from the pool; see `pretraining.pretrain`."""
         if self.head is not None and pool.outputs != self.head.out_features:
             raise UserError(
                 f"The tasks have {self.head.out_features} outputs, but the pool to pre-train on has {pool.outputs}."
             )
-        pretrain(
+        return pretrain(
             self.backbone,
             self.head,
             [p for name, p in self.backbone.named_parameters() if name in self.trainable],
@@ -64,6 +70,7 @@ class Pretrained(Learner):
             seed=seed,
             cosine=self.cosine,
             progress=progress,
+            keeper=keeper,
         )
 
     def _check_outputs(self, spec: TaskSpec) -> None:

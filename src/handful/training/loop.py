@@ -21,9 +21,10 @@ from handful.engine.planner import Trial, planned
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.learners.learner import Learner
+from handful.learners.pretraining import Pretraining, below, moments, put_moments
 from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution
-from handful.training.run import Interruption, Run
+from handful.training.run import Interruption, PretrainingCheckpoints, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
 
@@ -130,6 +131,8 @@ class Training:
         self.plan = cast(Plan | None, self.settings.plan)
         self.trials: list[Trial] = []
         self._gradient: MetaGradient | None = None
+        self.pretraining: Pretraining | None = None
+        self.unfinished: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
         # To pull a bias, a temperature, a rate towards zero is no regularization.
@@ -238,14 +241,22 @@ class Training:
                     ) from error
                 self.plan = leaner
 
-    def pretrain(self, progress: Callable[[int, int], None] | None) -> None:
-        """Train the backbone on the pool of the train split."""
+    def pretrain(self, run: Run | None, progress: Callable[[int, int], None] | None) -> None:
+        """Train the backbone on the pool of the train split, from where a checkpoint ended it."""
         pool = self.distribution.pool()
         assert pool is not None, "checked before"
-        start = time.perf_counter()
         settings = self.settings
-        self.learner.pretrain(pool, examples=settings.pretrain_examples, seed=settings.seed, progress=progress)
-        self.seconds += time.perf_counter() - start
+
+        def save(pretraining: Pretraining) -> None:
+            assert run is not None
+            self.pretraining = pretraining
+            run.save(self)
+
+        with self.cores(), PretrainingCheckpoints(save, self.unfinished) if run else nullcontext() as keeper:
+            self.seconds += self.learner.pretrain(
+                pool, examples=settings.pretrain_examples, seed=settings.seed, progress=progress, keeper=keeper
+            )
+        self.pretraining = self.unfinished = None
 
     def validate(self) -> float | None:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
@@ -269,9 +280,11 @@ class Training:
         """All of it as named tensors and JSON facts."""
         tensors = {f"learner/{name}": tensor for name, tensor in self.learner.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in moments.items()}
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in moments(self.optimizer).items()}
+        unfinished, pretraining = self.pretraining.state() if self.pretraining else ({}, None)
+        tensors |= {f"pretraining/{name}": tensor for name, tensor in unfinished.items()}
         facts = {
+            "pretraining": pretraining,
             "step": self.step,
             "best_score": self.best_score,
             "best_step": self.best_step,
@@ -283,17 +296,11 @@ class Training:
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Continue from what `state` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"learner": {}, "best": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
-        self.learner.load_state_dict(parts["learner"])
-        self.best = parts["best"]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, _, moment = name.partition("/")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.learner.load_state_dict(below("learner", tensors))
+        self.best = below("best", tensors)
+        put_moments(self.optimizer, below("optimizer", tensors))
+        pretraining = facts.get("pretraining")
+        self.unfinished = (below("pretraining", tensors), pretraining) if pretraining else None
         self.step, self.best_score, self.best_step = facts["step"], facts["best_score"], facts["best_step"]
         self.seconds, self.history = facts["seconds"], facts["history"]
         self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
@@ -365,7 +372,8 @@ def meta_train(
     to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan. started,
     progress, pretraining: told of the training when its plan stands, of each step, and of the examples seen before the
     first one; say: told what takes a while. settings: see `Settings`. The same seed, settings, plan and number of
-    threads give the same bits. Ctrl-C finishes the step, saves, and then raises `KeyboardInterrupt`.
+    threads give the same bits. Ctrl-C finishes the step, or that of pre-training, saves, and then raises
+    `KeyboardInterrupt`.
 
     Where `torch.distributed` is initialized, its processes are workers: each calls this with the same arguments, runs
     its own tasks of each step, and returns the same. Only the first one validates, writes to `run` and calls back. The
@@ -385,9 +393,8 @@ def meta_train(
     if workers.first:
         restored = run is not None and run.restore(training)
         training.choose_plan(say)
-        if chosen.pretrain_examples and not restored:
-            with training.cores():
-                training.pretrain(pretraining)
+        if chosen.pretrain_examples and (training.unfinished or not restored):
+            training.pretrain(run, pretraining)
             if run is not None:
                 run.save(training)
     training.follow()

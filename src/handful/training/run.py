@@ -6,7 +6,9 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
@@ -15,10 +17,13 @@ import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
-from handful.storage import read_json, read_tensors, write_json, write_tensors, write_text
+from handful.learners.pretraining import Pretraining
+from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
 
 FORMAT, SCHEMA = "handful run", 1
 KEPT_CHECKPOINTS = 2
+SAVE_AFTER = 20.0
+"""Seconds of pre-training after which it is saved again."""
 BEFORE = ("env.json", "tuning.json")
 """What may be in a folder before it is a run."""
 
@@ -131,6 +136,37 @@ class Run:
             warnings.warn(f"{self.path} has no whole checkpoint: starting over.", stacklevel=2)
         return False
 
+    @property
+    def ladder(self) -> Path:
+        """Where the pre-training for the ladder is kept, finished or not, for the next evaluation."""
+        return self.path / "checkpoints" / "ladder.safetensors"
+
+    def ladder_checkpoints(self) -> "PretrainingCheckpoints | None":
+        """Keeps the pre-training for the ladder; None where nothing can be written. Only the same version of handful
+        continues it."""
+        path = self.ladder
+        version = {name: environment()[name] for name in ("handful", "torch")}
+        try:
+            check_writable(path.parent)
+        except UserError as error:
+            warnings.warn(
+                f"{error} The pre-training for the ladder is not kept in case of an interruption.", stacklevel=2
+            )
+            return None
+        saved = None
+        if path.exists():
+            try:
+                tensors, facts, _ = read_tensors(path)
+                saved = (tensors, facts["pretraining"]) if facts["version"] == version else None
+            except ArtifactError as error:
+                warnings.warn(f"{error} It is left out.", stacklevel=2)
+
+        def save(pretraining: Pretraining) -> None:
+            tensors, facts = pretraining.state()
+            write_tensors(path, tensors, {"version": version, "pretraining": facts})
+
+        return PretrainingCheckpoints(save, saved)
+
     def abandon(self) -> None:
         """Leave no run behind where there is nothing to continue from: another attempt may start here."""
         if not self._checkpoints():
@@ -226,6 +262,42 @@ class Interruption:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+class PretrainingCheckpoints:
+    """Saves a pre-training now and then, at its end, and at Ctrl-C: the first one lets the step finish.
+
+    save: writes it. saved: tensors and facts of an earlier one, which is continued if it is the same.
+    """
+
+    def __init__(
+        self, save: Callable[[Pretraining], None], saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    ) -> None:
+        self.save, self.saved = save, saved
+        self.interruption = Interruption(active=True)
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.interruption.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.interruption.__exit__(*exception)
+
+    def begin(self, pretraining: Pretraining) -> None:
+        """See `pretraining.Keeper`."""
+        if self.saved and self.saved[1]["identity"] == pretraining.identity:
+            pretraining.restore(*self.saved)
+        self.saved = None
+
+    def after_step(self, pretraining: Pretraining) -> None:
+        """See `pretraining.Keeper`; raises `KeyboardInterrupt` where Ctrl-C asked for it."""
+        asked, finished = self.interruption.asked, pretraining.step == pretraining.steps
+        if asked or finished or time.monotonic() > self.last + SAVE_AFTER:
+            self.save(pretraining)
+            self.last = time.monotonic()
+        if asked:
+            raise KeyboardInterrupt
 
 
 def environment() -> dict[str, Any]:
