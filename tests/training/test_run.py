@@ -21,8 +21,9 @@ from handful import cli
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Ladder
 from handful.registry import LEARNERS
-from handful.storage import write_tensors
-from handful.training.loop import Training
+from handful.storage import write_json, write_tensors
+from handful.tasks.sine import Sine
+from handful.training.loop import Training, meta_train
 from handful.training.run import Run, is_run
 
 STEPS = 1000
@@ -295,6 +296,40 @@ def test_a_file_is_no_run(tmp_path, content):
         path.write_text(content)
     with pytest.raises(ArtifactError, match=f"is {'a file' if content else 'an adapted task'}, not a run"):
         Run.existing(path)
+
+
+def test_a_run_goes_on_with_its_threads_and_gives_them_back(tmp_path):
+    """The last bits may depend on their number; the program that opens a run keeps its own."""
+    before = torch.get_num_threads()
+    Run.open(tmp_path / "run", {})
+    write_json(tmp_path / "run" / "env.json", {"threads": before + 1})
+    run = Run.open(tmp_path / "run", {}, resume=True)
+    assert torch.get_num_threads() == before
+    seen = []
+    tasks = Sine()
+    learner = LEARNERS["maml"].build(tasks.spec, backbone=linear, inner_steps=1)
+    watch = lambda training: seen.append(torch.get_num_threads())  # noqa: E731
+    meta_train(learner, tasks, run=run, started=watch, steps=1, validation_tasks=1, plan="vmap")
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), run.threads():
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        ({"threads": 7}, "with 7 threads and goes on with 1"),
+        ({}, "unknown number"),
+        ({"threads": "2"}, "unknown number"),
+    ],
+)
+def test_a_run_says_where_its_threads_cannot_be_had(tmp_path, monkeypatch, saved, said):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    write_json(tmp_path / "env.json", saved)
+    with pytest.warns(UserWarning, match=said), Run(tmp_path).threads():
+        pass
 
 
 def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeypatch):

@@ -385,9 +385,38 @@ def meta_train(
     validation = validation if validation is not None else distribution.split("val")
     chosen = checked(learner, distribution, validation, settings, workers=workers.count)
     training = Training(learner, distribution, validation, chosen, workers=workers)
-    saved = run if workers.first else None
     learner.train()
-    steps = training.steps
+    with run.threads() if run is not None and workers.first else nullcontext():
+        _train(training, run, started, progress, pretraining, say)
+    training.follow()  # to what the first one has kept
+    learner.load_state_dict(training.best)
+    learner.eval()
+    assert training.best_score is not None
+    return Trained(
+        selection=(
+            f"best of {len([1 for row in training.history if 'val' in row])} validations, each on the same "
+            f"{training.settings.validation_tasks} tasks of the val split"
+        ),
+        best_step=training.best_step,
+        best_score=training.best_score,
+        seconds=training.seconds,
+        examples=examples_seen(distribution, training.settings, training.steps),
+        plan=training.plan,
+        history=training.history,
+    )
+
+
+def _train(
+    training: Training,
+    run: Run | None,
+    started: Callable[[Training], None] | None,
+    progress: Callable[[Moment], None] | None,
+    pretraining: Callable[[int, int], None] | None,
+    say: Callable[[str], None] | None,
+) -> None:
+    """All steps, from where the run's last checkpoint is."""
+    workers, chosen, steps = training.workers, training.settings, training.steps
+    saved = run if workers.first else None
     validate_every = chosen.validate_every or max(FEWEST_STEPS, steps // 10)
     checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
     if workers.first:
@@ -410,7 +439,7 @@ def meta_train(
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row if score is None else row | {"val": score})
             if progress and workers.first:
-                progress(Moment(training.step, steps, loss, score, distribution.spec.metric))
+                progress(Moment(training.step, steps, loss, score, training.distribution.spec.metric))
             stop = interruption.asked if workers.count == 1 else workers.agreed
             if saved is not None:
                 last = stop or training.step == steps
@@ -423,22 +452,6 @@ def meta_train(
             training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
             if saved is not None:
                 saved.save(training)
-    training.follow()  # to what the first one has kept
-    learner.load_state_dict(training.best)
-    learner.eval()
-    assert training.best_score is not None
-    return Trained(
-        selection=(
-            f"best of {len([1 for row in training.history if 'val' in row])} validations, each on the same "
-            f"{training.settings.validation_tasks} tasks of the val split"
-        ),
-        best_step=training.best_step,
-        best_score=training.best_score,
-        seconds=training.seconds,
-        examples=examples_seen(distribution, training.settings, steps),
-        plan=training.plan,
-        history=training.history,
-    )
 
 
 def checked(

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
@@ -69,7 +70,6 @@ class Run:
             )
         if exists and resume:
             run._check_same(config)
-            torch.set_num_threads(read_json(path / "env.json")["threads"])
             return run
         if resume:
             warnings.warn(f"There is no run in {path} yet: starting one.", stacklevel=2)
@@ -99,6 +99,32 @@ class Run:
         """As `existing`, but None if there is no run."""
         folders = [path, path.parent] if path.name == "model" else [path]
         return next((cls(folder) for folder in folders if is_run(folder)), None)
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Inside, torch has as many threads as where the run was started: its last bits may depend on their number.
+
+        Warns where that number is not known or cannot be set.
+        """
+        before = torch.get_num_threads()
+        try:
+            saved = read_json(self.path / "env.json").get("threads")
+        except (ArtifactError, AttributeError):
+            saved = None
+        known = isinstance(saved, int) and saved > 0
+        try:
+            if known:
+                torch.set_num_threads(saved)
+            if torch.get_num_threads() != saved:
+                warnings.warn(
+                    f"The run in {self.path} was started with {saved if known else 'an unknown number of'} threads and "
+                    f"goes on with {torch.get_num_threads()}: its last bits may differ from those of a run that was "
+                    "not interrupted.",
+                    stacklevel=3,
+                )
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def config(self) -> dict[str, Any]:
         """The saved configuration."""
