@@ -1,12 +1,22 @@
 """Costs that are counted, and those that are measured."""
 
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 from handful.engine.cost import free_bytes, graph_bytes, operations, operations_per_second, peak_bytes
+from handful.engine.meta_gradient import MetaGradient
+from handful.engine.plan import Plan
+from handful.learners.cavia import CAVIA
+from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import MAML
+from handful.learners.ridge import R2D2
+from handful.tasks.sine import Sine
 from handful.types import Examples, Task, TaskSpec
 
 
@@ -65,3 +75,28 @@ def test_peak_memory_is_what_a_function_took_even_if_it_gave_it_back():
     taken = peak_bytes(lambda: torch.ones(16 * 2**20).sum())  # 64 MiB
     assert 60 * 2**20 < taken < 80 * 2**20
     assert peak_bytes(lambda: None) < 8 * 2**20
+
+
+@pytest.mark.parametrize("learner", [CAVIA, MAML, ImplicitMAML])
+def test_operations_are_counted_as_pytorch_counts_them(learner):
+    waves = Sine().sized(shot=4, query_shot=3)
+    learner = learner.build(waves.spec, backbone="mlp", backbone_options={"hidden": (8,)})
+    tasks, spec = waves.batch(range(1)), waves.spec
+    counted = operations(learner, tasks, spec)
+    with suppress(RuntimeError), FlopCounterMode(display=False) as counter:  # its hooks fail for CAVIA
+        MetaGradient(learner, Plan("loop"))(tasks, spec)
+        assert counted == counter.get_total_flops()
+    assert counted > 1000
+
+
+def test_a_network_of_parametrized_layers_is_counted():
+    waves = Sine().sized(shot=4, query_shot=3)
+    learner = R2D2.build(waves.spec, backbone=lambda shape: weight_norm(nn.Linear(*shape, 8)))
+    assert operations(learner, waves.batch(range(1)), waves.spec) > 1000
+
+
+def test_a_count_that_fails_ends_nothing(monkeypatch):
+    waves = Sine().sized(shot=4, query_shot=3)
+    learner = MAML.build(waves.spec, backbone="mlp", backbone_options={"hidden": (8,)})
+    monkeypatch.setattr(learner, "meta_loss", lambda *task: 1 / 0)
+    assert operations(learner, waves.batch(range(1)), waves.spec) is None

@@ -102,3 +102,14 @@ def test_in_a_ravine_it_is_far_ahead_of_gradient_descent():
             weights, state = rule.step(weights, {"w": steep * weights["w"]}, state)
         reached[name] = float((steep * weights["w"].square()).sum())
     assert reached["bfgs"] < 1e-4 * reached["descent"]
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-12, 1e-16, 1e-20])
+def test_gradients_that_all_but_vanish_leave_finite_derivatives(size):
+    """A classifier that is sure of all its examples: the loss is at its floor, and flat."""
+    row = torch.ones(4, requires_grad=True)
+    secants = Secants.of(row, 2).grown(row, size * row).grown(2 * row, 2 * size * row)
+    direction = secants.direction(2 * size * row)
+    (derivative,) = torch.autograd.grad(direction.sum(), row)
+    assert direction.isfinite().all()
+    assert derivative.isfinite().all()

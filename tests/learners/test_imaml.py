@@ -98,3 +98,11 @@ def test_a_short_meta_training_beats_the_untrained_start():
     before = evaluate(learner, waves.split("test"), tasks=60).score.mean
     meta_train(learner, waves, steps=60, outer_lr=1e-2, validate_every=60, validation_tasks=20, plan="vmap")
     assert evaluate(learner, waves.split("test"), tasks=60).score.mean < 0.9 * before
+
+
+def test_at_its_defaults_it_learns_waves_whose_amplitude_is_5():
+    waves = Sine()
+    learner = ImplicitMAML.build(waves.spec, backbone="mlp", backbone_options={"hidden": (16, 16)})
+    before = evaluate(learner, waves.split("test"), tasks=50).score.mean
+    meta_train(learner, waves, steps=10, outer_lr=1e-2, validate_every=10, validation_tasks=10, plan="vmap")
+    assert evaluate(learner, waves.split("test"), tasks=50).score.mean < before

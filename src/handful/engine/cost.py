@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import MetaGradient
@@ -79,7 +80,8 @@ def operations(
     """Floating-point operations of the meta-gradient of the first of these tasks: products and convolutions.
 
     Counted on the plain loop that keeps its whole graph: a plan that computes more than the algorithm needs gets no
-    credit for it. None where that graph takes more than `limit` bytes.
+    credit for it. None where that graph takes more than `limit` bytes, or where the loop does not run under a count:
+    a measurement never ends the work that it is taken of.
     """
     gradient = MetaGradient(learner, Plan("loop"))
     one, drawn = take((tasks, noise), slice(0, 1))
@@ -87,9 +89,25 @@ def operations(
         with suppress(RuntimeError):  # where bytes cannot be counted
             if graph_bytes(lambda: gradient(one, spec, drawn), limit) > limit:
                 return None
-    with FlopCounterMode(display=False) as counter:
-        gradient(one, spec, drawn)
-    return int(counter.get_total_flops())
+    counter = _Operations()  # type: ignore[no-untyped-call]
+    try:
+        with counter:
+            gradient(one, spec, drawn)
+    except Exception:
+        return None
+    return counter.total
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts as PyTorch's `FlopCounterMode`, without its hooks on modules: they fail under `torch.autograd.grad`."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
+        return out
 
 
 def operations_per_second(like: Tensor) -> float:

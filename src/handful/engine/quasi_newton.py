@@ -40,9 +40,11 @@ class Secants(NamedTuple):
         moved = step.norm() > ROUNDING * smallest * (1 + row.norm())
         changed = change.norm() > ROUNDING * smallest * (slope.norm() + self.slope.norm())
         convex = step @ change > LEAST_COSINE * step.norm() * change.norm()
-        kept = (moved & changed & convex).unsqueeze(-1)
         length = (step @ step + smallest**2).sqrt()
         move, change = step / length, change / length
+        # Below, what `direction` divides by, or its derivative, underflows: the loss has come to its floor.
+        curved = change @ change > torch.finfo(row.dtype).tiny ** 0.5
+        kept = (moved & changed & convex & curved).unsqueeze(-1)
         moves = torch.where(kept, torch.cat([self.moves[1:], move.unsqueeze(0)]), self.moves)
         changes = torch.where(kept, torch.cat([self.changes[1:], change.unsqueeze(0)]), self.changes)
         return type(self)(moves, changes, row, slope)

@@ -9,8 +9,11 @@ from handful.engine.differentiation import Weights, detached, gradient
 from handful.engine.implicit import conjugate_gradients, curvature
 from handful.engine.inner_loop import SGD, descend
 from handful.learners.adapted_network import AdaptedNetwork, Head
-from handful.learners.options import Count, Positive
+from handful.learners.options import Count, Positive, by_kind
 from handful.types import Examples, Task, TaskSpec, TaskState
+
+INNER_LR = by_kind(classification=0.1, regression=0.01)
+"""A squared error is as steep as its targets are large: at 0.1, steps on the amplitudes of `sine` diverge."""
 
 
 class ImplicitMAML(AdaptedNetwork):
@@ -32,7 +35,7 @@ class ImplicitMAML(AdaptedNetwork):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        inner_lr: Positive = 0.1,
+        inner_lr: Positive = INNER_LR,
         inner_steps: Count = 10,
         pull: Positive = 1.0,
         solver_steps: Count = 5,
