@@ -3,10 +3,13 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 from benchmarks import classifiers, equivalence, evidence, omniglot, regression, text
 from benchmarks.__main__ import SECTIONS, page
+from benchmarks.engine import measure, rows
 from benchmarks.learned_optimizer.__main__ import cells
 from rich.table import Table
 
@@ -111,3 +114,22 @@ def test_a_score_of_kept_weights_is_printed_and_not_recorded(results, monkeypatc
     regression.main()
     assert "MSE" in capsys.readouterr().out
     assert evidence.recorded("regression") == {}
+
+
+ROWS = {replace(row.workload.tiny(), key=row.group): row for row in (*rows.ROWS, *rows.MEMORY_ROWS)}
+
+
+@pytest.mark.parametrize("workload", ROWS, ids=lambda workload: f"{workload.key}, {workload.inner_steps} steps")
+def test_the_rows_of_the_engine_compare_equal_meta_gradients(workload):
+    """As `make bench` sees to before a time counts, here without the peers."""
+    gradients = {}
+    for name in {*ROWS[workload].implementations, measure.REFERENCE}:
+        chosen = rows.IMPLEMENTATIONS[name]
+        if name == measure.REFERENCE or chosen.module == "with_handful":
+            options = {option: value for option, value in chosen.options.items() if option != "compiled"}
+            step = import_module(f"benchmarks.engine.{chosen.module}").prepare(workload, "float64", **options)
+            gradients[name] = step.meta_gradient(step.convert(workload.batch(0)))
+    reference = gradients.pop(measure.REFERENCE)
+    assert "handful" in gradients
+    for name, gradient in gradients.items():
+        assert measure.difference_of(gradient, reference) <= measure.TOLERANCE, name

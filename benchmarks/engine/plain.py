@@ -42,9 +42,11 @@ class Prototypes(LoopStep):
         self.network = network
 
     def task_loss(self, task: TorchTask) -> Tensor:
-        """Cross-entropy of the query with negative squared distances as logits; one pass embeds all."""
-        features = self.network(torch.cat([task.support_inputs, task.query_inputs]))
-        support, query = features.split([len(task.support_inputs), len(task.query_inputs)])
+        """Cross-entropy of the query with negative squared distances as logits.
+
+        Support and query are embedded apart, each normalized by its own statistics, as in adapting to a task.
+        """
+        support, query = self.network(task.support_inputs), self.network(task.query_inputs)
         prototypes = support.view(self.workload.way, self.workload.shot, -1).mean(1)  # examples come class by class
         distances = (query.unsqueeze(1) - prototypes).square().sum(-1)
         return F.cross_entropy(-distances, task.query_targets)

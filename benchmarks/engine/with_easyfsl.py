@@ -34,9 +34,8 @@ class Prototypes(LoopStep):
         self.classifier = Squared()
 
     def task_loss(self, task: TorchTask) -> Tensor:
-        """Cross-entropy of the query; all examples are embedded in one pass, and the classifier takes features."""
-        features = self.network(torch.cat([task.support_inputs, task.query_inputs]))
-        support, query = features.split([len(task.support_inputs), len(task.query_inputs)])
+        """Cross-entropy of the query; support and query are embedded apart, and the classifier takes features."""
+        support, query = self.network(task.support_inputs), self.network(task.query_inputs)
         self.classifier.process_support_set(support, task.support_targets)
         return F.cross_entropy(self.classifier(query), task.query_targets)
 

@@ -62,6 +62,19 @@ class Workload:
             return self.widths[-1] * prod(side // 2 ** len(self.widths) for side in self.input_shape[1:])
         return self.widths[-1] if self.widths else prod(self.input_shape)
 
+    def tiny(self) -> "Workload":
+        """Likewise in a moment, under the same key: to see that all runs, and agrees."""
+        shapes = {"conv4": (self.input_shape[0], 16, 16), "linear": (8,), "transformer": (4, 8)}
+        return replace(
+            self,
+            input_shape=shapes.get(self.network, self.input_shape),
+            widths=tuple(min(width, 8) for width in self.widths),
+            tasks=min(self.tasks, 2),
+            way=min(self.way, 3),
+            query_shot=2,
+            inner_steps=min(self.inner_steps, 2),
+        )
+
     def with_steps(self, inner_steps: int) -> "Workload":
         """The same with another number of inner steps, which its key tells."""
         return replace(
