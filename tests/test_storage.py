@@ -101,16 +101,48 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(path):
 def test_a_new_file_is_whole_when_it_appears(path, monkeypatch):
     """The move into place is the last thing that happens."""
     moved = []
-    replace = os.replace
+    replace = type(path).replace
 
     def watch(source, target):
-        assert not os.path.exists(target)
-        moved.append(read_tensors(type(path)(source))[1])
-        replace(source, target)
+        assert not target.exists()
+        moved.append(read_tensors(source)[1])
+        return replace(source, target)
 
-    monkeypatch.setattr(os, "replace", watch)
+    monkeypatch.setattr(type(path), "replace", watch)
     write_tensors(path, TENSORS, FACTS)
     assert moved == [FACTS]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664), (0o027, 0o640)])
+def test_the_umask_says_who_may_read_and_write(mask, mode, tmp_path):
+    """Also where a file of other rights is replaced."""
+    before = os.umask(mask)
+    try:
+        for name in ("new", "old"):
+            (tmp_path / "old").touch()
+            (tmp_path / "old").chmod(0o604)
+            write_tensors(tmp_path / name, TENSORS, FACTS)
+            write_json(tmp_path / "json", FACTS)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("new", "old", "json"), mode
+    )
+
+
+def test_a_link_stays_a_link_and_what_it_points_to_is_replaced(tmp_path):
+    """From folder to folder, of a link to a link, and where nothing is there yet."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old").write_text("old")
+    (tmp_path / "there").symlink_to("far/old")
+    (tmp_path / "twice").symlink_to(tmp_path / "there")
+    (tmp_path / "dangling").symlink_to("far/new/file")
+    for name in ("there", "twice", "dangling"):
+        write_json(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+        assert read_json(tmp_path / name) == name
+    assert read_json(tmp_path / "far" / "old") == "twice"
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["new", "old"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,24 +33,27 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to, moved into its place at the end; on an error `path` stays."""
-    name = None
+    """A temporary file beside `path` to write to, moved into its place at the end; on an error `path` stays.
+
+    Who may read and write it is as the umask says. Where `path` is a link, what it points to is replaced.
+    """
+    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        yield Path(name)
-        with open(name, "rb+") as written:
+        place = Path(os.path.realpath(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+        temporary.touch(exist_ok=False)
+        yield temporary
+        with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        temporary.replace(place)
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable."
         ) from error
     finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
