@@ -142,19 +142,69 @@ def test_saving_the_same_gives_the_same_bytes(tmp_path):
 # What is wrong with a model
 
 
-def test_an_altered_configuration_is_refused(saved):
-    config = json.loads((saved / "config.json").read_text())
-    config["recipe"]["options"]["temperature"] = 99.0
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ArtifactError, match=r"config\.json was altered"):
-        MetaModel.from_pretrained(saved)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe"])
-def test_a_missing_or_broken_configuration_is_refused(saved, content):
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"format": "handful meta-model", "recipe": {}}', b"\xff\xfe"])
+def test_the_configuration_beside_the_weights_is_a_copy_that_loading_does_not_need(saved, content):
     (saved / "config.json").unlink() if content is None else (saved / "config.json").write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"config\.json"):
-        MetaModel.from_pretrained(saved)
+    (saved / "README.md").unlink()
+    assert MetaModel.from_pretrained(saved).facts == {"tasks": "toys", "selection": "none"}
+    model().save_pretrained(saved)
+    assert json.loads((saved / "config.json").read_text())["recipe"]["learner"] == "protonet"
+
+
+class Killed(BaseException):
+    """In place of a `kill -9`."""
+
+
+@pytest.mark.parametrize("survived", [0, 1, 2])
+def test_who_loads_while_a_model_is_saved_has_the_old_one_or_the_new_one(saved, survived, monkeypatch):
+    """After each file but the last; and where the writer dies there, the next one may save."""
+    replace, moved = Path.replace, []
+
+    def until(source, target):
+        if len(moved) == survived:
+            raise Killed
+        moved.append(target.name)
+        return replace(source, target)
+
+    new = model()
+    new.facts = {"night": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", until)
+        with pytest.raises(Killed):
+            new.save_pretrained(saved)
+    assert moved == ["config.json", "README.md"][:survived]
+    assert MetaModel.from_pretrained(saved).facts == {"tasks": "toys", "selection": "none"}
+    new.save_pretrained(saved)
+    assert MetaModel.from_pretrained(saved).facts == {"night": 1}
+
+
+def test_a_first_model_that_was_half_saved_can_be_saved_again(tmp_path, monkeypatch):
+    def full(*given):
+        raise UserError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.artifacts.write_tensors", full)
+        with pytest.raises(UserError, match="disk"):
+            model().save_pretrained(tmp_path / "model")
+    with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
+        MetaModel.from_pretrained(tmp_path / "model")
+    MetaModel.from_pretrained(model().save_pretrained(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("foreign", ["README.md", "config.json", "model.safetensors", "photo.png"])
+@pytest.mark.parametrize("content", ["mine", '{"format": "handful run"}', "[]"])
+def test_a_folder_of_other_files_is_left_as_it_is(foreign, content, tmp_path):
+    """A project, a run, a model of another program."""
+    (tmp_path / foreign).write_text(content)
+    with pytest.raises(UserError, match=r"not of a meta-model.*new or an empty folder"):
+        model().save_pretrained(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {foreign: content}
+
+
+def test_what_is_added_to_a_model_s_folder_stays(saved):
+    (saved / "notes.txt").write_text("mine")
+    model().save_pretrained(saved)
+    assert (saved / "notes.txt").read_text() == "mine"
 
 
 def test_truncated_weights_are_refused(saved):
@@ -186,8 +236,6 @@ def rewritten(path: Path, **changes) -> None:
     """A whole and self-consistent file of handful with other facts."""
     tensors, facts, _ = read_tensors(path)
     write_tensors(path, tensors, facts | changes)
-    if path.name == "model.safetensors":
-        (path.parent / "config.json").write_text(json.dumps(facts | changes))
 
 
 def test_another_format_is_refused_by_its_name(saved, tmp_path):
@@ -222,7 +270,7 @@ def test_what_is_missing_is_named_with_the_way_out(tmp_path):
         AdaptedTask.load(tmp_path / "absent")
     with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
         MetaModel.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"format": "handful run"}')
     with pytest.raises(ArtifactError, match="--resume"):
         MetaModel.from_pretrained(tmp_path)
 

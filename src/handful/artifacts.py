@@ -36,7 +36,7 @@ from handful.storage import (
 from handful.tasks.pipelines import InputPipeline
 from handful.tasks.readers import IMAGES
 from handful.tasks.tables import table_kind
-from handful.training.run import check_folder
+from handful.training.run import check_folder, is_run
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
 MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
@@ -67,7 +67,10 @@ class MetaModel:
         return self.learner.recipe["spec"]  # type: ignore[no-any-return]
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """Write the folder: `config.json`, `model.safetensors`, and the card `README.md`; returns it."""
+        """Write the folder: `model.safetensors` is the model; `config.json` and the card `README.md` are for readers.
+
+        Returns the folder. Raises `UserError`, before anything is written, where it holds other files than a model's.
+        """
         folder = Path(path)
         backbone = backbones.written(self.learner.recipe["backbone"])
         if backbone is None:
@@ -84,9 +87,11 @@ class MetaModel:
             "pipeline": None if self.pipeline is None else self.pipeline.config(),
             "facts": self.facts,
         }
-        self.digest = write_tensors(folder / "model.safetensors", self.learner.state_dict(), config)
+        _check_model_folder(folder)
         write_json(folder / "config.json", config)
         write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
+        # Last and by one rename: whoever loads meanwhile has the old model or the new one.
+        self.digest = write_tensors(folder / "model.safetensors", self.learner.state_dict(), config)
         self.path = folder
         return folder
 
@@ -106,10 +111,6 @@ class MetaModel:
         tensors, config, digest = read_tensors(folder / "model.safetensors")
         if config.get("format") != MODEL_FORMAT:
             raise ArtifactError(f"{folder} is not a meta-model but a {config.get('format', 'file of unknown format')}.")
-        if read_json(folder / "config.json") != config:
-            raise ArtifactError(
-                f"{folder / 'config.json'} was altered: it differs from what the weights were saved with."
-            )
         _check_schema(config, folder)
         learner = _built(config, tensors, folder, trust)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
@@ -539,11 +540,24 @@ def model_folder(path: Path) -> Path:
         if (folder / "model.safetensors").exists():
             return folder
     check_folder(path)
-    if (path / "config.json").exists():
+    if is_run(path):
         raise ArtifactError(
             f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`."
         )
     raise ArtifactError(f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.")
+
+
+def _check_model_folder(folder: Path) -> None:
+    """Raise a `UserError` where saving a model here could replace files that are not a model's."""
+    if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
+        return
+    with contextlib.suppress(ArtifactError, AttributeError):
+        if read_json(folder / "config.json").get("format") == MODEL_FORMAT:
+            return
+    with contextlib.suppress(ArtifactError):
+        if read_tensors(folder / "model.safetensors")[1].get("format") == MODEL_FORMAT:
+            return
+    raise UserError(f"{folder} holds files that are not of a meta-model. Save it to a new or an empty folder.")
 
 
 def _check_replaceable(path: Path) -> None:

@@ -72,6 +72,7 @@ def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
     facts = train(species, tmp_path / "run").facts
     metrics = Run(tmp_path / "run").metrics()
     best = max((row for row in metrics if "val" in row), key=lambda row: row["val"])
+    assert facts["tasks"] == Path(species.source.tasks).name, "and no path"
     assert facts["trained steps"] == 4
     assert facts["validation score"] == best["val"]
     assert facts["kept step"] == best["step"]
@@ -134,7 +135,9 @@ def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
 
 def test_a_report_can_be_computed_again(species, tmp_path):
     train(species, tmp_path / "run")
+    model = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").iterdir()}
     report = evaluate(tmp_path / "run", tasks=6, costly_tasks=0)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").iterdir()} == model
     report.write(tmp_path / "report")
     written, scores = load(tmp_path / "report"), load_scores(tmp_path / "report")
     assert written["settings"][0]["way"] == 2

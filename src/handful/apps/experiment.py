@@ -14,7 +14,7 @@ from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import check_fits, check_number
-from handful.evaluation.report import REPORT, Report
+from handful.evaluation.report import Report
 from handful.evaluation.wording import size
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -178,7 +178,7 @@ def train(
             run.abandon()
         raise
     facts = {
-        "tasks": experiment.source.tasks,
+        "tasks": experiment.source.name,
         "trained steps": trained.history[-1]["step"],
         "kept step": trained.best_step,
         "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
@@ -319,7 +319,7 @@ def evaluate(
                 stacklevel=2,
             )
     source = other or experiment.source
-    report = Report(
+    return Report(
         title=f"{model.learner.key} on {source.name}",
         tasks=describe(places[0], home, source),
         comparisons=comparisons,
@@ -341,9 +341,6 @@ def evaluate(
         equivalence=equivalence,
         half_width=half_width,
     )
-    if other is None:  # the model carries the report on the tasks that it is for
-        write_json(run.path / "model" / REPORT, report.to_json())
-    return report
 
 
 def describe(tasks: TaskDistribution, home: TaskDistribution, source: Source) -> str:
