@@ -567,6 +567,17 @@ def test_ctrl_c_is_130(monkeypatch):
     assert result.stderr == "Interrupted.\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_does_not_suffice_is_a_sentence(monkeypatch, error):
+    def full():
+        raise error
+
+    monkeypatch.setattr("handful.apps.catalog.catalog", full)
+    result = run("list")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: The memory does not suffice.")
+
+
 def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
     def interrupt(path, **options):
         write_tensors(Run(path).ladder, {}, {})

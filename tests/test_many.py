@@ -12,13 +12,14 @@ from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of
 from handful import many
 from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.engine.across_tasks import over_tasks
-from handful.errors import DataError, UserError
+from handful.errors import DataError, HandfulError, UserError
+from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.ridge import R2D2
 from handful.registry import LEARNERS
 from handful.tasks.table_pipeline import TablePipeline
-from handful.types import Categorical, Gaussian, Point
+from handful.types import Categorical, Gaussian, Point, TaskSpec
 
 each_case = pytest.mark.parametrize(("cls", "problem"), cases(), ids=name_of)
 CLASSES = ROWS.spec
@@ -161,6 +162,57 @@ def test_a_large_request_is_worked_on_in_parts(monkeypatch):
     close(again.predict_many(plenty), expected[2])
     sizes = [count * examples for count, examples in seen]
     assert 4 < max(sizes) <= 7
+
+
+class Wide(torch.nn.Module):
+    """A network of one layer whose activations take a hundred times what its inputs take."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append(len(inputs))
+        return inputs.repeat(1, 2000).reshape(len(inputs), 2000, -1).mean(1)
+
+
+def test_queries_are_predicted_in_parts_by_what_the_network_makes_of_them(monkeypatch):
+    """However a prediction is asked for: 3,000 photos at once took gigabytes."""
+    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", 7 * 2000 * 5 + 1000)
+    network = Wide()
+    spec = TaskSpec("classification", (5,), 3)
+    learner = PrototypicalNetwork.build(spec, backbone=lambda shape: network)
+    network = learner.backbone
+    meta = MetaModel(learner)
+    inputs, answers, queries = torch.randn(6, 5), list("abcabc"), torch.randn(60, 5)
+    adapted, together = meta.adapt(inputs, answers), meta.adapt_many([(inputs, answers)] * 2)
+    expected = learner.predict(adapted.state, queries)
+    classifier = FewShotClassifier(meta).fit(inputs.numpy(), answers)
+    ways = {
+        "predict": lambda: adapted.predict(queries),
+        "a list": lambda: together.predict_many([queries, queries[:3]])[0],
+        "stacked": lambda: Categorical(together.predict_many(torch.stack([queries, queries])).logits[1]),
+        "estimator": lambda: Categorical(torch.from_numpy(classifier.predict_proba(queries.numpy())).log()),
+    }
+    for way, predicted in ways.items():
+        network.seen.clear()
+        logits = predicted().logits
+        assert torch.allclose(logits.softmax(1).float(), expected.logits.softmax(1), atol=1e-5), way
+        assert 4 <= max(network.seen) <= 7, way
+
+
+def test_memory_that_does_not_suffice_is_a_sentence(monkeypatch):
+    meta = model()
+    inputs, answers, queries = task(ROWS, 0)
+    adapted, together = meta.adapt(inputs, answers), meta.adapt_many([(inputs, answers)])
+
+    def full(*arguments):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(meta.learner, "predict", full)
+    for predict in (lambda: adapted.predict(queries), lambda: together.predict_many([queries])):
+        with pytest.raises(HandfulError, match=rf"memory does not suffice for predicting {len(queries)} inputs.*fewer"):
+            predict()
 
 
 def test_many_tasks_of_a_learner_that_vmap_refuses_are_worked_on_one_after_another():

@@ -277,8 +277,7 @@ class AdaptedTask:
         """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units."""
         self.model._check_inputs(inputs)
         asked = inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])  # no network has to take nothing
-        with evaluating(self.model.learner), torch.no_grad():
-            prediction = self.model.answer(self.state, asked)
+        prediction = many.predict(self.model.learner, self.model.answer, self.state, asked)
         return type(prediction)(*(leaf[: len(inputs)] for leaf in prediction))
 
     def extended(self, inputs: Tensor, answers: Answers, ids: Sequence[str] | None = None) -> "AdaptedTask":

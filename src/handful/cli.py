@@ -54,6 +54,13 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
             except KeyboardInterrupt:
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
+            except (RuntimeError, MemoryError) as error:
+                from handful.engine.across_tasks import out_of_memory
+
+                if not out_of_memory(error):
+                    raise
+                err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
+                raise typer.Exit(FAILED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
                 err.print(Text("Error:", "bold red"), str(error))

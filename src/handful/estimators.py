@@ -14,9 +14,10 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from handful import many
 from handful.artifacts import MetaModel, model_folder
 from handful.errors import DataError, UserError
-from handful.evaluation.protocol import EXAMPLES_AT_ONCE, check_fits, evaluating
+from handful.evaluation.protocol import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.tables import class_order, written
@@ -91,10 +92,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         else:
             inputs = _of_model(self.model_, X)
         learner = self.learner_
-        parts = torch.split(inputs, EXAMPLES_AT_ONCE) if learner.pointwise else [inputs]
-        with evaluating(learner), torch.no_grad():
-            # The first field of every prediction: logits or mean.
-            return torch.cat([learner.predict(self.state_, part)[0] for part in parts]).double()
+        # The first field of every prediction: logits or mean.
+        return many.predict(learner, learner.predict, self.state_, inputs)[0].double()
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import cores, over_tasks, stack, take
+from handful.engine.across_tasks import cores, enough_memory, over_tasks, stack, take
+from handful.engine.cost import query_bytes
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import DataError, UserError
@@ -23,6 +24,9 @@ NUMBERS_AT_ONCE = 2**23
 """How many numbers of examples and weights are worked on in one go: bounds the memory."""
 FEATURES = 256
 """Numbers that an example counts for at least: where an input is small, its features are not."""
+NUMBER = 4
+"""Bytes of a number."""
+FEWER = "Give fewer at once."
 
 NOT_FINITE = "Example {row} holds NaN or infinity. Remove it or fill in the missing value."
 
@@ -108,7 +112,8 @@ class StackedStates:
         if not count:
             one = self.predict(learner, answer, tasks, inputs.new_zeros(inputs.shape[0], 1, *inputs.shape[2:]))
             return _with(one, (leaf[:, :0] for leaf in one))
-        each = count * _numbers_of_example(inputs.shape[2:])
+        with evaluating(learner), torch.no_grad():
+            each = count * self._numbers_of_query(learner, answer, tasks, inputs[0])
         if each > NUMBERS_AT_ONCE:
             apart = self.predict_ragged(learner, answer, tasks, list(inputs))
             _check_stackable(apart)
@@ -142,10 +147,19 @@ class StackedStates:
         Queries are padded to batch them, but those of a learner that is not pointwise, for which they are not alike.
         """
         padded = learner.pointwise and rule(learner, 1).backend == "vmap"
+        sizes: dict[Any, int] = {}
+
+        def of_query(task: int, own: Tensor) -> int:
+            kind = self.places[task][0], own.dtype, own.device
+            if kind not in sizes:
+                with evaluating(learner), torch.no_grad():
+                    sizes[kind] = self._numbers_of_query(learner, answer, [task], own)
+            return sizes[kind]
+
         alike: dict[Any, list[_Piece]] = defaultdict(list)
         for request, (task, own) in enumerate(zip(tasks, inputs, strict=True)):
             count = own.shape[0]
-            most = NUMBERS_AT_ONCE // _numbers_of_example(own.shape[1:]) if learner.pointwise else count
+            most = NUMBERS_AT_ONCE // of_query(task, own) if learner.pointwise else count
             for start in range(0, max(1, count), max(1, most)):
                 stop = min(start + max(1, most), count)
                 piece = _Piece(max(1, stop - start), request, start, stop)
@@ -153,7 +167,8 @@ class StackedStates:
         found: list[dict[int, Prediction]] = [{} for _ in inputs]
         with evaluating(learner), torch.no_grad():
             for (group, *_), pieces in alike.items():
-                for batch in self._batches(group, sorted(pieces), inputs):
+                of_example = of_query(tasks[pieces[0].request], inputs[pieces[0].request])
+                for batch in self._batches(group, sorted(pieces), of_example):
                     asked = _padded([piece.of(inputs) for piece in batch])
                     if not _all_finite(asked):
                         requests = [piece.request for piece in batch]
@@ -174,12 +189,12 @@ class StackedStates:
     ) -> Prediction:
         states, members = self.groups[group]
         stacked = _gathered(states, rows, len(members)), inputs
-        return over_tasks(answer, stacked, rule(learner, len(rows)), learner)  # type: ignore[no-any-return]
+        with enough_memory(f"predicting {inputs.shape[0] * inputs.shape[1]} inputs", FEWER):
+            return over_tasks(answer, stacked, rule(learner, len(rows)), learner)  # type: ignore[no-any-return]
 
-    def _batches(self, group: int, pieces: Sequence[_Piece], inputs: Sequence[Tensor]) -> Iterator[Sequence[_Piece]]:
+    def _batches(self, group: int, pieces: Sequence[_Piece], of_example: int) -> Iterator[Sequence[_Piece]]:
         """Ascending pieces in batches that are small enough when padded to their last."""
         start, of_state = 0, self._numbers(group)
-        of_example = _numbers_of_example(inputs[pieces[0].request].shape[1:])
         for end, piece in enumerate(pieces):
             each = of_state + piece.size * of_example
             if end > start and (end + 1 - start) * each > NUMBERS_AT_ONCE:
@@ -198,10 +213,40 @@ class StackedStates:
                 items.append(item)
         return dict(found)
 
+    def _numbers_of_query(
+        self, learner: Learner, answer: Callable[[TaskState, Tensor], Prediction], tasks: Sequence[int], own: Tensor
+    ) -> int:
+        """Numbers that each of a task's queries `(n, *input_shape)` takes."""
+        group, row = self.places[tasks[0]]
+        state = take(self.groups[group].states, row)
+        return numbers_of_query(learner, answer, state, own)
+
     def _numbers(self, group: int) -> int:
         """Numbers of one state."""
         states, members = self.groups[group]
         return sum(int(leaf.numel()) for leaf in pytree.tree_leaves(states)) // len(members)
+
+
+def predict(
+    learner: Learner, answer: Callable[[TaskState, Tensor], Prediction], state: TaskState, inputs: Tensor
+) -> Prediction:
+    """Answers `(n, ...)` to inputs `(n, *input_shape)` by one state, in parts that fit into memory.
+
+    answer: of one part. A learner that is not pointwise has them in one. Raises `HandfulError` where memory runs out.
+    """
+    with evaluating(learner), torch.no_grad(), enough_memory(f"predicting {len(inputs)} inputs", FEWER):
+        if not learner.pointwise:
+            return answer(state, inputs)
+        size = max(1, NUMBERS_AT_ONCE // numbers_of_query(learner, answer, state, inputs))
+        return _joined([answer(state, part) for part in torch.split(inputs, size)])
+
+
+def numbers_of_query(
+    learner: Learner, answer: Callable[[TaskState, Tensor], Prediction], state: TaskState, inputs: Tensor
+) -> int:
+    """What each of these inputs `(n, *input_shape)` takes of `NUMBERS_AT_ONCE` while it is predicted."""
+    shape = inputs.shape[1:]
+    return max(_numbers_of_example(shape), query_bytes(learner, answer, state, shape, inputs) // NUMBER)
 
 
 def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:

@@ -9,7 +9,15 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
-from handful.engine.cost import free_bytes, graph_bytes, operations, operations_per_second, peak_bytes
+from handful.engine.cost import (
+    free_bytes,
+    graph_bytes,
+    live_bytes,
+    operations,
+    operations_per_second,
+    peak_bytes,
+    query_bytes,
+)
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.learners.cavia import CAVIA
@@ -47,6 +55,44 @@ def test_what_keeps_too_much_is_stopped():
 def test_a_storage_that_is_kept_twice_counts_once():
     x = torch.randn(10, 100, requires_grad=True)
     assert graph_bytes(lambda: torch.autograd.grad((x * x.view(10, 100)).sum(), x)) == 4000
+
+
+def test_live_bytes_are_the_most_that_was_there_at_one_time():
+    x = torch.randn(1000)
+
+    def run():
+        for _ in range(3):
+            x.exp().exp().exp()  # two at a time
+        x.exp().view(10, 100)
+
+    assert live_bytes(run) == 8000
+    assert live_bytes(lambda: None) == 0
+
+
+def test_live_bytes_count_what_a_graph_keeps():
+    x = torch.randn(1000, requires_grad=True)
+    assert live_bytes(lambda: x.exp().exp().exp()) == 12000
+
+
+def test_the_bytes_of_a_query_are_measured_once_for_each_shape_of_state():
+    network = torch.nn.Linear(10, 100)
+    seen = []
+
+    def predict(state, inputs):
+        seen.append(len(inputs))
+        return network(inputs)
+
+    with torch.no_grad():
+        for state in ({"a": torch.zeros(3)}, {"a": torch.ones(3)}, {"a": torch.ones(4)}):
+            assert query_bytes(network, predict, state, (10,), torch.zeros(1)) == 400
+    assert len(seen) == 4
+
+
+def test_what_cannot_be_measured_counts_nothing():
+    def predict(state, inputs):
+        raise RuntimeError
+
+    assert query_bytes(torch.nn.Linear(1, 1), predict, {}, (1,), torch.zeros(1)) == 0
 
 
 def test_operations_of_a_meta_gradient_are_those_of_its_products():

@@ -6,11 +6,45 @@ from results import evaluation, noisy
 from torch.distributions import Normal
 from toys import Clusters, Collection, KnownSlopes, Line, Slopes, Toy, UnsureLine, Whispering
 
-from handful.errors import UserError
+from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.protocol import LEVELS, evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
+
+
+class Wide(torch.nn.Module):
+    """Makes much of its inputs, and remembers how many there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append(len(inputs))
+        return inputs.repeat(1, 100).reshape(len(inputs), 100, -1).mean(1)
+
+
+@pytest.mark.parametrize("at_once", [3, 1000])
+def test_many_queries_of_a_task_are_scored_in_parts(at_once, monkeypatch):
+    tasks = Clusters().sized(way=2, shot=1, query_shot=11).split("test")
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone=lambda shape: Wide())
+    expected = [by_hand(learner, tasks, index) for index in range(3)]
+    learner.backbone.seen.clear()
+    monkeypatch.setattr("handful.evaluation.protocol.BYTES_AT_ONCE", at_once * 4 * 100 * tasks.spec.input_shape[0] * 2)
+    assert evaluate(learner, tasks, tasks=3).scores.tolist() == expected
+    assert (max(learner.backbone.seen) <= 6) == (at_once == 3)
+
+
+def test_an_evaluation_says_where_memory_does_not_suffice(monkeypatch):
+    learner = Toy.build(Clusters().spec, backbone="raw")
+
+    def full(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
+    monkeypatch.setattr(learner, "adapt", full)
+    with pytest.raises(HandfulError, match="memory does not suffice for evaluating 'toy'"):
+        evaluate(learner, Clusters(), tasks=3)
 
 
 class Ragged(Slopes):

@@ -161,10 +161,21 @@ def _note_refusal(learner: nn.Module, refusal: str) -> None:
         )
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is how PyTorch says that memory does not suffice; on a CPU the error has no type of its own."""
+@contextmanager
+def enough_memory(work: str, way_out: str) -> Iterator[None]:
+    """Where memory runs out in here, a `HandfulError` says in which work, and the way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise HandfulError(f"The memory does not suffice for {work}. {way_out}") from error
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory did not suffice; the error of PyTorch on a CPU has no type of its own."""
     words = "out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED"
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
 
 
 def stack(trees: list[Tree]) -> Tree:

@@ -4,7 +4,8 @@ import ctypes
 import os
 import statistics
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -72,6 +74,57 @@ class _Kept:
 
     def __del__(self) -> None:
         self.ledger.remove(*self.entry)
+
+
+def live_bytes(function: Callable[[], object]) -> int:
+    """The most bytes of new tensors that were alive at one time while `function` ran: the same on every run.
+
+    What an operation takes within itself is not counted, nor is anything on other threads.
+    """
+    ledger = _Ledger(None)
+    with _Watching(ledger):
+        function()
+    return ledger.peak
+
+
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Enters the results of all operations into a ledger, and strikes them out when they are gone."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(results):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                entry = storage.data_ptr(), storage.nbytes()
+                self.ledger.add(*entry)
+                weakref.finalize(tensor, self.ledger.remove, *entry)
+        return results
+
+
+_query_bytes: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
+
+
+def query_bytes(
+    learner: nn.Module, predict: Callable[[Any, Tensor], object], state: Any, shape: Sequence[int], like: Tensor
+) -> int:
+    """Bytes that each query of this shape and of the type of `like` takes while it is predicted from such a state.
+
+    Measured at first use, and then known for the learner; 0 where it cannot be measured.
+    """
+    states = tuple(leaf.shape for leaf in pytree.tree_leaves(state))
+    key = tuple(shape), like.dtype, like.device, states
+    known = _query_bytes.setdefault(learner, {})
+    if key not in known:
+        one, two = (like.new_zeros(count, *shape) for count in (1, 2))
+        try:
+            known[key] = live_bytes(lambda: predict(state, two)) - live_bytes(lambda: predict(state, one))
+        except RuntimeError:  # a network that cannot be watched, or an error that predicting itself will raise
+            known[key] = 0
+    return known[key]
 
 
 def operations(

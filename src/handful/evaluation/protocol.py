@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.across_tasks import enough_memory, over_tasks, stack
+from handful.engine.cost import query_bytes
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
@@ -23,7 +24,9 @@ from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape
 
 EXAMPLES_AT_ONCE = 2000
-"""How many examples are embedded in one go: bounds the memory of evaluation."""
+"""How many examples are embedded in one go at most."""
+BYTES_AT_ONCE = 2**27
+"""Bytes that queries may take while they are predicted in one go."""
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Of the central intervals of a normal prediction whose coverage is counted."""
@@ -141,11 +144,13 @@ def evaluate(
     correct: list[Tensor] = []
     more: dict[str, list[Tensor]] = defaultdict(list)
     order: list[int] = []
-    with evaluating(learner), torch.no_grad():
-        seconds, size = _cost(learner, distribution, tasks, shot)
-        for indices, whole, spec in batches(distribution, range(tasks)):
+    short = enough_memory(f"evaluating {learner.key!r}", "Lower --way, --shot or --query-shot.")
+    with evaluating(learner), torch.no_grad(), short:
+        seconds, size, most = _cost(learner, distribution, tasks, shot)
+        stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
+        for indices, whole, spec in batches(distribution, range(tasks), stacked):
             batch = whole if shot is None else Task(_first(whole.support, shot, distribution), whole.query)
-            predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)))
+            predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)), most=most)
             scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()
             if isinstance(predictions, Categorical):
                 confidence, answer = predictions.logits.softmax(-1).max(-1)
@@ -179,11 +184,18 @@ def evaluate(
     )
 
 
-def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan) -> Any:
-    """Predictions for the queries of stacked tasks, each adapted to its own support."""
+def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, most: int | None = None) -> Any:
+    """Predictions for the queries of stacked tasks, each adapted to its own support.
+
+    most: queries of a task that are predicted in one go, where the learner is pointwise.
+    """
 
     def one(task: Task) -> Prediction:
-        return learner.predict(learner.adapt(task.support, spec), task.query.inputs)
+        state, inputs = learner.adapt(task.support, spec), task.query.inputs
+        if most is None or len(inputs) <= most or not learner.pointwise:
+            return learner.predict(state, inputs)
+        parts = [learner.predict(state, part) for part in torch.split(inputs, most)]
+        return pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)  # type: ignore[no-any-return]
 
     return over_tasks(one, (batch,), plan, learner)
 
@@ -222,11 +234,13 @@ def evaluating(learner: Learner) -> Iterator[None]:
         learner.train(training)
 
 
-def batches(distribution: TaskDistribution, indices: Sequence[int]) -> Iterator[tuple[list[int], Task, TaskSpec]]:
-    """Stacked tasks of equal shapes and spec, small enough for memory, with their indices."""
+def batches(
+    distribution: TaskDistribution, indices: Sequence[int], most: int = EXAMPLES_AT_ONCE
+) -> Iterator[tuple[list[int], Task, TaskSpec]]:
+    """Stacked tasks of equal shapes and spec, with their indices; of at most so many examples, or one task."""
     first = distribution.task(indices[0])
     examples = len(first.support.inputs) + len(first.query.inputs)
-    size = max(1, EXAMPLES_AT_ONCE // examples)
+    size = max(1, most // examples)
     for start in range(0, len(indices), size):
         part = indices[start : start + size]
         groups: dict[Any, list[int]] = defaultdict(list)
@@ -305,8 +319,8 @@ def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Exam
     return Examples(inputs[kept].reshape(*shape, -1, *inputs.shape[place + 1 :]), targets[kept].reshape(*shape, -1))
 
 
-def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, int]:
-    """Median seconds to adapt to one task alone, and bytes of its state."""
+def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, int, int]:
+    """Median seconds to adapt to one task alone, bytes of its state, and how many queries may be predicted at once."""
     seconds = []
     state: Any = None
     for index in range(4):  # the first one warms up
@@ -320,4 +334,5 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: in
     seconds = seconds[1:] or seconds
     leaves = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    return sorted(seconds)[len(seconds) // 2], size
+    each = query_bytes(learner, learner.predict, state, task.query.inputs.shape[1:], task.query.inputs)
+    return sorted(seconds)[len(seconds) // 2], size, max(1, BYTES_AT_ONCE // max(1, each))
