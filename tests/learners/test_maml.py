@@ -27,6 +27,7 @@ from handful.learners.cavia import CAVIA
 from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
 from handful.learners.meta_lstm import MetaLSTM
+from handful.learners.options import options_of
 from handful.learners.reptile import Reptile
 from handful.types import Examples
 from tasks.test_augmentation import Coded
@@ -316,6 +317,40 @@ def test_boil_adapts_the_body_and_leaves_the_head():
     assert torch.equal(
         learner(task, ROWS.spec), ROWS.learner(MAML, fast="backbone.*", head="slots", inner_lr=0.1)(task, ROWS.spec)
     )
+
+
+@pytest.mark.parametrize("cls", [ANIL, BOIL, MetaSGD])
+def test_kin_of_maml_take_all_of_its_options_but_those_that_they_fix(cls):
+    assert {*options_of(cls), *cls.fixed_options} == {*options_of(MAML)}
+    for option, value in cls.fixed_options.items():
+        with pytest.raises(UserError, match=f"'{cls.key}' fixes the option '{option}' at {value!r}.*'maml'"):
+            ROWS.learner(cls, **{option: value})
+
+
+@pytest.mark.parametrize("cls", [ANIL, BOIL, MetaSGD])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inner_steps": 3, "multi_step_until": 0.5},
+        {"inner_steps": 2, "first_order_until": 0.5},
+        {"inner_steps": 2, "learn_inner_lr": True, "inner_lr_per_step": True},
+    ],
+    ids=lambda options: next(reversed(options)),
+)
+def test_options_of_maml_plus_plus_work_for_its_kin(cls, options):
+    options = {name: value for name, value in options.items() if name not in cls.fixed_options}
+    learner, maml = ROWS.learner(cls, **options), ROWS.learner(MAML, **cls.own_defaults | options | cls.fixed_options)
+    learner.elapsed.fill_(0.75)  # the second derivatives are there again
+    maml.elapsed.fill_(0.75)
+    if cls is not MetaSGD:  # the same algorithm by another name
+        assert torch.equal(learner(ROWS.task(), ROWS.spec), maml(ROWS.task(), ROWS.spec))
+    check_meta_gradient(learner, ROWS, plan=Plan("loop"))
+
+
+def test_every_weight_may_have_a_rate_for_each_step():
+    learner = ROWS.learner(MetaSGD, inner_steps=2, inner_lr_per_step=True)
+    own = dict(learner.named_parameters())
+    assert all(rate.shape == (2, *own[name.replace("/", ".")].shape) for name, rate in learner.rates.items())
 
 
 @pytest.mark.parametrize(

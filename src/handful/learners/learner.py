@@ -45,6 +45,8 @@ class Learner(nn.Module, ABC):
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         normalizations: the policies of batch normalization that it allows, its default first.
         undecayed: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
+        fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
+        own_defaults: defaults of options where they are not its parent class's.
         choices: options that the ladder chooses on validation tasks, with the values to try.
         elapsed: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
@@ -61,6 +63,8 @@ class Learner(nn.Module, ABC):
     costly: ClassVar[bool] = False
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
     undecayed: ClassVar[tuple[str, ...]] = ()
+    fixed_options: ClassVar[dict[str, Any]] = {}
+    own_defaults: ClassVar[dict[str, Any]] = {}
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     backbone: nn.Module
@@ -120,7 +124,7 @@ class Learner(nn.Module, ABC):
         with streams.weights(seed):
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls.__new__(cls)
-            learner.__init__(spec, network, **chosen)  # type: ignore[misc]
+            learner.__init__(spec, network, **chosen, **cls.fixed_options)  # type: ignore[misc]
         # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
         learner.register_buffer("elapsed", torch.zeros(()), persistent=False)
         learner.transductive = policy == "transductive"

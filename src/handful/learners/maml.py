@@ -1,6 +1,6 @@
 """Model-agnostic meta-learning: MAML and its kin that select other fast parameters or learn other rates."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -181,66 +181,26 @@ class MAML(AdaptedNetwork):
 class ANIL(MAML):
     """MAML whose inner loop adapts the head alone.
 
-    *Rapid Learning or Feature Reuse?* (Raghu et al., 2020), https://arxiv.org/abs/1909.09157.
+    *Rapid Learning or Feature Reuse?* (Raghu et al., 2020), https://arxiv.org/abs/1909.09157. Options: those of `maml`
+    but `fast`.
     """
 
     key = "anil"
-
-    def __init__(
-        self,
-        spec: TaskSpec,
-        backbone: nn.Module,
-        *,
-        inner_lr: Positive = INNER_LR,
-        inner_steps: Count = 5,
-        first_order: bool = False,
-        learn_inner_lr: bool = False,
-        meta_regularization: NotNegative = 0.0,
-        head: Head = "auto",
-    ) -> None:
-        super().__init__(
-            spec,
-            backbone,
-            inner_lr=inner_lr,
-            inner_steps=inner_steps,
-            first_order=first_order,
-            learn_inner_lr=learn_inner_lr,
-            meta_regularization=meta_regularization,
-            fast="head.*",
-            head=head,
-        )
+    fixed_options: ClassVar[dict[str, Any]] = {"fast": "head.*"}
 
 
 class BOIL(MAML):
     """MAML whose inner loop adapts the body and leaves the head as it is.
 
     *BOIL: Towards Representation Change for Few-shot Learning* (Oh et al., 2021), https://arxiv.org/abs/2008.08882. The
-    head stays, so each class has a vector of its own in it, and the number of classes is that of training.
+    head stays, so each class has a vector of its own in it, and the number of classes is that of training. Options:
+    those of `maml` but `fast` and `head`.
     """
 
     key = "boil"
     any_way = False
-
-    def __init__(
-        self,
-        spec: TaskSpec,
-        backbone: nn.Module,
-        *,
-        inner_lr: Positive = 0.1,
-        inner_steps: Count = 5,
-        first_order: bool = False,
-        learn_inner_lr: bool = False,
-    ) -> None:
-        super().__init__(
-            spec,
-            backbone,
-            inner_lr=inner_lr,
-            inner_steps=inner_steps,
-            first_order=first_order,
-            learn_inner_lr=learn_inner_lr,
-            fast="backbone.*",
-            head="slots",
-        )
+    fixed_options: ClassVar[dict[str, Any]] = {"fast": "backbone.*", "head": "slots"}
+    own_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.1}
 
 
 class MetaSGD(MAML):
@@ -248,30 +208,12 @@ class MetaSGD(MAML):
 
     *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning* (Li et al., 2017), https://arxiv.org/abs/1707.09835.
     Departures: all rates start at `inner_lr`, not at random; classes share the rates of their head as they share its
-    start (see `maml`); more steps than the paper's one may be taken.
+    start (see `maml`); more steps than the paper's one may be taken. Options: those of `maml` but `learn_inner_lr`.
     """
 
     key = "meta-sgd"
-
-    def __init__(
-        self,
-        spec: TaskSpec,
-        backbone: nn.Module,
-        *,
-        inner_lr: Positive = INNER_LR,
-        inner_steps: Count = 1,
-        first_order: bool = False,
-        head: Head = "auto",
-    ) -> None:
-        super().__init__(
-            spec,
-            backbone,
-            inner_lr=inner_lr,
-            inner_steps=inner_steps,
-            first_order=first_order,
-            learn_inner_lr=True,
-            head=head,
-        )
+    fixed_options: ClassVar[dict[str, Any]] = {"learn_inner_lr": True}
+    own_defaults: ClassVar[dict[str, Any]] = {"inner_steps": 1}
 
     def _rate_shape(self, weight: Tensor) -> tuple[int, ...]:
-        return tuple(weight.shape)
+        return (*super()._rate_shape(weight), *weight.shape)

@@ -42,9 +42,13 @@ def by_kind(*, classification: float, regression: float) -> Any:
 
 
 def options_of(cls: Any) -> dict[str, inspect.Parameter]:
-    """The options of a learner: the keyword-only arguments of its constructor."""
+    """The options of a learner: its constructor's keyword-only arguments that it does not fix, with its defaults."""
     parameters = inspect.signature(cls.__init__).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {
+        p.name: p.replace(default=cls.own_defaults.get(p.name, p.default))
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in cls.fixed_options
+    }
 
 
 def defaults_of(cls: Any, kind: Kind) -> dict[str, Any]:
@@ -58,11 +62,22 @@ def check_options(cls: Any, options: dict[str, Any], kind: Kind) -> dict[str, An
     known = defaults_of(cls, kind)
     hints = hints_of(cls)
     for name, value in options.items():
+        if name in cls.fixed_options:
+            raise UserError(
+                f"The learner {cls.key!r} fixes the option {name!r} at {cls.fixed_options[name]!r}: leave it out, or "
+                f"choose the learner {_free_to_choose(cls, name)!r}."
+            )
         if name not in known:
             raise unknown_name(f"option of {cls.key!r}", name, known)
         if not _fits(value, hints[name]):
             raise UserError(f"The option {name!r} of {cls.key!r} is {written_type(hints[name])}, not {value!r}.")
     return known | options
+
+
+def _free_to_choose(cls: Any, option: str) -> str:
+    """The nearest learner above `cls` that leaves this option open."""
+    open_to_it = (base for base in cls.__mro__ if "key" in vars(base) and option not in base.fixed_options)
+    return str(next(open_to_it).key)
 
 
 def hints_of(cls: Any) -> dict[str, Any]:
