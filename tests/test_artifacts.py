@@ -12,12 +12,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from handful.artifacts import AdaptedTask, MetaModel
-from handful.errors import ArtifactError, DataError, UserError
+from handful.errors import ArtifactError, DataError, DivergedError, UserError
+from handful.learners.learner import Learner
 from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
-from handful.types import TaskSpec
+from handful.types import Categorical, Point, TaskSpec
 
 CLASSES = TaskSpec("classification", (4,), 3, "permuted")
 SHARED = TaskSpec("classification", (4,), 3, "shared")
@@ -487,6 +488,60 @@ def test_the_own_estimate_is_leave_one_out():
     values = model(LEARNERS["ridge-probe"], VALUES)
     assert values.adapt(*examples(VALUES, 2)).estimate is None
     assert values.adapt(*examples(VALUES, 3)).estimate["examples"] == 3
+
+
+# Predictions that are not finite
+
+
+def test_what_is_not_finite_is_no_prediction(tmp_path):
+    """Numbers that float32 holds, but not their squares."""
+    meta = model()
+    task = meta.adapt(*examples())
+    huge = torch.cat([torch.zeros(1, 4), torch.full((1, 4), 1e30)])
+    with pytest.raises(DivergedError, match="No finite prediction: adapting to its examples diverged") as raised:
+        task.predict(huge)
+    assert raised.value.key is None
+    meta.save_pretrained(tmp_path / "model")
+    with pytest.raises(DivergedError):
+        AdaptedTask.load(task.save(tmp_path / "task")).predict(huge)
+    assert task.predict(huge[:1]).logits.isfinite().all()
+
+
+def test_a_task_that_diverges_while_adapting_is_none():
+    meta = MetaModel(LEARNERS["r2d2"].build(VALUES, backbone="raw"))
+    inputs, values = examples(VALUES)
+    meta.adapt(inputs, values)
+    with pytest.raises(DivergedError, match="diverged"):
+        meta.adapt(1e30 * inputs, values)
+
+
+class Fragile(Learner):
+    """Answers the mean target, or the first class, where an example has a number above 9. Not registered."""
+
+    kinds = frozenset({"classification", "regression"})
+
+    def __init__(self, spec, backbone):
+        super().__init__()
+        self.classification = spec.classification
+
+    def adapt(self, support, spec):
+        value = torch.tensor([1.0, 0.0]) if spec.classification else support.targets.mean(0)
+        return {"value": torch.where(support.inputs.amax() > 9, value, torch.nan)}
+
+    def predict(self, state, inputs):
+        value = state["value"].expand(len(inputs), -1)
+        return Categorical(value) if self.classification else Point(value)
+
+
+type.__setattr__(Fragile, "key", "fragile")  # after the class is made, so that the registry does not know it
+
+
+def test_the_own_estimate_counts_what_diverges():
+    """As wrong in an accuracy; left out of an error, with its number."""
+    inputs = torch.arange(10.0).reshape(10, 1).expand(10, 4) + 0.5
+    for spec, answers, mean in ((CLASSES, list("ababababaa"), 0.5), (VALUES, torch.zeros(10, 2), 0.0)):
+        found = MetaModel(Fragile.build(spec, backbone="raw")).adapt(inputs, answers).estimate
+        assert (found["diverged"], found["mean"]) == (1, mean), "without the last one there is no answer"
 
 
 # Own networks

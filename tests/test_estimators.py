@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from handful.artifacts import MetaModel
-from handful.errors import ArtifactError, DataError, UserError
+from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
@@ -318,3 +318,15 @@ def test_labels_that_the_model_does_not_know_are_refused(table_model):
         FewShotClassifier(model).fit(ROWS, ["1", "few", "1", "few"])
     with pytest.raises(UserError, match="classes are texts"):
         FewShotClassifier(model).fit(ROWS, [1, 1, 1, 1])
+
+
+def test_what_is_not_finite_is_no_prediction():
+    """Numbers that float32 holds, but not their squares; and an adaptation that has overflowed."""
+    learner = LEARNERS["protonet"].build(TaskSpec("classification", (2,), 2), backbone="raw")
+    classifier = FewShotClassifier(MetaModel(learner)).fit([[0, 1], [1, 0]], ["a", "b"])
+    for ask in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(DivergedError, match="No finite prediction"):
+            ask([[0, 0], [1e30, 0]])
+    solver = LEARNERS["r2d2"].build(TaskSpec("regression", (2,), 1, "shared"), backbone="raw")
+    with pytest.raises(DivergedError, match="No finite prediction"):
+        FewShotRegressor(MetaModel(solver)).fit([[0, 1e30], [1e30, 0]], [1.0, 2.0])

@@ -12,7 +12,7 @@ from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of
 from handful import many
 from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.engine.across_tasks import over_tasks
-from handful.errors import DataError, HandfulError, UserError
+from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -454,10 +454,15 @@ def test_targets_that_do_not_fit_the_model_are_named(answers, named):
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_requests_that_cannot_be_answered_are_named(stacked):
+    """Stacked ones are refused together; in a list, only the one that is wrong."""
     adapted = raw().adapt_many([task(ROWS, seed)[:2] for seed in range(3)])
 
     def ask(inputs, tasks=None):
-        adapted.predict_many(inputs if stacked else list(inputs), tasks)
+        found = adapted.predict_many(inputs if stacked else list(inputs), tasks)
+        for number, one in zip(tasks, found, strict=True):
+            if isinstance(one, DataError):
+                raise one
+            close(one, adapted[number].predict(inputs[0]))
 
     spoiled = torch.zeros(2, 4, 5, dtype=torch.float64)
     spoiled[1, 3, 2] = torch.nan
@@ -475,6 +480,30 @@ def test_requests_that_cannot_be_answered_are_named(stacked):
     ]:
         with pytest.raises(error, match=named):
             ask(inputs, tasks)
+
+
+@pytest.mark.parametrize("at_once", [many.NUMBERS_AT_ONCE, 1500], ids=["in one go", "in pieces"])
+def test_one_task_that_diverges_fails_alone(at_once, monkeypatch):
+    """In its place is the error with its number, whether its inputs or its examples have squares that overflow."""
+    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", at_once)
+    tasks = [task(ROWS, seed) for seed in range(6)]
+    tasks[2] = 1e200 * tasks[2][0], *tasks[2][1:]
+    adapted = raw().adapt_many([one[:2] for one in tasks])
+    queries = [own[: 3 + number] for number, (*_, own) in enumerate(tasks)]
+    queries[4] = torch.cat([queries[4], torch.full((1, 5), 1e200, dtype=torch.float64)])
+    queries[5] = torch.full((2, 5), torch.nan, dtype=torch.float64)
+    *found, last = adapted.predict_many(queries)
+    for number, one in enumerate(found):
+        if number in (2, 4):
+            assert isinstance(one, DivergedError)
+            assert (one.key, str(one)[:31]) == (number, f"No finite prediction of task {number}:")
+        else:
+            close(one, adapted[number].predict(queries[number]))
+    assert isinstance(last, DataError)
+    assert str(last).startswith("Task 5: Example 0 holds NaN")
+    with pytest.raises(DivergedError, match="of task 2") as raised:
+        adapted.predict_many(torch.stack([tasks[0][2][:2]] * 3), [0, 2, 1])
+    assert raised.value.key == 2
 
 
 def test_wrong_numbers_of_tasks_are_named():

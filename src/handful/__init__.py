@@ -16,6 +16,7 @@ _HOMES = {
     "Point": "types",
     "Gaussian": "types",
     "UserError": "errors",
+    "DivergedError": "errors",
     "Learner": "learners.learner",
     "TaskDistribution": "tasks.distribution",
     "Sizes": "tasks.distribution",

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 import threading
 import time
 from collections import defaultdict
@@ -19,7 +20,8 @@ import handful
 from handful import backbones, many
 from handful.answers import NO_ANSWER, AnswerReader, Answers, Read
 from handful.card import card
-from handful.errors import ArtifactError, DataError, UserError
+from handful.errors import ArtifactError, DataError, HandfulError, UserError
+from handful.evaluation.intervals import interval
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -136,7 +138,8 @@ class MetaModel:
 
         inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or targets in their own units.
         ids: where each example is from, for the manifest. keep_support: whether the task keeps its examples, which
-        adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them.
+        adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them, and
+        `DivergedError` where what is kept of the task is no finite number.
         """
         self._check_inputs(inputs)
         reader = AnswerReader(self.learner, self.pipeline)
@@ -147,6 +150,7 @@ class MetaModel:
             start = time.perf_counter()
             state = self.learner.adapt(support, spec)
             seconds = time.perf_counter() - start
+        many.check_answer(state)
         return AdaptedTask(
             model=self,
             spec=spec,
@@ -172,6 +176,7 @@ class MetaModel:
         tasks: `(inputs, answers)` of each, as for `adapt`; sizes and numbers of classes may differ. ids: of each task,
         as for `adapt`. estimates: whether to make the leave-one-out estimates, which take as many adaptations as there
         are examples. Raises `DataError`, before anything is kept, with the number of the task (from 0) that is wrong.
+        One that diverges fails alone, when it is asked to predict.
         """
         if ids is not None and len(ids) != len(tasks):
             raise UserError(f"There are {len(tasks)} tasks, but ids for {len(ids)}.")
@@ -246,11 +251,14 @@ class MetaModel:
             chosen = (numbers != 1).all(1).nonzero().flatten().tolist()
         if not chosen:
             return estimates
-        scores = many.leave_one_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec)
+        found = many.leave_one_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec)
         metric = spec.metric
         unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
-        for task, score in zip(chosen, scores.mean(1).tolist(), strict=True):
-            estimates[task] = {"metric": metric, "mean": score * unit, "examples": count, "by": "leave-one-out"}
+        for task, scores, diverged in zip(chosen, *found, strict=True):
+            mean = interval(scores).mean * unit
+            if math.isfinite(mean):
+                more = {"diverged": lost} if (lost := int(diverged.sum())) else {}
+                estimates[task] = {"metric": metric, "mean": mean, "examples": count, "by": "leave-one-out"} | more
         return estimates
 
 
@@ -274,11 +282,16 @@ class AdaptedTask:
     adapt_seconds: float = 0.0
 
     def predict(self, inputs: Tensor) -> Prediction:
-        """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units."""
+        """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units.
+
+        Raises `DataError` for inputs that the model does not take, `DivergedError` where an answer is not finite.
+        """
         self.model._check_inputs(inputs)
         asked = inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])  # no network has to take nothing
         prediction = many.predict(self.model.learner, self.model.answer, self.state, asked)
-        return type(prediction)(*(leaf[: len(inputs)] for leaf in prediction))
+        prediction = type(prediction)(*(leaf[: len(inputs)] for leaf in prediction))
+        many.check_answer(prediction)
+        return prediction
 
     def extended(self, inputs: Tensor, answers: Answers, ids: Sequence[str] | None = None) -> "AdaptedTask":
         """The task adapted anew on its support and more examples; `UserError` if the support was forgotten."""
@@ -458,19 +471,23 @@ class AdaptedTasks:
     def predict_many(self, inputs: Tensor, tasks: Sequence[int] | None = None) -> Prediction: ...
 
     @overload
-    def predict_many(self, inputs: Sequence[Tensor], tasks: Sequence[int] | None = None) -> list[Prediction]: ...
+    def predict_many(
+        self, inputs: Sequence[Tensor], tasks: Sequence[int] | None = None
+    ) -> list[Prediction | HandfulError]: ...
 
     def predict_many(
         self, inputs: Tensor | Sequence[Tensor], tasks: Sequence[int] | None = None
-    ) -> Prediction | list[Prediction]:
+    ) -> Prediction | list[Prediction | HandfulError]:
         """Answer for all tasks, or some; each answer is that of `AdaptedTask.predict`, to rounding.
 
         inputs: for each task one tensor `(n, *input_shape)`, where n may differ and be 0; predictions come as a list in
-        the same order. Or one tensor `(len(tasks), n, *input_shape)`, the fastest way; then the prediction is one
-        stacked along the tasks, as in `Categorical(logits=(len(tasks), n, way))`. tasks: the numbers of the tasks that
-        the inputs are for, in any order and as often as there are inputs for them; all tasks if not given.
-        Raises `UserError` for unknown numbers, another number of inputs than of tasks, or stacked inputs for tasks with
-        different numbers of classes; `DataError` for inputs that the task, named by its number, does not take.
+        the same order. A task fails alone: in its place is the error that `AdaptedTask.predict` would raise, a
+        `DataError` about its inputs or a `DivergedError`, naming its number. Or one tensor
+        `(len(tasks), n, *input_shape)`, the fastest way; then the prediction is one stacked along the tasks, as in
+        `Categorical(logits=(len(tasks), n, way))`, and an error is raised, since it has no place in a tensor. tasks:
+        the numbers of the tasks that the inputs are for, in any order and as often as there are inputs for them; all
+        tasks if not given. Raises `UserError` for unknown numbers, another number of inputs than of tasks, or stacked
+        inputs for tasks with different numbers of classes.
         """
         if tasks is None:
             tasks = range(len(self))
@@ -488,12 +505,18 @@ class AdaptedTasks:
                     "for its training."
                 )
             return self._states.predict(self.model.learner, self.model.answer, tasks, inputs)
-        for task, own in zip(tasks, inputs, strict=True):
+        failed: dict[int, HandfulError] = {}
+        for request, (task, own) in enumerate(zip(tasks, inputs, strict=True)):
             try:
                 self.model._check_shape(own)
             except DataError as error:
-                raise many.named(error, task) from error
-        return self._states.predict_ragged(self.model.learner, self.model.answer, tasks, inputs)
+                failed[request] = many.named(error, task)
+        asked = [request for request in range(len(inputs)) if request not in failed]
+        answers = self._states.predict_ragged(
+            self.model.learner, self.model.answer, [tasks[one] for one in asked], [inputs[one] for one in asked]
+        )
+        found = failed | dict(zip(asked, answers, strict=True))
+        return [found[request] for request in range(len(inputs))]
 
     def _check_numbers(self, tasks: Sequence[int]) -> None:
         for task in tasks:

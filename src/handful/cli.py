@@ -239,7 +239,7 @@ def train(
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
     facts, speed = model.facts, performance_line(Run(output).performance())
-    score = score_text(facts["validation score"], model.spec.metric)
+    score = score_text(facts["validation score"], model.spec.metric, facts.get("validation draws diverged", 0))
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     out.print(
         f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "
@@ -454,7 +454,7 @@ def adapt(
     if adapted.estimate:
         out.print(
             "Leave-one-out on the examples themselves: "
-            f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'])}."
+            f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'], adapted.estimate.get('diverged', 0))}."
         )
     out.print(f"Next: handful predict {output} INPUTS")
 

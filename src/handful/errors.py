@@ -5,7 +5,7 @@ line prints it without a stack trace. Everything else is a fault of handful and 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 
 class HandfulError(Exception):
@@ -18,6 +18,17 @@ class UserError(HandfulError, ValueError):
 
 class DataError(UserError):
     """The user's data cannot be used as it is: a file, a column, a class, a task."""
+
+
+class DivergedError(HandfulError):
+    """A prediction, or what adapting keeps of a task, is no finite number, so that there is no answer.
+
+    key: which task it is of, where there are several; None where there is one.
+    """
+
+    def __init__(self, message: str, key: Hashable = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ArtifactError(UserError):

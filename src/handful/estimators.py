@@ -82,6 +82,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             check_fits(learner, spec)
         with evaluating(learner), torch.no_grad():
             state: TaskState = learner.adapt(support, spec)
+        many.check_answer(state)
         self.learner_, self.state_ = learner, state
 
     def _outputs(self, X: Any) -> Tensor:
@@ -93,7 +94,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             inputs = _of_model(self.model_, X)
         learner = self.learner_
         # The first field of every prediction: logits or mean.
-        return many.predict(learner, learner.predict, self.state_, inputs)[0].double()
+        outputs = many.predict(learner, learner.predict, self.state_, inputs)[0].double()
+        many.check_answer(outputs)
+        return outputs
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]

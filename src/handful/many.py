@@ -15,10 +15,10 @@ from handful.engine.across_tasks import cores, enough_memory, over_tasks, stack,
 from handful.engine.cost import query_bytes
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
-from handful.errors import DataError, UserError
-from handful.evaluation.protocol import evaluating, predict_tasks
+from handful.errors import DataError, DivergedError, HandfulError, UserError
+from handful.evaluation.protocol import evaluating, finite_tasks, predict_tasks, scores_of
 from handful.learners.learner import Learner
-from handful.types import Categorical, Examples, Point, Prediction, Task, TaskSpec, TaskState
+from handful.types import Examples, Prediction, Task, TaskSpec, TaskState
 
 NUMBERS_AT_ONCE = 2**23
 """How many numbers of examples and weights are worked on in one go: bounds the memory."""
@@ -29,6 +29,10 @@ NUMBER = 4
 FEWER = "Give fewer at once."
 
 NOT_FINITE = "Example {row} holds NaN or infinity. Remove it or fill in the missing value."
+DIVERGED = (
+    "No finite prediction{whose}: adapting to its examples diverged. Look for extreme values among examples and "
+    "inputs, or train the model again with a lower inner_lr or outer_lr."
+)
 
 
 class Group(NamedTuple):
@@ -105,7 +109,8 @@ class StackedStates:
     ) -> Prediction:
         """Answers `(requests, n, ...)` to inputs `(requests, n, *input_shape)`, each by the state of one of `tasks`.
 
-        answer: of one task. Raises `UserError` where the answers of tasks differ in shape.
+        answer: of one task. Raises `UserError` where the answers of tasks differ in shape, and `DivergedError` where
+        one is not finite: stacked answers have no place for it.
         """
         check_all_finite(inputs, tasks)
         count = inputs.shape[1]
@@ -115,7 +120,11 @@ class StackedStates:
         with evaluating(learner), torch.no_grad():
             each = count * self._numbers_of_query(learner, answer, tasks, inputs[0])
         if each > NUMBERS_AT_ONCE:
-            apart = self.predict_ragged(learner, answer, tasks, list(inputs))
+            apart = []
+            for found in self.predict_ragged(learner, answer, tasks, list(inputs)):
+                if isinstance(found, HandfulError):
+                    raise found
+                apart.append(found)
             _check_stackable(apart)
             return stack(apart)
         by_group = self._by_group(tasks)
@@ -126,6 +135,7 @@ class StackedStates:
                 for part in parts(len(rows), self._numbers(group) + each):
                     some = slice(part.start, part.stop)
                     answers.append(self._answered(learner, answer, group, rows[some], own[some]))
+                    _check_answers(answers[-1], [tasks[request] for request in requests[some]])
         if len(answers) == 1:
             return answers[0]
         _check_stackable(answers)
@@ -141,10 +151,11 @@ class StackedStates:
         answer: Callable[[TaskState, Tensor], Prediction],
         tasks: Sequence[int],
         inputs: Sequence[Tensor],
-    ) -> list[Prediction]:
+    ) -> list[Prediction | HandfulError]:
         """Answers to requests of different sizes: inputs `(n, *input_shape)`, each by the state of one of `tasks`.
 
-        Queries are padded to batch them, but those of a learner that is not pointwise, for which they are not alike.
+        Queries are padded to batch them, but those of a learner that is not pointwise, for which they are not alike. A
+        request whose inputs or answers are not finite has the error in its place.
         """
         padded = learner.pointwise and rule(learner, 1).backend == "vmap"
         sizes: dict[Any, int] = {}
@@ -165,19 +176,29 @@ class StackedStates:
                 piece = _Piece(max(1, stop - start), request, start, stop)
                 alike[(self.places[task][0], own.dtype, own.device, padded or piece.size)].append(piece)
         found: list[dict[int, Prediction]] = [{} for _ in inputs]
+        failed: dict[int, HandfulError] = {}
         with evaluating(learner), torch.no_grad():
             for (group, *_), pieces in alike.items():
                 of_example = of_query(tasks[pieces[0].request], inputs[pieces[0].request])
                 for batch in self._batches(group, sorted(pieces), of_example):
                     asked = _padded([piece.of(inputs) for piece in batch])
                     if not _all_finite(asked):
-                        requests = [piece.request for piece in batch]
-                        _name_not_finite([inputs[one] for one in requests], [tasks[one] for one in requests])
+                        failed |= _not_finite({piece.request for piece in batch}, tasks, inputs)
+                        batch = [piece for piece in batch if piece.request not in failed]
+                        if not batch:
+                            continue
+                        asked = _padded([piece.of(inputs) for piece in batch])
                     rows = [self.places[tasks[piece.request]][1] for piece in batch]
                     answers = self._answered(learner, answer, group, rows, asked)
+                    finite = all(map(_all_finite, answers))
                     for piece, prediction in zip(batch, _unpadded(answers, batch), strict=True):
                         found[piece.request][piece.start] = prediction
-        return [_joined([pieces[start] for start in sorted(pieces)]) for pieces in found]
+                        if not finite and not all(map(_all_finite, prediction)):
+                            failed[piece.request] = diverged(tasks[piece.request])
+        return [
+            failed[request] if request in failed else _joined([pieces[start] for start in sorted(pieces)])
+            for request, pieces in enumerate(found)
+        ]
 
     def _answered(
         self,
@@ -260,11 +281,11 @@ def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
     return pytree.tree_map(Tensor.contiguous, states)
 
 
-def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor:
-    """How each example `(tasks, n)` is answered by its task adapted without it: 1 if right, or the squared error."""
+def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> tuple[Tensor, Tensor]:
+    """The score of each example `(tasks, n)` by its task adapted without it, and whether that diverged."""
     inputs, targets = support
     tasks, count = targets.shape[:2]
-    scores = []
+    scores, diverged = [], []
     with evaluating(learner), torch.no_grad():
         for part in parts(tasks * count, adapting_numbers(learner, count - 1, spec)):
             task, left = torch.tensor(part) // count, torch.tensor(part) % count
@@ -272,11 +293,9 @@ def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> Tensor
             rest = Examples(*(leaf[task.unsqueeze(1), others] for leaf in support))
             out = Examples(inputs[task, left].unsqueeze(1), targets[task, left].unsqueeze(1))
             predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
-            if isinstance(predictions, Categorical):
-                scores.append(predictions.correct(out.targets).double().flatten())
-            else:
-                scores.append(Point(predictions.mean).loss(out.targets).double().flatten())
-    return torch.cat(scores).reshape(tasks, count)
+            scores.append(scores_of(predictions, out.targets, 1.0))
+            diverged.append(~finite_tasks(predictions))
+    return torch.cat(scores).reshape(tasks, count), torch.cat(diverged).reshape(tasks, count)
 
 
 def parts(count: int, numbers: int) -> Iterator[range]:
@@ -290,6 +309,34 @@ def adapting_numbers(learner: Learner, examples: int, spec: TaskSpec) -> int:
     """What one task takes of `NUMBERS_AT_ONCE` while adapting: its examples, and at most a copy of all weights."""
     weights = sum(parameter.numel() for parameter in learner.parameters())
     return weights + examples * _numbers_of_example(spec.input_shape)
+
+
+def diverged(task: int | None = None) -> DivergedError:
+    """The error about an answer or state that is not finite, of one of many tasks by its number."""
+    return DivergedError(DIVERGED.format(whose="" if task is None else f" of task {task}"), task)
+
+
+def check_answer(answer: Prediction | TaskState) -> None:
+    """Raise a `DivergedError` where an answer, or the state that answers come from, is not finite."""
+    if not all(map(_all_finite, pytree.tree_leaves(answer))):
+        raise diverged()
+
+
+def _check_answers(answers: Prediction, tasks: Sequence[int]) -> None:
+    """`check_answer` of the stacked answers `(tasks, n, ...)` of these tasks, in one pass."""
+    if not all(map(_all_finite, answers)):
+        raise diverged(tasks[int((~finite_tasks(answers)).nonzero()[0])])
+
+
+def _not_finite(requests: Iterable[int], tasks: Sequence[int], inputs: Sequence[Tensor]) -> dict[int, HandfulError]:
+    """Of these requests, the errors of those whose inputs are not finite."""
+    failed: dict[int, HandfulError] = {}
+    for request in requests:
+        try:
+            check_all_finite(inputs[request].unsqueeze(0), [tasks[request]])
+        except DataError as error:
+            failed[request] = error
+    return failed
 
 
 def named(error: UserError, task: int) -> UserError:

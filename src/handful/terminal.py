@@ -51,7 +51,7 @@ class Progress:
     def step(self, moment: Any) -> None:
         """After each step of meta-training."""
         if moment.validation is not None:
-            self.score = f"val {score_text(moment.validation, moment.metric)}"
+            self.score = f"val {score_text(moment.validation, moment.metric, moment.diverged)}"
         self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
 
     def trial(self, number: int, moment: Any) -> None:
@@ -81,11 +81,15 @@ class Progress:
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
 
 
-def score_text(score: float, metric: str) -> str:
-    """A score with what it is: an accuracy, or a squared error in squared units of the target, and its root in them."""
+def score_text(score: float, metric: str, diverged: int = 0) -> str:
+    """A score with what it is: an accuracy, or a squared error in squared units of the target, and its root in them.
+
+    diverged: on how many draws no prediction was finite.
+    """
+    lost = f" ({diverged} diverged)" if diverged else ""
     if metric == "accuracy":
-        return f"accuracy {score:.3f}"
-    return f"squared error {score:.4g} (off by {max(score, 0.0) ** 0.5:.3g})"
+        return f"accuracy {score:.3f}{lost}"
+    return f"squared error {score:.4g} (off by {max(score, 0.0) ** 0.5:.3g}){lost}"
 
 
 def print_json(value: Any) -> None:

@@ -144,5 +144,5 @@ def _interval(found: dict[str, Any], words: "Callable[[Interval], str]") -> str:
     """An interval as JSON has it, in words."""
     from handful.evaluation.intervals import Interval
 
-    interval = Interval(*(found[name] for name in ("mean", "low", "high", "tasks")))
+    interval = Interval(*(found[name] for name in ("mean", "low", "high", "tasks")), diverged=found["diverged"])
     return words(interval) if math.isfinite(interval.mean) else "diverged"

@@ -1,7 +1,6 @@
 """Comparing runs: only on the same tasks, task by task."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -26,11 +25,12 @@ def evaluated(
     place="report",
     seed=0,
     data="as it was",
+    **more,
 ):
     learner = learner or path.name  # runs of one learner that differ in the seed alone are one kind
     source = source or {"tasks": "glyphs", "seed": 0}
     Run.open(path, {"learner": learner, "source": source, "seed": seed, "data": f"{data}, split {source['seed']}"})
-    row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))}
+    row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))} | more
     write_json(path / place / "scores.json", {"schema": 1, "settings": [setting | {"rows": [row]}]})
     return path
 
@@ -74,7 +74,7 @@ def test_runs_of_different_length_meet_on_the_first_tasks(tmp_path):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_run_that_diverged_is_the_last(tmp_path, several):
+def test_a_run_that_diverged_is_the_last_and_its_errors_are_those_of_the_rest(tmp_path, several):
     """On disk, what is not a finite number is null."""
     tables = {"a": [2.0, 3.0, 4.0], "b": [1.0, 2.0, None], "c": [3.0, 3.0, 5.0]}
     seeds = (0, 1) if several else (0,)
@@ -87,8 +87,19 @@ def test_a_run_that_diverged_is_the_last(tmp_path, several):
     assert [row["learner"] for row in (first, second, third)] == ["a", "c", "b"]
     assert first["score"]["mean"] == pytest.approx(3)
     assert second["against_best"]["mean"] == pytest.approx(-2 / 3)
-    assert math.isnan(third["score"]["mean"])
-    assert math.isnan(third["against_best"]["mean"])
+    assert [row["score"]["diverged"] for row in (first, second, third)] == [0, 0, len(seeds)]
+    assert (third["score"]["mean"], third["score"]["tasks"]) == (pytest.approx(1.5), 2)
+    assert third["against_best"]["mean"] == pytest.approx(1.0), "of the tasks that both have"
+
+
+def test_accuracies_count_what_diverged_as_wrong_and_say_how_often(tmp_path):
+    scores = [[0.9, 0.8, 0.7], [0.0, 0.0, 0.9]]
+    runs = [evaluated(tmp_path / f"run{i}", own, diverged=[0, 1] * i) for i, own in enumerate(scores)]
+    for count, lost in ((3, 2), (1, 1)):
+        runs.append(evaluated(tmp_path / f"short{count}", [0.5] * count))
+        found = {row["learner"]: row["score"] for row in compare(runs)[0]["runs"]}
+        assert found["run1"]["mean"] == pytest.approx(sum(scores[1][:count]) / count)
+        assert (found["run0"]["diverged"], found["run1"]["diverged"]) == (0, lost)
 
 
 def test_a_report_beside_the_run_is_found_too(tmp_path):

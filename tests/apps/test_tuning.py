@@ -63,6 +63,9 @@ def test_the_best_is_the_best_in_its_direction():
     ]
     assert Tuning(experiment, True, trials, {}).best.settings["outer_lr"] == 1.0
     assert Tuning(experiment, False, trials, {}).best.settings["outer_lr"] == 2.0
+    lost = replace(trials[1], diverged=1)
+    assert Tuning(experiment, False, [lost, trials[0]], {}).best.settings["outer_lr"] == 1.0, "it diverged less often"
+    assert Tuning(experiment, True, [replace(trials[0], diverged=1), lost], {}).best.settings["outer_lr"] == 1.0
     with pytest.raises(HandfulError, match="every training diverged"):
         Tuning(experiment, True, trials[2:], {}).best  # noqa: B018
 
@@ -128,7 +131,7 @@ class TestSearch:
             for step in range(1, 11):
                 seen[-1] = step
                 progress(tuning.Moment(step, 10, 0.0, 0.9 if good else 0.1, "accuracy"))
-            return type("Trained", (), {"best_score": 0.9})
+            return type("Trained", (), {"best_score": 0.9, "best_diverged": 0})
 
         seen: list[int] = []
         monkeypatch.setattr(tuning, "meta_train", train_to)

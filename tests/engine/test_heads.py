@@ -6,9 +6,12 @@ from torch.nn import functional as F
 
 from handful.engine.heads import (
     centroids,
+    cholesky,
     descended,
+    inv,
     logistic,
     ridge,
+    solve,
     spread,
     squared_distances,
     without_absent,
@@ -26,6 +29,22 @@ def few_shot(way: int, shot: int, d: int, seed: int = 0) -> tuple[torch.Tensor, 
     noise = torch.randn(way * shot, d, generator=generator, dtype=torch.float64)
     query = torch.randn(30, d, generator=generator, dtype=torch.float64)
     return means[labels] + noise, labels, query
+
+
+def test_a_matrix_that_cannot_be_factorized_fails_alone() -> None:
+    """In a batch of tasks, and with the bits of torch for the others."""
+    found = torch.stack([torch.eye(3) + 0.1, torch.zeros(3, 3), torch.full((3, 3), torch.nan), -torch.eye(3)])
+    values = torch.arange(6.0).reshape(3, 2)
+    for ours, theirs, fails in (
+        (lambda matrix: solve(matrix, values), lambda matrix: torch.linalg.solve(matrix, values), [1, 2]),
+        (inv, torch.linalg.inv, [1, 2]),
+        (cholesky, torch.linalg.cholesky, [1, 2, 3]),
+    ):
+        for place, each in enumerate(torch.func.vmap(ours)(found)):
+            if place in fails:
+                assert each.isnan().all()
+            else:
+                assert torch.equal(each, theirs(found[place]))
 
 
 def test_centroids_are_class_means_and_stay_finite_for_absent_classes() -> None:

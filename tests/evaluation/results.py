@@ -14,6 +14,7 @@ def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **fact
     classification = metric == "accuracy"
     given = {
         "units": torch.arange(count),
+        "diverged": ~scores.isfinite(),
         "way": 5 if classification else None,
         "shot": 1,
         "query_shot": 15,

@@ -164,6 +164,27 @@ def test_there_is_no_data_equivalence_of_a_learner_that_diverges():
     assert ladder.equivalence(tasks, tasks.split("val"), tasks=30) is None
 
 
+def test_a_rung_that_diverges_is_no_part_of_the_data_equivalence(monkeypatch):
+    tasks = Slopes().split("test")
+    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    rungs = sorted(rung.key for rung in ladder.rungs)
+    assert len(rungs) > 1
+    lost = {rungs[0]}
+
+    def scored(learner, *arguments, **options):
+        found = evaluate(learner, *arguments, **options)
+        if learner.key in lost:
+            found.scores[3] = torch.inf
+        return found
+
+    monkeypatch.setattr("handful.evaluation.comparison.evaluate", scored)
+    found = ladder.equivalence(tasks, tasks.split("val"), tasks=20)
+    assert len(found.curve) > 1
+    assert all(not score.diverged for _, score in found.curve)
+    lost.update(rungs)
+    assert ladder.equivalence(tasks, tasks.split("val"), tasks=20) is None
+
+
 def test_one_pre_training_serves_all_rungs_and_its_time_is_known():
     ladder, _, heard = climbed()
     finished = [(done, total) for what, done, total in heard if what == "pre-training for the ladder" and done == total]

@@ -2,10 +2,25 @@
 
 import pytest
 import torch
-from toys import Clusters, Collection, FixedNumbers, Ignoring, Leaking, Line, OneForAll, Slopes, Toy, Whispering
+from toys import (
+    Clusters,
+    Collection,
+    Failing,
+    FailingLine,
+    FixedNumbers,
+    Ignoring,
+    Leaking,
+    Line,
+    OneForAll,
+    Slopes,
+    Toy,
+    Whispering,
+)
 
 from handful.errors import UserError
 from handful.evaluation.diagnosis import diagnose
+from handful.evaluation.faults_of_learners import score_of, transduction
+from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 
@@ -239,3 +254,28 @@ def test_a_learner_made_for_other_tasks_is_told():
 def test_one_task_is_too_few():
     with pytest.raises(UserError, match="at least 2 tasks"):
         diagnose(Clusters(), tasks=1)
+
+
+# Predictions that are not finite
+
+
+@pytest.mark.parametrize(("cls", "tasks"), [(Failing, Clusters()), (FailingLine, Slopes())], ids=["accuracy", "error"])
+def test_scores_of_tasks_that_diverge_are_the_worst(cls, tasks):
+    learner = cls.build(tasks.spec, backbone="raw")
+    own = torch.tensor([score_of(tasks, learner, index, tasks.task(index).support) for index in range(20)])
+    evaluation = evaluate(learner, tasks, tasks=20)
+    assert evaluation.diverged.any()
+    expected = evaluation.scores if tasks.spec.classification else -evaluation.scores
+    assert torch.allclose(own.double(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "status"), [(1.0, "ok"), (-100.0, "skipped")])
+def test_transduction_says_on_how_many_tasks_nothing_was_to_be_seen(limit, status, monkeypatch):
+    """The largest of some numbers and NaN may be 0."""
+    tasks = Clusters()
+    learner = Failing.build(tasks.spec, backbone="raw")
+    lost = sum(bool(tasks.task(index).support.inputs[0, -1] > limit) for index in range(20))
+    monkeypatch.setattr("toys.LIMIT", limit)
+    found = transduction(tasks, learner, 20)
+    assert found.status == status
+    assert f"{lost} of which diverged" in found.message or "no finite prediction on 20 tasks" in found.message

@@ -4,7 +4,7 @@ import pytest
 import torch
 from results import evaluation, noisy
 from torch.distributions import Normal
-from toys import Clusters, Collection, KnownSlopes, Line, Slopes, Toy, UnsureLine, Whispering
+from toys import Clusters, Collection, Failing, FailingLine, KnownSlopes, Line, Slopes, Toy, UnsureLine, Whispering
 
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import interval
@@ -274,6 +274,38 @@ def test_what_there_is_not_is_none():
     assert unheld.likelihood_gap is None
     classes = evaluate(Toy.build(Clusters().spec, backbone="raw"), Clusters(), tasks=3)
     assert classes.log_likelihood is None
+
+
+# Predictions that are not finite
+
+
+@pytest.mark.parametrize(
+    ("cls", "sound", "tasks"),
+    [(Failing, Toy, Clusters()), (FailingLine, UnsureLine, KnownSlopes())],
+    ids=["accuracy", "error"],
+)
+def test_a_draw_that_diverges_is_counted_and_has_the_worst_score_or_none(cls, sound, tasks):
+    failing, whole = (evaluate(one.build(tasks.spec, backbone="raw"), tasks, tasks=60) for one in (cls, sound))
+    bad = torch.tensor([bool(tasks.task(index).support.inputs[0, -1] > 1) for index in range(60)])
+    assert 0 < bad.sum() < 30
+    assert torch.equal(failing.diverged, bad)
+    assert not whole.diverged.any()
+    assert failing.score.diverged == bad.sum()
+    assert torch.equal(failing.scores[~bad], whole.scores[~bad])
+    if tasks.spec.classification:
+        assert failing.score.mean == pytest.approx(float(whole.scores.where(~bad, 0.0).mean())), "wrong, all of them"
+        assert (failing.score.tasks, failing.unscored, failing.behind(whole)) == (60, 0, 0)
+        assert len(failing.confidences) == len(failing.correct) == 15 * int((~bad).sum())
+        assert failing.confidences.isfinite().all()
+        return
+    assert failing.score.mean == pytest.approx(float(whole.scores[~bad].mean())), "an error has no worst value"
+    assert (failing.score.tasks, failing.unscored) == (60 - bad.sum(), bad.sum())
+    assert (failing.behind(whole), whole.behind(failing)) == (bad.sum(), -bad.sum())
+    gain = whole.gain_over(failing)
+    assert (gain.mean, gain.diverged) == (0, bad.sum()), "on the draws that both have"
+    assert failing.log_likelihood.mean == pytest.approx(float(whole.log_likelihoods[~bad].mean()), rel=1e-6)
+    assert failing.log_likelihood.diverged == failing.error_gap.diverged == failing.likelihood_gap.diverged == bad.sum()
+    assert failing.coverage[0.9].mean == pytest.approx(float(whole.coverages[:, 8].where(~bad, 0.0).mean()))
 
 
 # Pairs

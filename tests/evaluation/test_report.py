@@ -159,34 +159,63 @@ def test_a_learner_that_diverges_is_said_to(value, tmp_path):
         "prediction on 2 of 100 tasks. Use ridge-probe instead."
     )
     page = told.write(tmp_path).read_text()
-    assert "where some scores are not finite" in page
     row, *others = load(tmp_path)["settings"][0]["rows"]
-    assert (row["score"]["mean"], row["score"]["tasks"], row["paired"]["mean"]) == (None, 100, None)
-    assert [other["score"]["mean"] for other in others] == pytest.approx([9, 9])
-    kept = load_scores(tmp_path)["settings"][0]["rows"][0]["scores"]
-    assert [place for place, score in enumerate(kept) if not math.isfinite(score)] == [7, 8]
+    mean = float(told.comparisons[0].learner.evaluation.scores.nan_to_num(0, 0).sum() / 98)
+    assert (row["score"]["mean"], row["score"]["tasks"], row["score"]["diverged"]) == (pytest.approx(mean), 98, 2)
+    assert "(2 diverged)" in next(line for line in page.splitlines() if line.startswith("| **maml**"))
+    assert [(other["score"]["mean"], other["score"]["diverged"]) for other in others] == [(pytest.approx(9), 0)] * 2
+    kept = load_scores(tmp_path)["settings"][0]["rows"]
+    assert [place for place, score in enumerate(kept[0]["scores"]) if not math.isfinite(score)] == [7, 8]
+    assert kept[0]["diverged"] == [7, 8]
+    assert "diverged" not in kept[1]
+    again = interval(torch.tensor(kept[0]["scores"]), torch.tensor(kept[0]["units"]))
+    assert again.mean == pytest.approx(mean)
+    assert again.diverged == 2
 
 
 @UNFINITE
-def test_no_rung_that_diverges_too_is_recommended(value):
+def test_a_rung_that_diverges_as_often_is_compared_on_the_rest(value):
     own = broken("maml", value)
-    told = report(compare(own, broken("pooled", value), broken("scratch", value))).verdict
-    assert told.endswith("on 1 of 100 tasks, and no simple method gave finite predictions on all of them.")
+    told = report(compare(own, broken("pooled", value, 9.0))).verdict
+    assert "is off by 2.00 in a typical prediction, 1.99 to 2.01 (1 diverged) (in " in told
+    assert "beats the best simple method, pooled, by 5.00" in told
+    assert "on 99 tasks in common" in told
     few = evaluation("scratch", noisy(5.0, 10), metric="mse", shot=10)
     assert report(compare(own, broken("pooled", value), few)).verdict.endswith("Use scratch instead.")
 
 
-def test_a_learner_that_diverges_is_said_to_also_where_there_is_nothing_to_tell_apart():
-    own = evaluation("maml", torch.tensor([1.0, math.nan]), way=None)
-    told = report(compare(own, evaluation("constant", torch.ones(2), way=None))).verdict
-    assert told.startswith("Meta-learning is not worth it here: With 1 example of a new task, maml DIVERGES")
-    assert "nan" not in told
+@UNFINITE
+def test_a_learner_that_diverges_more_rarely_beats_a_rung_that_does_so_more_often(value):
+    told = report(compare(broken("maml", value), broken("pooled", value, 1.0, places=(7, 8, 9)))).verdict
+    assert "(1 diverged)" in told
+    assert told.endswith("beats the best simple method, pooled, which has no finite prediction on 3 of 100 tasks.")
+
+
+def test_of_accuracies_what_diverges_is_wrong_and_told():
+    scores = torch.full((40,), 0.9).scatter(0, torch.arange(10), 0.0)
+    own = evaluation("maml", scores, diverged=scores == 0)
+    told = report(compare(own, evaluation("ridge-probe", noisy(0.85, 40, spread=0.01))))
+    assert "% (10 diverged) of the questions right" in told.verdict
+    assert "LOSES to ridge-probe" in told.verdict
+    assert told.scores_to_json()["settings"][0]["rows"][0]["diverged"] == list(range(10))
 
 
 @UNFINITE
-def test_draws_of_a_task_that_diverges_count_once(value):
+def test_the_draws_that_diverge_are_told_of_all(value):
     own = broken("maml", value, places=(6, 7, 9), units=torch.arange(100) // 4)
-    assert "on 2 of 25 tasks" in report(compare(own, evaluation("constant", noisy(9.0), metric="mse"))).verdict
+    told = report(compare(own, evaluation("constant", noisy(9.0), metric="mse"))).verdict
+    assert "on 3 of 100 draws of 25 tasks" in told
+
+
+@UNFINITE
+def test_a_learner_without_any_finite_prediction_has_no_score(value, tmp_path):
+    own = broken("maml", value, places=range(100))
+    told = report(compare(own, evaluation("pooled", noisy(9.0), metric="mse")), half_width=0.1)
+    assert "on 100 of 100 tasks" in told.verdict
+    page = told.write(tmp_path).read_text()
+    assert "where no score is finite" in page
+    assert "diverged" in next(line for line in page.splitlines() if line.startswith("| **maml**"))
+    assert load(tmp_path)["settings"][0]["rows"][0]["score"]["mean"] is None
 
 
 @UNFINITE
@@ -308,9 +337,9 @@ def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
     assert (setting["way"], setting["shot"], setting["query_shot"], setting["transductive"]) == (5, 1, 15, False)
     for row in setting["rows"]:
         assert list(row) == ["learner", "baseline", "score", "cost", "paired"]
-        assert list(row["score"]) == ["metric", "mean", "low", "high", "tasks"]
+        assert list(row["score"]) == ["metric", "mean", "low", "high", "tasks", "diverged"]
         assert list(row["cost"]) == ["adapt_seconds", "state_bytes"]
-        assert list(row["paired"]) == ["against", "mean", "low", "high", "tasks"]
+        assert list(row["paired"]) == ["against", "mean", "low", "high", "tasks", "diverged"]
     first, *rungs = setting["rows"]
     assert (first["learner"], first["baseline"], first["score"]["tasks"]) == ("protonet", False, 100)
     assert math.isclose(first["score"]["mean"], 0.9)

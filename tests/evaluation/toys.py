@@ -10,6 +10,7 @@ from handful.tasks.pool import LabeledPool
 from handful.types import Categorical, Examples, Gaussian, Point, Task, TaskSpec
 
 WIDTH, CLASSES, EACH = 40, 60, 12
+LIMIT = 1.0
 SPLIT = {"train": list(range(30)), "val": list(range(30, 45)), "test": list(range(45, 60))}
 
 
@@ -159,6 +160,26 @@ class UnsureLine(Line):
         return Gaussian(mean, torch.full_like(mean, 0.04))
 
 
-for toy in (Toy, Ignoring, Whispering, Line, OneForAll, UnsureLine):
+class Failing(Toy):
+    """Has no finite prediction in tasks whose first support example ends with a number above the limit."""
+
+    def adapt(self, support: Examples, spec: TaskSpec):
+        return fails(super().adapt(support, spec), support)
+
+
+class FailingLine(UnsureLine):
+    """The same for regression."""
+
+    def adapt(self, support: Examples, spec: TaskSpec):
+        return fails(super().adapt(support, spec), support)
+
+
+def fails(state, support: Examples):
+    """The state, or NaN in its place."""
+    bad = support.inputs[0, -1] > LIMIT
+    return {name: torch.where(bad, torch.nan, value) for name, value in state.items()}
+
+
+for toy in (Toy, Ignoring, Whispering, Line, OneForAll, UnsureLine, Failing, FailingLine):
     toy_name = toy.__name__.lower()
     type.__setattr__(toy, "key", toy_name)  # after the class is made, so that the registry does not know it

@@ -14,6 +14,7 @@ from contracts.problems import Unbatchable
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
+from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import evaluate
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
@@ -27,7 +28,7 @@ from handful.tasks.sine import Sine
 from handful.training import loop
 from handful.training.loop import Settings, meta_train
 from handful.training.run import Run
-from handful.types import Examples, Point, Task, TaskSpec
+from handful.types import Categorical, Examples, Point, Task, TaskSpec
 
 
 class Line(Learner):
@@ -104,6 +105,13 @@ def pool(width: int = 6) -> LabeledPool:
     return tasks.sized(way=3, shot=2, query_shot=3)
 
 
+def validation_of(error, *, lost=0, draws=100):
+    """An evaluation with this mean squared error, of which some draws diverged."""
+    scores = torch.full((draws,), error).scatter(0, torch.arange(lost), torch.inf)
+    score = Interval(error, -math.inf, math.inf, draws - lost, diverged=lost)
+    return SimpleNamespace(score=score, scores=scores, unscored=lost, higher_is_better=False)
+
+
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.1), (7, 0.1), (100, 0.1), (1000, 0.05), (50, 0.9)])
 def test_the_rate_rises_peaks_once_and_decays_to_almost_nothing(steps, warmup):
     """T28."""
@@ -142,8 +150,7 @@ def test_the_weights_of_the_best_validation_are_kept():
 
     def scored(learner, validation, tasks):
         weights.append(learner.slope.detach().clone())
-        score = [3.0, 2.0, 1.0, 4.0, 1.0][len(weights) - 1]  # squared errors
-        return SimpleNamespace(score=SimpleNamespace(mean=score), higher_is_better=False)
+        return validation_of([3.0, 2.0, 1.0, 4.0, 1.0][len(weights) - 1])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate", scored)
@@ -197,10 +204,9 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
     if "validation" in fault:
 
         def scored(learner, validation, tasks):
-            mean = float("nan") if len(calls) > 4 else 1.0
             if fault == "matrix of validation" and len(calls) > 4:
                 torch.linalg.cholesky(-torch.eye(2))
-            return SimpleNamespace(score=SimpleNamespace(mean=mean), higher_is_better=False)
+            return validation_of(1.0, lost=6 if len(calls) > 4 else 0)
 
         monkeypatch.setattr(loop, "evaluate", scored)
     with pytest.raises(HandfulError, match=r"diverged\. Lower outer_lr \(now 0\.25\)"):
@@ -209,6 +215,37 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
     tensors, facts, _ = read_tensors(newest)
     assert facts["step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_few_validation_draws_that_diverge_do_not_stop_a_training(tmp_path, monkeypatch):
+    """Weights with which fewer diverge are better, whatever the error of the rest."""
+    scores = iter([(3.0, 1), (0.5, 5), (2.0, 1), (1.0, 2), (2.5, 1)])
+
+    def scored(learner, validation, tasks):
+        error, lost = next(scores)
+        return validation_of(error, lost=lost)
+
+    monkeypatch.setattr(loop, "evaluate", scored)
+    heard, run = [], Run.open(tmp_path / "run", {})
+    trained = meta_train(line(), Same(), steps=10, validate_every=2, run=run, progress=heard.append)
+    assert (trained.best_step, trained.best_score, trained.best_diverged) == (6, 2.0, 1)
+    assert [row["val_diverged"] for row in trained.history if "val" in row] == [1, 5, 1, 2, 1]
+    assert [moment.diverged for moment in heard if moment.validation is not None] == [1, 5, 1, 2, 1]
+    _, facts, _ = read_tensors(run._checkpoints()[0])
+    assert (facts["best_diverged"], facts["best_rank"]) == (1, [-1, -2.0])
+
+
+def test_a_classifier_that_diverges_stops_too():
+    """An accuracy is a finite number also where no prediction is."""
+
+    class Failing(PrototypicalNetwork):
+        def predict(self, state, inputs):
+            return Categorical(super().predict(state, inputs).logits * (1 if self.training else torch.nan))
+
+    tasks = pool()
+    learner = Failing.build(tasks.spec, backbone="mlp", backbone_options={"hidden": [8]})
+    with pytest.raises(HandfulError, match=r"on 20 of 20 validation draws at step 2: the training diverged"):
+        meta_train(learner, tasks, steps=2, validation_tasks=20)
 
 
 def test_a_learner_that_solves_for_its_head_diverges_as_others_do():

@@ -1,7 +1,6 @@
 """Evaluated runs side by side, on the same tasks."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +23,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     Runs that differ in nothing but the seed are trainings of one kind: they make one line, whose intervals hold for
     other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
     tasks: another source, split seed or setting; where kinds with several seeds do not have the same seeds; or where
-    runs of one kind are not trainings of their own. What diverged comes last, and its scores are not numbers.
+    runs of one kind are not trainings of their own. Of errors, runs of which more draws diverged come later: such draws
+    are left out of the mean, which is no number where no draw is left.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
@@ -123,8 +123,9 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
     units = [torch.tensor(row["units"][:count]) for row in of_kind[0]]
     same_tasks = len(set(kinds[0].splits)) == 1
     sign = 1 if rows[0]["metric"] == "accuracy" else -1
-    means = [float(table.mean()) for table in scores]
-    order = sorted(range(len(kinds)), key=lambda i: -sign * means[i] if math.isfinite(means[i]) else math.inf)
+    unscored = [int((~table.isfinite()).sum()) for table in scores]
+    means = [float(table[table.isfinite()].mean()) for table in scores]
+    order = sorted(range(len(kinds)), key=lambda i: (unscored[i], -sign * means[i]))
     best = order[0]
 
     def over(values: Tensor) -> dict[str, Any]:
@@ -137,7 +138,9 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
     compared = []
     for index in order:
         kind = kinds[index]
-        entry = {"run": kind.name, "learner": of_kind[index][0]["learner"], "score": over(scores[index])}
+        diverged = sum(place < count for row in of_kind[index] for place in row.get("diverged", ()))
+        score = over(scores[index]) | {"diverged": max(diverged, unscored[index])}
+        entry = {"run": kind.name, "learner": of_kind[index][0]["learner"], "score": score}
         if len(kind.runs) > 1:
             entry["runs"] = [str(run.path) for run in kind.runs]
         if index != best:

@@ -183,6 +183,7 @@ def train(
         "kept step": trained.best_step,
         "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
         "validation score": trained.best_score,
+        **({"validation draws diverged": trained.best_diverged} if trained.best_diverged else {}),
         "examples": trained.examples,
         "plan": str(trained.plan),
         "seed": experiment.seed,

@@ -55,13 +55,16 @@ class Range:
 class Trial:
     """What one trial came to. state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
 
-    score: the best on validation tasks; None where there is none. scores: (step, score) of its validations.
+    score: the best on validation tasks; None where there is none. scores: (step, score) of its validations. diverged:
+    on how many validation draws no prediction was finite; where the score is an error, which leaves them out, a trial
+    with fewer of them is better.
     """
 
     settings: dict[str, float]
     state: str
     score: float | None
     scores: list[tuple[int, float]]
+    diverged: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Tuning:
     def ranked(self) -> list[Trial]:
         """The completed trials, the best first."""
         done = [trial for trial in self.trials if trial.state == "complete" and trial.score is not None]
-        return sorted(done, key=lambda trial: trial.score or 0.0, reverse=self.higher_is_better)
+        if self.higher_is_better:
+            return sorted(done, key=lambda trial: trial.score or 0.0, reverse=True)
+        return sorted(done, key=lambda trial: (trial.diverged, trial.score))
 
     @property
     def best(self) -> Experiment:
@@ -214,7 +219,7 @@ def _tried(
         if isinstance(error, UserError):  # it would be so in every trial
             raise
         return Trial(asked.params, "failed", None, scores)
-    return Trial(asked.params, "complete", trained.best_score, scores)
+    return Trial(asked.params, "complete", trained.best_score, scores, trained.best_diverged)
 
 
 def _importance(optuna: Any, study: Any, trials: list[Trial]) -> dict[str, float]:

@@ -45,6 +45,25 @@ def spread(features: Tensor) -> Tensor:
     return torch.where(squared > rounding, squared, torch.ones_like(squared)).sqrt()
 
 
+def solve(matrix: Tensor, values: Tensor) -> Tensor:
+    """`torch.linalg.solve`, but NaN where the matrix is singular: one task that diverged fails alone in its batch."""
+    return _known(*torch.linalg.solve_ex(matrix, values))
+
+
+def inv(matrix: Tensor) -> Tensor:
+    """`torch.linalg.inv`, but NaN where the matrix is singular."""
+    return _known(*torch.linalg.inv_ex(matrix))
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """`torch.linalg.cholesky`, but NaN where the matrix is not positive definite."""
+    return _known(*torch.linalg.cholesky_ex(matrix))
+
+
+def _known(found: Tensor, info: Tensor) -> Tensor:
+    return torch.where((info == 0)[..., None, None], found, torch.nan)
+
+
 def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> tuple[Tensor, Tensor]:
     """Ridge regression with a free intercept: weights `(d, outputs)` and bias `(outputs,)`.
 
@@ -55,9 +74,9 @@ def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> 
     x, y = features - feature_mean, targets - target_mean
     n, d = x.shape
     if d > n:
-        weights = (torch.linalg.solve(x @ x.mT + regularization * torch.eye(n).to(x), y).mT @ x).mT
+        weights = (solve(x @ x.mT + regularization * torch.eye(n).to(x), y).mT @ x).mT
     else:
-        weights = torch.linalg.solve(x.mT @ x + regularization * torch.eye(d).to(x), x.mT @ y)
+        weights = solve(x.mT @ x + regularization * torch.eye(d).to(x), x.mT @ y)
     return weights, target_mean - feature_mean @ weights
 
 
@@ -75,7 +94,7 @@ def logistic(
     x = features - center
     gram = x @ x.mT  # (n, n)
     # The softmax's Hessian is at most 1/2; since x is centered, weights and bias do not mix in the bound.
-    inverse = torch.linalg.inv(0.5 * gram + regularization * torch.eye(len(x)).to(x))
+    inverse = inv(0.5 * gram + regularization * torch.eye(len(x)).to(x))
     labels = F.one_hot(targets, outputs).to(x)
     solution = previous = x.new_zeros(len(x) + 1, outputs)  # weights = x.T @ dual; the last row is the bias
     for step in range(steps):

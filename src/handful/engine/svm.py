@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handful.engine.heads import inv, solve
+
 
 def multiclass_svm(
     features: Tensor, targets: Tensor, outputs: int, penalty: float, *, steps: int = 40
@@ -67,13 +69,13 @@ def _newton(
     1, and `slack` `(n, outputs)` how far they stay below it; at the solution a class has a share only without slack.
     """
     # Without the condition on sums, classes do not mix: n x n matrices, one per class, are all there is to invert.
-    inverses = torch.linalg.inv(gram.detach() + torch.diag_embed((slack / shares).mT))  # (outputs, n, n)
+    inverses = inv(gram.detach() + torch.diag_embed((slack / shares).mT))  # (outputs, n, n)
     below = gram @ (shares - labels) + labels - 1 + level
     excess = shares.sum(-1, keepdim=True) - 1
 
     def step(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wanted = (target / shares - below).mT.unsqueeze(-1)  # (outputs, n, 1)
-        of_level = torch.linalg.solve(inverses.sum(0), (inverses @ wanted).sum(0) + excess)
+        of_level = solve(inverses.sum(0), (inverses @ wanted).sum(0) + excess)
         change = (inverses @ (wanted - of_level)).squeeze(-1).mT
         return change, (target - slack * (shares + change)) / shares, of_level
 

@@ -42,14 +42,30 @@ class Row:
     """One learner's line of a comparison.
 
     against, paired: the learner it is compared with on the tasks of both, and by how much it is better (positive).
-    chosen: options chosen on validation tasks.
+    behind: see `Evaluation.behind`, against the same learner. chosen: options chosen on validation tasks.
     """
 
     evaluation: Evaluation
     baseline: bool
     against: str
     paired: Interval
+    behind: int
     chosen: dict[str, Any]
+
+    @classmethod
+    def of(cls, own: Evaluation, other: Evaluation, *, baseline: bool, chosen: dict[str, Any]) -> Self:
+        """The line of `own` against `other`."""
+        return cls(own, baseline, other.learner, own.gain_over(other), own.behind(other), chosen)
+
+    @property
+    def better(self) -> bool:
+        """Whether it is surely better than the learner it is compared with."""
+        return self.paired.low > 0 if self.behind == 0 else self.behind < 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is surely worse than that one."""
+        return self.paired.high < 0 if self.behind == 0 else self.behind > 0
 
 
 @dataclass(frozen=True)
@@ -64,20 +80,21 @@ class Comparison:
 
         The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
         any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
-        so neither hides a sure loss nor stands for one. Rungs that diverged come last.
+        so neither hides a sure loss nor stands for one. Rungs of which more draws are left out of the score come later.
         """
-        rows = [Row(rung, True, own.learner, rung.gain_over(own), chosen) for rung, chosen in rungs]
+        rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
         sign = 1 if own.higher_is_better else -1
 
-        def good(row: Row) -> float:
-            return sign * row.evaluation.score.mean if own.diverged else row.paired.mean
+        def rank(row: Row) -> tuple[int, float]:
+            good = row.paired.mean if row.paired.tasks else sign * row.evaluation.score.mean  # of other draws
+            return row.evaluation.unscored, math.inf if math.isnan(good) else -good
 
-        rows.sort(key=lambda row: (row.evaluation.diverged > 0, -good(row)))
-        most = max(row.paired.tasks for row in rows)
-        better = [row for row in rows if row.paired.low > 0]
-        surest = max(better, key=lambda row: row.paired.low, default=None)
-        best = (surest or next(row for row in rows if row.paired.tasks == most)).evaluation
-        return cls([Row(own, False, best.learner, own.gain_over(best), {}), *rows])
+        rows.sort(key=rank)
+        most = max(len(row.evaluation.scores) for row in rows)
+        better = [row for row in rows if row.better]
+        surest = max(better, key=lambda row: (-row.behind, row.paired.low), default=None)
+        best = (surest or next(row for row in rows if len(row.evaluation.scores) == most)).evaluation
+        return cls([Row.of(own, best, baseline=False, chosen={}), *rows])
 
     @property
     def learner(self) -> Row:
@@ -93,7 +110,7 @@ class Comparison:
     def undecided(self) -> list[Row]:
         """Other rungs that the tasks of both do not tell from the learner."""
         rows = [row for row in self.rows[1:] if row is not self.best_rung]
-        return [row for row in rows if row.paired.low <= 0 <= row.paired.high]
+        return [row for row in rows if not (row.better or row.worse)]
 
 
 class Ladder:
@@ -240,14 +257,14 @@ class Ladder:
 
         The conventional way is the best of `conventional`. It gets more `examples` (of each class, or of a task) until
         it surely beats the learner, or the same tasks have no more; fewer ones are a part of its support, where that
-        can be (see `TaskDistribution.nested`). None where shots vary, no rung can do the tasks, or the learner diverges
-        on one.
+        can be (see `TaskDistribution.nested`). None where shots vary, no rung can do the tasks, or draws are left out
+        of the score of the learner or, for some size, of each rung: they are no basis for a factor.
         """
         shot = setting.sizes.shot
         if isinstance(shot, tuple) or all(rung.start == "pretrained" for rung in self.rungs):
             return None
         own = evaluate(self.learner, setting, tasks=tasks)
-        if own.diverged:
+        if own.unscored:
             return None
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
@@ -266,8 +283,11 @@ class Ladder:
             ways.append(found)
             if size >= shot and any(way.gain_over(own).low > 0 for way in found):
                 break
-        if not sizes:
+        scored = {way.learner for way in ways[0]} if ways else set()
+        scored -= {way.learner for found in ways for way in found if way.unscored}
+        if not scored:
             return None
+        ways = [[way for way in found if way.learner in scored] for found in ways]
         result = equivalence(
             own.scores,
             shot,
@@ -311,7 +331,8 @@ class Ladder:
             self.progress(f"choosing for {rung.key}", done, len(candidates))
             evaluation = evaluate(self._build(rung, options), validation, tasks=count)
             sign = 1 if evaluation.higher_is_better else -1
-            scores.append(-math.inf if evaluation.diverged else sign * evaluation.score.mean)
+            mean = sign * evaluation.score.mean
+            scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
         return candidates[scores.index(max(scores))]
 
     def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:

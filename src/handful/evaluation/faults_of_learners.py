@@ -1,5 +1,6 @@
 """What may be wrong with a learner: it does not use its support, or other things than its support and query."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor
 from handful import streams
 from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import Interval, difference, interval
-from handful.evaluation.wording import figures, percent
+from handful.evaluation.protocol import scores_of
+from handful.evaluation.wording import count_of, figures, percent
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
-from handful.types import Categorical, Examples, Point, Prediction, Task
+from handful.types import Categorical, Examples, Prediction, Task
 
 SHUFFLES = 3
 """Shuffled supports per task: with few classes, one shuffling leaves many labels right by luck."""
@@ -147,12 +149,12 @@ def _another(split: TaskDistribution, index: int, tasks: int) -> int | None:
 
 
 def score_of(split: TaskDistribution, learner: Learner, index: int, support: Examples) -> float:
-    """Of the queries of task `index` after adapting to this support; more is better."""
+    """Of the queries of task `index` after adapting to this support; more is better, and no finite prediction worst."""
     query = split.task(index).query
     prediction = learner.predict(learner.adapt(support, split.spec_of(index)), query.inputs)
-    if isinstance(prediction, Categorical):
-        return float(prediction.correct(query.targets).double().mean())
-    return -float(Point(prediction.mean).loss(query.targets).mean()) * split.target_scale**2
+    stacked = type(prediction)(*(leaf.unsqueeze(0) for leaf in prediction))
+    score = float(scores_of(stacked, query.targets.unsqueeze(0), split.target_scale))
+    return score if split.spec.classification else -score
 
 
 def _chance(task: Task) -> float:
@@ -162,16 +164,24 @@ def _chance(task: Task) -> float:
 
 def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> Finding:
     """Whether a query is answered the same alone and among others."""
-    largest = 0.0
+    largest, diverged = 0.0, 0
     for index in range(tasks):
         task, spec = split.task(index), split.spec_of(index)
         among = _values(learner.predict(learner.adapt(task.support, spec), task.query.inputs))
+        if not among.isfinite().all():
+            diverged += 1
+            continue
         for query in range(min(3, len(among))):
             state = learner.adapt(task.support, spec)
             alone = _values(learner.predict(state, task.query.inputs[query : query + 1]))
             size = float(among[query].abs().max()) + 1e-6
-            largest = max(largest, float((alone[0] - among[query]).abs().max()) / size)
-    seen = f"alone or among others, the answer to a query differs by up to {100 * largest:.2g} % ({tasks} tasks)"
+            apart = float((alone[0] - among[query]).abs().max()) / size
+            largest = max(largest, apart if math.isfinite(apart) else math.inf)
+    if diverged == tasks:
+        seen = f"{learner.key} has no finite prediction on {count_of(tasks, 'task')}."
+        return Finding("transduction", "skipped", seen)
+    seen = f"alone or among others, the answer to a query differs by up to {100 * largest:.2g} % ({tasks} tasks"
+    seen += f", {diverged} of which diverged)" if diverged else ")"
     if largest <= PURE and learner.pointwise:
         return Finding("transduction", "ok", f"{learner.key} answers each query by itself: {seen}.")
     if largest <= PURE:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,12 +12,17 @@ from handful.errors import UserError
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval over `tasks` independent units."""
+    """A mean with its 95 % interval over `tasks` independent units.
+
+    diverged: how many draws had a prediction that is not finite. They count as wrong in an accuracy, and are left out
+    of the mean of what has no worst value, such as an error.
+    """
 
     mean: float
     low: float
     high: float
     tasks: int
+    diverged: int = field(default=0, kw_only=True)
 
     @property
     def half_width(self) -> float:
@@ -47,12 +52,13 @@ class ClassInterval(Interval):
 def interval(scores: Tensor, units: Tensor | None = None) -> Interval:
     """Student's t interval of the mean score.
 
-    scores: `(draws,)`. units: `(draws,)` the task of each draw; draws of one unit are averaged first, since they share
-    its luck (None: every draw is its own unit). With one unit there is no interval, and it is infinitely wide.
+    scores: `(draws,)`; those that are not finite are left out and counted. units: `(draws,)` the task of each draw;
+    draws of one unit are averaged first, since they share its luck (None: every draw is its own unit). With one unit
+    there is no interval, and it is infinitely wide.
     """
     means = _of_units(scores, units)
     count = len(means)
-    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count)
+    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count, diverged=_lost(scores))
 
 
 def seeds_interval(
@@ -71,22 +77,28 @@ def seeds_interval(
     https://doi.org/10.2307/3002019: some S - 1 where seeds matter most, so that two seeds give a wide interval.
 
     With a single seed it reduces to `interval`, and speaks of that seed's weights only. So it does where seeds do not
-    differ in any score. Raises `UserError` for `same_tasks` that are not as many for each seed.
+    differ in any score. Scores that are not finite are left out and counted, with `same_tasks` in all seeds. Raises
+    `UserError` for `same_tasks` that are not as many for each seed.
     """
+    lost = sum(map(_lost, scores))
+    if same_tasks and len({len(of_seed) for of_seed in scores}) == 1:
+        known = torch.stack([of_seed.isfinite() for of_seed in scores]).all(0)
+        scores = [torch.where(known, of_seed, torch.nan) for of_seed in scores]
     means = [_of_units(of_seed, None if units is None else units[seed]) for seed, of_seed in enumerate(scores)]
     seeds, tasks = len(means), min(map(len, means))
     by_seed = torch.stack([of_seed.mean() for of_seed in means])
     if seeds == 1:
         alone = interval(means[0])
         within = float(_spread(means[0]) / tasks) ** 0.5
-        return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within)
+        return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within, diverged=lost)
     between = by_seed.var() / seeds
     if not same_tasks:
         within = (
             torch.stack([_spread(of_seed) / len(of_seed) for of_seed in means]).mean() / seeds
         )  # a part of `between`
         ends = _around(by_seed.mean(), between, seeds - 1)
-        return SeedsInterval(*ends, tasks, seeds, float((between - within).clamp(min=0).sqrt()), float(within.sqrt()))
+        parts = (between - within).clamp(min=0).sqrt(), within.sqrt()
+        return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
     if len(set(map(len, means))) > 1:
         raise UserError(
             f"The seeds were scored on {', '.join(str(len(of_seed)) for of_seed in means)} tasks, so not on the same "
@@ -102,16 +114,17 @@ def seeds_interval(
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
     ends = _around(by_seed.mean(), variance, freedom if tasks > 1 else 0)
     parts = (between - luck).clamp(min=0).sqrt(), across.sqrt()
-    return SeedsInterval(*ends, tasks, seeds, *map(float, parts))
+    return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
 
 
 def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
     """The mean score with the interval for *other classes* of the same kind; None for fewer than two of them.
 
-    scores: `(tasks,)`; classes: what each task is made of (`TaskDistribution.manifest(i).classes`). `interval` says how
-    the mean varies with other tasks of the same data: it shrinks to nothing as tasks are drawn again and again from a
-    few classes, and then is far too narrow for anything but these (*Oops, I Sampled it Again: Reinterpreting
-    Confidence Intervals in Few-Shot Learning*, Lafargue et al., 2024, https://arxiv.org/abs/2409.02850).
+    scores: `(tasks,)`; those that are not finite are left out and counted. classes: what each task is made of
+    (`TaskDistribution.manifest(i).classes`). `interval` says how the mean varies with other tasks of the same data: it
+    shrinks to nothing as tasks are drawn again and again from a few classes, and then is far too narrow for anything
+    but these (*Oops, I Sampled it Again: Reinterpreting Confidence Intervals in Few-Shot Learning*, Lafargue et al.,
+    2024, https://arxiv.org/abs/2409.02850).
 
     The model: a task's score is a mean, plus the average of its classes' effects, plus the luck of the draw. Both
     variances follow from the spread of the scores and from that of the scores that share a class, for any pattern of
@@ -125,6 +138,8 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     """
     from scipy.sparse import csr_array
 
+    lost, known = _lost(scores), scores.isfinite()
+    scores, classes = scores[known], [own for own, kept in zip(classes, known.tolist(), strict=False) if kept]
     numbers, places = torch.unique(torch.tensor([number for each in classes for number in each]), return_inverse=True)
     if len(numbers) < 2 or len(classes) < 2:
         return None
@@ -151,7 +166,7 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     variance = torch.tensor(sum(parts))
     uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
-    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers))
+    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers), diverged=lost)
 
 
 def difference(
@@ -163,11 +178,11 @@ def difference(
     https://doi.org/10.2307/2332510. Scores of the same tasks are paired instead: `interval` of their differences.
     """
     means = _of_units(scores, units), _of_units(others, other_units)
-    parts = [(float(_spread(values)) / len(values), len(values) - 1) for values in means]
+    parts = [(float(_spread(values)) / max(1, len(values)), len(values) - 1) for values in means]
     variance, uncertainty = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = 0.0 if min(map(len, means)) < 2 else variance**2 / uncertainty if uncertainty else 1.0
     ends = _around(means[0].mean() - means[1].mean(), torch.tensor(variance, dtype=torch.float64), freedom)
-    return Interval(*ends, min(map(len, means)))
+    return Interval(*ends, min(map(len, means)), diverged=_lost(scores) + _lost(others))
 
 
 def tasks_needed(interval: Interval, half_width: float) -> int:
@@ -180,12 +195,18 @@ def tasks_needed(interval: Interval, half_width: float) -> int:
     return max(2, math.ceil(interval.tasks * (interval.half_width / half_width) ** 2))
 
 
+def _lost(scores: Tensor) -> int:
+    """How many scores are not finite."""
+    return int((~scores.isfinite()).sum())
+
+
 def _of_units(scores: Tensor, units: Tensor | None) -> Tensor:
-    """The mean score of each unit, in doubles."""
-    scores = scores.double()
+    """The mean score of each unit, in doubles, of those that are finite."""
+    known = scores.isfinite()
+    scores = scores[known].double()
     if units is None:
         return scores
-    _, inverse = torch.unique(units, return_inverse=True)
+    _, inverse = torch.unique(units[known], return_inverse=True)
     counts = torch.bincount(inverse)
     return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, inverse, scores) / counts
 

@@ -23,7 +23,7 @@ from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.equivalence import Equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation
-from handful.evaluation.wording import count_of, figures, root, setting_name, share
+from handful.evaluation.wording import count_of, figures, lost, root, setting_name, share
 from handful.storage import replacing
 from handful.types import Task
 
@@ -185,7 +185,8 @@ def _label(row: Row, first: Evaluation) -> str:
     if own.metric == "accuracy":
         text = share(own.score).partition(" (")[0]  # ends at 0 or 100 % are seen
     else:
-        text = figures(_shown(own.score.mean, own.metric))
+        text = "" if math.isnan(own.score.mean) else figures(_shown(own.score.mean, own.metric))
+    text += lost(own.score)
     if len(own.scores) == len(first.scores):
         return text
     return f"{text}  ({count_of(len(own.scores), 'draw' if first.score.tasks < len(first.scores) else 'task')})"

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,8 +40,10 @@ class Evaluation:
     """Scores of one learner on tasks 0, 1, ... of one distribution.
 
     metric: "accuracy" (fraction) or "mse" (squared units of the target). scores: `(draws,)`. units: `(draws,)` which
-    task each draw is of. way, shot, query_shot: as `SizeRanges`. confidences, correct: of every query answer, for
-    reliability (empty for regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
+    task each draw is of. diverged: `(draws,)` which draws have a prediction that is not finite. They have the worst
+    score: an accuracy of 0, which counts; or an infinite error, which is left out of the mean. way, shot, query_shot:
+    as `SizeRanges`. confidences, correct: of every query answer but those of diverged draws, for reliability (empty for
+    regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
 
     Of regression, each empty where there is none: log_likelihoods: `(draws,)` of a true value, the mean over queries
     and outputs, in nats and for densities in units of the target; needs predictions with a variance, as does coverages:
@@ -56,6 +58,7 @@ class Evaluation:
     metric: str
     scores: Tensor
     units: Tensor
+    diverged: Tensor
     way: Size | None
     shot: Size
     query_shot: Size | None
@@ -74,7 +77,7 @@ class Evaluation:
     @property
     def score(self) -> Interval:
         """The mean score with its interval over tasks."""
-        return interval(self.scores, self.units)
+        return replace(interval(self.scores, self.units), diverged=int(self.diverged.sum()))
 
     @property
     def over_classes(self) -> ClassInterval | None:
@@ -82,9 +85,9 @@ class Evaluation:
         return class_interval(self.scores, self.classes)
 
     @property
-    def diverged(self) -> int:
-        """On how many tasks no score is a finite number: the predictions are not."""
-        return len(torch.unique(self.units[~self.scores.isfinite()]))
+    def unscored(self) -> int:
+        """How many diverged draws are left out of the mean score."""
+        return int((~self.scores.isfinite()).sum())
 
     @property
     def higher_is_better(self) -> bool:
@@ -115,10 +118,21 @@ class Evaluation:
         return interval(self.oracle_log_likelihoods - self.log_likelihoods, self.units)
 
     def gain_over(self, other: "Evaluation") -> Interval:
-        """By how much this learner is better (positive) than `other` on the tasks that both were scored on."""
+        """By how much this learner is better (positive) than `other` on the tasks that both were scored on.
+
+        Draws that are left out of the score of either are left out here; `behind` tells whose they are.
+        """
         count = min(len(self.scores), len(other.scores))
         difference = self.scores[:count] - other.scores[:count]
         return interval(difference if self.higher_is_better else -difference, self.units[:count])
+
+    def behind(self, other: "Evaluation") -> int:
+        """How many more draws than of `other` are left out of this learner's score, of those that both have.
+
+        Whoever has more of them ranks behind, whatever the scores of the rest.
+        """
+        count = min(len(self.scores), len(other.scores))
+        return int(other.scores[:count].isfinite().sum()) - int(self.scores[:count].isfinite().sum())
 
 
 def evaluate(
@@ -139,7 +153,7 @@ def evaluate(
     if shot is not None:
         _check_part(distribution, shot)
     check_fits(learner, distribution.spec)
-    scores = torch.zeros(tasks, dtype=torch.float64)
+    scores, diverged = torch.zeros(tasks, dtype=torch.float64), torch.zeros(tasks, dtype=torch.bool)
     confidences: list[Tensor] = []
     correct: list[Tensor] = []
     more: dict[str, list[Tensor]] = defaultdict(list)
@@ -151,11 +165,13 @@ def evaluate(
         for indices, whole, spec in batches(distribution, range(tasks), stacked):
             batch = whole if shot is None else Task(_first(whole.support, shot, distribution), whole.query)
             predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)), most=most)
-            scores[list(indices)] = _scores(predictions, batch.query.targets, distribution).double()
+            found = scores_of(predictions, batch.query.targets, distribution.target_scale)
+            finite = finite_tasks(predictions) & found.isfinite()
+            scores[indices], diverged[indices] = found, ~finite
             if isinstance(predictions, Categorical):
-                confidence, answer = predictions.logits.softmax(-1).max(-1)
+                confidence, answer = predictions.logits[finite].softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
-                correct.append((answer == batch.query.targets).flatten())
+                correct.append((answer == batch.query.targets[finite]).flatten())
             known = indices if shot is None else []  # the best prediction is known for the whole support
             for name, values in _of_regression(predictions, batch.query.targets, distribution, known).items():
                 more[name].append(values)
@@ -169,6 +185,7 @@ def evaluate(
         metric=distribution.spec.metric,
         scores=scores,
         units=torch.tensor([distribution.unit(index) for index in range(tasks)]),
+        diverged=diverged,
         way=sizes.way,
         shot=sizes.shot if shot is None else shot,
         query_shot=sizes.query_shot,
@@ -257,12 +274,21 @@ def batches(
             yield members, stack([drawn[index] for index in members]), distribution.spec_of(members[0])
 
 
-def _scores(predictions: Any, targets: Tensor, distribution: TaskDistribution) -> Tensor:
-    """One score per stacked task, from predictions and targets `(tasks, n, ...)`."""
+def finite_tasks(predictions: Prediction) -> Tensor:
+    """Which of stacked tasks have nothing but finite numbers in their predictions `(tasks, n, ...)`."""
+    return torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in predictions]).all(0)
+
+
+def scores_of(predictions: Prediction, targets: Tensor, target_scale: float) -> Tensor:
+    """One score per stacked task in doubles, from predictions and targets `(tasks, n, ...)`.
+
+    A task with a prediction that is not finite has the worst one: an accuracy of 0, or an infinite error.
+    """
+    finite = finite_tasks(predictions)
     if isinstance(predictions, Categorical):
-        return predictions.correct(targets).double().mean(-1)
-    error = Point(predictions.mean).loss(targets)
-    return error.double().mean(-1) * distribution.target_scale**2  # in double: units may be huge
+        return predictions.correct(targets).double().mean(-1).where(finite, 0.0)
+    error = Point(predictions.mean).loss(targets).double().mean(-1) * target_scale**2  # in double: units may be huge
+    return error.where(finite & error.isfinite(), torch.inf)
 
 
 def _of_regression(
@@ -276,14 +302,15 @@ def _of_regression(
     known = [oracle for index in indices if (oracle := distribution.oracle(index)) is not None]
     if known:
         oracles = stack(known)
-        more["oracle_scores"] = _scores(oracles, targets, distribution).double()
+        more["oracle_scores"] = scores_of(oracles, targets, distribution.target_scale)
         more["oracle_log_likelihoods"] = _log_likelihoods(oracles, targets, distribution)
     return more
 
 
 def _log_likelihoods(predictions: Gaussian, targets: Tensor, distribution: TaskDistribution) -> Tensor:
-    """One for each stacked task; a density in wider units is lower."""
-    return -predictions.loss(targets).double().mean(-1) - math.log(distribution.target_scale)
+    """One for each stacked task, minus infinity where it diverged; a density in wider units is lower."""
+    found = -predictions.loss(targets).double().mean(-1) - math.log(distribution.target_scale)
+    return found.where(found.isfinite(), -torch.inf)
 
 
 def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:

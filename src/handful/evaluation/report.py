@@ -5,9 +5,9 @@
     {"schema": 1, "verdict": str,
      "settings": [{"way", "shot", "query_shot", "transductive",
                    "rows": [{"learner", "baseline": bool,
-                             "score": {"metric", "mean", "low", "high", "tasks"},
+                             "score": {"metric", "mean", "low", "high", "tasks", "diverged"},
                              "cost": {"adapt_seconds", "state_bytes"},
-                             "paired": {"against", "mean", "low", "high", "tasks"},
+                             "paired": {"against", "mean", "low", "high", "tasks", "diverged"},
                              "log_likelihood": {"mean", "low", "high", "tasks"},
                              "coverage": [{"level", "mean", "low", "high", "tasks"}],
                              "oracle": {"error_gap": {"mean", "low", "high", "tasks"}, "likelihood_gap": the same}}]}],
@@ -22,9 +22,11 @@ row is better than the learner in `against` (for errors too). `low` and `high` a
 the central interval of each level) are of normal predictions only. `oracle` is there where the best prediction that
 there is is known: by how much the error is above its error, and the log-likelihood below its log-likelihood.
 Sizes that vary are `[low, high]`; what is not a finite number, such as the interval of a single task, is null.
+`diverged` is on how many draws a prediction is not finite; an accuracy counts them as wrong, the others leave them out.
 
 `scores.json` holds, for the same settings and rows, the score of each task and its unit, from which the intervals
-follow; likewise, by the names of `Evaluation`, what the entries that not all rows have follow from.
+follow, and the places of the draws that diverged; likewise, by the names of `Evaluation`, what the entries that not all
+rows have follow from.
 """
 
 import math
@@ -33,6 +35,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from handful.errors import ArtifactError
 from handful.evaluation.comparison import Comparison, Row
@@ -180,6 +184,7 @@ class Report:
                         "scores": row.evaluation.scores.tolist(),
                         "units": row.evaluation.units.tolist(),
                     }
+                    | ({"diverged": places} if (places := _places(row.evaluation.diverged)) else {})
                     | {name: values.tolist() for name in PER_TASK if len(values := getattr(row.evaluation, name))}
                     for row in comparison.rows
                 ]
@@ -290,6 +295,10 @@ def load_scores(path: Path) -> dict[str, Any]:
     for row in (row for setting in scores["settings"] for row in setting["rows"]):
         row |= {name: _numbers(row[name]) for name in ("scores", *PER_TASK) if name in row}
     return scores
+
+
+def _places(chosen: Tensor) -> list[int]:
+    return chosen.nonzero().flatten().tolist()
 
 
 def _numbers(value: Any) -> Any:

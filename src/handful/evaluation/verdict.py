@@ -8,10 +8,10 @@ from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
 from handful.evaluation.wording import (
-    count_of,
     drawn,
     examples,
     figures,
+    lost,
     percent,
     plus_minus,
     root,
@@ -36,13 +36,11 @@ class Standing:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it surely beats that rung, or loses to it; or whether some of its predictions are not finite."""
-        paired = self.comparison.best_rung.paired
-        if self.comparison.learner.evaluation.diverged:
+        """Whether it surely beats that rung, or loses to it, or has no score on more draws than that rung."""
+        rung = self.comparison.best_rung
+        if rung.behind < 0:
             return "diverged"
-        if self.comparison.best_rung.evaluation.diverged:
-            return "beats"
-        return "loses" if paired.low > 0 else "beats" if paired.high < 0 else "tie"
+        return "loses" if rung.better else "beats" if rung.worse else "tie"
 
     @property
     def trivial(self) -> bool:
@@ -63,11 +61,7 @@ class Standing:
             )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
-            finite = [row.evaluation.learner for row in self.comparison.rows[1:] if not row.evaluation.diverged]
-            if not finite:
-                return f"{text}, and no simple method gave finite predictions on all of them."
-            name = rung.evaluation.learner
-            return f"{text}. {instead(name if name in finite else finite[0])}"
+            return f"{text}. {instead(rung.evaluation.learner)}"
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
@@ -93,13 +87,13 @@ class Standing:
     def _adapting(self) -> str:
         """Whether adapting to each task was better than one model for all, where there is such a rung."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
-        if pooled is None or pooled.evaluation.diverged:
+        if pooled is None or pooled.behind:
             return ""
         # Where the pooled model decides, its difference has just been told.
         gap = "" if pooled is self.comparison.best_rung else gap_to(pooled, self.comparison.learner.evaluation)
-        if pooled.paired.high < 0:
+        if pooled.worse:
             return f" Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
-        if pooled.paired.low > 0:
+        if pooled.better:
             return f" Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
         told = gap and f" ({gap})"
         return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
@@ -121,7 +115,7 @@ def situation(own: Evaluation) -> str:
 def quality(own: Evaluation) -> str:
     """How good a learner's answers are."""
     score = own.score
-    seen = drawn(len(own.scores), score.tasks)
+    seen = drawn(len(own.scores) - own.unscored, score.tasks)
     tasks = f"{seen}: no interval" if score.tasks == 1 else f"95 % interval, {seen}"
     if own.metric == "accuracy":
         return f"answers {percent(score)} of the questions right ({tasks})"
@@ -129,28 +123,30 @@ def quality(own: Evaluation) -> str:
     between = f", {figures(low)} to {figures(high)}" if math.isfinite(score.half_width) else ""
     known = len(own.oracle_scores) > 0
     best = f"; the best possible: {figures(root(interval(own.oracle_scores, own.units).mean))}" if known else ""
-    off = f"is off by {figures(root(score.mean))} in a typical prediction{between}"
+    off = f"is off by {figures(root(score.mean))} in a typical prediction{between}{lost(score)}"
     return f"{off} (in {own.error_unit}; {tasks}{best})"
 
 
 def no_prediction(evaluation: Evaluation) -> str:
-    """On how many tasks there is no finite prediction."""
-    return f"no finite prediction on {evaluation.diverged:,} of {count_of(evaluation.score.tasks, 'task')}"
+    """On how many draws there is no finite prediction."""
+    draws, tasks = len(evaluation.scores), len(set(evaluation.units.tolist()))
+    return f"no finite prediction on {int(evaluation.diverged.sum()):,} of {drawn(draws, tasks)}"
 
 
 def gap_to(rung: Row, own: Evaluation) -> str:
     """By how much the learner is better or worse than a rung, on the tasks of both."""
     other, paired = rung.evaluation, rung.paired
-    if other.diverged:
+    if rung.behind > 0:
         return f"which has {no_prediction(other)}"
     count = min(len(own.scores), len(other.scores))
-    common = f"{drawn(count, paired.tasks)} in common"
-    sure = paired.low > 0 or paired.high < 0
+    both = own.scores[:count].isfinite() & other.scores[:count].isfinite()
+    common = f"{drawn(int(both.sum()), paired.tasks)} in common"
+    sure = rung.better or rung.worse
     # Where it is not sure, the words around do not tell which one is ahead.
     by = "by" if sure else f"{(other if paired.mean > 0 else own).learner} ahead by"
     if own.metric == "accuracy":
         return f"{by} {100 * abs(paired.mean):.1f}{plus_minus(100 * paired.half_width, '.1f')} points on {common}"
-    typical = [figures(root(interval(e.scores[:count], e.units[:count]).mean)) for e in (own, other)]
+    typical = [figures(root(interval(e.scores[:count][both], e.units[:count][both]).mean)) for e in (own, other)]
     there = "off" if count == len(own.scores) else "there off"
     words = f"{figures(abs(paired.mean))}{plus_minus(paired.half_width)} of squared error on {common}"
     return f"{by} {words}, {there} by {typical[0]} instead of {typical[1]}"

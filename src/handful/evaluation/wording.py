@@ -8,7 +8,12 @@ from handful.evaluation.intervals import Interval
 
 def percent(score: Interval) -> str:
     """A share with its interval, in percent."""
-    return f"{share(score)} %"
+    return f"{share(score)} %{lost(score)}"
+
+
+def lost(score: Interval) -> str:
+    """How many draws diverged, where some did."""
+    return f" ({score.diverged:,} diverged)" if score.diverged else ""
 
 
 def share(score: Interval) -> str:
@@ -41,11 +46,13 @@ def figures(value: float, sign: str = "") -> str:
 
 def estimate(value: Interval, sign: str = "") -> str:
     """Three significant figures with their interval, or as many as the interval leaves. sign: as for `figures`."""
+    if math.isnan(value.mean):
+        return "diverged"
     texts, half = [figures(value.mean, sign)], value.half_width
     if math.isfinite(half) and half > 0:
         places = max(0, 1 - math.floor(math.log10(half)))  # those of its two significant figures
         texts.append(f"{round(value.mean, places) + 0.0:{sign},.{places}f}")
-    return min(texts, key=len) + plus_minus(half)
+    return min(texts, key=len) + plus_minus(half) + lost(value)
 
 
 def root(value: float) -> float:
@@ -55,7 +62,7 @@ def root(value: float) -> float:
 
 def nats(value: Interval) -> str:
     """A log-likelihood with its interval."""
-    return f"{value.mean:.3f}{plus_minus(value.half_width, '.3f')} nats"
+    return f"{value.mean:.3f}{plus_minus(value.half_width, '.3f')} nats{lost(value)}"
 
 
 def difference(paired: Interval, metric: str) -> str:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import squared_distances
+from handful.engine.heads import cholesky, squared_distances
 from handful.learners.learner import Learner
 from handful.learners.options import Positive
 from handful.types import Examples, Gaussian, TaskSpec, TaskState, check_shape
@@ -77,13 +77,13 @@ def posterior(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     like, features, targets = features, features.double(), targets.double()  # repeated examples make huge numbers
     one = torch.eye(min(n, d)).to(features)
     if n < d:
-        lower = torch.linalg.cholesky(features @ features.mT + one)
+        lower = cholesky(features @ features.mT + one)
         white = torch.linalg.solve_triangular(lower, torch.cat([features, targets], dim=-1), upper=False)
         half = white[:, :d]  # (n, d)
         other = torch.linalg.solve_triangular(lower + one, features, upper=False)
         mean, factor = half.mT @ white[:, d:], torch.eye(d).to(features) - half.mT @ other
     else:
-        lower = torch.linalg.cholesky(features.mT @ features + one)
+        lower = cholesky(features.mT @ features + one)
         factor = torch.linalg.solve_triangular(lower, one, upper=False).mT
         mean = factor @ (factor.mT @ (features.mT @ targets))
     return mean.to(like), factor.to(like)
@@ -120,7 +120,7 @@ class DeepKernelTransfer(Learner):
         features = self.backbone(support.inputs).clone()  # "raw" returns its inputs
         exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
         noise = self._noise().square() * torch.eye(len(exact)).to(exact)
-        lower = torch.linalg.cholesky(self._kernel(exact, exact) + noise)
+        lower = cholesky(self._kernel(exact, exact) + noise)
         expected = self.mean.expand(len(features), -1)
         check_shape("targets", support.targets, expected)
         weights = torch.cholesky_solve((support.targets - expected).double(), lower)

@@ -29,6 +29,8 @@ from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec
 
 RECALIBRATION_TASKS = 10
+MOST_DIVERGED = 0.05
+"""Of the draws of a validation: with more of them without a finite prediction, the training has diverged."""
 FEWEST_STEPS = 10
 """Between validations, unless asked for: in a short training these would take most of the time."""
 NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
@@ -100,18 +102,21 @@ class Settings:
 @dataclass(frozen=True)
 class Moment:
     """What progress hears of after each step. validation: the score where one was taken, else None; metric: what it is,
-    as in an `Evaluation`."""
+    as in an `Evaluation`; diverged: on how many draws of the validation no prediction is finite."""
 
     step: int
     steps: int
     loss: float
     validation: float | None
     metric: str
+    diverged: int = 0
 
 
 @dataclass
 class Training:
     """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history.
+
+    best_rank: by which weights are compared, the larger the better.
 
     With several workers each has one, with the same bits; but only the first one knows scores and best weights.
     """
@@ -122,6 +127,8 @@ class Training:
     settings: Settings
     step: int = 0
     best_score: float | None = None
+    best_diverged: int = 0
+    best_rank: tuple[int, float] = (0, 0.0)
     best_step: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -258,23 +265,27 @@ class Training:
             )
         self.pretraining = self.unfinished = None
 
-    def validate(self) -> float | None:
+    def validate(self) -> dict[str, Any]:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
 
-        With several workers all measure the statistics, and the first one scores.
+        Returns what the history says of it: {"val": score}, with "val_diverged" where draws diverged. Weights with
+        which fewer draws are left out of the score are better. Raises `HandfulError` where too many diverged. With
+        several workers all measure the statistics, and the first one scores.
         """
         with self._solvable("validation score"):
             self._recalibrate()
             if not self.workers.first:
-                return None
+                return {}
             evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
-        score = evaluation.score.mean
-        self._check_finite(score, "validation score")
-        sign = 1 if evaluation.higher_is_better else -1
-        if self.best_score is None or sign * score > sign * self.best_score:
-            self.best_score, self.best_step = score, self.step
+        score, draws = evaluation.score, len(evaluation.scores)
+        if score.diverged > MOST_DIVERGED * draws:
+            raise self._diverged(f"No prediction was finite on {score.diverged} of {draws} validation draws")
+        rank = (-evaluation.unscored, score.mean if evaluation.higher_is_better else -score.mean)
+        if not self.best or rank > self.best_rank:
+            self.best_rank, self.best_score, self.best_diverged = rank, score.mean, score.diverged
+            self.best_step = self.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
-        return score
+        return {"val": score.mean} | ({"val_diverged": score.diverged} if score.diverged else {})
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All of it as named tensors and JSON facts."""
@@ -287,6 +298,8 @@ class Training:
             "pretraining": pretraining,
             "step": self.step,
             "best_score": self.best_score,
+            "best_diverged": self.best_diverged,
+            "best_rank": self.best_rank,
             "best_step": self.best_step,
             "seconds": self.seconds,
             "plan": None if self.plan is None else asdict(self.plan),
@@ -301,7 +314,9 @@ class Training:
         put_moments(self.optimizer, below("optimizer", tensors))
         pretraining = facts.get("pretraining")
         self.unfinished = (below("pretraining", tensors), pretraining) if pretraining else None
-        self.step, self.best_score, self.best_step = facts["step"], facts["best_score"], facts["best_step"]
+        self.step, self.best_step = facts["step"], facts["best_step"]
+        self.best_score, self.best_diverged = facts["best_score"], facts["best_diverged"]
+        self.best_rank = (*facts["best_rank"],)
         self.seconds, self.history = facts["seconds"], facts["history"]
         self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
 
@@ -343,11 +358,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history."""
+    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history.
+
+    best_diverged: on how many of its validation draws no prediction was finite; a squared error leaves them out.
+    """
 
     selection: str
     best_step: int
     best_score: float
+    best_diverged: int
     seconds: float
     examples: int
     plan: Plan | None
@@ -399,6 +418,7 @@ def meta_train(
         ),
         best_step=training.best_step,
         best_score=training.best_score,
+        best_diverged=training.best_diverged,
         seconds=training.seconds,
         examples=examples_seen(distribution, training.settings, training.steps),
         plan=training.plan,
@@ -433,23 +453,24 @@ def _train(
         while training.step < steps:
             workers.asked = interruption.asked  # which the others hear with the gradients
             loss = training.advance()
-            score = None
+            found: dict[str, Any] = {}
             if training.step % validate_every == 0 or training.step == steps:
-                score = training.validate()
+                found = training.validate()
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
-            training.history.append(row if score is None else row | {"val": score})
+            training.history.append(row | found)
             if progress and workers.first:
-                progress(Moment(training.step, steps, loss, score, training.distribution.spec.metric))
+                scored = found.get("val"), training.distribution.spec.metric, found.get("val_diverged", 0)
+                progress(Moment(training.step, steps, loss, *scored))
             stop = interruption.asked if workers.count == 1 else workers.agreed
             if saved is not None:
                 last = stop or training.step == steps
-                if last or score is not None or training.step % checkpoint_every == 0:
+                if last or found or training.step % checkpoint_every == 0:
                     saved.save(training)
             if stop and run is not None:
                 raise KeyboardInterrupt
         if not steps and not training.history:  # a learner that is pre-trained only
-            score = training.validate()
-            training.history.append({"step": 0, "seconds": round(training.seconds, 3), "val": score})
+            found = training.validate()
+            training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)
             if saved is not None:
                 saved.save(training)
 
