@@ -37,9 +37,9 @@ def test_answers_that_were_read_before_are_still_counted():
 
 def test_values_have_a_row_for_each_example():
     own = reader(VALUES)
-    flat, rows = own.read([1, 2, 3, 4], 2), own.read([[5, 6], [7, 8]], 2)
-    assert flat.names is None
-    targets = own.targets([flat, rows], torch.float32)
+    first, second = own.read([[1, 2], [3, 4]], 2), own.read([[5, 6], [7, 8]], 2)
+    assert first.names is None
+    targets = own.targets([first, second], torch.float32)
     assert targets.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
     assert targets.dtype == torch.float32
 
@@ -48,9 +48,9 @@ def test_values_have_a_row_for_each_example():
     ("answers", "count", "said"),
     [
         (["a", "b"], 2, "answers are not all numbers"),
-        ([1.0, 2.0, 3.0], 2, "2 examples, but 3 answers"),
-        ([], 0, "0 examples"),
-        ([1.0, 2.0], 2, "predicts 2 values per example, but 1 are given"),
+        ([1.0, 2.0, 3.0], 2, r"of 2 examples have shape \(3,\)"),
+        ([], 0, "no examples"),
+        ([1.0, 2.0], 2, r"of 2 examples have shape \(2,\)"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(answers, count, said):

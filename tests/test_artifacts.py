@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from handful.learners.learner import Learner
 from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
-from handful.storage import read_tensors, write_tensors
+from handful.storage import digest_of, read_tensors, write_tensors
 from handful.types import Categorical, Point, TaskSpec
 
 CLASSES = TaskSpec("classification", (4,), 3, "permuted")
@@ -457,6 +458,67 @@ def test_examples_that_make_no_task_are_refused(inputs, answers, named):
 )
 def test_classes_are_named_as_in_a_file(answers, labels):
     assert model().adapt(torch.randn(3, 4), answers).labels == labels
+
+
+WAYS = {
+    "adapt": lambda meta, inputs, answers: meta.adapt(inputs, answers),
+    "adapt_many": lambda meta, inputs, answers: meta.adapt_many([(inputs, answers)] * 2)[0],
+    "extended": lambda meta, inputs, answers: meta.adapt(inputs[:6], answers[:6]).extended(inputs[6:], answers[6:]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("key", "spec"), [("neighbors", CLASSES), ("neighbors", VALUES), ("protonet", CLASSES)])
+def test_what_happens_to_the_given_arrays_changes_no_task(way, key, spec):
+    meta, (inputs, answers) = model(LEARNERS[key], spec), examples(spec)
+    answers = torch.tensor([int(answer) for answer in answers]) if spec.classification else answers
+    queries, more = torch.randn(5, 4), examples(spec, 3)
+    task = WAYS[way](meta, inputs, answers)
+    expected = task.predict(queries), task.extended(*more).predict(queries)
+    inputs += 7
+    answers *= 0
+    found = task.predict(queries), task.extended(*more).predict(queries)
+    for before, after in zip(expected, found, strict=True):
+        assert torch.equal(before[0], after[0])
+    assert task.support_digest == digest_of(task.support._asdict())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_targets_that_are_not_one_row_per_example_are_refused(way):
+    with pytest.raises(DataError, match=r"they should be \(\d, 2\)"):
+        WAYS[way](model(LEARNERS["ridge-probe"], VALUES), torch.randn(8, 4), torch.randn(8))
+    meta = model(LEARNERS["ridge-probe"], VALUES)
+    with pytest.raises(DataError, match="Transpose them"):
+        meta.adapt(torch.randn(8, 4), torch.randn(2, 8))
+    with pytest.raises(DataError, match="Transpose them"):
+        meta.adapt(torch.randn(2, 4), torch.randn(2, 2)).extended(torch.randn(8, 4), torch.randn(2, 8))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (torch.zeros(6, 4).numpy(), r"as a tensor, not a ndarray.*torch\.as_tensor"),
+        (torch.zeros(6, 4).tolist(), "as a tensor, not a list"),
+        (torch.zeros(6, 4).double(), r"type torch\.float32, not torch\.float64\. Convert them"),
+        (torch.zeros(6, 4).byte(), r"not torch\.uint8"),
+        (torch.zeros(6, 5), r"\(n, 4\), not \(6, 5\)"),
+    ],
+)
+def test_inputs_that_are_no_tensors_of_the_model_are_refused_everywhere(inputs, said):
+    meta, labels = model(), list("ababab")
+    task = meta.adapt(torch.randn(6, 4), labels)
+    tasks = meta.adapt_many([(torch.randn(6, 4), labels)])
+    for call in (
+        lambda: meta.adapt(inputs, labels),
+        lambda: meta.adapt_many([(inputs, labels)]),
+        lambda: task.extended(inputs, labels),
+        lambda: task.predict(inputs),
+    ):
+        with pytest.raises(DataError, match=said):
+            call()
+    (error,) = tasks.predict_many([inputs])
+    assert isinstance(error, DataError)
+    assert re.search(said, str(error))
 
 
 def test_classes_that_a_shared_model_does_not_know_are_refused():

@@ -4,6 +4,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
@@ -330,3 +331,74 @@ def test_what_is_not_finite_is_no_prediction():
     solver = LEARNERS["r2d2"].build(TaskSpec("regression", (2,), 1, "shared"), backbone="raw")
     with pytest.raises(DivergedError, match="No finite prediction"):
         FewShotRegressor(MetaModel(solver)).fit([[0, 1e30], [1e30, 0]], [1.0, 2.0])
+
+
+# What is given, of any type
+
+
+COLUMN = np.array([[0.0, 1.0], [0.2, 1.0], [1.0, 0.0], [1.2, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        (list("aabb"), np.array([b"a", b"a", b"b", b"b"])),
+        (list("aabb"), pa.array(list("aabb")).dictionary_encode()),
+        (list("aabb"), np.array(list("aabb"), np.dtypes.StringDType())),
+        ([1, 1, 2, 2], torch.tensor([1.0, 1, 2, 2], requires_grad=True)),
+        ([1, 1, 2, 2], torch.tensor([1, 1, 2, 2], dtype=torch.bfloat16)),
+        ([1, 1, 2, 2], list(torch.tensor([1, 1, 2, 2]))),
+        ([True, True, False, False], torch.tensor([1, 1, 0, 0]).bool()),
+    ],
+)
+def test_labels_of_any_type_are_those_of_a_list(labels, given):
+    classifier = FewShotClassifier().fit(COLUMN, given)
+    assert classifier.classes_.tolist() == sorted(set(labels))
+    assert classifier.predict(torch.tensor(COLUMN, requires_grad=True)).tolist() == labels
+    again = FewShotClassifier().partial_fit(COLUMN, given, classes=given)
+    np.testing.assert_array_equal(again.predict_proba(COLUMN), classifier.predict_proba(COLUMN))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", None, "b", "b"], "y, example 1: the label is missing"),
+        (["a", "", "b", "b"], "y, example 1: the label is missing"),
+        (pa.array(["a", None, "b", "b"]), "y, example 1: the label is missing"),
+        (np.ma.array([1, 1, 2, 2], mask=[0, 1, 0, 0]), "y has masked values"),
+        ("aabb", "not a str"),
+        ({"a": 1}, "not a dict"),
+    ],
+)
+def test_what_are_no_labels_is_refused(given, said):
+    with pytest.raises(DataError, match=said):
+        FewShotClassifier().fit(COLUMN, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["1", "2", "3", "4"], "not all numbers"),
+        (np.array(["2020-01-01"] * 4, "M8[D]"), "not all numbers"),
+        (np.ma.array([1.0, 1, 2, 2], mask=[0, 1, 0, 0]), "y has masked values"),
+    ],
+)
+def test_what_are_no_targets_is_refused(given, said):
+    with pytest.raises(DataError, match=said):
+        FewShotRegressor().fit(COLUMN, given)
+
+
+def test_masked_inputs_are_refused():
+    with pytest.raises(DataError, match="X has masked values"):
+        FewShotClassifier().fit(np.ma.array(COLUMN, mask=COLUMN > 1), list("aabb"))
+
+
+@pytest.mark.parametrize("estimator", [FewShotClassifier, FewShotRegressor])
+def test_arrays_that_change_after_fitting_change_nothing(estimator):
+    inputs, labels = COLUMN.copy(), np.array([1, 1, 2, 2])
+    changed, expected = estimator().fit(inputs, labels), estimator().fit(COLUMN, [1, 1, 2, 2])
+    inputs[:], labels[:] = 9, 1
+    more = [[1.1, 0.1]], [2]
+    np.testing.assert_array_equal(
+        changed.partial_fit(*more).predict(COLUMN), expected.partial_fit(*more).predict(COLUMN)
+    )

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.learners.learner import Learner
+from handful.tasks.labels import class_names, target_values
 from handful.tasks.pipelines import InputPipeline
-from handful.tasks.tables import class_order, written
+from handful.tasks.tables import class_order
 from handful.types import TaskSpec
 
-Answers: TypeAlias = Sequence[Any] | Tensor
-"""Of n examples: class names, or targets in their own units `(n,)` or `(n, outputs)`."""
+Answers: TypeAlias = Any
+"""Of n examples: labels as for `class_names`, or targets in their own units as for `target_values`."""
 
 NO_ANSWER = "The answer to example {row} is NaN or infinite. Remove the example or correct it."
 
@@ -38,8 +39,10 @@ class AnswerReader:
     def read(self, answers: Answers, count: int) -> Read:
         """What the answers to `count` examples say; `DataError` if they make no task of this learner."""
         if not self.spec.classification:
-            return Read(self.spec, None, self._values(answers, count))
-        given = _texts(answers.tolist() if isinstance(answers, Tensor) else answers)
+            if not count:
+                raise DataError("There are no examples to adapt to. Give one at least.")
+            return Read(self.spec, None, target_values(answers, count, self.spec.outputs))
+        given = class_names(answers)
         if given not in self.known:
             self.known[given] = self._numbered(given)
         if len(given) != count or not count:
@@ -53,21 +56,6 @@ class AnswerReader:
         values = torch.stack([read.values for read in reads if isinstance(read.values, Tensor)])
         scaled = self.pipeline.scaled(values.flatten(0, 1)) if self.pipeline else values
         return scaled.reshape(values.shape).to(dtype)
-
-    def _values(self, answers: Answers, count: int) -> Tensor:
-        """Answers of a regression `(count, outputs)`."""
-        try:
-            values = torch.as_tensor(answers, dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"The model predicts numbers, but the answers are not all numbers ({error}).") from error
-        if not count or values.numel() % count:
-            raise DataError(f"There are {count} examples, but {len(answers)} answers to them.")
-        values = values.reshape(count, -1)
-        if values.shape[1] != self.spec.outputs:
-            raise DataError(
-                f"The model predicts {self.spec.outputs} values per example, but {values.shape[1]} are given."
-            )
-        return values
 
     def _numbered(self, given: tuple[str, ...]) -> Read:
         """The classes of a task, and the number of each answer among them."""
@@ -92,10 +80,3 @@ class AnswerReader:
         places = {name: number for number, name in enumerate(names)}
         of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
         return Read(of_task, names, [places[answer] for answer in given])
-
-
-def _texts(answers: Sequence[Any]) -> tuple[str, ...]:
-    """Class names as they are written in a file."""
-    if set(map(type, answers)) <= {str, int} and "" not in answers:  # the usual ones, at once
-        return tuple(map(str, answers))
-    return tuple(str(written(answer)) for answer in answers)

@@ -35,6 +35,7 @@ from handful.storage import (
     write_tensors,
     write_text,
 )
+from handful.tasks.labels import class_names, target_values
 from handful.tasks.pipelines import InputPipeline
 from handful.tasks.readers import IMAGES
 from handful.tasks.tables import table_kind
@@ -144,7 +145,8 @@ class MetaModel:
         self._check_inputs(inputs)
         reader = AnswerReader(self.learner, self.pipeline)
         read = reader.read(answers, len(inputs))
-        support, spec = Examples(inputs, reader.targets([read], inputs.dtype)[0]), read.spec
+        own = inputs.detach().clone()  # the task keeps it, whatever becomes of the caller's
+        support, spec = Examples(own, reader.targets([read], inputs.dtype)[0]), read.spec
         many.check_finite(support.targets, NO_ANSWER)
         with evaluating(self.learner), torch.no_grad():
             start = time.perf_counter()
@@ -204,8 +206,8 @@ class MetaModel:
                 states.append(many.Group(many.adapt(self.learner, support, spec), some))
                 seconds = (time.perf_counter() - start) / len(some)
                 scores = self._estimates(support, spec) if estimates else [None] * len(some)
-                for task, targets, estimate in zip(some, support.targets.unbind(), scores, strict=True):
-                    own = Examples(tasks[task][0], targets)
+                for place, (task, estimate) in enumerate(zip(some, scores, strict=True)):
+                    own = Examples(*(leaf[place].clone() for leaf in support))
                     kept[task] = _Kept(
                         spec=spec,
                         labels=reads[task].names,
@@ -233,10 +235,25 @@ class MetaModel:
         many.check_finite(inputs)
 
     def _check_shape(self, inputs: Tensor) -> None:
+        self._check_type(inputs)
         if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
             raise DataError(
                 f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
                 f"{tuple(inputs.shape)}. Prepare them as for its training."
+            )
+
+    def _check_type(self, inputs: Tensor) -> None:
+        if not isinstance(inputs, Tensor):
+            raise DataError(
+                f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
+                f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.of_array'}(inputs)."
+            )
+        whole = inputs.dtype in (torch.int32, torch.int64)  # numbers of tokens
+        wanted = next((one.dtype for one in self.learner.parameters() if one.is_floating_point()), inputs.dtype)
+        if inputs.dtype != wanted and not whole:
+            raise DataError(
+                f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
+                "on the scale of its training."
             )
 
     def _estimates(self, support: Examples, spec: TaskSpec) -> list[dict[str, Any] | None]:
@@ -299,13 +316,14 @@ class AdaptedTask:
             raise UserError(
                 "This task was told to forget its examples, so none can be added. Adapt again on all of them."
             )
+        self.model._check_inputs(inputs)
         both: Answers
         if self.labels is not None:
-            both = [*(self.labels[number] for number in self.support.targets.tolist()), *answers]
+            both = [*(self.labels[number] for number in self.support.targets.tolist()), *class_names(answers)]
         else:
             pipeline = self.model.pipeline
             kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
-            both = torch.cat([kept.double(), torch.as_tensor(answers, dtype=torch.float64).reshape(len(inputs), -1)])
+            both = torch.cat([kept.double(), target_values(answers, len(inputs), self.spec.outputs)])
         new_ids = list(ids) if ids is not None else [f"added {index}" for index in range(len(inputs))]
         return self.model.adapt(torch.cat([self.support.inputs, inputs]), both, ids=[*self.manifest, *new_ids])
 
@@ -498,6 +516,7 @@ class AdaptedTasks:
         if isinstance(inputs, Tensor):
             if not len(tasks):
                 raise UserError("There are no tasks to answer for, so no prediction to stack. Give an empty list.")
+            self.model._check_type(inputs)
             if inputs.shape[2:] != self.model.spec.input_shape:
                 raise DataError(
                     f"The model takes stacked inputs of shape (tasks, n, "

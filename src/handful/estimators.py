@@ -20,6 +20,7 @@ from handful.errors import DataError, UserError
 from handful.evaluation.protocol import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
+from handful.tasks.labels import Origin, class_names, real_numbers
 from handful.tasks.tables import class_order, written
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
@@ -59,6 +60,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     def _examples(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, Any]:
         """Labeled examples: inputs `(n, *input_shape)`, and answers that are yet to be checked."""
+        X = _plain(X, "X")
         if self.model_ is None:
             X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, reset=reset)
             return _copied(X), y
@@ -89,9 +91,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         """Logits or means `(n, outputs)` of inputs."""
         check_is_fitted(self, "state_")
         if self.model_ is None:
-            inputs = _copied(validate_data(self, X, dtype=np.float64, reset=False))
+            inputs = _copied(validate_data(self, _plain(X, "X"), dtype=np.float64, reset=False))
         else:
-            inputs = _of_model(self.model_, X)
+            inputs = _of_model(self.model_, _plain(X, "X"))
         learner = self.learner_
         # The first field of every prediction: logits or mean.
         outputs = many.predict(learner, learner.predict, self.state_, inputs)[0].double()
@@ -135,12 +137,11 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             self.model_ = self._load()
         fixed = None if reset else self._fixed
         if classes is not None:
-            given = unique_labels(classes)
+            given = np.unique(_labels(classes, "classes"))
             if fixed is not None and not np.array_equal(given, fixed):
                 raise DataError(f"The classes were fixed as {_listed(fixed)}; they cannot become {_listed(given)}.")
             fixed = given
-        inputs, y = self._examples(X, y, reset=reset)
-        y = column_or_1d(y, warn=True)
+        inputs, y = self._examples(X, None if y is None else _labels(y), reset=reset)
         check_classification_targets(y)
         seen = unique_labels(y)
         if not reset:
@@ -214,8 +215,8 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
     def _learn(self, X: Any, y: Any, *, reset: bool) -> Self:
         if reset:
             self.model_ = self._load()
-        inputs, y = self._examples(X, y, reset=reset)
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        inputs, y = self._examples(X, _plain(y, "y"), reset=reset)
+        y = check_array(real_numbers(y).numpy(), ensure_2d=False, dtype=np.float64, input_name="y")
         if not reset:
             old_inputs, old_y = self._support
             if y.shape[1:] != old_y.shape[1:]:
@@ -233,6 +234,30 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         if self.model_ and self.model_.pipeline:
             means = self.model_.pipeline.unscaled(means)
         return means.numpy().reshape(len(means), *self._support[1].shape[1:])
+
+
+def _plain(values: Any, name: str) -> Any:
+    """Values that NumPy takes: tensors as arrays, and whatever else there is as it is; `DataError` for masked ones."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values if values.dtype not in (torch.bfloat16, torch.float16) else values.float()).numpy()
+    if np.ma.is_masked(values):
+        raise DataError(f"{name} has masked values, which are none: fill them, or leave these examples out.")
+    return values
+
+
+def _labels(y: Any, name: str = "y") -> np.ndarray:
+    """Labels `(n,)` in an array of their own; `DataError` if one is missing or no label."""
+    array = np.array(_plain(y, name))
+    if not array.ndim:
+        raise DataError(
+            f"{name} should be a list or an array with one label for each example, not a {type(y).__name__}."
+        )
+    if array.dtype.kind == "S":  # scikit-learn takes no bytes
+        array = np.strings.decode(array, "utf-8")
+    array = column_or_1d(np.array(array.tolist()) if array.dtype.kind == "T" else array, warn=True)
+    class_names(array, Origin(name))
+    return array  # type: ignore[no-any-return]
 
 
 def _of_model(model: MetaModel, X: Any) -> Tensor:

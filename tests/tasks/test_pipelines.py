@@ -282,6 +282,24 @@ def test_several_targets_share_one_scale(tmp_path):
         pipeline.examples(tmp_path / "l.npz")
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 1), (2, 1, 2), (2, 0)])
+def test_targets_of_another_shape_are_not_reshaped(tmp_path, shape):
+    pipeline = ArrayPipeline.fit(np.zeros((2, 4)), np.arange(2), targets=np.zeros((2, 2)))
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 4)), targets=np.zeros(shape), task=[1, 1])
+    with pytest.raises(DataError, match=r"t\.npz: 'targets' has shape .* should hold one number, or a row of numbers"):
+        pipeline.examples(tmp_path / "t.npz")
+    with pytest.raises(DataError, match=r"t\.npz: 'targets' has shape"):
+        open_tasks(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [(np.array([0.1, 2], "f4"), ["0.1", "2"]), ([b"a", b"\xc3\xa9"], ["a", "é"])]
+)
+def test_labels_of_arrays_are_those_of_a_list(tmp_path, labels, names):
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 4)), labels=labels)
+    assert ArrayPipeline(raw_shape=(4,)).examples(tmp_path / "t.npz").answers == names
+
+
 @pytest.mark.parametrize("unit", [1e-13, 1e8, 1e30])
 def test_units_may_be_tiny_or_huge(unit, tmp_path):
     generator = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
+from handful.tasks.labels import Origin, class_names
 from handful.tasks.pipelines import (
     InputPipeline,
     RawExamples,
@@ -21,7 +22,6 @@ from handful.tasks.pipelines import (
     shaped,
 )
 from handful.tasks.readers import read_arrays
-from handful.tasks.tables import written
 
 
 class ArrayPipeline(InputPipeline):
@@ -121,7 +121,7 @@ class ArrayPipeline(InputPipeline):
             raise DataError(f"{path} has no array {key!r}, which the examples of this model need.")
         answers: list[str] | Tensor
         if self.outputs:
-            answers = torch.from_numpy(numbers(arrays[key], "'targets'")).reshape(len(arrays[key]), -1)
+            answers = torch.from_numpy(array_targets(path, arrays))
             if answers.shape[1] != self.outputs:
                 raise DataError(f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.")
         else:
@@ -150,13 +150,17 @@ class ArrayPipeline(InputPipeline):
 
 def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:
     """An array of labels, tasks or groups as texts `(n,)`; `DataError` if it has another shape or empty names."""
-    array = arrays[key]
-    if array.ndim != 1:
-        raise DataError(f"{path}: {key!r} has shape {array.shape}, but should hold one name or number per row.")
-    names = [written(value) for value in array.tolist()]
-    if None in names:
-        raise DataError(f"{path}: {key!r}, row {names.index(None) + 1}: the value is missing.")
-    return [name for name in names if name is not None]
+    return list(class_names(arrays[key], Origin(f"{path}: {key!r}", "row", 1)))
+
+
+def array_targets(path: object, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The targets as floats `(n, outputs)`; `DataError` if they have another shape or are not all finite numbers."""
+    array = arrays["targets"]
+    if array.ndim > 2 or not array.size:
+        raise DataError(
+            f"{path}: 'targets' has shape {array.shape}, but should hold one number, or a row of numbers, per row."
+        )
+    return numbers(array, f"{path}, 'targets'").reshape(len(array), -1)
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

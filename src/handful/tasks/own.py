@@ -16,12 +16,12 @@ from handful import streams
 from handful.errors import DataError, UserError, unknown_name
 from handful.registry import TASKS
 from handful.tasks import readers
-from handful.tasks.array_pipeline import ArrayPipeline, array_names
+from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.encoders import DEFAULT, Encoder
 from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
-from handful.tasks.pipelines import ImagePipeline, InputPipeline, numbers
+from handful.tasks.pipelines import ImagePipeline, InputPipeline
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
 from handful.tasks.tables import Table, class_order, read_table, table_kind
@@ -341,7 +341,7 @@ def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> Tas
     rows = _Rows(
         f"{path}, 'labels'," if labeled else str(path),
         labels=array_names(path, arrays, "labels") if labeled else None,
-        values=numbers(arrays["targets"], f"{path}, 'targets'") if valued else None,
+        values=array_targets(path, arrays) if valued else None,
         tasks=array_names(path, arrays, "task") if "task" in arrays else None,
         groups=array_names(path, arrays, "group") if "group" in arrays else None,
     )

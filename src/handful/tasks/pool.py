@@ -26,7 +26,7 @@ class Draw(NamedTuple):
 class LabeledPool(TaskDistribution):
     """N-way K-shot tasks from labeled examples, split by class.
 
-    inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
+    inputs: `(n, *raw_shape)`, kept as they are, not copied, and turned into floats by `prepare` when a task is drawn.
     labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
     a group (one writer, video, patient). splits: class ids of each split. repeats: draw with replacement, for sources
     whose examples come out different each time. families: of each class, `(classes,)` ids or None: the classes of a

@@ -274,7 +274,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 def written(value: object) -> str | None:
     """A cell as text, the same from csv, parquet, JSON and Python; None if it is empty."""
-    if value is None or value == "" or value != value:
+    if is_missing(value):
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -290,9 +290,17 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(each)
 
 
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, "", NaN, or NA of pandas."""
+    try:
+        return value is None or bool(value == "" or value != value)
+    except TypeError:  # NA equals nothing and differs from nothing
+        return True
+
+
 def is_empty(value: object) -> bool:
     """Whether a cell of a column of numbers stands for none."""
-    return value is None or value != value or (isinstance(value, str) and value.strip().lower() in EMPTY)
+    return is_missing(value) or (isinstance(value, str) and value.strip().lower() in EMPTY)
 
 
 def without_comma(value: object) -> str:

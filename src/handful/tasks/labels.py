@@ -1,0 +1,136 @@
+"""Labels and targets of whatever type other libraries hand over, as those of plain lists, or a `DataError`."""
+
+import datetime
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.tasks.tables import written
+
+LABELS = (str, Real, np.bool_, Decimal, datetime.date)
+"""Types of labels beside bytes; others are written in ways that tell nothing, or the same of all."""
+WAY_OUT = "Give a list with one text or number for each example."
+
+
+class Origin(NamedTuple):
+    """How messages call labels, and one of them by its noun and number, counted from `first`."""
+
+    labels: str = "The labels"
+    noun: str = "example"
+    first: int = 0
+
+    def __call__(self, place: int) -> str:
+        """The label at this place."""
+        return f"{self.labels}, {self.noun} {place + self.first}"
+
+
+PYTHON = Origin()
+
+
+def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
+    """The class names `(n,)` of labels, as they are written in a file.
+
+    labels: n texts, bytes in UTF-8, numbers, truth values or dates, in a list, a tuple, or whatever has NumPy's
+    `__array__`: arrays, tensors, columns of data frames. Raises `DataError` for another shape, for a missing label
+    (None, NaN, NA, ""), and for anything else that is no label.
+    """
+    names: dict[Any, str] = {}
+    row = _row(labels, origin)
+    if not set(map(type, row)) <= {str, int}:
+        return tuple(_class_name(label, origin, place) for place, label in enumerate(row))
+    for place, label in enumerate(row):  # the usual ones, each but once
+        if label not in names:
+            names[label] = _class_name(label, origin, place)
+    return tuple(names[label] for label in row)
+
+
+def target_values(targets: Any, count: int, outputs: int) -> Tensor:
+    """The targets of `count` examples `(count, outputs)`, as doubles that share no memory with what was given.
+
+    targets: `(count, outputs)`, or `(count,)` where there is one output, in a list or whatever has `__array__`. Raises
+    `DataError` for another shape, since reshaped values would be those of other examples, and for no real numbers.
+    """
+    values = real_numbers(targets)
+    shape = tuple(values.shape)
+    if shape == (count, outputs) or (outputs == 1 and shape == (count,)):
+        return values.reshape(count, outputs)
+    hint = " Transpose them." if shape == (outputs, count) else ""
+    raise DataError(
+        f"The targets of {count} examples have shape {shape}, but the model predicts "
+        f"{outputs} {'value' if outputs == 1 else 'values'} for each: they should be ({count}, {outputs}).{hint}"
+    )
+
+
+def _row(labels: Any, origin: Origin) -> Sequence[Any]:
+    """One label per example."""
+    kind = type(labels).__name__
+    if isinstance(labels, Tensor):
+        labels = _array_of(labels, origin)
+    if hasattr(labels, "__array__"):
+        array = np.asarray(labels)
+        if array.ndim != 1:
+            raise DataError(f"{origin.labels} have shape {array.shape}, but should be one for each example: (n,).")
+        row: list[Any] = array.tolist() if array.dtype.kind in "biuU" else list(array)
+        if isinstance(labels, np.ma.MaskedArray):
+            row = [None if masked else label for label, masked in zip(row, np.ma.getmaskarray(labels), strict=True)]
+        return row
+    if not isinstance(labels, Sequence) or isinstance(labels, str | bytes | bytearray):
+        raise DataError(f"{origin.labels} are of type {kind}. {WAY_OUT}")
+    return labels
+
+
+def _array_of(labels: Tensor, origin: Origin) -> np.ndarray:
+    if labels.is_floating_point() and labels.dtype not in (torch.float16, torch.float32, torch.float64):
+        labels = labels.double()  # NumPy lacks the type
+        if not torch.equal(labels, labels.round()):
+            raise DataError(f"{origin.labels} are numbers of too few bits: as such, 0.1 would be 0.1001. {WAY_OUT}")
+    try:
+        return labels.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"{origin.labels} cannot be read ({error}). {WAY_OUT}") from error
+
+
+def _class_name(label: Any, origin: Origin, place: int) -> str:
+    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
+        label = _row(label.reshape(1), origin)[0]
+    if hasattr(label, "as_py"):  # a value of pyarrow
+        label = label.as_py()
+    if isinstance(label, np.datetime64):
+        label = label.item() if not isinstance(label.item(), int) else label.astype("datetime64[us]").item()
+    elif isinstance(label, np.floating):
+        label = float(str(label))  # 0.1 in 32 bits is 0.1, and not 0.10000000149
+    try:
+        label = label.decode() if isinstance(label, bytes) else label
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin(place)}: {label!r} is not text in UTF-8.") from error
+    known = isinstance(label, LABELS) and not isinstance(label, np.timedelta64) and label not in (math.inf, -math.inf)
+    name = written(label) if known or not hasattr(label, "__len__") else ""
+    if name is None:
+        raise DataError(f"{origin(place)}: the label is missing. Remove the example, or label it.")
+    if not known:
+        raise DataError(f"{origin(place)}: {label!r:.60} is no label. {WAY_OUT}")
+    return name
+
+
+def real_numbers(targets: Any) -> Tensor:
+    """Targets of any shape as doubles of their own; `DataError` for what are no real numbers, missing ones are NaN."""
+    try:
+        if isinstance(targets, Tensor):
+            if targets.is_complex() or targets.layout != torch.strided:
+                raise TypeError(f"they are {targets.dtype}, {targets.layout}")
+            return targets.detach().to(torch.float64, copy=True)
+        if isinstance(targets, np.ma.MaskedArray):
+            targets = np.ma.filled(targets.astype(np.float64), np.nan)
+        array = np.asarray(targets)
+        if array.dtype.kind not in "biufO" or any(isinstance(value, str | bytes) for value in array.flat):
+            raise TypeError(f"they are {array.dtype}")
+        return torch.from_numpy(array.astype(np.float64, order="C"))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(f"The model predicts numbers, but the answers are not all numbers ({error}).") from error
