@@ -77,8 +77,9 @@ def test_what_is_loaded_predicts_the_same_bits(cls, spec, tmp_path):
     assert loaded.learner.recipe == original.learner.recipe
     assert loaded.facts == original.facts
     assert loaded.digest == original.digest
-    for name in ("spec", "labels", "manifest", "support_digest", "estimate"):
+    for name in ("spec", "labels", "manifest", "examples", "support_digest", "estimate"):
         assert getattr(task, name) == getattr(adapted, name), name
+    assert task == adapted
     again = loaded.adapt(*(task.support.inputs, examples(spec)[1] if spec.classification else task.support.targets))
     leaves = zip(pytree.tree_leaves(again.state), pytree.tree_leaves(adapted.state), strict=True)
     assert all(torch.equal(a, b) for a, b in leaves)
@@ -99,6 +100,66 @@ def test_an_extended_task_is_one_adapted_to_all_examples(cls, spec, tmp_path):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (list("abcdefgh"), "9 examples, but 8 ids"),
+        (list("abcdefghij"), "9 examples, but 10 ids"),
+        ([], "9 examples, but 0 ids"),
+        (list("abcdefgha"), "Two examples have the id 'a'"),
+        ([*range(8), "7"], "Two examples have the id '7'"),
+    ],
+)
+def test_ids_that_do_not_tell_the_examples_apart_are_refused(ids, said):
+    inputs, answers = examples()
+    tasks = [(inputs, answers)] * 2
+    for keep in (True, False):
+        with pytest.raises(DataError, match=said):
+            model().adapt(inputs, answers, ids=ids, keep_support=keep)
+        with pytest.raises(DataError, match=f"Task 1.*{said}"):
+            model().adapt_many(tasks, ids=[list("abcdefghi"), ids], keep_support=keep)
+
+
+def test_added_examples_have_ids_of_their_own():
+    inputs, answers = examples()
+    task = model().adapt(inputs[:3], answers[:3], ids=["a", "added 1", "b"])
+    with pytest.raises(DataError, match="Two examples have the id 'b'"):
+        task.extended(inputs[3:5], answers[3:5], ["c", "b"])
+    with pytest.raises(DataError, match="2 examples, but 1 ids"):
+        task.extended(inputs[3:5], answers[3:5], ["c"])
+    twice = task.extended(inputs[3:5], answers[3:5]).extended(inputs[5:6], answers[5:6])
+    assert twice.manifest == ["a", "added 1", "b", "added 0", "added 2", "added 3"]
+
+
+def test_adapted_tasks_are_equal_by_model_examples_and_labels(saved, tmp_path):
+    original, other = MetaModel.from_pretrained(saved), model()
+    inputs, answers = examples()
+    task = original.adapt(inputs, answers, ids=list("abcdefghi"))
+    assert task == MetaModel.from_pretrained(saved).adapt(inputs, answers)
+    assert len({task, original.adapt(inputs, answers, keep_support=False)}) == 1
+    renamed = [f"class {answer}" for answer in answers]
+    for different in (
+        original.adapt(inputs + 1, answers),
+        original.adapt(inputs, renamed),
+        other.adapt(inputs, answers),
+    ):
+        assert task != different
+    assert other.adapt(inputs, answers) != model().adapt(inputs, answers), "models that were not saved"
+    assert task != "a task"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"spec": None}, {"structure": {"x": None}}, {"pipeline": {"kind": "images", "wrong": 1}}, {"model": None}],
+)
+def test_a_task_of_broken_facts_is_refused(changes, saved, tmp_path):
+    """Of a file whose digest is right."""
+    MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
+    rewritten(tmp_path / "task", **changes)
+    with pytest.raises(ArtifactError, match="incomplete"):
+        AdaptedTask.load(tmp_path / "task")
+
+
 def test_a_class_can_be_added(saved):
     task = MetaModel.from_pretrained(saved).adapt(torch.randn(4, 4), ["a", "b", "a", "b"])
     more = task.extended(torch.full((2, 4), 9.0), ["new", "new"])
@@ -112,18 +173,24 @@ def test_a_task_that_forgets_its_examples_holds_none(cls, spec, tmp_path):
     original = model(cls, spec)
     original.save_pretrained(tmp_path / "model")
     inputs, answers = examples(spec)
-    kept, forgotten = original.adapt(inputs, answers), original.adapt(inputs, answers, keep_support=False)
+    names = [f"photo {number}" for number in range(len(inputs))]
+    kept, forgotten = (original.adapt(inputs, answers, ids=names, keep_support=keep) for keep in (True, False))
     kept.save(tmp_path / "kept")
     forgotten.save(tmp_path / "forgotten")
     assert {"support/inputs", "support/targets"} <= set(read_tensors(tmp_path / "kept")[0])
     tensors, facts, _ = read_tensors(tmp_path / "forgotten")
     assert all(name.startswith("state") for name in tensors)
-    assert facts["holds_examples"] is False
+    assert facts["holds_examples"] is forgotten.holds_examples is cls.state_holds_examples
+    assert kept.holds_examples
+    assert b"photo 3" in (tmp_path / "kept").read_bytes()
+    assert b"photo" not in (tmp_path / "forgotten").read_bytes(), "names of files tell of examples, too"
     rows = {tuple(row) for row in inputs.tolist()}
     held = [name for name, t in tensors.items() if t.ndim == 2 and rows & {tuple(row) for row in t.tolist()}]
     assert held == (["state/inputs"] if cls.key == "neighbors" else [])
     loaded = AdaptedTask.load(tmp_path / "forgotten")
     assert loaded.support is None
+    assert loaded.manifest is None
+    assert loaded.examples == len(inputs)
     with pytest.raises(UserError, match="forget its examples"):
         loaded.extended(inputs, answers)
 
@@ -673,6 +740,12 @@ def test_the_card_names_the_estimator_of_its_kind(kind, estimator, tmp_path):
     learner = LEARNERS["maml"].build(TaskSpec(kind, (3,), 2), backbone="raw", head="slots")
     MetaModel(learner, None, {}).save_pretrained(tmp_path)
     assert f"handful.FewShot{estimator}.from_pretrained" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("key", "said"), [("protonet", "unless told"), ("matching", "also if told")])
+def test_the_card_says_what_a_task_holds(key, said, tmp_path):
+    text = (model(LEARNERS[key]).save_pretrained(tmp_path / "model") / "README.md").read_text()
+    assert f"holds its own examples, {said} to forget them" in text
 
 
 def test_the_card_says_what_it_is(saved):

@@ -249,6 +249,31 @@ def test_forgotten_examples_are_not_in_the_file(trained, some, tmp_path):
     kept = json.loads(done("adapt", trained("photos"), examples, "-o", tmp_path / "a", "--json").stdout)
     less = done("adapt", trained("photos"), examples, "-o", tmp_path / "b", "--forget-examples", "--json")
     assert json.loads(less.stdout)["bytes"] < kept["bytes"] / 2
+    assert (kept["holds_examples"], json.loads(less.stdout)["holds_examples"]) == (True, False)
+    assert less.stderr == ""
+    names = [path.name for path in examples.rglob("*.png")]
+    assert names
+    assert not [name for name in names if name.encode() in (tmp_path / "b").read_bytes()]
+
+
+def test_a_state_that_holds_the_examples_is_told(home, some, tmp_path):
+    examples, _ = some("label")
+    sizes = ["--way", "2", "--shot", "2", "--query-shot", "2", "--steps", "1"]
+    done(
+        "train",
+        "--tasks",
+        home / "species.csv",
+        "--label",
+        "kind",
+        "--learner",
+        "matching",
+        *sizes,
+        "-o",
+        tmp_path / "run",
+    )
+    forgotten = done("adapt", tmp_path / "run", examples, "-o", tmp_path / "task", "--forget-examples", "--json")
+    assert json.loads(forgotten.stdout)["holds_examples"] is True
+    assert "Note: the state of this learner has numbers of each example" in forgotten.stderr
 
 
 def test_a_network_of_ones_own_is_built_again_where_its_package_is_trusted(tmp_path, monkeypatch):

@@ -340,6 +340,12 @@ def test_the_page_of_the_learners_has_each_of_them_in_its_own_words():
         assert f"| `{row['name']}` | {row['does']} | {row['summary']} |" in page
 
 
+def test_the_page_of_the_learners_names_those_whose_tasks_hold_their_examples():
+    holding = [key for key, learner in LEARNERS.items() if learner.state_holds_examples]
+    listed = ", ".join(f"`{key}`" for key in holding[:-1]) + f" and `{holding[-1]}`"
+    assert f"The states of {listed} have" in " ".join(TEXTS[ROOT / "docs" / "learners.md"].split())
+
+
 def test_the_ladder_is_documented_rung_by_rung_in_its_own_words():
     page = TEXTS[ROOT / "docs" / "evaluation.md"]
     for key, learner in LEARNERS.items():

@@ -381,7 +381,8 @@ def test_tasks_that_forget_their_examples_hold_none():
     for found, one in zip(forgotten, data, strict=True):
         assert found.support is None
         assert found.support_digest == meta.adapt(*one).support_digest
-        assert found.manifest == [str(number) for number in range(15)]
+        assert found.manifest is None
+        assert found.examples == 15
     with pytest.raises(UserError, match="forget its examples"):
         forgotten[0].extended(*data[1])
 

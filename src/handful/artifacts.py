@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import itertools
 import math
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,11 +139,13 @@ class MetaModel:
         """Adapt to a task from its examples.
 
         inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or targets in their own units.
-        ids: where each example is from, for the manifest. keep_support: whether the task keeps its examples, which
-        adding to them needs. Raises `DataError` for wrong shapes, unknown classes or fewer than two of them, and
-        `DivergedError` where what is kept of the task is no finite number.
+        ids: where each example is from, for the manifest: one for each, all different. keep_support: whether the task
+        keeps its examples and the manifest, which adding to them needs. Raises `DataError` for wrong shapes or ids,
+        unknown classes or fewer than two of them, and `DivergedError` where what is kept of the task is no finite
+        number.
         """
         self._check_inputs(inputs)
+        manifest = _manifest(ids, len(inputs))
         reader = AnswerReader(self.learner, self.pipeline)
         read = reader.read(answers, len(inputs))
         own = inputs.detach().clone()  # the task keeps it, whatever becomes of the caller's
@@ -159,7 +162,8 @@ class MetaModel:
             labels=read.names,
             state=state,
             support=support if keep_support else None,
-            manifest=_manifest(ids, len(inputs)),
+            manifest=manifest if keep_support else None,
+            examples=len(inputs),
             support_digest=digest_of(support._asdict()),
             estimate=self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec)[0],
             adapt_seconds=seconds,
@@ -189,6 +193,7 @@ class MetaModel:
             try:
                 self._check_shape(inputs)
                 reads.append(reader.read(answers, inputs.shape[0]))
+                _manifest(None if ids is None else ids[task], inputs.shape[0])
             except UserError as error:
                 raise many.named(error, task) from error
             alike[(inputs.shape[0], inputs.dtype, inputs.device, reads[-1].spec.outputs)].append(task)
@@ -212,7 +217,7 @@ class MetaModel:
                         spec=spec,
                         labels=reads[task].names,
                         support=own if keep_support else None,
-                        ids=None if ids is None else tuple(ids[task]),
+                        ids=tuple(map(str, ids[task])) if ids is not None and keep_support else None,
                         examples=count,
                         digest=None if keep_support else digest_of(own._asdict()),
                         estimate=estimate,
@@ -279,13 +284,16 @@ class MetaModel:
         return estimates
 
 
-@dataclass
+@dataclass(eq=False)
 class AdaptedTask:
     """A task that a meta-model was adapted to: a small value with its labels.
 
-    labels: class names by number (None for regression). support: the examples, unless told to forget them. manifest:
-    where each is from. estimate: leave-one-out accuracy on the support, or mean squared error in the target's units;
-    None where there is one example of some class only. adapt_seconds: what adapting took; 0 for a loaded task.
+    Two of them are equal if they are of the same meta-model, examples and labels.
+
+    labels: class names by number (None for regression). support, manifest: the examples and where each is from, None
+    where told to forget them. examples: their number. estimate: leave-one-out accuracy on the support, or mean squared
+    error in the target's units; None where there is one example of some class only. adapt_seconds: what adapting took;
+    0 for a loaded task.
     """
 
     model: MetaModel
@@ -293,10 +301,26 @@ class AdaptedTask:
     labels: list[str] | None
     state: TaskState
     support: Examples | None
-    manifest: list[str]
+    manifest: list[str] | None
+    examples: int
     support_digest: str
     estimate: dict[str, Any] | None
     adapt_seconds: float = 0.0
+
+    @property
+    def holds_examples(self) -> bool:
+        """Whether the examples can be read from the task: kept as they are, or in a state that is made of each."""
+        return self.support is not None or self.model.learner.state_holds_examples
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, AdaptedTask) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.model.digest or id(self.model), self.support_digest, self.labels and tuple(self.labels)
 
     def predict(self, inputs: Tensor) -> Prediction:
         """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units.
@@ -311,8 +335,11 @@ class AdaptedTask:
         return prediction
 
     def extended(self, inputs: Tensor, answers: Answers, ids: Sequence[str] | None = None) -> "AdaptedTask":
-        """The task adapted anew on its support and more examples; `UserError` if the support was forgotten."""
-        if self.support is None:
+        """The task adapted anew on its support and more examples; `UserError` if the support was forgotten.
+
+        ids: where the new examples are from, as for `MetaModel.adapt`.
+        """
+        if self.support is None or self.manifest is None:
             raise UserError(
                 "This task was told to forget its examples, so none can be added. Adapt again on all of them."
             )
@@ -324,7 +351,9 @@ class AdaptedTask:
             pipeline = self.model.pipeline
             kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
             both = torch.cat([kept.double(), target_values(answers, len(inputs), self.spec.outputs)])
-        new_ids = list(ids) if ids is not None else [f"added {index}" for index in range(len(inputs))]
+        taken = set(self.manifest)
+        free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
+        new_ids = list(itertools.islice(free, len(inputs))) if ids is None else _manifest(ids, len(inputs))
         return self.model.adapt(torch.cat([self.support.inputs, inputs]), both, ids=[*self.manifest, *new_ids])
 
     def save(self, path: str | Path) -> Path:
@@ -344,8 +373,9 @@ class AdaptedTask:
             "spec": asdict(self.spec),
             "labels": self.labels,
             "structure": structure,
-            "holds_examples": self.support is not None,
+            "holds_examples": self.holds_examples,
             "manifest": self.manifest,
+            "examples": self.examples,
             "support_digest": self.support_digest,
             "estimate": self.estimate,
         }
@@ -368,19 +398,31 @@ class AdaptedTask:
         if facts.get("format") != TASK_FORMAT:
             raise ArtifactError(other)
         _check_schema(facts, Path(path))
+        try:
+            place, digest = Path(facts["model"]["path"]), str(facts["model"]["digest"])
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} is incomplete: it names no meta-model. Adapt again.") from error
         if model is None:
             try:
-                model = MetaModel.from_pretrained(facts["model"]["path"], trust=trust)
+                model = MetaModel.from_pretrained(place, trust=trust)
             except ArtifactError as error:
                 raise ArtifactError(
                     f"The meta-model of {path} cannot be loaded: {error} Give its new place with --model."
                 ) from error
-        if model.digest != facts["model"]["digest"]:
+        if model.digest != digest:
             raise ArtifactError(
-                f"{path} was made by another meta-model (digest {facts['model']['digest'][:8]}) than the one in "
+                f"{path} was made by another meta-model (digest {digest[:8]}) than the one in "
                 f"{model.path} ({str(model.digest)[:8]}). Adapt again with this model."
             )
-        if facts.get("pipeline"):  # schema 1 began without it
+        try:
+            return cls._of_file(model, tensors, facts)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"{path} is incomplete ({type(error).__name__}: {error}). Adapt again.") from error
+
+    @classmethod
+    def _of_file(cls, model: MetaModel, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "AdaptedTask":
+        """The task of what `save` wrote."""
+        if facts["pipeline"]:
             model = model.reading(InputPipeline.from_config(facts["pipeline"]))
         parts: dict[str, dict[str, Tensor]] = {"state": {}, "support": {}}
         for name, tensor in tensors.items():
@@ -391,8 +433,9 @@ class AdaptedTask:
             spec=_spec_of(facts["spec"]),
             labels=facts["labels"],
             state=unflatten(parts["state"], facts["structure"]),
-            support=Examples(**parts["support"]) if facts["holds_examples"] else None,
+            support=Examples(**parts["support"]) if parts["support"] else None,
             manifest=facts["manifest"],
+            examples=facts["examples"],
             support_digest=facts["support_digest"],
             estimate=facts["estimate"],
         )
@@ -459,7 +502,8 @@ class AdaptedTasks:
             labels=kept.labels and list(kept.labels),
             state=self._states[task],
             support=kept.support,
-            manifest=_manifest(kept.ids, kept.examples),
+            manifest=None if kept.support is None else _manifest(kept.ids, kept.examples),
+            examples=kept.examples,
             support_digest=digest,
             estimate=kept.estimate,
             adapt_seconds=kept.adapt_seconds,
@@ -562,8 +606,8 @@ def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
         spec=task.spec,
         labels=task.labels,
         support=task.support,
-        ids=tuple(task.manifest),
-        examples=len(task.manifest),
+        ids=None if task.manifest is None else tuple(task.manifest),
+        examples=task.examples,
         digest=task.support_digest,
         estimate=task.estimate,
         adapt_seconds=task.adapt_seconds,
@@ -571,8 +615,16 @@ def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
 
 
 def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
-    """Where each of `count` examples is from; their numbers, if nobody says."""
-    return [str(index) for index in range(count)] if ids is None else list(ids)
+    """Where each of `count` examples is from, or their numbers; `DataError` for ids that do not tell them apart."""
+    if ids is None:
+        return [str(index) for index in range(count)]
+    names = [str(name) for name in ids]
+    if len(names) != count:
+        raise DataError(f"There are {count} examples, but {len(names)} ids. Give one for each.")
+    twice = next((name for name, number in Counter(names).items() if number > 1), None)
+    if twice is not None:
+        raise DataError(f"Two examples have the id {twice!r}. Give each its own.")
+    return names
 
 
 def model_folder(path: Path) -> Path:

@@ -19,6 +19,7 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
         "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
     } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
     estimator = "FewShotClassifier" if spec.classification else "FewShotRegressor"
+    forgets = "also if told to forget them" if learner.state_holds_examples else "unless told to forget them"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# A meta-model of handful
 
@@ -38,5 +39,6 @@ or in Python: `handful.{estimator}.from_pretrained("{place}").fit(X, y).predict(
 ## Limits
 
 Expect the scores of the report beside this run only on tasks like those that it was evaluated on. The weights are in
-`model.safetensors`; nothing here is a pickle. The model holds no training examples.
+`model.safetensors`; nothing here is a pickle. The model holds no training examples. An adapted task
+holds its own examples, {forgets}.
 """

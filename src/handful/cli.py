@@ -437,18 +437,21 @@ def adapt(
     size = output.stat().st_size
     facts = {
         "task": str(output),
-        "examples": len(adapted.manifest),
+        "examples": adapted.examples,
         "labels": adapted.labels,
         "estimate": adapted.estimate,
         "adapt_seconds": adapted.adapt_seconds,
         "bytes": size,
+        "holds_examples": adapted.holds_examples,
     }
+    if forget and adapted.holds_examples:
+        err.print("Note: the state of this learner has numbers of each example, so the task holds them all the same.")
     if as_json:
         print_json(facts)
         return
     what = f"{len(adapted.labels)} classes" if adapted.labels else "a number"
     out.print(
-        f"Adapted to {len(adapted.manifest)} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
+        f"Adapted to {adapted.examples} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
         f"{size / 1024:.0f} kB."
     )
     if adapted.estimate:

@@ -291,6 +291,9 @@ def check_state(learner, problem, folder):
         loaded, _, _ = read_tensors(folder / "state.safetensors")
         again = unflatten(state, loaded)
         assert equal(learner.predict(again, task.query.inputs), learner.predict(state, task.query.inputs))
+        less = flatten(learner.adapt(Examples(*(leaf[:-1] for leaf in task.support)), problem.spec))
+        grows = {name: leaf.shape for name, leaf in less.items()} != {name: leaf.shape for name, leaf in flat.items()}
+        assert grows == learner.state_holds_examples, "numbers of each example are declared"
 
 
 def flatten(state: Any, name: str = "") -> dict[str, Tensor]:
@@ -632,6 +635,16 @@ def test_a_learner_that_swaps_weights_into_a_shared_module_is_caught_by_two_thre
 
     with pytest.raises(AssertionError, match="wrong results"):
         check_threads(replace(ROWS, backbone=pausing).learner(SwapsWeights), ROWS)
+
+
+class KeepsACopyOfTheSupport(Sound):
+    def adapt(self, support, spec):
+        return super().adapt(support, spec) | {"support": support.inputs.clone()}
+
+
+def test_a_state_that_holds_examples_without_saying_so_is_caught(tmp_path):
+    with pytest.raises(AssertionError, match="numbers of each example are declared"):
+        check_state(ROWS.learner(KeepsACopyOfTheSupport), ROWS, tmp_path)
 
 
 @pytest.mark.parametrize("cls", [ReturnsAView, KeepsTheSupport], ids=lambda cls: cls.__name__)

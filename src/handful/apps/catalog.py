@@ -32,6 +32,8 @@ def entry(name: str) -> dict[str, Any]:
                 text += _own_parameter(name, member)
             if noun == "learner":
                 text += f"\n\nIt learns {_does(member)}, from any number of examples."
+                if member.state_holds_examples:
+                    text += " Its adapted tasks hold their examples, also with --forget-examples."
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])

@@ -100,6 +100,7 @@ class NearestNeighbors(OnRawInputs):
     """
 
     key = "neighbors"
+    state_holds_examples = True
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: Count = 1) -> None:

@@ -100,6 +100,7 @@ class DeepKernelTransfer(Learner):
     """
 
     key = "dkt"
+    state_holds_examples = True
     kinds = frozenset({"regression"})
 
     def __init__(

@@ -25,6 +25,7 @@ class InContextTransformer(SequenceLearner):
     """
 
     key = "in-context"
+    state_holds_examples = True
     reads_order = False
 
     def __init__(

@@ -39,6 +39,8 @@ class Learner(nn.Module, ABC):
         answers_absent: whether it may answer a class of which the support has no example; else queries of such a class
             have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
+        state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
+            that forgets its examples still holds them.
         pointwise: whether a query's prediction is the same alone and among others.
         baseline: whether it is a rung of the ladder that stands beside every result.
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
@@ -58,6 +60,7 @@ class Learner(nn.Module, ABC):
     meta_gradient: ClassVar[MetaGradient] = "exact"
     answers_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
+    state_holds_examples: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False

@@ -21,6 +21,7 @@ class MatchingNetwork(Learner):
     """
 
     key = "matching"
+    state_holds_examples = True
     answers_absent = False
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 10.0) -> None:

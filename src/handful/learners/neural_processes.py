@@ -65,6 +65,7 @@ class AttentiveNeuralProcess(Learner):
     """
 
     key = "anp"
+    state_holds_examples = True
     kinds = frozenset({"regression"})
 
     def __init__(

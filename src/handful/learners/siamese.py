@@ -30,6 +30,7 @@ class SiameseNetwork(Learner):
     """
 
     key = "siamese"
+    state_holds_examples = True
     kinds = frozenset({"classification"})
     answers_absent = False
 

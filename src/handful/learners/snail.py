@@ -30,6 +30,7 @@ class SNAIL(SequenceLearner):
     """
 
     key = "snail"
+    state_holds_examples = True
 
     def __init__(
         self,
