@@ -217,6 +217,8 @@ def train(
         )
         if training.distribution.pipeline:
             err.print(f"Inputs: {training.distribution.pipeline.described()}.")
+        if small := training.distribution.small_tasks():
+            err.print(f"Sizes: {small}.")
         if training.plan:
             shared = f" Workers: {training.workers.count}." if training.workers.count > 1 else ""
             err.print(f"Plan: {training.plan}.{shared}")

@@ -38,6 +38,11 @@ def block_queries(seed: int, split: int, block: int) -> Generator:
     return seeded(seed, split, 2, block)
 
 
+def block_anchor(seed: int, split: int, block: int) -> Generator:
+    """Which of the user's tasks a block of training tasks takes its sizes from."""
+    return seeded("block_anchor", seed, split, block)
+
+
 def task_change(seed: int, split: int, index: int) -> Generator:
     """How augmentation changes a task."""
     return seeded("task_change", seed, split, index)

@@ -68,6 +68,16 @@ def collection(folder: Path, seed: int) -> TaskDistribution:
     )
 
 
+def ragged_collection(folder: Path, seed: int) -> TaskDistribution:
+    """A table whose tasks have 6 to 23 rows."""
+    generator, each = torch.Generator().manual_seed(0), torch.arange(6, 24)
+    tasks = torch.arange(18)[torch.randperm(18, generator=generator)].repeat_interleave(each)
+    inputs, targets = torch.randn(len(tasks), 3, generator=generator), torch.randn(len(tasks), 1, generator=generator)
+    splits = {"train": range(10), "val": range(10, 14), "test": range(14, 18)}
+    names = [f"shop {i}" for i in range(18)]
+    return TaskCollection(inputs, targets, tasks, names, splits=splits, seed=seed).sized(shot=4, query_shot=12)
+
+
 def tables(folder: Path, seed: int) -> TaskDistribution:
     """A user's tables, with three to eight features each, of which the first is constant in most rows."""
     generator = torch.Generator().manual_seed(0)
@@ -96,6 +106,7 @@ def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
 OWN = {
     "own pool": pool,
     "own collection": collection,
+    "ragged collection": ragged_collection,
     "own tables": tables,
     "own labeled tables": labeled_tables,
     "augmented collection": lambda folder, seed: augmented(collection(folder, seed), 0.5),

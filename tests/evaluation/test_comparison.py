@@ -219,7 +219,7 @@ class Uneven(Clusters):
     def __init__(self):
         super().__init__()
         for label in range(45, 55):
-            self.members[label] = self.members[label][:5]
+            self.members[label], self.counts[label] = self.members[label][:5], 5
 
 
 def test_curves_over_shots_are_of_the_classes_of_the_setting():

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from handful.engine.across_tasks import stack
 from handful.errors import DataError, UserError
 from handful.tasks.collection import TaskCollection
+from handful.tasks.distribution import BLOCK
 from handful.tasks.pool import split_classes
 
 
@@ -80,17 +82,118 @@ def test_draws_are_pure_and_batches_equal_tasks(shops):
         assert again.manifest(3) == split.manifest(3)
 
 
-def test_small_tasks_are_left_out_aloud():
-    with pytest.warns(UserWarning, match=r"Left out: \d of 6 tasks of the train split, with fewer than 15 usable"):
-        shops = collection([8, 8, 8, 30, 30, 30, 30, 30, 30, 30]).sized(shot=5, query_shot=10)
+def test_tasks_that_are_all_large_enough_are_drawn_as_ever():
+    """Recorded results depend on it."""
+    manifest = collection([30] * 20).sized(shot=5, query_shot=10).manifest(3)
+    assert manifest.support == (418, 398, 417, 397, 394)
+    assert manifest.query[:5] == (419, 399, 415, 406, 413)
+
+
+def ragged(seed=0, groups=None):
+    """Five tasks of each of these numbers of rows, all in the train split."""
+    counts = [2, 3, 5, 6, 9, 40] * 5
+    tasks = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    rows = torch.arange(len(tasks)).float().unsqueeze(1)
+    splits = {"train": range(len(counts)), "val": [], "test": []}
+    names = [f"shop{i}" for i in range(len(counts))]
+    shops = TaskCollection(rows, tasks.float().unsqueeze(1), tasks, names, splits=splits, groups=groups, seed=seed)
+    return shops.sized(shot=5, query_shot=10)
+
+
+def test_every_task_with_two_rows_trains():
+    shops = ragged()
+    assert shops.units == len(shops.names) == 30
+    drawn, seen = torch.zeros(30), set()
+    for index in range(0, 250 * BLOCK, BLOCK // 8):
+        sizes, manifest = shops.sizes_of(index), shops.manifest(index)
+        assert (len(manifest.support), len(manifest.query)) == (sizes.shot, sizes.query_shot)
+        assert len({*manifest.support, *manifest.query}) == sizes.shot + sizes.query_shot
+        drawn[shops.places[int(shops.tasks[manifest.support[0]])]] += 1
+        seen.add((sizes.shot, sizes.query_shot))
+    assert seen == {(1, 1), (2, 1), (4, 1), (5, 1), (5, 4)}
+    assert drawn.min() > 0
+    small = [len(shops.members[task]) < 9 for task in shops.eligible]
+    share = float(drawn[torch.tensor(small)].sum() / drawn.sum())
+    said = re.fullmatch(
+        r"half of the training tasks with more than 5 usable rows have at most 9, so that 4 and not 10 query rows are "
+        r"scored; 20 of 30 training tasks have fewer than 9 usable rows \(5 to learn from and 4 to be scored on\): "
+        r"they are ([\d.]+) % of the training draws, with 1 to 5 support and 1 to 4 query rows",
+        shops.small_tasks(),
+    )
+    assert float(said[1]) / 100 == pytest.approx(share, abs=0.05)
+
+
+def test_sizes_are_the_same_in_a_block_and_a_pure_function_of_it():
+    shops, again = ragged(), ragged()
+    blocks = [shops.sizes_of(block * BLOCK) for block in range(12)]
+    assert len(set(blocks)) > 2
+    for block in (7, 2):
+        assert {again.sizes_of(block * BLOCK + place) for place in range(BLOCK)} == {blocks[block]}
+        batch = again.batch([block * BLOCK + 1, block * BLOCK + 60])
+        assert batch.support.inputs.shape[1] == blocks[block].shot
+    assert [ragged(seed=1).sizes_of(block * BLOCK) for block in range(12)] != blocks
+    assert shops.varied
+    assert not shops.split("val").varied
+    assert not collection([15] * 10).sized(shot=5, query_shot=10).varied
+    equal = collection([8] * 10).sized(shot=5, query_shot=10)
+    assert not equal.varied
+    assert equal.small_tasks().endswith("have at most 8, so that 3 and not 10 query rows are scored")
+    assert shops.typical(3) == range(0, 3 * BLOCK, BLOCK)
+
+
+def test_a_rare_size_is_drawn_with_the_next_larger_ones():
+    counts = [2] + [8] * 30 + [40] * 30
+    tasks = torch.arange(61).repeat_interleave(torch.tensor(counts))
+    rows = torch.arange(len(tasks)).float().unsqueeze(1)
+    splits = {"train": range(61), "val": [], "test": []}
+    shops = TaskCollection(rows, rows, tasks, [str(task) for task in range(61)], splits=splits)
+    (smallest,) = {block for block in map(shops._block, range(0, 900 * BLOCK, BLOCK)) if block.query_shot == 1}
+    assert shops._tasks_of(smallest) == list(range(31)), "all of eight rows, since they are equally near"
+
+
+def test_ranges_of_sizes_are_cut_to_the_tasks_too():
+    shops = ragged().sized(shot=(3, 8), query_shot=(2, 4))
+    seen = {(sizes.shot, sizes.query_shot) for sizes in map(shops.sizes_of, range(0, 300 * BLOCK, BLOCK))}
+    assert {(1, 1), (2, 1), (8, 4), (3, 2)} <= seen
+    for index in range(0, 40 * BLOCK, BLOCK):
+        assert len(shops.task(index).support.inputs) == shops.sizes_of(index).shot
+
+
+@pytest.mark.parametrize("each", [1, 2, 7])
+def test_groups_of_small_tasks_stay_on_one_side(each):
+    lengths = torch.tensor([2, 3, 5, 6, 9, 40] * 5)
+    place = torch.cat([torch.arange(int(length)) for length in lengths])
+    groups = 100 * torch.arange(30).repeat_interleave(lengths) + place // each
+    several = 30 - 5 * sum(length <= each for length in (2, 3, 5, 6, 9, 40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shops = ragged(groups=groups)
+    assert shops.units == several
+    drawn = set()
+    for index in range(0, 100 * BLOCK, BLOCK // 2):
+        manifest, sizes = shops.manifest(index), shops.sizes_of(index)
+        assert (len(manifest.support), len(manifest.query)) == (sizes.shot, sizes.query_shot)
+        assert not set(groups[list(manifest.support)].tolist()) & set(groups[list(manifest.query)].tolist())
+        drawn.add(shops.unit(index))
+    assert len(drawn) > 0.6 * several
+
+
+def test_tasks_of_one_row_are_left_out_aloud():
+    with pytest.warns(UserWarning, match=r"Left out: \d of 6 tasks of the train split, with fewer than 2 usable rows"):
+        shops = collection([1, 1, 1, 30, 30, 30, 30, 30, 30, 30]).sized(shot=5, query_shot=10)
     assert all(len(shops.members[task]) == 30 for task in shops.eligible)
-    shops.task(0)
+    assert not shops.small_tasks()
 
 
-def test_smaller_query_where_most_tasks_are_small():
-    with pytest.warns(UserWarning, match="training scores 3 query rows per task and not 10"):
-        shops = collection([8] * 10).sized(shot=5, query_shot=10)
-    assert len(shops.task(0).query.inputs) == 3
+def test_small_tasks_are_no_warning_but_in_validation():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shops = collection([4] * 5 + [20] * 15).sized(shot=5, query_shot=10)
+    assert shops.small_tasks()
+    val = collection([30, 17, 9, 40, 25, 12, 33, 21, 28, 14]).split("val")
+    rows = sorted(len(val.members[task]) for task in val.splits["val"])
+    with pytest.warns(UserWarning, match=rf"Left out: 1 of 2 tasks of the val split, with fewer than {rows[0] + 1} us"):
+        val.sized(shot=rows[0])
 
 
 def test_enough_rows_are_no_warning():

@@ -14,6 +14,7 @@ from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.verdict import quality
 from handful.streams import seeded
+from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline, table_files
 from handful.tasks.own import open_tasks
 from handful.types import TaskSpec
@@ -176,6 +177,17 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     with pytest.warns(UserWarning, match=r"column 'z' \(2\) count as its mean"):
         answers = [row["y"] for row in predict_file(tmp_path / "task", rows)]
     assert np.isfinite(answers).all()
+
+
+def test_small_tables_train_too(tmp_path):
+    for number in range(20):
+        one_table(tmp_path / f"t{number}.csv", number, rows=3 if number % 2 else 30)
+    tasks = open_tasks(tmp_path, target="last").sized(shot=10, query_shot=10)
+    assert tasks.units == 12
+    found = {tasks.sizes_of(index) for index in range(0, 100 * BLOCK, BLOCK)}
+    assert found == {Sizes(0, 2, 1), Sizes(0, 10, 10)}
+    for index in range(0, 20 * BLOCK, BLOCK):
+        assert all(leaf.isfinite().all() for part in tasks.task(index) for leaf in part)
 
 
 def test_a_trained_learner_beats_itself_untrained(tasks):

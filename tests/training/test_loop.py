@@ -22,6 +22,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.normalization import BatchNorm
 from handful.registry import LEARNERS
 from handful.storage import read_tensors
+from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, Pool, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
@@ -386,6 +387,50 @@ def test_statistics_are_made_precise_before_each_validation(monkeypatch):
     for found, expected in seen:
         assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(seen[0][0], seen[1][0])
+
+
+def shops() -> TaskCollection:
+    """Regression tasks of 9, 11 and 30 rows."""
+    counts = torch.tensor([9, 11, 30] * 6 + [30] * 6)
+    tasks = torch.arange(24).repeat_interleave(counts)
+    inputs = torch.randn(len(tasks), 2, generator=torch.Generator().manual_seed(0))
+    splits = {"train": range(18), "val": range(18, 24), "test": range(18, 24)}
+    names = [f"s{number}" for number in range(24)]
+    shops = TaskCollection(inputs, inputs[:, :1], tasks, names, splits=splits).sized(shot=4, query_shot=8)
+    shops.seed = next(seed for seed in range(99) if _first_block_is_small(shops, seed))
+    return shops
+
+
+def _first_block_is_small(shops, seed) -> bool:
+    shops.seed = seed
+    return shops.sizes_of(0).query_shot < shops.sizes_of(BLOCK).query_shot
+
+
+def test_where_sizes_vary_the_plan_is_made_for_the_largest_and_not_compiled(monkeypatch):
+    planned, seen = loop.planned, []
+
+    def watch(learner, tasks, spec, *, compilable, **options):
+        seen.append((tasks.support.inputs.shape, tasks.query.inputs.shape, compilable))
+        return planned(learner, tasks, spec, compilable=compilable, **options)
+
+    monkeypatch.setattr(loop, "planned", watch)
+    tasks = shops()
+    found = meta_train(small_maml(tasks), tasks, steps=2, meta_batch_size=4)
+    assert seen == [((4, 4, 2), (4, 7, 2), False)]
+    assert 4 + 5 <= found.examples / 8 < 4 + 7, "the mean size of all blocks"
+    plain = tasks.sized(shot=2, query_shot=2)
+    assert meta_train(small_maml(plain), plain, steps=2, meta_batch_size=4).examples == 8 * 4
+    assert seen[1] == ((4, 2, 2), (4, 2, 2), True)
+
+
+def test_normalization_is_measured_on_tasks_of_all_sizes(monkeypatch):
+    drawn, tasks = [], shops()
+    monkeypatch.setattr(loop, "recalibrate", lambda learner, passes: [one() for one in passes])
+    learner = small_maml(tasks)
+    monkeypatch.setattr(learner, "meta_loss", lambda task, spec: drawn.append(len(task.query.inputs)))
+    training = loop.Training(learner, tasks, tasks.split("val"), Settings(steps=1, validation_tasks=2))
+    training.validate()
+    assert len(set(drawn)) > 1
 
 
 def rows():

@@ -292,7 +292,8 @@ def evaluate(
             )
         check_fits(model.learner, place.spec)
     choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
-    pool = experiment.training_tasks(home.split("train")).pool()
+    trained = experiment.training_tasks(home.split("train"))
+    pool = trained.pool()
     with (run.ladder_checkpoints() if pool else None) or nullcontext() as keeper:
         ladder = Ladder(
             model.learner,
@@ -322,15 +323,13 @@ def evaluate(
     source = other or experiment.source
     return Report(
         title=f"{model.learner.key} on {source.name}",
-        tasks=describe(places[0], home, source),
+        tasks=describe(places[0], trained, source),
         comparisons=comparisons,
         selection=str(model.facts["selection"]),
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
-        findings=diagnose(
-            places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=experiment.training_tasks(home).sizes
-        ),
+        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes),
         history=history,
         shots=curves,
         nested=places[0].nested,
@@ -344,13 +343,14 @@ def evaluate(
     )
 
 
-def describe(tasks: TaskDistribution, home: TaskDistribution, source: Source) -> str:
-    """One line about what is evaluated on: how many classes or tasks, and whether training saw any of these names."""
+def describe(tasks: TaskDistribution, trained: TaskDistribution, source: Source) -> str:
+    """What is evaluated on: how many classes or tasks, whether training saw any of these names, and small tasks."""
     names = tasks.split_manifest().get(tasks.on, [])
     if not names:
         return f"tasks drawn anew from {source.name}"
     noun = "tasks" if tasks.units is not None else "classes"
-    seen = len(set(names) & set(home.split_manifest()["train"]))
-    if seen:
-        return f"{len(names)} {noun} of {source.name}, **{seen} of which bear the names of {noun} trained on**"
-    return f"{len(names)} {noun} of {source.name} that training never saw"
+    seen = len(set(names) & set(trained.split_manifest()["train"]))
+    small = trained.small_tasks()
+    training = f". Training: {small}" if small else ""
+    known = f", **{seen} of which bear the names of {noun} trained on**" if seen else " that training never saw"
+    return f"{len(names)} {noun} of {source.name}{known}{training}"

@@ -149,5 +149,5 @@ class AugmentedTargets(AugmentedTasks):
 
 def _measured(tasks: TaskDistribution) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the targets `(outputs,)`, over the support of some tasks."""
-    targets = torch.cat([tasks.task(index).support.targets for index in range(MEASURED)])
+    targets = torch.cat([tasks.task(index).support.targets for index in tasks.typical(MEASURED)])
     return targets.mean(0), targets.std(0)

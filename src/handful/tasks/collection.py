@@ -3,17 +3,30 @@
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor
 
+from handful import streams
 from handful.errors import DataError, UserError
-from handful.tasks.distribution import SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
+from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
 from handful.tasks.pipelines import InputPipeline
 from handful.types import Examples, Task, TaskSpec
 
-REDRAWS = 200
+NEAREST = 16
+"""Tasks at least, where there are so many, that a block of small training tasks is drawn from."""
+
+
+class BlockSizes(NamedTuple):
+    """What the training tasks of a block have in common.
+
+    left: query rows that the anchor has beside its support, where it is too small for the sizes asked for; else None.
+    """
+
+    shot: int
+    query_shot: int
+    left: int | None = None
 
 
 class TaskCollection(TaskDistribution):
@@ -23,9 +36,13 @@ class TaskCollection(TaskDistribution):
     rows as support and `query_shot` others as query. Validation and test go through the tasks in order, again and
     again with a new support, and score *all* remaining rows: draw i is of task i % units.
 
-    Which tasks are used: those with at least shot + 1 rows. In training all draws have equally many query rows:
-    `query_shot`, if at least half of these tasks have that many left, else as many as half of them have left (and the
-    tasks with fewer are left out). `check` warns of what is left out.
+    Which tasks are used: in training, all that have two rows. Each block of draws takes its sizes from one task, its
+    anchor: `shot`, and `query_shot` or as many rows as half of the tasks with more than a support have left, since with
+    more queries fewer tasks would be large enough. If the anchor is too small for that, as many support rows as leave
+    it a query row, and as many query rows as it has left. The anchor is drawn at random, the more often the more query
+    rows it gives, so that query rows count alike. A block of small tasks is drawn from those that are nearest in size
+    to the anchor, `NEAREST` at least. In validation and test, tasks have to have shot + 1 rows. `check` warns of what
+    is left out.
 
     inputs: `(n, *input_shape)`, bytes stand for 0 to 1. targets: `(n,)` global class indices (integers) or
     `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
@@ -89,16 +106,20 @@ class TaskCollection(TaskDistribution):
         return other
 
     def _settle(self, query_shot: Size) -> None:
-        """Find the tasks that can be drawn from the present split with the present sizes, and their query size."""
+        """Find the tasks that can be drawn from the present split with the present sizes."""
         self.query_shot = query_shot
         self.sizes = SizeRanges(None, self.sizes.shot, query_shot if self.on == "train" else None)
-        shot, tasks = _largest(self.sizes.shot), self.splits[self.on]
-        self.query_rows: int | None = None
-        if self.on == "train":
-            left = sorted(self.room[task] - shot for task in tasks if self.room[task] > shot)
-            typical = left[len(left) // 2] if left else 1  # at least half of the tasks have this many left
-            self.query_rows = min(typical, _largest(query_shot))
-        self.eligible = [task for task in tasks if self.room[task] >= shot + (self.query_rows or 1)]
+        fewest = 2 if self.on == "train" else _largest(self.sizes.shot) + 1
+        self.eligible = [task for task in self.splits[self.on] if self.room[task] >= fewest]
+        self.places = {task: place for place, task in enumerate(self.eligible)}
+        self._drawn_from: dict[BlockSizes, list[int]] = {}
+        shot = _largest(self.sizes.shot)
+        left = sorted(self._left(task, shot) for task in self.eligible if self.room[task] > shot)
+        self.typical_left = left[len(left) // 2] if left else 1
+        asked = Sizes(0, shot, _largest(query_shot))
+        self._of_anchors = [self._block_of(task, asked) for task in self.eligible if self.on == "train"]
+        cumulated = torch.tensor([block.query_shot for block in self._of_anchors], dtype=torch.float64).cumsum(0)
+        self._cumulated = cumulated / cumulated[-1:]
 
     def _room(self, task: int) -> int:
         """The most rows that support and query of a task can have together, with one query row at least."""
@@ -118,15 +139,19 @@ class TaskCollection(TaskDistribution):
         """The place of the task of draw `index` among those that are drawn from."""
         if self.on != "train":
             return index % self.units
-        return self.eligible.index(int(self.tasks[self._rows(index)[0][0]]))
+        return self.places[int(self.tasks[self._rows(index)[0][0]])]
 
     def task(self, index: int) -> Task:
         """Draw `index` of the present split."""
         return self._task(*self._rows(index))
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
-        """Draw a random task of the present split, and its rows."""
-        return self._task(*self._drawn(generator, sizes))
+        """Draw a random task of the present split that has so many rows, and its rows."""
+        if self.on == "train":
+            return self._task(*self._drawn(generator, BlockSizes(sizes.shot, sizes.query_shot)))
+        self._check_any()
+        task = self.eligible[int(torch.randint(len(self.eligible), (), generator=generator))]
+        return self._task(*self._divided(task, sizes.shot, None, generator))
 
     def manifest(self, index: int) -> Manifest:
         """Row ids (from 0) of draw `index`."""
@@ -147,26 +172,23 @@ class TaskCollection(TaskDistribution):
         return Pool(self.classes or self.targets.shape[1], draw)
 
     def check(self) -> None:
-        """Raise a `DataError` where no task can be drawn; warn of tasks left out and of smaller queries."""
+        """Raise a `DataError` where no task has the rows that the sizes ask for; warn of tasks that are left out."""
         tasks, shot = self.splits[self.on], _largest(self.sizes.shot)
         self._check_any()
-        query = self.query_rows or 1
-        if self.on == "train" and query < _largest(self.query_shot):
-            _warn(
-                f"Half of the training tasks have {shot + query} rows or fewer: training scores {query} query rows per "
-                f"task and not {_largest(self.query_shot)}."
-            )
         left_out = len(tasks) - len(self.eligible)
         if left_out:
-            _warn(
-                f"Left out: {left_out} of {len(tasks)} tasks of the {self.on} split, with fewer than {shot + query} "
-                f"usable rows ({shot} to learn from, --shot, and {query} to be scored on"
-                f"{', --query-shot' if self.on == 'train' else ''})."
+            fewest = "2 usable rows (1 to learn from and 1 to be scored on)"
+            if self.on != "train":
+                fewest = f"{shot + 1} usable rows ({shot} to learn from, --shot, and 1 to be scored on)"
+            warnings.warn(
+                f"Left out: {left_out} of {len(tasks)} tasks of the {self.on} split, with fewer than {fewest}.",
+                stacklevel=3,
             )
 
     def _check_any(self) -> None:
-        if not self.eligible:
-            tasks, shot = self.splits[self.on], _largest(self.sizes.shot)
+        shot = _largest(self.sizes.shot)
+        if not any(self.room[task] > shot for task in self.eligible):
+            tasks = self.splits[self.on]
             rows = sorted(((len(self.members[task]), self.names[task]) for task in tasks), reverse=True)
             raise DataError(
                 f"No task of the {self.on} split has the {shot} support rows and a query row that it needs"
@@ -174,44 +196,106 @@ class TaskCollection(TaskDistribution):
                 f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}). Lower --shot, or add rows."
             )
 
+    @property
+    def varied(self) -> bool:
+        """Also where training tasks are smaller than the sizes ask for, and not all equally small."""
+        return super().varied or len({(block.shot, block.query_shot) for block in self._of_anchors}) > 1
+
+    def small_tasks(self) -> str:
+        """How many training tasks are smaller than the sizes ask for, how often they are drawn, and of which sizes."""
+        blocks, facts = self._of_anchors, []
+        shot, query_shot = _largest(self.sizes.shot), min(_largest(self.query_shot), self.typical_left)
+        if blocks and query_shot < _largest(self.query_shot):
+            facts.append(
+                f"half of the training tasks with more than {shot} usable rows have at most {shot + query_shot}, so "
+                f"that {query_shot} and not {_largest(self.query_shot)} query rows are scored"
+            )
+        small = {task for task, block in zip(self.eligible, blocks, strict=False) if block.left is not None}
+        if small:
+            of = {block: len(small.intersection(tasks := self._tasks_of(block))) / len(tasks) for block in blocks}
+            share = sum(block.query_shot * of[block] for block in blocks) / sum(block.query_shot for block in blocks)
+            facts.append(
+                f"{len(small)} of {self.units} training tasks have fewer than {shot + query_shot} usable rows ({shot} "
+                f"to learn from and {query_shot} to be scored on): they are {100 * share:.3g} % of the training draws, "
+                f"with {_numbers({block.shot for block in blocks})} support and "
+                f"{_numbers({block.query_shot for block in blocks})} query rows"
+            )
+        return "; ".join(facts)
+
+    def sizes_of(self, index: int) -> Sizes:
+        """As everywhere, but in training no larger than the anchor of the block."""
+        sizes = super().sizes_of(index)
+        if self.on != "train" or not self.eligible:
+            return sizes
+        block = self._block(index)
+        return Sizes(0, block.shot, block.query_shot)
+
+    def _block(self, index: int) -> BlockSizes:
+        """What the training tasks of the block of draw `index` have in common."""
+        self._check_any()
+        generator = streams.block_anchor(self.seed, SPLITS.index(self.on), index // BLOCK)
+        anchor = torch.searchsorted(
+            self._cumulated, torch.rand((), generator=generator, dtype=torch.float64), right=True
+        )
+        return self._block_of(self.eligible[int(anchor)], super().sizes_of(index))
+
+    def _block_of(self, anchor: int, asked: Sizes) -> BlockSizes:
+        """That of a block for which these sizes are asked, with this anchor."""
+        shot, query_shot = min(asked.shot, self.room[anchor] - 1), min(asked.query_shot, self.typical_left)
+        left = self._left(anchor, shot)
+        if shot == asked.shot and left >= query_shot:
+            return BlockSizes(shot, query_shot)
+        return BlockSizes(shot, min(left, query_shot), left)
+
+    def _tasks_of(self, block: BlockSizes) -> list[int]:
+        """The tasks that a block is drawn from."""
+        if block not in self._drawn_from:
+            left = {task: self._left(task, block.shot) for task in self.eligible}
+            fitting = [task for task in self.eligible if left[task] >= block.query_shot]
+            if block.left is not None:
+                nearest = sorted(left[task] for task in fitting)[:NEAREST]
+                fitting = [task for task in fitting if left[task] <= max(nearest[-1], block.left)]
+            self._drawn_from[block] = fitting
+        return self._drawn_from[block]
+
+    def _left(self, task: int, shot: int) -> int:
+        """As many query rows a task surely has beside a support of `shot` rows: none or fewer if it is too small."""
+        if self.groups is None:
+            return len(self.members[task]) - shot
+        counts = torch.unique(self.groups[self.members[task]], return_counts=True)[1].sort(descending=True).values
+        return len(self.members[task]) - int(counts[: _needed(counts, shot)].sum())
+
     def _rows(self, index: int) -> tuple[Tensor, Tensor]:
         """Support and query row ids of draw `index`."""
-        generator, sizes = self.generator_of(index), self.sizes_of(index)
+        generator = self.generator_of(index)
         if self.on == "train":
-            return self._drawn(generator, sizes)
+            return self._drawn(generator, self._block(index))
         self._check_any()
-        drawn = self._divided(self.eligible[index % len(self.eligible)], sizes.shot, None, generator)
-        assert drawn is not None, "an eligible task can always be divided"
-        return drawn
+        return self._divided(self.eligible[index % len(self.eligible)], self.sizes_of(index).shot, None, generator)
 
-    def _drawn(self, generator: Generator, sizes: Sizes) -> tuple[Tensor, Tensor]:
-        self._check_any()
-        for _ in range(REDRAWS):
-            task = self.eligible[int(torch.randint(len(self.eligible), (), generator=generator))]
-            rows = self._divided(task, sizes.shot, self.query_rows, generator)
-            if rows is not None:
-                return rows
-        raise DataError(
-            f"No {sizes.shot} support and {self.query_rows} query rows without a common group were found in "
-            f"{REDRAWS} draws. Lower --shot or --query-shot, or leave out --group."
-        )
+    def _drawn(self, generator: Generator, block: BlockSizes) -> tuple[Tensor, Tensor]:
+        tasks = self._tasks_of(block)
+        if not tasks:
+            raise DataError(
+                f"No task of the {self.on} split has {block.shot} support and {block.query_shot} query rows"
+                f"{' in different groups' if self.groups is not None else ''}. Lower --shot or --query-shot."
+            )
+        task = tasks[int(torch.randint(len(tasks), (), generator=generator))]
+        return self._divided(task, block.shot, block.query_shot, generator)
 
-    def _divided(self, task: int, shot: int, query: int | None, generator: Generator) -> tuple[Tensor, Tensor] | None:
-        """Disjoint support and query rows of a task; query None: all that remain. None if the groups leave too few."""
+    def _divided(self, task: int, shot: int, query: int | None, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Disjoint support and query rows of a task that has so many; query None: all that remain."""
         members = self.members[task]
         members = members[torch.randperm(len(members), generator=generator)]
         if self.groups is None:
             return members[:shot], members[shot:] if query is None else members[shot : shot + query]
         groups, sizes = torch.unique(self.groups[members], return_counts=True)
         order = torch.randperm(len(groups), generator=generator)
-        if sizes[order].cumsum(0)[-2] < shot:  # only the largest groups together hold the support
-            order = sizes.argsort(descending=True, stable=True)
-        count = int((sizes[order].cumsum(0) < shot).sum()) + 1
-        on_support = torch.isin(self.groups[members], groups[order[:count]])
-        support, rest = members[on_support][:shot], members[~on_support]
-        if query is None:
-            return support, rest
-        return (support, rest[:query]) if len(rest) >= query else None
+        if len(members) - int(sizes[order[: _needed(sizes[order], shot)]].sum()) < (query or 1):
+            order = sizes.argsort(descending=True, stable=True)  # few and large groups, if the others leave too little
+        on_support = torch.isin(self.groups[members], groups[order[: _needed(sizes[order], shot)]])
+        rest = members[~on_support]
+        return members[on_support][:shot], rest if query is None else rest[:query]
 
     def _task(self, support: Tensor, query: Tensor) -> Task:
         examples = self._examples(torch.cat([support, query]))
@@ -226,9 +310,14 @@ class TaskCollection(TaskDistribution):
         return Examples(inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs, self.targets[rows])
 
 
+def _needed(sizes: Tensor, shot: int) -> int:
+    """How many of the first groups of these sizes it takes to hold a support."""
+    return int((sizes.cumsum(0) < shot).sum()) + 1
+
+
 def _largest(size: Size) -> int:
     return size[1] if isinstance(size, tuple) else size
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+def _numbers(values: set[int]) -> str:
+    return str(min(values)) if len(values) == 1 else f"{min(values)} to {max(values)}"

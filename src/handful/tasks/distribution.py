@@ -146,6 +146,15 @@ class TaskDistribution(ABC):
         return False
 
     @property
+    def varied(self) -> bool:
+        """Whether sizes differ from block to block."""
+        return any(isinstance(size, tuple) for size in (self.sizes.way, self.sizes.shot, self.sizes.query_shot))
+
+    def typical(self, count: int) -> range:
+        """Indices of so many tasks that stand for all: one of each block where sizes are varied."""
+        return range(0, count * BLOCK, BLOCK) if self.varied else range(count)
+
+    @property
     def spec(self) -> TaskSpec:
         """The spec of the first task (of all of them, where sizes are not ranges)."""
         return self.spec_of(0)
@@ -220,6 +229,10 @@ class TaskDistribution(ABC):
     def units(self) -> int | None:
         """The number of distinct tasks in the present split; None where they do not run out."""
         return None
+
+    def small_tasks(self) -> str:
+        """How training uses tasks that are smaller than the sizes ask for, in words; empty where there are none."""
+        return ""
 
     def split_manifest(self) -> dict[str, list[str]]:
         """The names of the classes or tasks of each split, for the leak check; empty for generators."""

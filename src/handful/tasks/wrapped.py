@@ -37,6 +37,15 @@ class WrappedTasks(TaskDistribution):
         return self.tasks.ragged
 
     @property
+    def varied(self) -> bool:
+        """As of the tasks."""
+        return self.tasks.varied
+
+    def typical(self, count: int) -> range:
+        """As of the tasks."""
+        return self.tasks.typical(count)
+
+    @property
     def units(self) -> int | None:
         """As of the tasks: a change makes no new task."""
         return self.tasks.units
@@ -101,6 +110,10 @@ class WrappedTasks(TaskDistribution):
     def unit(self, index: int) -> int:
         """As of the tasks."""
         return self.tasks.unit(index)
+
+    def small_tasks(self) -> str:
+        """As of the tasks."""
+        return self.tasks.small_tasks()
 
     def split_manifest(self) -> dict[str, list[str]]:
         """As of the tasks."""

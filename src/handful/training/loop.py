@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, cast
@@ -31,6 +31,10 @@ from handful.types import Task, TaskSpec
 RECALIBRATION_TASKS = 10
 MOST_DIVERGED = 0.05
 """Of the draws of a validation: with more of them without a finite prediction, the training has diverged."""
+PLANNING_BLOCKS = 64
+"""Of which the one with the largest tasks is planned for, where sizes are varied."""
+COUNTED_BLOCKS = 64
+"""Of which the mean size of tasks is taken then."""
 FEWEST_STEPS = 10
 """Between validations, unless asked for: in a short training these would take most of the time."""
 NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
@@ -193,9 +197,9 @@ class Training:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
         count = self.settings.meta_batch_size
         if self.plan is None and self.steps:
-            tasks, spec, noise = self.draw(range(count))
-            sizes = astuple(self.distribution.sizes)
-            fixed = not (self.distribution.ragged or any(isinstance(size, tuple) for size in sizes))
+            first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)  # the plan has to hold for all
+            tasks, spec, noise = self.draw(range(first, first + count))
+            fixed = not (self.distribution.ragged or self.distribution.varied)
             plan, self.trials = planned(
                 self.learner, tasks, spec, noise=noise, steps=self.steps, compilable=fixed, say=say
             )
@@ -221,7 +225,12 @@ class Training:
         first = self.step * self.settings.meta_batch_size
         indices = range(first + own.start, first + own.stop)
         tasks = self.distribution.batch(indices)
-        return tasks, self.distribution.spec_of(first), self._noise(tasks, indices)
+        return tasks, self.distribution.spec_of(indices[0]), self._noise(tasks, indices)
+
+    def _examples(self, index: int) -> int:
+        """How many examples a task has, up to a factor that all tasks share."""
+        sizes = self.distribution.sizes_of(index)
+        return max(1, sizes.way) * (sizes.shot + sizes.query_shot)
 
     def _meta_gradient(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the next meta-batch, of which each worker runs its own tasks.
@@ -353,7 +362,7 @@ class Training:
             task, spec = self.distribution.task(index), self.distribution.spec_of(index)
             return lambda: self.learner.meta_loss(task, spec)
 
-        recalibrate(self.learner, (run(index) for index in range(RECALIBRATION_TASKS)))
+        recalibrate(self.learner, (run(index) for index in self.distribution.typical(RECALIBRATION_TASKS)))
 
 
 @dataclass(frozen=True)
@@ -509,7 +518,8 @@ def checked(
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:
-    """How many examples the whole training shows to the network, counting repeats (from the first task's size)."""
-    task = distribution.task(0)
-    of_task = len(task.support.inputs) + len(task.query.inputs)
-    return settings.pretrain_examples + steps * settings.meta_batch_size * of_task
+    """How many examples the whole training shows to the network, counting repeats."""
+    blocks = math.ceil(steps * settings.meta_batch_size / BLOCK)
+    indices = distribution.typical(min(max(1, blocks), COUNTED_BLOCKS)) if distribution.varied else range(1)
+    counts = [sum(len(part.inputs) for part in distribution.task(index)) for index in indices]
+    return settings.pretrain_examples + round(steps * settings.meta_batch_size * sum(counts) / len(counts))
