@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 import own_data
 from handful.apps import experiment
 from handful.apps.checkup import checkup
-from handful.apps.experiment import Experiment, Source, describe, evaluate, train, validating
+from handful.apps.experiment import Experiment, Source, describe, evaluate, opened_again, train, validating
 from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
@@ -131,6 +132,18 @@ def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
     with pytest.warns(UserWarning, match="no data equivalence: shots vary"):
         report = evaluate(tmp_path / "varied", tasks=4, costly_tasks=0, equivalence_tasks=3)
     assert report.equivalence is None
+
+
+def test_the_data_of_a_run_are_not_opened_where_its_encoder_is_missing(species, monkeypatch):
+    """Opening them would download it, and loading a model downloads nothing."""
+
+    def missing():
+        raise UserError("Fetch it.")
+
+    monkeypatch.setattr(Source, "open", lambda self: pytest.fail("opened"))
+    model = SimpleNamespace(pipeline=SimpleNamespace(check_ready=missing))
+    with pytest.raises(UserError, match="Fetch it"):
+        opened_again(species, model)
 
 
 def test_a_report_can_be_computed_again(species, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from handful.errors import ArtifactError, UserError
 from handful.tasks.encoders import Encoder
+from handful.tasks.text_pipeline import TextPipeline
 
 NAME, COMMIT = "someone/sentences", "0123abc"
 KNOWN = "sentence_transformers.models.Transformer"
@@ -99,6 +100,17 @@ def test_the_encoder_of_a_model_is_never_downloaded(use, installed):
         use(Encoder(NAME, COMMIT))
     assert not installed.downloads
     assert not installed.loaded
+
+
+def test_a_pipeline_says_whether_its_encoder_is_here(installed):
+    installed.published = COMMIT
+    pipeline = TextPipeline(text="question", encoder=NAME, revision=COMMIT, width=2, labels=["a", "b"])
+    with pytest.raises(UserError, match="hf download"):
+        pipeline.check_ready()
+    assert not installed.downloads
+    installed.cached = [COMMIT]
+    pipeline.check_ready()
+    assert not installed.loaded, "which takes seconds"
 
 
 def test_without_a_network_a_missing_encoder_is_told_after_one_request(installed):

@@ -235,6 +235,8 @@ def _fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
 
 def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
     """The source that a model was trained on; `UserError` if it has changed since (see `fingerprint`)."""
+    if model.pipeline:
+        model.pipeline.check_ready()  # opening the source would download what is missing
     distribution = experiment.source.open()
     if distribution.fingerprint() != model.facts.get("data"):
         raise UserError(

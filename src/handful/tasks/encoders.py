@@ -57,17 +57,17 @@ class Encoder:
         """What tells this content from any other: the digest of a folder's files, else the published commit."""
         if self.folder:
             return _digest(self.folder)
-        return self.wanted or self._files.name
+        return self.wanted or self.files.name
 
     @functools.cached_property
-    def _files(self) -> Path:
-        """The folder with its files: that of a published encoder is named by its commit."""
+    def files(self) -> Path:
+        """The folder with its files; that of a published encoder is named by its commit, and may be downloaded now."""
         return self.folder or _published(self.name, self.wanted)
 
     @functools.cached_property
     def model(self) -> Any:
         """The encoder itself, loaded on first use."""
-        _check_modules(self._files)
+        _check_modules(self.files)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other packages' words to their own users
             try:
@@ -78,7 +78,7 @@ class Encoder:
             logging.disable_progress_bar()
             try:
                 return SentenceTransformer(
-                    str(self._files),
+                    str(self.files),
                     local_files_only=True,
                     trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},  # never a pickle

@@ -81,6 +81,9 @@ class InputPipeline(ABC):
         """What the inputs are, in words."""
         return f"arrays of shape {self.input_shape}"
 
+    def check_ready(self) -> None:  # noqa: B027 - most need nothing
+        """Raise a `UserError` where something that it makes inputs with is not on this machine."""
+
     def of_task(self, examples: str | Path, target: str | None = None) -> "InputPipeline":
         """What reads the files of the task with these labeled examples: by default the same for all tasks.
 

@@ -108,7 +108,14 @@ class TextPipeline(RowPipeline):
             raise DataError(f"Text {texts.index(None) + 1} is empty. Leave it out.")
         return self._embedded([text for text in texts if text is not None])
 
+    def check_ready(self) -> None:
+        """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
+        self._reader().files  # noqa: B018 - which looks for them
+
     def _embedded(self, texts: list[str]) -> Tensor:
+        return self._reader().embed(texts) / self.scale
+
+    def _reader(self) -> Encoder:
         if self._loaded is None:
             self._loaded = Encoder(self.encoder, self.revision)
-        return self._loaded.embed(texts) / self.scale
+        return self._loaded
