@@ -14,7 +14,9 @@ from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.types import Examples, Task, TaskSpec
 
-STEPS = 15
+STEPS, LONG = 4, 15
+"""Inner steps at most, since what holds for a longer loop holds for a short one; and more than usual ones."""
+
 SUPPORT, QUERY = 3, 5
 """Examples of each class but one; that one has three times as many, so that even label counts tell something."""
 
@@ -63,16 +65,18 @@ class Problem:
     def __str__(self) -> str:
         return self.name
 
-    def learner(self, cls: type[Learner], *, normalization: Any = None, seed: int = 0, **options: Any) -> Any:
+    def learner(
+        self, cls: type[Learner], *, normalization: Any = None, seed: int = 0, steps: int = STEPS, **options: Any
+    ) -> Any:
         """A learner of float64, away from the special values of a fresh start, in evaluation mode.
 
-        Long inner loops are made of fewer, longer steps: what is said of a loop holds for a shorter one. Twice as
-        long in all, since a rate that suits a hundred thousand weights moves a network of a hundred too little.
+        Inner loops longer than `steps` are made of fewer, longer steps. Long ones go twice as far in all, since a rate
+        that suits a hundred thousand weights moves a network of a hundred too little.
         """
         known = defaults_of(cls, self.spec.kind)
-        if known.get("inner_steps", 0) > STEPS:
-            faster = 2 * known["inner_steps"] / STEPS
-            options = {"inner_steps": STEPS, "inner_lr": faster * known["inner_lr"]} | options
+        if "inner_steps" not in options and known.get("inner_steps", 0) > steps:
+            faster = (2 if known["inner_steps"] > LONG else 1) * known["inner_steps"] / steps
+            options = {"inner_steps": steps, "inner_lr": faster * known["inner_lr"]} | options
         learner = cls.build(
             self.spec,
             backbone=self.backbone,
