@@ -1,4 +1,4 @@
-"""What all tests share: one thread, seeded global generators, no display."""
+"""What all tests share: one thread, seeded global generators, no display, a speed of the machine that is measured once."""
 
 import os
 
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from handful.training import performance
+
 torch.set_num_threads(1)
 
 
@@ -16,3 +18,19 @@ def _seeded():
     """No test depends on which tests ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _speed_measured_once():
+    """Else every training would take half a second for it, and most train for less."""
+    measure, measured = performance.operations_per_second, {}
+
+    def once(like):
+        kind = like.dtype, like.device
+        if kind not in measured:
+            measured[kind] = measure(like)
+        return measured[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performance, "operations_per_second", once)
+        yield

@@ -169,6 +169,7 @@ def test_a_task_is_the_same_from_other_threads(source):
         assert list(threads.map(lambda index: digest(source.task(index)), range(12))) == expected
 
 
+@pytest.mark.slow
 def test_tasks_are_the_same_from_no_worker_one_and_four(tmp_path):
     """T16, T17: all sources at once, since a new process needs seconds to import torch."""
     requests = [(name, on, index) for name in SOURCES for on in ("train", "test") for index in range(4)]

@@ -6,6 +6,7 @@ The runs are of the command line, since it is there that people press Ctrl-C.
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ from handful.training.run import Run, is_run
 
 STEPS = 1000
 OPTIONS = ["--tasks", "sine", "--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]"]
-OPTIONS += ["--steps", str(STEPS), "--shot", "3"]
+OPTIONS += ["--steps", str(STEPS), "--shot", "3", "--set", "training.validation_tasks=5"]
+SHORT = ["--steps", "20"]
 
 
 def train(output: Path, *more: str, options=OPTIONS):
@@ -52,14 +54,19 @@ def whole(tmp_path_factory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Path:
+    """The same, of a few steps."""
+    output = tmp_path_factory.mktemp("short") / "run"
+    assert train(output, *SHORT).exit_code == 0
+    return output
+
+
 @pytest.fixture
-def partial(tmp_path) -> Path:
+def partial(short, tmp_path) -> Path:
     """A short run as a kill leaves it in the middle: two checkpoints and no model."""
-    output = tmp_path / "partial"
-    assert train(output, "--steps", "20").exit_code == 0
-    for path in (output / "model").iterdir():
-        path.unlink()
-    (output / "model").rmdir()
+    output = shutil.copytree(short, tmp_path / "partial")
+    shutil.rmtree(output / "model")
     return output
 
 
@@ -81,6 +88,7 @@ def started(output: Path) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_bits(whole, tmp_path):
     """`kill -9` of a real process at a random moment; the file is byte-equal to that of the run left in peace."""
     process = started(tmp_path / "run")
@@ -95,7 +103,8 @@ def test_a_killed_run_goes_on_with_the_same_bits(whole, tmp_path):
     assert weights(tmp_path / "run") == weights(whole)
 
 
-def test_ctrl_c_saves_says_how_to_resume_and_exits_130(whole, tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_in_a_process_of_its_own_saves_and_says_how_to_resume(whole, tmp_path):
     process = started(tmp_path / "run")
     before = checkpoints(tmp_path / "run")[-1].name
     process.send_signal(signal.SIGINT)
@@ -111,6 +120,35 @@ def test_ctrl_c_saves_says_how_to_resume_and_exits_130(whole, tmp_path):
     assert weights(tmp_path / "run") == weights(whole)
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("fault", ["kill", "Ctrl-C"])
+def test_a_run_that_is_interrupted_in_this_process_goes_on_with_the_same_bits(fault, short, tmp_path, monkeypatch):
+    advance = Training.advance
+
+    def interrupted(training):
+        if training.step == 13:
+            if fault == "kill":
+                raise Killed
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", interrupted)
+        if fault == "kill":
+            with pytest.raises(Killed):
+                train(tmp_path / "run", *SHORT)
+        else:
+            result = train(tmp_path / "run", *SHORT)
+            assert result.exit_code == 130
+            assert f"-o {tmp_path / 'run'} --resume" in result.stderr
+    assert not (tmp_path / "run" / "model").exists()
+    assert train(tmp_path / "run", *SHORT, "--resume").exit_code == 0
+    assert weights(tmp_path / "run") == weights(short)
+
+
 def test_the_metrics_of_a_resumed_run_have_each_step_once(partial):
     checkpoints(partial)[-1].unlink()
     assert train(partial, "--steps", "20", "--resume").exit_code == 0
@@ -121,9 +159,8 @@ def test_the_metrics_of_a_resumed_run_have_each_step_once(partial):
 
 
 @pytest.fixture
-def expected(tmp_path) -> bytes:
-    assert train(tmp_path / "expected", "--steps", "20").exit_code == 0
-    return weights(tmp_path / "expected")
+def expected(short) -> bytes:
+    return weights(short)
 
 
 def damage(path: Path) -> None:
@@ -193,10 +230,10 @@ def test_force_starts_over_with_nothing_of_the_old_run(partial):
     assert Run(partial).config()["settings"]["steps"] == 3
 
 
-def test_resuming_what_is_finished_keeps_it_as_it_is(whole):
-    before = weights(whole)
-    assert train(whole, "--resume").exit_code == 0
-    assert weights(whole) == before
+def test_resuming_what_is_finished_keeps_it_as_it_is(short):
+    before = weights(short)
+    assert train(short, *SHORT, "--resume").exit_code == 0
+    assert weights(short) == before
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -54,11 +54,19 @@ def alone(tmp_path_factory) -> dict[str, bytes]:
     return {plan: train(home / str(number), *SHORT, "--plan", plan) for number, plan in enumerate(PLANS)}
 
 
-@pytest.mark.parametrize(("plan", "count"), [(PLANS[0], 2), (PLANS[0], 4), (PLANS[1], 4)])
+@pytest.mark.parametrize(
+    ("plan", "count"),
+    [
+        (PLANS[0], 2),
+        pytest.param(PLANS[0], 4, marks=pytest.mark.slow),
+        pytest.param(PLANS[1], 4, marks=pytest.mark.slow),
+    ],
+)
 def test_any_number_of_workers_ends_with_the_same_bits(plan, count, alone, tmp_path):
     assert train(tmp_path / "run", *SHORT, "--plan", plan, "--workers", str(count)) == alone[plan]
 
 
+@pytest.mark.slow
 def test_so_do_those_of_torchrun(alone, tmp_path):
     plan = PLANS[1]
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -90,6 +98,7 @@ def after_a_new_checkpoint(process: subprocess.Popen, output: Path) -> int:
     return int(other)
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_workers_go_on_to_the_same_bits(tmp_path):
     """`kill -9` of one of two; Ctrl-C of the two that resume; the rest is done by one process."""
     output = tmp_path / "run"
@@ -131,6 +140,7 @@ def test_a_worker_that_ends_before_it_is_ready_is_told_of(code, kind, said):
     assert not dist.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
     """Also where that one was killed: then its end of the pipe is closed."""
     entry = "from handful.training.workers import job\nassert job() == {'x': 1}\nimport time\ntime.sleep(100)"
