@@ -1,4 +1,4 @@
-"""What all tests share: one thread, seeded global generators, no display, a speed of the machine that is measured once."""
+"""What all tests share: one thread, seeded global generators, no display, a speed that is measured once."""
 
 import os
 
