@@ -1,6 +1,7 @@
 """Comparing runs: only on the same tasks, task by task."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -49,12 +50,29 @@ def test_the_best_comes_first_and_the_others_are_measured_against_it(tmp_path):
 
 
 def test_the_interval_is_paired(tmp_path):
-    """Where one is always better by the same, the interval of the difference is a point, though scores scatter."""
+    """Where one is better by nearly the same, the interval of the difference is narrow, though scores scatter."""
     scores = [0.1, 0.9, 0.4, 0.6]
-    runs = [evaluated(tmp_path / "a", scores), evaluated(tmp_path / "b", [score + 0.05 for score in scores])]
+    better = [score + ahead for score, ahead in zip(scores, (0.049, 0.05, 0.051, 0.05), strict=True)]
+    runs = [evaluated(tmp_path / "a", scores), evaluated(tmp_path / "b", better)]
     gap = compare(runs)[0]["runs"][1]["against_best"]
-    assert gap["low"] == pytest.approx(-0.05)
-    assert gap["high"] == pytest.approx(-0.05)
+    assert gap["low"] == pytest.approx(-0.05, abs=0.002)
+    assert gap["high"] == pytest.approx(-0.05, abs=0.002)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+@pytest.mark.parametrize("several", [False, True])
+def test_equal_scores_and_differences_are_not_sure(tmp_path, several, metric):
+    runs = [
+        evaluated(tmp_path / f"{name}{seed}", [score] * 3, learner=name, metric=metric, seed=seed)
+        for name, score in (("a", 1.0), ("b", 0.9))
+        for seed in ((0, 1) if several else (0,))
+    ]
+    first, second = compare(runs)[0]["runs"]
+    assert second["against_best"]["low"] < 0 < second["against_best"]["high"]
+    if metric == "accuracy":
+        assert (first["score"]["low"], first["score"]["high"]) == (pytest.approx(0.292, abs=1e-3), 1.0)
+    else:
+        assert math.isinf(first["score"]["low"])
 
 
 def test_of_errors_the_lowest_is_the_best(tmp_path):

@@ -11,6 +11,8 @@ from scipy import stats
 
 from handful.errors import UserError
 from handful.evaluation.intervals import (
+    SHARE,
+    SHARES_APART,
     Interval,
     class_interval,
     difference,
@@ -87,6 +89,94 @@ def test_where_nothing_is_finite_there_is_no_mean(count):
         assert math.isnan(found.mean)
         assert found.tasks == 0
     assert class_interval(bad, [(0, 1)] * count) is None
+
+
+# Of equal scores
+
+
+def test_equal_shares_have_the_exact_interval_of_their_tasks():
+    """Clopper and Pearson's, by scipy: what share of all tasks may be another, and then have any score."""
+    for count, share in ((2, 1.0), (3, 1.0), (3, 0.0), (7, 0.5), (600, 0.98)):
+        low = stats.binomtest(count, count).proportion_ci(0.95, "exact").low
+        found = interval(torch.full((count,), share), bounds=SHARE)
+        assert (found.low, found.high) == pytest.approx((low * share, low * share + 1 - low))
+        assert found.low < found.mean + 1e-9 < found.high + 2e-9
+        apart = interval(torch.full((count,), share - 0.5), bounds=SHARES_APART)
+        assert (apart.low, apart.high) == pytest.approx((low * (share - 0.5) - 1 + low, low * (share - 0.5) + 1 - low))
+
+
+def test_equal_scores_without_bounds_have_no_interval():
+    for scores in ([0.02] * 3, [0.0, 0.0], [1e9] * 4):
+        found = interval(torch.tensor(scores))
+        assert (found.low, found.high, found.tasks) == (-math.inf, math.inf, len(scores))
+
+
+def test_what_differs_by_rounding_is_equal():
+    ahead = torch.tensor([0.95 - 0.93, 0.97 - 0.95, 0.33 - 0.31], dtype=torch.float64)
+    assert len(set(ahead.tolist())) > 1
+    assert not interval(ahead, bounds=SHARES_APART).low > 0
+    draws, units = torch.full((5,), 0.9, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1])
+    assert interval(draws, units, bounds=SHARE).low < 0.5, "two tasks, whose means are not the same bits"
+    assert interval(torch.tensor([1e6, 1e6 + 1.0])).low > 0, "but 1 is no rounding"
+
+
+def clustered(share, tasks, answers=5, draws=4000):
+    """Accuracies of tasks whose answers are all right or all wrong."""
+    right = torch.rand(draws, tasks, 1, generator=torch.Generator().manual_seed(1)) < share
+    return right.expand(draws, tasks, answers).double().mean(-1)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 10])
+@pytest.mark.parametrize("share", [0.1, 0.7, 0.9, 0.97])
+def test_equal_accuracies_of_clustered_answers_miss_the_truth_at_most_5_times_of_100(share, tasks):
+    drawn = clustered(share, tasks)
+    equal = [scores for scores in drawn if len(set(scores.tolist())) == 1]
+    found = [interval(scores, bounds=SHARE) for scores in equal]
+    assert sum(not each.low <= share <= each.high for each in found) <= 0.05 * len(drawn)
+    by_answers = [stats.binomtest(int(s.sum()) * 5, tasks * 5).proportion_ci(0.95, "exact") for s in equal[:1]]
+    if (share, tasks) == (0.7, 3):
+        assert by_answers[0].low > share, "counted by answers, it would miss it each time: a third of all"
+        assert len(equal) > 0.3 * len(drawn)
+
+
+def test_differences_of_equal_accuracies_are_covered():
+    draws = [clustered(share, 4, draws=400).roll(place, 0) for place, share in enumerate((0.9, 0.6))]
+    apart = [interval(scores, bounds=SHARES_APART) for scores in draws[0] - draws[1]]
+    unpaired = [difference(*scores, bounds=SHARE) for scores in zip(*draws, strict=True)]
+    for found in (apart, unpaired):
+        assert sum(each.low <= 0.3 <= each.high for each in found) / len(found) >= 0.95
+    equal, other = torch.ones(5), torch.tensor([0.5, 0.7, 0.9])
+    parts = interval(equal, bounds=SHARE), interval(other, bounds=SHARE)
+    found = difference(equal, other, bounds=SHARE)
+    gap, reach = parts[0].mean - parts[1].mean, parts[1].half_width
+    assert found.low == pytest.approx(gap - math.hypot(1 - parts[0].low, reach))
+    assert found.high == pytest.approx(gap + reach), "the share of 1 has no more to go"
+    assert difference(equal, other).high == math.inf
+    assert difference(equal, equal, bounds=SHARE).low < 0
+
+
+def test_equal_scores_of_several_seeds_have_a_width():
+    alone = interval(torch.ones(6), bounds=SHARE)
+    same = seeds_interval([torch.ones(6)] * 3, bounds=SHARE)
+    assert (same.low, same.high) == (alone.low, alone.high)
+    apart = seeds_interval([torch.ones(6)] * 3, same_tasks=False, bounds=SHARE)
+    assert apart.low == interval(torch.ones(3), bounds=SHARE).low, "the seeds are what is counted"
+    assert seeds_interval([torch.ones(6)] * 3).high == math.inf
+    assert math.isinf(seeds_interval([torch.ones(1)] * 3, bounds=SHARE).half_width)
+    assert seeds_interval([torch.ones(6)], bounds=SHARE).low == alone.low
+
+
+def test_equal_scores_say_nothing_of_other_classes():
+    assert class_interval(torch.ones(30), [(i % 9, (i + 1) % 9) for i in range(30)]) is None
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_equal_scores_need_as_many_tasks_as_their_interval_says(share):
+    found = interval(torch.full((3,), share), bounds=SHARE)
+    count = tasks_needed(found, 0.01)
+    assert interval(torch.full((count,), share), bounds=SHARE).half_width <= 0.01
+    assert interval(torch.full((count - 1,), share), bounds=SHARE).half_width > 0.01
+    assert tasks_needed(found, 0.5) == tasks_needed(found, 2.0) == 2
 
 
 # Over seeds and tasks

@@ -145,10 +145,14 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_has_a_label_and_no_bar(value):
-    own = evaluation("maml", torch.tensor([1.0, value]), metric="mse")
-    figure = plots.ladder([compare(own, evaluation("constant", torch.tensor([4.0, 4.0]), metric="mse"))])
+    own = evaluation("maml", torch.full((2,), value), metric="mse")
+    comparison = compare(own, evaluation("constant", torch.tensor([4.0, 4.0]), metric="mse"))
+    figure = plots.ladder([comparison])
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2]
-    assert str(value) in texts(figure)
+    assert "(2 diverged)" in texts(figure)
+    some = compare(evaluation("maml", torch.tensor([9.0, value]), metric="mse"), comparison.best_rung.evaluation)
+    assert [bar.get_width() for bar in plots.ladder([some]).axes[0].patches] == [3, 2], "of the finite ones"
+    assert "3.00 (1 diverged)" in texts(plots.ladder([some]))
 
 
 def test_errors_are_written_with_equally_many_figures():

@@ -11,10 +11,10 @@ from results import compare, evaluation, noisy
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import Finding
-from handful.evaluation.intervals import interval
+from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.protocol import LEVELS
 from handful.evaluation.report import Report, load, load_scores
-from handful.evaluation.sentences import performance_line
+from handful.evaluation.sentences import needed_line, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))
@@ -52,6 +52,31 @@ def test_a_loss_comes_first_and_names_what_to_use_instead():
 def test_a_loss_to_a_rung_that_is_trained_says_how():
     verdict = report(compare(OWN, evaluation("transfer", noisy(0.97, seed=3)))).verdict
     assert verdict.endswith("Use transfer instead: handful train --learner transfer --pretrain EXAMPLES.")
+
+
+@pytest.mark.parametrize("score", [1.0, 0.6])
+def test_three_tasks_with_equal_scores_are_sure_of_nothing(score, tmp_path):
+    own, rung = (evaluation(key, torch.full((3,), value)) for key, value in (("maml", score), ("pooled", score - 0.02)))
+    told = report(compare(own, rung), half_width=0.01)
+    assert "and cannot be told apart from the simpler pooled (maml ahead by 2.0 points (-70.2 to +71.3) on 3 tasks" in (
+        told.verdict
+    )
+    assert "± 0.0" not in told.write(tmp_path).read_text()
+    row, other = load(tmp_path)["settings"][0]["rows"]
+    assert row["score"]["low"] < score - 0.1
+    assert other["paired"]["low"] < 0 < other["paired"]["high"]
+    assert f"{tasks_needed(own.score, 0.01)} tasks" in needed_line(own, 0.01)
+
+
+def test_three_equal_errors_have_no_interval():
+    own, rung = (
+        evaluation(key, torch.full((3,), value), metric="mse") for key, value in (("maml", 1.0), ("mean", 2.0))
+    )
+    told = report(compare(own, rung))
+    assert "3 tasks: no interval)" in told.verdict
+    assert "cannot be told apart" in told.verdict
+    assert needed_line(own, 0.1).endswith("cannot be told where all scores are equal.")
+    assert "±" not in told.verdict
 
 
 def test_a_tie_is_no_win():
@@ -143,9 +168,9 @@ def test_without_a_way_shots_are_those_of_the_task():
 UNFINITE = pytest.mark.parametrize("value", [math.nan, math.inf])
 
 
-def broken(key: str, value: float, mean: float = 4.0, *, places=(7,), **facts):
+def broken(key: str, value: float, mean: float = 4.0, *, places=(7,), seed=0, **facts):
     """An evaluation of errors, of which some are not finite."""
-    scores = noisy(mean)
+    scores = noisy(mean, seed=seed)
     scores[list(places)] = value
     return evaluation(key, scores, metric="mse", shot=10, **facts)
 
@@ -176,7 +201,7 @@ def test_a_learner_that_diverges_is_said_to(value, tmp_path):
 @UNFINITE
 def test_a_rung_that_diverges_as_often_is_compared_on_the_rest(value):
     own = broken("maml", value)
-    told = report(compare(own, broken("pooled", value, 9.0))).verdict
+    told = report(compare(own, broken("pooled", value, 9.0, seed=1))).verdict
     assert "is off by 2.00 in a typical prediction, 1.99 to 2.01 (1 diverged) (in " in told
     assert "beats the best simple method, pooled, by 5.00" in told
     assert "on 99 tasks in common" in told
@@ -356,7 +381,7 @@ def unsure() -> Comparison:
         noisy(4.0),
         metric="mse",
         log_likelihoods=noisy(0.5, seed=4),
-        coverages=torch.tensor(LEVELS).double().expand(count, -1) - 0.05,
+        coverages=torch.tensor(LEVELS).double().expand(count, -1) - 0.05 + noisy(0.0, spread=1e-6).unsqueeze(1),
         oracle_scores=noisy(3.0, seed=5),
         oracle_log_likelihoods=noisy(1.25, seed=6),
     )

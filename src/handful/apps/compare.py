@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import UserError
-from handful.evaluation.intervals import interval, seeds_interval
+from handful.evaluation.intervals import SHARE, SHARES_APART, Bounds, interval, seeds_interval
 from handful.evaluation.report import load_scores
 from handful.evaluation.wording import setting_name
 from handful.training.run import Run
@@ -128,10 +128,11 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
     order = sorted(range(len(kinds)), key=lambda i: (unscored[i], -sign * means[i]))
     best = order[0]
 
-    def over(values: Tensor) -> dict[str, Any]:
+    def over(values: Tensor, bounds: Bounds) -> dict[str, Any]:
+        bounded = bounds if rows[0]["metric"] == "accuracy" else None
         if len(values) == 1:
-            return vars(interval(values[0], units[0]))
-        return vars(seeds_interval(list(values), units, same_tasks=same_tasks))
+            return vars(interval(values[0], units[0], bounds=bounded))
+        return vars(seeds_interval(list(values), units, same_tasks=same_tasks, bounds=bounded))
 
     if count < max(len(row["scores"]) for row in rows):
         setting += f", the first {count} draws that all runs have"
@@ -139,12 +140,12 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
     for index in order:
         kind = kinds[index]
         diverged = sum(place < count for row in of_kind[index] for place in row.get("diverged", ()))
-        score = over(scores[index]) | {"diverged": max(diverged, unscored[index])}
+        score = over(scores[index], SHARE) | {"diverged": max(diverged, unscored[index])}
         entry = {"run": kind.name, "learner": of_kind[index][0]["learner"], "score": score}
         if len(kind.runs) > 1:
             entry["runs"] = [str(run.path) for run in kind.runs]
         if index != best:
-            entry["against_best"] = over(sign * (scores[index] - scores[best]))
+            entry["against_best"] = over(sign * (scores[index] - scores[best]), SHARES_APART)
         compared.append(entry)
     return {"setting": setting, "metric": rows[0]["metric"], "runs": compared}
 

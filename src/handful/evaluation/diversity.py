@@ -1,12 +1,14 @@
 """How different tasks are from one another: where they are alike, there is nothing to adapt to."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from handful.engine.heads import ridge, spread
 from handful.evaluation.findings import Finding
-from handful.evaluation.intervals import Interval, interval
+from handful.evaluation.intervals import SHARES_APART, Interval, interval
 from handful.tasks.distribution import TaskDistribution
 
 MOST_TASKS = 30
@@ -31,8 +33,9 @@ def diversity(split: TaskDistribution, tasks: int) -> Finding:
             "The halves of a task hardly resemble each other: it has too few examples, or raw inputs are too noisy, to "
             "tell how different tasks are.",
         )
-    ends = f"{found.mean:.2f} ({max(0.0, found.low):.2f} to {found.high:.2f}, {found.tasks} training tasks)"
-    if found.high < ALIKE:
+    between = f"{max(0.0, found.low):.2f} to {found.high:.2f}" if math.isfinite(found.high) else "no interval"
+    ends = f"{found.mean:.2f} ({between}, {found.tasks} training tasks)"
+    if (found.high if math.isfinite(found.high) else found.mean) < ALIKE:
         return Finding(
             "diversity",
             "warning",
@@ -45,7 +48,8 @@ def diversity(split: TaskDistribution, tasks: int) -> Finding:
 def coefficient(split: TaskDistribution, tasks: int) -> Interval | None:
     """1 - (similarity of heads of different tasks) / (similarity of heads of halves of a task), with its interval.
 
-    The interval is the jackknife's over tasks. None where halves of a task are not alike.
+    The interval is the jackknife's over tasks; where no task changes the value, there is none. None where halves of a
+    task are not alike.
     """
     units: dict[int, int] = {}
     for index in range(min(tasks, MOST_TASKS)):
@@ -58,7 +62,7 @@ def coefficient(split: TaskDistribution, tasks: int) -> Interval | None:
     table = torch.tensor([[_similarity(a, b, signed=signed) for _, b in halves] for a, _ in halves])
     alike = table.double()
     self_alike = alike.diagonal()
-    if interval(self_alike).low < REPRODUCED:
+    if interval(self_alike, bounds=SHARES_APART).low < REPRODUCED:  # they are cosines
         return None
 
     def value(kept: Tensor) -> float:
@@ -70,7 +74,7 @@ def coefficient(split: TaskDistribution, tasks: int) -> Interval | None:
     everything = torch.arange(count)
     without = torch.tensor([value(everything[everything != left_out]) for left_out in range(count)]).double()
     whole = value(everything)
-    half = 1.96 * float(((count - 1) / count * (without - without.mean()).square().sum()).sqrt())
+    half = 1.96 * float(((count - 1) / count * (without - without.mean()).square().sum()).sqrt()) or math.inf
     return Interval(whole, whole - half, whole + half, count)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handful import streams
 from handful.errors import UserError
-from handful.evaluation.intervals import Interval
+from handful.evaluation.intervals import ROUNDING, Interval
 
 REPLICATES = 1000
 
@@ -90,7 +90,7 @@ def equivalence(
     drawn = torch.randint(count, (REPLICATES, count), generator=generator)
     replicates = sorted(factor(torch.bincount(row, minlength=count).double() / count) for row in drawn)
     low, high = replicates[int(0.025 * REPLICATES)], replicates[math.ceil(0.975 * REPLICATES) - 1]
-    if count < 2:
+    if count < 2 or math.isclose(low, high, rel_tol=ROUNDING):  # those of equal scores say nothing
         low, high = 0.0, math.inf
     value = factor(torch.full((count,), 1 / count, dtype=torch.float64))
     return Equivalence(shot, value, low, high, sizes[0], sizes[-1], count, float(own.double().mean()))

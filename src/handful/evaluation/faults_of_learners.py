@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful import streams
 from handful.evaluation.findings import Finding, names_are_classes, signed
-from handful.evaluation.intervals import Interval, difference, interval
+from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
 from handful.evaluation.protocol import scores_of
 from handful.evaluation.wording import count_of, figures, percent
 from handful.learners.learner import Learner
@@ -25,16 +25,20 @@ PURE = 1e-3
 
 @dataclass(frozen=True)
 class Exchange:
-    """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; more is better."""
+    """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; more is better.
+
+    classification: whether they are accuracies.
+    """
 
     own: Tensor
     foreign: Tensor
     units: Tensor
+    classification: bool
 
     @property
     def gain(self) -> Interval:
         """What the own support is worth against that of another task."""
-        return interval(self.own - self.foreign, self.units)
+        return interval(self.own - self.foreign, self.units, bounds=SHARES_APART if self.classification else None)
 
 
 def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> Exchange | None:
@@ -50,7 +54,7 @@ def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> Exchange 
     if len(set(units)) < 2:
         return None
     scores = torch.tensor([own, foreign], dtype=torch.float64)
-    return Exchange(scores[0], scores[1], torch.tensor(units))
+    return Exchange(scores[0], scores[1], torch.tensor(units), split.spec.classification)
 
 
 def memorization(
@@ -88,10 +92,12 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
     units = torch.tensor([split.unit(index) for index in range(tasks)])
     chance = sum(chances) / tasks
     true, shuffled = torch.tensor(right), torch.tensor(guessed)
-    excess, gain = interval(shuffled - torch.tensor(chances), units), interval(true - shuffled, units)
+    excess = interval(shuffled - torch.tensor(chances), units, bounds=SHARES_APART)
+    gain = interval(true - shuffled, units, bounds=SHARES_APART)
+    told = [percent(interval(values, units, bounds=SHARE)) for values in (true, shuffled)]
     numbers = (
-        f"accuracy {percent(interval(true, units))} with true support labels, {percent(interval(shuffled, units))} "
-        f"with shuffled ones, chance {100 * chance:.1f} % ({gain.tasks} training tasks)"
+        f"accuracy {told[0]} with true support labels, {told[1]} with shuffled ones, chance {100 * chance:.1f} % "
+        f"({gain.tasks} training tasks)"
     )
     if excess.low > 0 and excess.mean > MATERIAL:
         return Finding(
@@ -114,13 +120,16 @@ def _exchanged(trained: Exchange, novel: Exchange | None, key: str, *, classific
 
     One who knows the training tasks by heart answers them well with any support, and new tasks badly.
     """
-    scores = [interval(values, trained.units) for values in (trained.own, trained.foreign)]
+    bounds = SHARE if classification else None
+    scores = [interval(values, trained.units, bounds=bounds) for values in (trained.own, trained.foreign)]
     gain = trained.gain
     told = [percent(score) if classification else figures(0.0 - score.mean) for score in scores]
     what = "accuracy" if classification else "squared error"
     numbers = f"{what} {told[0]} with the task's own support, {told[1]} with another's"
     numbers += f"; gain {signed(gain, classification=classification)} ({gain.tasks} training tasks)"
-    gap = None if novel is None else difference(trained.own, novel.own, trained.units, novel.units)
+    gap = None
+    if novel is not None:
+        gap = difference(trained.own, novel.own, trained.units, novel.units, bounds=bounds)
     if gap is not None and gap.low > 0 and gap.mean > max(gain.mean, 0.0):
         return Finding(
             "memorization",

@@ -3,11 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from handful.errors import UserError
+
+Bounds: TypeAlias = tuple[float, float]
+"""The least and the largest score that there can be."""
+
+SHARE: Bounds = (0.0, 1.0)
+"""Of accuracies and other shares."""
+SHARES_APART: Bounds = (-1.0, 1.0)
+"""Of differences of two shares."""
+ALPHA = 0.05
+"""How often an interval misses the mean."""
+ROUNDING = 1e-9
+"""Scores that differ by this share of their size are equal."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,11 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class EqualInterval(Interval):
+    """An interval of scores that are all equal, see `interval`. The mean need not be in its middle."""
+
+
+@dataclass(frozen=True)
 class SeedsInterval(Interval):
     """An interval over `seeds` trainings too, each scored on `tasks` tasks.
 
@@ -49,25 +67,40 @@ class ClassInterval(Interval):
     classes: int
 
 
-def interval(scores: Tensor, units: Tensor | None = None) -> Interval:
+def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | None = None) -> Interval:
     """Student's t interval of the mean score.
 
     scores: `(draws,)`; those that are not finite are left out and counted. units: `(draws,)` the task of each draw;
-    draws of one unit are averaged first, since they share its luck (None: every draw is its own unit). With one unit
-    there is no interval, and it is infinitely wide.
+    draws of one unit are averaged first, since they share its luck (None: every draw is its own unit). bounds: the
+    least and the largest score that there can be (None: there are none). With one unit there is no interval, and it is
+    infinitely wide.
+
+    Where all units have equal scores, their spread of 0 says nothing of other units. If a share q of all units had this
+    score, `count` units would all have it with probability q ** count, so that q is 0.025 ** (1 / count) or more: the
+    exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the Case of
+    the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the bounds, and
+    without bounds there is no interval. What is counted are units, and not the answers in them, which may be right or
+    wrong together: the largest design effect of clusters that there is (Korn and Graubard, *Confidence Intervals for
+    Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey Methodology 24).
     """
     means = _of_units(scores, units)
     count = len(means)
+    if _equal(means, bounds):
+        return EqualInterval(*_around_equal(means.mean(), count, bounds), count, diverged=_lost(scores))
     return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count, diverged=_lost(scores))
 
 
 def seeds_interval(
-    scores: Sequence[Tensor], units: Sequence[Tensor] | None = None, *, same_tasks: bool = True
+    scores: Sequence[Tensor],
+    units: Sequence[Tensor] | None = None,
+    *,
+    same_tasks: bool = True,
+    bounds: Bounds | None = None,
 ) -> SeedsInterval:
     """The mean over training seeds of the mean over tasks, with the interval for other seeds *and* other tasks.
 
-    scores: for each seed `(draws,)`; units: likewise, see `interval`. With `same_tasks`, all seeds are scored on the
-    same S x T tasks, and with the mean squares of the two-way table (seeds A, tasks B, the rest E)
+    scores: for each seed `(draws,)`; units: likewise; these and bounds: see `interval`. With `same_tasks`, all seeds
+    are scored on the same S x T tasks, and with the mean squares of the two-way table (seeds A, tasks B, the rest E)
 
         variance = MS_A / ST + MS_B / ST - MS_E / ST,   no less than either of the first two:
 
@@ -77,7 +110,8 @@ def seeds_interval(
     https://doi.org/10.2307/3002019: some S - 1 where seeds matter most, so that two seeds give a wide interval.
 
     With a single seed it reduces to `interval`, and speaks of that seed's weights only. So it does where seeds do not
-    differ in any score. Scores that are not finite are left out and counted, with `same_tasks` in all seeds. Raises
+    differ in any score; where seeds with tasks of their own have equal means, it is that of `interval` for these means.
+    Scores that are not finite are left out and counted, with `same_tasks` in all seeds. Raises
     `UserError` for `same_tasks` that are not as many for each seed.
     """
     lost = sum(map(_lost, scores))
@@ -88,7 +122,7 @@ def seeds_interval(
     seeds, tasks = len(means), min(map(len, means))
     by_seed = torch.stack([of_seed.mean() for of_seed in means])
     if seeds == 1:
-        alone = interval(means[0])
+        alone = interval(means[0], bounds=bounds)
         within = float(_spread(means[0]) / tasks) ** 0.5
         return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within, diverged=lost)
     between = by_seed.var() / seeds
@@ -97,6 +131,8 @@ def seeds_interval(
             torch.stack([_spread(of_seed) / len(of_seed) for of_seed in means]).mean() / seeds
         )  # a part of `between`
         ends = _around(by_seed.mean(), between, seeds - 1)
+        if _equal(by_seed, bounds):
+            ends = _around_equal(by_seed.mean(), seeds, bounds)
         parts = (between - within).clamp(min=0).sqrt(), within.sqrt()
         return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
     if len(set(map(len, means))) > 1:
@@ -113,12 +149,16 @@ def seeds_interval(
     uncertainty = sum(float(part) ** 2 / freedom for part, freedom in terms if freedom)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
     ends = _around(by_seed.mean(), variance, freedom if tasks > 1 else 0)
+    if _equal(table.flatten(), bounds) and tasks > 1:
+        ends = _around_equal(by_seed.mean(), tasks, bounds)
     parts = (between - luck).clamp(min=0).sqrt(), across.sqrt()
     return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
 
 
 def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
-    """The mean score with the interval for *other classes* of the same kind; None for fewer than two of them.
+    """The mean score with the interval for *other classes* of the same kind.
+
+    None for fewer than two classes, and for equal scores, which say nothing of how classes differ.
 
     scores: `(tasks,)`; those that are not finite are left out and counted. classes: what each task is made of
     (`TaskDistribution.manifest(i).classes`). `interval` says how the mean varies with other tasks of the same data: it
@@ -141,7 +181,7 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     lost, known = _lost(scores), scores.isfinite()
     scores, classes = scores[known], [own for own, kept in zip(classes, known.tolist(), strict=False) if kept]
     numbers, places = torch.unique(torch.tensor([number for each in classes for number in each]), return_inverse=True)
-    if len(numbers) < 2 or len(classes) < 2:
+    if len(numbers) < 2 or len(classes) < 2 or _equal(scores.double(), None):
         return None
     ways = torch.tensor([len(of_task) for of_task in classes])
     scores, tasks = scores.double(), len(scores)
@@ -170,14 +210,29 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
 
 
 def difference(
-    scores: Tensor, others: Tensor, units: Tensor | None = None, other_units: Tensor | None = None
+    scores: Tensor,
+    others: Tensor,
+    units: Tensor | None = None,
+    other_units: Tensor | None = None,
+    *,
+    bounds: Bounds | None = None,
 ) -> Interval:
     """By how much the mean of `scores` is above that of `others`, which are of other tasks (Welch's t interval).
 
     *The Generalization of 'Student's' Problem when Several Different Population Variances are Involved* (Welch, 1947),
     https://doi.org/10.2307/2332510. Scores of the same tasks are paired instead: `interval` of their differences.
+
+    Where the scores of one side are all equal, so that their spread says nothing, the two intervals are combined by
+    their ends: *Construction of Confidence Limits about Effect Measures: A General Approach* (Zou and Donner, 2008),
+    https://doi.org/10.1002/sim.3095. bounds: of the scores, see `interval`.
     """
     means = _of_units(scores, units), _of_units(others, other_units)
+    if any(_equal(values, bounds) for values in means):
+        one, other = interval(scores, units, bounds=bounds), interval(others, other_units, bounds=bounds)
+        gap, lost = one.mean - other.mean, one.diverged + other.diverged
+        low = gap - math.hypot(one.mean - one.low, other.high - other.mean)
+        high = gap + math.hypot(one.high - one.mean, other.mean - other.low)
+        return Interval(gap, low, high, min(one.tasks, other.tasks), diverged=lost)
     parts = [(float(_spread(values)) / max(1, len(values)), len(values) - 1) for values in means]
     variance, uncertainty = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = 0.0 if min(map(len, means)) < 2 else variance**2 / uncertainty if uncertainty else 1.0
@@ -188,10 +243,14 @@ def difference(
 def tasks_needed(interval: Interval, half_width: float) -> int:
     """About how many tasks as varied as these make an interval of this half-width, which is above 0.
 
-    The half-width shrinks with the square root of the number of tasks. The given interval is finite.
+    The half-width shrinks with the square root of the number of tasks, that of equal scores about with the number. The
+    given interval is finite.
     """
     assert half_width > 0
     assert math.isfinite(interval.half_width)
+    if isinstance(interval, EqualInterval):
+        unknown = (1 - _least_share(interval.tasks)) * half_width / interval.half_width
+        return max(2, math.ceil(math.log(ALPHA / 2) / math.log1p(-unknown))) if unknown < 1 else 2
     return max(2, math.ceil(interval.tasks * (interval.half_width / half_width) ** 2))
 
 
@@ -216,11 +275,33 @@ def _spread(values: Tensor) -> Tensor:
     return values.var() if len(values) > 1 else values.new_zeros(())
 
 
+def _equal(values: Tensor, bounds: Bounds | None) -> bool:
+    """Whether two scores or more are all equal, but for rounding."""
+    if len(values) < 2:
+        return False
+    size = bounds[1] - bounds[0] if bounds else float(values.abs().max())
+    return float(values.max() - values.min()) <= ROUNDING * size
+
+
+def _around_equal(mean: Tensor, count: int, bounds: Bounds | None) -> tuple[float, float, float]:
+    """Mean, low and high of `count` equal scores, see `interval`."""
+    if bounds is None:
+        return float(mean), float("-inf"), float("inf")
+    least = _least_share(count)
+    low, high = (least * float(mean) + (1 - least) * bound for bound in bounds)
+    return float(mean), low, high
+
+
+def _least_share(count: int) -> float:
+    """The least share of all units that may be as `count` of them, which are all alike."""
+    return float((ALPHA / 2) ** (1 / count))
+
+
 def _around(mean: Tensor, variance: Tensor, freedom: float) -> tuple[float, float, float]:
     """Mean, low and high of Student's t interval; without a degree of freedom it is infinitely wide."""
     from scipy.special import stdtrit
 
     if freedom <= 0:
         return float(mean), float("-inf"), float("inf")
-    half = float(stdtrit(freedom, 0.975) * variance.sqrt())
+    half = float(stdtrit(freedom, 1 - ALPHA / 2) * variance.sqrt())
     return float(mean), float(mean) - half, float(mean) + half

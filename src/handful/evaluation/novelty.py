@@ -9,9 +9,10 @@ from torch import Tensor
 from handful.errors import UserError
 from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.findings import Finding, names_are_classes, signed
-from handful.evaluation.intervals import Interval, difference, interval
+from handful.evaluation.intervals import SHARE, Interval, difference, interval
 from handful.evaluation.protocol import evaluate
 from handful.evaluation.wording import count_of, figures, percent
+from handful.evaluation.wording import difference as difference_in_words
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, TaskDistribution
 
@@ -48,8 +49,9 @@ def adaptation(novel: Exchange | None, learner: Learner, *, classification: bool
 
 def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, *, classification: bool) -> Finding:
     """By how much training tasks are answered better than new ones. trained, novel: scores, more is better."""
-    ahead = difference(trained, novel, *units)
-    scores = interval(trained, units[0]), interval(novel, units[1])
+    bounds = SHARE if classification else None
+    ahead = difference(trained, novel, *units, bounds=bounds)
+    scores = interval(trained, units[0], bounds=bounds), interval(novel, units[1], bounds=bounds)
     told = [percent(score) if classification else figures(0.0 - score.mean) for score in scores]
     what = "accuracy" if classification else "squared error"
     seen = (
@@ -88,7 +90,8 @@ def gap_by_tasks(
     for count, (learner, own) in sorted(learners.items()):
         one, other = evaluate(learner, own.split("train"), tasks=tasks), evaluate(learner, novel, tasks=tasks)
         sign = 1 if one.higher_is_better else -1
-        ahead = difference(sign * one.scores, sign * other.scores, one.units, other.units)
+        bounds = SHARE if one.metric == "accuracy" else None
+        ahead = difference(sign * one.scores, sign * other.scores, one.units, other.units, bounds=bounds)
         rows.append(GapRow(count, one.score, other.score, ahead))
     return rows
 
@@ -119,10 +122,16 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
     sign = 1 if scores[0].higher_is_better else -1
     values = [sign * (_above_chance(e.scores, e.way) if names_are_classes(novel) else e.scores) for e in scores]
     units = [e.units for e in scores]
-    paired = there.units == novel.units and torch.equal(units[0], units[1])
-    drop = interval(values[0] - values[1], units[0]) if paired else difference(values[0], values[1], units[0], units[1])
+    bounds = SHARE if novel.spec.classification else None
+    if names_are_classes(novel):
+        bounds = (min(float(_above_chance(torch.zeros(()), e.way)) for e in scores), 1.0)
+    if there.units == novel.units and torch.equal(units[0], units[1]):
+        apart = bounds and (bounds[0] - bounds[1], bounds[1] - bounds[0])
+        drop = interval(values[0] - values[1], units[0], bounds=apart)
+    else:
+        drop = difference(values[0], values[1], units[0], units[1], bounds=bounds)
     unit = "of what is above chance" if names_are_classes(novel) else "of the score"
-    amount = f"{100 * drop.mean:.1f} ± {100 * drop.half_width:.1f} points {unit}"
+    amount = f"{difference_in_words(drop, 'accuracy').lstrip('+')} points {unit}"
     if novel.spec.kind == "regression":
         amount = signed(drop, classification=False).lstrip("+")
     seen = f"{told}; in the sizes of training it does better by {amount} ({drop.tasks} validation tasks)"

@@ -18,7 +18,7 @@ from handful.engine.cost import query_bytes
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
-from handful.evaluation.intervals import ClassInterval, Interval, class_interval, interval
+from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Interval, class_interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape
@@ -77,7 +77,8 @@ class Evaluation:
     @property
     def score(self) -> Interval:
         """The mean score with its interval over tasks."""
-        return replace(interval(self.scores, self.units), diverged=int(self.diverged.sum()))
+        found = interval(self.scores, self.units, bounds=SHARE if self.metric == "accuracy" else None)
+        return replace(found, diverged=int(self.diverged.sum()))
 
     @property
     def over_classes(self) -> ClassInterval | None:
@@ -103,7 +104,8 @@ class Evaluation:
     def coverage(self) -> dict[float, Interval]:
         """How often the central interval of each level holds the true value; empty without a variance."""
         columns = self.coverages.unbind(-1) if len(self.coverages) else ()
-        return {level: interval(column, self.units) for level, column in zip(LEVELS, columns, strict=False)}
+        found = [interval(column, self.units, bounds=SHARE) for column in columns]
+        return dict(zip(LEVELS, found, strict=False))
 
     @property
     def error_gap(self) -> Interval | None:
@@ -124,7 +126,8 @@ class Evaluation:
         """
         count = min(len(self.scores), len(other.scores))
         difference = self.scores[:count] - other.scores[:count]
-        return interval(difference if self.higher_is_better else -difference, self.units[:count])
+        bounds = SHARES_APART if self.metric == "accuracy" else None
+        return interval(difference if self.higher_is_better else -difference, self.units[:count], bounds=bounds)
 
     def behind(self, other: "Evaluation") -> int:
         """How many more draws than of `other` are left out of this learner's score, of those that both have.

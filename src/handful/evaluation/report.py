@@ -74,8 +74,9 @@ from handful.evaluation.report import load_scores
 
 for setting in load_scores(Path("scores.json"))["settings"]:
     for row in setting["rows"]:
-        scores = torch.tensor(row["scores"], dtype=torch.float64)
-        print(setting["way"], setting["shot"], row["learner"], interval(scores, torch.tensor(row["units"])))
+        scores, bounds = torch.tensor(row["scores"], dtype=torch.float64), {"accuracy": (0, 1)}.get(row["metric"])
+        found = interval(scores, torch.tensor(row["units"]), bounds=bounds)
+        print(setting["way"], setting["shot"], row["learner"], found)
 """
 
 

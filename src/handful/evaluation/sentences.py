@@ -27,7 +27,8 @@ def needed_line(own: Evaluation, half_width: float) -> str:
     found = needed(own, half_width)
     wanted = f"± {100 * half_width:g} points" if own.metric == "accuracy" else f"± {half_width:g} of squared error"
     if found["tasks"] is None:
-        why = "from a single one" if own.score.tasks == 1 else "where no score is finite"
+        reasons = ("where no score is finite", "from a single one", "where all scores are equal")
+        why = reasons[min(own.score.tasks, 2)]
         return f"How many tasks an interval of {wanted} takes cannot be told {why}."
     score = own.score
     if not found["more"]:

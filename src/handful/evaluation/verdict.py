@@ -14,6 +14,7 @@ from handful.evaluation.wording import (
     lost,
     percent,
     plus_minus,
+    points,
     root,
     size,
     two_figures,
@@ -116,7 +117,7 @@ def quality(own: Evaluation) -> str:
     """How good a learner's answers are."""
     score = own.score
     seen = drawn(len(own.scores) - own.unscored, score.tasks)
-    tasks = f"{seen}: no interval" if score.tasks == 1 else f"95 % interval, {seen}"
+    tasks = f"95 % interval, {seen}" if math.isfinite(score.half_width) else f"{seen}: no interval"
     if own.metric == "accuracy":
         return f"answers {percent(score)} of the questions right ({tasks})"
     low, high = root(score.low), root(score.high)
@@ -145,7 +146,7 @@ def gap_to(rung: Row, own: Evaluation) -> str:
     # Where it is not sure, the words around do not tell which one is ahead.
     by = "by" if sure else f"{(other if paired.mean > 0 else own).learner} ahead by"
     if own.metric == "accuracy":
-        return f"{by} {100 * abs(paired.mean):.1f}{plus_minus(100 * paired.half_width, '.1f')} points on {common}"
+        return f"{by} {points(paired)} on {common}"
     typical = [figures(root(interval(e.scores[:count][both], e.units[:count][both]).mean)) for e in (own, other)]
     there = "off" if count == len(own.scores) else "there off"
     words = f"{figures(abs(paired.mean))}{plus_minus(paired.half_width)} of squared error on {common}"

@@ -17,9 +17,12 @@ def lost(score: Interval) -> str:
 
 
 def share(score: Interval) -> str:
-    """The same without the sign. An interval that would leave 0 to 100 % is told by its ends, and ends there."""
+    """The same without the sign.
+
+    An interval that would leave 0 to 100 % is told by its ends, and ends there; so is one whose mean is not its middle.
+    """
     text, half = f"{100 * score.mean:.1f}", score.half_width
-    if math.isfinite(half) and (score.low < 0 or score.high > 1):
+    if math.isfinite(half) and (score.low < 0 or score.high > 1 or _lopsided(score)):
         return f"{text} ({100 * max(0.0, score.low):.1f} to {100 * min(1.0, score.high):.1f})"
     return text + plus_minus(100 * half, ".1f")
 
@@ -27,6 +30,20 @@ def share(score: Interval) -> str:
 def signed(points: float) -> str:
     """Points with their sign, and without a minus zero."""
     return f"{round(points, 1) + 0.0:+.1f}"
+
+
+def _lopsided(value: Interval) -> bool:
+    """Whether the mean is not in the middle of a finite interval."""
+    return abs((value.low + value.high) / 2 - value.mean) > 1e-6 * (value.high - value.low)
+
+
+def points(gap: Interval) -> str:
+    """By how many points the better one of two is ahead, with the interval."""
+    low, high = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
+    text = f"{100 * abs(gap.mean):.1f}"
+    if math.isfinite(gap.half_width) and _lopsided(gap):
+        return f"{text} points ({signed(100 * low)} to {signed(100 * high)})"
+    return f"{text}{plus_minus(100 * gap.half_width, '.1f')} points"
 
 
 def plus_minus(half_width: float, form: str = "") -> str:
@@ -68,7 +85,10 @@ def nats(value: Interval) -> str:
 def difference(paired: Interval, metric: str) -> str:
     """A difference of scores with its sign and interval; of accuracies in points."""
     if metric == "accuracy":
-        return f"{signed(100 * paired.mean)}{plus_minus(100 * paired.half_width, '.1f')}"
+        text = signed(100 * paired.mean)
+        if math.isfinite(paired.half_width) and _lopsided(paired):
+            return f"{text} ({signed(100 * paired.low)} to {signed(100 * paired.high)})"
+        return f"{text}{plus_minus(100 * paired.half_width, '.1f')}"
     return estimate(paired, "+")
 
 
