@@ -40,6 +40,22 @@ def test_members_are_found_on_first_use(package, monkeypatch):
     assert registry.items() == [("found", object)]
 
 
+def test_the_name_of_a_member_lasts_where_any_process_finds_it(package, tmp_path, monkeypatch):
+    """handful's own, and those of a package with an entry point; not what this process alone has registered."""
+    (tmp_path / "home_of_tests_too").mkdir()
+    (tmp_path / "home_of_tests_too" / "__init__.py").write_text("class Net: ...\nREGISTRY.register('net', Net)\n")
+    installed = tmp_path / "too-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: too\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[home_of_tests]\nnet = home_of_tests_too\n")
+    registry = registry_of(monkeypatch)
+    registry.register("mine", Registry)  # of handful
+    registry.register("here", test_members_are_found_on_first_use)
+    names = {name: registry.lasting_name(member) for name, member in registry.items()}
+    assert names == {"found": None, "here": None, "mine": "mine", "net": "net"}
+    assert registry.lasting_name(object()) is None
+
+
 def test_two_threads_find_all_members(package, monkeypatch):
     registry = registry_of(monkeypatch)
     found = []
