@@ -78,9 +78,11 @@ def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, fo
 
 
 def test_the_manifest_says_where_each_example_is_from(photos, tmp_path):
-    adapted = adapt_to_file(photos, own_data.photos(tmp_path / "new", 2, 2), keep_support=False)
+    new = own_data.photos(tmp_path / "new", 2, 2)
+    adapted = adapt_to_file(photos, new)
     assert adapted.manifest == ["class00/0.png", "class00/1.png", "class01/0.png", "class01/1.png"]
-    assert adapted.support is None
+    forgotten = adapt_to_file(photos, new, keep_support=False)
+    assert forgotten.support is forgotten.manifest is None
 
 
 def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
