@@ -11,7 +11,7 @@ ROOT = Path(handful.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: list[list[set[str]]] = [
-    [{"types", "errors", "streams", "registry", "normalization", "storage"}],
+    [{"types", "errors", "streams", "registry", "normalization", "storage", "limits"}],
     [{"backbones"}, {"engine"}, {"memory"}, {"views"}],
     [{"learners"}, {"tasks"}],
     [{"evaluation"}],

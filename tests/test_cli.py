@@ -347,8 +347,8 @@ SPOILED = {
     "empty": (b"", "empty"),
     "corrupt": (b"not an image at all", "not an image that can be read"),
     "cut": (None, "not an image that can be read"),
-    "bomb": (png(6000, 6000), "megapixels"),
-    "huge bomb": (png(60000, 60000), "megapixels"),
+    "bomb": (png(11000, 11000), "pixels"),
+    "huge bomb": (png(60000, 60000), "pixels"),
 }
 
 

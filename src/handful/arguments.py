@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.errors import UserError, unknown_name
+from handful.limits import LOCAL, UNLIMITED, Limits
 
 if TYPE_CHECKING:
     from handful.apps.experiment import Source
@@ -28,6 +29,10 @@ TrustOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+NoLimitsOption = Annotated[
+    bool | None, of_data("--no-limits", help="Read files of any size, also where they unpack to gigabytes.")
+]
+
 COLUMNS: dict[str, Any] = {
     "label": Annotated[str | None, of_data(help="Column with the class.")],
     "task": Annotated[str | None, of_data(help="Column that tells the tasks apart: customer, shop, school.")],
@@ -42,8 +47,14 @@ DATA = COLUMNS | {
     "encoder": Annotated[str | None, of_data(help="Sentence encoder: a name, or a folder.")],
     "split_by": Annotated[str | None, of_data(help="Column of a domain, region: all of one is in the same split.")],
     "image_size": Annotated[int | None, of_data(help="Pixels a side of images.")],
+    "no_limits": NoLimitsOption,
 }
 """With those that say how data is read and split, which a trained model has settled."""
+
+
+def limits_of(no_limits: bool | None) -> Limits:
+    """How much of the user's files is read."""
+    return UNLIMITED if no_limits else LOCAL
 
 
 def takes(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

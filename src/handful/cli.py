@@ -14,7 +14,18 @@ from rich.text import Text
 
 from handful import __version__
 from handful import terminal_tables as tables
-from handful.arguments import COLUMNS, DATA, JsonOption, TasksOption, TrustOption, assignments, source_of, takes
+from handful.arguments import (
+    COLUMNS,
+    DATA,
+    JsonOption,
+    NoLimitsOption,
+    TasksOption,
+    TrustOption,
+    assignments,
+    limits_of,
+    source_of,
+    takes,
+)
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json, score_text
 
@@ -328,7 +339,7 @@ def bench(
 
 
 @command("handful evaluate runs/photos --way 5 --shot 1 --number 600")
-@takes(COLUMNS)
+@takes(COLUMNS | {"no_limits": NoLimitsOption})
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
     data: dict[str, Any],
@@ -360,7 +371,9 @@ def evaluate(
     from handful.training.run import Run
 
     if not tasks and (unused := [name for name, value in data.items() if value]):
-        raise UserError(f"--{unused[0]} is about other data than those of the run: give these with --tasks.")
+        raise UserError(
+            f"--{unused[0].replace('_', '-')} is about other data than those of the run: give these with --tasks."
+        )
     other = source_of(tasks, data) if tasks else None
     home = Run.existing(run).path
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
@@ -429,12 +442,15 @@ def adapt(
     ] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
     trust: TrustOption = None,
+    no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples."""
     from handful.apps.prediction import adapt_to_file
 
-    adapted = adapt_to_file(model, examples, target=column, keep_support=not forget, trust=trust or ())
+    adapted = adapt_to_file(
+        model, examples, target=column, keep_support=not forget, trust=trust or (), limits=limits_of(no_limits)
+    )
     adapted.save(output)
     size = output.stat().st_size
     facts = {
@@ -470,6 +486,7 @@ def predict(
     inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
     model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
     trust: TrustOption = None,
+    no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
@@ -478,7 +495,7 @@ def predict(
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")
-    rows = predict_file(task, inputs, model, trust=trust or ())
+    rows = predict_file(task, inputs, model, trust=trust or (), limits=limits_of(no_limits))
     if as_json:
         print_json(rows)
     elif as_csv:

@@ -17,6 +17,7 @@ from handful.evaluation.protocol import check_fits, check_number
 from handful.evaluation.report import Report
 from handful.evaluation.wording import size
 from handful.learners.learner import Learner
+from handful.limits import LOCAL, UNLIMITED
 from handful.registry import LEARNERS
 from handful.storage import write_json
 from handful.tasks.augmentation import augmented
@@ -38,7 +39,7 @@ DIAGNOSIS_TASKS = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where tasks come from: the arguments of `open_tasks`."""
+    """Where tasks come from: the arguments of `open_tasks`. no_limits: read files of any size."""
 
     tasks: str
     label: str | None = None
@@ -51,6 +52,7 @@ class Source:
     encoder: str | None = None
     split_by: str | None = None
     seed: int = 0
+    no_limits: bool | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +62,8 @@ class Source:
     def open(self, **more: Any) -> TaskDistribution:
         """The distribution."""
         facts = asdict(self)
-        return open_tasks(facts.pop("tasks"), **facts, **more)
+        limits = UNLIMITED if facts.pop("no_limits") else LOCAL
+        return open_tasks(facts.pop("tasks"), limits=limits, **facts, **more)
 
 
 @dataclass(frozen=True)

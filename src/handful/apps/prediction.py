@@ -6,6 +6,7 @@ from typing import Any
 
 from handful.artifacts import AdaptedTask, MetaModel
 from handful.errors import UserError
+from handful.limits import LOCAL, Limits
 from handful.tasks.pipelines import InputPipeline
 from handful.types import Categorical
 
@@ -17,29 +18,36 @@ def adapt_to_file(
     target: str | None = None,
     keep_support: bool = True,
     trust: Sequence[str] = (),
+    limits: Limits = LOCAL,
 ) -> AdaptedTask:
     """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
 
     target: the column to predict, where each task is a table with columns of its own; None: the model's.
-    trust: see `MetaModel.from_pretrained`.
+    trust: see `MetaModel.from_pretrained`. limits: the most that is read.
     """
     meta = MetaModel.from_pretrained(model, trust=trust)
-    pipeline = pipeline_of(meta).of_task(examples, target)
-    raw = pipeline.examples(examples)
+    pipeline = pipeline_of(meta).of_task(examples, target, limits)
+    raw = pipeline.examples(examples, limits)
     return meta.reading(pipeline).adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
 
 
 def predict_file(
-    task: Path, inputs: Path, model: Path | None = None, *, trust: Sequence[str] = ()
+    task: Path,
+    inputs: Path,
+    model: Path | None = None,
+    *,
+    trust: Sequence[str] = (),
+    limits: Limits = LOCAL,
 ) -> list[dict[str, Any]]:
     """One row per input: its id, and either the class, its probability and those of all, or the predicted values.
 
-    model: the place of the meta-model where it was moved. trust: see `MetaModel.from_pretrained`.
+    model: the place of the meta-model where it was moved. trust: see `MetaModel.from_pretrained`. limits: of the
+    file.
     """
     meta = None if model is None else MetaModel.from_pretrained(model, trust=trust)
     adapted = AdaptedTask.load(task, meta, trust=trust)
     pipeline = pipeline_of(adapted.model)
-    values, ids = pipeline.inputs(inputs)
+    values, ids = pipeline.inputs(inputs, limits)
     prediction = adapted.predict(values)
     if not isinstance(prediction, Categorical):
         names = pipeline.targets or tuple(f"value {i}" for i in range(prediction.mean.shape[1]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
+from handful.limits import LOCAL, Limits
 from handful.tasks.labels import Origin, class_names
 from handful.tasks.pipelines import (
     InputPipeline,
@@ -111,9 +112,9 @@ class ArrayPipeline(InputPipeline):
         standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
 
-    def examples(self, path: str | Path) -> RawExamples:
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read an npz file with `inputs` and `labels` or `targets`."""
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, limits)
         if "task" in arrays and (self.outputs or self.labels is not None):  # it was trained with tasks
             check_one_task(array_names(path, arrays, "task"), f"{path}, 'task',")
         key = "targets" if self.outputs else "labels"
@@ -129,9 +130,9 @@ class ArrayPipeline(InputPipeline):
             self.check_labels(answers, path)
         return RawExamples(self._floats(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])))
 
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read an npz file with `inputs`."""
-        array = read_arrays(path)["inputs"]
+        array = read_arrays(path, limits)["inputs"]
         return self._floats(array), row_numbers(len(array))
 
     def of_array(self, array: Any) -> Tensor:

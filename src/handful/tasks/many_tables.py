@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from handful import streams
 from handful.errors import DataError, unknown_name
+from handful.limits import LOCAL, Limits
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.pipelines import InputPipeline, RawExamples
@@ -228,9 +229,9 @@ class ManyTablesPipeline(InputPipeline):
         """Width, the column to predict and dropped columns."""
         return {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
 
-    def of_task(self, examples: str | Path, target: str | None = None) -> "OwnTablePipeline":
+    def of_task(self, examples: str | Path, target: str | None = None, limits: Limits = LOCAL) -> "OwnTablePipeline":
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
-        table = read_table(examples)
+        table = read_table(examples, limits)
         plain = self.plain(table, target)
         layout = Layout.of(plain.features(table), self.width, streams.new_table_layout())
         return OwnTablePipeline(
@@ -250,11 +251,11 @@ class ManyTablesPipeline(InputPipeline):
         table.require([column], ", the label" if label else ", the target")
         return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
 
-    def examples(self, path: str | Path) -> RawExamples:
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Raises a `DataError`: see `of_task`."""
         raise self._asked()
 
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Raises a `DataError`: see `of_task`."""
         raise self._asked()
 
@@ -307,6 +308,7 @@ def open_tables(
     drop: Sequence[str],
     seed: int,
     pipeline: ManyTablesPipeline | None,
+    limits: Limits = LOCAL,
 ) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
@@ -318,7 +320,7 @@ def open_tables(
     names = [file.name for file in files]
     count = len(files)
     splits = {on: list(range(count)) for on in SPLITS} if pipeline else split_classes(count, seed, noun="table")
-    tables = [read_table(file) for file in files]
+    tables = [read_table(file, limits) for file in files]
     columns = {name for table in tables for name in table.names}
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):

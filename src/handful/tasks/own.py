@@ -14,6 +14,7 @@ from torch import Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError, unknown_name
+from handful.limits import LOCAL, Limits
 from handful.registry import TASKS
 from handful.tasks import readers
 from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
@@ -49,6 +50,7 @@ class Options:
     encoder: str | None = None
     split_by: str | None = None
     seed: int = 0
+    limits: Limits = LOCAL
 
     def refuse(self, source: str, *names: str) -> None:
         """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
@@ -70,6 +72,7 @@ def open_tasks(
     encoder: str | None = None,
     split_by: str | None = None,
     seed: int = 0,
+    limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
@@ -83,11 +86,12 @@ def open_tasks(
 
     image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
     values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
+    limits: the most that is read of one file.
     pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
     classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
-    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed)
+    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, limits)
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)
@@ -161,8 +165,8 @@ def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> Tas
     else:
         splits = split_classes(len(names), options.seed)
     train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
-    pipeline = pipeline or ImagePipeline.fit(train, options.image_size)
-    inputs = pipeline.decode([file for name in names for file in classes[name][0]])
+    pipeline = pipeline or ImagePipeline.fit(train, options.image_size, options.limits)
+    inputs = pipeline.decode([file for name in names for file in classes[name][0]], options.limits)
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
     return _pooled(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), pipeline)
 
@@ -219,12 +223,14 @@ def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | No
     if target and label:
         raise UserError("Tables are to predict a number (--target) or a class (--label), not both.")
     drop = options.drop or (pipeline.drop if pipeline else ())
-    return open_tables(path, target=target, label=label, drop=drop, seed=options.seed, pipeline=pipeline)
+    return open_tables(
+        path, target=target, label=label, drop=drop, seed=options.seed, pipeline=pipeline, limits=options.limits
+    )
 
 
 def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
     options.refuse("a table", "image_size")
-    table = read_table(path)
+    table = read_table(path, options.limits)
     label, task, target, text = options.label, options.task, options.target, options.text
     model: RowPipeline | None = None
     if pipeline is not None:  # the model's own columns, unless others are named
@@ -330,7 +336,7 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
 
 def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
     options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
-    arrays = readers.read_arrays(path)
+    arrays = readers.read_arrays(path, options.limits)
     labeled, valued = "labels" in arrays, "targets" in arrays
     if labeled == valued:
         raise DataError(f"{path} needs either 'labels' (classes) or 'targets' (numbers) beside 'inputs'.")

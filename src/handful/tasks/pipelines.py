@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from handful.errors import ArtifactError, DataError, UserError
+from handful.limits import LOCAL, Limits
 from handful.registry import Registry
 from handful.tasks import readers
 from handful.tasks.tables import class_order
@@ -66,11 +67,11 @@ class InputPipeline(ABC):
         """The constructor's arguments, as values that JSON can hold."""
 
     @abstractmethod
-    def examples(self, path: str | Path) -> RawExamples:
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read labeled examples; `DataError` names what is wrong with them."""
 
     @abstractmethod
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read unlabeled inputs `(n, *input_shape)` and their ids."""
 
     @abstractmethod
@@ -84,7 +85,7 @@ class InputPipeline(ABC):
     def check_ready(self) -> None:  # noqa: B027 - most need nothing
         """Raise a `UserError` where something that it makes inputs with is not on this machine."""
 
-    def of_task(self, examples: str | Path, target: str | None = None) -> "InputPipeline":
+    def of_task(self, examples: str | Path, target: str | None = None, limits: Limits = LOCAL) -> "InputPipeline":
         """What reads the files of the task with these labeled examples: by default the same for all tasks.
 
         target: the column to predict, where each task may have one of its own; else a `UserError`.
@@ -153,14 +154,14 @@ class ImagePipeline(InputPipeline):
         self.input_shape = (channels, size, size)
 
     @classmethod
-    def fit(cls, files: Sequence[Path], size: int | None = None) -> Self:
+    def fit(cls, files: Sequence[Path], size: int | None = None, limits: Limits = LOCAL) -> Self:
         """The pipeline for images like these.
 
         Gray if a sample of them is (channels within 8 of 255 levels: JPEG is not exact); gray images on light paper
         (median pixel above the middle) are inverted. size, if None: 28 for gray ones; for colored ones their own
         longer side, from 28 to 84.
         """
-        sample = readers.sampled_images(files)
+        sample = readers.sampled_images(files, limits=limits)
         gray = all(int(np.ptp(image.astype(int), axis=-1).max()) <= 8 for image in sample)
         longer = int(np.median([max(image.shape) for image in sample]))
         invert = gray and float(np.median([np.median(image) for image in sample])) > 127
@@ -175,25 +176,27 @@ class ImagePipeline(InputPipeline):
         color = "gray" if self.channels == 1 else "color"
         return f"{color} images of {self.size} x {self.size} pixels{', inverted' if self.invert else ''}"
 
-    def decode(self, files: Sequence[Path]) -> Tensor:
+    def decode(self, files: Sequence[Path], limits: Limits = LOCAL) -> Tensor:
         """Image files as bytes `(n, channels, size, size)`, bright ink where `invert` is set."""
         images = np.empty((len(files), *self.input_shape), np.uint8)
         for index, file in enumerate(files):
-            images[index] = readers.read_image(file, self.size, self.channels)
+            images[index] = readers.read_image(file, self.size, self.channels, limits)
         return torch.from_numpy(255 - images if self.invert else images)
 
-    def examples(self, path: str | Path) -> RawExamples:
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read a folder with one subfolder of images per class."""
         classes = readers.image_classes(path)
         files = [file for members in classes.values() for file in members]
         labels = [name for name, members in classes.items() for _ in members]
         self.check_labels(labels, path)
-        return RawExamples(self.decode(files).float() / 255, labels, [f"{f.parent.name}/{f.name}" for f in files])
+        return RawExamples(
+            self.decode(files, limits).float() / 255, labels, [f"{f.parent.name}/{f.name}" for f in files]
+        )
 
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read one image file, or a folder of images."""
         files = readers.image_files(path)
-        return self.decode(files).float() / 255, [file.name for file in files]
+        return self.decode(files, limits).float() / 255, [file.name for file in files]
 
     def of_array(self, array: Any) -> Tensor:
         """Bytes `(n, h, w)`, `(n, h, w, 3)` or of the model's own shape, flattened or not, are images as in a file, and

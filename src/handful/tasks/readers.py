@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from handful.errors import DataError
+from handful.limits import LOCAL, Limits
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-MOST_PIXELS = 25_000_000
-"""Images with more pixels by their header are refused before they are decoded: a small file may hold a huge one."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""How images may be stored, whatever the file is called: Pillow would also run a program to read PostScript."""
 
 ARRAYS = ("inputs", "labels", "targets", "task", "group")
 """The keys of an npz file."""
@@ -78,13 +79,13 @@ def _images_in(folder: Path) -> list[Path]:
     )
 
 
-def read_image(path: Path, size: int, channels: int) -> np.ndarray:
+def read_image(path: Path, size: int, channels: int, limits: Limits = LOCAL) -> np.ndarray:
     """Decode one image to bytes `(channels, size, size)`.
 
     It keeps its shape: the longer side becomes `size`, the rest is filled with the median color of its border. Reduced
     with antialiasing; transparency is laid on white; a camera's turning flag is obeyed.
     """
-    return framed(_decode(path, size, channels), size)
+    return framed(_decode(path, size, channels, limits), size)
 
 
 def framed(image: Image.Image, size: int) -> np.ndarray:
@@ -96,31 +97,30 @@ def framed(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1).copy()
 
 
-def sampled_images(files: Sequence[Path], count: int = 20) -> list[np.ndarray]:
+def sampled_images(files: Sequence[Path], count: int = 20, limits: Limits = LOCAL) -> list[np.ndarray]:
     """A few of the files, evenly spaced, as RGB bytes of at most 84 pixels a side `(h, w, 3)`."""
     images = []
     for index in np.unique(np.linspace(0, len(files) - 1, count).astype(int)):
-        image = _decode(files[index], 84, 3)
+        image = _decode(files[index], 84, 3, limits)
         image.thumbnail((84, 84))
         images.append(np.asarray(image))
     return images
 
 
-def _decode(path: Path, size: int, channels: int) -> Image.Image:
+def _decode(path: Path, size: int, channels: int, limits: Limits) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow's own bomb check warns at three times our limit; ours follows at once.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path)
+            image: Image.Image = Image.open(path, formats=FORMATS)
         with image:
-            if image.width * image.height > MOST_PIXELS:
-                raise _bomb(path, f"{image.width} x {image.height} pixels")
+            limits.check(path, pixels=image.width * image.height)
             image.draft("RGB" if channels == 3 else "L", (2 * size, 2 * size))  # JPEG: decode no more than needed
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about metadata that nobody asked for
                 return _colors(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L", path)
     except Image.DecompressionBombError as error:
-        raise _bomb(path, "far more") from error
+        raise DataError(f"{path} has far more pixels than any image may have. Make it smaller.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, DataError):
             raise
@@ -128,11 +128,6 @@ def _decode(path: Path, size: int, channels: int) -> Image.Image:
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
         what = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that can be read"
         raise DataError(f"{path} {what}. Images are expected here: remove it, or replace it by a whole one.") from error
-
-
-def _bomb(path: Path, found: str) -> DataError:
-    limit = MOST_PIXELS // 1_000_000
-    return DataError(f"{path} has {found} by its header; at most {limit} megapixels are decoded. Make it smaller.")
 
 
 def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
@@ -156,24 +151,26 @@ def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened_npz(path: Path) -> Iterator[Any]:
+def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
     """An npz file's arrays by name; `DataError` if it is none, or damaged, or holds pickles (never opened)."""
     try:
         with path.open("rb") as file:  # our own handle: NumPy leaves its one open on a damaged file
             if file.read(2) != b"PK":
                 raise DataError(f"{path} is not an npz file; write it with numpy.savez(path, inputs=..., ...).")
             file.seek(0)
-            yield np.load(file, allow_pickle=False)
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+            arrays = np.load(file, allow_pickle=False)
+            limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
+            yield arrays
+    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is a damaged npz file; write it again with numpy.savez. ({error})") from error
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarray]:
     """The arrays of an npz file by the keys `inputs`, `labels`, `targets`, `task`, `group`; never a pickle."""
     path = existing(path)
-    with opened_npz(path) as file:
+    with opened_npz(path, limits) as file:
         keys = list(file.keys())
         arrays = {key: _array(path, file, key) for key in ARRAYS if key in keys}
     if "inputs" not in arrays:
@@ -182,6 +179,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
             "Needed: inputs, and labels or targets; task and group if you have them."
         )
     rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
+    limits.check(path, rows=rows)
     if not rows:
         raise DataError(f"{path}: the array 'inputs' is empty.")
     for key, array in arrays.items():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
+from handful.limits import LOCAL, Limits
 from handful.tasks.pipelines import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
 from handful.tasks.tables import Table, is_empty, read_table, without_comma, written
 
@@ -61,9 +62,9 @@ class RowPipeline(InputPipeline):
         table.require([self.label], ", the label")
         return table.names_in(self.label)
 
-    def examples(self, path: str | Path) -> RawExamples:
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read a table with the columns of the model and its label or target column."""
-        table = read_table(path)
+        table = read_table(path, limits)
         answers = self.answers(table)
         if self.task in table.names:
             # A row whose task is left out counts as one of the same task.
@@ -73,9 +74,9 @@ class RowPipeline(InputPipeline):
             self.check_labels(answers, f"{path}, column {self.label!r},")
         return RawExamples(self.encode(table), answers, row_numbers(table.rows))
 
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read a table with the columns of the model."""
-        table = read_table(path)
+        table = read_table(path, limits)
         return self.encode(table), row_numbers(table.rows)
 
 

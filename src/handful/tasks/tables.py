@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from handful.errors import DataError
+from handful.limits import LOCAL, Limits
 from handful.tasks.readers import existing
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
@@ -30,6 +31,10 @@ THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
 """A comma that may part thousands, and not only decimals."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 """The name of a class that is a number: no sign for infinity, no date."""
+PIECE = 2**24
+"""Bytes that are read at a time, to stop at the limit."""
+KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
+"""A name of JSON, and perhaps some more."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
 
@@ -144,8 +149,8 @@ def table_kind(path: Path) -> str | None:
     return None if kind not in TABLES or (packed and kind in (".parquet", ".pq")) else kind
 
 
-def read_table(path: str | Path) -> Table:
-    """Read a table; `DataError` if it is unreadable or has no rows.
+def read_table(path: str | Path, limits: Limits = LOCAL) -> Table:
+    """Read a table; `DataError` if it is unreadable, has no rows, or more than the limits.
 
     A csv file (comma, semicolon or tab), parquet, JSON lines (one object per row), or JSON: a list of objects, or lists
     of `[text, label]` by name, as intents are published, which become the columns `text`, `label` and `part`.
@@ -157,13 +162,22 @@ def read_table(path: str | Path) -> Table:
     if kind is None:
         raise DataError(f"{path} is not a table. Expected a file that ends in {', '.join(sorted(TABLES))}.")
     try:
-        arrow = READERS[kind](path)
+        arrow = READERS[kind](path, limits)
         names = arrow.column_names
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.") from error
     except DataError:
         raise
-    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, RecursionError, zlib.error) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+        zlib.error,
+        MemoryError,
+    ) as error:
         reason = str(error).splitlines() or [type(error).__name__]
         raise DataError(f"{path} cannot be read as a {kind.lstrip('.')} table: {reason[0]}") from error
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -171,23 +185,44 @@ def read_table(path: str | Path) -> Table:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
     if not arrow.num_rows:
         raise DataError(f"{path} has columns but no rows.")
+    limits.check(path, rows=arrow.num_rows)
     for index, field in enumerate(arrow.schema):
         if pa.types.is_dictionary(field.type):
             arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
     return Table(path, arrow)
 
 
-def _read_parquet(path: Path) -> Any:
+def _read_parquet(path: Path, limits: Limits) -> Any:
     import pyarrow.parquet as parquet
+    import pyarrow.types as kinds
 
-    return parquet.read_table(path)
+    facts = parquet.read_metadata(path)
+    limits.check(path, rows=facts.num_rows, bytes=8 * facts.num_rows * facts.num_columns)
+    limits.check(path, bytes=sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups)))
+    # A value that is stored once may be in every row: such columns are read as they are stored, and then measured.
+    texts = [field.name for field in parquet.read_schema(path) if _is_text(field.type) or kinds.is_binary(field.type)]
+    arrow = parquet.read_table(path, read_dictionary=texts)
+    limits.check(path, bytes=sum(map(_unpacked, arrow.columns)))
+    return arrow
 
 
-def _read_csv(path: Path) -> Any:
+def _unpacked(column: Any) -> int:
+    """The bytes of a column where each row has its value."""
+    import pyarrow.compute as compute
+    import pyarrow.types as kinds
+
+    kind = column.type
+    if not kinds.is_dictionary(kind) or kinds.is_primitive(kind.value_type):
+        return int(column.nbytes)
+    sizes = (compute.binary_length(part.dictionary).take(part.indices) for part in column.chunks)
+    return sum(compute.sum(part).as_py() or 0 for part in sizes)
+
+
+def _read_csv(path: Path, limits: Limits) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    content = _content(path)
+    content = _content(path, limits)
     headers = {delimiter: _header(content, delimiter) for delimiter in ",;\t"}
     delimiter = max(headers, key=lambda one: len(headers[one]))
     # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which would
@@ -213,11 +248,12 @@ def _header(content: bytes, delimiter: str) -> list[str]:
         return []
 
 
-def _read_json_lines(path: Path) -> Any:
+def _read_json_lines(path: Path, limits: Limits) -> Any:
     import pyarrow as pa
     from pyarrow import json as rows
 
-    content = _content(path)
+    content = _content(path, limits)
+    _check_cells(path, content, limits)
     one_block = rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
     arrow = rows.read_json(_buffer(content), one_block)
     dates = [field.with_type(pa.string()) for field in arrow.schema if pa.types.is_timestamp(field.type)]
@@ -228,13 +264,21 @@ def _read_json_lines(path: Path) -> Any:
     return rows.read_json(_buffer(content), one_block, as_written).select(arrow.column_names)
 
 
-def _read_json(path: Path) -> Any:
+def _check_cells(path: Path, content: bytes, limits: Limits) -> None:
+    """Rows that lack a name have an empty cell, so that a table may be much larger than what is written."""
+    lines = content.count(b"\n") + 1
+    if 8 * lines * content.count(b":") > limits.bytes:
+        limits.check(path, bytes=8 * lines * len({key[1] for key in KEY.finditer(content)}))
+
+
+def _read_json(path: Path, limits: Limits) -> Any:
     import pyarrow as pa
 
-    content = json.loads(_content(path).decode("utf-8-sig"))
+    content = json.loads(_content(path, limits).decode("utf-8-sig"))
     if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
         # By the names of all rows: `pa.Table.from_pylist` takes those of the first one.
         names = dict.fromkeys(name for row in content for name in row)
+        limits.check(path, bytes=8 * len(names) * len(content))
         return pa.table({name: [row.get(name) for row in content] for name in names})
     if isinstance(content, dict) and any(content.values()) and all(map(_labeled_texts, content.values())):
         rows = [(text, label, part) for part, pairs in content.items() for text, label in pairs]
@@ -251,9 +295,15 @@ def _labeled_texts(pairs: Any) -> bool:
     )
 
 
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    return gzip.decompress(content) if path.suffix.lower() == PACKED else content
+def _content(path: Path, limits: Limits) -> bytes:
+    """What a file holds, unpacked no further than the limit."""
+    with gzip.open(path) if path.suffix.lower() == PACKED else path.open("rb") as file:
+        parts, size = [], 0
+        while part := file.read(PIECE):
+            parts.append(part)
+            size += len(part)
+            limits.check(path, bytes=size)
+    return b"".join(parts)
 
 
 def _buffer(content: bytes) -> Any:
@@ -262,7 +312,7 @@ def _buffer(content: bytes) -> Any:
     return pa.BufferReader(content)
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
+READERS: dict[str, Callable[[Path, Limits], Any]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".parquet": _read_parquet,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
+from handful.limits import LOCAL, Limits
 from handful.tasks.encoders import Encoder
 from handful.tasks.pipelines import moments, row_numbers, shaped
 from handful.tasks.readers import existing
@@ -79,17 +80,19 @@ class TextPipeline(RowPipeline):
         table.require([self.text], ", the text")
         return self._embedded(table.names_in(self.text))
 
-    def inputs(self, path: str | Path) -> tuple[Tensor, list[str]]:
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read a table with the text column, or a .txt file with a text in each line."""
         path = existing(path)
         if path.suffix.lower() != LINES:
-            return super().inputs(path)
+            return super().inputs(path, limits)
+        limits.check(path, bytes=path.stat().st_size)
         try:
             content = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.") from error
         # Not by `splitlines`, which also divides at such as U+2028 inside of a text.
         lines = content.removesuffix("\n").split("\n")
+        limits.check(path, rows=len(lines))
         empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
         if empty:
             raise DataError(f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.")

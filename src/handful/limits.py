@@ -1,0 +1,39 @@
+"""How much a file may become when it is read: a small one may hold a huge one."""
+
+import sys
+from dataclasses import dataclass
+
+from handful.errors import DataError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that is read of one file.
+
+    bytes: of its content, unpacked, and of the table or arrays that it makes. rows: of a table or of arrays, and lines
+    of texts. pixels: of an image, by its header.
+    """
+
+    bytes: int
+    rows: int
+    pixels: int
+
+    def check(self, source: object, *, bytes: int = 0, rows: int = 0, pixels: int = 0) -> None:
+        """Raise a `DataError` that names the source where it has more than that."""
+        for found, most, unit in (
+            (bytes, self.bytes, "bytes"),
+            (rows, self.rows, "rows"),
+            (pixels, self.pixels, "pixels"),
+        ):
+            if found > most:
+                raise DataError(
+                    f"{source} holds {found:,} {unit} or more; at most {most:,} are read. Make it smaller, or if it is "
+                    "meant to be so large, lift the limits with --no-limits (in Python limits=UNLIMITED)."
+                )
+
+
+LOCAL = Limits(bytes=4 * 2**30, rows=10_000_000, pixels=100_000_000)
+"""Of one's own files: what surely is a mistake or an attack."""
+SERVICE = Limits(bytes=256 * 2**20, rows=100_000, pixels=25_000_000)
+"""Of files that strangers send."""
+UNLIMITED = Limits(bytes=sys.maxsize, rows=sys.maxsize, pixels=sys.maxsize)

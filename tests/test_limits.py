@@ -1,0 +1,155 @@
+"""Small files that hold huge ones are refused before they are in memory, in each format that packs."""
+
+import gzip
+import json
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from handful.errors import DataError
+from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
+from handful.tasks.array_pipeline import ArrayPipeline
+from handful.tasks.own import open_tasks
+from handful.tasks.pipelines import ImagePipeline
+from handful.tasks.readers import read_arrays, read_image
+from handful.tasks.table_pipeline import TablePipeline
+from handful.tasks.tables import read_table
+
+SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
+
+
+def packed_table(path):
+    path.write_bytes(gzip.compress(b"x,y\n" + b"1,a\n" * 100_000))
+
+
+def packed_lines(path):
+    path.write_bytes(gzip.compress(b'{"x": 1}\n' * 50_000))
+
+
+def sparse_lines(path):
+    """Each row has an empty cell for each of the names of the first one."""
+    path.write_text(json.dumps({f"x{number}": 1 for number in range(500)}) + "\n" + '{"x0": 1}\n' * 500)
+
+
+def sparse_list(path):
+    path.write_text(json.dumps([{f"x{number}": 1 for number in range(500)}, *[{"x0": 1}] * 500]))
+
+
+def repeated_text(path):
+    parquet.write_table(pa.table({"text": ["long " * 200] * 900}), path)
+
+
+def repeated_bytes(path):
+    parquet.write_table(pa.table({"text": [b"long " * 200] * 900}), path)
+
+
+def repeated_number(path):
+    parquet.write_table(pa.table({"x": [1.0] * 1_001}), path)
+
+
+def plain_rows(path):
+    path.write_text("x,y\n" + "1,a\n" * 1_001)
+
+
+TABLES = {
+    "t.csv.gz": packed_table,
+    "t.jsonl.gz": packed_lines,
+    "t.jsonl": sparse_lines,
+    "t.json": sparse_list,
+    "texts.parquet": repeated_text,
+    "bytes.parquet": repeated_bytes,
+    "t.parquet": repeated_number,
+    "t.csv": plain_rows,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_becomes_huge_is_refused(name, tmp_path):
+    path = tmp_path / name
+    TABLES[name](path)
+    assert path.stat().st_size < SMALL.bytes
+    assert read_table(path).rows == read_table(path, UNLIMITED).rows
+    with pytest.raises(DataError, match=rf"{name} holds .* or more; at most .* are read.*--no-limits"):
+        read_table(path, SMALL)
+
+
+def test_unpacking_stops_at_the_limit(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    with gzip.open(path, "wb") as file:
+        for _ in range(20):
+            file.write(b"1,a\n" * 2**20)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="bytes or more"):
+        read_table(path, SMALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 2**20, "80 MiB in all, read in pieces of 16"
+
+
+def test_tables_within_the_limits_are_the_same_in_all_formats(tmp_path):
+    columns = {"x": [1.5, 2.0, None] * 9, "text": ["a", "b", None] * 9, "kind": pa.array(["u", "v", "u"] * 9)}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet", SMALL)
+    assert table.texts("text") == columns["text"]
+    assert str(table.arrow.schema.field("kind").type) == "string"
+    assert np.isnan(table.numbers("x", gaps=True)).sum() == 9
+
+
+@pytest.mark.parametrize("rows", [1, 1_001])
+def test_arrays_that_become_huge_are_refused(rows, tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, inputs=np.zeros((rows, 1 if rows > 1 else 30_000)), labels=np.zeros(rows))
+    assert path.stat().st_size < SMALL.bytes
+    assert len(read_arrays(path)["inputs"]) == rows
+    with pytest.raises(DataError, match=r"t\.npz holds .* (bytes|rows) or more"):
+        read_arrays(path, SMALL)
+
+
+def test_an_image_that_becomes_huge_is_refused(tmp_path):
+    Image.new("L", (101, 100)).save(tmp_path / "t.png")
+    assert read_image(tmp_path / "t.png", 8, 1).shape == (1, 8, 8)
+    with pytest.raises(DataError, match=r"t\.png holds 10,100 pixels or more; at most 10,000"):
+        read_image(tmp_path / "t.png", 8, 1, SMALL)
+
+
+def test_an_image_is_no_program(tmp_path):
+    (tmp_path / "t.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="is not an image that can be read"):
+        read_image(tmp_path / "t.png", 8, 1)
+
+
+def test_the_limits_reach_every_reader(tmp_path):
+    """Pipelines of a model, and sources of tasks."""
+    plain_rows(tmp_path / "t.csv")
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 3)
+    for name in "abc":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("L", (101, 100)).save(tmp_path / "images" / name / "1.png")
+    table = TablePipeline.fit(read_table(tmp_path / "t.csv"), np.arange(9), label="y")
+    readers = [
+        lambda limits: table.examples(tmp_path / "t.csv", limits),
+        lambda limits: table.inputs(tmp_path / "t.csv", limits),
+        lambda limits: ArrayPipeline(raw_shape=(2,)).examples(tmp_path / "t.npz", limits),
+        lambda limits: ArrayPipeline(raw_shape=(2,)).inputs(tmp_path / "t.npz", limits),
+        lambda limits: ImagePipeline(size=4).examples(tmp_path / "images", limits),
+        lambda limits: ImagePipeline(size=4).inputs(tmp_path / "images" / "a", limits),
+        lambda limits: open_tasks(tmp_path / "t.npz", limits=limits),
+        lambda limits: open_tasks(tmp_path / "images", limits=limits),
+    ]
+    for read in readers[2:]:
+        read(LOCAL)
+    for read in readers:
+        with pytest.raises(DataError, match="or more; at most"):
+            read(SMALL)
+    with pytest.raises(DataError, match="or more; at most"):
+        open_tasks(tmp_path / "t.csv", label="y", limits=SMALL)
+
+
+def test_a_service_is_stricter_than_ones_own_machine():
+    assert SERVICE.bytes < LOCAL.bytes < UNLIMITED.bytes
+    assert SERVICE.rows < LOCAL.rows < UNLIMITED.rows
+    assert SERVICE.pixels < LOCAL.pixels < UNLIMITED.pixels
