@@ -4,7 +4,9 @@ import json
 import pickle
 import re
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -609,14 +611,83 @@ def test_the_own_estimate_is_leave_one_out():
     """Two tight clusters are told apart without the example in question; swapped labels are not."""
     inputs = torch.cat([torch.randn(4, 4) + 20, torch.randn(4, 4) - 20])
     learner = LEARNERS["centroid"].build(CLASSES)
-    right = MetaModel(learner).adapt(inputs, list("aaaabbbb"))
+    right = MetaModel(learner).adapt(inputs, list("aaaabbbb"), estimate=True)
     assert right.estimate == {"metric": "accuracy", "mean": 1.0, "examples": 8, "by": "leave-one-out"}
-    swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"))
+    swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"), estimate=True)
     assert swapped.estimate["mean"] < 0.7
-    assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb")).estimate is None
+    assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb"), estimate=True).estimate is None
     values = model(LEARNERS["ridge-probe"], VALUES)
-    assert values.adapt(*examples(VALUES, 2)).estimate is None
-    assert values.adapt(*examples(VALUES, 3)).estimate["examples"] == 3
+    assert values.adapt(*examples(VALUES, 2), estimate=True).estimate is None
+    assert values.adapt(*examples(VALUES, 3), estimate=True).estimate["examples"] == 3
+    assert values.adapt(*examples(VALUES, 3)).estimate is None, "it was not asked for"
+
+
+def test_the_time_of_adapting_is_that_of_the_estimate_too(monkeypatch):
+    meta = model()
+    monkeypatch.setattr(MetaModel, "_estimates", lambda *arguments: time.sleep(0.02) or [None])
+    assert meta.adapt(*examples(), estimate=True).adapt_seconds >= 0.02
+    assert meta.adapt_many([examples()], estimate=True)[0].adapt_seconds >= 0.02
+
+
+def of_people(people=6, each=4):
+    """Rows of people, nearly equal ones, whose labels are their own: there is nothing to learn of other people."""
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(people, 1, 4, generator=generator)
+    inputs = (base + 0.01 * torch.randn(people, each, 4, generator=generator)).flatten(0, 1)
+    names = [f"p{person}" for person in range(people) for _ in range(each)]
+    return inputs, [f"class {int(name[1:]) % 2}" for name in names], names
+
+
+def test_an_estimate_sees_none_of_the_group_that_it_is_scored_on():
+    inputs, answers, names = of_people()
+    meta = MetaModel(LEARNERS["neighbors"].build(CLASSES))
+    assert meta.adapt(inputs, answers, estimate=True).estimate["mean"] == 1.0, "a row of the same person tells it all"
+    found = meta.adapt(inputs, answers, groups=names, estimate=True).estimate
+    right = 0
+    for person in set(names):
+        rest, own = ([i for i, name in enumerate(names) if (name == person) == same] for same in (False, True))
+        task = meta.adapt(inputs[rest], [answers[i] for i in rest])
+        told = [task.labels[number] for number in task.predict(inputs[own]).logits.argmax(-1).tolist()]
+        right += sum(label == answers[i] for label, i in zip(told, own, strict=True))
+    assert found == {"metric": "accuracy", "mean": right / 24, "examples": 24, "by": "leave-one-group-out"}
+    assert found["mean"] < 0.8
+    one_of_a_class = ["p1" if label == "class 1" else name for label, name in zip(answers, names, strict=True)]
+    assert meta.adapt(inputs, answers, groups=one_of_a_class, estimate=True).estimate is None
+    assert meta.adapt(inputs, answers, groups=["all"] * 24, estimate=True).estimate is None
+
+
+def test_an_estimate_sees_no_copy_of_what_it_is_scored_on():
+    inputs, answers, _ = of_people(people=8, each=1)
+    meta = MetaModel(LEARNERS["neighbors"].build(CLASSES, neighbors=1))
+    alone = meta.adapt(inputs, answers, estimate=True).estimate
+    copied = meta.adapt(inputs.repeat(3, 1), answers * 3, estimate=True).estimate
+    assert copied == alone | {"examples": 24, "by": "leave-one-group-out"}
+    assert copied["mean"] < 1
+
+
+def test_groups_are_kept_with_the_examples_for_those_that_are_added(saved, tmp_path):
+    inputs, answers, names = of_people()
+    meta = MetaModel.from_pretrained(saved)
+    meta.adapt(inputs[:20], answers[:20], groups=names[:20]).save(tmp_path / "task")
+    task = AdaptedTask.load(tmp_path / "task")
+    assert task.groups == names[:20]
+    more = task.extended(inputs[20:], answers[20:], groups=names[20:], estimate=True)
+    assert more.estimate == meta.adapt(inputs, answers, groups=names, estimate=True).estimate
+    with pytest.raises(UserError, match="Give groups for all or for none"):
+        task.extended(inputs[20:], answers[20:])
+    assert meta.adapt(inputs, answers, groups=names, keep_support=False).groups is None
+    with pytest.raises(DataError, match="24 examples, but groups for 3"):
+        meta.adapt(inputs, answers, groups=names[:3])
+
+
+def test_without_the_groups_that_a_model_was_trained_with_there_is_no_estimate():
+    inputs, answers, names = of_people()
+    meta = model()
+    meta.pipeline = SimpleNamespace(group="patient", labels=None)
+    with pytest.warns(UserWarning, match=r"No estimate .*trained with groups \('patient'\)"):
+        assert meta.adapt(inputs, answers, estimate=True).estimate is None
+    assert meta.adapt(inputs, answers, groups=names, estimate=True).estimate is not None
+    meta.adapt(inputs, answers)
 
 
 # Predictions that are not finite
@@ -669,7 +740,7 @@ def test_the_own_estimate_counts_what_diverges():
     """As wrong in an accuracy; left out of an error, with its number."""
     inputs = torch.arange(10.0).reshape(10, 1).expand(10, 4) + 0.5
     for spec, answers, mean in ((CLASSES, list("ababababaa"), 0.5), (VALUES, torch.zeros(10, 2), 0.0)):
-        found = MetaModel(Fragile.build(spec, backbone="raw")).adapt(inputs, answers).estimate
+        found = MetaModel(Fragile.build(spec, backbone="raw")).adapt(inputs, answers, estimate=True).estimate
         assert (found["diverged"], found["mean"]) == (1, mean), "without the last one there is no answer"
 
 

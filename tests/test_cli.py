@@ -147,6 +147,7 @@ def test_own_data_from_files_to_predictions(kind, trained, some, tmp_path):
     assert facts["examples"] == {"photos": 6, "npz": 6, "label": 7}.get(kind, 8)
     expected = {"photos": ["class00", "class01"], "label": ["k00", "k01"], "task-label": ["no", "yes"]}.get(kind)
     assert facts["labels"] == expected
+    assert facts["estimate"]["examples"] == facts["examples"]
 
     rows = json.loads(done("predict", tmp_path / "new.task", inputs, "--json").stdout)
     table = list(csv.DictReader(io.StringIO(done("predict", tmp_path / "new.task", inputs, "--csv").stdout)))

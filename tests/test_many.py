@@ -109,11 +109,11 @@ def test_values_come_back_in_the_target_s_own_units():
     meta = raw(VALUES, R2D2, regularization=1e-6)
     meta.pipeline = pipeline
     tasks = [(rows(8, 3), 100 + 20 * rows(8, 2)) for _ in range(3)]
-    adapted = meta.adapt_many(tasks, estimates=True)
+    adapted = meta.adapt_many(tasks, estimate=True)
     queries = rows(3, 4, 3)
     together = adapted.predict_many(queries)
     for number, (inputs, answers) in enumerate(tasks):
-        single = meta.adapt(inputs, answers)
+        single = meta.adapt(inputs, answers, estimate=True)
         expected = single.predict(queries[number])
         close(Point(together.mean[number]), expected)
         close(adapted.predict_many([queries[number]], [number])[0], expected)
@@ -131,10 +131,31 @@ def test_estimates_are_those_of_single_tasks_and_made_only_when_asked_for():
     tasks = [task(ROWS, seed)[:2] for seed in range(4)]
     tasks.append((rows(4, 5), list("aabc")))  # without b, there would be no b
     assert all(one.estimate is None for one in meta.adapt_many(tasks))
-    found = [one.estimate for one in meta.adapt_many(tasks, estimates=True)]
-    assert found == [meta.adapt(*one).estimate for one in tasks]
+    found = [one.estimate for one in meta.adapt_many(tasks, estimate=True)]
+    assert found == [meta.adapt(*one, estimate=True).estimate for one in tasks]
     assert found[4] is None
     assert {one["examples"] for one in found[:4]} == {15}
+    groups = [[str(min(row, 9) // (1 + seed)) for row in range(len(one[1]))] for seed, one in enumerate(tasks)]
+    grouped = [one.estimate for one in meta.adapt_many(tasks, groups=groups, estimate=True)]
+    assert grouped == [
+        meta.adapt(*one, groups=own, estimate=True).estimate for one, own in zip(tasks, groups, strict=True)
+    ]
+    assert grouped[0] != found[0]
+    with pytest.raises(UserError, match="5 tasks, but groups for 1"):
+        meta.adapt_many(tasks, groups=groups[:1])
+
+
+def test_kin_are_examples_of_one_group_or_with_equal_inputs_or_by_way_of_others():
+    inputs = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.0, 1.0], [4.0, 5.0], [6.0, 7.0], [4.0, 5.0]])
+
+    def sets(numbers):
+        return {
+            frozenset(row for row, own in enumerate(numbers.tolist()) if own == number)
+            for number in set(numbers.tolist())
+        }
+
+    assert sets(many.kin(inputs, None)) == {frozenset(own) for own in ([0, 2], [1], [3, 5], [4])}
+    assert sets(many.kin(inputs, list("abcdea"))) == {frozenset(own) for own in ([0, 2, 3, 5], [1], [4])}
 
 
 def test_a_large_request_is_worked_on_in_parts(monkeypatch):
@@ -225,10 +246,10 @@ def test_many_tasks_of_a_learner_that_vmap_refuses_are_worked_on_one_after_anoth
 
     tasks = [(rows(2, 5), list("ab")) for _ in range(4)]
     queries = rows(4, 3, 5)
-    expected = raw(ROWS, R2D2).adapt_many(tasks, estimates=True)
+    expected = raw(ROWS, R2D2).adapt_many(tasks, estimate=True)
     meta = raw(ROWS, Branching)
     with pytest.warns(UserWarning, match="Branching adapts and predicts one task after another"):
-        found = meta.adapt_many(tasks, estimates=True)
+        found = meta.adapt_many(tasks, estimate=True)
     close(found.predict_many(queries), expected.predict_many(queries))
     assert [one.estimate for one in found] == [one.estimate for one in expected]
 

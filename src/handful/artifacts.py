@@ -6,6 +6,7 @@ import itertools
 import math
 import threading
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,6 @@ from typing import Any, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import handful
@@ -134,28 +134,35 @@ class MetaModel:
         answers: Answers,
         *,
         ids: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
         keep_support: bool = True,
+        estimate: bool = False,
     ) -> "AdaptedTask":
         """Adapt to a task from its examples.
 
         inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or targets in their own units.
-        ids: where each example is from, for the manifest: one for each, all different. keep_support: whether the task
-        keeps its examples and the manifest, which adding to them needs. Raises `DataError` for wrong shapes or ids,
-        unknown classes or fewer than two of them, and `DivergedError` where what is kept of the task is no finite
-        number.
+        ids: where each example is from, for the manifest: one for each, all different. groups: which person, video or
+        batch each example is of (None: each is of its own). keep_support: whether the task keeps its examples, groups
+        and the manifest, which adding to them needs. estimate: whether to estimate the task's own score, which takes as
+        many adaptations as there are groups: each example is predicted without those of its group and without equal
+        ones. Raises `DataError` for wrong shapes or ids, unknown classes or fewer than two of them, and `DivergedError`
+        where what is kept of the task is no finite number.
         """
         self._check_inputs(inputs)
+        _check_groups(groups, len(inputs))
         manifest = _manifest(ids, len(inputs))
         reader = AnswerReader(self.learner, self.pipeline)
         read = reader.read(answers, len(inputs))
         own = inputs.detach().clone()  # the task keeps it, whatever becomes of the caller's
         support, spec = Examples(own, reader.targets([read], inputs.dtype)[0]), read.spec
         many.check_finite(support.targets, NO_ANSWER)
+        start = time.perf_counter()
         with evaluating(self.learner), torch.no_grad():
-            start = time.perf_counter()
             state = self.learner.adapt(support, spec)
-            seconds = time.perf_counter() - start
         many.check_answer(state)
+        found = None
+        if estimate:
+            found = self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec, [groups])[0]
         return AdaptedTask(
             model=self,
             spec=spec,
@@ -165,8 +172,9 @@ class MetaModel:
             manifest=manifest if keep_support else None,
             examples=len(inputs),
             support_digest=digest_of(support._asdict()),
-            estimate=self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec)[0],
-            adapt_seconds=seconds,
+            estimate=found,
+            adapt_seconds=time.perf_counter() - start,
+            groups=list(groups) if groups is not None and keep_support else None,
         )
 
     def adapt_many(
@@ -174,24 +182,26 @@ class MetaModel:
         tasks: Sequence[tuple[Tensor, Answers]],
         *,
         ids: Sequence[Sequence[str]] | None = None,
+        groups: Sequence[Sequence[str]] | None = None,
         keep_support: bool = True,
-        estimates: bool = False,
+        estimate: bool = False,
     ) -> "AdaptedTasks":
         """Adapt to many tasks, those of equal sizes at once; each becomes what `adapt` makes of it, to rounding.
 
-        tasks: `(inputs, answers)` of each, as for `adapt`; sizes and numbers of classes may differ. ids: of each task,
-        as for `adapt`. estimates: whether to make the leave-one-out estimates, which take as many adaptations as there
-        are examples. Raises `DataError`, before anything is kept, with the number of the task (from 0) that is wrong.
-        One that diverges fails alone, when it is asked to predict.
+        tasks: `(inputs, answers)` of each, as for `adapt`; sizes and numbers of classes may differ. ids, groups: of
+        each task, as for `adapt`, as are keep_support and estimate. Raises `DataError`, before anything is kept, with
+        the number of the task (from 0) that is wrong. One that diverges fails alone, when it is asked to predict.
         """
-        if ids is not None and len(ids) != len(tasks):
-            raise UserError(f"There are {len(tasks)} tasks, but ids for {len(ids)}.")
+        for name, given in (("ids", ids), ("groups", groups)):
+            if given is not None and len(given) != len(tasks):
+                raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.")
         reader = AnswerReader(self.learner, self.pipeline)
         reads: list[Read] = []
         alike: dict[Any, list[int]] = defaultdict(list)
         for task, (inputs, answers) in enumerate(tasks):
             try:
                 self._check_shape(inputs)
+                _check_groups(None if groups is None else groups[task], inputs.shape[0])
                 reads.append(reader.read(answers, inputs.shape[0]))
                 _manifest(None if ids is None else ids[task], inputs.shape[0])
             except UserError as error:
@@ -209,9 +219,12 @@ class MetaModel:
                 many.check_all_finite(support.targets, some, NO_ANSWER)
                 start = time.perf_counter()
                 states.append(many.Group(many.adapt(self.learner, support, spec), some))
+                found: list[dict[str, Any] | None] = [None] * len(some)
+                if estimate:
+                    own_groups = [None if groups is None else groups[task] for task in some]
+                    found = self._estimates(support, spec, own_groups)
                 seconds = (time.perf_counter() - start) / len(some)
-                scores = self._estimates(support, spec) if estimates else [None] * len(some)
-                for place, (task, estimate) in enumerate(zip(some, scores, strict=True)):
+                for place, (task, scored) in enumerate(zip(some, found, strict=True)):
                     own = Examples(*(leaf[place].clone() for leaf in support))
                     kept[task] = _Kept(
                         spec=spec,
@@ -220,8 +233,9 @@ class MetaModel:
                         ids=tuple(map(str, ids[task])) if ids is not None and keep_support else None,
                         examples=count,
                         digest=None if keep_support else digest_of(own._asdict()),
-                        estimate=estimate,
+                        estimate=scored,
                         adapt_seconds=seconds,
+                        groups=tuple(groups[task]) if groups and keep_support else None,
                     )
         return AdaptedTasks(self, many.StackedStates.of(states), [kept[task] for task in range(len(tasks))])
 
@@ -261,26 +275,44 @@ class MetaModel:
                 "on the scale of its training."
             )
 
-    def _estimates(self, support: Examples, spec: TaskSpec) -> list[dict[str, Any] | None]:
-        """Leave-one-out scores on supports `(tasks, n, ...)`, where that leaves every class an example."""
+    def _estimates(
+        self, support: Examples, spec: TaskSpec, groups: Sequence[Sequence[str] | None]
+    ) -> list[dict[str, Any] | None]:
+        """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
+
+        None where that does not leave every class an example, and two examples in all; and, with a warning, where the
+        groups that the model was trained with are not known.
+        """
         estimates: list[dict[str, Any] | None] = [None] * len(support.inputs)
         count = support.targets.shape[1]
+        column = self.pipeline and self.pipeline.group
+        if column and any(own is None for own in groups):
+            warnings.warn(
+                f"No estimate of the task's own score: the model was trained with groups ({column!r}), which may hold "
+                "examples that are much alike, and these do not say which group they are of.",
+                stacklevel=3,
+            )
+            return estimates
         if self.learner.costly or not 3 <= count <= 100:
             return estimates
-        chosen = list(range(len(estimates)))
+        kin = torch.stack([many.kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
+        together = kin.unsqueeze(2) == kin.unsqueeze(1)  # (tasks, n, n)
+        left = count - together.sum(2).amax(1) >= 2
         if spec.classification:
-            numbers = F.one_hot(support.targets, spec.outputs).sum(1)  # (tasks, outputs)
-            chosen = (numbers != 1).all(1).nonzero().flatten().tolist()
-        if not chosen:
+            targets = support.targets
+            others = ~together & (targets.unsqueeze(2) == targets.unsqueeze(1))
+            left &= others.any(2).all(1)
+        chosen = left.nonzero().flatten()
+        if not len(chosen):
             return estimates
-        found = many.leave_one_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec)
-        metric = spec.metric
+        found = many.left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, kin[chosen])
         unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
-        for task, scores, diverged in zip(chosen, *found, strict=True):
+        for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
             mean = interval(scores).mean * unit
             if math.isfinite(mean):
+                by = "leave-one-out" if len(set(kin[task].tolist())) == count else "leave-one-group-out"
                 more = {"diverged": lost} if (lost := int(diverged.sum())) else {}
-                estimates[task] = {"metric": metric, "mean": mean, "examples": count, "by": "leave-one-out"} | more
+                estimates[task] = {"metric": spec.metric, "mean": mean, "examples": count, "by": by} | more
         return estimates
 
 
@@ -291,9 +323,10 @@ class AdaptedTask:
     Two of them are equal if they are of the same meta-model, examples and labels.
 
     labels: class names by number (None for regression). support, manifest: the examples and where each is from, None
-    where told to forget them. examples: their number. estimate: leave-one-out accuracy on the support, or mean squared
-    error in the target's units; None where there is one example of some class only. adapt_seconds: what adapting took;
-    0 for a loaded task.
+    where told to forget them. examples: their number. estimate: accuracy on the support, or mean squared error in the
+    target's units, of each example without those of its group; None where it was not asked for or cannot be made.
+    adapt_seconds: what adapting and the estimate took; 0 for a loaded task. groups: of each example of the support;
+    None where there are none, or told to forget the examples.
     """
 
     model: MetaModel
@@ -306,6 +339,7 @@ class AdaptedTask:
     support_digest: str
     estimate: dict[str, Any] | None
     adapt_seconds: float = 0.0
+    groups: list[str] | None = None
 
     @property
     def holds_examples(self) -> bool:
@@ -334,10 +368,19 @@ class AdaptedTask:
         many.check_answer(prediction)
         return prediction
 
-    def extended(self, inputs: Tensor, answers: Answers, ids: Sequence[str] | None = None) -> "AdaptedTask":
+    def extended(
+        self,
+        inputs: Tensor,
+        answers: Answers,
+        ids: Sequence[str] | None = None,
+        *,
+        groups: Sequence[str] | None = None,
+        estimate: bool = False,
+    ) -> "AdaptedTask":
         """The task adapted anew on its support and more examples; `UserError` if the support was forgotten.
 
-        ids: where the new examples are from, as for `MetaModel.adapt`.
+        ids: where the new examples are from, as for `MetaModel.adapt`. groups, estimate: likewise; groups are needed
+        where the support has some.
         """
         if self.support is None or self.manifest is None:
             raise UserError(
@@ -351,10 +394,18 @@ class AdaptedTask:
             pipeline = self.model.pipeline
             kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
             both = torch.cat([kept.double(), target_values(answers, len(inputs), self.spec.outputs)])
+        if (groups is None) != (self.groups is None):
+            raise UserError("Some of the examples have groups and some have none. Give groups for all or for none.")
         taken = set(self.manifest)
         free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
         new_ids = list(itertools.islice(free, len(inputs))) if ids is None else _manifest(ids, len(inputs))
-        return self.model.adapt(torch.cat([self.support.inputs, inputs]), both, ids=[*self.manifest, *new_ids])
+        return self.model.adapt(
+            torch.cat([self.support.inputs, inputs]),
+            both,
+            ids=[*self.manifest, *new_ids],
+            groups=None if groups is None or self.groups is None else [*self.groups, *groups],
+            estimate=estimate,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the task to one safetensors file of some kilobytes, with its facts as JSON inside."""
@@ -378,6 +429,7 @@ class AdaptedTask:
             "examples": self.examples,
             "support_digest": self.support_digest,
             "estimate": self.estimate,
+            "groups": self.groups,
         }
         path = Path(path)
         _check_replaceable(path)
@@ -438,6 +490,7 @@ class AdaptedTask:
             examples=facts["examples"],
             support_digest=facts["support_digest"],
             estimate=facts["estimate"],
+            groups=facts.get("groups"),  # schema 1 began without it
         )
 
 
@@ -455,6 +508,7 @@ class _Kept(NamedTuple):
     digest: str | None
     estimate: dict[str, Any] | None
     adapt_seconds: float
+    groups: tuple[str, ...] | None
 
 
 class AdaptedTasks:
@@ -507,6 +561,7 @@ class AdaptedTasks:
             support_digest=digest,
             estimate=kept.estimate,
             adapt_seconds=kept.adapt_seconds,
+            groups=None if kept.groups is None else list(kept.groups),
         )
 
     def __iter__(self) -> Iterator[AdaptedTask]:
@@ -611,7 +666,13 @@ def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
         digest=task.support_digest,
         estimate=task.estimate,
         adapt_seconds=task.adapt_seconds,
+        groups=None if task.groups is None else tuple(task.groups),
     )
+
+
+def _check_groups(groups: Sequence[str] | None, count: int) -> None:
+    if groups is not None and len(groups) != count:
+        raise DataError(f"There are {count} examples, but groups for {len(groups)}.")
 
 
 def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:

@@ -449,7 +449,13 @@ def adapt(
     from handful.apps.prediction import adapt_to_file
 
     adapted = adapt_to_file(
-        model, examples, target=column, keep_support=not forget, trust=trust or (), limits=limits_of(no_limits)
+        model,
+        examples,
+        target=column,
+        keep_support=not forget,
+        estimate=True,
+        trust=trust or (),
+        limits=limits_of(no_limits),
     )
     adapted.save(output)
     size = output.stat().st_size
@@ -474,7 +480,7 @@ def adapt(
     )
     if adapted.estimate:
         out.print(
-            "Leave-one-out on the examples themselves: "
+            f"{adapted.estimate['by'].capitalize()} on the examples themselves: "
             f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'], adapted.estimate.get('diverged', 0))}."
         )
     out.print(f"Next: handful predict {output} INPUTS")

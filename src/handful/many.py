@@ -281,21 +281,44 @@ def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
     return pytree.tree_map(Tensor.contiguous, states)
 
 
-def leave_one_out(learner: Learner, support: Examples, spec: TaskSpec) -> tuple[Tensor, Tensor]:
-    """The score of each example `(tasks, n)` by its task adapted without it, and whether that diverged."""
-    inputs, targets = support
-    tasks, count = targets.shape[:2]
-    scores, diverged = [], []
+def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The score of each example `(tasks, n)` by its task adapted without the example's group, and whether it diverged.
+
+    groups: `(tasks, n)` numbers; no group is a whole task.
+    """
+    tasks, count = groups.shape
+    together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
+    sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count)
+    scores, diverged = torch.zeros(tasks, count, dtype=torch.float64), torch.zeros(tasks, count, dtype=torch.bool)
     with evaluating(learner), torch.no_grad():
-        for part in parts(tasks * count, adapting_numbers(learner, count - 1, spec)):
-            task, left = torch.tensor(part) // count, torch.tensor(part) % count
-            others = torch.arange(count - 1) + (torch.arange(count - 1) >= left.unsqueeze(1))  # (part, n - 1)
-            rest = Examples(*(leaf[task.unsqueeze(1), others] for leaf in support))
-            out = Examples(inputs[task, left].unsqueeze(1), targets[task, left].unsqueeze(1))
-            predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
-            scores.append(scores_of(predictions, out.targets, 1.0))
-            diverged.append(~finite_tasks(predictions))
-    return torch.cat(scores).reshape(tasks, count), torch.cat(diverged).reshape(tasks, count)
+        for size in sorted(set(sizes.flatten().tolist())):
+            task, member = (first & (sizes == size)).nonzero().unbind(1)
+            order = together[task, member].int().argsort(stable=True)  # the group's examples are the last
+            for part in parts(len(task), adapting_numbers(learner, count - size, spec)):
+                own, rows = task[part.start : part.stop].unsqueeze(1), order[part.start : part.stop]
+                rest, out = (
+                    Examples(*(leaf[own, some] for leaf in support)) for some in (rows[:, :-size], rows[:, -size:])
+                )
+                predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
+                single = _with(predictions, (leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
+                targets = out.targets.flatten(0, 1).unsqueeze(1)
+                places = own, rows[:, -size:]
+                scores[places] = scores_of(single, targets, 1.0).reshape(len(part), size)
+                diverged[places] = ~finite_tasks(single).reshape(len(part), size)
+    return scores, diverged
+
+
+def kin(inputs: Tensor, groups: Sequence[str] | None) -> Tensor:
+    """Numbers `(n,)` that examples share which are of one group, or have equal inputs, or are so by way of others."""
+    from scipy.sparse.csgraph import connected_components
+
+    equal: Tensor = torch.unique(inputs.flatten(1), dim=0, return_inverse=True)[1]
+    if groups is None:
+        return equal
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    named = torch.tensor([numbers[name] for name in groups])
+    together = (equal.unsqueeze(1) == equal) | (named.unsqueeze(1) == named)
+    return torch.from_numpy(connected_components(together.numpy(), directed=False)[1]).long()
 
 
 def parts(count: int, numbers: int) -> Iterator[range]:

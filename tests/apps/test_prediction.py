@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from handful.artifacts import MetaModel
 from handful.errors import DataError, UserError
 from handful.learners.maml import MAML
 from handful.registry import LEARNERS
+from handful.tasks.pipelines import InputPipeline
 from handful.tasks.sine import Sine
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
@@ -46,7 +48,7 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     """The examples have targets around 10, and the model was trained on scaled ones."""
     lines = (folder / "shops.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join([lines[0], *lines[1:13]]))
-    adapted = adapt_to_file(shops, tmp_path / "new.csv")
+    adapted = adapt_to_file(shops, tmp_path / "new.csv", estimate=True)
     adapted.save(tmp_path / "task")
     (tmp_path / "inputs.csv").write_text("price,week\n0.0,0.0\n0.1,0.2\n")
     rows = predict_file(tmp_path / "task", tmp_path / "inputs.csv")
@@ -63,9 +65,50 @@ def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, 
     tasks = Source(str(folder / "shops.csv"), task="shop", target="sold", drop=("good",)).open()
     model = MetaModel(LEARNERS["constant"].build(tasks.spec), tasks.pipeline)
     values = [1.0, 2.0, 6.0, 11.0]
-    adapted = model.adapt(torch.zeros(4, *tasks.spec.input_shape), values)
+    inputs = torch.arange(4.0).unsqueeze(1).expand(4, *tasks.spec.input_shape)
+    adapted = model.adapt(inputs, values, estimate=True)
     expected = sum((value - (20 - value) / 3) ** 2 for value in values) / 4
     assert adapted.estimate["mean"] == pytest.approx(expected, rel=1e-4)
+
+
+def grouped_table(path, *, patient=True):
+    """Rows of patients of eight hospitals."""
+    rows = ["hospital,patient,dose,state" if patient else "hospital,dose,state"]
+    for number in range(64):
+        who = f"p{number // 2}," if patient else ""
+        rows.append(f"h{number // 8},{who}{number % 5 + number / 100},{'ill' if number % 4 < 2 else 'well'}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path):
+    source = Source(str(grouped_table(tmp_path / "a.csv")), task="hospital", label="state", group="patient")
+    tasks = source.open().sized(shot=4, query_shot=2)
+    model = MetaModel(LEARNERS["centroid"].build(tasks.spec), tasks.pipeline)
+    model.save_pretrained(tmp_path / "model")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
+    adapted = adapt_to_file(tmp_path / "model", tmp_path / "new.csv", estimate=True)
+    assert adapted.groups == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
+    assert adapted.estimate["by"] == "leave-one-group-out"
+    assert adapt_to_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
+    lines = grouped_table(tmp_path / "b.csv", patient=False).read_text().splitlines()
+    (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
+    with pytest.warns(UserWarning, match=r"No estimate .*groups \('patient'\)"):
+        assert adapt_to_file(tmp_path / "model", tmp_path / "new.csv", estimate=True).estimate is None
+
+
+def test_the_groups_of_arrays_are_kept_too(tmp_path):
+    groups = np.array([f"g{number // 2}" for number in range(64)])
+    arrays = {"inputs": np.random.default_rng(0).normal(size=(64, 3)), "labels": np.arange(64) // 4}
+    for name, more in (("grouped", {"group": groups}), ("plain", {})):
+        np.savez(tmp_path / f"{name}.npz", **arrays, **more)
+        tasks = Source(str(tmp_path / f"{name}.npz")).open()
+        assert tasks.pipeline.group == ("group" if more else None)
+        assert ("group" in tasks.pipeline.config()) == bool(more), "the others stay as they were saved"
+        assert InputPipeline.from_config(tasks.pipeline.config()).group == tasks.pipeline.group
+        read = tasks.pipeline.examples(tmp_path / f"{name}.npz").groups
+        assert read == (groups.tolist() if more else None)
 
 
 def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, folder, tmp_path):

@@ -17,18 +17,22 @@ def adapt_to_file(
     *,
     target: str | None = None,
     keep_support: bool = True,
+    estimate: bool = False,
     trust: Sequence[str] = (),
     limits: Limits = LOCAL,
 ) -> AdaptedTask:
     """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
 
-    target: the column to predict, where each task is a table with columns of its own; None: the model's.
-    trust: see `MetaModel.from_pretrained`. limits: the most that is read.
+    target: the column to predict, where each task is a table with columns of its own; None: the model's. keep_support,
+    estimate: see `MetaModel.adapt`. trust: see `MetaModel.from_pretrained`. limits: the most that is
+    read.
     """
     meta = MetaModel.from_pretrained(model, trust=trust)
     pipeline = pipeline_of(meta).of_task(examples, target, limits)
     raw = pipeline.examples(examples, limits)
-    return meta.reading(pipeline).adapt(raw.inputs, raw.answers, ids=raw.ids, keep_support=keep_support)
+    return meta.reading(pipeline).adapt(
+        raw.inputs, raw.answers, ids=raw.ids, groups=raw.groups, keep_support=keep_support, estimate=estimate
+    )
 
 
 def predict_file(

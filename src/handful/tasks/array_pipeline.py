@@ -32,7 +32,7 @@ class ArrayPipeline(InputPipeline):
     from 0 to 1, `(c, h, w)`. Rows of numbers are standardized by column, other arrays as a whole, by the training rows.
 
     raw_shape: of one example in the file. images: whether they are bytes of images. mean, scale: one number, or one
-    per column.
+    per column. group: the array with the groups that the tasks were made with.
     """
 
     kind = "arrays"
@@ -48,8 +48,9 @@ class ArrayPipeline(InputPipeline):
         outputs: int = 0,
         target_mean: float = 0.0,
         target_scale: float = 1.0,
+        group: str | None = None,
     ) -> None:
-        self.raw_shape, self.images = tuple(raw_shape), images
+        self.raw_shape, self.images, self.group = tuple(raw_shape), images, group
         self.mean, self.scale = mean, scale
         self.labels = labels
         self.outputs = outputs
@@ -66,6 +67,7 @@ class ArrayPipeline(InputPipeline):
         *,
         labels: list[str] | None = None,
         targets: np.ndarray | None = None,
+        group: str | None = None,
     ) -> Self:
         """Fit to the training rows (indices) of the arrays."""
         images = inputs.dtype == np.uint8 and inputs.ndim > 2
@@ -86,6 +88,7 @@ class ArrayPipeline(InputPipeline):
             outputs=0 if targets is None else prod(targets.shape[1:]),
             target_mean=target_mean,
             target_scale=target_scale,
+            group=group,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -99,7 +102,7 @@ class ArrayPipeline(InputPipeline):
             "outputs": self.outputs,
             "target_mean": self.target_mean,
             "target_scale": self.target_scale,
-        }
+        } | ({"group": self.group} if self.group else {})
 
     def raw(self, array: np.ndarray) -> Tensor:
         """Arrays of the file as bytes (images) or floats `(n, *input_shape)`, to be kept in memory."""
@@ -128,7 +131,8 @@ class ArrayPipeline(InputPipeline):
         else:
             answers = array_names(path, arrays, key)
             self.check_labels(answers, path)
-        return RawExamples(self._floats(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])))
+        groups = array_names(path, arrays, "group") if "group" in arrays else None
+        return RawExamples(self._floats(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])), groups)
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read an npz file with `inputs`."""

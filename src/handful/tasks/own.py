@@ -354,7 +354,8 @@ def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> Tas
     inputs = arrays["inputs"]
 
     def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
-        return ArrayPipeline.fit(inputs, train, labels=labels, targets=rows.values)
+        group = "group" if rows.groups is not None else None
+        return ArrayPipeline.fit(inputs, train, labels=labels, targets=rows.values, group=group)
 
     return _of_rows(rows, fit, lambda fitted: fitted.raw(inputs), pipeline, options.seed)
 

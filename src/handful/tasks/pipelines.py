@@ -27,11 +27,12 @@ PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
 
 class RawExamples(NamedTuple):
     """Labeled examples of a file. inputs: `(n, *input_shape)`. answers: n label names, or targets in the
-    user's units `(n, outputs)`. ids: file names, or row numbers from 1."""
+    user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each, where the file has some."""
 
     inputs: Tensor
     answers: list[str] | Tensor
     ids: list[str]
+    groups: list[str] | None = None
 
 
 class InputPipeline(ABC):
@@ -40,6 +41,7 @@ class InputPipeline(ABC):
     Attributes:
         kind: its name on disk.
         input_shape: shape of one example.
+        group: what tells the group of an example, where the tasks were made with groups, else None.
         labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
         targets: names of the predicted values (regression), else empty.
         target_mean, target_scale: a scaled target is (value - target_mean) / target_scale; one pair for all outputs,
@@ -52,6 +54,7 @@ class InputPipeline(ABC):
     backbone: ClassVar[str] = "auto"
     of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
+    group: str | None = None
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()
     target_mean: float = 0.0

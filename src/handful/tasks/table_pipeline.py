@@ -72,7 +72,8 @@ class RowPipeline(InputPipeline):
             check_one_task(named, f"{path}, column {self.task!r},")
         if isinstance(answers, list):
             self.check_labels(answers, f"{path}, column {self.label!r},")
-        return RawExamples(self.encode(table), answers, row_numbers(table.rows))
+        groups = table.names_in(self.group) if self.group in table.names else None
+        return RawExamples(self.encode(table), answers, row_numbers(table.rows), groups)
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read a table with the columns of the model."""
