@@ -54,6 +54,25 @@ def test_paragraphs_flow_and_lists_stay():
     assert terminal.flowing("one\ntwo\n\nthree\n- four\n    five") == "one two\n\nthree\n- four\n    five"
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        ">>> first()\n>>> second(\n...     1)\n7\n[1,\n2]",
+        "first:\n- one\n- two",
+        "    code()\n    more()",
+        "1. one\n2. two",
+        "* one\n* two",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+    ],
+)
+def test_blocks_keep_their_lines(block):
+    assert terminal.flowing(f"one\ntwo\n\n{block}\n\nthree\nfour") == f"one two\n\n{block}\n\nthree four"
+
+
+def test_a_formula_at_the_start_of_a_line_does_not_end_its_paragraph():
+    assert terminal.flowing("Of\n*A Title*\n(2017),\n-b is\n3.5") == "Of *A Title* (2017), -b is 3.5"
+
+
 def test_a_bar_that_starts_again_is_the_same_bar(monkeypatch):
     monkeypatch.setattr(terminal.err, "_force_terminal", True)
     with terminal.Progress() as progress:

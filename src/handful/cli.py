@@ -27,7 +27,7 @@ from handful.arguments import (
     takes,
 )
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
-from handful.terminal import Progress, err, flowing, notes, out, print_csv, print_json, score_text
+from handful.terminal import Progress, err, flowing, is_code, notes, out, print_csv, print_json, score_text
 
 if TYPE_CHECKING:
     from handful.apps.experiment import Experiment
@@ -526,7 +526,9 @@ def list_members(
             out.print(tables.members(noun, members))
             out.print()
     else:
-        out.print(Text(name, "bold"), f"({found['noun']})\n\n{flowing(found['text'])}", soft_wrap=False)
+        out.print(Text(name, "bold"), f"({found['noun']})")
+        for block in flowing(found["text"]).split("\n\n"):
+            out.print(f"\n{block}", soft_wrap=is_code(block))
         if found["options"]:
             out.print()
             out.print(tables.options(found["options"]))

@@ -17,6 +17,9 @@ from rich.text import Text
 # Texts are shown as they are: a class may be named [b] or :cat:, which Rich takes for a style and a picture.
 _literal = functools.partial(Console, highlight=False, markup=False, emoji=False)
 # A terminal gets lines broken between words; a file or a pipe gets each message as one line.
+BREAK = re.compile(r"(?<=\S)\n(?=[^\s|])(?![-*] |\d+[.)] )")
+"""Where a line ends within a paragraph or an entry of a list, and the next one is no entry, table or indented."""
+
 out = _literal(soft_wrap=True)
 err = _literal(stderr=True, soft_wrap=not sys.stderr.isatty())
 
@@ -128,5 +131,11 @@ def notes() -> Iterator[None]:
 
 
 def flowing(text: str) -> str:
-    """Paragraphs as one line each, for the terminal to break where it is wide."""
-    return re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)
+    """Paragraphs as one line each, for the terminal to break; lists, tables and examples keep their lines."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(block if is_code(block) else BREAK.sub(" ", block) for block in blocks)
+
+
+def is_code(block: str) -> bool:
+    """Whether a block of a docstring is an example in Python."""
+    return block.startswith(">>> ")

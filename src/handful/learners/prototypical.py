@@ -34,8 +34,9 @@ class PrototypicalNetwork(Learner):
     features, at the cost of as many passes.
 
     >>> from handful.types import Examples, TaskSpec
-    >>> learner = PrototypicalNetwork.build(TaskSpec("classification", (2,), 2))
-    >>> state = learner.adapt(Examples(torch.eye(2), torch.tensor([0, 1])), learner.recipe["spec"])
+    >>> spec = TaskSpec("classification", (2,), 2)
+    >>> learner = PrototypicalNetwork.build(spec)
+    >>> state = learner.adapt(Examples(torch.eye(2), torch.tensor([0, 1])), spec)
     >>> learner.predict(state, torch.eye(2)).logits.argmax(-1)
     tensor([0, 1])
     """
