@@ -328,13 +328,14 @@ def bench(
     )
     result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled)
     if as_json:
-        print_json(asdict(result) | {"fastest": result.fastest.written()})
+        print_json(asdict(result) | {"fastest": result.fastest.written(), "limit": result.limit._asdict()})
         return
     out.print(tables.plans(result, meta_batch_size))
     needed = "" if result.operations is None else f"; a step needs {result.operations / 1e9:.3g} GFLOP"
     out.print(
         f"\nThe fastest: --plan {result.fastest.written()}. MiB: how far the process grew. The limit: "
-        f"{result.limit / 1e9:.0f} GFLOP/s on large matrix products{needed}."
+        f"{result.limit.products / 1e9:.0f} GFLOP/s on large matrix products, {result.limit.convolutions / 1e9:.0f} on "
+        f"convolutions{needed}."
     )
 
 

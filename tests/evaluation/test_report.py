@@ -543,7 +543,7 @@ def test_the_speed_of_a_training_is_a_sentence():
     speed = {"seconds_per_step": 0.0123, "tasks_per_second": 1302.7, "peak_bytes": 3 * 2**20, "share_of_limit": 0.0318}
     assert performance_line(speed) == (
         "Speed: 12 ms per meta-step, 1,303 tasks a second, 3 MiB at most, 3.2 % of the operations that the machine "
-        "reaches on large matrix products.\n"
+        "reaches on large matrix products and convolutions.\n"
     )
     del speed["share_of_limit"]
     assert performance_line(speed | {"peak_bytes": 0, "tasks_per_second": 1.234}) == (

@@ -5,7 +5,7 @@ from typing import Any
 
 from handful.apps.experiment import Experiment
 from handful.engine.across_tasks import cores
-from handful.engine.cost import memory_limit, operations, operations_per_second, peak_bytes
+from handful.engine.cost import Operations, memory_limit, operations, operations_per_second, peak_bytes
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.planner import Trial, back_ends, choose, footprint, measure
@@ -21,8 +21,8 @@ class Bench:
 
     rows: list[dict[str, Any]]
     fastest: Plan
-    operations: int | None
-    limit: float
+    operations: float | None
+    limit: Operations
 
 
 def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 20.0, compiled: bool = False) -> Bench:
@@ -58,8 +58,10 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
             "seconds": trial.seconds if ran else None,
             "tasks_per_second": meta_batch_size / trial.seconds if ran else None,
             "peak_bytes": grown,
-            "share_of_limit": meta_batch_size * counted / trial.seconds / limit if ran and counted else None,
+            "share_of_limit": counted.share_of_limit(limit, trial.seconds / meta_batch_size)
+            if ran and counted
+            else None,
             "note": trial.note,
         }
 
-    return Bench([row(trial) for trial in trials], choose(trials), counted and meta_batch_size * counted, limit)
+    return Bench([row(trial) for trial in trials], choose(trials), counted and meta_batch_size * counted.total, limit)

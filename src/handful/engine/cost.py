@@ -2,17 +2,17 @@
 
 import ctypes
 import os
-import statistics
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -122,14 +122,33 @@ def query_bytes(
         one, two = (like.new_zeros(count, *shape) for count in (1, 2))
         try:
             known[key] = live_bytes(lambda: predict(state, two)) - live_bytes(lambda: predict(state, one))
-        except RuntimeError:  # a network that cannot be watched, or an error that predicting itself will raise
+        except Exception:  # a network that cannot be watched, or an error that predicting itself will raise
             known[key] = 0
     return known[key]
 
 
+class Operations(NamedTuple):
+    """Floating-point operations, those of convolutions apart: on a CPU these are faster than their count suggests."""
+
+    products: float
+    convolutions: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.products + self.convolutions
+
+    def share_of_limit(self, most: "Operations", seconds: float) -> float:
+        """The part of so many seconds that these take at the rates that the machine reaches (`operations_per_second`).
+
+        At most 1: what was reached belongs to what the machine reaches.
+        """
+        return min(1.0, (self.products / most.products + self.convolutions / most.convolutions) / seconds)
+
+
 def operations(
     learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, *, limit: int | None = None
-) -> int | None:
+) -> Operations | None:
     """Floating-point operations of the meta-gradient of the first of these tasks: products and convolutions.
 
     Counted on the plain loop that keeps its whole graph: a plan that computes more than the algorithm needs gets no
@@ -148,30 +167,51 @@ def operations(
             gradient(one, spec, drawn)
     except Exception:
         return None
-    return counter.total
+    return Operations(counter.products, counter.convolutions)
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts as PyTorch's `FlopCounterMode`, without its hooks on modules: they fail under `torch.autograd.grad`."""
 
-    total = 0
+    products = convolutions = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func.overloadpacket in flop_registry:
-            self.total += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
+            count = int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
+            if "convolution" in func.overloadpacket.__name__:
+                self.convolutions += count
+            else:
+                self.products += count
         return out
 
 
-def operations_per_second(like: Tensor) -> float:
-    """The most that this machine was seen to do with all threads, on products of large matrices like this tensor."""
+def operations_per_second(like: Tensor) -> Operations:
+    """The most that this machine was seen to do with all threads, on large tensors like this one.
+
+    Of products: of matrices of 1024 rows. Of convolutions: of 64 channels with kernels of 3 x 3, in the faster order of
+    the channels; counted as if each weight were multiplied with each pixel, which fast algorithms spare.
+    """
     matrix = torch.ones(1024, 1024, dtype=like.dtype, device=like.device)
+    images, kernel = matrix.view(16, 64, 32, 32), matrix[0, :64].view(64, 1, 1, 1).expand(64, 64, 3, 3).contiguous()
+    last = torch.channels_last
+    with torch.no_grad():
+        products = _best(lambda: matrix @ matrix)
+        convolutions = min(
+            _best(lambda: F.conv2d(images, kernel, padding=1)),
+            _best(lambda: F.conv2d(images.to(memory_format=last), kernel.to(memory_format=last), padding=1)),
+        )
+    return Operations(2 * 1024**3 / products, 2 * 64 * 9 * images.numel() / convolutions)
+
+
+def _best(run: Callable[[], Tensor]) -> float:
+    """Seconds of the fastest of several runs."""
     times = []
-    for _ in range(20):
+    for _ in range(10):
         start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for the result
+        run().flatten()[0].item()  # waits for the result
         times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / statistics.median(sorted(times)[:10])
+    return min(times)
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:

@@ -61,7 +61,9 @@ def performance_line(performance: dict[str, float]) -> str:
         parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most")
     if "share_of_limit" in performance:
         share = 100 * performance["share_of_limit"]
-        parts.append(f"{share:.2g} % of the operations that the machine reaches on large matrix products")
+        parts.append(
+            f"{share:.2g} % of the operations that the machine reaches on large matrix products and convolutions"
+        )
     return f"Speed: {', '.join(parts)}.\n"
 
 

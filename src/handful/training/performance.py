@@ -16,8 +16,9 @@ def performance(
     """Seconds of a meta-step, tasks per second, bytes of the process at most, and the share of the machine's limit.
 
     history: rows of a training on this distribution. The share is of the most operations that large products of
-    matrices reached on all cores. Operations are counted on the plain loop, so that a plan gets no credit for what it
-    computes twice; there is no share where that does not fit into memory. Empty where fewer than two steps were taken.
+    matrices and convolutions reached on all cores, see `Operations.share_of_limit`. Operations are counted on the plain
+    loop, so that a plan gets no credit for what it computes twice; there is no share where that does not fit into
+    memory. Empty where fewer than two steps were taken.
     """
     steps = [row for row in history if row["step"]]
     if len(steps) < 2:
@@ -34,7 +35,8 @@ def performance(
     needed = operations(learner, tasks, spec, noise, limit=memory_limit(some.device))
     if needed is None:
         return found
-    return found | {"share_of_limit": meta_batch_size * needed / seconds / operations_per_second(some)}
+    share = needed.share_of_limit(operations_per_second(some), seconds / meta_batch_size)
+    return found | {"share_of_limit": share}
 
 
 def _peak_bytes() -> int:
