@@ -1,5 +1,6 @@
 """Costs that are counted, and those that are measured."""
 
+import subprocess
 import sys
 from contextlib import suppress
 
@@ -129,6 +130,32 @@ def test_convolutions_have_a_limit_of_their_own():
 
 def test_there_is_free_memory():
     assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it is about glibc")
+def test_a_large_tensor_that_is_freed_goes_back_to_the_system():
+    """In a process of its own, for which the rule is new."""
+    code = """if True:
+        import torch
+        from handful.engine.cost import give_back_memory, resident_bytes
+
+        def grown():
+            before = resident_bytes()
+            for _ in range(4):
+                large = torch.ones(2**22)  # 16 MiB
+                kept.append(torch.ones(3000))  # lies behind it
+                del large
+            return (resident_bytes() - before) // 2**20
+
+        kept = [torch.ones(2**22).numel()]  # by which glibc learns to keep tensors of that size
+        print(grown())
+        give_back_memory()
+        print(grown())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    without, given_back = map(int, done.stdout.split())
+    assert given_back < 8 < without
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the largest size of a process on Linux alone")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from contracts.problems import Unbatchable
 from handful.engine import planner
+from handful.engine.cost import training_limit
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.planner import Trial, _Problem, batches, choose, footprint, measure, planned, rule
 from handful.errors import UserError
@@ -57,6 +58,13 @@ def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():
     assert trials[3].seconds == math.inf
 
 
+IMAGES = TaskSpec("classification", (1, 16, 16), 2)
+
+
+def photos(count=4):
+    return Task(*(Examples(torch.rand(count, 4, 1, 16, 16), torch.arange(4).expand(count, 4) % 2) for _ in range(2)))
+
+
 def test_measuring_tries_each_back_end_and_never_leaves_out_the_loop():
     trials = measure(maml(), tasks(), SPEC, seconds=1.0)
     assert {trial.plan.backend for trial in trials if trial.times} >= {"loop", "vmap"}
@@ -78,7 +86,7 @@ def test_vmap_is_left_out_where_it_is_wrong_or_refused(backbone):
     trials = measure(learner, tasks(), SPEC, seconds=0.1)
     assert choose(trials).backend == "loop"
     assert all(trial.note == reason for trial in trials if trial.plan.backend != "loop")
-    plan, measured = planned(learner, tasks(), SPEC, steps=1)
+    plan, measured, _ = planned(learner, tasks(), SPEC, steps=1)
     assert plan == Plan("loop")
     assert not measured
 
@@ -92,8 +100,8 @@ def test_a_converted_network_batches():
 
 
 def test_a_short_training_is_not_measured_and_a_long_one_is():
-    assert planned(maml(), tasks(), SPEC, steps=1) == (Plan("vmap"), [])
-    plan, trials = planned(maml(), tasks(), SPEC, steps=3000)
+    assert planned(maml(), tasks(), SPEC, steps=1)[:2] == (Plan("vmap"), [])
+    plan, trials, _ = planned(maml(), tasks(), SPEC, steps=3000)
     assert plan in [trial.plan for trial in trials]
 
 
@@ -156,10 +164,45 @@ def test_a_graph_that_does_not_fit_is_not_finished():
     assert problem.fitting(Plan("vmap")).memory == "sqrt"
 
 
+def test_the_comparison_with_the_loop_keeps_to_the_limit(monkeypatch):
+    """In double precision and under `vmap` two tasks take eight times what one takes: with photos 3 GB."""
+    monkeypatch.setattr(planner, "footprint", lambda *arguments: 2**30)
+    monkeypatch.setattr(planner, "batches", lambda *arguments, **options: True)
+    tight, wide = (_Problem(maml(), tasks(2), SPEC, limit=limit) for limit in (2**33 - 1, 2**33))
+    assert tight.batched == "not tried: to compare it with the loop takes 8.0 GiB of 8.0"
+    assert wide.batched is True
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(400, 4), (399, 3), (200, 2), (199, 0), (1, 0)])
+def test_a_loop_runs_on_as_many_threads_as_fit_into_the_limit(limit, threads, monkeypatch):
+    monkeypatch.setattr(planner, "footprint", lambda *arguments: 100)
+    assert _Problem(maml(), tasks(8), SPEC, limit=limit).fitting(Plan("loop", threads=4)).threads == threads
+
+
+def test_a_training_keeps_to_its_limit_whatever_is_free(monkeypatch):
+    """With photos of 64 pixels it grew to 3.6 GB."""
+    monkeypatch.setattr("handful.engine.cost.free_bytes", lambda device: 2**50)
+    assert training_limit(torch.device("cpu")) < 2**30 < training_limit(torch.device("cuda"))
+    limits = []
+
+    def footprint_of(learner, tasks, spec, noise, memory, limit):
+        limits.append(limit)
+        return 300 * 2**20
+
+    monkeypatch.setattr(planner, "footprint", footprint_of)
+    monkeypatch.setattr(planner, "cores", lambda: 4)
+    plan, trials, grown = planned(PrototypicalNetwork.build(IMAGES), photos(), IMAGES, steps=10**6)
+    assert set(limits) == {training_limit(torch.device("cpu"))}
+    assert all(trial.note.startswith("not tried") for trial in trials if trial.plan.backend != "loop")
+    assert plan.backend == "loop"
+    assert plan.threads <= 2
+    assert grown == 1.5 * 300 * 2**20 * max(1, plan.threads)
+
+
 def test_where_one_task_takes_long_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(planner, "SECONDS", 0.0)
     monkeypatch.setattr(planner, "measure", pytest.fail)
-    assert planned(maml(), tasks(), SPEC, steps=10**6) == (Plan("loop"), [])
+    assert planned(maml(), tasks(), SPEC, steps=10**6)[:2] == (Plan("loop"), [])
 
 
 def test_what_the_loop_raises_is_raised():

@@ -545,6 +545,7 @@ def test_the_speed_of_a_training_is_a_sentence():
         "Speed: 12 ms per meta-step, 1,303 tasks a second, 3 MiB at most, 3.2 % of the operations that the machine "
         "reaches on large matrix products and convolutions.\n"
     )
+    assert "3 MiB at most (2 predicted), 3.2 %" in performance_line(speed | {"predicted_bytes": 2 * 2**20})
     del speed["share_of_limit"]
     assert performance_line(speed | {"peak_bytes": 0, "tasks_per_second": 1.234}) == (
         "Speed: 12 ms per meta-step, 1.23 tasks a second.\n"

@@ -24,6 +24,8 @@ def test_the_speed_is_that_of_the_history_and_the_share_below_the_limit(trained)
     assert speed["tasks_per_second"] == pytest.approx(2 / speed["seconds_per_step"])
     assert 0 < speed["share_of_limit"] < 1
     assert speed["peak_bytes"] > 50 * 2**20
+    assert "predicted_bytes" not in speed
+    assert performance(*trained, 2, predicted_bytes=7)["predicted_bytes"] == 7
 
 
 def test_a_single_step_has_no_speed(trained):
@@ -32,5 +34,5 @@ def test_a_single_step_has_no_speed(trained):
 
 
 def test_operations_that_do_not_fit_into_memory_are_not_counted(trained, monkeypatch):
-    monkeypatch.setattr(module, "memory_limit", lambda device: 1000)
+    monkeypatch.setattr(module, "training_limit", lambda device: 1000)
     assert "share_of_limit" not in performance(*trained, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.artifacts import MetaModel
+from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError, UserError
 from handful.evaluation.comparison import Comparison, Ladder, Progress
 from handful.evaluation.diagnosis import diagnose
@@ -144,6 +145,7 @@ def train(
     progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data, learner,
     options or sizes do not fit.
     """
+    give_back_memory()
     rank, count = place_of(workers)
     distribution = experiment.source.open()
     learner = experiment.build(distribution)
@@ -196,7 +198,14 @@ def train(
     if not rank:
         model.save_pretrained(path / "model")
         # Beside the model, which is the same from run to run; and when it is safe.
-        write_json(path / "performance.json", performance(trained.history, learner, training, chosen.meta_batch_size))
+        speed = performance(
+            trained.history,
+            learner,
+            training,
+            chosen.meta_batch_size,
+            predicted_bytes=trained.predicted_bytes,
+        )
+        write_json(path / "performance.json", speed)
     return model
 
 

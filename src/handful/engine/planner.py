@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import cores, count_of, take
-from handful.engine.cost import graph_bytes, memory_limit
+from handful.engine.cost import graph_bytes, memory_limit, training_limit
 from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
@@ -24,6 +24,11 @@ from handful.types import Task, TaskSpec
 
 UNDER_VMAP = 2
 """How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""
+BESIDE_GRAPHS = 1.5
+"""By how many bytes a process grows for each byte of graphs: for what operations take within themselves, and what is
+free but not given back. Measured on convolutions of photos."""
+IN_DOUBLE = 2
+"""How many times more a graph takes in double precision."""
 AS_FAST = 1.05
 """Of plans within this times the fastest one's time, which is noise, the first in the list is taken."""
 FAR_BEHIND = 2.0
@@ -32,6 +37,8 @@ SECONDS = 1.5
 """How long plans are tried, in all."""
 MEASURE_AFTER = 15.0
 """Seconds of meta-training from which trying plans is worth its time."""
+COMPARED = 2
+"""Tasks on which `vmap` is compared with the loop."""
 SAME = 1e-6
 """Relative difference of meta-gradients in double precision that counts as rounding."""
 COMPILE_AFTER = 120.0
@@ -78,20 +85,26 @@ def planned(
     steps: int,
     compilable: bool = True,
     say: Callable[[str], None] | None = None,
-) -> tuple[Plan, list[Trial]]:
-    """The plan for `steps` meta-steps like this one, with what was measured.
+) -> tuple[Plan, list[Trial], int | None]:
+    """The plan for `steps` meta-steps like this one, what was measured, and by how many bytes the process will grow.
 
+    On a CPU these keep to `training_limit`; None where they cannot be counted.
     compilable: whether all of them are of these sizes, since each other size would be compiled anew.
     Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
     """
-    problem = _Problem(learner, tasks, spec, noise)
+    problem = _Problem(learner, tasks, spec, noise, training_limit(next(learner.parameters()).device))
+    trials: list[Trial] = []
     if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
         plan = rule(learner, problem.count)
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
             plan = Plan("loop")
-        return problem.fitting(plan), []
-    trials = measure(learner, tasks, spec, noise=noise, steps=steps if compilable else 0, say=say)
-    return choose(trials), trials
+        plan = problem.fitting(plan)
+    else:
+        steps = steps if compilable else 0
+        trials = measure(learner, tasks, spec, noise=noise, steps=steps, limit=problem.limit, say=say)
+        plan = choose(trials)
+    graphs = problem.predicted(plan)
+    return plan, trials, None if graphs is None else int(BESIDE_GRAPHS * graphs)
 
 
 def choose(trials: Sequence[Trial]) -> Plan:
@@ -136,11 +149,11 @@ def measure(
     def admit(plan: Plan) -> Trial:
         trial = Trial(plan, problem.predicted(plan))
         if plan.backend != "loop":
+            if trial.bytes is not None and trial.bytes > limit:
+                trial.note = f"not tried: would take {_of_limit(trial.bytes, limit)}"
+                return trial
             if problem.batched is not True:
                 trial.note = problem.batched
-                return trial
-            if trial.bytes is not None and trial.bytes > limit:
-                trial.note = f"not tried: would take {trial.bytes / 2**30:.1f} GiB of {limit / 2**30:.1f}"
                 return trial
             if plans is None and time.perf_counter() > late:
                 trial.note = "not tried: the others took long"
@@ -201,10 +214,18 @@ class _Problem:
         return size * at_once * (1 if plan.backend == "loop" else UNDER_VMAP)
 
     def fitting(self, plan: Plan) -> Plan:
-        """This plan in the fastest memory mode whose graphs fit into the limit, or else in the leanest one."""
-        modes = (replace(plan, memory=memory) for memory in MEMORIES)
-        *leaner, leanest = modes
-        return next((mode for mode in leaner if (self.predicted(mode) or 0) <= self.limit), leanest)
+        """This plan in the fastest memory mode whose graphs fit into the limit; else a loop on fewer threads.
+
+        A loop that runs one task at a time has all cores for each operation.
+        """
+        fewer = range(plan.threads - 1, 1, -1) if plan.backend == "loop" else ()
+        threads = [plan.threads, *fewer, *([0] if plan.backend == "loop" and plan.threads > 1 else [])]
+        for count in threads:
+            modes = [replace(plan, memory=memory, threads=count) for memory in MEMORIES]
+            for mode in modes:
+                if (self.predicted(mode) or 0) <= self.limit:
+                    return mode
+        return modes[-1]
 
     @functools.cached_property
     def of_task(self) -> float:
@@ -222,8 +243,11 @@ class _Problem:
 
     @functools.cached_property
     def batched(self) -> Literal[True] | str:
-        """See `batches`."""
+        """See `batches`; where the comparison does not fit into the limit, `vmap` is not tried."""
         plans = self.fitting(Plan("loop")), self.fitting(Plan("vmap"))
+        size = self.size(plans[1].memory)
+        if size is not None and (needed := COMPARED * IN_DOUBLE * UNDER_VMAP * size) > self.limit:
+            return f"not tried: to compare it with the loop takes {_of_limit(needed, self.limit)}"
         return batches(self.learner, self.tasks, self.spec, self.noise, plans=plans)
 
 
@@ -241,9 +265,8 @@ def batches(
     `handful.normalization`. So two tasks are compared, in double precision, where rounding is out of the question.
     """
     double = copy.deepcopy(learner).double()
-    batch, drawn = pytree.tree_map_only(
-        Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, take((tasks, noise), slice(0, 2))
-    )
+    some = take((tasks, noise), slice(0, COMPARED))
+    batch, drawn = pytree.tree_map_only(Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, some)
     try:
         loop, vmap = (MetaGradient(double, plan)(batch, spec, drawn)[1] for plan in plans)
     except (RuntimeError, NotImplementedError) as error:
@@ -302,6 +325,10 @@ def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, Me
                 run(trial, gradient)
         if time.perf_counter() > end:
             return
+
+
+def _of_limit(needed: int, limit: int) -> str:
+    return f"{needed / 2**30:.1f} GiB of {limit / 2**30:.1f}"
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@
                              "coverage": [{"level", "mean", "low", "high", "tasks"}],
                              "oracle": {"error_gap": {"mean", "low", "high", "tasks"}, "likelihood_gap": the same}}]}],
      "selection": str, "seed": int, "plan": str,
-     "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "share_of_limit"} or {}}
+     "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "predicted_bytes", "share_of_limit"}}
 
 Accuracies are fractions from 0 to 1; `mse` is the mean squared error in squared units of the target. The first row is
 the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this

@@ -58,7 +58,9 @@ def performance_line(performance: dict[str, float]) -> str:
         f"{rate_text(performance['tasks_per_second'])} tasks a second",
     ]
     if performance["peak_bytes"]:
-        parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most")
+        predicted = performance.get("predicted_bytes")
+        beside = f" ({predicted / 2**20:.0f} predicted)" if predicted else ""
+        parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most{beside}")
     if "share_of_limit" in performance:
         share = 100 * performance["share_of_limit"]
         parts.append(

@@ -15,6 +15,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from handful import streams
 from handful.engine.across_tasks import one_core_each, stack, take
+from handful.engine.cost import resident_bytes
 from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
 from handful.engine.planner import Trial, planned
@@ -141,6 +142,7 @@ class Training:
     def __post_init__(self) -> None:
         self.plan = cast(Plan | None, self.settings.plan)
         self.trials: list[Trial] = []
+        self.predicted_bytes: int | None = None
         self._gradient: MetaGradient | None = None
         self.pretraining: Pretraining | None = None
         self.unfinished: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -200,9 +202,11 @@ class Training:
             first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)  # the plan has to hold for all
             tasks, spec, noise = self.draw(range(first, first + count))
             fixed = not (self.distribution.ragged or self.distribution.varied)
-            plan, self.trials = planned(
+            held = resident_bytes()
+            plan, self.trials, grown = planned(
                 self.learner, tasks, spec, noise=noise, steps=self.steps, compilable=fixed, say=say
             )
+            self.predicted_bytes = None if held is None or grown is None else held + grown
             self.plan = shared(plan, count, self.workers.count)
         try:
             check_shared(self.plan, count, self.workers.count)
@@ -312,6 +316,7 @@ class Training:
             "best_step": self.best_step,
             "seconds": self.seconds,
             "plan": None if self.plan is None else asdict(self.plan),
+            "predicted_bytes": self.predicted_bytes,
             "history": self.history,
         }
         return tensors, facts
@@ -328,6 +333,7 @@ class Training:
         self.best_rank = (*facts["best_rank"],)
         self.seconds, self.history = facts["seconds"], facts["history"]
         self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
+        self.predicted_bytes = facts.get("predicted_bytes")
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
@@ -370,6 +376,7 @@ class Trained:
     """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history.
 
     best_diverged: on how many of its validation draws no prediction was finite; a squared error leaves them out.
+    predicted_bytes: the largest size of the process that the choice of the plan expected; None where it chose none.
     """
 
     selection: str
@@ -379,6 +386,7 @@ class Trained:
     seconds: float
     examples: int
     plan: Plan | None
+    predicted_bytes: int | None
     history: list[dict[str, Any]]
 
 
@@ -431,6 +439,7 @@ def meta_train(
         seconds=training.seconds,
         examples=examples_seen(distribution, training.settings, training.steps),
         plan=training.plan,
+        predicted_bytes=training.predicted_bytes,
         history=training.history,
     )
 

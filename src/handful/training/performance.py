@@ -5,16 +5,22 @@ from typing import Any
 
 from handful import streams
 from handful.engine.across_tasks import stack, take
-from handful.engine.cost import memory_limit, operations, operations_per_second
+from handful.engine.cost import operations, operations_per_second, training_limit
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
 
 
 def performance(
-    history: list[dict[str, Any]], learner: Learner, distribution: TaskDistribution, meta_batch_size: int
+    history: list[dict[str, Any]],
+    learner: Learner,
+    distribution: TaskDistribution,
+    meta_batch_size: int,
+    *,
+    predicted_bytes: int | None = None,
 ) -> dict[str, float]:
     """Seconds of a meta-step, tasks per second, bytes of the process at most, and the share of the machine's limit.
 
+    predicted_bytes: of the process at most, as planned.
     history: rows of a training on this distribution. The share is of the most operations that large products of
     matrices and convolutions reached on all cores, see `Operations.share_of_limit`. Operations are counted on the plain
     loop, so that a plan gets no credit for what it computes twice; there is no share where that does not fit into
@@ -29,10 +35,12 @@ def performance(
         return {}
     some = next(learner.parameters())
     found = {"seconds_per_step": seconds, "tasks_per_second": meta_batch_size / seconds, "peak_bytes": _peak_bytes()}
+    if predicted_bytes is not None:
+        found["predicted_bytes"] = predicted_bytes
     tasks, spec = distribution.batch(range(1)), distribution.spec_of(0)
     drawn = learner.draw_noise(take(tasks, 0), spec, streams.probe())
     noise = None if drawn is None else stack([drawn])
-    needed = operations(learner, tasks, spec, noise, limit=memory_limit(some.device))
+    needed = operations(learner, tasks, spec, noise, limit=training_limit(some.device))
     if needed is None:
         return found
     share = needed.share_of_limit(operations_per_second(some), seconds / meta_batch_size)
