@@ -7,10 +7,11 @@ import torch
 from contracts.problems import VALUES
 from handful import evaluate, meta_train
 from handful.errors import UserError
-from handful.learners.bayesian import BayesianLastLayer, DeepKernelTransfer, posterior
+from handful.learners.bayesian import SPEED, BayesianLastLayer, DeepKernelTransfer, posterior
+from handful.tasks.distribution import SizeRanges, TaskDistribution
 from handful.tasks.gaussian_process import GaussianProcess
 from handful.tasks.sine import Sine
-from handful.types import Examples, TaskSpec
+from handful.types import Examples, Task, TaskSpec
 
 SPEC = TaskSpec("regression", (3,), 2)
 
@@ -37,11 +38,11 @@ def test_the_posterior_is_the_closed_form_of_the_paper(count):
     mean, variance = (part.detach().numpy() for part in learner.predict(state, query.inputs))
     features, ahead = (np.c_[part.inputs.numpy(), np.ones(len(part.inputs))] for part in (support, query))
     factor = np.tril(learner.prior_below_diagonal.detach().numpy(), -1)
-    factor = factor + np.diag(np.exp(learner.prior_log_diagonal.detach().numpy()))
+    factor = factor + np.diag(np.exp(SPEED * learner.prior_exponents.detach().numpy()))
     prior_precision, prior_mean = np.linalg.inv(factor @ factor.T), learner.prior_mean.detach().numpy()
     precision = features.T @ features + prior_precision
     weights = np.linalg.solve(precision, features.T @ support.targets.numpy() + prior_precision @ prior_mean)
-    noise = (np.exp(learner.log_noise.detach().numpy()) + 0.01) ** 2
+    noise = (np.exp(SPEED * learner.noise_exponents.detach().numpy()) + 0.01) ** 2
     spread = np.einsum("ni,ij,nj->n", ahead, np.linalg.inv(precision), ahead)
     np.testing.assert_allclose(mean, ahead @ weights, rtol=1e-7)
     np.testing.assert_allclose(variance, (1 + spread)[:, None] * noise, rtol=1e-7)
@@ -138,3 +139,27 @@ def test_one_value_for_two_outputs_is_refused_and_never_broadcast(cls):
     learner, task = VALUES.learner(cls), VALUES.task()
     with pytest.raises(UserError, match=r"targets.*\(6, 2\)"):
         learner.adapt(Examples(task.support.inputs, task.support.targets[:, :1]), VALUES.spec)
+
+
+class NoisyTasks(TaskDistribution):
+    """One function of three numbers for all tasks, under noise as large as the function: five examples tell nothing."""
+
+    default_sizes = SizeRanges(way=None, shot=5, query_shot=10)
+
+    def spec_for(self, sizes):
+        return TaskSpec("regression", (3,), 1)
+
+    def sample(self, generator, sizes):
+        def examples(count):
+            inputs, noise = (torch.randn(count, size, generator=generator) for size in (3, 1))
+            return Examples(inputs, inputs[:, :1] + noise)
+
+        return Task(examples(sizes.shot), examples(sizes.query_shot))
+
+
+def test_a_short_training_on_noisy_tasks_shrinks_towards_what_all_tasks_share():
+    """The least error is that of the noise, 1; a posterior that trusts five examples has four times as much."""
+    tasks = NoisyTasks()
+    learner = BayesianLastLayer.build(tasks.spec, backbone="mlp", backbone_options={"hidden": (16,)})
+    meta_train(learner, tasks, steps=200, validate_every=100, validation_tasks=20, plan="vmap")
+    assert evaluate(learner, tasks.split("test"), tasks=100).score.mean < 2

@@ -10,6 +10,10 @@ from handful.learners.learner import Learner
 from handful.learners.options import Positive
 from handful.types import Examples, Gaussian, TaskSpec, TaskState, check_shape
 
+SPEED = 10.0
+"""How many times faster than weights the scales of noise and prior are learned. A step of Adam changes a parameter by
+about the learning rate, and tasks may be nearly all noise, or have none."""
+
 
 class BayesianLastLayer(Learner):
     """Bayesian linear regression on learned features, from a learned prior of the last layer.
@@ -18,8 +22,9 @@ class BayesianLastLayer(Learner):
     https://arxiv.org/abs/1807.08912 (ALPaCA). Meta-learned are the features, the prior's mean and covariance, and the
     noise of each output; the posterior is exact. Departures: the noise is learned, not given; a constant is among the
     features; the prior's covariance, and not its inverse, has a Cholesky factor as parameters, so that every matrix
-    that is solved with is one plus something positive. The noise is a deviation above `smallest_noise`, by `noise` at
-    the start of meta-learning, and `prior` the deviation of a weight there. The posterior could be updated example by
+    that is solved with is one plus something positive; the scales of noise and prior learn faster than weights, so that
+    noisy tasks soon shrink towards the prior's mean. The noise is a deviation above `smallest_noise`, by `noise` at the
+    start of meta-learning, and `prior` the deviation of a weight there. The posterior could be updated example by
     example; here a task is adapted to all its examples at once, with the same result.
     """
 
@@ -31,25 +36,25 @@ class BayesianLastLayer(Learner):
         spec: TaskSpec,
         backbone: nn.Module,
         *,
-        noise: Positive = 0.1,
-        prior: Positive = 1.0,
+        noise: Positive = 0.3,
+        prior: Positive = 0.3,
         smallest_noise: Positive = 0.01,
     ) -> None:
         super().__init__()
         size = feature_count(backbone, spec.input_shape) + 1
         self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_noise = smallest_noise
-        self.log_noise = nn.Parameter(torch.full((spec.outputs,), noise).log())
+        self.noise_exponents = nn.Parameter(torch.full((spec.outputs,), noise).log() / SPEED)
         self.prior_mean = nn.Parameter(torch.zeros(size, spec.outputs))
         # In units of the noise: the prior's covariance is `factor @ factor.T` times the variance of the noise.
-        self.prior_log_diagonal = nn.Parameter(torch.full((size,), prior / (noise + smallest_noise)).log())
+        self.prior_exponents = nn.Parameter(torch.full((size,), prior / (noise + smallest_noise)).log() / SPEED)
         self.prior_below_diagonal = nn.Parameter(torch.zeros(size, size))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The posterior's mean `(d, outputs)`, and a factor `(d, d)` of its covariance in units of the noise."""
         self._check_outputs(spec)
         features = self._features(support.inputs)
-        factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed(self.prior_log_diagonal.exp())
+        factor = self.prior_below_diagonal.tril(-1) + torch.diag_embed((SPEED * self.prior_exponents).exp())
         expected = features @ self.prior_mean
         check_shape("targets", support.targets, expected)
         change, shrinkage = posterior(features @ factor, support.targets - expected)
@@ -59,7 +64,7 @@ class BayesianLastLayer(Learner):
         """The posterior predictive distribution, noise included."""
         features = self._features(inputs)
         uncertainty = (features @ state["factor"]).square().sum(-1, keepdim=True)  # (n, 1), in units of the noise
-        noise = self.log_noise.exp() + self.smallest_noise
+        noise = (SPEED * self.noise_exponents).exp() + self.smallest_noise
         return Gaussian(features @ state["mean"], noise.square() * (1 + uncertainty))
 
     def _features(self, inputs: Tensor) -> Tensor:
