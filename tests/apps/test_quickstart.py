@@ -35,6 +35,7 @@ def made(tmp_path_factory):
         yield folder, report, new, steps, rungs
 
 
+@pytest.mark.slow
 def test_it_reports_both_settings_with_the_ladder(made):
     folder, report, _, steps, rungs = made
     written = json.loads((folder / "report.json").read_text())
@@ -49,6 +50,7 @@ def test_it_reports_both_settings_with_the_ladder(made):
     assert {"pre-training for the ladder", "protonet", "transfer"} <= set(rungs)
 
 
+@pytest.mark.slow
 def test_the_page_shows_its_pictures(made):
     folder, *_ = made
     page = (folder / "report.md").read_text()
@@ -59,6 +61,7 @@ def test_the_page_shows_its_pictures(made):
     assert (folder / "new-task" / "task.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_new_task_is_files_that_can_be_tried_again(made):
     folder, _, new, *_ = made
     assert sorted(path.is_dir() for path in new.examples.iterdir()) == [True] * 5
@@ -74,6 +77,7 @@ def test_the_new_task_is_files_that_can_be_tried_again(made):
     assert set(truth) == {path.name for path in new.examples.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_files_look_as_the_task_did(made):
     """Written as dark ink on paper and read back, a letter is what the learner would have been given."""
     from handful.tasks.glyphs import Glyphs

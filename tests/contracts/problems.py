@@ -14,7 +14,7 @@ from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.types import Examples, Task, TaskSpec
 
-STEPS, LONG = 4, 15
+STEPS, LONG = 5, 15
 """Inner steps at most, since what holds for a longer loop holds for a short one; and more than usual ones."""
 
 SUPPORT, QUERY = 3, 5

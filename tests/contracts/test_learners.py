@@ -176,7 +176,11 @@ def test_some_of_the_meta_gradient_is_not_zero(cls, problem):
 # Learning from the support
 
 
-@each_case
+@pytest.mark.parametrize(
+    ("cls", "problem"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[1] is IMAGES else ()) for case in CASES],
+    ids=name_of,
+)
 def test_the_support_is_what_the_answers_come_from(cls, problem):
     check_use_of_support(problem.learner(cls, steps=15 if cls.costly else 8), problem)
 
@@ -399,6 +403,7 @@ def test_two_threads_on_one_learner_get_their_own_results(cls, problem):
 
 
 @pytest.mark.parametrize("cls", [cls for cls, problem in META_TRAINED if problem is IMAGES], ids=name_of)
+@pytest.mark.slow
 def test_two_threads_on_one_convolutional_learner_get_their_own_results(cls):
     check_threads(IMAGES.learner(cls), IMAGES, calls=6)
 

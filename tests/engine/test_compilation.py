@@ -22,6 +22,7 @@ def tasks(count=3, seed=0):
     return Task(examples(), examples())
 
 
+@pytest.mark.slow
 def test_a_compiled_meta_step_is_the_loops():
     """With learned rates, on other tasks and weights than those that it was compiled with."""
     learner = MAML.build(SPEC, backbone="mlp", backbone_options={"hidden": (5,)}, learn_inner_lr=True).double().train()

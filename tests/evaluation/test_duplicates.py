@@ -83,7 +83,7 @@ class Long(TaskDistribution):
         raise AssertionError
 
 
-@pytest.mark.parametrize("tasks", [2, 20])
+@pytest.mark.parametrize("tasks", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_of_long_tasks_a_part_of_both_sides_is_compared(tasks):
     """The text names what was looked at: 1,000 examples of each of three splits."""
     finding = found(Long(), tasks)

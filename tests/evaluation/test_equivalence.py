@@ -81,6 +81,7 @@ def test_draws_of_one_unit_count_once():
     assert again.low == pytest.approx(once.low)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_factor_95_times_of_100():
     """Learner and curve share the luck of each task, as paired tasks do."""
     generator = torch.Generator().manual_seed(0)

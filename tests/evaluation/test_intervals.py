@@ -250,6 +250,7 @@ def class_scores(classes, tasks, way, *, of_class, luck, seed):
 
 
 @pytest.mark.parametrize(("classes", "of_class"), [(20, 0.3), (40, 0.5)])
+@pytest.mark.slow
 def test_other_classes_are_covered_where_the_interval_over_tasks_is_too_narrow(classes, of_class):
     """TRAPS T23, and Lafargue et al., 2024: many tasks of few classes say little of other classes."""
     drawn = [class_scores(classes, 300, 5, of_class=of_class, luck=0.3, seed=seed) for seed in range(1000)]
@@ -257,6 +258,7 @@ def test_other_classes_are_covered_where_the_interval_over_tasks_is_too_narrow(c
     assert coverage([interval(scores) for scores, _ in drawn]) < 0.7
 
 
+@pytest.mark.slow
 def test_without_class_effects_it_is_the_interval_over_tasks():
     found = [class_scores(20, 200, 5, of_class=0, luck=0.3, seed=seed) for seed in range(200)]
     ratios = [class_interval(*each).half_width / interval(each[0]).half_width for each in found]
