@@ -122,7 +122,7 @@ def check_meta_gradients_agree(learner, problem, plans=(*PLANS[1:], *OTHER_PLANS
 
 @pytest.mark.parametrize(("cls", "problem"), EXACT, ids=name_of)
 def test_meta_gradient_is_the_derivative_of_the_meta_loss(cls, problem):
-    check_meta_gradient(problem.learner(cls), problem)
+    check_meta_gradient(problem.learner(cls), problem, alone=problem is not IMAGES)
     check_meta_gradient(problem.learner(cls).train(), problem, alone=False)
 
 
@@ -178,7 +178,7 @@ def test_some_of_the_meta_gradient_is_not_zero(cls, problem):
 
 @pytest.mark.parametrize(
     ("cls", "problem"),
-    [pytest.param(*case, marks=pytest.mark.slow if case[1] is IMAGES else ()) for case in CASES],
+    [pytest.param(*case, marks=pytest.mark.slow if case[1] in (IMAGES, SHARED) else ()) for case in CASES],
     ids=name_of,
 )
 def test_the_support_is_what_the_answers_come_from(cls, problem):

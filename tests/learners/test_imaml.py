@@ -61,6 +61,7 @@ def smooth(input_shape):
 @pytest.mark.parametrize(
     "problem", [replace(VALUES, backbone=smooth, options={}), replace(ROWS, backbone=smooth)], ids=str
 )
+@pytest.mark.slow
 def test_with_many_steps_it_agrees_with_the_gradient_through_all_of_them(problem):
     task = problem.task(seed=2)
     learner = problem.learner(ImplicitMAML, inner_steps=200, inner_lr=0.05, pull=4.0, solver_steps=40)

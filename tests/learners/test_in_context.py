@@ -45,6 +45,7 @@ def test_answers_are_those_of_one_masked_pass_over_support_and_queries():
     torch.testing.assert_close(learner.reply(state, query), expected)
 
 
+@pytest.mark.slow
 def test_a_short_training_learns_sine_waves():
     waves = Sine().sized(shot=10, query_shot=20)
     learner = InContextTransformer.build(waves.spec, backbone="mlp")

@@ -234,6 +234,7 @@ def test_the_rule_goes_with_another_network_to_other_tasks():
             learner.for_network(ROWS.spec, **option)
 
 
+@pytest.mark.slow
 def test_trained_on_quadratics_it_beats_gradient_descent_with_the_best_rate():
     """At equal steps, on tasks that it has not seen; the rate of gradient descent is chosen on these very tasks."""
     tasks, spec = Quadratics(seed=3), Quadratics().spec

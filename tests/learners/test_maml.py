@@ -419,6 +419,7 @@ def test_weights_are_drawn_around_their_means_with_the_learned_deviations():
     torch.testing.assert_close(learner.meta_loss(task, VALUES.spec, noise), expected)
 
 
+@pytest.mark.slow
 def test_meta_regularization_lessens_memorization():
     """The inputs tell the training tasks: where less is known by heart new tasks gain, and old ones lose little."""
     errors = {}

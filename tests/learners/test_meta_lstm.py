@@ -157,6 +157,7 @@ def test_options_that_cannot_be_are_refused(option):
         VALUES.learner(MetaLSTM, **option)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error_and_moves_the_gates():
     waves = Sine()
     learner = MetaLSTM.build(waves.spec, backbone="mlp", backbone_options={"hidden": (20, 20)}, inner_lr=0.02)
