@@ -667,6 +667,13 @@ def test_list_as_json_names_what_the_registries_hold():
         assert name in done("list", name).stdout
 
 
+def test_an_example_is_listed_as_it_is_written(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = done("list", "protonet").stdout.splitlines()
+    assert ">>> state = learner.adapt(Examples(torch.eye(2), torch.tensor([0, 1])), spec)" in lines
+    assert "Classify by the nearest class mean in a " in lines
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "maml"], *([name, "--help"] for name in READING)])
 def test_what_is_shown_fits_into_80_columns(arguments, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
