@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import statistics
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -203,22 +204,22 @@ def operations_per_second(like: Tensor) -> Operations:
     images, kernel = matrix.view(16, 64, 32, 32), matrix[0, :64].view(64, 1, 1, 1).expand(64, 64, 3, 3).contiguous()
     images_last, kernel_last = (tensor.to(memory_format=torch.channels_last) for tensor in (images, kernel))
     with torch.no_grad():
-        products = _best(lambda: matrix @ matrix)
+        products = _undisturbed(lambda: matrix @ matrix)
         convolutions = min(
-            _best(lambda: F.conv2d(images, kernel, padding=1)),
-            _best(lambda: F.conv2d(images_last, kernel_last, padding=1)),
+            _undisturbed(lambda: F.conv2d(images, kernel, padding=1)),
+            _undisturbed(lambda: F.conv2d(images_last, kernel_last, padding=1)),
         )
     return Operations(2 * 1024**3 / products, 2 * 64 * 9 * images.numel() / convolutions)
 
 
-def _best(run: Callable[[], Tensor]) -> float:
-    """Seconds of the fastest of several runs."""
+def _undisturbed(run: Callable[[], Tensor]) -> float:
+    """Seconds of a run that nothing else disturbs: the middle of the fastest half, as clocks jump, too."""
     times = []
     for _ in range(20):
         start = time.perf_counter()
         run().select(0, 0).sum().item()  # waits for the result
         times.append(time.perf_counter() - start)
-    return min(times)
+    return statistics.median(sorted(times)[:10])
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:
