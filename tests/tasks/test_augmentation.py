@@ -156,6 +156,7 @@ class Coded(TaskDistribution):
         return Task(Examples(inputs[:4], targets[:4]), Examples(inputs[4:], targets[4:]))
 
 
+@pytest.mark.slow
 def test_it_cures_memorization():
     """The whole of benchmarks/memorization.py, small: codes of tasks are known by heart, unless targets change."""
     errors = {}

@@ -57,6 +57,7 @@ def digest(source: TaskDistribution) -> str:
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in (*task.support, *task.query))).hexdigest()
 
 
+@pytest.mark.slow
 def test_same_tasks_from_another_process():
     code = (
         "import hashlib\nfrom handful.tasks.sine import Sine\nfrom handful.tasks.glyphs import Glyphs\n"
