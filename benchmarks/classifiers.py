@@ -28,6 +28,7 @@ from rich.console import Console
 import handful
 from benchmarks import child
 from benchmarks.evidence import Cells, Section, guarded, record, recorded
+from benchmarks.tiny import sized
 from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
@@ -42,8 +43,8 @@ from handful.tasks.omniglot import Omniglot
 from handful.training.loop import Settings
 
 RESULTS = "classifiers"
-WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, 8
-TASKS, UNTRAINED_TASKS, VALIDATION_TASKS = 600, 100, 100
+WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, sized(8, 1)
+TASKS, UNTRAINED_TASKS, VALIDATION_TASKS = sized((600, 100, 100), (2, 2, 2))
 SLOW, SLOW_TASKS = 0.5, 60
 """Seconds that adapting to a task takes where a learner is scored and validated on fewer of them."""
 FROM_PRETRAINING = "protonet, pre-trained"

@@ -27,6 +27,7 @@ import handful
 from benchmarks.evidence import MODELS, Cells, Section, guarded, record
 from benchmarks.omniglot import with_views
 from benchmarks.text import DATA, QUERIES, STEPS, read, trained
+from benchmarks.tiny import sized
 from handful.evaluation.comparison import Ladder
 from handful.evaluation.equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import interval
@@ -39,8 +40,7 @@ from handful.tasks.pool import LabeledPool
 
 RESULTS = "equivalence"
 LEARNER = "protonet, neighbors"
-CHARACTERS = (1, 2, 5, 10, 15)
-INTENTS = (1, 2, 5, 10, 20)
+CHARACTERS, INTENTS = sized(((1, 2, 5, 10, 15), (1, 2, 5, 10, 20)), ((1, 2), (1, 2)))
 VIEWS = 8
 COSTLY = 50
 """So many tasks at most, where a network is trained from scratch for each."""

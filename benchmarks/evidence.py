@@ -22,12 +22,13 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from benchmarks.tiny import sized
 from handful.errors import HandfulError
 from handful.storage import finite, write_text
 from handful.training.loop import Trained
 
-RESULTS = Path(__file__).parent / "results"
-MODELS = Path(__file__).parent / "models"
+HOME = sized(Path(__file__).parent, Path.cwd() / "benchmarks")
+RESULTS, MODELS = HOME / "results", HOME / "models"
 
 NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")
 """A list of numbers in indented JSON; within a string there is no line break."""

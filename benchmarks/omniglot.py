@@ -19,6 +19,7 @@ from rich.console import Console
 
 import handful
 from benchmarks.evidence import MODELS, Cells, Section, guarded, minutes, percent, record, spent
+from benchmarks.tiny import sized
 from handful.errors import UserError
 from handful.evaluation.intervals import interval
 from handful.learners.learner import Learner
@@ -136,27 +137,28 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
     learner = cls.build(
         tasks.sized(row.validation, 1, 5).spec,
         backbone="conv4",
-        backbone_options={"widths": row.widths},
+        backbone_options={"widths": sized(row.widths, (4, 4, 4, 4))},
         **row.options,
     )
     validation = Omniglot(file, **row.source, one_alphabet=True) if row.source else plain
     resumed, start = folder.exists(), time.process_time()
+    steps = sized(row.settings["steps"], 2)
     trained = handful.meta_train(
         learner,
-        tasks.sized(*row.sizes),
+        tasks.sized(*sized(row.sizes, (5, 1, 1))),
         validation=validation.split("val").sized(row.validation, 1, 5),
         run=Run.open(folder, {"source": {"tasks": "omniglot"}, "row": row.title}, resume=resumed),
-        validation_tasks=400,
-        validate_every=row.settings["steps"] // 20,
-        progress=progress(row.settings["steps"]),
-        **row.settings,
+        validation_tasks=sized(400, 2),
+        validate_every=max(1, steps // 20),
+        progress=progress(steps),
+        **row.settings | {"steps": steps},
     )
     facts = {
         **spent(trained, None if resumed else start),
         "selection": trained.selection,
         "validation score": trained.best_score,
         "kept step": trained.best_step,
-        "steps": row.settings["steps"],
+        "steps": steps,
         "league": "inductive",
     }
     return handful.MetaModel(learner, plain.pipeline, facts)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import handful
 from benchmarks.evidence import MODELS, Cells, Section, guarded, minutes, percent, record, spent
+from benchmarks.tiny import sized
 from handful.evaluation.intervals import Interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
@@ -111,18 +112,19 @@ def train(key: str, row: Row, folder: Path) -> handful.MetaModel:
     cls: type[Learner] = LEARNERS[row.learner]
     learner = cls.build(tasks.spec, backbone="mlp", backbone_options=row.backbone, **row.options)
     resumed, start = folder.exists(), time.process_time()
+    steps = sized(row.settings["steps"], 2)
     trained = handful.meta_train(
         learner,
         tasks,
-        validation_tasks=256,
+        validation_tasks=sized(256, 2),
         run=Run.open(folder, {"source": {"tasks": row.source}, "row": key}, resume=resumed),
-        **row.settings,
+        **row.settings | {"steps": steps},
     )
     facts = {
         "learner": row.learner,
         "options": row.options,
         "hidden": row.backbone["hidden"],
-        "steps": row.settings["steps"],
+        "steps": steps,
         "selection": trained.selection,
         **spent(trained, None if resumed else start),
     }

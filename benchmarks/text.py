@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.evidence import Cells, Section, guarded, percent, record
+from benchmarks.tiny import sized
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
@@ -44,7 +45,7 @@ BANKING77 = (
 LETTERS: dict[str, Split] = {"a": "train", "v": "val", "e": "test"}
 SHOTS = (1, 5)
 RESULTS = "text"
-QUERIES, CHOOSING_TASKS, STEPS = 15, 40, 200
+QUERIES, CHOOSING_TASKS, VALIDATION_TASKS, STEPS = sized((15, 40, 100, 200), (5, 1, 1, 2))
 PROBES = {"frozen, prototypes": "centroid", "frozen, ridge": "ridge-probe", "frozen, logistic": "logistic-probe"}
 TRAINED = {
     "protonet": ("protonet", {}),
@@ -117,7 +118,7 @@ def trained(
         pool.sized(train_way, (1, 5), 10),
         validation=validation.sized(shot=(1, 5)),
         steps=steps,
-        validation_tasks=100,
+        validation_tasks=VALIDATION_TASKS,
         plan="vmap",
         seed=seed,
     )

@@ -19,10 +19,11 @@ from benchmarks.engine import page, table
 from benchmarks.engine.measure import TOLERANCE, Effort, Gradients, Result, compare, environment, record, weigh
 from benchmarks.engine.rows import MEMORY_ROWS, ROWS, MemoryRow, Row
 from benchmarks.evidence import processor
+from benchmarks.tiny import TINY, sized
 
 OWN = ("many", "workers")
 """Groups without peers: modules of this package that print a JSON line per row."""
-QUICK = Effort(rounds=3, turn_seconds=0.5, quick=True)
+QUICK = Effort(rounds=sized(3, 1), turn_seconds=sized(0.5, 0.01), quick=True)
 ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_")
 
 
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less than ten minutes: fewer and shorter rounds")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/engine.json"))
     given = parser.parse_args()
-    effort = QUICK if given.quick else Effort()
+    effort = QUICK if given.quick or TINY else Effort()
     console = Console(width=None if sys.stdout.isatty() else 150)
 
     gradients = Gradients()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.engine.workloads import HEAD, MINI_IMAGENET, OMNIGLOT, PROTONET, SINE, TRANSFORMER, Workload
+from benchmarks.tiny import TINY
 
 
 @dataclass(frozen=True)
@@ -122,3 +123,10 @@ MEMORY_ROWS = (
     *(MemoryRow(replace(OMNIGLOT, tasks=1).with_steps(steps), MEMORIES, quick=steps == 5) for steps in (1, 5)),
 )
 """One task each: what grows with tasks is the plan's choice, what grows with steps is the method's need."""
+
+if TINY:  # one of each group, against a peer
+    ROWS = tuple(
+        replace(row, workload=row.workload.tiny(), implementations=(REFERENCE, row.implementations[1], "handful"))
+        for row in {row.group: row for row in ROWS if row.quick}.values()
+    )
+    MEMORY_ROWS = (MemoryRow(MEMORY_ROWS[0].workload.tiny(), (REFERENCE, "higher", "handful recompute")),)

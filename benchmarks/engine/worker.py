@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from benchmarks.engine.rows import IMPLEMENTATIONS, MEMORY_ROWS, ROWS
+from benchmarks.tiny import sized
 
 MOST_STEPS = 2000
 
@@ -64,7 +65,7 @@ class Worker:
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far, that of the imports, is forgotten
         self.prepared.step(batch)
         grown = _resident("VmHWM") - before
-        return {"mib": grown, **self.run("5")}
+        return {"mib": grown, **self.run(sized("5", "0"))}
 
 
 def _resident(field: str) -> float:

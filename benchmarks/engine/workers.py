@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import child
+from benchmarks.tiny import sized
 
-STEPS = 400
+STEPS, COUNTS = sized((400, (1, 2, 4)), (60, (1, 2)))
 COMMAND = (
     *("train", "--tasks", "sine", "--learner", "maml", "--meta-batch-size", "16", "--steps", str(STEPS)),
     *("--plan", "chunks:4+threads:1", "--set", "training.checkpoint_every=20"),
@@ -23,7 +24,7 @@ def main() -> None:
     """Train in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         reference = None
-        for workers in (1, 2, 4):
+        for workers in COUNTS:
             row = train(Path(folder, str(workers)), workers)
             reference = reference or row["model"]
             print(json.dumps(row | {"same bytes": row["model"] == reference}), flush=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.evidence import MODELS, Cells, Section, guarded, record_all
 from benchmarks.learned_optimizer.settings import BASELINES, HOME, SEED, STEPS, OnSupport, Setting, settings
+from benchmarks.tiny import sized
 from handful import meta_train
 from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.differentiation import Weights
@@ -32,8 +33,8 @@ from handful.tasks.distribution import TaskDistribution
 from handful.types import Task
 
 MODEL = MODELS / "learned_optimizer" / "rule.safetensors"
-TUNING, VALIDATION, TEST, BATCH = 32, 128, 256, 32
-RATES = [float(rate) for rate in np.geomspace(1e-3, 1.0, 10)]
+TUNING, VALIDATION, TEST, BATCH = sized((32, 128, 256, 32), (2, 2, 3, 2))
+RATES = [float(rate) for rate in np.geomspace(1e-3, 1.0, sized(10, 2))]
 RULE = {"hidden": 32, "pairs": 16, "objective": "support", "loss": "log", "truncation": 10}
 """Meta-gradients through all 40 steps explode now and then, and training comes to nothing."""
 OUTER_LR = 3e-3

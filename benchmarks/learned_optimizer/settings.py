@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Generator, nn
 
+from benchmarks.tiny import sized
 from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import Adam, UpdateRule
 from handful.engine.quasi_newton import LBFGS
@@ -17,7 +18,7 @@ from handful.tasks.optimization import SmallNetworks
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Task, TaskSpec
 
-SEED, STEPS = 0, 40
+SEED, STEPS = 0, sized(40, 10)
 
 
 class Momentum(NamedTuple):
