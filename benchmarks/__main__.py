@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from benchmarks import classifiers, equivalence, memorization, omniglot, regression, text
+from benchmarks import classifiers, equivalence, memorization, omniglot, regression, small_tasks, text
 from benchmarks.evidence import RESULTS, Section, recorded
 from benchmarks.learned_optimizer import __main__ as learned_optimizer
 from handful.storage import write_text
@@ -22,6 +22,7 @@ SECTIONS: tuple[Section, ...] = (
     equivalence.SECTION,
     learned_optimizer.SECTION,
     memorization.SECTION,
+    small_tasks.SECTION,
 )
 
 
