@@ -180,7 +180,6 @@ VALUES = [[1.5, -2.0], [0.0, 3.0], [7.0, 1.0]]
         [[Decimal(value) for value in row] for row in VALUES],
         Column(VALUES),
     ],
-    ids=str,
 )
 def test_targets_of_any_type_are_those_of_a_list(targets):
     found = target_values(targets, 3, 2)
