@@ -13,6 +13,13 @@ from handful.training import performance
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Each worker of `make test` collects for itself, and all of them need the same names."""
+    addresses = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if addresses:
+        raise pytest.UsageError(f"The name of a test holds an address; give it ids: {addresses[0]}")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """No test depends on which tests ran before it."""
