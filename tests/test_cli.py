@@ -618,8 +618,7 @@ def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_note_is_said_once(home, tmp_path):
-    options = ["--task", "shop", "--target", "sold", "--drop", "good", "--learner", "maml", *SMALL]
-    result = done("train", "--tasks", home / "shops.csv", *options, "-o", tmp_path / "run")
+    result = done("train", "--tasks", home / "photos", *IMAGES, "--way", "3", *SMALL, "-o", tmp_path / "run")
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note:")]
     assert notes
     assert len(notes) == len(set(notes))
@@ -671,6 +670,7 @@ def test_list_as_json_names_what_the_registries_hold():
 
 def test_an_example_is_listed_as_it_is_written(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(cli.out, "_width", None)
     lines = done("list", "protonet").stdout.splitlines()
     assert ">>> state = learner.adapt(Examples(torch.eye(2), torch.tensor([0, 1])), spec)" in lines
     assert "Classify by the nearest class mean in a " in lines
