@@ -86,9 +86,9 @@ def guarded(main: Callable[[], None]) -> None:
         sys.exit(f"Error: {error}")
 
 
-def percent(mean: float, half_width: float) -> str:
-    """A mean and half the width of its interval, both in percent."""
-    return f"{mean:.2f} ± {half_width:.2f}"
+def percent(mean: float, half_width: float | None) -> str:
+    """A mean and half the width of its interval, both in percent; None: there is none, as for equal scores."""
+    return f"{mean:.2f}" if half_width is None else f"{mean:.2f} ± {half_width:.2f}"
 
 
 def spent(trained: Trained, start: float | None) -> dict[str, Any]:

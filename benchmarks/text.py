@@ -224,7 +224,7 @@ def cells(rows: dict[str, Any]) -> Iterator[Cells]:
 
 def _points(found: dict[str, Any]) -> str:
     known = Interval(**found)
-    return percent(100 * known.mean, 100 * known.half_width)
+    return percent(100 * known.mean, None if found["low"] is None else 100 * known.half_width)
 
 
 SECTION = Section(

@@ -76,6 +76,11 @@ def for_benchmarks(folder: Path) -> None:
         [{"text": text, "intent": f"intent{number:02}"} for number, text in sentences(BANKING77_CLASSES, 25)],
     )
     write_clinc150(folder / "clinc150" / "clinc150.jsonl.gz")
+    generator = np.random.default_rng(0)
+    sales = {name: generator.normal(size=40 * 24) for name in ("week", "sales")}
+    (folder / "weekly_sales").mkdir()
+    table = pa.table({"task": [f"item{number // 24}" for number in range(40 * 24)]} | sales)
+    pa.parquet.write_table(table, folder / "weekly_sales" / "weekly_sales.parquet")
     encoder(folder)
 
 

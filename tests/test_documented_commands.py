@@ -182,6 +182,7 @@ BENCHMARKS = {
     "benchmarks.text": ["--tasks", "5", "--seeds", "1", "--encoder", "encoder"],
     "benchmarks.equivalence": ["--tasks", "5", "--only", "omniglot", "banking77", "--encoder", "encoder"],
     "benchmarks.learned_optimizer": ["--minutes", "0"],
+    "benchmarks.small_tasks": ["--steps", "60", "--seeds", "2", "--tables", "weekly_sales", "--learners", "r2d2"],
     "benchmarks.memorization": ["--steps", "2", "--seeds", "2", "--tasks", "2"],
     "benchmarks.engine": [],
     "benchmarks.engine.picture": [
@@ -250,10 +251,10 @@ def test_the_benchmarks_of_the_pages_run(tmp_path):
         key=lambda line: list(BENCHMARKS).index(line[0]),
     )
     printed = run_tiny([line + ([] if "--help" in line else BENCHMARKS[line[0]]) for line in lines], tmp_path)
-    for title in ("Omniglot", "Regression", "Intents", "Learned optimizer", "Memorization"):
+    for title in ("Omniglot", "Regression", "Intents", "Learned optimizer", "Small training tasks", "Memorization"):
         assert title in printed
     page = (tmp_path / "benchmarks" / "results" / "evidence.md").read_text()
-    assert page.count("\n## ") == 7, "each of them recorded something"
+    assert page.count("\n## ") == 8, "each of them recorded something"
     assert before == [(file, file.stat().st_mtime_ns) for file, _ in before], "what is recorded stays"
 
 
