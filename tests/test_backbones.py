@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from handful.backbones import MLP, Conv4, Raw, backbone, check_trusted, default, feature_count, make, resolve, written
 from handful.errors import ArtifactError, UserError
-from handful.normalization import BatchNorm
+from handful.functional.normalization import BatchNorm
 from handful.registry import BACKBONES
 
 

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from handful.errors import ArtifactError, UserError, unknown_name
-from handful.normalization import BatchNorm, Normalization, convert, transforms
+from handful.functional.normalization import BatchNorm, Normalization, convert, transforms
 from handful.registry import BACKBONES
 
 Factory: TypeAlias = Callable[..., nn.Module]

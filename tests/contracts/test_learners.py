@@ -28,11 +28,11 @@ from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.engine.stateless import tensors
 from handful.errors import UserError
+from handful.functional.normalization import BatchNorm, transforms
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.learner import Learner
 from handful.learners.options import defaults_of
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.normalization import BatchNorm, transforms
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
 from handful.types import Categorical, Examples, Task

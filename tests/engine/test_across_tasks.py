@@ -18,7 +18,7 @@ from handful.engine.across_tasks import (
     unfused_attention,
 )
 from handful.engine.plan import Plan
-from handful.normalization import transforms
+from handful.functional.normalization import transforms
 from handful.types import Examples
 
 TREES = Examples(torch.arange(10.0).view(5, 2), torch.arange(5))

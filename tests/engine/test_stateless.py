@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad
 
 from handful.engine.stateless import call, call_and_fit, part, skeleton, tensors
-from handful.normalization import BatchNorm, convert
+from handful.functional.normalization import BatchNorm, convert
 
 
 class Pause(nn.Module):

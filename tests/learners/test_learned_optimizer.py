@@ -14,9 +14,9 @@ from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.engine.quasi_newton import LBFGS
 from handful.errors import UserError
+from handful.functional.normalization import BatchNorm
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
-from handful.normalization import BatchNorm
 from handful.tasks.optimization import Quadratics
 
 

@@ -16,10 +16,10 @@ from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import evaluate
+from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.normalization import BatchNorm
 from handful.registry import LEARNERS
 from handful.storage import read_tensors
 from handful.tasks.collection import TaskCollection

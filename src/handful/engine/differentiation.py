@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from handful.normalization import transforms
+from handful.functional.normalization import transforms
 
 Weights: TypeAlias = dict[str, Tensor]
 InnerLoss: TypeAlias = Callable[[Weights, Any], tuple[Tensor, Any]]

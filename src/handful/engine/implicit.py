@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful.engine.differentiation import InnerLoss, Weights, gradient
-from handful.normalization import transforms
+from handful.functional.normalization import transforms
 
 
 def curvature(loss: InnerLoss, weights: Weights, context: Any) -> Callable[[Weights], Weights]:

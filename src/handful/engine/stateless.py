@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from handful.normalization import fitting
+from handful.functional.normalization import fitting
 
 _of_thread = threading.local()
 _copying = threading.Lock()

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from handful.backbones import Backbone
 from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances, without_absent
+from handful.functional.normalization import Normalization
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
-from handful.normalization import Normalization
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)

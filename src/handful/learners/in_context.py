@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.engine.attention import Attention
+from handful.functional.normalization import LayerNorm
 from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
-from handful.normalization import LayerNorm
 from handful.types import TaskSpec
 
 

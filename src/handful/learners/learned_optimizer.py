@@ -10,10 +10,10 @@ from handful.engine.differentiation import Weights
 from handful.engine.inner_loop import UpdateRule, descend
 from handful.engine.stateless import tensors
 from handful.errors import UserError
+from handful.functional.normalization import Normalization
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.learned_rule import DIRECTIONS, FEATURES, LearnedRule, Observed
 from handful.learners.options import Count, CountOrZero, Positive
-from handful.normalization import Normalization
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 FLOOR = 1e-8

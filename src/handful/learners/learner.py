@@ -11,10 +11,10 @@ from torch import Generator, Tensor, nn
 from handful import backbones, streams
 from handful.backbones import Backbone
 from handful.errors import UserError
+from handful.functional.normalization import MODES, Normalization
 from handful.learners.options import check_options
 from handful.learners.pretraining import Keeper as Keeper
 from handful.learners.pretraining import Pool, pretrain
-from handful.normalization import MODES, Normalization
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
 
@@ -102,7 +102,7 @@ class Learner(nn.Module, ABC):
     ) -> Self:
         """Make a learner for tasks of this spec, in evaluation mode; `meta_train` and `pretrain` see to theirs.
 
-        backbone: see `handful.backbones`; normalization: see `handful.normalization`; seed: of the starting weights;
+        backbone: see `handful.backbones`; normalization: see `handful.functional.normalization`; seed: of the starting weights;
         options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in `recipe`, from
         which a saved meta-model is built again. Raises `UserError` for what does not fit together.
         """

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.engine.attention import Attention
+from handful.functional.normalization import LayerNorm
 from handful.learners.learner import Learner
 from handful.learners.options import BelowOne, Count
-from handful.normalization import LayerNorm
 from handful.types import Examples, Gaussian, TaskSpec, TaskState
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from handful import streams
-from handful.normalization import fitting, recalibrate
+from handful.functional.normalization import fitting, recalibrate
 from handful.types import Examples, check_shape
 
 BATCH = 128

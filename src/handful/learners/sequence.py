@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.heads import spread
 from handful.errors import UserError
+from handful.functional.normalization import LayerNorm
 from handful.learners.learner import Learner
-from handful.normalization import LayerNorm
 from handful.types import Categorical, Examples, Gaussian, Prediction, Task, TaskSpec, TaskState
 
 LEAST_VARIANCE = 1e-4

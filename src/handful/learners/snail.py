@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.engine.attention import attend
+from handful.functional.normalization import LayerNorm
 from handful.learners.options import Count, Range
 from handful.learners.sequence import SequenceLearner
-from handful.normalization import LayerNorm
 from handful.types import TaskSpec
 
 USUAL = 64

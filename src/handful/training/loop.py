@@ -21,9 +21,9 @@ from handful.engine.plan import Plan
 from handful.engine.planner import Trial, planned
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
+from handful.functional.normalization import recalibrate
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
-from handful.normalization import recalibrate
 from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.run import Interruption, PretrainingCheckpoints, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared

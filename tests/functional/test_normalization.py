@@ -13,8 +13,8 @@ from contracts.test_learners import check_meta_gradient
 from handful.engine.plan import Plan
 from handful.engine.stateless import call, tensors
 from handful.errors import UserError
+from handful.functional.normalization import MODES, BatchNorm, _Normalized, convert, fitting, recalibrate, transforms
 from handful.learners.maml import MAML
-from handful.normalization import MODES, BatchNorm, _Normalized, convert, fitting, recalibrate, transforms
 from handful.types import Examples, Task, TaskSpec
 
 

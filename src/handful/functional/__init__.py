@@ -1,0 +1,1 @@
+"""Differentiable mathematics of one task: inner loops, closed-form heads, attention, normalization."""
