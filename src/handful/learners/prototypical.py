@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.engine.heads import centroids, squared_distances, without_absent
 from handful.errors import UserError
+from handful.functional.image_warps import random_maps, warped
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
-from handful.views import random_maps, warped
 
 EXTENT = 0.5
 """How far views go: with 3 of them, 0.5 scored best of 0.25, 0.5 and 1 on validation letters of `glyphs`."""

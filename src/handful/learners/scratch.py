@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from handful.engine.inner_loop import Adam, descend
+from handful.functional.image_warps import random_maps, warped
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.options import Count, Positive
 from handful.types import Examples, TaskSpec, TaskState
-from handful.views import random_maps, warped
 
 MAPS = 997
 """Size of the bank of random maps: a prime, so that examples meet others of them in each step."""

@@ -11,10 +11,10 @@ from torch import Generator, Tensor
 from handful import streams
 from handful.engine.across_tasks import stack
 from handful.errors import UserError
+from handful.functional.image_warps import random_maps, warped
 from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Gaussian, Task
-from handful.views import random_maps, warped
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """What a task does to its targets, those of support and query alike."""
@@ -78,7 +78,7 @@ class AugmentedTasks(WrappedTasks):
 class AugmentedImages(AugmentedTasks):
     """Each image of a training task is seen under an affine map of its own.
 
-    strength: how far the maps go, see `handful.views.random_maps`.
+    strength: how far the maps go, see `handful.functional.image_warps.random_maps`.
     """
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:

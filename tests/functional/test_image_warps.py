@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from handful.views import random_maps, warped
+from handful.functional.image_warps import random_maps, warped
 
 
 def test_maps_stay_within_bounds() -> None:
