@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handful.engine.attention import Attention
+from handful.functional.attention import Attention
 from handful.functional.normalization import LayerNorm
 from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.attention import Attention
+from handful.functional.attention import Attention
 from handful.functional.normalization import LayerNorm
 from handful.learners.learner import Learner
 from handful.learners.options import BelowOne, Count

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handful.engine.attention import attend
+from handful.functional.attention import attend
 from handful.functional.normalization import LayerNorm
 from handful.learners.options import Count, Range
 from handful.learners.sequence import SequenceLearner

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from handful.engine.attention import Attention, attend
 from handful.errors import UserError
+from handful.functional.attention import Attention, attend
 
 
 def rows(*counts, width=6):
