@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handful.engine.differentiation import InnerLoss, Weights, gradient
+from handful.functional.differentiation import InnerLoss, Weights, gradient
 from handful.functional.normalization import transforms
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from handful.engine.differentiation import InnerLoss, Weights, detached, gradient, recomputed
+from handful.functional.differentiation import InnerLoss, Weights, detached, gradient, recomputed
 
 Memory: TypeAlias = Literal["whole", "recompute", "sqrt"]
 """What an inner loop of K steps keeps for the meta-gradient: the "whole" graph; each step's weights alone, from which

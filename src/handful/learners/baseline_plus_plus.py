@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handful.engine.differentiation import Weights
+from handful.functional.differentiation import Weights
 from handful.learners.options import Count, Positive
 from handful.learners.transfer import FineTuneHead
 from handful.types import Categorical, Examples, TaskSpec

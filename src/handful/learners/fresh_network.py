@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from handful.engine.differentiation import Weights
+from handful.functional.differentiation import Weights
 from handful.learners.task_network import TaskNetwork
 from handful.types import TaskSpec
 

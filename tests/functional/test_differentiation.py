@@ -2,7 +2,7 @@
 
 import torch
 
-from handful.engine.differentiation import detached, gradient, needs_gradient, recomputed
+from handful.functional.differentiation import detached, gradient, needs_gradient, recomputed
 
 
 def loss(weights, context):
