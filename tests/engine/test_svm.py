@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
-from engine.test_heads import few_shot
+from functional.test_closed_form_heads import few_shot
 from handful.engine.svm import multiclass_svm
 
 

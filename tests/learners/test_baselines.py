@@ -10,8 +10,8 @@ from torch.utils import _pytree as pytree
 
 from handful.backbones import Raw
 from handful.engine.across_tasks import over_tasks, stack
-from handful.engine.heads import spread
 from handful.engine.plan import Plan
+from handful.functional.closed_form_heads import spread
 from handful.learners.baselines import Constant, LogisticProbe, NearestCentroid, NearestNeighbors, RidgeProbe
 from handful.types import Examples, TaskSpec
 

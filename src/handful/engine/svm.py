@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handful.engine.heads import inv, solve
+from handful.functional.closed_form_heads import inv, solve
 
 
 def multiclass_svm(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import Backbone
-from handful.engine.heads import centroids, logistic, ridge, spread, squared_distances, without_absent
+from handful.functional.closed_form_heads import centroids, logistic, ridge, spread, squared_distances, without_absent
 from handful.functional.normalization import Normalization
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive

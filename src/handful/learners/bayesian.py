@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import cholesky, squared_distances
+from handful.functional.closed_form_heads import cholesky, squared_distances
 from handful.learners.learner import Learner
 from handful.learners.options import Positive
 from handful.types import Examples, Gaussian, TaskSpec, TaskState, check_shape

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.engine.heads import descended
 from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.errors import UserError
+from handful.functional.closed_form_heads import descended
 from handful.functional.differentiation import Weights
 from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Fraction, NotNegative, Positive, by_kind

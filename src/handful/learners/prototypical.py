@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import centroids, squared_distances, without_absent
 from handful.errors import UserError
+from handful.functional.closed_form_heads import centroids, squared_distances, without_absent
 from handful.functional.image_warps import random_maps, warped
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive

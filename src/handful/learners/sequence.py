@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import spread
 from handful.errors import UserError
+from handful.functional.closed_form_heads import spread
 from handful.functional.normalization import LayerNorm
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Gaussian, Prediction, Task, TaskSpec, TaskState

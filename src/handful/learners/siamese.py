@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.heads import without_absent
+from handful.functional.closed_form_heads import without_absent
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState

@@ -4,7 +4,9 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.nn import functional as F
 
-from handful.engine.heads import (
+from handful.engine.inner_loop import SGD, descend
+from handful.errors import UserError
+from handful.functional.closed_form_heads import (
     centroids,
     cholesky,
     descended,
@@ -16,8 +18,6 @@ from handful.engine.heads import (
     squared_distances,
     without_absent,
 )
-from handful.engine.inner_loop import SGD, descend
-from handful.errors import UserError
 from handful.types import Categorical, Point
 
 
