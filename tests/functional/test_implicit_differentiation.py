@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from handful.engine.implicit import conjugate_gradients, curvature
+from handful.functional.implicit_differentiation import conjugate_gradients, curvature
 
 
 def loss(weights, context):
