@@ -22,10 +22,10 @@ from benchmarks.learned_optimizer.settings import BASELINES, HOME, SEED, STEPS, 
 from benchmarks.tiny import sized
 from handful import meta_train
 from handful.engine.across_tasks import over_tasks, stack, take
-from handful.engine.inner_loop import SGD, UpdateRule
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.functional.differentiation import Weights
+from handful.functional.inner_loop import SGD, UpdateRule
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.storage import read_tensors, write_tensors
 from handful.streams import seeded

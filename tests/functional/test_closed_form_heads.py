@@ -4,7 +4,6 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.nn import functional as F
 
-from handful.engine.inner_loop import SGD, descend
 from handful.errors import UserError
 from handful.functional.closed_form_heads import (
     centroids,
@@ -18,6 +17,7 @@ from handful.functional.closed_form_heads import (
     squared_distances,
     without_absent,
 )
+from handful.functional.inner_loop import SGD, descend
 from handful.types import Categorical, Point
 
 

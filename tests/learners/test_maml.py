@@ -19,10 +19,10 @@ from contracts.test_learners import (
 )
 from handful import evaluate, meta_train
 from handful.engine.across_tasks import stack
-from handful.engine.inner_loop import SGD, descend
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.functional.inner_loop import SGD, descend
 from handful.learners.cavia import CAVIA
 from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD

@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import count_of, over_parts
 from handful.engine.compilation import Flat, compiled
-from handful.engine.inner_loop import remembering
 from handful.engine.plan import Plan
 from handful.engine.stateless import call, tensors
+from handful.functional.inner_loop import remembering
 from handful.types import Task, TaskSpec
 
 Leaf: TypeAlias = tuple[Tensor, list[Tensor]]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 
-from handful.engine.inner_loop import Memory
 from handful.errors import UserError
+from handful.functional.inner_loop import Memory
 
 Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
 MEMORIES: dict[Memory, str] = {"whole": "whole graph", "recompute": "steps recomputed", "sqrt": "sqrt(K) checkpoints"}
@@ -16,7 +16,7 @@ class Plan:
 
     backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
     threads: how many of these parts run at once, each on one core; 0: one after another, each on all cores. memory:
-    what inner loops keep for the meta-gradient, see `handful.engine.inner_loop`. compiled: whether a part is compiled.
+    what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`. compiled: whether a part is compiled.
     """
 
     backend: Backend = "vmap"

@@ -16,10 +16,10 @@ from torch.utils import _pytree as pytree
 
 from handful.engine.across_tasks import cores, count_of, take
 from handful.engine.cost import graph_bytes, memory_limit, training_limit
-from handful.engine.inner_loop import Memory
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
 from handful.errors import HandfulError
+from handful.functional.inner_loop import Memory
 from handful.types import Task, TaskSpec
 
 UNDER_VMAP = 2

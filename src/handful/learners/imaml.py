@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful.engine.inner_loop import SGD, descend
 from handful.functional.differentiation import Weights, detached, gradient
 from handful.functional.implicit_differentiation import conjugate_gradients, curvature
+from handful.functional.inner_loop import SGD, descend
 from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive, by_kind
 from handful.types import Examples, Task, TaskSpec, TaskState

@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.backbones import Backbone
-from handful.engine.inner_loop import UpdateRule, descend
 from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.functional.differentiation import Weights
+from handful.functional.inner_loop import UpdateRule, descend
 from handful.functional.normalization import Normalization
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.learned_rule import DIRECTIONS, FEATURES, LearnedRule, Observed

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.engine.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.errors import UserError
 from handful.functional.closed_form_heads import descended
 from handful.functional.differentiation import Weights
+from handful.functional.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
 from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Fraction, NotNegative, Positive, by_kind
 from handful.types import Examples, Task, TaskSpec, TaskState

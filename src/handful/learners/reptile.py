@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from handful.engine.inner_loop import SGD, Adam, descend
 from handful.functional.differentiation import Weights, detached
+from handful.functional.inner_loop import SGD, Adam, descend
 from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive
 from handful.types import Examples, Task, TaskSpec, TaskState

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful.engine.inner_loop import Adam, descend
 from handful.functional.image_warps import random_maps, warped
+from handful.functional.inner_loop import Adam, descend
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.options import Count, Positive
 from handful.types import Examples, TaskSpec, TaskState

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from handful.engine.cost import graph_bytes
-from handful.engine.inner_loop import SGD, Adam, Annealed, descend, remembering, trajectory
+from handful.functional.inner_loop import SGD, Adam, Annealed, descend, remembering, trajectory
 
 INPUTS = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGETS = torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
