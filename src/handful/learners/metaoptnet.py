@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.svm import multiclass_svm
+from handful.functional.svm import multiclass_svm
 from handful.learners.learner import Learner
 from handful.learners.options import Positive
 from handful.types import Categorical, Examples, TaskSpec, TaskState

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
 from functional.test_closed_form_heads import few_shot
-from handful.engine.svm import multiclass_svm
+from handful.functional.svm import multiclass_svm
 
 
 @pytest.mark.parametrize(("way", "shot", "d"), [(5, 1, 64), (5, 5, 64), (3, 10, 4)])
