@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from torch import Generator, nn
 
 from benchmarks.tiny import sized
-from handful.engine.quasi_newton import LBFGS
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import Adam, UpdateRule
+from handful.functional.lbfgs import LBFGS
 from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution
 from handful.tasks.optimization import SmallNetworks
 from handful.tasks.wrapped import WrappedTasks

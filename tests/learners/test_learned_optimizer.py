@@ -11,9 +11,9 @@ from contracts.test_learners import check_meta_gradient
 from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
-from handful.engine.quasi_newton import LBFGS
 from handful.errors import UserError
 from handful.functional.inner_loop import SGD
+from handful.functional.lbfgs import LBFGS
 from handful.functional.normalization import BatchNorm
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule

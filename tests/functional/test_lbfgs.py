@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from handful.engine.quasi_newton import LBFGS, Secants, shortened
 from handful.functional.inner_loop import SGD
+from handful.functional.lbfgs import LBFGS, Secants, shortened
 
 HESSIAN = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]], dtype=torch.float64)
 
