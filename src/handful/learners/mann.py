@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful.engine.recurrence import lstm
 from handful.errors import UserError
+from handful.functional.lstm_cell import lstm
 from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
 from handful.memory import external
