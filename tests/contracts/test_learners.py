@@ -26,9 +26,9 @@ from handful import backbones
 from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
-from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.functional.normalization import BatchNorm, transforms
+from handful.functional.stateless import tensors
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.learner import Learner
 from handful.learners.options import defaults_of

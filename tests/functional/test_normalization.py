@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from contracts.problems import Problem
 from contracts.test_learners import check_meta_gradient
 from handful.engine.plan import Plan
-from handful.engine.stateless import call, tensors
 from handful.errors import UserError
 from handful.functional.normalization import MODES, BatchNorm, _Normalized, convert, fitting, recalibrate, transforms
+from handful.functional.stateless import call, tensors
 from handful.learners.maml import MAML
 from handful.types import Examples, Task, TaskSpec
 

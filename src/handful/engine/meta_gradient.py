@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from handful.engine.across_tasks import count_of, over_parts
 from handful.engine.compilation import Flat, compiled
 from handful.engine.plan import Plan
-from handful.engine.stateless import call, tensors
 from handful.functional.inner_loop import remembering
+from handful.functional.stateless import call, tensors
 from handful.types import Task, TaskSpec
 
 Leaf: TypeAlias = tuple[Tensor, list[Tensor]]

@@ -5,8 +5,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from handful.engine.stateless import as_row, in_shape
 from handful.functional.differentiation import Weights
+from handful.functional.stateless import as_row, in_shape
 
 LEAST_COSINE = 1e-2
 """Between a move and the change of the gradient along it: with less, the loss is hardly convex there."""

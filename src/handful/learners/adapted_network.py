@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from handful.engine.stateless import under
 from handful.errors import UserError
 from handful.functional.differentiation import Weights
+from handful.functional.stateless import under
 from handful.learners.task_network import TaskNetwork
 from handful.types import Examples, TaskSpec, TaskState
 

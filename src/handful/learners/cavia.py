@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.stateless import call, tensors
 from handful.functional.inner_loop import SGD, descend
+from handful.functional.stateless import call, tensors
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState

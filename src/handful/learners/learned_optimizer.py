@@ -6,11 +6,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful.backbones import Backbone
-from handful.engine.stateless import tensors
 from handful.errors import UserError
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import UpdateRule, descend
 from handful.functional.normalization import Normalization
+from handful.functional.stateless import tensors
 from handful.learners.fresh_network import FreshNetwork
 from handful.learners.learned_rule import DIRECTIONS, FEATURES, LearnedRule, Observed
 from handful.learners.options import Count, CountOrZero, Positive

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from handful.engine.stateless import as_row, in_shape
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import UpdateRule
 from handful.functional.lbfgs import Secants, shortened
 from handful.functional.lstm_cell import lstm
+from handful.functional.stateless import as_row, in_shape
 
 MOMENTA = (0.5, 0.9, 0.99)
 SQUARES = (0.9, 0.999)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.stateless import call, call_and_fit, part, tensors, under
 from handful.functional.differentiation import Weights
+from handful.functional.stateless import call, call_and_fit, part, tensors, under
 from handful.learners.learner import Learner
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful.backbones import feature_count
-from handful.engine.stateless import call, part, tensors, under
 from handful.errors import UserError
 from handful.functional.closed_form_heads import centroids, without_absent
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import Adam, descend
+from handful.functional.stateless import call, part, tensors, under
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
 from handful.learners.pretraining import Keeper, Pool, pretrain

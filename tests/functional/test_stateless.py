@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad
 
-from handful.engine.stateless import call, call_and_fit, part, skeleton, tensors
 from handful.functional.normalization import BatchNorm, convert
+from handful.functional.stateless import call, call_and_fit, part, skeleton, tensors
 
 
 class Pause(nn.Module):
