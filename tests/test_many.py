@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of
 from handful import many
 from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
-from handful.engine.across_tasks import over_tasks
+from handful.engine.over_tasks import over_tasks
 from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML

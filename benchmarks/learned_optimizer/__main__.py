@@ -21,8 +21,8 @@ from benchmarks.evidence import MODELS, Cells, Section, guarded, record_all
 from benchmarks.learned_optimizer.settings import BASELINES, HOME, SEED, STEPS, OnSupport, Setting, settings
 from benchmarks.tiny import sized
 from handful import meta_train
-from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import MetaGradient
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import SGD, UpdateRule
@@ -30,7 +30,7 @@ from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.storage import read_tensors, write_tensors
 from handful.streams import seeded
 from handful.tasks.distribution import TaskDistribution
-from handful.types import Task
+from handful.types import Task, stack, take
 
 MODEL = MODELS / "learned_optimizer" / "rule.safetensors"
 TUNING, VALIDATION, TEST, BATCH = sized((32, 128, 256, 32), (2, 2, 3, 2))

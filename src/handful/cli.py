@@ -66,7 +66,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
             except (RuntimeError, MemoryError) as error:
-                from handful.engine.across_tasks import out_of_memory
+                from handful.engine.memory import out_of_memory
 
                 if not out_of_memory(error):
                     raise

@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import cores, enough_memory, over_tasks, stack, take
 from handful.engine.cost import query_bytes
+from handful.engine.memory import enough_memory
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
+from handful.engine.threads import cores
 from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.evaluation.protocol import evaluating, finite_tasks, predict_tasks, scores_of
 from handful.learners.learner import Learner
-from handful.types import Examples, Prediction, Task, TaskSpec, TaskState
+from handful.types import Examples, Prediction, Task, TaskSpec, TaskState, stack, take
 
 NUMBERS_AT_ONCE = 2**23
 """How many numbers of examples and weights are worked on in one go: bounds the memory."""

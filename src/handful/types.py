@@ -6,10 +6,12 @@ All of them are pytrees of tensors (named tuples, dicts, lists), so that `torch.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from handful.errors import UserError
 
@@ -134,3 +136,16 @@ def check_shape(name: str, values: Tensor, predicted: Tensor) -> None:
 
 
 Prediction: TypeAlias = Categorical | Point | Gaussian
+
+
+Tree = TypeVar("Tree")
+
+
+def stack(trees: list[Tree]) -> Tree:
+    """Equal-shaped trees stacked along a new leading axis."""
+    return pytree.tree_map(lambda *leaves: torch.stack(leaves), *trees)  # type: ignore[no-any-return]
+
+
+def take(tree: Tree, index: int | slice) -> Tree:
+    """One task, or a slice of them, of stacked trees."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], tree)  # type: ignore[no-any-return]

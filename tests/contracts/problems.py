@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.engine.across_tasks import stack
 from handful.learners.learner import Learner
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Task, TaskSpec, stack
 
 STEPS, LONG = 5, 15
 """Inner steps at most, since what holds for a longer loop holds for a short one; and more than usual ones."""

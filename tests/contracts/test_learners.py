@@ -23,8 +23,8 @@ from torch.utils import _pytree as pytree
 
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of, pausing
 from handful import backbones
-from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.functional.normalization import BatchNorm, transforms
@@ -35,7 +35,7 @@ from handful.learners.options import defaults_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
-from handful.types import Categorical, Examples, Task
+from handful.types import Categorical, Examples, Task, stack, take
 
 CASES = cases()
 META_TRAINED = [(cls, problem) for cls, problem in CASES if cls.meta_gradient != "none"]

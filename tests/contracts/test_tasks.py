@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
 from handful.tasks.augmentation import augmented
@@ -20,7 +19,7 @@ from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistr
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
 from handful.tasks.many_tables import LabeledTables, ManyTables, ManyTablesPipeline
 from handful.tasks.pool import LabeledPool
-from handful.types import Examples, Gaussian, Task, TaskSpec
+from handful.types import Examples, Gaussian, Task, TaskSpec, stack
 
 
 def omniglot_file(folder: Path) -> Path:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from handful.engine.across_tasks import cores
 from handful.engine.meta_gradient import MetaGradient, branches, meta_gradient, shared_tree_sum, tree_sum
 from handful.engine.plan import Plan
+from handful.engine.threads import cores
 from handful.errors import UserError
 from handful.types import Examples, Task, TaskSpec
 

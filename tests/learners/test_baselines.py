@@ -9,11 +9,11 @@ from sklearn.neighbors import NearestCentroid as ReferenceCentroid
 from torch.utils import _pytree as pytree
 
 from handful.backbones import Raw
-from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.functional.closed_form_heads import spread
 from handful.learners.baselines import Constant, LogisticProbe, NearestCentroid, NearestNeighbors, RidgeProbe
-from handful.types import Examples, TaskSpec
+from handful.types import Examples, TaskSpec, stack
 
 WAY, SHOT, D = 4, 3, 6
 CLASSES = TaskSpec("classification", (D,), WAY)

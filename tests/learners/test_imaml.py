@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from contracts.problems import IMAGES, ROWS, VALUES, Problem
-from handful.engine.across_tasks import stack
 from handful.engine.cost import graph_bytes
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
@@ -16,6 +15,7 @@ from handful.functional.inner_loop import SGD, descend
 from handful.learners.imaml import ImplicitMAML
 from handful.tasks.sine import Sine
 from handful.training.loop import meta_train
+from handful.types import stack
 
 LINEAR = Problem("linear", VALUES.spec, "raw", normalizes=False)
 """Raw inputs, so that the head is all there is: the inner problem is a ridge regression toward the start."""

@@ -8,8 +8,8 @@ from torch.utils import _pytree as pytree
 
 from contracts.problems import ROWS, VALUES
 from contracts.test_learners import check_meta_gradient
-from handful.engine.across_tasks import over_tasks, stack, take
 from handful.engine.meta_gradient import meta_gradient
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.functional.inner_loop import SGD
@@ -18,6 +18,7 @@ from handful.functional.normalization import BatchNorm
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
 from handful.tasks.optimization import Quadratics
+from handful.types import stack, take
 
 
 def network(kind: str = "mlp", width: int = 6, *, spread: float = 0.3) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ from contracts.test_learners import (
     close,
 )
 from handful import evaluate, meta_train
-from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
@@ -29,7 +28,7 @@ from handful.learners.maml import ANIL, BOIL, MAML, MetaSGD
 from handful.learners.meta_lstm import MetaLSTM
 from handful.learners.options import options_of
 from handful.learners.reptile import Reptile
-from handful.types import Examples
+from handful.types import Examples, stack
 from tasks.test_augmentation import Coded
 
 

@@ -7,13 +7,13 @@ import torch
 from contracts.problems import ROWS, VALUES
 from contracts.test_learners import check_meta_gradient
 from handful import evaluate, meta_train
-from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.functional.differentiation import gradient
 from handful.learners.meta_lstm import FACTOR, KEEPING, Gates, MetaLSTM, encoded
 from handful.tasks.sine import Sine
+from handful.types import stack
 
 WIDTH = 3
 NETWORK = ("first.weight", "first.bias", "second.weight", "forget.weight", "forget.bias", "enter.weight", "enter.bias")

@@ -11,13 +11,12 @@ from contracts.test_learners import (
     check_purity,
     check_state,
 )
-from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import Transfer
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Task, TaskSpec, take
 
 
 @pytest.mark.parametrize("problem", [ROWS, IMAGES], ids=str)

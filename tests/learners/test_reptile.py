@@ -5,13 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from contracts.problems import VALUES
-from handful.engine.across_tasks import stack
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
 from handful.evaluation.protocol import evaluate
 from handful.learners.reptile import Reptile
 from handful.tasks.sine import Sine
 from handful.training.loop import meta_train
+from handful.types import stack
 
 NAMES = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias")
 

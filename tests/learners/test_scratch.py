@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.learners.scratch import FromScratch
 from handful.storage import digest_of
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Task, TaskSpec, stack
 
 IMAGES = TaskSpec("classification", (1, 16, 16), 3)
 ROWS = TaskSpec("classification", (4,), 3)

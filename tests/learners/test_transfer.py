@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from handful.engine.across_tasks import over_tasks, stack
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.baseline_plus_plus import BaselinePlusPlus
@@ -17,7 +17,7 @@ from handful.learners.pretraining import BATCH, schedule
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll, FineTuneHead, Pooled, Pretrained, Transfer
 from handful.storage import digest_of
-from handful.types import Categorical, Examples, TaskSpec
+from handful.types import Categorical, Examples, TaskSpec, stack
 
 D, HIDDEN, CLASSES, WAY = 24, 3, 30, 4
 SPEC = TaskSpec("classification", (D,), WAY)

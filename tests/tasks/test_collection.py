@@ -4,11 +4,11 @@ import warnings
 import pytest
 import torch
 
-from handful.engine.across_tasks import stack
 from handful.errors import DataError, UserError
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK
 from handful.tasks.pool import split_classes
+from handful.types import stack
 
 
 def collection(counts: list[int], *, classes=None, groups=None, seed=0) -> TaskCollection:

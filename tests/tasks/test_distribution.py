@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK, SizeRanges, TaskDistribution
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.sine import Sine
-from handful.types import Task
+from handful.types import Task, stack
 
 SOURCES = [Sine, Glyphs]
 

@@ -18,10 +18,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from handful.engine.across_tasks import take
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
-from handful.types import Task, TaskSpec
+from handful.types import Task, TaskSpec, take
 
 M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which memory is a mapping of its own."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import count_of, over_parts
 from handful.engine.compilation import Flat, compiled
+from handful.engine.over_tasks import count_of, over_parts
 from handful.engine.plan import Plan
 from handful.functional.inner_loop import remembering
 from handful.functional.stateless import call, tensors

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import cores, count_of, take
 from handful.engine.cost import graph_bytes, memory_limit, training_limit
 from handful.engine.meta_gradient import MetaGradient
+from handful.engine.over_tasks import count_of
 from handful.engine.plan import MEMORIES, Plan
+from handful.engine.threads import cores
 from handful.errors import HandfulError
 from handful.functional.inner_loop import Memory
-from handful.types import Task, TaskSpec
+from handful.types import Task, TaskSpec, take
 
 UNDER_VMAP = 2
 """How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""

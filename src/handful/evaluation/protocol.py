@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
-from handful.engine.across_tasks import enough_memory, over_tasks, stack
 from handful.engine.cost import query_bytes
+from handful.engine.memory import enough_memory
+from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Interval, class_interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape
+from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape, stack
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""

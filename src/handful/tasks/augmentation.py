@@ -9,12 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from handful import streams
-from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.functional.image_warps import random_maps, warped
 from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution
 from handful.tasks.wrapped import WrappedTasks
-from handful.types import Examples, Gaussian, Task
+from handful.types import Examples, Gaussian, Task, stack
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """What a task does to its targets, those of support and query alike."""

@@ -13,11 +13,10 @@ import torch
 from torch import Generator
 
 from handful import streams
-from handful.engine.across_tasks import stack
 from handful.errors import UserError
 from handful.registry import TASKS
 from handful.tasks.pipelines import InputPipeline
-from handful.types import Examples, Gaussian, Task, TaskSpec
+from handful.types import Examples, Gaussian, Task, TaskSpec, stack
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -9,10 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from handful import streams
-from handful.engine.across_tasks import take
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK, SPLITS, SizeRanges, Sizes, TaskDistribution
-from handful.types import Examples, Gaussian, Task, TaskSpec
+from handful.types import Examples, Gaussian, Task, TaskSpec, take
 
 Kernel: TypeAlias = Literal["rbf", "matern", "periodic"]
 

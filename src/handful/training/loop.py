@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from handful import streams
-from handful.engine.across_tasks import one_core_each, stack, take
 from handful.engine.cost import resident_bytes
 from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
 from handful.engine.planner import Trial, planned
+from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.protocol import check_fits, evaluate
 from handful.functional.normalization import recalibrate
@@ -27,7 +27,7 @@ from handful.learners.pretraining import Pretraining, below, moments, put_moment
 from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.run import Interruption, PretrainingCheckpoints, Run
 from handful.training.workers import PeerError, Workers, check_shared, shared
-from handful.types import Task, TaskSpec
+from handful.types import Task, TaskSpec, stack, take
 
 RECALIBRATION_TASKS = 10
 MOST_DIVERGED = 0.05

@@ -4,10 +4,10 @@ import sys
 from typing import Any
 
 from handful import streams
-from handful.engine.across_tasks import stack, take
 from handful.engine.cost import operations, operations_per_second, training_limit
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
+from handful.types import stack, take
 
 
 def performance(

@@ -6,20 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from handful.engine.across_tasks import (
-    chunks,
-    cores,
-    count_of,
-    one_core_each,
-    out_of_memory,
-    over_tasks,
-    stack,
-    take,
-    unfused_attention,
-)
+from handful.engine.memory import out_of_memory
+from handful.engine.over_tasks import chunks, count_of, over_tasks
 from handful.engine.plan import Plan
+from handful.engine.threads import cores, one_core_each, unfused_attention
 from handful.functional.normalization import transforms
-from handful.types import Examples
+from handful.types import Examples, stack, take
 
 TREES = Examples(torch.arange(10.0).view(5, 2), torch.arange(5))
 
