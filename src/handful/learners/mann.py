@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from handful.errors import UserError
 from handful.functional.lstm_cell import lstm
+from handful.learners import external_memory
 from handful.learners.options import Count
 from handful.learners.sequence import SequenceLearner
-from handful.memory import external
 from handful.types import TaskSpec
 
 DECAY = 0.95
@@ -54,20 +54,20 @@ class MemoryAugmentedNetwork(SequenceLearner):
     def read(self, tokens: Tensor) -> dict[str, Any]:
         """The memory and the controller after the last token."""
         hidden = cell = tokens.new_zeros(self.width)
-        memory = external.empty(self.slots, self.width, self.heads, tokens)
+        memory = external_memory.empty(self.slots, self.width, self.heads, tokens)
         sharpness, gate = self.addressing["log_sharpness"].exp(), self.addressing["gate"].sigmoid()
         for token in tokens:
             hidden, cell = self._controlled(token, hidden, cell)
             keys = self._keys(token, hidden)
-            memory = external.write(memory, keys, gate, DECAY)
-            _, memory = external.read(memory, keys, sharpness)
+            memory = external_memory.write(memory, keys, gate, DECAY)
+            _, memory = external_memory.read(memory, keys, sharpness)
         return {"rows": memory.rows, "hidden": hidden, "cell": cell}
 
     def reply(self, state: dict[str, Any], tokens: Tensor) -> Tensor:
         """One step of the controller for each query, and what its keys find."""
         hidden, _ = self._controlled(tokens, state["hidden"].expand_as(tokens), state["cell"])
         keys = self._keys(tokens, hidden).flatten(0, 1)  # (m * heads, width)
-        found = external.addressed(state["rows"], keys, self.addressing["log_sharpness"].exp()) @ state["rows"]
+        found = external_memory.addressed(state["rows"], keys, self.addressing["log_sharpness"].exp()) @ state["rows"]
         replies: Tensor = self.last(torch.cat([hidden, found.reshape(len(tokens), -1)], -1))
         return replies
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from handful.memory.external import addressed, empty, least_used, read, similarities, write
+from handful.learners.external_memory import addressed, empty, least_used, read, similarities, write
 
 
 def random(*shape, seed=0):
