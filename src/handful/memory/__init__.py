@@ -1,1 +1,0 @@
-"""Memory that a learner writes to and reads from."""
