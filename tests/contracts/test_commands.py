@@ -12,7 +12,7 @@ from handful import cli
 from handful.apps import experiment
 from handful.evaluation import comparison
 from handful.evaluation.report import Report
-from handful.learners.baselines import Constant
+from handful.learners.probes import Constant
 from handful.registry import LEARNERS
 from handful.training.loop import Training
 

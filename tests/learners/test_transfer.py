@@ -11,9 +11,9 @@ from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.learners.baseline_plus_plus import BaselinePlusPlus
-from handful.learners.baselines import NearestCentroid
 from handful.learners.maml import MAML
 from handful.learners.pretraining import BATCH, schedule
+from handful.learners.probes import NearestCentroid
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll, FineTuneHead, Pooled, Pretrained, Transfer
 from handful.storage import digest_of

@@ -12,7 +12,7 @@ from handful.backbones import Raw
 from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.functional.closed_form_heads import spread
-from handful.learners.baselines import Constant, LogisticProbe, NearestCentroid, NearestNeighbors, RidgeProbe
+from handful.learners.probes import Constant, LogisticProbe, NearestCentroid, NearestNeighbors, RidgeProbe
 from handful.types import Examples, TaskSpec, stack
 
 WAY, SHOT, D = 4, 3, 6
