@@ -9,7 +9,7 @@ from handful.errors import UserError
 from handful.functional.lstm_cell import lstm
 from handful.learners import external_memory
 from handful.learners.options import Count
-from handful.learners.sequence import SequenceLearner
+from handful.learners.sequence_learner import SequenceLearner
 from handful.types import TaskSpec
 
 DECAY = 0.95

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from handful.functional.attention import attend
 from handful.functional.normalization import LayerNorm
 from handful.learners.options import Count, Range
-from handful.learners.sequence import SequenceLearner
+from handful.learners.sequence_learner import SequenceLearner
 from handful.types import TaskSpec
 
 USUAL = 64
