@@ -16,7 +16,7 @@ from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.learners.ridge import R2D2
+from handful.learners.r2d2 import R2D2
 from handful.registry import LEARNERS
 from handful.tasks.table_pipeline import TablePipeline
 from handful.types import Categorical, Gaussian, Point, TaskSpec

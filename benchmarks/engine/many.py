@@ -18,7 +18,7 @@ from handful.artifacts import MetaModel
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.learners.ridge import R2D2
+from handful.learners.r2d2 import R2D2
 from handful.types import Examples, TaskSpec
 
 ROUNDS = sized(5, 1)

@@ -25,7 +25,7 @@ from handful.engine.plan import Plan
 from handful.learners.cavia import CAVIA
 from handful.learners.imaml import ImplicitMAML
 from handful.learners.maml import MAML
-from handful.learners.ridge import R2D2
+from handful.learners.r2d2 import R2D2
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine
 from handful.types import Examples, Task, TaskSpec

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from contracts.problems import ROWS, VALUES
-from handful.learners.ridge import R2D2
+from handful.learners.r2d2 import R2D2
 from handful.types import Examples, TaskSpec
 
 
