@@ -7,7 +7,7 @@ import torch
 from contracts.problems import VALUES
 from handful import evaluate, meta_train
 from handful.errors import UserError
-from handful.learners.bayesian import SPEED, BayesianLastLayer, DeepKernelTransfer, posterior
+from handful.learners.bayesian_heads import SPEED, BayesianLastLayer, DeepKernelTransfer, posterior
 from handful.tasks.distribution import SizeRanges, TaskDistribution
 from handful.tasks.gaussian_process import GaussianProcess
 from handful.tasks.sine import Sine
