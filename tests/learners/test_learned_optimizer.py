@@ -16,7 +16,7 @@ from handful.functional.inner_loop import SGD
 from handful.functional.lbfgs import LBFGS
 from handful.functional.normalization import BatchNorm
 from handful.learners.learned_optimizer import LearnedOptimizer
-from handful.learners.learned_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
+from handful.learners.update_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
 from handful.tasks.optimization import Quadratics
 from handful.types import stack, take
 
