@@ -10,7 +10,7 @@ from torch import nn
 from handful.errors import UserError
 from handful.functional.differentiation import Weights
 from handful.functional.stateless import under
-from handful.learners.task_network import TaskNetwork
+from handful.learners.task_networks import TaskNetwork
 from handful.types import Examples, TaskSpec, TaskState
 
 Head: TypeAlias = Literal["auto", "shared", "slots"]

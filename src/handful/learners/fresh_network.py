@@ -3,7 +3,7 @@
 from torch import nn
 
 from handful.functional.differentiation import Weights
-from handful.learners.task_network import TaskNetwork
+from handful.learners.task_networks import TaskNetwork
 from handful.types import TaskSpec
 
 
