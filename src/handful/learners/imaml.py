@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from handful.functional.differentiation import Weights, detached, gradient
 from handful.functional.implicit_differentiation import conjugate_gradients, curvature
 from handful.functional.inner_loop import SGD, descend
-from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive, by_kind
+from handful.learners.task_networks import AdaptedNetwork, Head
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 INNER_LR = by_kind(classification=0.1, regression=0.01)

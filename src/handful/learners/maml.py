@@ -9,8 +9,8 @@ from handful.errors import UserError
 from handful.functional.closed_form_heads import descended
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
-from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Fraction, NotNegative, Positive, by_kind
+from handful.learners.task_networks import AdaptedNetwork, Head
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 INNER_LR = by_kind(classification=0.1, regression=0.01)

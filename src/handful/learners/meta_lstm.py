@@ -11,8 +11,8 @@ from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import descend
 from handful.functional.lstm_cell import lstm
 from handful.functional.stateless import as_row, in_shape, tensors
-from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import BelowOne, Count
+from handful.learners.task_networks import AdaptedNetwork, Head
 from handful.types import Examples, TaskSpec, TaskState
 
 FACTOR = "factor"

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from handful.functional.differentiation import Weights, detached
 from handful.functional.inner_loop import SGD, Adam, descend
-from handful.learners.adapted_network import AdaptedNetwork, Head
 from handful.learners.options import Count, Positive
+from handful.learners.task_networks import AdaptedNetwork, Head
 from handful.types import Examples, Task, TaskSpec, TaskState
 
 
