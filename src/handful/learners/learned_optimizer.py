@@ -11,8 +11,8 @@ from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import UpdateRule, descend
 from handful.functional.normalization import Normalization
 from handful.functional.stateless import tensors
-from handful.learners.fresh_network import FreshNetwork
 from handful.learners.options import Count, CountOrZero, Positive
+from handful.learners.task_networks import FreshNetwork
 from handful.learners.update_rule import DIRECTIONS, FEATURES, LearnedRule, Observed
 from handful.types import Examples, Task, TaskSpec, TaskState
 

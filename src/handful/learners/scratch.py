@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from handful.functional.image_warps import random_maps, warped
 from handful.functional.inner_loop import Adam, descend
-from handful.learners.fresh_network import FreshNetwork
 from handful.learners.options import Count, Positive
+from handful.learners.task_networks import FreshNetwork
 from handful.types import Examples, TaskSpec, TaskState
 
 MAPS = 997
