@@ -27,10 +27,10 @@ from torch import Tensor
 from benchmarks.evidence import Cells, Section, guarded, percent, record
 from benchmarks.tiny import sized
 from handful import LEARNERS, evaluate, meta_train
+from handful.encoders import DEFAULT, Encoder
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Split
-from handful.tasks.encoders import DEFAULT, Encoder
 from handful.tasks.pool import LabeledPool
 from handful.tasks.tables import read_table
 

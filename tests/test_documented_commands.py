@@ -19,11 +19,11 @@ import pytest
 from typer.testing import CliRunner
 
 import documented_world
+from handful import encoders
 from handful.apps import experiment, quickstart
 from handful.cli import app
+from handful.encoders import Encoder
 from handful.evaluation import comparison
-from handful.tasks import encoders
-from handful.tasks.encoders import Encoder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -198,7 +198,7 @@ RUNNER = """
 import json, os, runpy, sys, traceback
 import documented_world
 from handful.evaluation import comparison
-from handful.tasks.encoders import Encoder
+from handful.encoders import Encoder
 
 if __name__ == "__main__":
     Encoder.model = documented_world.Letters()

@@ -10,13 +10,13 @@ import pyarrow.csv
 import pytest
 import torch
 
+from handful import encoders
 from handful.apps.experiment import Experiment, Source, train
 from handful.apps.prediction import adapt_to_file, predict_file
 from handful.artifacts import MetaModel
+from handful.encoders import Encoder
 from handful.errors import DataError, UserError
-from handful.tasks import encoders
 from handful.tasks.collection import TaskCollection
-from handful.tasks.encoders import Encoder
 from handful.tasks.own import open_tasks
 from handful.tasks.pipelines import InputPipeline
 from handful.tasks.pool import LabeledPool

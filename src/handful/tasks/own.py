@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from handful import streams
+from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
 from handful.registry import TASKS
@@ -20,7 +21,6 @@ from handful.tasks import readers
 from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
-from handful.tasks.encoders import DEFAULT, Encoder
 from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
 from handful.tasks.pipelines import ImagePipeline, InputPipeline
 from handful.tasks.pool import LabeledPool, split_classes

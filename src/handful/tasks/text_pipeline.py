@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.tasks.encoders import Encoder
 from handful.tasks.pipelines import moments, row_numbers, shaped
 from handful.tasks.readers import existing
 from handful.tasks.table_pipeline import RowPipeline

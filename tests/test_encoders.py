@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from handful.encoders import Encoder
 from handful.errors import ArtifactError, UserError
-from handful.tasks.encoders import Encoder
 from handful.tasks.text_pipeline import TextPipeline
 
 NAME, COMMIT = "someone/sentences", "0123abc"
