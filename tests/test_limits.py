@@ -14,10 +14,11 @@ from handful import arguments
 from handful.apps import experiment
 from handful.errors import DataError
 from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
+from handful.pipelines.image_pixels import read_image
+from handful.readers.arrays import read_arrays
 from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.own import open_tasks
 from handful.tasks.pipelines import ImagePipeline
-from handful.tasks.readers import read_arrays, read_image
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.tables import read_table
 

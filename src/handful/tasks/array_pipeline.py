@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.readers.arrays import read_arrays
 from handful.tasks.labels import Origin, class_names
 from handful.tasks.pipelines import (
     InputPipeline,
@@ -22,7 +23,6 @@ from handful.tasks.pipelines import (
     row_numbers,
     shaped,
 )
-from handful.tasks.readers import read_arrays
 
 
 class ArrayPipeline(InputPipeline):

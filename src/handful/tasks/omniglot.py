@@ -9,10 +9,12 @@ import torch
 
 from handful import streams
 from handful.errors import DataError
+from handful.readers.arrays import opened_npz
+from handful.readers.images import image_files
+from handful.readers.paths import existing, subfolders
 from handful.tasks.distribution import SPLITS, Split
 from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
-from handful.tasks.readers import existing, image_files, opened_npz, subfolders
 
 KEYS = ("images", "alphabet", "character", "vinyals_split", "part")
 PARTS = ("images_background", "images_evaluation")

@@ -16,8 +16,10 @@ from handful import streams
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
+from handful.readers import images
+from handful.readers.arrays import read_arrays
+from handful.readers.paths import existing, subfolders
 from handful.registry import TASKS
-from handful.tasks import readers
 from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
@@ -102,8 +104,8 @@ def open_tasks(
     path = Path(source).expanduser()
     if not path.exists() and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
-    path = readers.existing(path)
-    if path.is_dir() and table_files(path) and not readers.subfolders(path):
+    path = existing(path)
+    if path.is_dir() and table_files(path) and not subfolders(path):
         return _many_tables(path, options, _of_kind(pipeline, ManyTablesPipeline, path))
     if path.is_dir():
         return _images(path, options, _of_kind(pipeline, ImagePipeline, path))
@@ -153,7 +155,7 @@ def own_parameter(source: type[TaskDistribution]) -> inspect.Parameter | None:
 def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
     options.refuse("a folder of images", *COLUMNS)
     given = _split_folders(path)
-    parts = {on: readers.image_classes(folder) for on, folder in (given or {"": path}).items()}
+    parts = {on: images.image_classes(folder) for on, folder in (given or {"": path}).items()}
     _check_no_class_twice(path, parts)
     classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
     names = class_order(classes)
@@ -173,11 +175,11 @@ def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> Tas
 
 def _split_folders(path: Path) -> dict[str, Path]:
     """The folders of the splits, if that is what the subfolders are: train, test and perhaps val."""
-    folders = readers.subfolders(path)
+    folders = subfolders(path)
     given: dict[str, Path] = {
         FOLDERS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in FOLDERS
     }
-    nested = all(readers.subfolders(folder) for folder in folders)
+    nested = all(subfolders(folder) for folder in folders)
     whole = len(given) == len(folders) and {"train", "test"} <= set(given)
     return {on: given[on] for on in SPLITS if on in given} if whole and nested else {}
 
@@ -336,7 +338,7 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
 
 def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
     options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
-    arrays = readers.read_arrays(path, options.limits)
+    arrays = read_arrays(path, options.limits)
     labeled, valued = "labels" in arrays, "targets" in arrays
     if labeled == valued:
         raise DataError(f"{path} needs either 'labels' (classes) or 'targets' (numbers) beside 'inputs'.")

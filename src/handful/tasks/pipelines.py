@@ -18,8 +18,9 @@ from torch import Tensor
 
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.image_pixels import framed, read_image, sampled_images
+from handful.readers import images
 from handful.registry import Registry
-from handful.tasks import readers
 from handful.tasks.tables import class_order
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
@@ -164,7 +165,7 @@ class ImagePipeline(InputPipeline):
         (median pixel above the middle) are inverted. size, if None: 28 for gray ones; for colored ones their own
         longer side, from 28 to 84.
         """
-        sample = readers.sampled_images(files, limits=limits)
+        sample = sampled_images(files, limits=limits)
         gray = all(int(np.ptp(image.astype(int), axis=-1).max()) <= 8 for image in sample)
         longer = int(np.median([max(image.shape) for image in sample]))
         invert = gray and float(np.median([np.median(image) for image in sample])) > 127
@@ -183,12 +184,12 @@ class ImagePipeline(InputPipeline):
         """Image files as bytes `(n, channels, size, size)`, bright ink where `invert` is set."""
         images = np.empty((len(files), *self.input_shape), np.uint8)
         for index, file in enumerate(files):
-            images[index] = readers.read_image(file, self.size, self.channels, limits)
+            images[index] = read_image(file, self.size, self.channels, limits)
         return torch.from_numpy(255 - images if self.invert else images)
 
     def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read a folder with one subfolder of images per class."""
-        classes = readers.image_classes(path)
+        classes = images.image_classes(path)
         files = [file for members in classes.values() for file in members]
         labels = [name for name, members in classes.items() for _ in members]
         self.check_labels(labels, path)
@@ -198,7 +199,7 @@ class ImagePipeline(InputPipeline):
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read one image file, or a folder of images."""
-        files = readers.image_files(path)
+        files = images.image_files(path)
         return self.decode(files, limits).float() / 255, [file.name for file in files]
 
     def of_array(self, array: Any) -> Tensor:
@@ -216,7 +217,7 @@ class ImagePipeline(InputPipeline):
             raise DataError(f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.")
         mode = "L" if self.channels == 1 else "RGB"
         images = [Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image) for image in array]
-        framed = [readers.framed(image.convert(mode), self.size) for image in images]
+        framed = [framed(image.convert(mode), self.size) for image in images]
         pixels = torch.from_numpy(np.stack(framed)) if framed else torch.zeros((0, *self.input_shape))
         return (255 - pixels if self.invert else pixels).float() / 255
 

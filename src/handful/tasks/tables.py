@@ -20,7 +20,7 @@ import numpy as np
 
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.tasks.readers import existing
+from handful.readers.paths import existing
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
 EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})

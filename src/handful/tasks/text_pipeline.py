@@ -10,8 +10,8 @@ from torch import Tensor
 from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.readers.paths import existing
 from handful.tasks.pipelines import moments, row_numbers, shaped
-from handful.tasks.readers import existing
 from handful.tasks.table_pipeline import RowPipeline
 from handful.tasks.tables import Table, written
 

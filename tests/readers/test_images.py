@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from handful.errors import DataError
-from handful.tasks.readers import image_classes, image_files, read_arrays, read_image
+from handful.pipelines.image_pixels import read_image
+from handful.readers.arrays import read_arrays
+from handful.readers.images import image_classes, image_files
 from handful.tasks.tables import class_order, read_table
 
 

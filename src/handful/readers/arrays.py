@@ -1,0 +1,70 @@
+"""Arrays in npz files, which are never unpickled."""
+
+import contextlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.errors import DataError
+from handful.limits import LOCAL, Limits
+from handful.readers.paths import existing
+
+ARRAYS = ("inputs", "labels", "targets", "task", "group")
+"""The keys of an npz file."""
+
+
+# Arrays
+
+
+@contextlib.contextmanager
+def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
+    """An npz file's arrays by name; `DataError` if it is none, or damaged, or holds pickles (never opened)."""
+    try:
+        with path.open("rb") as file:  # our own handle: NumPy leaves its one open on a damaged file
+            if file.read(2) != b"PK":
+                raise DataError(f"{path} is not an npz file; write it with numpy.savez(path, inputs=..., ...).")
+            file.seek(0)
+            arrays = np.load(file, allow_pickle=False)
+            limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
+            yield arrays
+    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is a damaged npz file; write it again with numpy.savez. ({error})") from error
+
+
+def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by the keys `inputs`, `labels`, `targets`, `task`, `group`; never a pickle."""
+    path = existing(path)
+    with opened_npz(path, limits) as file:
+        keys = list(file.keys())
+        arrays = {key: _array(path, file, key) for key in ARRAYS if key in keys}
+    if "inputs" not in arrays:
+        raise DataError(
+            f"{path} has no array 'inputs'. It holds: {', '.join(map(repr, keys)) or 'nothing'}. "
+            "Needed: inputs, and labels or targets; task and group if you have them."
+        )
+    rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
+    limits.check(path, rows=rows)
+    if not rows:
+        raise DataError(f"{path}: the array 'inputs' is empty.")
+    for key, array in arrays.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise DataError(f"{path}: {key!r} has shape {array.shape}, but 'inputs' has {rows} rows.")
+    return arrays
+
+
+def _array(path: Path, file: Any, key: str) -> np.ndarray:
+    try:
+        array: np.ndarray = file[key]
+    except ValueError as error:
+        if "pickle" not in str(error).lower():
+            raise
+        raise DataError(
+            f"{path}: the array {key!r} holds Python objects, which are stored as a pickle and never opened, since a "
+            f"pickle can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist())."
+        ) from error
+    return array

@@ -1,0 +1,46 @@
+"""Folders of images: which files there are, and of which class."""
+
+from pathlib import Path
+
+from handful.errors import DataError
+from handful.readers.paths import existing, subfolders
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+
+# Images
+
+
+def image_files(path: str | Path) -> list[Path]:
+    """One image file, or the image files of a folder by name; other files and hidden ones are passed over."""
+    path = existing(path)
+    if path.is_file():
+        return [path]
+    files = _images_in(path)
+    if not files:
+        raise DataError(f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).")
+    return files
+
+
+def image_classes(folder: str | Path) -> dict[str, list[Path]]:
+    """The image files of each class: a folder holds one subfolder per class, named like it."""
+    folder = existing(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, but labeled images are a folder with one subfolder per class.")
+    classes = {name.name: _images_in(name) for name in subfolders(folder)}
+    if not classes:
+        loose = len(_images_in(folder))
+        found = f"holds {loose} images and no subfolders" if loose else "is empty"
+        raise DataError(f"The folder {folder} {found}. Make one subfolder per class and put its images in.")
+    for name, files in classes.items():
+        if not files:
+            raise DataError(f"The class folder {folder / name} holds no images. Add some, or remove the folder.")
+    return classes
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in IMAGES and entry.is_file() and not entry.name.startswith(".")
+    )
