@@ -30,9 +30,9 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.encoders import DEFAULT, Encoder
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
+from handful.readers.tables import read_table
 from handful.tasks.distribution import Split
 from handful.tasks.pool import LabeledPool
-from handful.tasks.tables import read_table
 
 BANKING77 = (
     "evaeaaeaevaaeveeaeaavavavaeeeaavevvvaeeaavvveveveeaevvvvvevaeaeeavaaevveevaae",

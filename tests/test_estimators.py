@@ -14,13 +14,13 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from handful.artifacts import MetaModel
+from handful.cells import written
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.table_pipeline import TablePipeline
-from handful.tasks.tables import written
 from handful.types import Examples, TaskSpec
 
 WAY, SHOT = 4, 5

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from handful.cells import class_order
 from handful.errors import DataError
 from handful.learners.learner import Learner
 from handful.tasks.labels import class_names, target_values
 from handful.tasks.pipelines import InputPipeline
-from handful.tasks.tables import class_order
 from handful.types import TaskSpec
 
 Answers: TypeAlias = Any

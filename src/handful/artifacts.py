@@ -26,6 +26,7 @@ from handful.evaluation.intervals import interval
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
 from handful.readers.images import IMAGES
+from handful.readers.tables import table_kind
 from handful.registry import LEARNERS
 from handful.storage import (
     digest_of,
@@ -39,7 +40,6 @@ from handful.storage import (
 )
 from handful.tasks.labels import class_names, target_values
 from handful.tasks.pipelines import InputPipeline
-from handful.tasks.tables import table_kind
 from handful.training.run import check_folder, is_run
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from handful import many
 from handful.artifacts import MetaModel, model_folder
+from handful.cells import class_order, written
 from handful.errors import DataError, UserError
 from handful.evaluation.protocol import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.labels import Origin, class_names, real_numbers
-from handful.tasks.tables import class_order, written
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
 

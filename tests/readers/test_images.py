@@ -10,11 +10,12 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
+from handful.cells import class_order
 from handful.errors import DataError
 from handful.pipelines.image_pixels import read_image
 from handful.readers.arrays import read_arrays
 from handful.readers.images import image_classes, image_files
-from handful.tasks.tables import class_order, read_table
+from handful.readers.tables import read_table
 
 
 def png_header(path, width, height):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.cells import written
 from handful.errors import DataError
-from handful.tasks.tables import written
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
 """Types of labels beside bytes; others are written in ways that tell nothing, or the same of all."""

@@ -10,14 +10,15 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from handful import streams
+from handful.cells import class_order
 from handful.errors import DataError, unknown_name
 from handful.limits import LOCAL, Limits
+from handful.readers.tables import Table, read_table, table_kind
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.pipelines import InputPipeline, RawExamples
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import TablePipeline
-from handful.tasks.tables import Table, class_order, read_table, table_kind
 from handful.types import Examples, Task, TaskSpec
 
 LAST = "last"

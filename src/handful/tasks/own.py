@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from handful import streams
+from handful.cells import class_order
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
 from handful.readers import images
 from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
+from handful.readers.tables import Table, read_table, table_kind
 from handful.registry import TASKS
 from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
 from handful.tasks.collection import TaskCollection
@@ -27,7 +29,6 @@ from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTable
 from handful.tasks.pipelines import ImagePipeline, InputPipeline
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
-from handful.tasks.tables import Table, class_order, read_table, table_kind
 from handful.tasks.text_pipeline import TextPipeline
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)

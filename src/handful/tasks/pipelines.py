@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from handful.cells import class_order
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.image_pixels import framed, read_image, sampled_images
 from handful.readers import images
 from handful.registry import Registry
-from handful.tasks.tables import class_order
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.tasks")
 

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.cells import written
 from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.readers.paths import existing
+from handful.readers.tables import Table
 from handful.tasks.pipelines import moments, row_numbers, shaped
 from handful.tasks.table_pipeline import RowPipeline
-from handful.tasks.tables import Table, written
 
 LINES = ".txt"
 """Files whose lines are inputs, for predictions."""

@@ -2,9 +2,7 @@
 
 import contextlib
 import csv as python_csv
-import datetime
 import difflib
-import functools
 import gzip
 import io
 import json
@@ -18,19 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from handful.cells import days, floats, is_empty, is_text, without_comma, written
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.readers.paths import existing
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
-EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})
-"""What an empty cell of a column of numbers may hold, in small letters."""
-WHOLE = re.compile(r"^(-?\d+)\.0+$")
-"""A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
-THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
-"""A comma that may part thousands, and not only decimals."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-"""The name of a class that is a number: no sign for infinity, no date."""
 PIECE = 2**24
 """Bytes that are read at a time, to stop at the limit."""
 KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
@@ -74,9 +65,9 @@ class Table:
         import pyarrow.types as kinds
 
         column = self.arrow.column(name)
-        if not _is_text(column.type):
+        if not is_text(column.type):
             return not kinds.is_boolean(column.type)
-        found = _floats(column)
+        found = floats(column)
         readable = np.isfinite(found).sum()
         return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
 
@@ -90,10 +81,10 @@ class Table:
 
         column = self.arrow.column(name)
         kind = column.type
-        if _is_text(kind):
-            numbers = _floats(column)
+        if is_text(kind):
+            numbers = floats(column)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
-            numbers = _days(column)
+            numbers = days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
         elif kinds.is_null(kind):
@@ -113,7 +104,7 @@ class Table:
         if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
             raise self._unusable(name)
         cells = self.arrow.column(name).to_pylist()
-        if _is_text(kind) and self.numeric(name):
+        if is_text(kind) and self.numeric(name):
             cells = [None if is_empty(cell) else cell for cell in cells]
         return [written(cell) for cell in cells]
 
@@ -200,7 +191,7 @@ def _read_parquet(path: Path, limits: Limits) -> Any:
     limits.check(path, rows=facts.num_rows, bytes=8 * facts.num_rows * facts.num_columns)
     limits.check(path, bytes=sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups)))
     # A value that is stored once may be in every row: such columns are read as they are stored, and then measured.
-    texts = [field.name for field in parquet.read_schema(path) if _is_text(field.type) or kinds.is_binary(field.type)]
+    texts = [field.name for field in parquet.read_schema(path) if is_text(field.type) or kinds.is_binary(field.type)]
     arrow = parquet.read_table(path, read_dictionary=texts)
     limits.check(path, bytes=sum(map(_unpacked, arrow.columns)))
     return arrow
@@ -320,87 +311,3 @@ READERS: dict[str, Callable[[Path, Limits], Any]] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
 }
-
-
-def written(value: object) -> str | None:
-    """A cell as text, the same from csv, parquet, JSON and Python; None if it is empty."""
-    if is_missing(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = WHOLE.sub(r"\1", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
-    return text.capitalize() if text.lower() in ("true", "false") else text
-
-
-def class_order(names: Iterable[str]) -> list[str]:
-    """Class names, each once: in the order of numbers where all of them are numbers, else of texts."""
-    each = set(names)
-    if all(map(NUMBER.fullmatch, each)):
-        return sorted(each, key=lambda name: (float(name), name))
-    return sorted(each)
-
-
-def is_missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, "", NaN, or NA of pandas."""
-    try:
-        return value is None or bool(value == "" or value != value)
-    except TypeError:  # NA equals nothing and differs from nothing
-        return True
-
-
-def is_empty(value: object) -> bool:
-    """Whether a cell of a column of numbers stands for none."""
-    return is_missing(value) or (isinstance(value, str) and value.strip().lower() in EMPTY)
-
-
-def without_comma(value: object) -> str:
-    """How to write what is a number but for its comma, in brackets; nothing for other cells."""
-    if not (isinstance(value, str) and "," in value and _number(point := value.replace(",", ".")) is not None):
-        return ""
-    parts = f", or if it parts thousands, {value.replace(',', '')}" if THOUSANDS.match(value) else ""
-    return f" (write {point}{parts})"
-
-
-def _floats(column: Any) -> np.ndarray:
-    """Texts as numbers or days since 1970 `(rows,)`: NaN for an empty cell, infinite for what is neither."""
-    import pyarrow as pa
-    import pyarrow.compute as compute
-
-    bare = compute.utf8_trim_whitespace(column)
-    empty = compute.is_in(compute.utf8_lower(bare), value_set=pa.array(sorted(EMPTY), bare.type))
-    known = compute.if_else(empty, pa.scalar(None, bare.type), bare)
-    with contextlib.suppress(pa.ArrowInvalid):
-        return known.cast(pa.float64()).to_numpy().copy()  # type: ignore[no-any-return]
-    with contextlib.suppress(pa.ArrowInvalid):
-        return _days(known.cast(pa.timestamp("us")))
-    read = [np.nan if text is None else _number(text) for text in known.to_pylist()]  # a mixture, or bad cells
-    return np.array([np.inf if number is None else number for number in read], dtype=np.float64)
-
-
-def _days(moments: Any) -> np.ndarray:
-    """Dates or times as days since 1970 `(rows,)`, NaN where there is none."""
-    import pyarrow as pa
-
-    zone = getattr(moments.type, "tz", None)
-    counted = moments.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
-    return counted.cast(pa.float64(), safe=False).to_numpy() / 86_400e6  # type: ignore[no-any-return]
-
-
-@functools.lru_cache(maxsize=100_000)
-def _number(text: str) -> float | None:
-    """A text as a number, or as days since 1970 if it is an ISO date."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() / 86_400
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
