@@ -5,7 +5,7 @@ from typing import Any
 
 from handful import backbones
 from handful.learners.learner import Learner
-from handful.tasks.pipelines import InputPipeline
+from handful.pipelines.pipeline import InputPipeline
 
 
 def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any], place: str | Path) -> str:

@@ -13,8 +13,8 @@ from handful.apps.prediction import adapt_to_file, pipeline_of, predict_file
 from handful.artifacts import MetaModel
 from handful.errors import DataError, UserError
 from handful.learners.maml import MAML
+from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
-from handful.tasks.pipelines import InputPipeline
 from handful.tasks.sine import Sine
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}

@@ -263,7 +263,7 @@ def test_what_cannot_be_is_told(folder, options, error, said):
 
 
 def test_other_models_take_no_target_for_a_task(tmp_path):
-    from handful.tasks.pipelines import ImagePipeline
+    from handful.pipelines.images import ImagePipeline
 
     with pytest.raises(UserError, match="leave out --target"):
         ImagePipeline().of_task(tmp_path, "y")

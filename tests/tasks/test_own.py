@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from handful.errors import DataError, UserError
+from handful.pipelines.images import ImagePipeline
 from handful.tasks.collection import TaskCollection
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.own import open_tasks
-from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
 

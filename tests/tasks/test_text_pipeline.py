@@ -16,9 +16,9 @@ from handful.apps.prediction import adapt_to_file, predict_file
 from handful.artifacts import MetaModel
 from handful.encoders import Encoder
 from handful.errors import DataError, UserError
+from handful.pipelines.pipeline import InputPipeline
 from handful.tasks.collection import TaskCollection
 from handful.tasks.own import open_tasks
-from handful.tasks.pipelines import InputPipeline
 from handful.tasks.pool import LabeledPool
 from handful.tasks.text_pipeline import TextPipeline
 

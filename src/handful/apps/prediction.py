@@ -7,7 +7,7 @@ from typing import Any
 from handful.artifacts import AdaptedTask, MetaModel
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
-from handful.tasks.pipelines import InputPipeline
+from handful.pipelines.pipeline import InputPipeline
 from handful.types import Categorical
 
 

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.readers.arrays import read_arrays
-from handful.tasks.labels import Origin, class_names
-from handful.tasks.pipelines import (
+from handful.pipelines.pipeline import (
     InputPipeline,
     RawExamples,
     check_one_task,
@@ -23,6 +21,8 @@ from handful.tasks.pipelines import (
     row_numbers,
     shaped,
 )
+from handful.readers.arrays import read_arrays
+from handful.tasks.labels import Origin, class_names
 
 
 class ArrayPipeline(InputPipeline):

@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError
+from handful.pipelines.pipeline import InputPipeline
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
-from handful.tasks.pipelines import InputPipeline
 from handful.types import Examples, Task, TaskSpec
 
 NEAREST = 16

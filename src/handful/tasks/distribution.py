@@ -14,8 +14,8 @@ from torch import Generator
 
 from handful import streams
 from handful.errors import UserError
+from handful.pipelines.pipeline import InputPipeline
 from handful.registry import TASKS
-from handful.tasks.pipelines import InputPipeline
 from handful.types import Examples, Gaussian, Task, TaskSpec, stack
 
 Split: TypeAlias = Literal["train", "val", "test"]

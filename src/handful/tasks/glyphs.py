@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from handful.pipelines.images import ImagePipeline
 from handful.tasks.distribution import Split
-from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 from handful.types import Examples, Task
 

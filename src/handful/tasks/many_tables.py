@@ -13,10 +13,10 @@ from handful import streams
 from handful.cells import class_order
 from handful.errors import DataError, unknown_name
 from handful.limits import LOCAL, Limits
+from handful.pipelines.pipeline import InputPipeline, RawExamples
 from handful.readers.tables import Table, read_table, table_kind
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
-from handful.tasks.pipelines import InputPipeline, RawExamples
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import TablePipeline
 from handful.types import Examples, Task, TaskSpec

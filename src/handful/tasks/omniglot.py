@@ -9,11 +9,11 @@ import torch
 
 from handful import streams
 from handful.errors import DataError
+from handful.pipelines.images import ImagePipeline
 from handful.readers.arrays import opened_npz
 from handful.readers.images import image_files
 from handful.readers.paths import existing, subfolders
 from handful.tasks.distribution import SPLITS, Split
-from handful.tasks.pipelines import ImagePipeline
 from handful.tasks.pool import LabeledPool
 
 KEYS = ("images", "alphabet", "character", "vinyals_split", "part")

@@ -17,6 +17,8 @@ from handful.cells import class_order
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
+from handful.pipelines.images import ImagePipeline
+from handful.pipelines.pipeline import InputPipeline
 from handful.readers import images
 from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
@@ -26,7 +28,6 @@ from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targe
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
-from handful.tasks.pipelines import ImagePipeline, InputPipeline
 from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.table_pipeline import RowPipeline, TablePipeline
 from handful.tasks.text_pipeline import TextPipeline

@@ -13,8 +13,8 @@ from torch import Tensor
 from handful.cells import is_empty, without_comma, written
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.pipeline import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
 from handful.readers.tables import Table, read_table
-from handful.tasks.pipelines import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
 
 MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""

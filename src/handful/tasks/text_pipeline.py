@@ -11,9 +11,9 @@ from handful.cells import written
 from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.pipeline import moments, row_numbers, shaped
 from handful.readers.paths import existing
 from handful.readers.tables import Table
-from handful.tasks.pipelines import moments, row_numbers, shaped
 from handful.tasks.table_pipeline import RowPipeline
 
 LINES = ".txt"

@@ -7,11 +7,12 @@ from PIL import Image
 
 from handful import LEARNERS, evaluate
 from handful.errors import ArtifactError, DataError
+from handful.pipelines.images import ImagePipeline
+from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.readers.tables import read_table
 from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.many_tables import ManyTablesPipeline
 from handful.tasks.own import open_tasks
-from handful.tasks.pipelines import PIPELINES, ImagePipeline, InputPipeline
 from handful.tasks.table_pipeline import TablePipeline
 from handful.tasks.text_pipeline import TextPipeline
 
