@@ -14,11 +14,11 @@ from handful import arguments
 from handful.apps import experiment
 from handful.errors import DataError
 from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
+from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.image_pixels import read_image
 from handful.pipelines.images import ImagePipeline
 from handful.readers.arrays import read_arrays
 from handful.readers.tables import read_table
-from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.own import open_tasks
 from handful.tasks.table_pipeline import TablePipeline
 

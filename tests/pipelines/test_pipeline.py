@@ -7,10 +7,10 @@ from PIL import Image
 
 from handful import LEARNERS, evaluate
 from handful.errors import ArtifactError, DataError
+from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.readers.tables import read_table
-from handful.tasks.array_pipeline import ArrayPipeline
 from handful.tasks.many_tables import ManyTablesPipeline
 from handful.tasks.own import open_tasks
 from handful.tasks.table_pipeline import TablePipeline

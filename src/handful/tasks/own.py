@@ -17,6 +17,7 @@ from handful.cells import class_order
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
+from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers import images
@@ -24,7 +25,6 @@ from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
 from handful.readers.tables import Table, read_table, table_kind
 from handful.registry import TASKS
-from handful.tasks.array_pipeline import ArrayPipeline, array_names, array_targets
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
