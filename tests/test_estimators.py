@@ -18,9 +18,9 @@ from handful.cells import written
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.protocol import evaluate
+from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
-from handful.tasks.table_pipeline import TablePipeline
 from handful.types import Examples, TaskSpec
 
 WAY, SHOT = 4, 5

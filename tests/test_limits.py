@@ -17,10 +17,10 @@ from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.image_pixels import read_image
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.rows import TablePipeline
 from handful.readers.arrays import read_arrays
 from handful.readers.tables import read_table
 from handful.tasks.own import open_tasks
-from handful.tasks.table_pipeline import TablePipeline
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
 

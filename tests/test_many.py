@@ -17,8 +17,8 @@ from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.r2d2 import R2D2
+from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
-from handful.tasks.table_pipeline import TablePipeline
 from handful.types import Categorical, Gaussian, Point, TaskSpec
 
 each_case = pytest.mark.parametrize(("cls", "problem"), cases(), ids=name_of)

@@ -14,11 +14,11 @@ from handful.cells import class_order
 from handful.errors import DataError, unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline, RawExamples
+from handful.pipelines.rows import TablePipeline
 from handful.readers.tables import Table, read_table, table_kind
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.pool import LabeledPool, split_classes
-from handful.tasks.table_pipeline import TablePipeline
 from handful.types import Examples, Task, TaskSpec
 
 LAST = "last"

@@ -12,9 +12,9 @@ from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import moments, row_numbers, shaped
+from handful.pipelines.rows import RowPipeline
 from handful.readers.paths import existing
 from handful.readers.tables import Table
-from handful.tasks.table_pipeline import RowPipeline
 
 LINES = ".txt"
 """Files whose lines are inputs, for predictions."""
