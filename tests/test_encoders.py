@@ -9,7 +9,7 @@ import pytest
 
 from handful.encoders import Encoder
 from handful.errors import ArtifactError, UserError
-from handful.tasks.text_pipeline import TextPipeline
+from handful.pipelines.texts import TextPipeline
 
 NAME, COMMIT = "someone/sentences", "0123abc"
 KNOWN = "sentence_transformers.models.Transformer"

@@ -11,10 +11,10 @@ from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.pipelines.rows import TablePipeline
+from handful.pipelines.texts import TextPipeline
 from handful.readers.tables import read_table
 from handful.tasks.many_tables import ManyTablesPipeline
 from handful.tasks.own import open_tasks
-from handful.tasks.text_pipeline import TextPipeline
 
 
 def csv(tmp_path, text, name="table.csv"):

@@ -21,6 +21,7 @@ from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import RowPipeline, TablePipeline
+from handful.pipelines.texts import TextPipeline
 from handful.readers import images
 from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
@@ -30,7 +31,6 @@ from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
 from handful.tasks.pool import LabeledPool, split_classes
-from handful.tasks.text_pipeline import TextPipeline
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -17,10 +17,10 @@ from handful.artifacts import MetaModel
 from handful.encoders import Encoder
 from handful.errors import DataError, UserError
 from handful.pipelines.pipeline import InputPipeline
+from handful.pipelines.texts import TextPipeline
 from handful.tasks.collection import TaskCollection
 from handful.tasks.own import open_tasks
 from handful.tasks.pool import LabeledPool
-from handful.tasks.text_pipeline import TextPipeline
 
 WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
 
