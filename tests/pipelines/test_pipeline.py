@@ -9,11 +9,11 @@ from handful import LEARNERS, evaluate
 from handful.errors import ArtifactError, DataError
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.tables import read_table
-from handful.tasks.many_tables import ManyTablesPipeline
 from handful.tasks.own import open_tasks
 
 

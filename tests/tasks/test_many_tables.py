@@ -13,9 +13,10 @@ from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.verdict import quality
+from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
+from handful.readers.tables import table_files
 from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
-from handful.tasks.many_tables import LIMIT, Layout, ManyTablesPipeline, table_files
 from handful.tasks.own import open_tasks
 from handful.types import TaskSpec
 from own_data import write_csv

@@ -311,3 +311,8 @@ READERS: dict[str, Callable[[Path, Limits], Any]] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
 }
+
+
+def table_files(folder: Path) -> list[Path]:
+    """The tables of a folder by name; hidden files and others are passed over."""
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != "." and table_kind(file))

@@ -19,17 +19,18 @@ from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import RowPipeline, TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers import images
 from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
-from handful.readers.tables import Table, read_table, table_kind
+from handful.readers.tables import Table, read_table, table_files, table_kind
 from handful.registry import TASKS
 from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
-from handful.tasks.many_tables import LAST, LabeledTables, ManyTables, ManyTablesPipeline, open_tables, table_files
+from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
 from handful.tasks.pool import LabeledPool, split_classes
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)

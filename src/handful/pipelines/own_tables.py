@@ -1,0 +1,161 @@
+"""The input pipelines for tables that each have columns of their own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from handful import streams
+from handful.errors import DataError
+from handful.limits import LOCAL, Limits
+from handful.pipelines.pipeline import InputPipeline, RawExamples
+from handful.pipelines.rows import TablePipeline
+from handful.readers.tables import Table, read_table
+
+LAST = "last"
+"""As a target: the last column, in tables that have none of this name."""
+
+LIMIT = 5.0
+"""Deviations of the support from its mean: what is further away counts as so far."""
+
+
+class Layout(NamedTuple):
+    """How the features of a table become inputs of a given width: `(features,)` each, all known from the support.
+
+    A feature is standardized by `mean` and `rate` (one over the deviation; 0 for what is constant), and goes to its
+    `place` times its `factor`. No two features share a place unless there are more features than places; then they are
+    added with random signs: *Feature Hashing for Large Scale Multitask Learning* (Weinberger et al., 2009),
+    https://arxiv.org/abs/0902.2206. Empty places are 0, and inputs are as large as if there were none: as in *TabPFN*
+    (Hollmann et al., 2023), https://arxiv.org/abs/2207.01848.
+    """
+
+    mean: Tensor
+    rate: Tensor
+    place: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, support: Tensor, width: int, generator: Generator) -> Self:
+        """A random one for a table with these support rows `(n, features)`."""
+        mean, rate = measured(support)
+        used = rate.nonzero().flatten()
+        rounds = [torch.randperm(width, generator=generator) for _ in range(0, len(used), width)]
+        place, factor = torch.zeros(len(rate), dtype=torch.long), torch.zeros_like(rate)
+        if rounds:
+            place[used] = torch.cat(rounds)[: len(used)]
+            signs = 2 * torch.randint(2, used.shape, generator=generator) - 1
+            factor[used] = signs * (width / len(used)) ** 0.5
+        return cls(mean, rate, place, factor)
+
+    def inputs(self, features: Tensor, width: int) -> Tensor:
+        """Features `(n, features)` as inputs `(n, width)`."""
+        placed = standardized(features, self.mean, self.rate) * self.factor
+        return features.new_zeros(len(features), width).index_add(1, self.place, placed)
+
+
+def measured(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of each column, and one over its deviation: 0 where all values `(n, columns)` are the same.
+
+    Of the values that are there; NaN stands for one that is not.
+    """
+    mean = values.nanmean(0).nan_to_num(0.0)
+    deviation = (values - mean).square().nanmean(0).nan_to_num(0.0).sqrt()
+    varies = deviation > 16 * torch.finfo(values.dtype).eps * mean.abs()  # more than rounding errors
+    return mean, varies / torch.where(varies, deviation, 1.0)
+
+
+def standardized(values: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
+    """Values in deviations from the mean, within the limit; what is not there (NaN) is the mean."""
+    return ((values - mean) * rate).nan_to_num(0.0).clamp(-LIMIT, LIMIT)
+
+
+class ManyTablesPipeline(InputPipeline):
+    """Tables with columns of their own: each task has a pipeline of its own, made of its examples.
+
+    width: of the inputs. target or label: the column to predict, or "last". drop: columns to leave out, in tables with
+    them.
+    """
+
+    kind = "tables"
+
+    def __init__(
+        self, *, width: int, target: str | None = None, label: str | None = None, drop: Sequence[str] = ()
+    ) -> None:
+        self.width, self.target, self.label, self.drop = width, target, label, tuple(drop)
+        self.input_shape = (width,)
+
+    def described(self) -> str:
+        """That each table has columns of its own."""
+        return f"the columns of each table, as {self.width} numbers"
+
+    def settings(self) -> dict[str, Any]:
+        """Width, the column to predict and dropped columns."""
+        return {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
+
+    def of_task(self, examples: str | Path, target: str | None = None, limits: Limits = LOCAL) -> "OwnTablePipeline":
+        """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
+        table = read_table(examples, limits)
+        plain = self.plain(table, target)
+        layout = Layout.of(plain.features(table), self.width, streams.new_table_layout())
+        return OwnTablePipeline(
+            width=self.width,
+            layout={name: part.tolist() for name, part in layout._asdict().items()},
+            **plain.settings(),
+        )
+
+    def plain(self, table: Table, column: str | None = None) -> TablePipeline:
+        """Columns and answers of a whole table, standardized by all its rows; `DataError` without such a column.
+
+        column: to predict, by default the pipeline's.
+        """
+        asked = column or self.target or self.label or LAST
+        column = table.names[-1] if asked == LAST and LAST not in table.names else asked
+        label, target = (column, None) if self.label else (None, column)
+        table.require([column], ", the label" if label else ", the target")
+        return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
+
+    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
+        """Raises a `DataError`: see `of_task`."""
+        raise self._asked()
+
+    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
+        """Raises a `DataError`: see `of_task`."""
+        raise self._asked()
+
+    def of_array(self, array: Any) -> Tensor:
+        """Raises a `DataError`: see `of_task`."""
+        raise self._asked()
+
+    def _asked(self) -> DataError:
+        return DataError(
+            "The tables of this model have columns of their own, which only an adapted task knows. Adapt to a table "
+            f"first: `handful adapt MODEL TABLE --{'label' if self.label else 'target'} COLUMN -o TASK`, or "
+            "handful.apps.prediction.adapt_to_file."
+        )
+
+
+class OwnTablePipeline(TablePipeline):
+    """A table as one task of many has it: rows as `TablePipeline` encodes them, laid out by the task's own layout.
+
+    width: of the inputs. layout: see `Layout`, as lists. columns, roles: see `TablePipeline`.
+    """
+
+    kind = "own table"
+    of_one_task = True
+
+    def __init__(self, *, width: int, layout: dict[str, list[float]], **table: Any) -> None:
+        super().__init__(**table)
+        self.width = width
+        self.layout = Layout(**{name: torch.tensor(part) for name, part in layout.items()})
+        self.input_shape = (width,)
+
+    def settings(self) -> dict[str, Any]:
+        """Width, layout, columns and roles."""
+        layout = {name: part.tolist() for name, part in self.layout._asdict().items()}
+        return {"width": self.width, "layout": layout, **super().settings()}
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        return self.layout.inputs(features, self.width)
