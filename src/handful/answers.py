@@ -9,8 +9,8 @@ from torch import Tensor
 from handful.cells import class_order
 from handful.errors import DataError
 from handful.learners.learner import Learner
+from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
-from handful.tasks.labels import class_names, target_values
 from handful.types import TaskSpec
 
 Answers: TypeAlias = Any

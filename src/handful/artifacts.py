@@ -25,6 +25,7 @@ from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.protocol import evaluating
 from handful.learners.learner import Learner
+from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers.images import IMAGES
 from handful.readers.tables import table_kind
@@ -39,7 +40,6 @@ from handful.storage import (
     write_tensors,
     write_text,
 )
-from handful.tasks.labels import class_names, target_values
 from handful.training.run import check_folder, is_run
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 

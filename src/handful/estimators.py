@@ -20,8 +20,8 @@ from handful.cells import class_order, written
 from handful.errors import DataError, UserError
 from handful.evaluation.protocol import check_fits, evaluating
 from handful.learners.learner import Learner
+from handful.pipelines.labels import Origin, class_names, real_numbers
 from handful.registry import LEARNERS
-from handful.tasks.labels import Origin, class_names, real_numbers
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
 

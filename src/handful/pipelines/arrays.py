@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.labels import Origin, class_names
 from handful.pipelines.pipeline import (
     InputPipeline,
     RawExamples,
@@ -22,7 +23,6 @@ from handful.pipelines.pipeline import (
     shaped,
 )
 from handful.readers.arrays import read_arrays
-from handful.tasks.labels import Origin, class_names
 
 
 class ArrayPipeline(InputPipeline):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from handful.errors import DataError
-from handful.tasks.labels import Origin, class_names, target_values
+from handful.pipelines.labels import Origin, class_names, target_values
 
 DAY = datetime.date(2020, 1, 31)
 
