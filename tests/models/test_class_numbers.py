@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from handful.answers import AnswerReader
 from handful.errors import DataError
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.class_numbers import AnswerReader
 from handful.registry import LEARNERS
 from handful.types import TaskSpec
 

@@ -1,0 +1,1 @@
+"""Meta-models and adapted tasks, in memory and on disk."""
