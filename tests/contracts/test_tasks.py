@@ -15,11 +15,11 @@ from handful.errors import UserError
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.registry import TASKS
 from handful.tasks.augmentation import augmented
-from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
 from handful.tasks.many_tables import LabeledTables, ManyTables
 from handful.tasks.pool import LabeledPool
+from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Gaussian, Task, TaskSpec, stack
 
 

@@ -7,10 +7,10 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.errors import UserError
 from handful.streams import seeded
 from handful.tasks.augmentation import AugmentedImages, augmented
-from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
+from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
 
 

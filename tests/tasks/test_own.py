@@ -11,11 +11,11 @@ from PIL import Image
 
 from handful.errors import DataError, UserError
 from handful.pipelines.images import ImagePipeline
-from handful.tasks.collection import TaskCollection
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.own import open_tasks
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
+from handful.tasks.task_collection import TaskCollection
 
 
 def images(folder: Path, classes: list[str], count: int = 4, mode: str = "L") -> Path:

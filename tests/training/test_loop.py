@@ -22,10 +22,10 @@ from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors
-from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK, Pool, TaskDistribution
 from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
+from handful.tasks.task_collection import TaskCollection
 from handful.training import loop
 from handful.training.loop import Settings, meta_train
 from handful.training.run import Run

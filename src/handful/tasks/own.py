@@ -28,10 +28,10 @@ from handful.readers.arrays import read_arrays
 from handful.readers.paths import existing, subfolders
 from handful.readers.tables import Table, read_table, table_files, table_kind
 from handful.registry import TASKS
-from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
 from handful.tasks.pool import LabeledPool, split_classes
+from handful.tasks.task_collection import TaskCollection
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from handful.errors import DataError, UserError
-from handful.tasks.collection import TaskCollection
 from handful.tasks.distribution import BLOCK
 from handful.tasks.pool import split_classes
+from handful.tasks.task_collection import TaskCollection
 from handful.types import stack
 
 
