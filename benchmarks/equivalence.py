@@ -35,8 +35,8 @@ from handful.evaluation.intervals import interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.omniglot import Omniglot
-from handful.tasks.pool import LabeledPool
 
 RESULTS = "equivalence"
 LEARNER = "protonet, neighbors"

@@ -32,7 +32,7 @@ from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
 from handful.readers.tables import read_table
 from handful.tasks.distribution import Split
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 
 BANKING77 = (
     "evaeaaeaevaaeveeaeaavavavaeeeaavevvvaeeaavvveveveeaevvvvvevaeaeeavaaevveevaae",

@@ -14,7 +14,7 @@ from handful.apps.experiment import Experiment, Source, train
 from handful.apps.tuning import FILE, Range, Trial, Tuning, applied, space, tune
 from handful.cli import app
 from handful.errors import ArtifactError, HandfulError, UserError
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 
 
 @pytest.fixture

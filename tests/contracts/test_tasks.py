@@ -17,8 +17,8 @@ from handful.registry import TASKS
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Sizes, TaskDistribution
 from handful.tasks.gaussian_process import NOISE, GaussianProcess
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.many_tables import LabeledTables, ManyTables
-from handful.tasks.pool import LabeledPool
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Gaussian, Task, TaskSpec, stack
 

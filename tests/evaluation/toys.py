@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 from handful.learners.learner import Learner
 from handful.streams import seeded
 from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Categorical, Examples, Gaussian, Point, Task, TaskSpec
 
 WIDTH, CLASSES, EACH = 40, 60, 12

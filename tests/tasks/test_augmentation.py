@@ -8,7 +8,7 @@ from handful.errors import UserError
 from handful.streams import seeded
 from handful.tasks.augmentation import AugmentedImages, augmented
 from handful.tasks.distribution import SizeRanges, Sizes, TaskDistribution
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec

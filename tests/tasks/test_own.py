@@ -12,8 +12,8 @@ from PIL import Image
 from handful.errors import DataError, UserError
 from handful.pipelines.images import ImagePipeline
 from handful.tasks.glyphs import Glyphs
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.own import open_tasks
-from handful.tasks.pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 

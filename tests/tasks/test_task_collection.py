@@ -6,7 +6,7 @@ import torch
 
 from handful.errors import DataError, UserError
 from handful.tasks.distribution import BLOCK
-from handful.tasks.pool import split_classes
+from handful.tasks.labeled_pool import split_classes
 from handful.tasks.task_collection import TaskCollection
 from handful.types import stack
 

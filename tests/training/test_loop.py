@@ -23,7 +23,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors
 from handful.tasks.distribution import BLOCK, Pool, TaskDistribution
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 from handful.training import loop

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from handful.pipelines.images import ImagePipeline
 from handful.tasks.distribution import Split
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Examples, Task
 
 DEJAVU = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif")

@@ -15,7 +15,7 @@ from handful.limits import LOCAL, Limits
 from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, standardized
 from handful.readers.tables import read_table, table_files
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
-from handful.tasks.pool import LabeledPool, split_classes
+from handful.tasks.labeled_pool import LabeledPool, split_classes
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
 

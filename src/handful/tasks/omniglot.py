@@ -14,7 +14,7 @@ from handful.readers.arrays import opened_npz
 from handful.readers.images import image_files
 from handful.readers.paths import existing, subfolders
 from handful.tasks.distribution import SPLITS, Split
-from handful.tasks.pool import LabeledPool
+from handful.tasks.labeled_pool import LabeledPool
 
 KEYS = ("images", "alphabet", "character", "vinyals_split", "part")
 PARTS = ("images_background", "images_evaluation")

@@ -29,8 +29,8 @@ from handful.readers.paths import existing, subfolders
 from handful.readers.tables import Table, read_table, table_files, table_kind
 from handful.registry import TASKS
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
+from handful.tasks.labeled_pool import LabeledPool, split_classes
 from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
-from handful.tasks.pool import LabeledPool, split_classes
 from handful.tasks.task_collection import TaskCollection
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)

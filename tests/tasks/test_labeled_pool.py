@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handful.errors import DataError
-from handful.tasks.pool import LabeledPool, split_classes
+from handful.tasks.labeled_pool import LabeledPool, split_classes
 
 SHARED = {"train": [0, 1, 2], "val": [3, 4], "test": [5, 6, 7]}
 
