@@ -14,7 +14,7 @@ from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import Adam, UpdateRule
 from handful.functional.lbfgs import LBFGS
 from handful.tasks.distribution import SPLITS, Manifest, SizeRanges, Sizes, TaskDistribution
-from handful.tasks.optimization import SmallNetworks
+from handful.tasks.optimization_problems import SmallNetworks
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Task, TaskSpec
 

@@ -17,7 +17,7 @@ from handful.functional.lbfgs import LBFGS
 from handful.functional.normalization import BatchNorm
 from handful.learners.learned_optimizer import LearnedOptimizer
 from handful.learners.update_rule import DIRECTIONS, EPSILON, FEATURES, LONGEST, LearnedRule
-from handful.tasks.optimization import Quadratics
+from handful.tasks.optimization_problems import Quadratics
 from handful.types import stack, take
 
 

@@ -7,7 +7,7 @@ import torch
 from handful.errors import UserError
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
-from handful.tasks.optimization import Quadratics, SmallNetworks
+from handful.tasks.optimization_problems import Quadratics, SmallNetworks
 
 
 def test_quadratics_are_linear_without_an_intercept_and_queries_have_the_supports_minimum():
