@@ -20,7 +20,7 @@ from benchmarks.tiny import sized
 from handful.evaluation.intervals import Interval
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.training.run import Run
 
 RESULTS = "regression"

@@ -22,7 +22,7 @@ from benchmarks.evidence import Cells, Section, guarded, record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import seeds_interval
 from handful.streams import seeded
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
 
 RESULTS = "small_tasks"

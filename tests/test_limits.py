@@ -20,7 +20,7 @@ from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
 from handful.readers.arrays import read_arrays
 from handful.readers.tables import read_table
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
 

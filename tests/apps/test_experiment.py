@@ -19,7 +19,7 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.protocol import evaluate as score
 from handful.evaluation.report import load, load_scores
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
 
 TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}

@@ -14,7 +14,7 @@ from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.tables import read_table
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 
 
 def csv(tmp_path, text, name="table.csv"):

@@ -19,7 +19,7 @@ from handful.errors import DataError, UserError
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.texts import TextPipeline
 from handful.tasks.labeled_pool import LabeledPool
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
 
 WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")

@@ -10,7 +10,7 @@ from handful.apps.catalog import entry
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK
 from handful.tasks.gaussian_process import GaussianProcess
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 
 KERNELS = ("rbf", "matern", "periodic")
 

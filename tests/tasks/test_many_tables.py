@@ -17,7 +17,7 @@ from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
 from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
 from own_data import write_csv
 

@@ -8,7 +8,7 @@ from handful.errors import unknown_name
 from handful.learners.learner import Learner
 from handful.learners.options import hints_of, options_of, written_type
 from handful.registry import BACKBONES, LEARNERS, TASKS
-from handful.tasks.own import own_parameter
+from handful.tasks.opening import own_parameter
 
 
 def catalog() -> dict[str, list[dict[str, Any]]]:

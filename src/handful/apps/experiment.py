@@ -23,7 +23,7 @@ from handful.registry import LEARNERS
 from handful.storage import write_json
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.training.loop import Moment, Training, checked, meta_train
 from handful.training.performance import performance
 from handful.training.run import Run

@@ -13,7 +13,7 @@ from handful.errors import DataError, UserError
 from handful.pipelines.images import ImagePipeline
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.labeled_pool import LabeledPool
-from handful.tasks.own import open_tasks
+from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 

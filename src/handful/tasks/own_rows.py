@@ -1,220 +1,36 @@
-"""Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
+"""The user's own tables, texts and arrays as tasks."""
 
 import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_origin, get_type_hints
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from handful import streams
 from handful.cells import class_order
 from handful.encoders import DEFAULT, Encoder
-from handful.errors import DataError, UserError, unknown_name
-from handful.limits import LOCAL, Limits
+from handful.errors import DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
-from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import RowPipeline, TablePipeline
 from handful.pipelines.texts import TextPipeline
-from handful.readers import images
 from handful.readers.arrays import read_arrays
-from handful.readers.paths import existing, subfolders
-from handful.readers.tables import Table, read_table, table_files, table_kind
-from handful.registry import TASKS
+from handful.readers.tables import Table, read_table
+from handful.tasks.data_options import COLUMNS, AnyPipeline, Options, checked_kind
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool, split_classes
 from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
 from handful.tasks.task_collection import TaskCollection
 
-AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
-FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""How the folders of a set of images that is split already may be called."""
-
-COLUMNS = ("label", "task", "target", "group", "drop", "text", "encoder", "split_by")
-"""The options that say which column of a table is what."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `open_tasks` was asked for beside the source."""
-
-    label: str | None = None
-    task: str | None = None
-    target: str | None = None
-    group: str | None = None
-    drop: tuple[str, ...] = ()
-    image_size: int | None = None
-    text: str | None = None
-    encoder: str | None = None
-    split_by: str | None = None
-    seed: int = 0
-    limits: Limits = LOCAL
-
-    def refuse(self, source: str, *names: str) -> None:
-        """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
-        for name in names:
-            if getattr(self, name):
-                raise UserError(f"--{name.replace('_', '-')} does not apply to {source}: leave it out.")
-
-
-def open_tasks(
-    source: str | Path,
-    *,
-    label: str | None = None,
-    task: str | None = None,
-    target: str | None = None,
-    group: str | None = None,
-    drop: Sequence[str] = (),
-    image_size: int | None = None,
-    text: str | None = None,
-    encoder: str | None = None,
-    split_by: str | None = None,
-    seed: int = 0,
-    limits: Limits = LOCAL,
-    pipeline: InputPipeline | None = None,
-) -> TaskDistribution:
-    """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
-
-    A folder of tables is as many tasks, with columns of their own and a `target` or `label`, which may be "last". A
-    folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
-    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`;
-    the other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the
-    input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
-    drawn from the classes, and these are split; with one the tasks are split.
-
-    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
-    values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
-    limits: the most that is read of one file.
-    pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
-    classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
-    Raises `UserError` or `DataError` for whatever is wrong with the source.
-    """
-    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, limits)
-    name, colon, rest = str(source).partition(":")
-    if str(source) in TASKS:
-        return _registered(str(source), None, options)
-    if colon and name in TASKS:
-        return _registered(name, rest, options)
-    if not str(source):
-        raise UserError(f"Name a source of tasks: a path to your data, or one of {', '.join(TASKS)}.")
-    path = Path(source).expanduser()
-    if not path.exists() and not path.suffix and path.name == str(source):
-        raise unknown_name("task source or path", str(source), TASKS)
-    path = existing(path)
-    if path.is_dir() and table_files(path) and not subfolders(path):
-        return _many_tables(path, options, _of_kind(pipeline, ManyTablesPipeline, path))
-    if path.is_dir():
-        return _images(path, options, _of_kind(pipeline, ImagePipeline, path))
-    if table_kind(path):
-        return _table(path, options, pipeline)
-    if path.suffix.lower() == ".npz":
-        return _arrays(path, options, _of_kind(pipeline, ArrayPipeline, path))
-    raise DataError(
-        f"{path} is not a source of tasks: give a folder of images or of tables, or a .csv, .parquet, .jsonl or .npz "
-        "file."
-    )
-
-
-def _of_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
-    if pipeline is None or isinstance(pipeline, wanted):
-        return pipeline
-    raise UserError(
-        f"This model reads inputs of the kind {pipeline.kind!r}, but {path} is of the kind {wanted.kind!r}."
-    )
-
-
-def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:
-    options.refuse(f"the source {key!r}", *COLUMNS, "image_size")
-    parameter = own_parameter(TASKS[key])
-    if parameter is None and given is not None:
-        raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")
-    if parameter is not None and parameter.default is inspect.Parameter.empty and not given:
-        raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
-    arguments = (given,) if given else ()
-    return TASKS[key](*arguments, seed=options.seed)  # type: ignore[no-any-return]
-
-
-def own_parameter(source: type[TaskDistribution]) -> inspect.Parameter | None:
-    """What a registered source takes behind its name and a colon: a `path`, or a first argument of a few words."""
-    parameters = inspect.signature(source).parameters
-    if "path" in parameters:
-        return parameters["path"]
-    first = next((p for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD), None)
-    if first is None or get_origin(get_type_hints(source.__init__)[first.name]) is not Literal:
-        return None
-    return first
-
-
-# Images
-
-
-def _images(path: Path, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
-    options.refuse("a folder of images", *COLUMNS)
-    given = _split_folders(path)
-    parts = {on: images.image_classes(folder) for on, folder in (given or {"": path}).items()}
-    _check_no_class_twice(path, parts)
-    classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
-    names = class_order(classes)
-    _check_several(names, path)
-    if pipeline is not None:
-        splits = _everywhere(len(names))
-    elif given:
-        splits = _as_given([classes[name][1] for name in names], options.seed, path)
-    else:
-        splits = split_classes(len(names), options.seed)
-    train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
-    pipeline = pipeline or ImagePipeline.fit(train, options.image_size, options.limits)
-    inputs = pipeline.decode([file for name in names for file in classes[name][0]], options.limits)
-    labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
-    return _pooled(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), pipeline)
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """The folders of the splits, if that is what the subfolders are: train, test and perhaps val."""
-    folders = subfolders(path)
-    given: dict[str, Path] = {
-        FOLDERS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in FOLDERS
-    }
-    nested = all(subfolders(folder) for folder in folders)
-    whole = len(given) == len(folders) and {"train", "test"} <= set(given)
-    return {on: given[on] for on in SPLITS if on in given} if whole and nested else {}
-
-
-def _check_no_class_twice(path: Path, parts: dict[str, dict[str, list[Path]]]) -> None:
-    seen: dict[str, str] = {}
-    for on, classes in parts.items():
-        for name in classes:
-            if name in seen:
-                raise DataError(
-                    f"{path}: the class {name!r} is in both {seen[name]} and {on}. Tasks are tested on classes never "
-                    "trained on: put all images of a class into one of them, or give one folder with all classes."
-                )
-            seen[name] = on
-
-
-def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, list[int]]:
-    """The splits of the folders; without val a fifth of the training classes validates."""
-    splits = {on: [number for number, part in enumerate(of_class) if part == on] for on in SPLITS}
-    if not splits["val"]:
-        if len(splits["train"]) < 2:
-            raise DataError(f"{path}: one training class only. Add classes, or a folder val.")
-        order = streams.name_order(seed).permutation(splits["train"]).tolist()
-        count = max(1, len(order) // 5)
-        splits["val"], splits["train"] = order[:count], order[count:]
-    return splits
-
-
 # Tables
 
 
-def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
+def tables_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
     others = [name for name in COLUMNS if name not in ("target", "label", "drop")]
     options.refuse("a folder of tables, each a task of its own", *others, "image_size")
     target, label = options.target, options.label
@@ -233,13 +49,15 @@ def _many_tables(path: Path, options: Options, pipeline: ManyTablesPipeline | No
     )
 
 
-def _table(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
+def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
     options.refuse("a table", "image_size")
     table = read_table(path, options.limits)
     label, task, target, text = options.label, options.task, options.target, options.text
     model: RowPipeline | None = None
     if pipeline is not None:  # the model's own columns, unless others are named
-        model = _of_kind(pipeline, TextPipeline if text or isinstance(pipeline, TextPipeline) else TablePipeline, path)
+        model = checked_kind(
+            pipeline, TextPipeline if text or isinstance(pipeline, TextPipeline) else TablePipeline, path
+        )
         assert model is not None
         label, target = _asked_of(model, options)
         task = task or model.task
@@ -339,7 +157,7 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
 # Arrays
 
 
-def _arrays(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
+def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
     options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
     arrays = read_arrays(path, options.limits)
     labeled, valued = "labels" in arrays, "targets" in arrays
@@ -390,13 +208,13 @@ def _of_rows(
     """Tasks from rows: split by class or by task, fit the pipeline to the training rows unless there is one, encode."""
     labels = class_order(rows.labels or [])
     if rows.labels:
-        _check_several(labels, rows.origin)
+        check_several(labels, rows.origin)
     names = labels if rows.tasks is None else sorted(set(rows.tasks))
     units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
     groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))
     noun = "class" if rows.tasks is None else "task"
     if pipeline:
-        splits = _everywhere(len(names))
+        splits = everywhere(len(names))
     elif rows.wholes:
         splits = _split_whole(units, names, rows.wholes, seed, noun)
     else:
@@ -406,7 +224,7 @@ def _of_rows(
         pipeline = fit(train, labels if rows.labels and rows.tasks else None)
     inputs = encode(pipeline)
     if rows.tasks is None:
-        return _pooled(LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed), pipeline)
+        return pooled(LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed), pipeline)
     if rows.values is not None:
         targets = pipeline.scaled(rows.values)
     else:
@@ -438,16 +256,16 @@ def _numbers_of(values: list[str], names: list[str]) -> Tensor:
     return torch.tensor([places[value] for value in values])
 
 
-def _check_several(names: Sequence[str], origin: object) -> None:
+def check_several(names: Sequence[str], origin: object) -> None:
     if len(names) < 2:
         raise DataError(f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.")
 
 
-def _everywhere(count: int) -> dict[Split, list[int]]:
+def everywhere(count: int) -> dict[Split, list[int]]:
     """All classes or tasks in each split: of a source that nothing is trained on."""
     return {on: list(range(count)) for on in SPLITS}
 
 
-def _pooled(pool: LabeledPool, pipeline: InputPipeline) -> LabeledPool:
+def pooled(pool: LabeledPool, pipeline: InputPipeline) -> LabeledPool:
     pool.pipeline = pipeline
     return pool

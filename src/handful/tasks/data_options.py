@@ -1,0 +1,45 @@
+"""The options that say how the user's own data is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from handful.errors import UserError
+from handful.limits import LOCAL, Limits
+from handful.pipelines.pipeline import InputPipeline
+
+AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
+
+COLUMNS = ("label", "task", "target", "group", "drop", "text", "encoder", "split_by")
+"""The options that say which column of a table is what."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `open_tasks` was asked for beside the source."""
+
+    label: str | None = None
+    task: str | None = None
+    target: str | None = None
+    group: str | None = None
+    drop: tuple[str, ...] = ()
+    image_size: int | None = None
+    text: str | None = None
+    encoder: str | None = None
+    split_by: str | None = None
+    seed: int = 0
+    limits: Limits = LOCAL
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
+        for name in names:
+            if getattr(self, name):
+                raise UserError(f"--{name.replace('_', '-')} does not apply to {source}: leave it out.")
+
+
+def checked_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
+    if pipeline is None or isinstance(pipeline, wanted):
+        return pipeline
+    raise UserError(
+        f"This model reads inputs of the kind {pipeline.kind!r}, but {path} is of the kind {wanted.kind!r}."
+    )

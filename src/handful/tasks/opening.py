@@ -1,0 +1,100 @@
+"""Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_origin, get_type_hints
+
+from handful.errors import DataError, UserError, unknown_name
+from handful.limits import LOCAL, Limits
+from handful.pipelines.arrays import ArrayPipeline
+from handful.pipelines.images import ImagePipeline
+from handful.pipelines.own_tables import ManyTablesPipeline
+from handful.pipelines.pipeline import InputPipeline
+from handful.readers.paths import existing, subfolders
+from handful.readers.tables import table_files, table_kind
+from handful.registry import TASKS
+from handful.tasks.data_options import COLUMNS, Options, checked_kind
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.own_images import image_tasks
+from handful.tasks.own_rows import array_tasks, table_tasks, tables_tasks
+
+
+def open_tasks(
+    source: str | Path,
+    *,
+    label: str | None = None,
+    task: str | None = None,
+    target: str | None = None,
+    group: str | None = None,
+    drop: Sequence[str] = (),
+    image_size: int | None = None,
+    text: str | None = None,
+    encoder: str | None = None,
+    split_by: str | None = None,
+    seed: int = 0,
+    limits: Limits = LOCAL,
+    pipeline: InputPipeline | None = None,
+) -> TaskDistribution:
+    """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
+
+    A folder of tables is as many tasks, with columns of their own and a `target` or `label`, which may be "last". A
+    folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
+    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`;
+    the other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the
+    input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
+    drawn from the classes, and these are split; with one the tasks are split.
+
+    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
+    values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
+    limits: the most that is read of one file.
+    pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
+    classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
+    Raises `UserError` or `DataError` for whatever is wrong with the source.
+    """
+    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, limits)
+    name, colon, rest = str(source).partition(":")
+    if str(source) in TASKS:
+        return _registered(str(source), None, options)
+    if colon and name in TASKS:
+        return _registered(name, rest, options)
+    if not str(source):
+        raise UserError(f"Name a source of tasks: a path to your data, or one of {', '.join(TASKS)}.")
+    path = Path(source).expanduser()
+    if not path.exists() and not path.suffix and path.name == str(source):
+        raise unknown_name("task source or path", str(source), TASKS)
+    path = existing(path)
+    if path.is_dir() and table_files(path) and not subfolders(path):
+        return tables_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
+    if path.is_dir():
+        return image_tasks(path, options, checked_kind(pipeline, ImagePipeline, path))
+    if table_kind(path):
+        return table_tasks(path, options, pipeline)
+    if path.suffix.lower() == ".npz":
+        return array_tasks(path, options, checked_kind(pipeline, ArrayPipeline, path))
+    raise DataError(
+        f"{path} is not a source of tasks: give a folder of images or of tables, or a .csv, .parquet, .jsonl or .npz "
+        "file."
+    )
+
+
+def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:
+    options.refuse(f"the source {key!r}", *COLUMNS, "image_size")
+    parameter = own_parameter(TASKS[key])
+    if parameter is None and given is not None:
+        raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")
+    if parameter is not None and parameter.default is inspect.Parameter.empty and not given:
+        raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
+    arguments = (given,) if given else ()
+    return TASKS[key](*arguments, seed=options.seed)  # type: ignore[no-any-return]
+
+
+def own_parameter(source: type[TaskDistribution]) -> inspect.Parameter | None:
+    """What a registered source takes behind its name and a colon: a `path`, or a first argument of a few words."""
+    parameters = inspect.signature(source).parameters
+    if "path" in parameters:
+        return parameters["path"]
+    first = next((p for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD), None)
+    if first is None or get_origin(get_type_hints(source.__init__)[first.name]) is not Literal:
+        return None
+    return first
