@@ -29,9 +29,9 @@ from benchmarks.omniglot import with_views
 from benchmarks.text import DATA, QUERIES, STEPS, read, trained
 from benchmarks.tiny import sized
 from handful.encoders import DEFAULT, Encoder
-from handful.evaluation.comparison import Ladder
 from handful.evaluation.equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import interval
+from handful.evaluation.ladder import Ladder
 from handful.learners.learner import Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution

@@ -22,6 +22,7 @@ import own_data
 from handful import cli
 from handful.apps import experiment
 from handful.evaluation import comparison
+from handful.evaluation.ladder import Ladder
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
 
@@ -509,7 +510,7 @@ def test_what_must_fail_is_refused_before_the_work(trained, monkeypatch):
     run = trained("task-target")
     if Path("/proc/self").exists():
         assert "/proc/report" in refused("evaluate", run, "-o", "/proc/report")
-    monkeypatch.setattr(comparison.Ladder, "__init__", lambda *_, **__: pytest.fail("it began to work"))
+    monkeypatch.setattr(Ladder, "__init__", lambda *_, **__: pytest.fail("it began to work"))
     assert "at least 1 task" in refused("evaluate", run, "--number", "0")
 
 

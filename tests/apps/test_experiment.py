@@ -17,6 +17,7 @@ from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
+from handful.evaluation.ladder import Ladder
 from handful.evaluation.protocol import evaluate as score
 from handful.evaluation.report import load, load_scores
 from handful.tasks.opening import open_tasks
@@ -207,7 +208,7 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     """Else the verdict would favor a learner that was trained with --augment."""
     seen = []
 
-    class Watching(comparison.Ladder):
+    class Watching(Ladder):
         def __init__(self, learner, pool, **more):
             seen.append((pool, more["keeper"]))
             super().__init__(learner, None, **more)

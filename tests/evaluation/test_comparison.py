@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import Clusters, Ignoring, Line, Slopes, Toy
 
-from handful.evaluation.comparison import CHOOSING_TASKS, SETTLING, Ladder
+from handful.evaluation.ladder import CHOOSING_TASKS, SETTLING, Ladder
 from handful.evaluation.protocol import evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task

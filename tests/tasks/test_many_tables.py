@@ -12,6 +12,7 @@ from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
+from handful.evaluation.ladder import Ladder
 from handful.evaluation.verdict import quality
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
@@ -376,7 +377,7 @@ def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(l
     """As where small tables have classes enough for few examples only."""
     monkeypatch.setattr(comparison, "_same_tasks", lambda *_: False)
     tasks = open_tasks(labeled, label="last")
-    ladder = comparison.Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
     test, validation = tasks.split("test"), tasks.split("val")
     compared = ladder.climb(test, validation, tasks=10)
     assert ladder.shots_curve(test, validation, compared, (1, 2), tasks=10) == {}

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from evaluation.toys import Clusters
 from handful import cli
 from handful.errors import ArtifactError, UserError
-from handful.evaluation.comparison import Ladder
+from handful.evaluation.ladder import Ladder
 from handful.registry import LEARNERS
 from handful.storage import write_json, write_tensors
 from handful.tasks.sine import Sine

@@ -11,9 +11,10 @@ from typing import Any, Self
 from handful.artifacts import MetaModel
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError, UserError
-from handful.evaluation.comparison import Comparison, Ladder, Progress
+from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.intervals import Interval
+from handful.evaluation.ladder import Ladder, Progress
 from handful.evaluation.protocol import check_fits, check_number
 from handful.evaluation.report import Report
 from handful.evaluation.wording import size
