@@ -29,7 +29,7 @@ from benchmarks.omniglot import with_views
 from benchmarks.text import DATA, QUERIES, STEPS, read, trained
 from benchmarks.tiny import sized
 from handful.encoders import DEFAULT, Encoder
-from handful.evaluation.equivalence import Equivalence, equivalence
+from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import interval
 from handful.evaluation.ladder import Ladder
 from handful.learners.learner import Learner

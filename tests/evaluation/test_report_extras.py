@@ -8,7 +8,7 @@ import torch
 from results import compare, evaluation, noisy
 
 from handful.evaluation import plots
-from handful.evaluation.equivalence import equivalence
+from handful.evaluation.data_equivalence import equivalence
 from handful.evaluation.intervals import class_interval
 from handful.evaluation.report import Report
 from handful.evaluation.sentences import needed_line

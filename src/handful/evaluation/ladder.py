@@ -12,7 +12,7 @@ import torch
 
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
-from handful.evaluation.equivalence import Equivalence, equivalence
+from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation, evaluate
 from handful.learners.learner import Keeper, Learner

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from handful.evaluation.comparison import Comparison, Row
-from handful.evaluation.equivalence import Equivalence
+from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation
 from handful.evaluation.wording import count_of, figures, lost, root, setting_name, share

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from handful.errors import ArtifactError
 from handful.evaluation.comparison import Comparison, Row
-from handful.evaluation.equivalence import Equivalence
+from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.findings import Finding
 from handful.evaluation.intervals import Interval
 from handful.evaluation.protocol import Evaluation

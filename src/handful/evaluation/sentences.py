@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from handful.evaluation.equivalence import Equivalence
+from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.protocol import Evaluation
 from handful.evaluation.wording import count_of, duration, estimate, examples, figures, nats, percent, rate_text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from handful.errors import UserError
-from handful.evaluation.equivalence import equivalence
+from handful.evaluation.data_equivalence import equivalence
 
 SIZES = [1, 2, 5, 10, 20, 50]
 
