@@ -32,7 +32,7 @@ from benchmarks.tiny import sized
 from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
-from handful.evaluation.protocol import evaluating
+from handful.evaluation.scoring import evaluating
 from handful.learners.learner import Learner
 from handful.learners.pretraining import BATCH as BATCH_OF_EXAMPLES
 from handful.learners.transfer import Pretrained

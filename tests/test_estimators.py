@@ -17,7 +17,7 @@ from handful.artifacts import MetaModel
 from handful.cells import written
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs

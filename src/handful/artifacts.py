@@ -22,7 +22,7 @@ from handful import backbones, many
 from handful.card import card
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
-from handful.evaluation.protocol import evaluating
+from handful.evaluation.scoring import evaluating
 from handful.learners.learner import Learner
 from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
 from handful.pipelines.labels import class_names, target_values

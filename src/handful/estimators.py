@@ -18,7 +18,7 @@ from handful import many
 from handful.artifacts import MetaModel, model_folder
 from handful.cells import class_order, written
 from handful.errors import DataError, UserError
-from handful.evaluation.protocol import check_fits, evaluating
+from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.pipelines.labels import Origin, class_names, real_numbers
 from handful.registry import LEARNERS

@@ -18,7 +18,7 @@ from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.engine.threads import cores
 from handful.errors import DataError, DivergedError, HandfulError, UserError
-from handful.evaluation.protocol import evaluating, finite_tasks, predict_tasks, scores_of
+from handful.evaluation.scoring import evaluating, finite_tasks, predict_tasks, scores_of
 from handful.learners.learner import Learner
 from handful.types import Examples, Prediction, Task, TaskSpec, TaskState, stack, take
 

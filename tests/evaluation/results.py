@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from handful.evaluation.comparison import Comparison
-from handful.evaluation.protocol import Evaluation
+from handful.evaluation.scoring import Evaluation
 
 
 def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **facts) -> Evaluation:

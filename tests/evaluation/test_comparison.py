@@ -9,7 +9,7 @@ import torch
 from toys import Clusters, Ignoring, Line, Slopes, Toy
 
 from handful.evaluation.ladder import CHOOSING_TASKS, SETTLING, Ladder
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
 

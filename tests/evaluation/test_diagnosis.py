@@ -20,7 +20,7 @@ from toys import (
 from handful.errors import UserError
 from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.faults_of_learners import score_of, transduction
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 

@@ -8,7 +8,7 @@ from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.intervals import difference
 from handful.evaluation.novelty import adaptation, gap_by_tasks, mismatch
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.streams import seeded
 from handful.tasks.distribution import SizeRanges
 from handful.types import Examples, Task, TaskSpec

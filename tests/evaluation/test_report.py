@@ -12,8 +12,8 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.protocol import LEVELS
 from handful.evaluation.report import Report, load, load_scores
+from handful.evaluation.scoring import LEVELS
 from handful.evaluation.sentences import needed_line, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))

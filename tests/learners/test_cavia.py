@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from contracts.problems import ROWS, VALUES
 from contracts.test_learners import close, flatten
 from handful.errors import UserError
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.learners.cavia import CAVIA
 from handful.tasks.sine import Sine
 from handful.training.loop import meta_train

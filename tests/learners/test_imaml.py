@@ -10,7 +10,7 @@ from contracts.problems import IMAGES, ROWS, VALUES, Problem
 from handful.engine.cost import graph_bytes
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.functional.inner_loop import SGD, descend
 from handful.learners.imaml import ImplicitMAML
 from handful.tasks.sine import Sine

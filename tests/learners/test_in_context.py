@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from contracts.problems import ROWS, VALUES
 from handful.errors import UserError
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.learners.in_context import InContextTransformer
 from handful.tasks.sine import Sine
 from handful.training.loop import meta_train

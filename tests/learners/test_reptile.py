@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from contracts.problems import VALUES
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.plan import Plan
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.learners.reptile import Reptile
 from handful.tasks.sine import Sine
 from handful.training.loop import meta_train

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from handful.errors import UserError
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.tasks.optimization_problems import Quadratics, SmallNetworks
 

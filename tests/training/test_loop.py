@@ -15,7 +15,7 @@ from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import Interval
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from handful.evaluation.intervals import Interval
-from handful.evaluation.protocol import Evaluation
+from handful.evaluation.scoring import Evaluation
 
 
 @dataclass(frozen=True)

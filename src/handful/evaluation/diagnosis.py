@@ -12,7 +12,7 @@ from handful.evaluation.faults_of_learners import exchange, memorization, transd
 from handful.evaluation.faults_of_tasks import leakage, overlap, sizes
 from handful.evaluation.findings import Finding as Finding
 from handful.evaluation.novelty import adaptation, gap, mismatch
-from handful.evaluation.protocol import check_fits, evaluating
+from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, Split, TaskDistribution
 

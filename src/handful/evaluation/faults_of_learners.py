@@ -9,7 +9,7 @@ from torch import Tensor
 from handful import streams
 from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
-from handful.evaluation.protocol import scores_of
+from handful.evaluation.scoring import scores_of
 from handful.evaluation.wording import count_of, figures, percent
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution

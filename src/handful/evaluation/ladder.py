@@ -14,7 +14,7 @@ from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
-from handful.evaluation.protocol import Evaluation, evaluate
+from handful.evaluation.scoring import Evaluation, evaluate
 from handful.learners.learner import Keeper, Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution

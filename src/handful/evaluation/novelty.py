@@ -10,7 +10,7 @@ from handful.errors import UserError
 from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.findings import Finding, names_are_classes, signed
 from handful.evaluation.intervals import SHARE, Interval, difference, interval
-from handful.evaluation.protocol import evaluate
+from handful.evaluation.scoring import evaluate
 from handful.evaluation.wording import count_of, figures, percent
 from handful.evaluation.wording import difference as difference_in_words
 from handful.learners.learner import Learner

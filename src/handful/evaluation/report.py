@@ -43,7 +43,7 @@ from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.findings import Finding
 from handful.evaluation.intervals import Interval
-from handful.evaluation.protocol import Evaluation
+from handful.evaluation.scoring import Evaluation
 from handful.evaluation.sentences import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
 from handful.evaluation.verdict import Standing
 from handful.evaluation.wording import (

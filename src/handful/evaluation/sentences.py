@@ -7,7 +7,7 @@ from typing import Any
 
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.protocol import Evaluation
+from handful.evaluation.scoring import Evaluation
 from handful.evaluation.wording import count_of, duration, estimate, examples, figures, nats, percent, rate_text
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.protocol import Evaluation
+from handful.evaluation.scoring import Evaluation
 from handful.evaluation.wording import (
     drawn,
     examples,

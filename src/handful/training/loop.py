@@ -20,7 +20,7 @@ from handful.engine.plan import Plan
 from handful.engine.planner import Trial, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
-from handful.evaluation.protocol import check_fits, evaluate
+from handful.evaluation.scoring import check_fits, evaluate
 from handful.functional.normalization import recalibrate
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments

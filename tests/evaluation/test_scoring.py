@@ -8,7 +8,7 @@ from toys import Clusters, Collection, Failing, FailingLine, KnownSlopes, Line, 
 
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import interval
-from handful.evaluation.protocol import LEVELS, evaluate
+from handful.evaluation.scoring import LEVELS, evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
 
@@ -31,7 +31,7 @@ def test_many_queries_of_a_task_are_scored_in_parts(at_once, monkeypatch):
     learner = LEARNERS["protonet"].build(tasks.spec, backbone=lambda shape: Wide())
     expected = [by_hand(learner, tasks, index) for index in range(3)]
     learner.backbone.seen.clear()
-    monkeypatch.setattr("handful.evaluation.protocol.BYTES_AT_ONCE", at_once * 4 * 100 * tasks.spec.input_shape[0] * 2)
+    monkeypatch.setattr("handful.evaluation.scoring.BYTES_AT_ONCE", at_once * 4 * 100 * tasks.spec.input_shape[0] * 2)
     assert evaluate(learner, tasks, tasks=3).scores.tolist() == expected
     assert (max(learner.backbone.seen) <= 6) == (at_once == 3)
 
