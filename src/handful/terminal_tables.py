@@ -26,7 +26,7 @@ _right = functools.partial(Column, justify="right")
 
 def plans(bench: "Bench", meta_batch_size: int) -> Table:
     """Time and memory of each way to run a meta-step, the fastest first."""
-    from handful.evaluation.wording import rate_text
+    from handful.evaluation.formatting import rate_text
 
     numbers = map(_right, ("ms", "tasks/s", "MiB", "of the limit"))
     table = _plain("plan", *numbers, title=f"A step of {meta_batch_size} tasks")
@@ -75,7 +75,7 @@ def ladder(comparison: "Comparison") -> Table:
 
 def comparison(setting: dict[str, Any]) -> Table:
     """Runs beside one another in one setting, an entry of `apps.compare`."""
-    from handful.evaluation.wording import difference, estimate, percent
+    from handful.evaluation.formatting import difference, estimate, percent
 
     metric = setting["metric"]
     score = percent if metric == "accuracy" else estimate

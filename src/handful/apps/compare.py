@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from handful.errors import UserError
+from handful.evaluation.formatting import setting_name
 from handful.evaluation.intervals import SHARE, SHARES_APART, Bounds, interval, seeds_interval
 from handful.evaluation.report import load_scores
-from handful.evaluation.wording import setting_name
 from handful.training.run import Run
 
 

@@ -13,11 +13,11 @@ from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.diagnosis import diagnose
+from handful.evaluation.formatting import size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder, Progress
 from handful.evaluation.report import Report
 from handful.evaluation.scoring import check_fits, check_number
-from handful.evaluation.wording import size
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
 from handful.registry import LEARNERS

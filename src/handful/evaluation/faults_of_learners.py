@@ -8,9 +8,9 @@ from torch import Tensor
 
 from handful import streams
 from handful.evaluation.findings import Finding, names_are_classes, signed
+from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
 from handful.evaluation.scoring import scores_of
-from handful.evaluation.wording import count_of, figures, percent
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
 from handful.types import Categorical, Examples, Prediction, Task

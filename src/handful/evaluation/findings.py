@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from handful.evaluation.formatting import difference
 from handful.evaluation.intervals import Interval
-from handful.evaluation.wording import difference
 from handful.tasks.distribution import TaskDistribution
 
 Status: TypeAlias = Literal["ok", "warning", "problem", "skipped"]

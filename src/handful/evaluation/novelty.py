@@ -9,10 +9,10 @@ from torch import Tensor
 from handful.errors import UserError
 from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.findings import Finding, names_are_classes, signed
+from handful.evaluation.formatting import count_of, figures, percent
+from handful.evaluation.formatting import difference as difference_in_words
 from handful.evaluation.intervals import SHARE, Interval, difference, interval
 from handful.evaluation.scoring import evaluate
-from handful.evaluation.wording import count_of, figures, percent
-from handful.evaluation.wording import difference as difference_in_words
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, TaskDistribution
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
+from handful.evaluation.formatting import count_of, figures, lost, root, setting_name, share
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
-from handful.evaluation.wording import count_of, figures, lost, root, setting_name, share
 from handful.storage import replacing
 from handful.types import Task
 

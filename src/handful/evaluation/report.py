@@ -42,19 +42,11 @@ from handful.errors import ArtifactError
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.findings import Finding
+from handful.evaluation.formatting import byte_size, difference, duration, estimate, percent, setting_name, size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.evaluation.sentences import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
 from handful.evaluation.verdict import Standing
-from handful.evaluation.wording import (
-    byte_size,
-    difference,
-    duration,
-    estimate,
-    percent,
-    setting_name,
-    size,
-)
 from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from handful.evaluation.data_equivalence import Equivalence
+from handful.evaluation.formatting import count_of, duration, estimate, examples, figures, nats, percent, rate_text
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.scoring import Evaluation
-from handful.evaluation.wording import count_of, duration, estimate, examples, figures, nats, percent, rate_text
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
 """The levels of central intervals of which the page tells the coverage; the picture shows all."""

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from handful.evaluation.comparison import Comparison, Row
-from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.scoring import Evaluation
-from handful.evaluation.wording import (
+from handful.evaluation.formatting import (
     drawn,
     examples,
     figures,
@@ -19,6 +17,8 @@ from handful.evaluation.wording import (
     size,
     two_figures,
 )
+from handful.evaluation.intervals import interval, tasks_needed
+from handful.evaluation.scoring import Evaluation
 from handful.registry import LEARNERS
 
 POOLED = "pooled"

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from handful.evaluation.formatting import difference, estimate, nats, percent, points
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, interval
-from handful.evaluation.wording import difference, estimate, nats, percent, points
 
 
 def known(mean, half_width):
