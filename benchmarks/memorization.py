@@ -21,7 +21,7 @@ from torch import Generator
 from benchmarks.child import end_with
 from benchmarks.evidence import Cells, Section, guarded, record_all
 from handful import LEARNERS, evaluate, meta_train
-from handful.evaluation.diagnosis import diagnose
+from handful.doctor.diagnosis import diagnose
 from handful.evaluation.intervals import seeds_interval
 from handful.learners.learner import Learner
 from handful.streams import seeded

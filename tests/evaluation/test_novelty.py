@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import Clusters, Line, OneForAll, Slopes, Toy
 
-from handful.evaluation.diagnosis import diagnose
+from handful.doctor.diagnosis import diagnose
 from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.intervals import difference
 from handful.evaluation.novelty import adaptation, gap_by_tasks, mismatch

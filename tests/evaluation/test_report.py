@@ -8,9 +8,9 @@ import pytest
 import torch
 from results import compare, evaluation, noisy
 
+from handful.doctor.diagnosis import Finding
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
-from handful.evaluation.diagnosis import Finding
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.report import Report, load, load_scores
 from handful.evaluation.scoring import LEVELS

@@ -7,8 +7,8 @@ from typing import Any
 
 from handful.apps.experiment import Experiment, Source, opened_again
 from handful.artifacts import MetaModel
+from handful.doctor.diagnosis import diagnose
 from handful.errors import UserError
-from handful.evaluation.diagnosis import diagnose
 from handful.training.run import Run
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.artifacts import MetaModel
+from handful.doctor.diagnosis import diagnose
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError, UserError
 from handful.evaluation.comparison import Comparison
-from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.formatting import size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder, Progress

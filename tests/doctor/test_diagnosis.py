@@ -17,8 +17,8 @@ from toys import (
     Whispering,
 )
 
+from handful.doctor.diagnosis import diagnose
 from handful.errors import UserError
-from handful.evaluation.diagnosis import diagnose
 from handful.evaluation.faults_of_learners import score_of, transduction
 from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
