@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handful.evaluation.findings import Finding
+from handful.doctor.finding import Finding
 from handful.evaluation.intervals import SHARES_APART, Interval, interval
 from handful.functional.closed_form_heads import ridge, spread
 from handful.tasks.distribution import TaskDistribution

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from handful.evaluation.findings import Finding
+from handful.doctor.finding import Finding
 from handful.evaluation.formatting import count_of
 from handful.tasks.distribution import Split, TaskDistribution
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful import streams
-from handful.evaluation.findings import Finding, names_are_classes, signed
+from handful.doctor.finding import Finding, names_are_classes, signed
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
 from handful.evaluation.scoring import scores_of

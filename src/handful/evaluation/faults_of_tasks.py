@@ -8,8 +8,8 @@ from itertools import combinations
 from torch import Tensor
 
 from handful import streams
+from handful.doctor.finding import DISTINCT_NUMBERS, Finding, names_are_classes
 from handful.errors import UserError
-from handful.evaluation.findings import DISTINCT_NUMBERS, Finding, names_are_classes
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 
 POOLED_EXAMPLES = 1000

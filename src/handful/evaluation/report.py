@@ -38,10 +38,10 @@ from typing import Any
 
 from torch import Tensor
 
+from handful.doctor.finding import Finding
 from handful.errors import ArtifactError
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.findings import Finding
 from handful.evaluation.formatting import byte_size, difference, duration, estimate, percent, setting_name, size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
