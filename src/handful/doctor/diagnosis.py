@@ -5,9 +5,9 @@ It knows the two contracts only, and draws tasks and scores them as anybody coul
 
 import torch
 
+from handful.doctor.diversity import diversity
 from handful.doctor.finding import Finding as Finding
 from handful.errors import UserError
-from handful.evaluation.diversity import diversity
 from handful.evaluation.duplicates import near_duplicates
 from handful.evaluation.faults_of_learners import exchange, memorization, transduction
 from handful.evaluation.faults_of_tasks import leakage, overlap, sizes

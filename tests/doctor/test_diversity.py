@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import Clusters, Slopes
 
-from handful.evaluation.diversity import coefficient, diversity
+from handful.doctor.diversity import coefficient, diversity
 from handful.types import Examples, Task
 
 
