@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import Clusters, Slopes
 
-from handful.evaluation.duplicates import PER_SPLIT, near_duplicates
+from handful.doctor.near_duplicates import PER_SPLIT, near_duplicates
 from handful.streams import seeded
 from handful.tasks.distribution import SPLITS, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
