@@ -18,8 +18,8 @@ from toys import (
 )
 
 from handful.doctor.diagnosis import diagnose
+from handful.doctor.learner_checks import score_of, transduction
 from handful.errors import UserError
-from handful.evaluation.faults_of_learners import score_of, transduction
 from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs

@@ -5,7 +5,7 @@ import torch
 from toys import Clusters, Line, OneForAll, Slopes, Toy
 
 from handful.doctor.diagnosis import diagnose
-from handful.evaluation.faults_of_learners import Exchange
+from handful.doctor.learner_checks import Exchange
 from handful.evaluation.intervals import difference
 from handful.evaluation.novelty import adaptation, gap_by_tasks, mismatch
 from handful.evaluation.scoring import evaluate

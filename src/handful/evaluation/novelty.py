@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from handful.doctor.finding import Finding, names_are_classes, signed
+from handful.doctor.learner_checks import Exchange
 from handful.errors import UserError
-from handful.evaluation.faults_of_learners import Exchange
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.formatting import difference as difference_in_words
 from handful.evaluation.intervals import SHARE, Interval, difference, interval
