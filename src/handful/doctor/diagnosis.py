@@ -7,11 +7,11 @@ import torch
 
 from handful.doctor.diversity import diversity
 from handful.doctor.finding import Finding as Finding
+from handful.doctor.generalization import adaptation, gap, mismatch
 from handful.doctor.learner_checks import exchange, memorization, transduction
 from handful.doctor.near_duplicates import near_duplicates
 from handful.doctor.task_checks import leakage, overlap, sizes
 from handful.errors import UserError
-from handful.evaluation.novelty import adaptation, gap, mismatch
 from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, Split, TaskDistribution

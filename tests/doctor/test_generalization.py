@@ -5,9 +5,9 @@ import torch
 from toys import Clusters, Line, OneForAll, Slopes, Toy
 
 from handful.doctor.diagnosis import diagnose
+from handful.doctor.generalization import adaptation, gap_by_tasks, mismatch
 from handful.doctor.learner_checks import Exchange
 from handful.evaluation.intervals import difference
-from handful.evaluation.novelty import adaptation, gap_by_tasks, mismatch
 from handful.evaluation.scoring import evaluate
 from handful.streams import seeded
 from handful.tasks.distribution import SizeRanges
