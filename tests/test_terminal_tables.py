@@ -10,7 +10,7 @@ from handful import terminal
 from handful import terminal_tables as tables
 from handful.apps.bench import Bench
 from handful.engine.plan import Plan
-from handful.evaluation import report
+from handful.reports import report
 
 HOSTILE = ["[/c0]", "[b]x", ":cat:", "tuple[int, ...]"]
 

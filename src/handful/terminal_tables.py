@@ -61,7 +61,7 @@ def trials(tuning: "Tuning") -> Table:
 
 def ladder(comparison: "Comparison") -> Table:
     """The learner and the baselines in one setting."""
-    from handful.evaluation.report import table_lines
+    from handful.reports.report import table_lines
 
     heading, (header, *lines) = table_lines(comparison)
     first, *others = header[:MOST_COLUMNS]

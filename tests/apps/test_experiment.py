@@ -18,8 +18,8 @@ from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
-from handful.evaluation.report import load, load_scores
 from handful.evaluation.scoring import evaluate as score
+from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
 

@@ -11,9 +11,9 @@ import own_data
 from handful import cli
 from handful.apps import experiment
 from handful.evaluation import comparison
-from handful.evaluation.report import Report
 from handful.learners.probes import Constant
 from handful.registry import LEARNERS
+from handful.reports.report import Report
 from handful.training.loop import Training
 
 pytestmark = pytest.mark.slow

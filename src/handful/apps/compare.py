@@ -13,7 +13,7 @@ from torch import Tensor
 from handful.errors import UserError
 from handful.evaluation.formatting import setting_name
 from handful.evaluation.intervals import SHARE, SHARES_APART, Bounds, interval, seeds_interval
-from handful.evaluation.report import load_scores
+from handful.reports.report import load_scores
 from handful.training.run import Run
 
 

@@ -16,11 +16,11 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.formatting import size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder, Progress
-from handful.evaluation.report import Report
 from handful.evaluation.scoring import check_fits, check_number
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
 from handful.registry import LEARNERS
+from handful.reports.report import Report
 from handful.storage import write_json
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import Size, TaskDistribution

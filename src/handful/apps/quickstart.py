@@ -11,7 +11,7 @@ from handful.apps.experiment import Experiment, Source, evaluate, train
 from handful.artifacts import AdaptedTask, MetaModel
 from handful.evaluation import plots
 from handful.evaluation.ladder import Progress
-from handful.evaluation.report import REPORT, Report
+from handful.reports.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
 from handful.training.loop import Moment
 from handful.training.run import Run, is_run

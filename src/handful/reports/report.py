@@ -62,7 +62,7 @@ from pathlib import Path
 
 import torch
 from handful.evaluation.intervals import interval
-from handful.evaluation.report import load_scores
+from handful.reports.report import load_scores
 
 for setting in load_scores(Path("scores.json"))["settings"]:
     for row in setting["rows"]:

@@ -1,0 +1,1 @@
+"""Reports: what an evaluation found, in words, tables and pictures."""
