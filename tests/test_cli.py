@@ -65,7 +65,7 @@ def quick():
         patch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
         patch.setattr(experiment, "CURVE_TASKS", 2)
         patch.setattr(experiment, "CURVE_SHOTS", (1, 2))
-        patch.setattr("handful.evaluation.plots.save", lambda figure, path: write_tensors(path, {}, {}))
+        patch.setattr("handful.reports.plots.save", lambda figure, path: write_tensors(path, {}, {}))
         yield
 
 

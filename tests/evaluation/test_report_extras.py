@@ -7,10 +7,10 @@ import pytest
 import torch
 from results import compare, evaluation, noisy
 
-from handful.evaluation import plots
 from handful.evaluation.data_equivalence import equivalence
 from handful.evaluation.intervals import class_interval
 from handful.evaluation.sentences import needed_line
+from handful.reports import plots
 from handful.reports.report import Report
 
 CLASSES = tuple(

@@ -9,8 +9,8 @@ from PIL import Image
 
 from handful.apps.experiment import Experiment, Source, evaluate, train
 from handful.artifacts import AdaptedTask, MetaModel
-from handful.evaluation import plots
 from handful.evaluation.ladder import Progress
+from handful.reports import plots
 from handful.reports.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
 from handful.training.loop import Moment

@@ -199,7 +199,7 @@ class Report:
 
     def _draw(self, folder: Path) -> dict[str, str]:
         """Write the pictures; returns their file names by caption."""
-        from handful.evaluation import plots
+        from handful.reports import plots
 
         own = self.comparisons[0].learner.evaluation
         drawings: dict[str, tuple[str, Any]] = {}

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from results import compare, evaluation, noisy
 
-from handful.evaluation import plots
 from handful.evaluation.intervals import Interval
+from handful.reports import plots
 from handful.types import Examples, Task
 
 OWN, RUNG = evaluation("protonet", noisy(0.9)), evaluation("transfer", noisy(0.8, 50, seed=1))
