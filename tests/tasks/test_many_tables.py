@@ -13,9 +13,9 @@ from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
-from handful.evaluation.verdict import quality
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
+from handful.reports.verdict import quality
 from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks

@@ -46,7 +46,7 @@ from handful.evaluation.formatting import byte_size, difference, duration, estim
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.evaluation.sentences import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
-from handful.evaluation.verdict import Standing
+from handful.reports.verdict import Standing
 from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1
