@@ -177,7 +177,7 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.apps.experiment import Experiment
     from handful.apps.experiment import train as run
-    from handful.evaluation.sentences import performance_line
+    from handful.reports.summary_lines import performance_line
     from handful.training.run import Run, is_run
     from handful.training.workers import place
 
@@ -367,7 +367,7 @@ def evaluate(
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
     from handful.apps.experiment import evaluate as score
-    from handful.evaluation.sentences import equivalence_line, needed_line
+    from handful.reports.summary_lines import equivalence_line, needed_line
     from handful.storage import check_writable
     from handful.training.run import Run
 

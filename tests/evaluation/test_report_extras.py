@@ -9,9 +9,9 @@ from results import compare, evaluation, noisy
 
 from handful.evaluation.data_equivalence import equivalence
 from handful.evaluation.intervals import class_interval
-from handful.evaluation.sentences import needed_line
 from handful.reports import plots
 from handful.reports.report import Report
+from handful.reports.summary_lines import needed_line
 
 CLASSES = tuple(
     tuple(row) for row in torch.rand(100, 12, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :5].tolist()

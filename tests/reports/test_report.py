@@ -13,8 +13,8 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.scoring import LEVELS
-from handful.evaluation.sentences import needed_line, performance_line
 from handful.reports.report import Report, load, load_scores
+from handful.reports.summary_lines import needed_line, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))

@@ -45,7 +45,7 @@ from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.formatting import byte_size, difference, duration, estimate, percent, setting_name, size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
-from handful.evaluation.sentences import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
+from handful.reports.summary_lines import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
 from handful.reports.verdict import Standing
 from handful.storage import finite, read_json, write_json, write_text
 
