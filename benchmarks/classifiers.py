@@ -40,7 +40,7 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.omniglot import Omniglot
-from handful.training.loop import Settings
+from handful.training.settings import Settings
 
 RESULTS = "classifiers"
 WAY, SHOT, QUERY_SHOT, BATCH = 5, 1, 5, sized(8, 1)

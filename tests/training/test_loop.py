@@ -27,8 +27,9 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 from handful.training import loop
-from handful.training.loop import Settings, meta_train
+from handful.training.loop import meta_train
 from handful.training.run import Run
+from handful.training.settings import Settings
 from handful.types import Categorical, Examples, Point, Task, TaskSpec
 
 

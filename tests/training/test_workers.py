@@ -18,7 +18,8 @@ from handful.errors import HandfulError, UserError
 from handful.learners.maml import MAML
 from handful.tasks.sine import Sine
 from handful.training import workers as module
-from handful.training.loop import Settings, Training, checked
+from handful.training.loop import Training, checked
+from handful.training.settings import Settings
 from handful.training.workers import PeerError, Workers, check_shared, place, shared, together
 
 SINE = ["--tasks", "sine", "--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]"]

@@ -16,8 +16,9 @@ from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution
-from handful.training.loop import Moment, Settings, checked, meta_train
+from handful.training.loop import Moment, checked, meta_train
 from handful.training.run import check_free, is_run
+from handful.training.settings import Settings
 from handful.types import Kind
 
 FILE, FORMAT = "tuning.json", "handful tuning"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from numbers import Integral, Real
 from typing import Any, cast
 
 import torch
@@ -26,6 +25,7 @@ from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
 from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.run import Interruption, PretrainingCheckpoints, Run
+from handful.training.settings import FEWEST_STEPS, Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec, stack, take
 
@@ -36,72 +36,6 @@ PLANNING_BLOCKS = 64
 """Of which the one with the largest tasks is planned for, where sizes are varied."""
 COUNTED_BLOCKS = 64
 """Of which the mean size of tasks is taken then."""
-FEWEST_STEPS = 10
-"""Between validations, unless asked for: in a short training these would take most of the time."""
-NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
-"""The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
-LEAST = {
-    **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
-    **dict.fromkeys(("pretrain_examples", "weight_decay", "warmup", "clip", "validate_every", "checkpoint_every"), 0),
-}
-"""Of settings, the least that they may be."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to meta-train.
-
-    steps: meta-steps. meta_batch_size: tasks per step. outer_lr: peak rate of AdamW, reached after `warmup` (a fraction
-    of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
-    checkpoint_every: in steps (0: a tenth, but 10 or more, and a fiftieth of all). validation_tasks: per validation;
-    the weights of the best validation are kept. pretrain_examples: how many examples the backbone is trained on before
-    the first step, as if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the
-    meta-loss's noise.
-    """
-
-    steps: int = 1000
-    meta_batch_size: int = 4
-    outer_lr: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    clip: float = 10.0
-    validate_every: int = 0
-    validation_tasks: int = 100
-    checkpoint_every: int = 0
-    pretrain_examples: int = 0
-    plan: Plan | str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for setting in fields(self):
-            words, kinds = NUMBERS.get(setting.type, ("", object))
-            value = getattr(self, setting.name)
-            if words and (isinstance(value, bool) or not isinstance(value, kinds)):
-                raise UserError(f"The setting {setting.name} is {words}, not {value!r}.")
-        for name, least in LEAST.items():
-            if not getattr(self, name) >= least:
-                raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
-        if isinstance(self.plan, str):
-            object.__setattr__(self, "plan", Plan.parse(self.plan))
-        elif not (self.plan is None or isinstance(self.plan, Plan)):
-            raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
-        if self.warmup > 1:
-            raise UserError(f"The setting warmup is a fraction of all steps, at most 1, got {self.warmup}.")
-        if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
-            raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
-        of_block = [size for size in range(1, BLOCK + 1) if BLOCK % size == 0]
-        if self.meta_batch_size not in of_block:
-            raise UserError(
-                f"The setting meta_batch_size is {', '.join(map(str, of_block[:-1]))} or {of_block[-1]}, since tasks "
-                f"change their sizes from block to block of {BLOCK}; got {self.meta_batch_size}."
-            )
-
-    def rate(self, step: int) -> float:
-        """The outer learning rate at a step counted from 0."""
-        warm = max(1, round(self.warmup * self.steps))
-        if step < warm:
-            return self.outer_lr * (step + 1) / warm
-        return self.outer_lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
 
 @dataclass(frozen=True)
