@@ -19,11 +19,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import handful
 from handful import backbones, many
-from handful.card import card
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import evaluating
 from handful.learners.learner import Learner
+from handful.models.card import card
 from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
 from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
