@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import handful
-from handful import backbones, many
+from handful import backbones
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import evaluating
 from handful.learners.learner import Learner
+from handful.models import batches
 from handful.models.card import card
 from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
 from handful.pipelines.labels import class_names, target_values
@@ -155,11 +156,11 @@ class MetaModel:
         read = reader.read(answers, len(inputs))
         own = inputs.detach().clone()  # the task keeps it, whatever becomes of the caller's
         support, spec = Examples(own, reader.targets([read], inputs.dtype)[0]), read.spec
-        many.check_finite(support.targets, NO_ANSWER)
+        batches.check_finite(support.targets, NO_ANSWER)
         start = time.perf_counter()
         with evaluating(self.learner), torch.no_grad():
             state = self.learner.adapt(support, spec)
-        many.check_answer(state)
+        batches.check_answer(state)
         found = None
         if estimate:
             found = self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec, [groups])[0]
@@ -205,20 +206,20 @@ class MetaModel:
                 reads.append(reader.read(answers, inputs.shape[0]))
                 _manifest(None if ids is None else ids[task], inputs.shape[0])
             except UserError as error:
-                raise many.named(error, task) from error
+                raise batches.named(error, task) from error
             alike[(inputs.shape[0], inputs.dtype, inputs.device, reads[-1].spec.outputs)].append(task)
-        states: list[many.Group] = []
+        states: list[batches.Group] = []
         kept: dict[int, _Kept] = {}
         for (count, *_), members in alike.items():
             spec = reads[members[0]].spec
-            for part in many.parts(len(members), many.adapting_numbers(self.learner, count, spec)):
+            for part in batches.parts(len(members), batches.adapting_numbers(self.learner, count, spec)):
                 some = members[part.start : part.stop]
                 stacked = torch.stack([tasks[task][0] for task in some])  # (tasks, n, *input_shape)
-                many.check_all_finite(stacked, some)
+                batches.check_all_finite(stacked, some)
                 support = Examples(stacked, reader.targets([reads[task] for task in some], stacked.dtype))
-                many.check_all_finite(support.targets, some, NO_ANSWER)
+                batches.check_all_finite(support.targets, some, NO_ANSWER)
                 start = time.perf_counter()
-                states.append(many.Group(many.adapt(self.learner, support, spec), some))
+                states.append(batches.Group(batches.adapt(self.learner, support, spec), some))
                 found: list[dict[str, Any] | None] = [None] * len(some)
                 if estimate:
                     own_groups = [None if groups is None else groups[task] for task in some]
@@ -237,7 +238,7 @@ class MetaModel:
                         adapt_seconds=seconds,
                         groups=tuple(groups[task]) if groups and keep_support else None,
                     )
-        return AdaptedTasks(self, many.StackedStates.of(states), [kept[task] for task in range(len(tasks))])
+        return AdaptedTasks(self, batches.StackedStates.of(states), [kept[task] for task in range(len(tasks))])
 
     def answer(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The learner's prediction for inputs `(n, *input_shape)`; values of a regression in the target's own units."""
@@ -251,7 +252,7 @@ class MetaModel:
 
     def _check_inputs(self, inputs: Tensor) -> None:
         self._check_shape(inputs)
-        many.check_finite(inputs)
+        batches.check_finite(inputs)
 
     def _check_shape(self, inputs: Tensor) -> None:
         self._check_type(inputs)
@@ -295,7 +296,7 @@ class MetaModel:
             return estimates
         if self.learner.costly or not 3 <= count <= 100:
             return estimates
-        kin = torch.stack([many.kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
+        kin = torch.stack([batches.kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
         together = kin.unsqueeze(2) == kin.unsqueeze(1)  # (tasks, n, n)
         left = count - together.sum(2).amax(1) >= 2
         if spec.classification:
@@ -305,7 +306,7 @@ class MetaModel:
         chosen = left.nonzero().flatten()
         if not len(chosen):
             return estimates
-        found = many.left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, kin[chosen])
+        found = batches.left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, kin[chosen])
         unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
         for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
             mean = interval(scores).mean * unit
@@ -363,9 +364,9 @@ class AdaptedTask:
         """
         self.model._check_inputs(inputs)
         asked = inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])  # no network has to take nothing
-        prediction = many.predict(self.model.learner, self.model.answer, self.state, asked)
+        prediction = batches.predict(self.model.learner, self.model.answer, self.state, asked)
         prediction = type(prediction)(*(leaf[: len(inputs)] for leaf in prediction))
-        many.check_answer(prediction)
+        batches.check_answer(prediction)
         return prediction
 
     def extended(
@@ -521,7 +522,7 @@ class AdaptedTasks:
         model: the meta-model.
     """
 
-    def __init__(self, model: MetaModel, states: many.StackedStates, kept: Sequence[_Kept]) -> None:
+    def __init__(self, model: MetaModel, states: batches.StackedStates, kept: Sequence[_Kept]) -> None:
         self.model = model
         self._states = states
         self._kept = kept
@@ -538,7 +539,7 @@ class AdaptedTasks:
                 raise UserError("There are no tasks, so there is no meta-model that they are of. Give it as model.")
             model = tasks[0].model
         kept = [_kept_of(task, model, place) for place, task in enumerate(tasks)]
-        return cls(model, many.StackedStates.of_single(task.state for task in tasks), kept)
+        return cls(model, batches.StackedStates.of_single(task.state for task in tasks), kept)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -628,7 +629,7 @@ class AdaptedTasks:
             try:
                 self.model._check_shape(own)
             except DataError as error:
-                failed[request] = many.named(error, task)
+                failed[request] = batches.named(error, task)
         asked = [request for request in range(len(inputs)) if request not in failed]
         answers = self._states.predict_ragged(
             self.model.learner, self.model.answer, [tasks[one] for one in asked], [inputs[one] for one in asked]

@@ -14,12 +14,12 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from handful import many
 from handful.artifacts import MetaModel, model_folder
 from handful.cells import class_order, written
 from handful.errors import DataError, UserError
 from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
+from handful.models import batches
 from handful.pipelines.labels import Origin, class_names, real_numbers
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, TaskSpec, TaskState
@@ -84,7 +84,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             check_fits(learner, spec)
         with evaluating(learner), torch.no_grad():
             state: TaskState = learner.adapt(support, spec)
-        many.check_answer(state)
+        batches.check_answer(state)
         self.learner_, self.state_ = learner, state
 
     def _outputs(self, X: Any) -> Tensor:
@@ -96,8 +96,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             inputs = _of_model(self.model_, _plain(X, "X"))
         learner = self.learner_
         # The first field of every prediction: logits or mean.
-        outputs = many.predict(learner, learner.predict, self.state_, inputs)[0].double()
-        many.check_answer(outputs)
+        outputs = batches.predict(learner, learner.predict, self.state_, inputs)[0].double()
+        batches.check_answer(outputs)
         return outputs
 
 

@@ -9,7 +9,6 @@ import torch
 from torch.utils import _pytree as pytree
 
 from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of
-from handful import many
 from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.engine.over_tasks import over_tasks
 from handful.errors import DataError, DivergedError, HandfulError, UserError
@@ -17,6 +16,7 @@ from handful.estimators import FewShotClassifier
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.r2d2 import R2D2
+from handful.models import batches
 from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.types import Categorical, Gaussian, Point, TaskSpec
@@ -154,8 +154,8 @@ def test_kin_are_examples_of_one_group_or_with_equal_inputs_or_by_way_of_others(
             for number in set(numbers.tolist())
         }
 
-    assert sets(many.kin(inputs, None)) == {frozenset(own) for own in ([0, 2], [1], [3, 5], [4])}
-    assert sets(many.kin(inputs, list("abcdea"))) == {frozenset(own) for own in ([0, 2, 3, 5], [1], [4])}
+    assert sets(batches.kin(inputs, None)) == {frozenset(own) for own in ([0, 2], [1], [3, 5], [4])}
+    assert sets(batches.kin(inputs, list("abcdea"))) == {frozenset(own) for own in ([0, 2, 3, 5], [1], [4])}
 
 
 def test_a_large_request_is_worked_on_in_parts(monkeypatch):
@@ -166,14 +166,14 @@ def test_a_large_request_is_worked_on_in_parts(monkeypatch):
     queries = [rows(count, 5) for count in (9, 0, 23, 1, 4, 4, 10)]
     few, plenty = rows(7, 2, 5), rows(7, 9, 5)
     expected = adapted.predict_many(queries), adapted.predict_many(few), adapted.predict_many(plenty), adapted[3].state
-    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", 7 * many.FEATURES)
+    monkeypatch.setattr(batches, "NUMBERS_AT_ONCE", 7 * batches.FEATURES)
     seen = []
 
     def watched(function, stacked, *rest):
         seen.append(pytree.tree_leaves(stacked[-1])[0].shape[:2])
         return over_tasks(function, stacked, *rest)
 
-    monkeypatch.setattr(many, "over_tasks", watched)
+    monkeypatch.setattr(batches, "over_tasks", watched)
     again = meta.adapt_many(tasks)
     assert seen == [(3, 2), (3, 2), (1, 2)]
     close(again[3].state, expected[3])
@@ -199,7 +199,7 @@ class Wide(torch.nn.Module):
 
 def test_queries_are_predicted_in_parts_by_what_the_network_makes_of_them(monkeypatch):
     """However a prediction is asked for: 3,000 photos at once took gigabytes."""
-    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", 7 * 2000 * 5 + 1000)
+    monkeypatch.setattr(batches, "NUMBERS_AT_ONCE", 7 * 2000 * 5 + 1000)
     network = Wide()
     spec = TaskSpec("classification", (5,), 3)
     learner = PrototypicalNetwork.build(spec, backbone=lambda shape: network)
@@ -259,7 +259,7 @@ def test_queries_of_a_transductive_learner_are_not_divided(monkeypatch):
     inputs, answers, queries = task(ROWS, 0)
     alone = meta.adapt(inputs, answers).predict(queries)
     assert not torch.allclose(alone.logits[:2], meta.adapt(inputs, answers).predict(queries[:2]).logits, atol=1e-3)
-    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(batches, "NUMBERS_AT_ONCE", 1)
     adapted = meta.adapt_many([(inputs, answers)] * 2)
     for found in adapted.predict_many([queries, queries]):
         close(found, alone)
@@ -506,10 +506,10 @@ def test_requests_that_cannot_be_answered_are_named(stacked):
             ask(inputs, tasks)
 
 
-@pytest.mark.parametrize("at_once", [many.NUMBERS_AT_ONCE, 1500], ids=["in one go", "in pieces"])
+@pytest.mark.parametrize("at_once", [batches.NUMBERS_AT_ONCE, 1500], ids=["in one go", "in pieces"])
 def test_one_task_that_diverges_fails_alone(at_once, monkeypatch):
     """In its place is the error with its number, whether its inputs or its examples have squares that overflow."""
-    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(batches, "NUMBERS_AT_ONCE", at_once)
     tasks = [task(ROWS, seed) for seed in range(6)]
     tasks[2] = 1e200 * tasks[2][0], *tasks[2][1:]
     adapted = raw().adapt_many([one[:2] for one in tasks])
@@ -543,9 +543,9 @@ def test_wrong_numbers_of_tasks_are_named():
         adapted.predict_many(torch.zeros(0, 4, 5, dtype=torch.float64), [])
 
 
-@pytest.mark.parametrize("at_once", [many.NUMBERS_AT_ONCE, 1], ids=["small", "too large for one go"])
+@pytest.mark.parametrize("at_once", [batches.NUMBERS_AT_ONCE, 1], ids=["small", "too large for one go"])
 def test_stacked_inputs_need_tasks_of_equal_outputs(at_once, monkeypatch):
-    monkeypatch.setattr(many, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(batches, "NUMBERS_AT_ONCE", at_once)
     adapted = raw().adapt_many([task(ROWS, 0)[:2], task(ROWS, 1, None, "ab")[:2]])
     with pytest.raises(UserError, match=r"different numbers of classes \(2, 3\).*as a list"):
         adapted.predict_many(torch.zeros(2, 4, 5, dtype=torch.float64))
