@@ -13,11 +13,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from handful.artifacts import MetaModel
 from handful.cells import written
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.scoring import evaluate
+from handful.models.meta_model import MetaModel
 from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from benchmarks.tiny import sized
-from handful.artifacts import MetaModel
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.r2d2 import R2D2
+from handful.models.meta_model import MetaModel
 from handful.types import Examples, TaskSpec
 
 ROUNDS = sized(5, 1)

@@ -14,12 +14,12 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from handful.artifacts import MetaModel, model_folder
 from handful.cells import class_order, written
 from handful.errors import DataError, UserError
 from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
 from handful.models import batches
+from handful.models.meta_model import MetaModel, model_folder
 from handful.pipelines.labels import Origin, class_names, real_numbers
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, TaskSpec, TaskState

@@ -13,12 +13,12 @@ import own_data
 from handful.apps import experiment
 from handful.apps.checkup import checkup
 from handful.apps.experiment import Experiment, Source, describe, evaluate, opened_again, train, validating
-from handful.artifacts import MetaModel
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import evaluate as score
+from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run

@@ -10,9 +10,9 @@ import torch
 import own_data
 from handful.apps.experiment import Experiment, Source, train
 from handful.apps.prediction import adapt_to_file, pipeline_of, predict_file
-from handful.artifacts import MetaModel
 from handful.errors import DataError, UserError
 from handful.learners.maml import MAML
+from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine

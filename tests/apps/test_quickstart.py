@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from handful.apps import experiment, quickstart
-from handful.artifacts import AdaptedTask, MetaModel
 from handful.evaluation import comparison
+from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
 
 PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}

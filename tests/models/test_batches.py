@@ -9,7 +9,6 @@ import torch
 from torch.utils import _pytree as pytree
 
 from contracts.problems import IMAGES, ROWS, SHARED, VALUES, cases, name_of
-from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.engine.over_tasks import over_tasks
 from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.estimators import FewShotClassifier
@@ -17,6 +16,7 @@ from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.r2d2 import R2D2
 from handful.models import batches
+from handful.models.meta_model import AdaptedTask, AdaptedTasks, MetaModel
 from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.types import Categorical, Gaussian, Point, TaskSpec

@@ -13,9 +13,9 @@ import torch
 from handful import encoders
 from handful.apps.experiment import Experiment, Source, train
 from handful.apps.prediction import adapt_to_file, predict_file
-from handful.artifacts import MetaModel
 from handful.encoders import Encoder
 from handful.errors import DataError, UserError
+from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.texts import TextPipeline
 from handful.tasks.labeled_pool import LabeledPool

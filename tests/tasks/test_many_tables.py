@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from handful import LEARNERS, evaluate, meta_train
 from handful.apps.prediction import adapt_to_file, predict_file
-from handful.artifacts import AdaptedTask, AdaptedTasks, MetaModel
 from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
+from handful.models.meta_model import AdaptedTask, AdaptedTasks, MetaModel
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
 from handful.reports.verdict import quality

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from handful.apps.experiment import Experiment, Source, opened_again
-from handful.artifacts import MetaModel
 from handful.doctor.diagnosis import diagnose
 from handful.errors import UserError
+from handful.models.meta_model import MetaModel
 from handful.training.run import Run
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from handful.artifacts import MetaModel
 from handful.doctor.diagnosis import diagnose
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError, UserError
@@ -19,6 +18,7 @@ from handful.evaluation.ladder import Ladder, Progress
 from handful.evaluation.scoring import check_fits, check_number
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
+from handful.models.meta_model import MetaModel
 from handful.registry import LEARNERS
 from handful.reports.report import Report
 from handful.storage import write_json

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from handful.artifacts import AdaptedTask, MetaModel
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
+from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.types import Categorical
 

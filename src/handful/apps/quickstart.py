@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from handful.apps.experiment import Experiment, Source, evaluate, train
-from handful.artifacts import AdaptedTask, MetaModel
 from handful.evaluation.ladder import Progress
+from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.reports import plots
 from handful.reports.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs

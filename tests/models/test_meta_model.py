@@ -14,11 +14,11 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from handful.artifacts import AdaptedTask, MetaModel
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.learners.learner import Learner
 from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.registry import LEARNERS
 from handful.storage import digest_of, read_tensors, write_tensors
 from handful.types import Categorical, Point, TaskSpec
@@ -254,7 +254,7 @@ def test_a_first_model_that_was_half_saved_can_be_saved_again(tmp_path, monkeypa
         raise UserError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("handful.artifacts.write_tensors", full)
+        patch.setattr("handful.models.meta_model.write_tensors", full)
         with pytest.raises(UserError, match="disk"):
             model().save_pretrained(tmp_path / "model")
     with pytest.raises(ArtifactError, match="neither a run nor a meta-model"):
