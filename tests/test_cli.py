@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 import handful
 import own_data
 from handful import cli
-from handful.apps import experiment
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
+from handful.workflows import experiment
 
 READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor", "bench")
 SMALL = ["--steps", "6", "--meta-batch-size", "2"]
@@ -612,7 +612,7 @@ def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     write_json(tmp_path / "run" / "config.json", {"format": "handful run"})
-    monkeypatch.setattr("handful.apps.experiment.evaluate", interrupt)
+    monkeypatch.setattr("handful.workflows.evaluate.evaluate", interrupt)
     result = run("evaluate", tmp_path / "run")
     assert result.exit_code == 130
     assert "pre-training for the ladder is saved" in result.stderr

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from handful import arguments
-from handful.apps import experiment
 from handful.errors import DataError
 from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
 from handful.pipelines.arrays import ArrayPipeline
@@ -21,6 +20,7 @@ from handful.pipelines.rows import TablePipeline
 from handful.readers.arrays import read_arrays
 from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
+from handful.workflows import experiment
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
 

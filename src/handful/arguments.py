@@ -13,7 +13,7 @@ from handful.errors import UserError, unknown_name
 from handful.limits import LOCAL, UNLIMITED, Limits
 
 if TYPE_CHECKING:
-    from handful.apps.experiment import Source
+    from handful.workflows.experiment import Source
 
 of_data = functools.partial(typer.Option, rich_help_panel="Your data")
 
@@ -77,7 +77,7 @@ def takes(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[.
 
 def source_of(tasks: str, data: dict[str, Any], seed: int = 0) -> "Source":
     """The source of tasks that the arguments name."""
-    from handful.apps.experiment import Source
+    from handful.workflows.experiment import Source
 
     if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
         tasks = str(Path(tasks).resolve())

@@ -30,8 +30,8 @@ from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.terminal import Progress, err, flowing, is_code, notes, out, print_csv, print_json, score_text
 
 if TYPE_CHECKING:
-    from handful.apps.experiment import Experiment
     from handful.training.loop import Training
+    from handful.workflows.experiment import Experiment
 
 app = typer.Typer(
     name="handful",
@@ -175,11 +175,11 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
 ) -> None:
     """Meta-train a learner on your tasks."""
-    from handful.apps.experiment import Experiment
-    from handful.apps.experiment import train as run
     from handful.reports.summary_lines import performance_line
     from handful.training.run import Run, is_run
     from handful.training.workers import place
+    from handful.workflows.experiment import Experiment
+    from handful.workflows.train import train as run
 
     start = time.monotonic()
     assigned = assignments(assign)
@@ -278,8 +278,8 @@ def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, fo
 
 def _train_silently(experiment: "Experiment", output: Path, workers: int | None) -> None:
     """Train in a process that a launcher started beside the first one, which is the one that prints."""
-    from handful.apps.experiment import train as run
     from handful.training.workers import PeerError
+    from handful.workflows.train import train as run
 
     warnings.simplefilter("ignore")
     try:
@@ -312,7 +312,7 @@ def bench(
 ) -> None:
     """Time and memory of a training step on your tasks, for each way to run it."""
     from handful.apps.bench import bench as measure
-    from handful.apps.experiment import Experiment
+    from handful.workflows.experiment import Experiment
 
     assigned = assignments(assign)
     experiment = Experiment(
@@ -366,10 +366,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
-    from handful.apps.experiment import evaluate as score
     from handful.reports.summary_lines import equivalence_line, needed_line
     from handful.storage import check_writable
     from handful.training.run import Run
+    from handful.workflows.evaluate import evaluate as score
 
     if not tasks and (unused := [name for name, value in data.items() if value]):
         raise UserError(

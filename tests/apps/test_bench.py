@@ -3,9 +3,9 @@
 import pytest
 
 from handful.apps.bench import bench
-from handful.apps.experiment import Experiment, Source
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.workflows.experiment import Experiment, Source
 
 
 def test_each_row_is_a_plan_with_its_time_and_share():

@@ -6,8 +6,9 @@ import pytest
 
 import own_data
 from handful.apps.checkup import checkup
-from handful.apps.experiment import Experiment, Source, train
 from handful.errors import DataError, UserError
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import own_data
-from handful.apps.experiment import Experiment, Source, train
 from handful.apps.prediction import adapt_to_file, pipeline_of, predict_file
 from handful.errors import DataError, UserError
 from handful.learners.maml import MAML
@@ -16,6 +15,8 @@ from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
 

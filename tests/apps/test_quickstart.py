@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from handful.apps import experiment, quickstart
+from handful.apps import quickstart
 from handful.evaluation import comparison
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
+from handful.workflows import experiment
 
 PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
 

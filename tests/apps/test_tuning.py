@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 import own_data
 from handful.apps import tuning
-from handful.apps.experiment import Experiment, Source, train
 from handful.apps.tuning import FILE, Range, Trial, Tuning, applied, space, tune
 from handful.cli import app
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.tasks.labeled_pool import LabeledPool
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
 
 
 @pytest.fixture

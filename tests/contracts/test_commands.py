@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 import own_data
 from handful import cli
-from handful.apps import experiment
 from handful.evaluation import comparison
 from handful.learners.probes import Constant
 from handful.registry import LEARNERS
 from handful.reports.report import Report
 from handful.training.loop import Training
+from handful.workflows import experiment
 
 pytestmark = pytest.mark.slow
 

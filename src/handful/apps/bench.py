@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from handful.apps.experiment import Experiment
 from handful.engine.cost import Operations, memory_limit, operations, operations_per_second, peak_bytes
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
@@ -11,6 +10,7 @@ from handful.engine.planner import Trial, back_ends, choose, footprint, measure
 from handful.engine.threads import cores
 from handful.errors import UserError
 from handful.training.loop import Training, checked
+from handful.workflows.experiment import Experiment
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from handful.apps.experiment import Experiment, Source, opened_again
 from handful.doctor.diagnosis import diagnose
 from handful.errors import UserError
 from handful.models.meta_model import MetaModel
 from handful.training.run import Run
+from handful.workflows.experiment import Experiment, Source, opened_again
 
 
 def checkup(

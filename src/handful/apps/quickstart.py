@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from handful.apps.experiment import Experiment, Source, evaluate, train
 from handful.evaluation.ladder import Progress
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.reports import plots
@@ -16,6 +15,9 @@ from handful.tasks.glyphs import Glyphs
 from handful.training.loop import Moment
 from handful.training.run import Run, is_run
 from handful.types import Categorical
+from handful.workflows.evaluate import evaluate
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
 
 EXPERIMENT = Experiment(
     Source("glyphs"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from handful import streams
-from handful.apps.experiment import DATA, Experiment, validating
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
@@ -20,6 +19,7 @@ from handful.training.loop import Moment, checked, meta_train
 from handful.training.run import check_free, is_run
 from handful.training.settings import Settings
 from handful.types import Kind
+from handful.workflows.experiment import DATA, Experiment, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4

@@ -10,9 +10,7 @@ import pytest
 import torch
 
 import own_data
-from handful.apps import experiment
 from handful.apps.checkup import checkup
-from handful.apps.experiment import Experiment, Source, describe, evaluate, opened_again, train, validating
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
@@ -22,6 +20,10 @@ from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
+from handful.workflows import experiment
+from handful.workflows.evaluate import describe, evaluate
+from handful.workflows.experiment import Experiment, Source, opened_again, validating
+from handful.workflows.train import train
 
 TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}
 

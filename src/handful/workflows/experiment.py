@@ -1,0 +1,137 @@
+"""What a run is made of: a source of tasks, a learner, sizes and settings."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.limits import LOCAL, UNLIMITED
+from handful.models.meta_model import MetaModel
+from handful.registry import LEARNERS
+from handful.tasks.augmentation import augmented
+from handful.tasks.distribution import Size, TaskDistribution
+from handful.tasks.opening import open_tasks
+
+DATA = "data"
+"""Where a run's configuration has the fingerprint of its source."""
+SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tasks come from: the arguments of `open_tasks`. no_limits: read files of any size."""
+
+    tasks: str
+    label: str | None = None
+    task: str | None = None
+    target: str | None = None
+    group: str | None = None
+    drop: tuple[str, ...] = ()
+    image_size: int | None = None
+    text: str | None = None
+    encoder: str | None = None
+    split_by: str | None = None
+    seed: int = 0
+    no_limits: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """What the source is called in a report: the last part of a path."""
+        return Path(self.tasks).name
+
+    def open(self, **more: Any) -> TaskDistribution:
+        """The distribution."""
+        facts = asdict(self)
+        limits = UNLIMITED if facts.pop("no_limits") else LOCAL
+        return open_tasks(facts.pop("tasks"), limits=limits, **facts, **more)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides what a training run does; its JSON is the run's `config.json`.
+
+    way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
+    tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
+    source's default. augment: how much training tasks are changed, see `augmented` (0: not at all).
+    """
+
+    source: Source
+    learner: str = "protonet"
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: str = "auto"
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    normalization: Any = None
+    way: Size | None = None
+    shot: Size | None = None
+    query_shot: Size | None = None
+    train_way: Size | None = None
+    train_query_shot: Size | None = None
+    augment: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def config(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """From JSON."""
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema", DATA)}
+        source = facts.pop("source")
+        facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
+        return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
+
+    def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
+        """The distribution with the sizes that count."""
+        return distribution.sized(self.way, self.shot, self.query_shot)
+
+    def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
+        """The distribution with the sizes of training."""
+        tasks = self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
+        return augmented(tasks, self.augment) if self.augment else tasks
+
+    def build(self, distribution: TaskDistribution) -> Learner:
+        """The untrained learner."""
+        cls: type[Learner] = LEARNERS[self.learner]
+        pipeline = distribution.pipeline
+        return cls.build(
+            self.tasks(distribution).spec,
+            backbone=pipeline.backbone if pipeline and self.backbone == "auto" else self.backbone,
+            backbone_options=self.backbone_options,
+            normalization=self.normalization,
+            seed=self.seed,
+            **self.options,
+        )
+
+
+def validating(
+    distribution: TaskDistribution, way: Size | None, shot: Size | None, query_shot: Size | None
+) -> TaskDistribution:
+    """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
+    tasks = distribution.split("val")
+    return tasks.sized(fillable(tasks, way), shot, query_shot)
+
+
+def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
+    """A way, by default that of the tasks, or the highest that their split has classes for."""
+    way = tasks.sizes.way if way is None else way
+    classes = len(tasks.split_manifest().get(tasks.on, [])) if tasks.units is None else 0
+    if way is None or not classes:
+        return way
+    most = max(2, classes)
+    return (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
+
+
+def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
+    """The source that a model was trained on; `UserError` if it has changed since (see `fingerprint`)."""
+    if model.pipeline:
+        model.pipeline.check_ready()  # opening the source would download what is missing
+    distribution = experiment.source.open()
+    if distribution.fingerprint() != model.facts.get("data"):
+        raise UserError(
+            f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
+            "was trained on. Bring back the data as they were, give others with --tasks, or train again."
+        )
+    return distribution

@@ -1,0 +1,119 @@
+"""From a source of tasks to a saved meta-model."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from handful.engine.cost import give_back_memory
+from handful.errors import HandfulError
+from handful.evaluation.formatting import size
+from handful.models.meta_model import MetaModel
+from handful.storage import write_json
+from handful.training.loop import Moment, Training, checked, meta_train
+from handful.training.performance import performance
+from handful.training.run import Run
+from handful.training.workers import LOST, PeerError, job, together
+from handful.training.workers import place as place_of
+from handful.workflows.experiment import DATA, Experiment, fillable, validating
+
+
+def train(
+    experiment: Experiment,
+    path: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    workers: int | None = None,
+    started: Callable[[Training], None] | None = None,
+    progress: Callable[[Moment], None] | None = None,
+    pretraining: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> MetaModel:
+    """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
+
+    workers: processes that share each step; the others are started here, unless `torchrun` or the like has started all
+    of them, each of which calls this. Their number is no part of the run: it may go on with another one. started,
+    progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data, learner,
+    options or sizes do not fit.
+    """
+    give_back_memory()
+    rank, count = place_of(workers)
+    distribution = experiment.source.open()
+    learner = experiment.build(distribution)
+    training = experiment.training_tasks(distribution.split("train"))
+    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
+    narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
+    if narrower:
+        warnings.warn(
+            "The val split has fewer classes than a task: training is validated, and its best step chosen, on "
+            f"{validation.sizes.way}-way tasks.",
+            stacklevel=2,
+        )
+    most = fillable(distribution.split("test"), experiment.way)
+    if most != experiment.tasks(distribution).sizes.way:
+        warnings.warn(f"The test split has fewer classes than a task: evaluate with --way {size(most)}.", stacklevel=2)
+    settings = experiment.settings | {"seed": experiment.seed}
+    chosen = checked(learner, training, validation, settings, workers=count)
+    data = distribution.fingerprint()
+    run = Run(path) if rank else Run.open(path, experiment.config() | {DATA: data}, resume=resume, force=force)
+    try:
+        with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
+            trained = meta_train(
+                learner,
+                training,
+                validation=validation,
+                run=run,
+                started=started,
+                progress=progress,
+                pretraining=pretraining,
+                say=say,
+                **settings,
+            )
+    except BaseException:  # Ctrl-C, too
+        if not rank:
+            run.abandon()
+        raise
+    facts = {
+        "tasks": experiment.source.name,
+        "trained steps": trained.history[-1]["step"],
+        "kept step": trained.best_step,
+        "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
+        "validation score": trained.best_score,
+        **({"validation draws diverged": trained.best_diverged} if trained.best_diverged else {}),
+        "examples": trained.examples,
+        "plan": str(trained.plan),
+        "seed": experiment.seed,
+        "data": data,
+    }
+    model = MetaModel(learner, distribution.pipeline, facts)
+    if not rank:
+        model.save_pretrained(path / "model")
+        # Beside the model, which is the same from run to run; and when it is safe.
+        speed = performance(
+            trained.history,
+            learner,
+            training,
+            chosen.meta_batch_size,
+            predicted_bytes=trained.predicted_bytes,
+        )
+        write_json(path / "performance.json", speed)
+    return model
+
+
+WORKER = "from handful.workflows.train import work; work()"
+
+
+def work() -> None:
+    """All that a worker process does which `train` started: the same training, in silence.
+
+    What it has to say of its end, it says on the standard error, where the first worker finds it.
+    """
+    facts = job()
+    warnings.simplefilter("ignore")  # the first worker gives them
+    try:
+        train(Experiment.from_config(facts["experiment"]), Path(facts["path"]))
+    except (PeerError, KeyboardInterrupt):
+        sys.exit(LOST)
+    except HandfulError as error:
+        sys.exit(str(error))
