@@ -8,9 +8,9 @@ from rich.table import Table
 
 from handful import terminal
 from handful import terminal_tables as tables
-from handful.apps.bench import Bench
 from handful.engine.plan import Plan
 from handful.reports import report
+from handful.workflows.bench import Bench
 
 HOSTILE = ["[/c0]", "[b]x", ":cat:", "tuple[int, ...]"]
 

@@ -311,7 +311,7 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Time and memory of a training step on your tasks, for each way to run it."""
-    from handful.apps.bench import bench as measure
+    from handful.workflows.bench import bench as measure
     from handful.workflows.experiment import Experiment
 
     assigned = assignments(assign)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from handful.apps.bench import bench
 from handful.engine.plan import Plan
 from handful.errors import UserError
+from handful.workflows.bench import bench
 from handful.workflows.experiment import Experiment, Source
 
 
