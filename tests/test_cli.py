@@ -581,7 +581,7 @@ def test_a_damaged_task_or_model_is_named(trained, some, tmp_path):
 
 def test_a_fault_of_handful_shows_its_trace(monkeypatch):
     """Only what is raised on purpose is a sentence."""
-    monkeypatch.setattr("handful.apps.catalog.catalog", lambda: 1 / 0)
+    monkeypatch.setattr("handful.workflows.catalog.catalog", lambda: 1 / 0)
     assert isinstance(run("list").exception, ZeroDivisionError)
 
 
@@ -589,7 +589,7 @@ def test_ctrl_c_is_130(monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("handful.apps.catalog.catalog", interrupt)
+    monkeypatch.setattr("handful.workflows.catalog.catalog", interrupt)
     result = run("list")
     assert result.exit_code == 130
     assert result.stderr == "Interrupted.\n"
@@ -600,7 +600,7 @@ def test_memory_that_does_not_suffice_is_a_sentence(monkeypatch, error):
     def full():
         raise error
 
-    monkeypatch.setattr("handful.apps.catalog.catalog", full)
+    monkeypatch.setattr("handful.workflows.catalog.catalog", full)
     result = run("list")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: The memory does not suffice.")

@@ -16,10 +16,10 @@ import handful
 from contracts import test_learners as learner_contract
 from contracts import test_tasks as source_contract
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can
-from handful.apps.catalog import catalog
 from handful.cli import app
 from handful.registry import BACKBONES, LEARNERS, TASKS
 from handful.tasks.distribution import SPLITS
+from handful.workflows.catalog import catalog
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

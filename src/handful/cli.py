@@ -517,7 +517,7 @@ def list_members(
     as_json: JsonOption = False,
 ) -> None:
     """What there is: learners, sources of tasks, backbones; with NAME, all about one."""
-    from handful.apps.catalog import catalog, entry
+    from handful.workflows.catalog import catalog, entry
 
     found: dict[str, Any] = catalog() if name is None else entry(name)
     if as_json:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from handful.apps.catalog import entry
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK
 from handful.tasks.gaussian_process import GaussianProcess
 from handful.tasks.opening import open_tasks
+from handful.workflows.catalog import entry
 
 KERNELS = ("rbf", "matern", "periodic")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from handful.apps.catalog import catalog, entry
 from handful.errors import UserError
 from handful.learners.options import options_of
 from handful.registry import BACKBONES, LEARNERS, TASKS
+from handful.workflows.catalog import catalog, entry
 
 
 def test_everything_registered_is_there_once_with_a_line_about_it():
