@@ -653,7 +653,7 @@ def test_every_reading_command_prints_json():
 
 def test_a_number_that_json_lacks_is_null(monkeypatch):
     """As the interval of a single task."""
-    monkeypatch.setattr("handful.apps.compare.compare", lambda runs: [{"low": float("nan"), "name": "NaN Übung"}])
+    monkeypatch.setattr("handful.workflows.compare.compare", lambda runs: [{"low": float("nan"), "name": "NaN Übung"}])
     assert json.loads(done("compare", "a", "b", "--json").stdout, parse_constant=pytest.fail) == [
         {"low": None, "name": "NaN Übung"}
     ]

@@ -418,7 +418,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare evaluated runs on the same tasks, with paired intervals."""
-    from handful.apps.compare import compare as pair
+    from handful.workflows.compare import compare as pair
 
     settings = pair(runs)
     if as_json:

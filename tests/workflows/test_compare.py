@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from handful.apps.compare import compare
 from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
 from handful.storage import write_json
 from handful.training.run import Run
+from handful.workflows.compare import compare
 
 SETTING = {"way": 5, "shot": 1, "query_shot": 15}
 
