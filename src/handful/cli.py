@@ -547,7 +547,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Look for what makes few-shot scores too good to be true."""
-    from handful.apps.checkup import checkup
+    from handful.workflows.diagnose import checkup
 
     findings = checkup(source_of(subject, data), way, shot, query_shot, trust=trust or ())
     if as_json:

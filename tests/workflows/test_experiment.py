@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import own_data
-from handful.apps.checkup import checkup
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation import comparison
@@ -21,6 +20,7 @@ from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
 from handful.workflows import experiment
+from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again, validating
 from handful.workflows.train import train

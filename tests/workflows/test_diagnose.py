@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import own_data
-from handful.apps.checkup import checkup
 from handful.errors import DataError, UserError
+from handful.workflows.diagnose import checkup
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
 
