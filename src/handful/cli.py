@@ -263,7 +263,7 @@ def train(
 
 def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool) -> "Experiment":
     """Search, print the best trials and what mattered, and return the experiment with the best settings."""
-    from handful.apps.tuning import tune
+    from handful.workflows.tune import tune
 
     try:
         with Progress() as progress:

@@ -9,10 +9,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from handful.apps.tuning import Tuning
     from handful.evaluation.comparison import Comparison
     from handful.evaluation.intervals import Interval
     from handful.workflows.bench import Bench
+    from handful.workflows.tune import Tuning
 
 STATUSES = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "dim"}
 MOST_TRIALS = 5
