@@ -20,11 +20,10 @@ from typer.testing import CliRunner
 
 import documented_world
 from handful import encoders
-from handful.apps import quickstart
 from handful.cli import app
 from handful.encoders import Encoder
 from handful.evaluation import comparison
-from handful.workflows import experiment
+from handful.workflows import experiment, quickstart
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

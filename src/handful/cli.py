@@ -89,7 +89,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """The whole job in five minutes, on letters drawn from fonts: learn, evaluate, adapt, predict."""
-    from handful.apps.quickstart import quickstart as run
+    from handful.workflows.quickstart import quickstart as run
 
     err.print(
         "Learning to read letters from one example each. It trains on Latin and Cyrillic letters in\n"

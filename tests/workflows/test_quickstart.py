@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from handful.apps import quickstart
 from handful.evaluation import comparison
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
-from handful.workflows import experiment
+from handful.workflows import experiment, quickstart
 
 PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
 
