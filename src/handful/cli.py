@@ -447,7 +447,7 @@ def adapt(
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples."""
-    from handful.apps.prediction import adapt_to_file
+    from handful.workflows.adapt import adapt_to_file
 
     adapted = adapt_to_file(
         model,
@@ -498,7 +498,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Predict with an adapted task."""
-    from handful.apps.prediction import predict_file
+    from handful.workflows.predict import predict_file
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from handful import encoders
-from handful.apps.prediction import adapt_to_file, predict_file
 from handful.encoders import Encoder
 from handful.errors import DataError, UserError
 from handful.models.meta_model import MetaModel
@@ -20,7 +19,9 @@ from handful.pipelines.texts import TextPipeline
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
+from handful.workflows.adapt import adapt_to_file
 from handful.workflows.experiment import Experiment, Source
+from handful.workflows.predict import predict_file
 from handful.workflows.train import train
 
 WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")

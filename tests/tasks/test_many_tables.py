@@ -7,7 +7,6 @@ import torch
 from typer.testing import CliRunner
 
 from handful import LEARNERS, evaluate, meta_train
-from handful.apps.prediction import adapt_to_file, predict_file
 from handful.cli import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
@@ -20,6 +19,8 @@ from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
+from handful.workflows.adapt import adapt_to_file
+from handful.workflows.predict import predict_file
 from own_data import write_csv
 
 KINDS = np.array(["oak", "elm", "ash"])

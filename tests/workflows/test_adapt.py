@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import own_data
-from handful.apps.prediction import adapt_to_file, pipeline_of, predict_file
 from handful.errors import DataError, UserError
 from handful.learners.maml import MAML
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine
+from handful.workflows.adapt import adapt_to_file, pipeline_of
 from handful.workflows.experiment import Experiment, Source
+from handful.workflows.predict import predict_file
 from handful.workflows.train import train
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}

@@ -1,0 +1,43 @@
+"""From the user's examples to an adapted task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from handful.errors import UserError
+from handful.limits import LOCAL, Limits
+from handful.models.meta_model import AdaptedTask, MetaModel
+from handful.pipelines.pipeline import InputPipeline
+
+
+def adapt_to_file(
+    model: Path,
+    examples: Path,
+    *,
+    target: str | None = None,
+    keep_support: bool = True,
+    estimate: bool = False,
+    trust: Sequence[str] = (),
+    limits: Limits = LOCAL,
+) -> AdaptedTask:
+    """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
+
+    target: the column to predict, where each task is a table with columns of its own; None: the model's. keep_support,
+    estimate: see `MetaModel.adapt`. trust: see `MetaModel.from_pretrained`. limits: the most that is
+    read.
+    """
+    meta = MetaModel.from_pretrained(model, trust=trust)
+    pipeline = pipeline_of(meta).of_task(examples, target, limits)
+    raw = pipeline.examples(examples, limits)
+    return meta.reading(pipeline).adapt(
+        raw.inputs, raw.answers, ids=raw.ids, groups=raw.groups, keep_support=keep_support, estimate=estimate
+    )
+
+
+def pipeline_of(model: MetaModel) -> InputPipeline:
+    """The model's pipeline; `UserError` where its tasks came from a generator."""
+    if model.pipeline is None:
+        raise UserError(
+            f"The tasks of {model.path} come from a generator, so the model cannot read files. Use it from Python: "
+            "MetaModel.from_pretrained(...).adapt(inputs, answers)."
+        )
+    return model.pipeline
