@@ -1,1 +1,0 @@
-"""What users run: pieces from all layers composed into whole jobs."""
