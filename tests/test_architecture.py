@@ -95,7 +95,7 @@ def test_imports_point_down(path):
         ("learners", "from handful.tasks.distribution import Sizes"),
         ("tasks", "def late():\n    from handful.learners.maml import MAML"),
         ("engine", "import handful.backbones"),
-        ("engine", "import importlib\nimportlib.import_module('handful.cli')"),
+        ("engine", "import importlib\nimportlib.import_module('handful.cli.main')"),
         ("evaluation", "if TYPE_CHECKING:\n    from handful.training import loop"),
         ("learners", "from handful import TaskDistribution"),
         ("serving", "from handful.apps import text"),

@@ -1,5 +1,5 @@
 """`python -m handful` is the command `handful`."""
 
-from handful.cli import main
+from handful.cli.main import main
 
 main()

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import handful
 import own_data
-from handful import cli
+from handful.cli.main import main
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.storage import write_json, write_tensors
@@ -32,7 +32,7 @@ IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main.app, [str(argument) for argument in arguments])
 
 
 def done(*arguments: object):
@@ -629,7 +629,7 @@ def test_a_note_is_said_once(home, tmp_path):
 
 
 def commands() -> dict[str, object]:
-    return get_command(cli.app).commands
+    return get_command(main.app).commands
 
 
 def test_every_command_has_help_with_an_example_that_parses():
@@ -680,7 +680,7 @@ def test_an_example_is_listed_as_it_is_written(monkeypatch):
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "maml"], *([name, "--help"] for name in READING)])
 def test_what_is_shown_fits_into_80_columns(arguments, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cli.out, "_width", None)
+    monkeypatch.setattr(main.out, "_width", None)
     text = done(*arguments).stdout
     assert "…" not in text
     long = [line for line in text.splitlines() if len(line) > 80 and "http" not in line]
