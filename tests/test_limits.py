@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from handful import arguments
+from handful.cli import options
 from handful.errors import DataError
 from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
 from handful.pipelines.arrays import ArrayPipeline
@@ -160,9 +160,9 @@ def test_a_service_is_stricter_than_ones_own_machine():
 
 def test_the_option_lifts_the_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "LOCAL", SMALL)
-    monkeypatch.setattr(arguments, "LOCAL", SMALL)
+    monkeypatch.setattr(options, "LOCAL", SMALL)
     np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 3)
     with pytest.raises(DataError, match="lift the limits with --no-limits"):
         experiment.Source(str(tmp_path / "t.npz")).open()
     assert len(experiment.Source(str(tmp_path / "t.npz"), no_limits=True).open().inputs) == 1_001
-    assert (arguments.limits_of(None), arguments.limits_of(True)) == (SMALL, UNLIMITED)
+    assert (options.limits_of(None), options.limits_of(True)) == (SMALL, UNLIMITED)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from handful import __version__
 from handful import terminal_tables as tables
-from handful.arguments import (
+from handful.cli.options import (
     COLUMNS,
     DATA,
     JsonOption,

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from handful.arguments import COLUMNS, DATA, assignments, source_of, takes
+from handful.cli.options import COLUMNS, DATA, assignments, source_of, takes
 from handful.errors import UserError
 
 
