@@ -26,8 +26,8 @@ from handful.cli.options import (
     source_of,
     takes,
 )
+from handful.cli.terminal import Progress, err, flowing, is_code, notes, out, print_csv, print_json, score_text
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
-from handful.terminal import Progress, err, flowing, is_code, notes, out, print_csv, print_json, score_text
 
 if TYPE_CHECKING:
     from handful.training.loop import Training

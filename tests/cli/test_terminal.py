@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from handful import terminal
+from handful.cli import terminal
 
 HOSTILE = ["[/c0]", "[bold]x", ":cat:", "a[b]", "back\\", "Übung"]
 
