@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from handful import __version__
-from handful import terminal_tables as tables
+from handful.cli import tables as tables
 from handful.cli.options import (
     COLUMNS,
     DATA,

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from handful import terminal_tables as tables
+from handful.cli import tables as tables
 from handful.cli import terminal
 from handful.engine.plan import Plan
 from handful.reports import report
