@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import own_data
-from handful.cli.main import app
+from handful.cli.application import app
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.tasks.labeled_pool import LabeledPool
 from handful.workflows import tune

@@ -1,0 +1,78 @@
+"""`handful adapt`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handful.cli import tables as tables
+from handful.cli.options import (
+    JsonOption,
+    NoLimitsOption,
+    TrustOption,
+    limits_of,
+)
+from handful.cli.terminal import err, out, print_json, score_text
+
+if TYPE_CHECKING:
+    pass
+from handful.cli.application import command
+
+
+@command("handful adapt runs/photos new-customer/ -o new-customer.task")
+def adapt(
+    model: Annotated[Path, typer.Argument(help="A run or a meta-model.")],
+    examples: Annotated[
+        Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--target", "--label", help="Column to predict, of a table with columns of its own (by default the run's)."
+        ),
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
+    trust: TrustOption = None,
+    no_limits: NoLimitsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a meta-model to a new task from a handful of examples."""
+    from handful.workflows.adapt import adapt_to_file
+
+    adapted = adapt_to_file(
+        model,
+        examples,
+        target=column,
+        keep_support=not forget,
+        estimate=True,
+        trust=trust or (),
+        limits=limits_of(no_limits),
+    )
+    adapted.save(output)
+    size = output.stat().st_size
+    facts = {
+        "task": str(output),
+        "examples": adapted.examples,
+        "labels": adapted.labels,
+        "estimate": adapted.estimate,
+        "adapt_seconds": adapted.adapt_seconds,
+        "bytes": size,
+        "holds_examples": adapted.holds_examples,
+    }
+    if forget and adapted.holds_examples:
+        err.print("Note: the state of this learner has numbers of each example, so the task holds them all the same.")
+    if as_json:
+        print_json(facts)
+        return
+    what = f"{len(adapted.labels)} classes" if adapted.labels else "a number"
+    out.print(
+        f"Adapted to {adapted.examples} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
+        f"{size / 1024:.0f} kB."
+    )
+    if adapted.estimate:
+        out.print(
+            f"{adapted.estimate['by'].capitalize()} on the examples themselves: "
+            f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'], adapted.estimate.get('diverged', 0))}."
+        )
+    out.print(f"Next: handful predict {output} INPUTS")

@@ -1,0 +1,65 @@
+"""What commands share: the application, its exit codes, and how an error is printed."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+from rich.text import Text
+
+from handful.cli import tables as tables
+from handful.cli.terminal import err, notes
+from handful.errors import ArtifactError, DataError, HandfulError, UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+app = typer.Typer(
+    name="handful",
+    help=(
+        "Few-shot learning for people with many related small problems: meta-train once on the tasks that you have, "
+        "then adapt to a new one from a handful of examples.\n\nStart with: handful quickstart"
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+of_sizes = functools.partial(typer.Option, rich_help_panel="Task sizes")
+of_learner = functools.partial(typer.Option, rich_help_panel="Learner")
+of_training = functools.partial(typer.Option, rich_help_panel="Training")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def command(example: str, name: str | None = None) -> Callable[[Command], Command]:
+    """A command whose help ends with an example, and whose errors are one sentence and an exit code."""
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **options: Any) -> None:
+            try:
+                with notes():
+                    function(*arguments, **options)
+            except KeyboardInterrupt:
+                err.print("Interrupted.")
+                raise typer.Exit(INTERRUPTED) from None
+            except (RuntimeError, MemoryError) as error:
+                from handful.engine.memory import out_of_memory
+
+                if not out_of_memory(error):
+                    raise
+                err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
+                raise typer.Exit(FAILED) from None
+            except HandfulError as error:
+                misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
+                err.print(Text("Error:", "bold red"), str(error))
+                raise typer.Exit(MISUSED if misused else FAILED) from None
+
+        app.command(name, epilog=f"Example: {example}")(guarded)
+        return function
+
+    return register

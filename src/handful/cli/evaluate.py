@@ -1,0 +1,95 @@
+"""`handful evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handful.cli import tables as tables
+from handful.cli.options import (
+    COLUMNS,
+    JsonOption,
+    NoLimitsOption,
+    TrustOption,
+    source_of,
+    takes,
+)
+from handful.cli.terminal import Progress, err, flowing, out, print_json
+from handful.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+from handful.cli.application import command
+
+
+@command("handful evaluate runs/photos --way 5 --shot 1 --number 600")
+@takes(COLUMNS | {"no_limits": NoLimitsOption})
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
+    data: dict[str, Any],
+    tasks: Annotated[str | None, typer.Option(help="Another source: tasks outside the training distribution.")] = None,
+    way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
+    number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
+    costly: Annotated[int, typer.Option(min=0, help="Tasks for rungs that train a network each (0: leave out).")] = 50,
+    equivalence: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Tasks to find out how many times more examples the ordinary way needs (0: leave out)."
+        ),
+    ] = 0,
+    half_width: Annotated[
+        float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
+    ] = None,
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on tasks that it never saw, beside the baselines."""
+    from handful.reports.summary_lines import equivalence_line, needed_line
+    from handful.storage import check_writable
+    from handful.training.run import Run
+    from handful.workflows.evaluate import evaluate as score
+
+    if not tasks and (unused := [name for name, value in data.items() if value]):
+        raise UserError(
+            f"--{unused[0].replace('_', '-')} is about other data than those of the run: give these with --tasks."
+        )
+    other = source_of(tasks, data) if tasks else None
+    home = Run.existing(run).path
+    folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
+    check_writable(folder)
+    try:
+        with Progress() as progress:
+            report = score(
+                run,
+                other=other,
+                settings=[(w, shot) for w in way] if way else [(None, shot)],
+                query_shot=query_shot,
+                tasks=number,
+                costly_tasks=costly,
+                equivalence_tasks=equivalence,
+                half_width=half_width,
+                trust=trust or (),
+                progress=progress.ladder,
+            )
+    except KeyboardInterrupt:
+        if Run(home).ladder.exists():
+            err.print("The pre-training for the ladder is saved. Continue from there with the same command.")
+        raise
+    report.write(folder)
+    if as_json:
+        print_json(report.to_json())
+        return
+    for comparison in report.comparisons:
+        out.print(tables.ladder(comparison))
+    out.print(report.verdict)
+    if report.equivalence is not None:
+        out.print(flowing(equivalence_line(report.equivalence, report.comparisons[0].learner.evaluation)))
+    if half_width is not None:
+        for comparison in report.comparisons:
+            out.print(needed_line(comparison.learner.evaluation, half_width))
+    out.print(f"Report: {folder / 'report.md'}")

@@ -1,0 +1,40 @@
+"""`handful list`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from handful.cli import tables as tables
+from handful.cli.options import (
+    JsonOption,
+)
+from handful.cli.terminal import flowing, is_code, out, print_json
+
+if TYPE_CHECKING:
+    pass
+from handful.cli.application import command
+
+
+@command("handful list maml", name="list")
+def list_members(
+    name: Annotated[str | None, typer.Argument(help="A learner, source or backbone.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What there is: learners, sources of tasks, backbones; with NAME, all about one."""
+    from handful.workflows.catalog import catalog, entry
+
+    found: dict[str, Any] = catalog() if name is None else entry(name)
+    if as_json:
+        print_json(found)
+    elif name is None:
+        for noun, members in found.items():
+            out.print(tables.members(noun, members))
+            out.print()
+    else:
+        out.print(Text(name, "bold"), f"({found['noun']})")
+        for block in flowing(found["text"]).split("\n\n"):
+            out.print(f"\n{block}", soft_wrap=is_code(block))
+        if found["options"]:
+            out.print()
+            out.print(tables.options(found["options"]))

@@ -1,0 +1,44 @@
+"""`handful predict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handful.cli import tables as tables
+from handful.cli.options import (
+    JsonOption,
+    NoLimitsOption,
+    TrustOption,
+    limits_of,
+)
+from handful.cli.terminal import out, print_csv, print_json
+from handful.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+from handful.cli.application import command
+
+
+@command("handful predict new-customer.task photo.png --json")
+def predict(
+    task: Annotated[Path, typer.Argument(help="An adapted task.")],
+    inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
+    model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
+    trust: TrustOption = None,
+    no_limits: NoLimitsOption = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+) -> None:
+    """Predict with an adapted task."""
+    from handful.workflows.predict import predict_file
+
+    if as_json and as_csv:
+        raise UserError("Give --json or --csv, not both.")
+    rows = predict_file(task, inputs, model, trust=trust or (), limits=limits_of(no_limits))
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        print_csv(rows)
+    else:
+        out.print(tables.predictions(rows))

@@ -1,0 +1,52 @@
+"""`handful quickstart`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from handful.cli import tables as tables
+from handful.cli.terminal import Progress, err, out
+
+if TYPE_CHECKING:
+    pass
+from handful.cli.application import command
+
+
+@command("handful quickstart")
+def quickstart(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """The whole job in five minutes, on letters drawn from fonts: learn, evaluate, adapt, predict."""
+    from handful.workflows.quickstart import quickstart as run
+
+    err.print(
+        "Learning to read letters from one example each. It trains on Latin and Cyrillic letters in\n"
+        "many type faces, and is tested on Georgian, Armenian, Greek and Lao, which it never saw.\n"
+    )
+    with Progress() as progress:
+        report, new = run(
+            output,
+            seed=seed,
+            on_pretraining=progress.pretraining,
+            on_step=progress.step,
+            on_ladder=progress.ladder,
+        )
+    out.print(Text("What was learned.", "bold"), report.verdict)
+    out.print(
+        Text("\nA new task.", "bold"),
+        f"From 3 examples of each of 5 unseen letters ({new.examples}) it read {new.right} of {new.count} others right "
+        f"({new.inputs}). The adapted task is {new.task}, {new.task.stat().st_size / 1024:.0f} kB.",
+    )
+    out.print(Text("\nReport.", "bold"), f"{output / 'report.md'}, with pictures beside it.")
+    out.print(
+        Text("\nNext, with your own data", "bold"),
+        "(a folder with one subfolder of images per class, or a table):\n"
+        "  handful train --tasks FOLDER --learner protonet -o runs/mine\n"
+        "  handful train --tasks TABLE.csv --task customer --target amount --learner maml -o runs/mine\n"
+        "  handful evaluate runs/mine\n"
+        f"  handful adapt {output} {new.examples} -o my.task\n"
+        f"  handful predict my.task {new.inputs}",
+    )

@@ -1,0 +1,193 @@
+"""`handful train`."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handful.cli import tables as tables
+from handful.cli.options import (
+    DATA,
+    TasksOption,
+    assignments,
+    source_of,
+    takes,
+)
+from handful.cli.terminal import Progress, err, out, score_text
+from handful.errors import UserError
+
+if TYPE_CHECKING:
+    from handful.training.loop import Training
+    from handful.workflows.experiment import Experiment
+from handful.cli.application import FAILED, INTERRUPTED, command, of_learner, of_sizes, of_training
+
+
+@command("handful train --tasks photos/ --learner protonet --shot 5 -o runs/photos")
+@takes(DATA)
+def train(
+    tasks: TasksOption,
+    data: dict[str, Any],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")],
+    learner: Annotated[
+        str, typer.Option(help="See `handful list`; its own options: `handful list NAME`.")
+    ] = "protonet",
+    way: Annotated[int | None, of_sizes(help="Classes of a task.")] = None,
+    shot: Annotated[int | None, of_sizes(help="Examples to learn from, per class (with --task: per task).")] = None,
+    query_shot: Annotated[int | None, of_sizes(help="Examples to be scored on, likewise.")] = None,
+    train_way: Annotated[int | None, of_sizes(help="Classes of a training task, if not --way.")] = None,
+    train_query_shot: Annotated[
+        int | None, of_sizes(help="Examples that a training task is scored on, if not --query-shot.")
+    ] = None,
+    backbone: Annotated[str, of_learner(help="conv4, mlp, raw, or your own as package.module:name.")] = "auto",
+    normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        of_learner(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
+        ),
+    ] = None,
+    steps: Annotated[int, of_training(help="Meta-training steps.")] = 1000,
+    meta_batch_size: Annotated[int, of_training(help="Tasks per step.")] = 4,
+    outer_lr: Annotated[float, of_training(help="Peak learning rate.")] = 1e-3,
+    pretrain: Annotated[
+        int, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
+    ] = 0,
+    augment: Annotated[
+        float,
+        of_training(
+            help="How much to change training tasks: views of their images, or their targets (against memorization)."
+        ),
+    ] = 0.0,
+    plan: Annotated[
+        str | None,
+        of_training(help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        of_training(help="Processes that share each step; with a given plan, the same bits for any number."),
+    ] = None,
+    tune: Annotated[
+        int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
+    ] = 0,
+    seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
+) -> None:
+    """Meta-train a learner on your tasks."""
+    from handful.reports.summary_lines import performance_line
+    from handful.training.run import Run, is_run
+    from handful.training.workers import place
+    from handful.workflows.experiment import Experiment
+    from handful.workflows.train import train as run
+
+    start = time.monotonic()
+    assigned = assignments(assign)
+    settings = {
+        "steps": steps,
+        "meta_batch_size": meta_batch_size,
+        "outer_lr": outer_lr,
+        "pretrain_examples": pretrain,
+        "plan": plan,
+    }
+    for name in assigned["training"].keys() & {*settings, "seed"}:
+        option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
+        raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
+    experiment = Experiment(
+        source_of(tasks, data, seed),
+        learner=learner,
+        options=assigned[""],
+        backbone=backbone,
+        backbone_options=assigned["backbone"],
+        normalization=normalization,
+        way=way,
+        shot=shot,
+        query_shot=query_shot,
+        train_way=train_way,
+        train_query_shot=train_query_shot,
+        augment=augment,
+        settings=settings | assigned["training"],
+        seed=seed,
+    )
+
+    if tune:
+        if place(None)[1] > 1:
+            raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
+        experiment = _tuned(experiment, output, tune, resume, force)
+        resume, force = resume and is_run(output), False
+    if place(workers)[0]:
+        _train_silently(experiment, output, workers)
+        return
+
+    def started(training: "Training") -> None:
+        sizes = training.distribution.sizes
+        parameters = sum(p.numel() for p in training.parameters)
+        err.print(
+            f"Training {learner} ({parameters:,} parameters) on {tasks}: "
+            f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step."
+        )
+        if training.distribution.pipeline:
+            err.print(f"Inputs: {training.distribution.pipeline.described()}.")
+        if small := training.distribution.small_tasks():
+            err.print(f"Sizes: {small}.")
+        if training.plan:
+            shared = f" Workers: {training.workers.count}." if training.workers.count > 1 else ""
+            err.print(f"Plan: {training.plan}.{shared}")
+
+    try:
+        with Progress() as progress:
+            model = run(
+                experiment,
+                output,
+                resume=resume,
+                force=force,
+                workers=workers,
+                started=started,
+                progress=progress.step,
+                pretraining=progress.pretraining,
+                say=err.print,
+            )
+    except KeyboardInterrupt:
+        if list((output / "checkpoints").glob("*.safetensors")):
+            err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
+        raise
+    facts, speed = model.facts, performance_line(Run(output).performance())
+    score = score_text(facts["validation score"], model.spec.metric, facts.get("validation draws diverged", 0))
+    seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
+    out.print(
+        f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "
+        f"step {facts['kept step']} ({facts['selection']}: {score}).\n"
+        f"{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
+    )
+
+
+def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool) -> "Experiment":
+    """Search, print the best trials and what mattered, and return the experiment with the best settings."""
+    from handful.workflows.tune import tune
+
+    try:
+        with Progress() as progress:
+            tuning = tune(experiment, output, trials, resume=resume, force=force, progress=progress.trial)
+    except KeyboardInterrupt:
+        err.print("The trials that ended are kept. Continue with the same command and --resume.")
+        raise
+    best = tuning.best
+    out.print(tables.trials(tuning))
+    return best
+
+
+def _train_silently(experiment: "Experiment", output: Path, workers: int | None) -> None:
+    """Train in a process that a launcher started beside the first one, which is the one that prints."""
+    from handful.training.workers import PeerError
+    from handful.workflows.train import train as run
+
+    warnings.simplefilter("ignore")
+    try:
+        run(experiment, output, workers=workers)
+    except PeerError:
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
