@@ -11,16 +11,34 @@ ROOT = Path(handful.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: list[list[set[str]]] = [
-    [{"types", "errors", "streams", "registry", "normalization", "storage", "limits"}],
-    [{"backbones"}, {"engine"}, {"memory"}, {"views"}],
-    [{"learners"}, {"tasks"}],
+    [{"types", "errors", "events", "streams", "registry", "storage", "limits"}],
+    [{"functional"}, {"cells"}],
+    [{"metrics"}],
+    [{"backbones"}, {"engine"}, {"encoders"}],
+    [{"learners"}, {"readers"}, {"pipelines"}],
+    [{"tasks"}],
     [{"evaluation"}],
-    [{"training"}],
-    [{"many", "answers", "card", "artifacts", "estimators"}],
-    [{"serving"}, {"apps"}],
-    [{"terminal", "terminal_tables", "arguments", "cli", "__main__"}],
+    [{"training"}, {"models"}, {"doctor"}],
+    [{"reports"}],
+    [{"workflows"}],
+    [{"estimators"}, {"serving"}],
+    [{"domains"}],
+    [{"cli", "__main__"}],
 ]
 """From the ground up. The parts of a layer do not import one another; what stands in one part may."""
+
+STRANGERS = {"tasks": {"learners"}, "domains": {"learners"}}
+"""A domain never knows a learner, though it stands above."""
+
+TO_BE_CUT = {
+    ("models/meta_model.py", "training"),
+    ("pipelines/arrays.py", "readers"),
+    ("pipelines/images.py", "readers"),
+    ("pipelines/own_tables.py", "readers"),
+    ("pipelines/rows.py", "readers"),
+    ("pipelines/texts.py", "readers"),
+}
+"""Arrows from before the layers that readers and models will no longer need; none may join them."""
 
 DOORS = {"__init__"}
 """The package's own module resolves the names of all layers, lazily."""
@@ -73,7 +91,7 @@ def violations(home: str, imported: set[str]) -> list[str]:
             wrong.append(f"{name}: import from the module where it is defined")
             continue
         level, side = PLACES[other]
-        if level > height or (level == height and side != part):
+        if level > height or (level == height and side != part) or other in STRANGERS.get(home, ()):
             wrong.append(name)
     return wrong
 
@@ -85,7 +103,10 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_down(path):
-    assert not violations(home_of(path), imports(ast.parse(path.read_text())))
+    wrong = violations(home_of(path), imports(ast.parse(path.read_text())))
+    known = {part for name, part in TO_BE_CUT if name == name_of(path)}
+    assert not [name for name in wrong if name.split(".")[1] not in known]
+    assert {name.split(".")[1] for name in wrong} == known, "cut: take it out of the list"
 
 
 @pytest.mark.parametrize(
@@ -94,11 +115,11 @@ def test_imports_point_down(path):
         ("types", "from handful.engine import inner_loop"),
         ("learners", "from handful.tasks.distribution import Sizes"),
         ("tasks", "def late():\n    from handful.learners.maml import MAML"),
-        ("engine", "import handful.backbones"),
+        ("engine", "import handful.encoders"),
         ("engine", "import importlib\nimportlib.import_module('handful.cli.main')"),
         ("evaluation", "if TYPE_CHECKING:\n    from handful.training import loop"),
         ("learners", "from handful import TaskDistribution"),
-        ("serving", "from handful.apps import text"),
+        ("serving", "from handful.workflows import text"),
     ],
 )
 def test_an_import_that_points_up_or_aside_is_seen(home, code):
@@ -108,7 +129,9 @@ def test_an_import_that_points_up_or_aside_is_seen(home, code):
 def test_imports_that_point_down_or_stay_are_not():
     code = "from handful.types import Task\nfrom handful.learners.learner import Learner\nimport torch"
     assert not violations("learners", imports(ast.parse(code)))
-    assert not violations("cli", imports(ast.parse("from handful import __version__\nfrom handful.apps.x import y")))
+    assert not violations(
+        "cli", imports(ast.parse("from handful import __version__\nfrom handful.workflows.x import y"))
+    )
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if home_of(p) == "evaluation"], ids=name_of)

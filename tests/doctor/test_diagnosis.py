@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from toys import (
+
+from evaluation.toys import (
     Clusters,
     Collection,
     Failing,
@@ -16,7 +17,6 @@ from toys import (
     Toy,
     Whispering,
 )
-
 from handful.doctor.diagnosis import diagnose
 from handful.doctor.learner_checks import score_of, transduction
 from handful.errors import UserError

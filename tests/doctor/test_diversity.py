@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Clusters, Slopes
 
+from evaluation.toys import Clusters, Slopes
 from handful.doctor.diversity import coefficient, diversity
 from handful.types import Examples, Task
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Clusters, Line, OneForAll, Slopes, Toy
 
+from evaluation.toys import Clusters, Line, OneForAll, Slopes, Toy
 from handful.doctor.diagnosis import diagnose
 from handful.doctor.generalization import adaptation, gap_by_tasks, mismatch
 from handful.doctor.learner_checks import Exchange

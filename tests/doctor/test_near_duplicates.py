@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Clusters, Slopes
 
+from evaluation.toys import Clusters, Slopes
 from handful.doctor.near_duplicates import PER_SPLIT, near_duplicates
 from handful.streams import seeded
 from handful.tasks.distribution import SPLITS, TaskDistribution

@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 import torch
-from toys import Clusters, Ignoring, Line, Slopes, Toy
 
+from evaluation.toys import Clusters, Ignoring, Line, Slopes, Toy
 from handful.evaluation.ladder import CHOOSING_TASKS, SETTLING, Ladder
 from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS

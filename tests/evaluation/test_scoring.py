@@ -4,8 +4,19 @@ import pytest
 import torch
 from results import evaluation, noisy
 from torch.distributions import Normal
-from toys import Clusters, Collection, Failing, FailingLine, KnownSlopes, Line, Slopes, Toy, UnsureLine, Whispering
 
+from evaluation.toys import (
+    Clusters,
+    Collection,
+    Failing,
+    FailingLine,
+    KnownSlopes,
+    Line,
+    Slopes,
+    Toy,
+    UnsureLine,
+    Whispering,
+)
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import LEVELS, evaluate

@@ -1,11 +1,11 @@
 """`handful adapt`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli.application import command
 from handful.cli.options import (
     JsonOption,
     NoLimitsOption,
@@ -13,10 +13,6 @@ from handful.cli.options import (
     limits_of,
 )
 from handful.cli.terminal import err, out, print_json, score_text
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command
 
 
 @command("handful adapt runs/photos new-customer/ -o new-customer.task")

@@ -2,18 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.text import Text
 
-from handful.cli import tables as tables
 from handful.cli.terminal import err, notes
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 app = typer.Typer(
     name="handful",

@@ -1,11 +1,12 @@
 """`handful bench`."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import command, of_learner
 from handful.cli.options import (
     DATA,
     JsonOption,
@@ -15,10 +16,6 @@ from handful.cli.options import (
     takes,
 )
 from handful.cli.terminal import out, print_json
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command, of_learner
 
 
 @command("handful bench --tasks sine --learner maml --meta-batch-size 16")

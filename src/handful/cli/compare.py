@@ -1,19 +1,16 @@
 """`handful compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import command
 from handful.cli.options import (
     JsonOption,
 )
 from handful.cli.terminal import out, print_json
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command
 
 
 @command("handful compare runs/protonet runs/maml")

@@ -1,10 +1,11 @@
 """`handful doctor`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import FAILED, command
 from handful.cli.options import (
     DATA,
     JsonOption,
@@ -13,10 +14,6 @@ from handful.cli.options import (
     takes,
 )
 from handful.cli.terminal import out, print_json
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import FAILED, command
 
 
 @command("handful doctor runs/photos")

@@ -1,11 +1,12 @@
 """`handful evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import command
 from handful.cli.options import (
     COLUMNS,
     JsonOption,
@@ -16,10 +17,6 @@ from handful.cli.options import (
 )
 from handful.cli.terminal import Progress, err, flowing, out, print_json
 from handful.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command
 
 
 @command("handful evaluate runs/photos --way 5 --shot 1 --number 600")

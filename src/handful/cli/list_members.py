@@ -1,19 +1,16 @@
 """`handful list`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import command
 from handful.cli.options import (
     JsonOption,
 )
 from handful.cli.terminal import flowing, is_code, out, print_json
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command
 
 
 @command("handful list maml", name="list")

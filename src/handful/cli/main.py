@@ -1,18 +1,14 @@
 """The command `handful`: everything heavy is imported inside the commands, so that `--help` is quick."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from handful import __version__
-from handful.cli import tables as tables
-from handful.cli.terminal import out
-
-if TYPE_CHECKING:
-    pass
-from handful.cli import adapt, bench, compare, doctor, evaluate, list_members, predict, quickstart, train  # noqa: F401 - an import registers the command
+from handful.cli import adapt, bench, compare, doctor, evaluate, list_members, predict, quickstart, tables, train  # noqa: F401 - an import registers the command
 from handful.cli.application import app
+from handful.cli.terminal import out
 
 
 @app.callback(invoke_without_command=True)

@@ -1,11 +1,12 @@
 """`handful predict`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
+from handful.cli.application import command
 from handful.cli.options import (
     JsonOption,
     NoLimitsOption,
@@ -14,10 +15,6 @@ from handful.cli.options import (
 )
 from handful.cli.terminal import out, print_csv, print_json
 from handful.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-from handful.cli.application import command
 
 
 @command("handful predict new-customer.task photo.png --json")

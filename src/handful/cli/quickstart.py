@@ -1,17 +1,13 @@
 """`handful quickstart`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from handful.cli import tables as tables
-from handful.cli.terminal import Progress, err, out
-
-if TYPE_CHECKING:
-    pass
 from handful.cli.application import command
+from handful.cli.terminal import Progress, err, out
 
 
 @command("handful quickstart")

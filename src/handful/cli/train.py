@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handful.cli import tables as tables
+from handful.cli import tables
 from handful.cli.options import (
     DATA,
     TasksOption,
