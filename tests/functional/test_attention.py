@@ -27,9 +27,9 @@ def test_it_is_scaled_dot_product_attention_per_head(heads, masked):
 def test_the_module_is_pytorchs_multihead_attention_with_the_same_weights():
     own, native = Attention(6, 2).double(), nn.MultiheadAttention(6, 2, dtype=torch.float64)
     with torch.no_grad():
-        linear = (own.of_queries, own.of_keys, own.of_values)
+        linear = (own.query_proj, own.key_proj, own.value_proj)
         native.in_proj_weight.copy_(torch.cat([layer.weight for layer in linear]))
-        native.in_proj_bias.copy_(torch.cat([own.of_queries.bias, torch.zeros(6), own.of_values.bias]))
+        native.in_proj_bias.copy_(torch.cat([own.query_proj.bias, torch.zeros(6), own.value_proj.bias]))
         native.out_proj.load_state_dict(own.of_answers.state_dict())
     queries, keys, values = rows(4, 5, 5)
     torch.testing.assert_close(own(queries, keys, values), native(queries, keys, values)[0])

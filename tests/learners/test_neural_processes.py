@@ -54,7 +54,7 @@ def test_attention_looks_at_the_examples_near_the_query():
         learner.among_examples.of_answers.weight.zero_()  # examples look at themselves only
         # In each of four heads the product of two inputs of length 1, which is largest for equal ones.
         learner.to_keys.weight.copy_(torch.cat([50 * torch.eye(16, 3)] * 4))
-        for projection in (learner.to_examples.of_queries, learner.to_examples.of_keys):
+        for projection in (learner.to_examples.query_proj, learner.to_examples.key_proj):
             projection.weight.copy_(torch.eye(64))
     far = support._replace(inputs=support.inputs / support.inputs.norm(dim=-1, keepdim=True))
     for index in range(6):

@@ -14,12 +14,12 @@ def whole(learner, tokens):
     count = len(tokens)
     for block in learner.blocks:
         added = []
-        if hasattr(block, "of_queries"):
+        if hasattr(block, "query_proj"):
             rows = block.norm(tokens)
             for place in range(count):
                 seen = rows[: min(place + 1, count - 1)]  # the query does not see itself
-                scores = block.of_keys(seen) @ block.of_queries(rows[place]) / math.sqrt(learner.width)
-                added.append(scores.softmax(0) @ block.of_values(seen))
+                scores = block.key_proj(seen) @ block.query_proj(rows[place]) / math.sqrt(learner.width)
+                added.append(scores.softmax(0) @ block.value_proj(seen))
         else:
             for place in range(count):
                 back = place - block.dilation

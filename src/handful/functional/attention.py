@@ -40,23 +40,23 @@ class Attention(nn.Module):
         if width % heads:
             raise UserError(f"Attention heads share the width equally: {heads} heads do not divide {width}.")
         self.heads = heads
-        self.of_queries = nn.Linear(width, width)
-        self.of_keys = nn.Linear(width, width, bias=False)  # a bias would add the same to all scores of a query
-        self.of_values = nn.Linear(width, width)
+        self.query_proj = nn.Linear(width, width)
+        self.key_proj = nn.Linear(width, width, bias=False)  # a bias would add the same to all scores of a query
+        self.value_proj = nn.Linear(width, width)
         self.of_answers = nn.Linear(width, width)
         with torch.no_grad():
-            nn.init.orthogonal_(self.of_queries.weight)
-            nn.init.orthogonal_(self.of_values.weight)
-            self.of_keys.weight.copy_(self.of_queries.weight)
-            self.of_answers.weight.copy_(self.of_values.weight.mT)
+            nn.init.orthogonal_(self.query_proj.weight)
+            nn.init.orthogonal_(self.value_proj.weight)
+            self.key_proj.weight.copy_(self.query_proj.weight)
+            self.of_answers.weight.copy_(self.value_proj.weight.mT)
 
     def remembered(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `(n, width)` as they are attended to; same shapes."""
-        return self.of_keys(keys), self.of_values(values)
+        return self.key_proj(keys), self.value_proj(values)
 
     def answer(self, queries: Tensor, remembered: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """What queries `(m, width)` find in what is remembered: `(m, width)`. mask: as in `attend`."""
-        answers: Tensor = self.of_answers(attend(self.of_queries(queries), *remembered, self.heads, mask))
+        answers: Tensor = self.of_answers(attend(self.query_proj(queries), *remembered, self.heads, mask))
         return answers
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:

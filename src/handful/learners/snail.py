@@ -56,7 +56,7 @@ class SNAIL(SequenceLearner):
         if self.classification:
             with torch.no_grad():
                 nn.init.zeros_(self.last.weight)
-                first = cast(_Attention, self.blocks[0]).of_values
+                first = cast(_Attention, self.blocks[0]).value_proj
                 rotation = first.weight * first.scale
                 self.last.weight[:, width : 2 * width] = rotation.mT[width // 2 :] / self.last.scale
 
@@ -100,24 +100,24 @@ class _Attention(nn.Module):
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.norm = LayerNorm(channels)
-        self.of_queries = _Linear(channels, size)
-        self.of_keys = _Linear(channels, size, bias=False)  # a bias would add the same to all scores of a query
-        self.of_values = _Linear(channels, size)
+        self.query_proj = _Linear(channels, size)
+        self.key_proj = _Linear(channels, size, bias=False)  # a bias would add the same to all scores of a query
+        self.value_proj = _Linear(channels, size)
         with torch.no_grad():
-            nn.init.orthogonal_(self.of_queries.weight, gain=math.sqrt(2) / self.of_queries.scale)
-            nn.init.orthogonal_(self.of_values.weight, gain=1 / self.of_values.scale)
-            self.of_keys.weight.copy_(self.of_queries.weight)
+            nn.init.orthogonal_(self.query_proj.weight, gain=math.sqrt(2) / self.query_proj.scale)
+            nn.init.orthogonal_(self.value_proj.weight, gain=1 / self.value_proj.scale)
+            self.key_proj.weight.copy_(self.query_proj.weight)
 
     def read(self, columns: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The sequence `(n, channels)` to `(n, channels + size)`; and its keys and values."""
         normal = self.norm(columns)
-        kept = {"keys": self.of_keys(normal), "values": self.of_values(normal)}
+        kept = {"keys": self.key_proj(normal), "values": self.value_proj(normal)}
         past = torch.ones(len(columns), len(columns), dtype=torch.bool, device=columns.device).tril()
         return self(columns, kept, past), kept
 
     def forward(self, columns: Tensor, kept: dict[str, Tensor], mask: Tensor | None = None) -> Tensor:
         """Columns `(m, channels)`, each by itself, to `(m, channels + size)`."""
-        queries = self.of_queries(self.norm(columns))
+        queries = self.query_proj(self.norm(columns))
         return torch.cat([columns, attend(queries, kept["keys"], kept["values"], 1, mask)], -1)
 
 
