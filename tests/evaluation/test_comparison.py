@@ -34,7 +34,7 @@ def climbed(cls=Toy, costly=COSTLY):
         costly_tasks=costly,
         progress=lambda what, done, total: heard.append((what, done, total)),
     )
-    comparison = ladder.climb(tasks.split("test"), tasks.split("val"), tasks=TASKS)
+    comparison = ladder.run(tasks.split("test"), tasks.split("val"), tasks=TASKS)
     return ladder, comparison, heard
 
 
@@ -87,7 +87,7 @@ def test_a_costly_rung_that_is_lucky_on_its_few_tasks_does_not_decide(monkeypatc
         return replace(found, scores=scores) if learner.key == lucky else found
 
     monkeypatch.setattr("handful.evaluation.comparison.evaluate", score)
-    comparison = ladder.climb(Clusters().split("test"), Clusters().split("val"), tasks=TASKS)
+    comparison = ladder.run(Clusters().split("test"), Clusters().split("val"), tasks=TASKS)
     row = next(row for row in comparison.rows if row.evaluation.learner == lucky)
     assert row.paired.tasks == SETTLING * COSTLY
     assert comparison.best_rung is not row
@@ -124,7 +124,7 @@ def test_options_are_chosen_for_each_way():
     chosen, best = [], []
     for way in (2, 15):
         validation = tasks.split("val").sized(way=way)
-        comparison = ladder.climb(tasks.split("test").sized(way=way), validation, tasks=4)
+        comparison = ladder.run(tasks.split("test").sized(way=way), validation, tasks=4)
         row = next(row for row in comparison.rows if row.evaluation.learner == "neighbors")
         chosen.append(row.chosen)
         candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
@@ -207,7 +207,7 @@ def test_more_shots_are_scored_on_the_same_queries():
     tasks = Clusters()
     ladder = Ladder(Ignoring.build(tasks.spec, backbone=narrow), None, examples=0, costly_tasks=0)
     test, validation = tasks.split("test"), tasks.split("val")
-    curves = ladder.shots_curve(test, validation, ladder.climb(test, validation, tasks=10), (1, 2, 4), tasks=10)
+    curves = ladder.shots_curve(test, validation, ladder.run(test, validation, tasks=10), (1, 2, 4), tasks=10)
     ignoring, *others = curves.values()
     assert len({score for _, score in ignoring}) == 1
     assert all(len({score for _, score in points}) == 3 for points in others)
@@ -260,7 +260,7 @@ def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():
     tasks = Standardized()
     ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
     test, validation = tasks.split("test"), tasks.split("val")
-    curves = ladder.shots_curve(test, validation, ladder.climb(test, validation, tasks=10), (1, 2, 4), tasks=10)
+    curves = ladder.shots_curve(test, validation, ladder.run(test, validation, tasks=10), (1, 2, 4), tasks=10)
     expected = [(shot, evaluate(ladder.learner, test.sized(shot=shot), tasks=10).score) for shot in (1, 2, 4)]
     assert curves["line"] == expected
 

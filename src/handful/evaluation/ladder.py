@@ -86,7 +86,7 @@ class Ladder:
                 keeper=keeper,
             )
 
-    def climb(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
+    def run(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
         """Score the learner and all rungs on the first tasks of `setting`'s present split.
 
         Options of rungs are chosen on tasks of `validation`, once for each of its sizes.

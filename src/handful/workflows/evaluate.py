@@ -85,7 +85,7 @@ def evaluate(
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}
     for place, validation in zip(places, choosing, strict=True):
-        comparison = ladder.climb(place, validation, tasks=tasks)
+        comparison = ladder.run(place, validation, tasks=tasks)
         if not comparisons:
             curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
         comparisons.append(comparison)
