@@ -53,7 +53,7 @@ class CodedWaves(TaskDistribution):
     @property
     def units(self) -> int | None:
         """The number of training tasks."""
-        return self.trained if self.on == "train" else None
+        return self.trained if self.split_name == "train" else None
 
     def unit(self, index: int) -> int:
         """Which of the training tasks a draw is of."""

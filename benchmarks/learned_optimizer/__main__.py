@@ -51,7 +51,7 @@ def curves(
 ) -> Tensor:
     """Losses of the support after each step `(rates, count, steps)`, from starts that are the same for every rule."""
     batch, spec = tasks.batch(range(count)), tasks.spec
-    starts = [learner.draw_noise(take(batch, i), spec, seeded(SEED, tasks.on, i)) for i in range(count)]
+    starts = [learner.draw_noise(take(batch, i), spec, seeded(SEED, tasks.split_name, i)) for i in range(count)]
 
     def one(task: Task, start: Weights) -> Tensor:
         def with_rate(rate: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Digits(TaskDistribution):
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw from the images whose number leaves the rest that stands for the split."""
-        own = torch.arange(SPLITS.index(self.on), len(self.inputs), len(SPLITS))
+        own = torch.arange(SPLITS.index(self.split_name), len(self.inputs), len(SPLITS))
         drawn = own[torch.randperm(len(own), generator=generator)]
         parts = drawn[: sizes.shot], drawn[sizes.shot : sizes.shot + sizes.query_shot]
         return Task(*(Examples(self.inputs[ids], self.targets[ids]) for ids in parts))

@@ -404,7 +404,9 @@ class Sound(TaskDistribution):
 
     def sample(self, generator, sizes):
         classes, points = self.draw(generator)
-        values = classes.repeat_interleave(6).view(3, 6)[:, points] * 10.0 + points + 100 * SPLITS.index(self.on)
+        values = (
+            classes.repeat_interleave(6).view(3, 6)[:, points] * 10.0 + points + 100 * SPLITS.index(self.split_name)
+        )
         noise = torch.rand(values.shape, generator=generator)
         numbers = torch.arange(3).repeat_interleave(3)
         return Task(
@@ -417,8 +419,8 @@ class Sound(TaskDistribution):
 
     def manifest(self, index):
         classes, points = self.draw(self.generator_of(index))
-        ids = (classes.unsqueeze(1) * 6 + points + 1000 * SPLITS.index(self.on)).tolist()
-        own = tuple(100 * SPLITS.index(self.on) + c for c in classes.tolist())
+        ids = (classes.unsqueeze(1) * 6 + points + 1000 * SPLITS.index(self.split_name)).tolist()
+        own = tuple(100 * SPLITS.index(self.split_name) + c for c in classes.tolist())
         return Manifest(own, *(tuple(i for row in ids for i in row[part]) for part in (slice(3), slice(3, 6))))
 
     def split_manifest(self):

@@ -29,14 +29,14 @@ class Named(Slopes):
         return TaskSpec("regression", (2,), 1, "shared")
 
     def unit(self, index):
-        return int(torch.randint(10, (), generator=self.generator_of(index))) if self.on == "train" else index
+        return int(torch.randint(10, (), generator=self.generator_of(index))) if self.split_name == "train" else index
 
     def sample(self, generator, sizes):
         number = int(torch.randint(10, (), generator=generator))
-        facts = seeded(number) if self.on == "train" else generator
+        facts = seeded(number) if self.split_name == "train" else generator
         slope, lie = torch.randn(2, generator=facts)
         x = torch.randn(11, 1, generator=generator)
-        code = torch.full_like(x, float(slope if self.on == "train" else lie))
+        code = torch.full_like(x, float(slope if self.split_name == "train" else lie))
         rows = torch.cat([x, code], 1), slope * x + 0.1 * torch.randn(11, 1, generator=generator)
         return Task(Examples(rows[0][:5], rows[1][:5]), Examples(rows[0][5:], rows[1][5:]))
 

@@ -72,7 +72,7 @@ class Long(TaskDistribution):
         return TaskSpec("regression", (40,), 1, "shared")
 
     def task(self, index):
-        rows = torch.randn(600 + PER_SPLIT, 40, generator=seeded(SPLITS.index(self.on), index))
+        rows = torch.randn(600 + PER_SPLIT, 40, generator=seeded(SPLITS.index(self.split_name), index))
         if self.copied:
             copies = rows if self.copied == "support" else torch.randn(600, 40, generator=seeded(7, index))
             rows[600:1200] = copies[:600] + 0.01 * rows[600:1200]

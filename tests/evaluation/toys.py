@@ -85,17 +85,17 @@ class Collection(Slopes):
 
     @property
     def units(self) -> int:
-        return self.tasks[self.on]
+        return self.tasks[self.split_name]
 
     def unit(self, index: int) -> int:
-        return index % self.tasks[self.on]
+        return index % self.tasks[self.split_name]
 
     def task(self, index: int) -> Task:
         slope = (-1.0) ** self.unit(index)
         return Task(*(Examples(inputs, slope * inputs) for inputs, _ in super().task(index)))
 
     def manifest(self, index: int) -> Manifest:
-        first = 10**6 * SPLITS.index(self.on) + 11 * index
+        first = 10**6 * SPLITS.index(self.split_name) + 11 * index
         return Manifest((), tuple(range(first, first + 5)), tuple(range(first + 5, first + 11)))
 
     def split_manifest(self) -> dict[str, list[str]]:

@@ -88,7 +88,7 @@ def test_it_keeps_the_contract_of_its_tasks(make):
     assert changed.manifest(3) == tasks.manifest(3)
     assert [changed.unit(i) for i in range(9)] == [tasks.unit(i) for i in range(9)]
     assert changed.split_manifest() == tasks.split_manifest()
-    assert (changed.split("test").units, changed.split("test").on) == (tasks.split("test").units, "test")
+    assert (changed.split("test").units, changed.split("test").split_name) == (tasks.split("test").units, "test")
     assert changed.sized(shot=3).spec_of(0) == tasks.sized(shot=3).spec_of(0)
     assert len(changed.sized(shot=3).task(0).support.targets) == 3
     batch = changed.batch([5, 2])
@@ -149,7 +149,7 @@ class Coded(TaskDistribution):
 
     def sample(self, generator, sizes):
         facts = generator
-        if self.on == "train":
+        if self.split_name == "train":
             facts = seeded(int(torch.randint(10, (), generator=generator)))
         code, level = 2 * torch.rand(4, generator=facts) - 1, torch.randn(1, 1, generator=facts)
         inputs, targets = code.expand(12, 4), level.expand(12, 1) + 0.3 * torch.randn(12, 1, generator=generator)

@@ -69,7 +69,7 @@ def test_same_tasks_from_another_process():
 
 def test_split_and_sized_leave_the_original(source):
     source.split("val").sized(shot=2)
-    assert source.on == "train"
+    assert source.split_name == "train"
     assert source.sizes == type(source).default_sizes
 
 

@@ -78,7 +78,7 @@ def test_draws_are_pure_and_batches_equal_tasks(shops):
     for split in (shops, shops.split("val")):
         batch, one = split.batch([3, 8, 1]), stack([split.task(i) for i in (3, 8, 1)])
         assert all(torch.equal(a, b) for a, b in zip([*batch.support, *batch.query], [*one.support, *one.query]))  # noqa: B905
-        again = collection([30] * 20).sized(shot=5, query_shot=10).split(split.on)
+        again = collection([30] * 20).sized(shot=5, query_shot=10).split(split.split_name)
         assert again.manifest(3) == split.manifest(3)
 
 

@@ -51,4 +51,4 @@ def test_other_splits_and_sizes_keep_it_too(wrap):
     changed = wrap(tasks)
     for other in (changed, changed.split("test"), changed.sized(shot=3), changed.split("val").sized(shot=2)):
         assert (other.nested, other.error_unit, other.target_scale) == (False, "meters", 3.0)
-        assert (other.on, other.sizes) == (other.tasks.on, other.tasks.sizes)
+        assert (other.split_name, other.sizes) == (other.tasks.split_name, other.tasks.sizes)

@@ -89,7 +89,9 @@ def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
 
     def started(training):
         assert (tmp_path / "run" / "config.json").exists()
-        heard.append((training.learner.key, training.distribution.on, training.distribution.sizes.way, training.plan))
+        heard.append(
+            (training.learner.key, training.distribution.split_name, training.distribution.sizes.way, training.plan)
+        )
 
     train(species, tmp_path / "run", started=started)
     assert heard == [("protonet", "train", 2, Plan("vmap"))]
@@ -108,7 +110,7 @@ def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
     tasks = species.source.open()
     assert validating(tasks, 3, 1, 3).sizes.way == 2
     assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)
-    assert validating(tasks, 2, 1, 3).on == "val"
+    assert validating(tasks, 2, 1, 3).split_name == "val"
     with pytest.warns(UserWarning, match="its best step chosen, on 2-way tasks"):
         model = train(replace(species, way=3), tmp_path / "run")
     assert model.facts["selection"].endswith("of the val split, 2-way")

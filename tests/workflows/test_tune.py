@@ -84,7 +84,7 @@ class TestSearch:
 
     def test_trials_are_scored_on_validation_tasks_alone(self, species, tmp_path, monkeypatch):
         drawn, draw = set(), LabeledPool.task
-        monkeypatch.setattr(LabeledPool, "task", lambda self, index: drawn.add(self.on) or draw(self, index))
+        monkeypatch.setattr(LabeledPool, "task", lambda self, index: drawn.add(self.split_name) or draw(self, index))
         found = tune(species, tmp_path / "run", 3)
         assert drawn == {"train", "val"}
         given = {"outer_lr": 1e-3, "weight_decay": 1e-4, "temperature": 10.0}

@@ -55,23 +55,25 @@ class AugmentedTasks(WrappedTasks):
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a task, and then its change, from one generator."""
         task = self.tasks.sample(generator, sizes)
-        return self.changed(task, generator) if self.on == "train" else task
+        return self.changed(task, generator) if self.split_name == "train" else task
 
     def task(self, index: int) -> Task:
         """Task `index`, changed by a generator of its own."""
         task = self.tasks.task(index)
-        return self.changed(task, self._generator(index)) if self.on == "train" else task
+        return self.changed(task, self._generator(index)) if self.split_name == "train" else task
 
     def batch(self, indices: Sequence[int]) -> Task:
         """As `task(i)` for each."""
-        return stack([self.task(index) for index in indices]) if self.on == "train" else self.tasks.batch(indices)
+        return (
+            stack([self.task(index) for index in indices]) if self.split_name == "train" else self.tasks.batch(indices)
+        )
 
     def oracle(self, index: int) -> Gaussian | None:
         """As of the tasks, where they are not changed."""
-        return None if self.on == "train" else self.tasks.oracle(index)
+        return None if self.split_name == "train" else self.tasks.oracle(index)
 
     def _generator(self, index: int) -> Generator:
-        return streams.task_change(self.seed, SPLITS.index(self.on), index)
+        return streams.task_change(self.seed, SPLITS.index(self.split_name), index)
 
 
 class AugmentedImages(AugmentedTasks):
@@ -92,7 +94,7 @@ class AugmentedImages(AugmentedTasks):
     def pool(self) -> Pool | None:
         """The training examples likewise."""
         pool = self.tasks.pool()
-        if pool is None or self.on != "train":
+        if pool is None or self.split_name != "train":
             return pool
 
         def draw(generator: Generator, count: int) -> Examples:

@@ -106,7 +106,7 @@ class TaskDistribution(ABC):
     Attributes:
         key: the registry's name for it.
         seed: of all draws.
-        on: the split that tasks are drawn from.
+        split_name: the split that tasks are drawn from.
         sizes: how large tasks are.
         pipeline: what turns the user's files into inputs like this source's; None for pure generators.
         target_scale: by what a prediction error is multiplied to be in the user's units (regression).
@@ -128,7 +128,7 @@ class TaskDistribution(ABC):
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
-        self.on: Split = "train"
+        self.split_name: Split = "train"
         self.sizes = self.default_sizes
 
     @abstractmethod
@@ -164,11 +164,11 @@ class TaskDistribution(ABC):
 
     def sizes_of(self, index: int) -> Sizes:
         """The sizes of task `index`: a pure function of (seed, split, index // BLOCK)."""
-        return self.sizes.drawn(streams.block_sizes(self.seed, SPLITS.index(self.on), index // BLOCK))
+        return self.sizes.drawn(streams.block_sizes(self.seed, SPLITS.index(self.split_name), index // BLOCK))
 
     def generator_of(self, index: int) -> Generator:
         """The random generator of task `index`."""
-        return streams.task_draw(self.seed, SPLITS.index(self.on), index)
+        return streams.task_draw(self.seed, SPLITS.index(self.split_name), index)
 
     def task(self, index: int) -> Task:
         """Task `index` of the present split."""
@@ -183,7 +183,7 @@ class TaskDistribution(ABC):
         if on not in SPLITS:
             raise UserError(f"A split is {', '.join(SPLITS)}, not {on!r}.")
         other = copy.copy(self)
-        other.on = on
+        other.split_name = on
         return other
 
     def sized(

@@ -57,7 +57,7 @@ class GaussianProcess(TaskDistribution):
             return sizes
         low, high = query_shot
         count = max(low, min(high, POINTS - sizes.shot)) - low + 1
-        generator = streams.block_queries(self.seed, SPLITS.index(self.on), index // BLOCK)
+        generator = streams.block_queries(self.seed, SPLITS.index(self.split_name), index // BLOCK)
         return replace(sizes, query_shot=low + int(torch.randint(count, (), generator=generator)))
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:

@@ -141,38 +141,38 @@ class LabeledPool(TaskDistribution):
 
     def eligible(self, sizes: Sizes) -> Tensor:
         """The classes of the present split with enough examples for these sizes."""
-        classes = self.splits[self.on]
+        classes = self.splits[self.split_name]
         return classes if self.repeats else classes[self.counts[classes] >= sizes.shot + sizes.query_shot]
 
     def check(self) -> None:
         """Raise a `DataError` where no task of the largest sizes can be drawn; warn of classes left out."""
         largest = self.sizes.largest()
         way, shot, query_shot = largest.way, largest.shot, largest.query_shot
-        classes, eligible = self.splits[self.on], self.eligible(largest)
+        classes, eligible = self.splits[self.split_name], self.eligible(largest)
         if len(eligible) < way:
             counts = sorted((int(self.counts[c]), self.names[c]) for c in classes.tolist())
             fewest = ", ".join(f"{name} ({count})" for count, name in counts[:3])
             raise DataError(
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
-                f"of {shot + query_shot} or more, but the {self.on} split has {len(eligible)} such classes out of "
+                f"of {shot + query_shot} or more, but the {self.split_name} split has {len(eligible)} such classes out of "
                 f"{len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
             )
         if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
             raise DataError(
-                f"The classes of a task are of one {self.family}, but no {self.family} of the {self.on} split has "
+                f"The classes of a task are of one {self.family}, but no {self.family} of the {self.split_name} split has "
                 f"{way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
                 "--query-shot."
             )
         if len(eligible) < len(classes):
             warnings.warn(
-                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.on} split have fewer than "
+                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.split_name} split have fewer than "
                 f"{shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are left out.",
                 stacklevel=3,
             )
 
     def pool(self) -> Pool | None:
         """The examples of the present split, with class ids counted from 0 within the split."""
-        classes = self.splits[self.on]
+        classes = self.splits[self.split_name]
         ids = torch.cat([self.members[c] for c in classes.tolist()])
 
         def draw(generator: Generator, count: int) -> Examples:

@@ -80,7 +80,7 @@ class TaskCollection(TaskDistribution):
     @property
     def ragged(self) -> bool:
         """Outside of training a task is scored on all its remaining rows, however many there are."""
-        return self.on != "train"
+        return self.split_name != "train"
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Classification with shared labels, or regression."""
@@ -108,16 +108,16 @@ class TaskCollection(TaskDistribution):
     def _settle(self, query_shot: Size) -> None:
         """Find the tasks that can be drawn from the present split with the present sizes."""
         self.query_shot = query_shot
-        self.sizes = SizeRanges(None, self.sizes.shot, query_shot if self.on == "train" else None)
-        fewest = 2 if self.on == "train" else _largest(self.sizes.shot) + 1
-        self.eligible = [task for task in self.splits[self.on] if self.room[task] >= fewest]
+        self.sizes = SizeRanges(None, self.sizes.shot, query_shot if self.split_name == "train" else None)
+        fewest = 2 if self.split_name == "train" else _largest(self.sizes.shot) + 1
+        self.eligible = [task for task in self.splits[self.split_name] if self.room[task] >= fewest]
         self.places = {task: place for place, task in enumerate(self.eligible)}
         self._drawn_from: dict[BlockSizes, list[int]] = {}
         shot = _largest(self.sizes.shot)
         left = sorted(self._left(task, shot) for task in self.eligible if self.room[task] > shot)
         self.typical_left = left[len(left) // 2] if left else 1
         asked = Sizes(0, shot, _largest(query_shot))
-        self._of_anchors = [self._block_of(task, asked) for task in self.eligible if self.on == "train"]
+        self._of_anchors = [self._block_of(task, asked) for task in self.eligible if self.split_name == "train"]
         cumulated = torch.tensor([block.query_shot for block in self._of_anchors], dtype=torch.float64).cumsum(0)
         self._cumulated = cumulated / cumulated[-1:]
 
@@ -137,7 +137,7 @@ class TaskCollection(TaskDistribution):
 
     def unit(self, index: int) -> int:
         """The place of the task of draw `index` among those that are drawn from."""
-        if self.on != "train":
+        if self.split_name != "train":
             return index % self.units
         return self.places[int(self.tasks[self._rows(index)[0][0]])]
 
@@ -147,7 +147,7 @@ class TaskCollection(TaskDistribution):
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a random task of the present split that has so many rows, and its rows."""
-        if self.on == "train":
+        if self.split_name == "train":
             return self._task(*self._drawn(generator, BlockSizes(sizes.shot, sizes.query_shot)))
         self._check_any()
         task = self.eligible[int(torch.randint(len(self.eligible), (), generator=generator))]
@@ -164,7 +164,7 @@ class TaskCollection(TaskDistribution):
 
     def pool(self) -> Pool | None:
         """All rows of the present split, with their global classes or values."""
-        rows = torch.cat([self.members[task] for task in self.splits[self.on]])
+        rows = torch.cat([self.members[task] for task in self.splits[self.split_name]])
 
         def draw(generator: Generator, count: int) -> Examples:
             return self._examples(rows[torch.randint(len(rows), (count,), generator=generator)])
@@ -173,25 +173,25 @@ class TaskCollection(TaskDistribution):
 
     def check(self) -> None:
         """Raise a `DataError` where no task has the rows that the sizes ask for; warn of tasks that are left out."""
-        tasks, shot = self.splits[self.on], _largest(self.sizes.shot)
+        tasks, shot = self.splits[self.split_name], _largest(self.sizes.shot)
         self._check_any()
         left_out = len(tasks) - len(self.eligible)
         if left_out:
             fewest = "2 usable rows (1 to learn from and 1 to be scored on)"
-            if self.on != "train":
+            if self.split_name != "train":
                 fewest = f"{shot + 1} usable rows ({shot} to learn from, --shot, and 1 to be scored on)"
             warnings.warn(
-                f"Left out: {left_out} of {len(tasks)} tasks of the {self.on} split, with fewer than {fewest}.",
+                f"Left out: {left_out} of {len(tasks)} tasks of the {self.split_name} split, with fewer than {fewest}.",
                 stacklevel=3,
             )
 
     def _check_any(self) -> None:
         shot = _largest(self.sizes.shot)
         if not any(self.room[task] > shot for task in self.eligible):
-            tasks = self.splits[self.on]
+            tasks = self.splits[self.split_name]
             rows = sorted(((len(self.members[task]), self.names[task]) for task in tasks), reverse=True)
             raise DataError(
-                f"No task of the {self.on} split has the {shot} support rows and a query row that it needs"
+                f"No task of the {self.split_name} split has the {shot} support rows and a query row that it needs"
                 f"{' in different groups' if self.groups is not None else ''} (most rows: "
                 f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}). Lower --shot, or add rows."
             )
@@ -225,7 +225,7 @@ class TaskCollection(TaskDistribution):
     def sizes_of(self, index: int) -> Sizes:
         """As everywhere, but in training no larger than the anchor of the block."""
         sizes = super().sizes_of(index)
-        if self.on != "train" or not self.eligible:
+        if self.split_name != "train" or not self.eligible:
             return sizes
         block = self._block(index)
         return Sizes(0, block.shot, block.query_shot)
@@ -233,7 +233,7 @@ class TaskCollection(TaskDistribution):
     def _block(self, index: int) -> BlockSizes:
         """What the training tasks of the block of draw `index` have in common."""
         self._check_any()
-        generator = streams.block_anchor(self.seed, SPLITS.index(self.on), index // BLOCK)
+        generator = streams.block_anchor(self.seed, SPLITS.index(self.split_name), index // BLOCK)
         anchor = torch.searchsorted(
             self._cumulated, torch.rand((), generator=generator, dtype=torch.float64), right=True
         )
@@ -268,7 +268,7 @@ class TaskCollection(TaskDistribution):
     def _rows(self, index: int) -> tuple[Tensor, Tensor]:
         """Support and query row ids of draw `index`."""
         generator = self.generator_of(index)
-        if self.on == "train":
+        if self.split_name == "train":
             return self._drawn(generator, self._block(index))
         self._check_any()
         return self._divided(self.eligible[index % len(self.eligible)], self.sizes_of(index).shot, None, generator)
@@ -277,7 +277,7 @@ class TaskCollection(TaskDistribution):
         tasks = self._tasks_of(block)
         if not tasks:
             raise DataError(
-                f"No task of the {self.on} split has {block.shot} support and {block.query_shot} query rows"
+                f"No task of the {self.split_name} split has {block.shot} support and {block.query_shot} query rows"
                 f"{' in different groups' if self.groups is not None else ''}. Lower --shot or --query-shot."
             )
         task = tasks[int(torch.randint(len(tasks), (), generator=generator))]

@@ -23,7 +23,12 @@ class WrappedTasks(TaskDistribution):
 
     def _wrap(self, tasks: TaskDistribution) -> None:
         self.tasks = tasks
-        self.seed, self.on, self.sizes, self.pipeline = tasks.seed, tasks.on, tasks.sizes, tasks.pipeline
+        self.seed, self.split_name, self.sizes, self.pipeline = (
+            tasks.seed,
+            tasks.split_name,
+            tasks.sizes,
+            tasks.pipeline,
+        )
         self.target_scale, self.error_unit, self.nested = tasks.target_scale, tasks.error_unit, tasks.nested
 
     def _around(self, tasks: TaskDistribution) -> Self:

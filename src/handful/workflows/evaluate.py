@@ -123,7 +123,7 @@ def evaluate(
 
 def describe(tasks: TaskDistribution, trained: TaskDistribution, source: Source) -> str:
     """What is evaluated on: how many classes or tasks, whether training saw any of these names, and small tasks."""
-    names = tasks.split_manifest().get(tasks.on, [])
+    names = tasks.split_manifest().get(tasks.split_name, [])
     if not names:
         return f"tasks drawn anew from {source.name}"
     noun = "tasks" if tasks.units is not None else "classes"

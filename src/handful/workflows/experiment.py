@@ -117,7 +117,7 @@ def validating(
 def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
     """A way, by default that of the tasks, or the highest that their split has classes for."""
     way = tasks.sizes.way if way is None else way
-    classes = len(tasks.split_manifest().get(tasks.on, [])) if tasks.units is None else 0
+    classes = len(tasks.split_manifest().get(tasks.split_name, [])) if tasks.units is None else 0
     if way is None or not classes:
         return way
     most = max(2, classes)
