@@ -136,7 +136,7 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
 
     # Classes are split alike, and all seeds are scored on the same tasks.
     tasks, same = drawn(source, seed, data), drawn(source, 0, data)
-    test = same.split("test").sized(WAY, SHOT, 15)
+    test = same.split("test").with_sizes(WAY, SHOT, 15)
     both = key == FROM_PRETRAINING
     cls: type[Learner] = LEARNERS["protonet" if both else key]
     learner = cls.build(tasks.spec, seed=seed, **(OPTIONS if both else {}))
@@ -148,8 +148,8 @@ def cell(source: str, key: str, seed: int, minutes: float, data: Path | None) ->
     if both or isinstance(learner, Pretrained):
         training |= pretrained(learner, tasks, first.get("steps of pre-training"), shared, seed)
     if not isinstance(learner, Pretrained):
-        sized, batch = (tasks.sized(HIGH_WAY, SHOT, HIGH_QUERY_SHOT), HIGH_BATCH) if both else (tasks, BATCH)
-        validation = same.split("val").sized(WAY, SHOT, 15)
+        sized, batch = (tasks.with_sizes(HIGH_WAY, SHOT, HIGH_QUERY_SHOT), HIGH_BATCH) if both else (tasks, BATCH)
+        validation = same.split("val").with_sizes(WAY, SHOT, 15)
         count = SLOW_TASKS if slow else VALIDATION_TASKS
         training |= meta_trained(learner, sized, batch, validation, count, first.get("steps"), shared, seed)
     evaluation = handful.evaluate(learner, test, tasks=SLOW_TASKS if slow else TASKS)
@@ -247,10 +247,10 @@ def adapting(learner: Learner, tasks: TaskDistribution) -> float:
 def drawn(source: str, seed: int, data: Path | None) -> TaskDistribution:
     """Tasks of a source."""
     if source == "glyphs":
-        return Glyphs(seed=seed).sized(WAY, SHOT, QUERY_SHOT)
+        return Glyphs(seed=seed).with_sizes(WAY, SHOT, QUERY_SHOT)
     if data is None:
         raise UserError("Omniglot needs --data FOLDER with omniglot_28.npz.")
-    return Omniglot(data / "omniglot_28.npz", seed=seed).sized(WAY, SHOT, QUERY_SHOT)
+    return Omniglot(data / "omniglot_28.npz", seed=seed).with_sizes(WAY, SHOT, QUERY_SHOT)
 
 
 def affordable(times: Sequence[float], minutes: float) -> int:

@@ -77,7 +77,7 @@ def main() -> None:
 def characters(folder: Path, count: int) -> tuple[dict[int, Ways], Equivalence]:
     """The flagship on Omniglot's test characters."""
     learner = with_views(handful.MetaModel.from_pretrained(MODELS / "omniglot-flagship").learner, VIEWS)
-    tasks = Omniglot(folder / "omniglot_28.npz").sized(5, 1, 5)
+    tasks = Omniglot(folder / "omniglot_28.npz").with_sizes(5, 1, 5)
     own = handful.evaluate(learner, tasks.split("test"), tasks=count).scores
     curves = {size: conventional(learner, tasks, size, count, costly=True) for size in CHARACTERS}
     return curves, factor(own, curves)
@@ -93,11 +93,11 @@ def intents(name: str, folder: Path, encoder: Encoder, count: int) -> dict[str, 
     scores: dict[str, dict[int, list[Ways]]] = {against: {size: [] for size in INTENTS} for against in inputs}
     folds = list(splits_of(data.classes, data.domains))
     for splits in folds:
-        pool = LabeledPool(data.inputs, data.labels, data.classes, splits=splits).sized(way, 1, QUERIES)
+        pool = LabeledPool(data.inputs, data.labels, data.classes, splits=splits).with_sizes(way, 1, QUERIES)
         learner, _ = trained(LEARNER, pool, pool.split("val"), train_way=train_way, steps=STEPS, seed=0)
         own.append(handful.evaluate(learner, pool.split("test"), tasks=count // len(folds)).scores)
         for against, seen in inputs.items():
-            same = LabeledPool(seen, data.labels, data.classes, splits=splits).sized(way, 1, QUERIES)
+            same = LabeledPool(seen, data.labels, data.classes, splits=splits).with_sizes(way, 1, QUERIES)
             raw = LEARNERS["protonet"].build(same.spec, backbone="raw")
             for size in INTENTS:
                 scores[against][size].append(conventional(raw, same, size, count // len(folds)))
@@ -111,7 +111,7 @@ def intents(name: str, folder: Path, encoder: Encoder, count: int) -> dict[str, 
 def conventional(learner: Learner, tasks: TaskDistribution, size: int, count: int, *, costly: bool = False) -> Ways:
     """What the rungs beside a learner that know no other tasks score with `size` examples of each class."""
     ladder = Ladder(learner, None, examples=0, costly_tasks=count if costly else 0)
-    at = tasks.sized(shot=size)
+    at = tasks.with_sizes(shot=size)
     found = ladder.conventional(at.split("test"), at.split("val"), tasks=count)
     return {key: evaluation.scores for key, evaluation in found.items()}
 

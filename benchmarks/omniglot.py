@@ -135,7 +135,7 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
     tasks: TaskDistribution = augmented(plain, row.strength) if row.strength else plain
     cls: type[Learner] = LEARNERS[row.learner]
     learner = cls.build(
-        tasks.sized(row.validation, 1, 5).spec,
+        tasks.with_sizes(row.validation, 1, 5).spec,
         backbone="conv4",
         backbone_options={"widths": sized(row.widths, (4, 4, 4, 4))},
         **row.options,
@@ -145,8 +145,8 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
     steps = sized(row.settings["steps"], 2)
     trained = handful.meta_train(
         learner,
-        tasks.sized(*sized(row.sizes, (5, 1, 1))),
-        validation=validation.split("val").sized(row.validation, 1, 5),
+        tasks.with_sizes(*sized(row.sizes, (5, 1, 1))),
+        validation=validation.split("val").with_sizes(row.validation, 1, 5),
         run=Run.open(folder, {"source": {"tasks": "omniglot"}, "row": row.title}, resume=resumed),
         validation_tasks=sized(400, 2),
         validate_every=max(1, steps // 20),
@@ -192,7 +192,7 @@ def standard(learner: Learner, tasks: TaskDistribution, count: int) -> dict[str,
     """Accuracy in percent on test tasks of the usual sizes."""
     scores = {}
     for way in (5, 20):
-        score = handful.evaluate(learner, tasks.split("test").sized(way, 1, QUERY_SHOT), tasks=count).score
+        score = handful.evaluate(learner, tasks.split("test").with_sizes(way, 1, QUERY_SHOT), tasks=count).score
         scores[f"{way}-way 1-shot"] = {"mean": 100 * score.mean, "half_width": 100 * score.half_width, "n": score.tasks}
     return scores
 

@@ -108,7 +108,7 @@ def main() -> None:
 
 def train(key: str, row: Row, folder: Path) -> handful.MetaModel:
     """Meta-train one row, or go on with it."""
-    tasks = open_tasks(row.source).sized(**row.sizes)
+    tasks = open_tasks(row.source).with_sizes(**row.sizes)
     cls: type[Learner] = LEARNERS[row.learner]
     learner = cls.build(tasks.spec, backbone="mlp", backbone_options=row.backbone, **row.options)
     resumed, start = folder.exists(), time.process_time()
@@ -133,7 +133,7 @@ def train(key: str, row: Row, folder: Path) -> handful.MetaModel:
 
 def scored(learner: Learner, row: Row, count: int) -> dict[str, Any]:
     """The row's scores on test tasks."""
-    tasks = open_tasks(row.source).sized(**row.sizes)
+    tasks = open_tasks(row.source).with_sizes(**row.sizes)
     scores: dict[str, Any] = {}
     for steps, aim in row.steps.items():
         other = type(learner).build(

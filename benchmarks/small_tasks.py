@@ -71,7 +71,7 @@ def large_alone(tasks: TaskCollection) -> TaskCollection:
     query_shot = min(QUERY_SHOT, left[len(left) // 2])
     large = [task for task in tasks.splits["train"] if tasks.room[task] >= SHOT + query_shot]
     rows = torch.arange(len(tasks.inputs))
-    return of_rows(tasks, rows, tasks.splits | {"train": large}).sized(shot=SHOT, query_shot=query_shot)
+    return of_rows(tasks, rows, tasks.splits | {"train": large}).with_sizes(shot=SHOT, query_shot=query_shot)
 
 
 def of_rows(tasks: TaskCollection, rows: Tensor, splits: Any) -> TaskCollection:
@@ -108,7 +108,7 @@ def run(name: str, folder: Path, learner: str, seeds: int, steps: int) -> dict[s
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         opened = open_tasks(folder / table.path, **table.columns, seed=seed)
         assert isinstance(opened, TaskCollection)
-        every = thinned(opened, seed).sized(shot=SHOT, query_shot=QUERY_SHOT)
+        every = thinned(opened, seed).with_sizes(shot=SHOT, query_shot=QUERY_SHOT)
         large = large_alone(every)
         both = [scores(learner, tasks, seed, steps) for tasks in (every, large)]
         found.append((every, large, both))

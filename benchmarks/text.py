@@ -115,8 +115,8 @@ def trained(
     learner = LEARNERS[key].build(validation.spec, backbone="linear", seed=seed, **options)
     found = meta_train(
         learner,
-        pool.sized(train_way, (1, 5), 10),
-        validation=validation.sized(shot=(1, 5)),
+        pool.with_sizes(train_way, (1, 5), 10),
+        validation=validation.with_sizes(shot=(1, 5)),
         steps=steps,
         validation_tasks=VALIDATION_TASKS,
         plan="vmap",
@@ -147,13 +147,13 @@ def measure(name: str, folder: Path, encoder: Encoder, given: Any, say: Any) -> 
         pools = [
             LabeledPool(data.inputs, data.labels, data.classes, splits=splits, seed=seed) for seed in range(given.seeds)
         ]
-        tests = {shot: pools[0].split("test").sized(way, shot, QUERIES) for shot in SHOTS}
+        tests = {shot: pools[0].split("test").with_sizes(way, shot, QUERIES) for shot in SHOTS}
         for row, key in PROBES.items():
             for shot, test in tests.items():
-                probe = chosen(key, pools[0].split("val").sized(way, shot, QUERIES))
+                probe = chosen(key, pools[0].split("val").with_sizes(way, shot, QUERIES))
                 count = given.tasks // SLOW.get(row, 1)
                 scores[row, shot].append(evaluate(probe, test, tasks=count).scores)
-        validation = pools[0].split("val").sized(way, 1, QUERIES)
+        validation = pools[0].split("val").with_sizes(way, 1, QUERIES)
         for row in TRAINED:
             of_seeds: dict[int, list[Tensor]] = {shot: [] for shot in SHOTS}
             for seed, pool in enumerate(pools):

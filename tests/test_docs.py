@@ -164,7 +164,7 @@ def test_the_skeleton_of_a_source_keeps_the_contract(skeleton_source, tmp_path):
     check.test_ranges_of_sizes_are_drawn_once_for_each_block(source)
     check.test_a_source_says_what_it_is(source)
     with pytest.raises(handful.UserError, match="chords"):
-        source.split("val").sized(way=60)
+        source.split("val").with_sizes(way=60)
 
 
 @pytest.mark.parametrize(

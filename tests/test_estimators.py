@@ -35,7 +35,7 @@ def test_scikit_learns_own_checks(estimator, check):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A narrow prototypical network for letters, saved: its start is as good as any for these tests."""
-    glyphs = Glyphs().split("train").sized(way=WAY, shot=SHOT, query_shot=3)
+    glyphs = Glyphs().split("train").with_sizes(way=WAY, shot=SHOT, query_shot=3)
     learner = LEARNERS["protonet"].build(glyphs.spec, backbone_options={"widths": (8, 8, 8, 8)})
     return MetaModel(learner).save_pretrained(tmp_path_factory.mktemp("model"))
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def letters():
     """One task of scripts never seen: support and query with texts as labels."""
-    task = Glyphs().split("test").sized(way=WAY, shot=SHOT, query_shot=3).task(0)
+    task = Glyphs().split("test").with_sizes(way=WAY, shot=SHOT, query_shot=3).task(0)
     part = {name: (examples.inputs.numpy(), LETTERS[examples.targets]) for name, examples in task._asdict().items()}
     return SimpleNamespace(task=task, X=part["support"][0], y=part["support"][1], query=part["query"][0])
 
@@ -176,7 +176,7 @@ def test_a_model_takes_another_number_of_classes_and_one_at_a_time(folder, lette
 
 
 def test_scores_are_those_of_the_evaluation(folder):
-    glyphs = Glyphs().split("test").sized(way=WAY, shot=SHOT, query_shot=3)
+    glyphs = Glyphs().split("test").with_sizes(way=WAY, shot=SHOT, query_shot=3)
     model = MetaModel.from_pretrained(folder)
     scores = []
     for task in map(glyphs.task, range(10)):
@@ -233,7 +233,7 @@ def test_what_a_model_cannot_take_is_refused(folder, letters, tmp_path):
 
 
 def test_a_fixed_number_of_classes_may_come_in_pieces():
-    glyphs = Glyphs().sized(way=WAY, shot=SHOT, query_shot=3)
+    glyphs = Glyphs().with_sizes(way=WAY, shot=SHOT, query_shot=3)
     learner = LEARNERS["maml"].build(glyphs.spec, backbone="mlp", backbone_options={"hidden": (8,)}, head="slots")
     task = glyphs.task(0)
     X, y = task.support.inputs.numpy(), task.support.targets.numpy()

@@ -49,9 +49,9 @@ def pool(folder: Path, seed: int) -> TaskDistribution:
     inputs = torch.randn(count * each, 3, generator=torch.Generator().manual_seed(0))
     splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
     groups = torch.arange(count * each) % 4
-    return LabeledPool(inputs, labels, [f"c{i}" for i in range(count)], splits=splits, groups=groups, seed=seed).sized(
-        way=3, shot=2, query_shot=3
-    )
+    return LabeledPool(
+        inputs, labels, [f"c{i}" for i in range(count)], splits=splits, groups=groups, seed=seed
+    ).with_sizes(way=3, shot=2, query_shot=3)
 
 
 def collection(folder: Path, seed: int) -> TaskDistribution:
@@ -63,7 +63,7 @@ def collection(folder: Path, seed: int) -> TaskDistribution:
     splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
     names = [f"shop {i}" for i in range(count)]
     tasks = torch.arange(count).repeat_interleave(each)
-    return TaskCollection(inputs, targets, tasks, names, splits=splits, classes=2, seed=seed).sized(
+    return TaskCollection(inputs, targets, tasks, names, splits=splits, classes=2, seed=seed).with_sizes(
         shot=4, query_shot=5
     )
 
@@ -75,7 +75,7 @@ def ragged_collection(folder: Path, seed: int) -> TaskDistribution:
     inputs, targets = torch.randn(len(tasks), 3, generator=generator), torch.randn(len(tasks), 1, generator=generator)
     splits = {"train": range(10), "val": range(10, 14), "test": range(14, 18)}
     names = [f"shop {i}" for i in range(18)]
-    return TaskCollection(inputs, targets, tasks, names, splits=splits, seed=seed).sized(shot=4, query_shot=12)
+    return TaskCollection(inputs, targets, tasks, names, splits=splits, seed=seed).with_sizes(shot=4, query_shot=12)
 
 
 def tables(folder: Path, seed: int) -> TaskDistribution:
@@ -88,7 +88,9 @@ def tables(folder: Path, seed: int) -> TaskDistribution:
     splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
     names = [f"table {i}" for i in range(18)]
     pipeline = ManyTablesPipeline(width=4, target="last")
-    return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed).sized(shot=4, query_shot=5)
+    return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed).with_sizes(
+        shot=4, query_shot=5
+    )
 
 
 def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
@@ -100,7 +102,7 @@ def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
     names = [f"table {i}" for i in range(18)]
     pipeline = ManyTablesPipeline(width=4, label="last")
     tables = LabeledTables(features, answers, names, splits=splits, pipeline=pipeline, seed=seed)
-    return tables.sized(shot=3, query_shot=4)
+    return tables.with_sizes(shot=3, query_shot=4)
 
 
 OWN = {
@@ -159,7 +161,7 @@ def check_order(source):
     backwards = [digest(source.task(index)) for index in reversed(range(6))]
     assert forwards == backwards[::-1]
     source.split("test").task(3)
-    source.sized(query_shot=1).task(0)
+    source.with_sizes(query_shot=1).task(0)
     assert digest(source.task(4)) == forwards[4]
 
 
@@ -349,14 +351,14 @@ def check_oracle(source):
 
 
 def test_sizes_are_as_asked(source):
-    sized = source.sized(shot=2, query_shot=3)
+    sized = source.with_sizes(shot=2, query_shot=3)
     task, way = sized.task(0), sized.spec.outputs if sized.sizes.way else 1
     assert [len(part.inputs) for part in task] == [2 * way, 3 * way]
-    assert source.sizes == source.sized().sizes
+    assert source.sizes == source.with_sizes().sizes
 
 
 def test_ranges_of_sizes_are_drawn_once_for_each_block(source):
-    sized = source.sized(shot=(1, 4))
+    sized = source.with_sizes(shot=(1, 4))
     assert {sized.sizes_of(index) for index in range(BLOCK)} == {sized.sizes_of(0)}
     blocks = [sized.sizes_of(block * BLOCK).shot for block in range(12)]
     assert set(blocks) <= {1, 2, 3, 4}
@@ -371,7 +373,7 @@ def test_ranges_of_sizes_are_drawn_once_for_each_block(source):
 @pytest.mark.parametrize("sizes", [{"shot": 0}, {"query_shot": -1}, {"shot": (3, 2)}, {"way": 0}], ids=str)
 def test_sizes_that_cannot_be_are_refused(source, sizes):
     with pytest.raises(UserError):
-        source.sized(**sizes)
+        source.with_sizes(**sizes)
 
 
 @pytest.mark.parametrize("on", ["dev", "Train", ""])
@@ -383,7 +385,7 @@ def test_a_split_that_there_is_not_is_refused_with_those_there_are(source, on):
 @pytest.mark.parametrize("name", [*FILES, *OWN])
 def test_more_examples_than_there_are_are_refused(name, tmp_path):
     with pytest.raises(UserError, match=r"shot|rows"):
-        make(name, tmp_path).sized(shot=10_000)
+        make(name, tmp_path).with_sizes(shot=10_000)
 
 
 def test_a_source_says_what_it_is(source):

@@ -118,7 +118,7 @@ def sized(way, shot):
 
 
 def test_a_harder_way_than_in_training_is_told_with_what_it_costs():
-    tasks = Clusters().split("val").sized(way=10, shot=1)
+    tasks = Clusters().split("val").with_sizes(way=10, shot=1)
     finding = mismatch(tasks, build(Toy, tasks), sized(2, 5), 40)
     assert finding.status == "warning"
     assert "way 2 in training and 10 here, shot 5 in training and 1 here" in finding.message
@@ -129,7 +129,7 @@ def test_equal_sizes_and_easier_ones_are_no_mismatch():
     tasks = Clusters().split("val")
     learner = build(Toy, tasks)
     assert mismatch(tasks, learner, tasks.sizes, 10).message.startswith("Tasks have the way and shot")
-    finding = mismatch(tasks.sized(shot=5), learner, sized(5, 1), 40)
+    finding = mismatch(tasks.with_sizes(shot=5), learner, sized(5, 1), 40)
     assert finding.status == "ok"
     assert "cost nothing that is seen" in finding.message
 
@@ -149,8 +149,8 @@ def test_the_doctor_compares_with_the_sizes_of_training_where_it_knows_them():
 class Uneven(Slopes):
     """Ten tasks, half of which are too small for 6 examples; these are far easier."""
 
-    def sized(self, way=None, shot=None, query_shot=None):
-        other = super().sized(way, shot, query_shot)
+    def with_sizes(self, way=None, shot=None, query_shot=None):
+        other = super().with_sizes(way, shot, query_shot)
         other.eligible = list(range(10)) if other.sizes.shot == 5 else list(range(5, 10))
         return other
 
@@ -169,10 +169,10 @@ class Uneven(Slopes):
 
 def test_sizes_that_leave_out_tasks_are_compared_as_different_tasks():
     """Tasks of one number are then not the same, and to pair them would take their luck for none."""
-    tasks = Uneven().split("val").sized(shot=6)
+    tasks = Uneven().split("val").with_sizes(shot=6)
     learner = build(Line, tasks)
     finding = mismatch(tasks, learner, SizeRanges(None, 5, 6), 40)
-    one, other = (evaluate(learner, tasks.sized(shot=shot), tasks=40) for shot in (5, 6))
+    one, other = (evaluate(learner, tasks.with_sizes(shot=shot), tasks=40) for shot in (5, 6))
     expected = difference(-one.scores, -other.scores, one.units, other.units)
     seen = f"{expected.mean:,.0f} ± {round(expected.half_width, -2):,.0f}"
     assert f"does better by {seen} of squared error" in finding.message

@@ -167,7 +167,7 @@ def test_peak_memory_is_what_a_function_took_even_if_it_gave_it_back():
 
 @pytest.mark.parametrize("learner", [CAVIA, MAML, ImplicitMAML])
 def test_operations_are_counted_as_pytorch_counts_them(learner):
-    waves = Sine().sized(shot=4, query_shot=3)
+    waves = Sine().with_sizes(shot=4, query_shot=3)
     learner = learner.build(waves.spec, backbone="mlp", backbone_options={"hidden": (8,)})
     tasks, spec = waves.batch(range(1)), waves.spec
     counted = operations(learner, tasks, spec)
@@ -178,13 +178,13 @@ def test_operations_are_counted_as_pytorch_counts_them(learner):
 
 
 def test_a_network_of_parametrized_layers_is_counted():
-    waves = Sine().sized(shot=4, query_shot=3)
+    waves = Sine().with_sizes(shot=4, query_shot=3)
     learner = R2D2.build(waves.spec, backbone=lambda shape: weight_norm(nn.Linear(*shape, 8)))
     assert operations(learner, waves.batch(range(1)), waves.spec).total > 1000
 
 
 def test_a_count_that_fails_ends_nothing(monkeypatch):
-    waves = Sine().sized(shot=4, query_shot=3)
+    waves = Sine().with_sizes(shot=4, query_shot=3)
     learner = MAML.build(waves.spec, backbone="mlp", backbone_options={"hidden": (8,)})
     monkeypatch.setattr(learner, "meta_loss", lambda *task: 1 / 0)
     assert operations(learner, waves.batch(range(1)), waves.spec) is None

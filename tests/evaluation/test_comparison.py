@@ -119,12 +119,12 @@ def test_options_are_the_best_on_validation_tasks():
 def test_options_are_chosen_for_each_way():
     """As for each shot: what is best at a low way is a handicap at a high one."""
     ladder, _, _ = climbed(costly=0)
-    tasks = Clusters().sized(query_shot=6)
+    tasks = Clusters().with_sizes(query_shot=6)
     rung = LEARNERS["neighbors"]
     chosen, best = [], []
     for way in (2, 15):
-        validation = tasks.split("val").sized(way=way)
-        comparison = ladder.run(tasks.split("test").sized(way=way), validation, tasks=4)
+        validation = tasks.split("val").with_sizes(way=way)
+        comparison = ladder.run(tasks.split("test").with_sizes(way=way), validation, tasks=4)
         row = next(row for row in comparison.rows if row.evaluation.learner == "neighbors")
         chosen.append(row.chosen)
         candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
@@ -230,7 +230,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
     assert [shot for shot, _ in curves["toy"]] == [1, 2]
     assert curves["toy"][1][1] == evaluate(ladder.learner, test, tasks=10).score
     with pytest.warns(UserWarning, match="are left out"):
-        larger = test.sized(shot=4)
+        larger = test.with_sizes(shot=4)
     many = ladder.shots_curve(larger, validation, comparison, (1, 2), tasks=10)
     assert many["toy"][0][1] == evaluate(ladder.learner, larger, tasks=10, shot=1).score
 
@@ -238,10 +238,10 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
 def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
     ladder, _, _ = climbed(costly=0)
     with pytest.warns(UserWarning, match="are left out"):
-        test, validation = Uneven().split("test").sized(shot=4), Uneven().split("val")
+        test, validation = Uneven().split("test").with_sizes(shot=4), Uneven().split("val")
     found = ladder.equivalence(test, validation, tasks=10, examples=(1, 2, 4))
     assert [size for size, _ in found.curve][:2] == [1, 2]
-    ways = ladder.conventional(test, validation.sized(shot=1), tasks=10, shot=1).values()
+    ways = ladder.conventional(test, validation.with_sizes(shot=1), tasks=10, shot=1).values()
     assert found.curve[0][1].mean == max(way.score.mean for way in ways)
 
 
@@ -261,7 +261,7 @@ def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():
     ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
     test, validation = tasks.split("test"), tasks.split("val")
     curves = ladder.shots_curve(test, validation, ladder.run(test, validation, tasks=10), (1, 2, 4), tasks=10)
-    expected = [(shot, evaluate(ladder.learner, test.sized(shot=shot), tasks=10).score) for shot in (1, 2, 4)]
+    expected = [(shot, evaluate(ladder.learner, test.with_sizes(shot=shot), tasks=10).score) for shot in (1, 2, 4)]
     assert curves["line"] == expected
 
 
@@ -281,5 +281,5 @@ def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have
 
 def test_there_is_no_data_equivalence_where_shots_vary():
     ladder, _, _ = climbed()
-    tasks = Clusters().sized(shot=(1, 3))
+    tasks = Clusters().with_sizes(shot=(1, 3))
     assert ladder.equivalence(tasks.split("test"), tasks.split("val"), tasks=4) is None

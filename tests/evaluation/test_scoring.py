@@ -38,7 +38,7 @@ class Wide(torch.nn.Module):
 
 @pytest.mark.parametrize("at_once", [3, 1000])
 def test_many_queries_of_a_task_are_scored_in_parts(at_once, monkeypatch):
-    tasks = Clusters().sized(way=2, shot=1, query_shot=11).split("test")
+    tasks = Clusters().with_sizes(way=2, shot=1, query_shot=11).split("test")
     learner = LEARNERS["protonet"].build(tasks.spec, backbone=lambda shape: Wide())
     expected = [by_hand(learner, tasks, index) for index in range(3)]
     learner.backbone.seen.clear()
@@ -81,7 +81,7 @@ def by_hand(learner, distribution, index):
     ("cls", "distribution"),
     [
         (Toy, Clusters()),
-        (Toy, Clusters().sized(way=(3, 5), shot=(1, 3), query_shot=(2, 4))),
+        (Toy, Clusters().with_sizes(way=(3, 5), shot=(1, 3), query_shot=(2, 4))),
         (Line, Slopes()),
         (Line, Ragged()),
     ],
@@ -101,7 +101,7 @@ def test_scores_are_those_of_each_task_alone(cls, distribution):
     [
         (
             Toy,
-            Clusters(inputs=Clusters().inputs[:, 30:]).sized(way=(3, 5), shot=4),
+            Clusters(inputs=Clusters().inputs[:, 30:]).with_sizes(way=(3, 5), shot=4),
             lambda way: [4 * label + i for label in range(way) for i in (0, 1)],
         ),
         (Line, Slopes(), lambda way: [0, 1]),
@@ -130,7 +130,7 @@ def _part(task, rows):
 @pytest.mark.parametrize("shot", [-1, 0, 3, 4])
 def test_a_part_of_a_support_is_not_larger_than_the_smallest(shot):
     """Tasks of 2 examples of each class would be told as of 4."""
-    tasks = Clusters().sized(shot=(2, 4))
+    tasks = Clusters().with_sizes(shot=(2, 4))
     with pytest.raises(UserError, match=f"1 to 2 examples here, got shot={shot}"):
         evaluate(Toy.build(tasks.spec, backbone="raw"), tasks, tasks=3, shot=shot)
 
@@ -352,7 +352,7 @@ def test_what_a_learner_cannot_do_is_refused_with_the_reason():
         evaluate(learner, Clusters(), tasks=0)
     with pytest.raises(UserError, match=r"inputs of shape \(40,\), but these tasks have \(3,\)"):
         evaluate(learner, Clusters(inputs=Clusters().inputs[:, :3]))
-    assert evaluate(learner, Clusters().sized(way=3), tasks=2).way == 3
+    assert evaluate(learner, Clusters().with_sizes(way=3), tasks=2).way == 3
     learner.any_way = False
     with pytest.raises(UserError, match="made for 5 classes and takes no other number, but these tasks have 3"):
-        evaluate(learner, Clusters().sized(way=3))
+        evaluate(learner, Clusters().with_sizes(way=3))

@@ -109,7 +109,7 @@ def test_more_examples_make_it_surer(cls):
 
 def test_meta_training_learns_the_prior_of_sines():
     """Two features, sine and cosine, are all that a wave needs; five points then tell it."""
-    waves = Sine().sized(shot=5, query_shot=20)
+    waves = Sine().with_sizes(shot=5, query_shot=20)
     learner = BayesianLastLayer.build(waves.spec)
     before = evaluate(learner, waves.split("val"), tasks=100)
     meta_train(learner, waves, steps=120, meta_batch_size=8, outer_lr=0.005, validation_tasks=2, plan="vmap")
@@ -119,7 +119,7 @@ def test_meta_training_learns_the_prior_of_sines():
 
 
 def test_on_a_gaussian_process_the_kernel_of_its_own_features_comes_nearer_to_the_best():
-    tasks = GaussianProcess().sized(shot=15, query_shot=15)
+    tasks = GaussianProcess().with_sizes(shot=15, query_shot=15)
     learner = DeepKernelTransfer.build(tasks.spec, backbone="raw")
     before = evaluate(learner, tasks.split("val"), tasks=64)
     meta_train(learner, tasks, steps=50, meta_batch_size=8, outer_lr=0.05, validation_tasks=2, plan="vmap")

@@ -63,7 +63,7 @@ def test_no_class_number_is_special():
 
 
 def test_a_short_meta_training_beats_the_untrained_start():
-    waves = Sine().sized(shot=10)
+    waves = Sine().with_sizes(shot=10)
     options = {"backbone": "mlp", "backbone_options": {"hidden": (32, 32)}, "inner_lr": 0.3}
     learner = CAVIA.build(waves.spec, **options)
     before = evaluate(learner, waves.split("test"), tasks=60).score.mean

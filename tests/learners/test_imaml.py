@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_inner_steps():
 
 
 def test_a_short_meta_training_beats_the_untrained_start():
-    waves = Sine().sized(shot=10)
+    waves = Sine().with_sizes(shot=10)
     options = {"backbone": "mlp", "backbone_options": {"hidden": (32, 32)}, "inner_lr": 0.02, "inner_steps": 5}
     learner = ImplicitMAML.build(waves.spec, **options)
     before = evaluate(learner, waves.split("test"), tasks=60).score.mean

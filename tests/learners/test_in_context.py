@@ -47,7 +47,7 @@ def test_answers_are_those_of_one_masked_pass_over_support_and_queries():
 
 @pytest.mark.slow
 def test_a_short_training_learns_sine_waves():
-    waves = Sine().sized(shot=10, query_shot=20)
+    waves = Sine().with_sizes(shot=10, query_shot=20)
     learner = InContextTransformer.build(waves.spec, backbone="mlp")
     before = evaluate(learner, waves.split("test"), tasks=50).score.mean
     meta_train(learner, waves, steps=150, meta_batch_size=16, validation_tasks=20, plan="vmap")

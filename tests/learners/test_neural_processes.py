@@ -73,7 +73,7 @@ def test_no_deviation_is_below_the_smallest(cls):
 
 @BOTH
 def test_a_short_training_comes_nearer_to_the_best_prediction(cls):
-    tasks = GaussianProcess().sized(shot=20, query_shot=20)
+    tasks = GaussianProcess().with_sizes(shot=20, query_shot=20)
     learner = cls.build(tasks.spec)
     before = evaluate(learner, tasks.split("val"), tasks=100)
     meta_train(learner, tasks, steps=100, meta_batch_size=8, outer_lr=0.003, validation_tasks=2, plan="vmap")

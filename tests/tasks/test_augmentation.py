@@ -27,7 +27,7 @@ def letters():
     """Tasks with labels drawn anew."""
     labels = torch.arange(30) // 5
     splits = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
-    return LabeledPool(torch.zeros(30, 2), labels, list("abcdef"), splits=splits).sized(way=2, query_shot=2)
+    return LabeledPool(torch.zeros(30, 2), labels, list("abcdef"), splits=splits).with_sizes(way=2, query_shot=2)
 
 
 def drawings():
@@ -37,7 +37,7 @@ def drawings():
     for index, label in enumerate(labels.tolist()):
         images[index, :, 2 * label + 2, 3:12] = 255
     splits = {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
-    return LabeledPool(images, labels, list("abcdef"), splits=splits).sized(way=2, query_shot=2)
+    return LabeledPool(images, labels, list("abcdef"), splits=splits).with_sizes(way=2, query_shot=2)
 
 
 def test_support_and_query_of_a_training_task_are_scaled_and_shifted_alike():
@@ -89,8 +89,8 @@ def test_it_keeps_the_contract_of_its_tasks(make):
     assert [changed.unit(i) for i in range(9)] == [tasks.unit(i) for i in range(9)]
     assert changed.split_manifest() == tasks.split_manifest()
     assert (changed.split("test").units, changed.split("test").split_name) == (tasks.split("test").units, "test")
-    assert changed.sized(shot=3).spec_of(0) == tasks.sized(shot=3).spec_of(0)
-    assert len(changed.sized(shot=3).task(0).support.targets) == 3
+    assert changed.with_sizes(shot=3).spec_of(0) == tasks.with_sizes(shot=3).spec_of(0)
+    assert len(changed.with_sizes(shot=3).task(0).support.targets) == 3
     batch = changed.batch([5, 2])
     for place, index in enumerate((5, 2)):
         assert torch.equal(batch.support.targets[place], changed.task(index).support.targets)

@@ -68,7 +68,7 @@ def test_same_tasks_from_another_process():
 
 
 def test_split_and_sized_leave_the_original(source):
-    source.split("val").sized(shot=2)
+    source.split("val").with_sizes(shot=2)
     assert source.split_name == "train"
     assert source.sizes == type(source).default_sizes
 
@@ -79,7 +79,7 @@ def test_unknown_split_is_named():
 
 
 def test_range_sizes_are_constant_within_a_block_and_vary_between():
-    sine = Sine().sized(shot=(5, 20))
+    sine = Sine().with_sizes(shot=(5, 20))
     shots = [sine.sizes_of(index).shot for index in range(20 * BLOCK)]
     assert all(len(set(shots[start : start + BLOCK])) == 1 for start in range(0, len(shots), BLOCK))
     assert len(set(shots)) > 3
@@ -94,4 +94,4 @@ def test_impossible_sizes(wrong):
 
 def test_tasks_without_classes_have_no_way():
     with pytest.raises(UserError, match="leave out --way"):
-        Sine().sized(way=5)
+        Sine().with_sizes(way=5)

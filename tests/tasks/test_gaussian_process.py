@@ -38,7 +38,7 @@ def kernel(name: str, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_oracle_is_the_posterior_of_the_textbook(name):
-    tasks = Known(name, seed=3).sized(shot=7, query_shot=9)
+    tasks = Known(name, seed=3).with_sizes(shot=7, query_shot=9)
     for index in range(5):
         support, query = tasks.task(index)
         x, z = (part.inputs.squeeze(-1).double().numpy() for part in (support, query))
@@ -54,7 +54,7 @@ def test_the_oracle_is_the_posterior_of_the_textbook(name):
 @pytest.mark.parametrize("name", KERNELS)
 def test_values_vary_together_as_the_kernel_says(name):
     """Whitened by the kernel, the values of many tasks are independent and of variance 1."""
-    tasks = Known(name, seed=1).sized(shot=6, query_shot=4)
+    tasks = Known(name, seed=1).with_sizes(shot=6, query_shot=4)
     white = []
     for index in range(400):
         x, y = (torch.cat(parts).squeeze(-1).double().numpy() for parts in zip(*tasks.task(index), strict=True))
@@ -66,7 +66,7 @@ def test_values_vary_together_as_the_kernel_says(name):
 
 def test_hyperparameters_are_drawn_anew_for_each_task_within_their_ranges():
     """Seen in the variance of a value, and in its correlation with another one 0.2 away."""
-    tasks = GaussianProcess(seed=5).sized(shot=3, query_shot=3)
+    tasks = GaussianProcess(seed=5).with_sizes(shot=3, query_shot=3)
     inputs = torch.tensor([0.0, 0.2], dtype=torch.float64)
     covariances = []
     for index in range(400):
@@ -94,13 +94,13 @@ def test_sizes_are_those_of_the_protocol():
 
 
 def test_sizes_that_are_asked_for_are_given():
-    tasks = GaussianProcess().sized(shot=100, query_shot=30)
+    tasks = GaussianProcess().with_sizes(shot=100, query_shot=30)
     assert [len(part.inputs) for part in tasks.task(0)] == [100, 30]
-    assert len(GaussianProcess().sized(shot=100, query_shot=(20, 30)).task(0).query.inputs) == 20
+    assert len(GaussianProcess().with_sizes(shot=100, query_shot=(20, 30)).task(0).query.inputs) == 20
 
 
 def test_better_knowledge_of_the_task_makes_the_oracle_surer():
-    few, many = (GaussianProcess(seed=1).sized(shot=shot, query_shot=20) for shot in (3, 40))
+    few, many = (GaussianProcess(seed=1).with_sizes(shot=shot, query_shot=20) for shot in (3, 40))
     spread = [torch.stack([tasks.oracle(i).variance.mean() for i in range(50)]).mean() for tasks in (few, many)]
     assert spread[1] < 0.3 * spread[0]
 
@@ -108,7 +108,7 @@ def test_better_knowledge_of_the_task_makes_the_oracle_surer():
 def test_the_kernel_is_named_behind_the_source():
     assert open_tasks("gp").kernel == "rbf"
     assert open_tasks("gp:matern", seed=4).seed == 4
-    found = {name: open_tasks(f"gp:{name}").sized(shot=5, query_shot=5).task(0) for name in KERNELS}
+    found = {name: open_tasks(f"gp:{name}").with_sizes(shot=5, query_shot=5).task(0) for name in KERNELS}
     values = [task.query.targets for task in found.values()]
     assert not torch.equal(values[0], values[1])
     assert not torch.equal(values[1], values[2])

@@ -11,7 +11,7 @@ def glyphs() -> Glyphs:
 
 def nearest_centroid(glyphs: Glyphs, way: int, tasks: int) -> float:
     """Accuracy of the nearest class mean of raw pixels."""
-    test = glyphs.split("test").sized(way=way, shot=1, query_shot=5)
+    test = glyphs.split("test").with_sizes(way=way, shot=1, query_shot=5)
     right = []
     for start in range(0, tasks, 20):
         batch = test.batch(range(start, start + 20))
@@ -36,7 +36,7 @@ def test_splits_are_by_script(glyphs):
 
 def test_support_and_query_share_no_face(glyphs):
     for on in ("train", "val", "test"):
-        tasks = glyphs.split(on).sized(way=5, shot=3, query_shot=5)
+        tasks = glyphs.split(on).with_sizes(way=5, shot=3, query_shot=5)
         for index in range(30):
             manifest = tasks.manifest(index)
             faces = [set(glyphs.groups[list(side)].tolist()) for side in manifest[1:]]

@@ -18,7 +18,7 @@ def pool(counts: list[int], *, groups=None, splits=None, **options) -> LabeledPo
 
 
 def test_each_task_has_exactly_way_classes_and_disjoint_examples():
-    tasks = pool([10] * 8).sized(way=3, shot=2, query_shot=4)
+    tasks = pool([10] * 8).with_sizes(way=3, shot=2, query_shot=4)
     for index in range(50):
         task, manifest = tasks.task(index), tasks.manifest(index)
         assert len(set(manifest.classes)) == 3
@@ -32,12 +32,12 @@ def test_each_task_has_exactly_way_classes_and_disjoint_examples():
 
 
 def test_class_numbers_are_drawn_anew_for_each_task():
-    tasks = pool([10] * 8).sized(way=3, shot=1, query_shot=2)
+    tasks = pool([10] * 8).with_sizes(way=3, shot=1, query_shot=2)
     assert {tasks.manifest(index).classes.index(0) for index in range(40)} == {0, 1, 2}
 
 
 def test_splits_share_no_class():
-    tasks = pool([10] * 8).sized(way=2, shot=1, query_shot=2)
+    tasks = pool([10] * 8).with_sizes(way=2, shot=1, query_shot=2)
     seen = {on: set() for on in SHARED}
     for on, classes in seen.items():
         for index in range(30):
@@ -49,33 +49,33 @@ def test_splits_share_no_class():
 
 def test_support_and_query_share_no_group():
     groups = torch.arange(80) % 4
-    tasks = pool([10] * 8, groups=groups).sized(way=3, shot=2, query_shot=2)
+    tasks = pool([10] * 8, groups=groups).with_sizes(way=3, shot=2, query_shot=2)
     for index in range(50):
         manifest = tasks.manifest(index)
         assert not set(groups[list(manifest.support)].tolist()) & set(groups[list(manifest.query)].tolist())
 
 
 def test_one_group_cannot_be_divided():
-    tasks = pool([10] * 8, groups=torch.zeros(80, dtype=torch.long)).sized(way=2, shot=1, query_shot=1)
+    tasks = pool([10] * 8, groups=torch.zeros(80, dtype=torch.long)).with_sizes(way=2, shot=1, query_shot=1)
     with pytest.raises(DataError, match="--group"):
         tasks.task(0)
 
 
 def test_too_few_examples_names_the_classes_and_the_way_out():
     with pytest.raises(DataError, match=r"needs 3 classes of 7 or more.*class0 \(2\).*Lower --way, --shot"):
-        pool([2] + [10] * 7).sized(way=3, shot=3, query_shot=4)
+        pool([2] + [10] * 7).with_sizes(way=3, shot=3, query_shot=4)
 
 
 def test_small_classes_are_left_out_aloud():
     with pytest.warns(UserWarning, match="1 of 3 classes of the train split have fewer than 7"):
-        tasks = pool([2] + [10] * 7).sized(way=2, shot=3, query_shot=4)
+        tasks = pool([2] + [10] * 7).with_sizes(way=2, shot=3, query_shot=4)
     assert {c for i in range(20) for c in tasks.manifest(i).classes} == {1, 2}
 
 
 def test_enough_examples_are_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pool([7] * 8).sized(way=3, shot=3, query_shot=4)
+        pool([7] * 8).with_sizes(way=3, shot=3, query_shot=4)
 
 
 def test_pool_numbers_the_classes_of_its_split():
@@ -104,7 +104,7 @@ def test_too_few_to_split(count, noun, message):
 @pytest.mark.parametrize("groups", [None, torch.arange(20_000) % 4])
 def test_a_draw_reads_the_examples_of_its_own_classes_only(groups, monkeypatch):
     splits = {"train": range(2000), "val": [], "test": []}
-    tasks = pool([10] * 2000, groups=groups, splits=splits).sized(way=3, shot=1, query_shot=2)
+    tasks = pool([10] * 2000, groups=groups, splits=splits).with_sizes(way=3, shot=1, query_shot=2)
     read = []
 
     class Watched(list):

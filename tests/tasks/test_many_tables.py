@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tasks(folder):
-    return open_tasks(folder, target="last").sized(shot=16, query_shot=12)
+    return open_tasks(folder, target="last").with_sizes(shot=16, query_shot=12)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
         x, z = generator.normal(size=(2, 40))
         holes = np.where(generator.random(40) < 0.2, "", x.astype(str))
         write_csv(folder / f"t{number}.csv", {"x": holes, "z": z, "y": 3 * x + number})
-    tasks = open_tasks(folder, target="y").sized(shot=10, query_shot=10)
+    tasks = open_tasks(folder, target="y").with_sizes(shot=10, query_shot=10)
     assert tasks.spec.input_shape == (3,), "two numbers, and whether the first is there"
     task = tasks.task(0)
     assert all(part.inputs.isfinite().all() for part in (task.support, task.query))
@@ -185,7 +185,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
 def test_small_tables_train_too(tmp_path):
     for number in range(20):
         one_table(tmp_path / f"t{number}.csv", number, rows=3 if number % 2 else 30)
-    tasks = open_tasks(tmp_path, target="last").sized(shot=10, query_shot=10)
+    tasks = open_tasks(tmp_path, target="last").with_sizes(shot=10, query_shot=10)
     assert tasks.units == 12
     found = {tasks.sizes_of(index) for index in range(0, 100 * BLOCK, BLOCK)}
     assert found == {Sizes(0, 2, 1), Sizes(0, 10, 10)}
@@ -237,7 +237,7 @@ def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):
     for number in range(30, 34):
         one_table(tmp_path / f"{number}.csv", number, rows=60)
     model = MetaModel.from_pretrained(run)
-    tasks = open_tasks(tmp_path, pipeline=model.pipeline).split("test").sized(shot=16)
+    tasks = open_tasks(tmp_path, pipeline=model.pipeline).split("test").with_sizes(shot=16)
     assert tasks.units == 4
     assert evaluate(model.learner, tasks, tasks=4).score.tasks == 4
 
@@ -313,7 +313,7 @@ def test_classes_of_a_task_are_of_one_table_and_tables_are_split(labeled):
     for index in range(20):
         names = [tasks.names[number] for number in tasks.manifest(index).classes]
         assert len({name.partition("/")[0] for name in names}) == 1
-    assert len(set(tasks.sized(way=3).task(0).query.targets.tolist())) == 3
+    assert len(set(tasks.with_sizes(way=3).task(0).query.targets.tolist())) == 3
 
 
 def test_classes_of_a_table_are_in_the_order_of_numbers(tmp_path):
@@ -327,7 +327,7 @@ def test_draws_of_one_table_count_once(labeled):
     """Many draws of four tables do not tell as much as many tables."""
     test = open_tasks(labeled, label="last").split("test")
     assert test.units == 4
-    assert test.sized(way=3).units < 4, "some have two classes"
+    assert test.with_sizes(way=3).units < 4, "some have two classes"
     scored = evaluate(LEARNERS["centroid"].build(test.spec), test, tasks=40)
     assert scored.score.tasks == 4
     assert [test.unit(index) for index in range(40)] == scored.units.tolist()
@@ -337,7 +337,7 @@ def test_draws_of_one_table_count_once(labeled):
 
 
 def test_inputs_of_classes_are_standardized_by_the_support_alone(labeled):
-    tasks = open_tasks(labeled, label="last").sized(shot=8)
+    tasks = open_tasks(labeled, label="last").with_sizes(shot=8)
     for index in range(4):
         support = tasks.task(index).support.inputs
         used = support.abs().sum(0) > 0
@@ -350,7 +350,7 @@ def test_inputs_of_classes_are_standardized_by_the_support_alone(labeled):
 
 def test_a_table_without_classes_enough_is_told(labeled):
     with pytest.raises(DataError, match="of one table, but no table of the train split has 4 classes"):
-        open_tasks(labeled, label="last").sized(way=4).check()
+        open_tasks(labeled, label="last").with_sizes(way=4).check()
 
 
 def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):

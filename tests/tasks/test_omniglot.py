@@ -53,7 +53,7 @@ def test_each_rotation_is_a_class_in_the_split_of_its_character(npz, characters)
 
 
 def test_tasks_are_images_from_0_to_1(npz):
-    task = Omniglot(npz.parent).split("test").sized(way=4, shot=2, query_shot=3).task(0)
+    task = Omniglot(npz.parent).split("test").with_sizes(way=4, shot=2, query_shot=3).task(0)
     assert task.support.inputs.shape == (8, 1, 28, 28)
     assert task.query.inputs.max() <= 1
     assert task.query.inputs.dtype == torch.float32
@@ -84,7 +84,7 @@ def test_lake_s_split_of_an_npz_file(npz):
 
 
 def test_tasks_within_one_alphabet(npz):
-    omniglot = Omniglot(npz, one_alphabet=True).sized(way=2, shot=1, query_shot=1)
+    omniglot = Omniglot(npz, one_alphabet=True).with_sizes(way=2, shot=1, query_shot=1)
     for index in range(20):
         classes = omniglot.manifest(index).classes
         names = [omniglot.names[c] for c in classes]
@@ -92,7 +92,7 @@ def test_tasks_within_one_alphabet(npz):
     seen = {omniglot.names[omniglot.manifest(index).classes[0]].rpartition("/")[2] for index in range(20)}
     assert len(seen) == 4
     with pytest.raises(DataError, match="the largest has 2"):
-        omniglot.sized(way=3)
+        omniglot.with_sizes(way=3)
 
 
 def test_the_split_of_vinyals_needs_the_file_that_has_it(folders):

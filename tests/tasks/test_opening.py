@@ -109,7 +109,7 @@ def test_image_folder_is_a_pool_of_its_classes(tmp_path):
     assert isinstance(tasks, LabeledPool)
     assert {on: len(names) for on, names in tasks.split_manifest().items()} == {"train": 6, "val": 2, "test": 2}
     assert tasks.pipeline.settings() == {"size": 28, "channels": 1, "invert": tasks.pipeline.invert}
-    task = tasks.split("test").sized(way=2, shot=1, query_shot=3).task(0)
+    task = tasks.split("test").with_sizes(way=2, shot=1, query_shot=3).task(0)
     assert task.query.inputs.shape == (6, 1, 28, 28)
     # A task's images are those that the pipeline reads from the files.
     first = tasks.pipeline.inputs(tmp_path / tasks.names[0])[0]
@@ -246,7 +246,7 @@ def test_numbers_may_be_names_of_classes_though_most_are_rare(tmp_path):
     path = tmp_path / "ids.csv"
     path.write_text("id,x\n" + "\n".join(rows) + "\n")
     with pytest.warns(UserWarning, match="too few|left out"):
-        assert open_tasks(path, label="id").sized(way=2, shot=1, query_shot=2).spec.outputs == 2
+        assert open_tasks(path, label="id").with_sizes(way=2, shot=1, query_shot=2).spec.outputs == 2
 
 
 def test_one_label_and_one_task(tmp_path):

@@ -11,7 +11,7 @@ from handful.tasks.optimization_problems import Quadratics, SmallNetworks
 
 
 def test_quadratics_are_linear_without_an_intercept_and_queries_have_the_supports_minimum():
-    source = Quadratics(dimensions=6).sized(shot=8, query_shot=5)
+    source = Quadratics(dimensions=6).with_sizes(shot=8, query_shot=5)
     minima = []
     for index in range(20):
         task = source.task(index)
@@ -23,7 +23,7 @@ def test_quadratics_are_linear_without_an_intercept_and_queries_have_the_support
 
 
 def test_teachers_are_curved_functions_of_about_unit_size_that_differ():
-    source = SmallNetworks(inputs=3).sized(shot=400)
+    source = SmallNetworks(inputs=3).with_sizes(shot=400)
     shares, sizes = [], []
     for index in range(20):
         inputs, targets = (part.double().numpy() for part in source.task(index).support)
@@ -44,7 +44,7 @@ def test_queries_come_from_the_supports_teacher():
 
 
 def test_clusters_are_balanced_and_no_straight_line_divides_them():
-    source = SmallNetworks(problem="classification").sized(way=3, shot=20, query_shot=10)
+    source = SmallNetworks(problem="classification").with_sizes(way=3, shot=20, query_shot=10)
     assert (source.spec.kind, source.spec.outputs, source.spec.labels) == ("classification", 3, "permuted")
     task = source.task(0)
     assert torch.bincount(task.support.targets).tolist() == [20] * 3

@@ -6,7 +6,7 @@ from handful.tasks.sine import Sine
 
 
 def test_points_lie_on_the_wave():
-    sine = Sine(seed=2).sized(shot=5, query_shot=7)
+    sine = Sine(seed=2).with_sizes(shot=5, query_shot=7)
     for index in range(20):
         amplitude, phase = sine.wave(index)
         assert 0.1 <= amplitude <= 5

@@ -24,7 +24,7 @@ def collection(counts: list[int], *, classes=None, groups=None, seed=0) -> TaskC
 
 @pytest.fixture
 def shops() -> TaskCollection:
-    return collection([30] * 20).sized(shot=5, query_shot=10)
+    return collection([30] * 20).with_sizes(shot=5, query_shot=10)
 
 
 def test_training_draws_fixed_sizes_from_one_task(shops):
@@ -54,7 +54,7 @@ def test_tasks_are_split_and_not_rows(shops):
 
 
 def test_evaluation_goes_through_the_tasks_and_scores_all_remaining_rows():
-    test = collection([30, 17, 9, 40, 25, 12, 33, 21, 28, 14]).split("test").sized(shot=5)
+    test = collection([30, 17, 9, 40, 25, 12, 33, 21, 28, 14]).split("test").with_sizes(shot=5)
     assert test.ragged
     assert test.sizes.query_shot is None
     assert test.units == 2
@@ -68,7 +68,7 @@ def test_evaluation_goes_through_the_tasks_and_scores_all_remaining_rows():
 
 
 def test_split_and_sized_go_back_and_forth(shops):
-    again = shops.split("test").sized(shot=3).split("train")
+    again = shops.split("test").with_sizes(shot=3).split("train")
     assert (again.sizes.shot, again.sizes.query_shot) == (3, 10)
     assert not again.ragged
     assert shops.sizes.shot == 5
@@ -78,13 +78,13 @@ def test_draws_are_pure_and_batches_equal_tasks(shops):
     for split in (shops, shops.split("val")):
         batch, one = split.batch([3, 8, 1]), stack([split.task(i) for i in (3, 8, 1)])
         assert all(torch.equal(a, b) for a, b in zip([*batch.support, *batch.query], [*one.support, *one.query]))  # noqa: B905
-        again = collection([30] * 20).sized(shot=5, query_shot=10).split(split.split_name)
+        again = collection([30] * 20).with_sizes(shot=5, query_shot=10).split(split.split_name)
         assert again.manifest(3) == split.manifest(3)
 
 
 def test_tasks_that_are_all_large_enough_are_drawn_as_ever():
     """Recorded results depend on it."""
-    manifest = collection([30] * 20).sized(shot=5, query_shot=10).manifest(3)
+    manifest = collection([30] * 20).with_sizes(shot=5, query_shot=10).manifest(3)
     assert manifest.support == (418, 398, 417, 397, 394)
     assert manifest.query[:5] == (419, 399, 415, 406, 413)
 
@@ -97,7 +97,7 @@ def ragged(seed=0, groups=None):
     splits = {"train": range(len(counts)), "val": [], "test": []}
     names = [f"shop{i}" for i in range(len(counts))]
     shops = TaskCollection(rows, tasks.float().unsqueeze(1), tasks, names, splits=splits, groups=groups, seed=seed)
-    return shops.sized(shot=5, query_shot=10)
+    return shops.with_sizes(shot=5, query_shot=10)
 
 
 def test_every_task_with_two_rows_trains():
@@ -134,8 +134,8 @@ def test_sizes_are_the_same_in_a_block_and_a_pure_function_of_it():
     assert [ragged(seed=1).sizes_of(block * BLOCK) for block in range(12)] != blocks
     assert shops.varied
     assert not shops.split("val").varied
-    assert not collection([15] * 10).sized(shot=5, query_shot=10).varied
-    equal = collection([8] * 10).sized(shot=5, query_shot=10)
+    assert not collection([15] * 10).with_sizes(shot=5, query_shot=10).varied
+    equal = collection([8] * 10).with_sizes(shot=5, query_shot=10)
     assert not equal.varied
     assert equal.small_tasks().endswith("have at most 8, so that 3 and not 10 query rows are scored")
     assert shops.typical(3) == range(0, 3 * BLOCK, BLOCK)
@@ -152,7 +152,7 @@ def test_a_rare_size_is_drawn_with_the_next_larger_ones():
 
 
 def test_ranges_of_sizes_are_cut_to_the_tasks_too():
-    shops = ragged().sized(shot=(3, 8), query_shot=(2, 4))
+    shops = ragged().with_sizes(shot=(3, 8), query_shot=(2, 4))
     seen = {(sizes.shot, sizes.query_shot) for sizes in map(shops.sizes_of, range(0, 300 * BLOCK, BLOCK))}
     assert {(1, 1), (2, 1), (8, 4), (3, 2)} <= seen
     for index in range(0, 40 * BLOCK, BLOCK):
@@ -180,7 +180,7 @@ def test_groups_of_small_tasks_stay_on_one_side(each):
 
 def test_tasks_of_one_row_are_left_out_aloud():
     with pytest.warns(UserWarning, match=r"Left out: \d of 6 tasks of the train split, with fewer than 2 usable rows"):
-        shops = collection([1, 1, 1, 30, 30, 30, 30, 30, 30, 30]).sized(shot=5, query_shot=10)
+        shops = collection([1, 1, 1, 30, 30, 30, 30, 30, 30, 30]).with_sizes(shot=5, query_shot=10)
     assert all(len(shops.members[task]) == 30 for task in shops.eligible)
     assert not shops.small_tasks()
 
@@ -188,28 +188,28 @@ def test_tasks_of_one_row_are_left_out_aloud():
 def test_small_tasks_are_no_warning_but_in_validation():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        shops = collection([4] * 5 + [20] * 15).sized(shot=5, query_shot=10)
+        shops = collection([4] * 5 + [20] * 15).with_sizes(shot=5, query_shot=10)
     assert shops.small_tasks()
     val = collection([30, 17, 9, 40, 25, 12, 33, 21, 28, 14]).split("val")
     rows = sorted(len(val.members[task]) for task in val.splits["val"])
     with pytest.warns(UserWarning, match=rf"Left out: 1 of 2 tasks of the val split, with fewer than {rows[0] + 1} us"):
-        val.sized(shot=rows[0])
+        val.with_sizes(shot=rows[0])
 
 
 def test_enough_rows_are_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        collection([15] * 10).sized(shot=5, query_shot=10)
+        collection([15] * 10).with_sizes(shot=5, query_shot=10)
 
 
 def test_no_eligible_task_names_the_largest(shops):
     with pytest.raises(DataError, match=r"No task of the train split has the 30 support rows.*shop\d+ \(30\).*--shot"):
-        shops.sized(shot=30)
+        shops.with_sizes(shot=30)
 
 
 def test_way_is_refused(shops):
     with pytest.raises(UserError, match="leave out --way"):
-        shops.sized(way=5)
+        shops.with_sizes(way=5)
 
 
 def test_shared_labels_are_global():
@@ -224,7 +224,7 @@ def test_shared_labels_are_global():
 def test_support_and_query_share_no_group(on):
     counts = [30] * 10
     groups = torch.cat([torch.tensor([0] * 20 + [1] * 6 + [2] * 4) + 3 * task for task in range(10)])
-    shops = collection(counts, groups=groups).sized(shot=22, query_shot=4).split(on)
+    shops = collection(counts, groups=groups).with_sizes(shot=22, query_shot=4).split(on)
     for index in range(30):
         manifest = shops.manifest(index)
         sides = [set(groups[list(side)].tolist()) for side in manifest[1:]]
@@ -236,7 +236,7 @@ def test_support_and_query_share_no_group(on):
 def test_one_group_per_task_cannot_be_divided():
     groups = torch.arange(10).repeat_interleave(30)
     with pytest.raises(DataError, match="in different groups"):
-        collection([30] * 10, groups=groups).sized(shot=5)
+        collection([30] * 10, groups=groups).with_sizes(shot=5)
 
 
 def test_pool_is_all_rows_of_the_split(shops):

@@ -49,6 +49,6 @@ def test_other_splits_and_sizes_keep_it_too(wrap):
     tasks = Sine()
     tasks.nested, tasks.error_unit, tasks.target_scale = False, "meters", 3.0
     changed = wrap(tasks)
-    for other in (changed, changed.split("test"), changed.sized(shot=3), changed.split("val").sized(shot=2)):
+    for other in (changed, changed.split("test"), changed.with_sizes(shot=3), changed.split("val").with_sizes(shot=2)):
         assert (other.nested, other.error_unit, other.target_scale) == (False, "meters", 3.0)
         assert (other.split_name, other.sizes) == (other.tasks.split_name, other.tasks.sizes)

@@ -104,7 +104,7 @@ def pool(width: int = 6) -> LabeledPool:
     inputs = inputs + torch.randn(len(labels), width, generator=generator)
     splits = {"train": range(18), "val": range(18, 24), "test": range(24, 30)}
     tasks = LabeledPool(inputs, labels, [f"c{i}" for i in range(30)], splits=splits)
-    return tasks.sized(way=3, shot=2, query_shot=3)
+    return tasks.with_sizes(way=3, shot=2, query_shot=3)
 
 
 def validation_of(error, *, lost=0, draws=100):
@@ -358,7 +358,7 @@ def test_validation_tasks_that_the_learner_cannot_do_are_refused_before_the_firs
     learner = MAML.build(tasks.spec, head="slots", backbone="mlp")
     heard = []
     with pytest.raises(UserError, match="3 classes and takes no other number"):
-        meta_train(learner, tasks, validation=tasks.split("val").sized(way=2), steps=1, progress=heard.append)
+        meta_train(learner, tasks, validation=tasks.split("val").with_sizes(way=2), steps=1, progress=heard.append)
     assert not heard
 
 
@@ -397,7 +397,7 @@ def shops() -> TaskCollection:
     inputs = torch.randn(len(tasks), 2, generator=torch.Generator().manual_seed(0))
     splits = {"train": range(18), "val": range(18, 24), "test": range(18, 24)}
     names = [f"s{number}" for number in range(24)]
-    shops = TaskCollection(inputs, inputs[:, :1], tasks, names, splits=splits).sized(shot=4, query_shot=8)
+    shops = TaskCollection(inputs, inputs[:, :1], tasks, names, splits=splits).with_sizes(shot=4, query_shot=8)
     shops.seed = next(seed for seed in range(99) if _first_block_is_small(shops, seed))
     return shops
 
@@ -419,7 +419,7 @@ def test_where_sizes_vary_the_plan_is_made_for_the_largest_and_not_compiled(monk
     found = meta_train(small_maml(tasks), tasks, steps=2, meta_batch_size=4)
     assert seen == [((4, 4, 2), (4, 7, 2), False)]
     assert 4 + 5 <= found.examples / 8 < 4 + 7, "the mean size of all blocks"
-    plain = tasks.sized(shot=2, query_shot=2)
+    plain = tasks.with_sizes(shot=2, query_shot=2)
     assert meta_train(small_maml(plain), plain, steps=2, meta_batch_size=4).examples == 8 * 4
     assert seen[1] == ((4, 2, 2), (4, 2, 2), True)
 
@@ -440,7 +440,7 @@ def rows():
     inputs = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))[labels]
     splits = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
     pool = LabeledPool(inputs, labels, [str(label) for label in range(12)], splits=splits)
-    return pool.sized(way=3, shot=1, query_shot=2)
+    return pool.with_sizes(way=3, shot=1, query_shot=2)
 
 
 def normalized(input_shape):

@@ -85,7 +85,7 @@ def grouped_table(path, *, patient=True):
 
 def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path):
     source = Source(str(grouped_table(tmp_path / "a.csv")), task="hospital", label="state", group="patient")
-    tasks = source.open().sized(shot=4, query_shot=2)
+    tasks = source.open().with_sizes(shot=4, query_shot=2)
     model = MetaModel(LEARNERS["centroid"].build(tasks.spec), tasks.pipeline)
     model.save_pretrained(tmp_path / "model")
     lines = (tmp_path / "a.csv").read_text().splitlines()

@@ -171,12 +171,14 @@ def test_a_report_can_be_computed_again(species, tmp_path):
 def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     lines = [f"s{task},{row},{task + row}" for task in range(10) for row in range(4 if task % 2 else 30)]
     (tmp_path / "shops.csv").write_text("\n".join(["shop,size,sold", *lines]))
-    tasks = open_tasks(tmp_path / "shops.csv", task="shop", target="sold").sized(shot=3)
+    tasks = open_tasks(tmp_path / "shops.csv", task="shop", target="sold").with_sizes(shot=3)
     said = describe(tasks.split("test"), tasks, Source("shops.csv"))
     assert said.startswith("2 tasks of shops.csv that training never saw. Training: ")
     assert said.endswith(tasks.small_tasks())
     assert "of 6 training tasks have fewer than 18 usable rows" in tasks.small_tasks()
-    assert describe(tasks.split("test"), tasks.sized(shot=2, query_shot=2), Source("shops.csv")).endswith("never saw")
+    assert describe(tasks.split("test"), tasks.with_sizes(shot=2, query_shot=2), Source("shops.csv")).endswith(
+        "never saw"
+    )
 
 
 def test_costly_rungs_are_left_out_on_demand(species, tmp_path):

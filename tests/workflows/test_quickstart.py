@@ -83,7 +83,7 @@ def test_the_files_look_as_the_task_did(made):
     from handful.tasks.glyphs import Glyphs
 
     folder, _, new, *_ = made
-    drawn = Glyphs(seed=0).split("test").sized(way=5, shot=3, query_shot=4).task(quickstart.NEW_TASK)
+    drawn = Glyphs(seed=0).split("test").with_sizes(way=5, shot=3, query_shot=4).task(quickstart.NEW_TASK)
     pipeline = MetaModel.from_pretrained(folder).pipeline
     inputs, _ = pipeline.inputs(new.inputs)
     assert inputs.shape == drawn.query.inputs.shape

@@ -113,7 +113,7 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
     if any(isinstance(size, tuple) for pair in sizes.values() for size in pair):
         return Finding("mismatch", "ok", f"Sizes vary ({told}).")
     try:
-        there = novel.sized(**{name: pair[0] for name, pair in differing.items()})
+        there = novel.with_sizes(**{name: pair[0] for name, pair in differing.items()})
         scores = [evaluate(learner, where, tasks=tasks) for where in (there, novel)]
     except UserError as error:
         return Finding(

@@ -132,12 +132,12 @@ class Ladder:
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
         curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
         own = setting.sizes.largest().shot
-        reference = setting.sized(shot=own)
+        reference = setting.with_sizes(shot=own)
         sizes: list[tuple[TaskDistribution, TaskDistribution]] = []
         for shot in shots:
             try:
-                at = setting.sized(shot=max(shot, own) if setting.nested else shot)
-                choosing = validation.sized(shot=shot)
+                at = setting.with_sizes(shot=max(shot, own) if setting.nested else shot)
+                choosing = validation.with_sizes(shot=shot)
                 if setting.sizes.way is not None and not _same_tasks(at, reference, tasks):
                     break
             except UserError:
@@ -197,7 +197,7 @@ class Ladder:
             self.progress("data equivalence", size, max(examples))
             fewer = setting.nested and size < shot
             try:
-                at, choosing = setting if fewer else setting.sized(shot=size), validation.sized(shot=size)
+                at, choosing = setting if fewer else setting.with_sizes(shot=size), validation.with_sizes(shot=size)
                 if not _same_tasks(at, setting, tasks):
                     break
                 part = size if fewer else None

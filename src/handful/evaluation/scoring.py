@@ -334,7 +334,7 @@ def _check_part(distribution: TaskDistribution, shot: int) -> None:
     if not distribution.nested:
         raise UserError(
             "The examples of a support are standardized by all of it, so that a part of them knows the others. "
-            f"Draw supports of that size: tasks.sized(shot={shot})."
+            f"Draw supports of that size: tasks.with_sizes(shot={shot})."
         )
 
 

@@ -101,7 +101,7 @@ class TaskDistribution(ABC):
     """A distribution over tasks. Task i is a pure function of (seed, split, i): the same on every worker and resume.
 
     Authors write `spec_for` and `sample`; a subclass with a `key` is registered under it. What comes out are tensors
-    as a learner sees them. Copies made by `split` and `sized` share the data.
+    as a learner sees them. Copies made by `split` and `with_sizes` share the data.
 
     Attributes:
         key: the registry's name for it.
@@ -186,7 +186,7 @@ class TaskDistribution(ABC):
         other.split_name = on
         return other
 
-    def sized(
+    def with_sizes(
         self,
         way: Size | None = None,
         shot: Size | None = None,

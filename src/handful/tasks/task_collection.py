@@ -95,7 +95,7 @@ class TaskCollection(TaskDistribution):
         other._settle(self.query_shot)
         return other
 
-    def sized(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
+    def with_sizes(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
         """The same collection with other sizes; a collection fixes the number of its classes, so it has no way."""
         if way is not None:
             raise UserError("Tasks from a task column have the classes that they have: leave out --way.")

@@ -15,7 +15,7 @@ class WrappedTasks(TaskDistribution):
 
     Override `sample`, `task` and `batch` together: none of them calls another here.
 
-    tasks: the distribution that is wrapped. All copies made by `split` and `sized` are around copies of it.
+    tasks: the distribution that is wrapped. All copies made by `split` and `with_sizes` are around copies of it.
     """
 
     def __init__(self, tasks: TaskDistribution) -> None:
@@ -92,9 +92,9 @@ class WrappedTasks(TaskDistribution):
         """The same, drawing from another split."""
         return self._around(self.tasks.split(on))
 
-    def sized(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
+    def with_sizes(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
         """The same with other sizes."""
-        return self._around(self.tasks.sized(way, shot, query_shot))
+        return self._around(self.tasks.with_sizes(way, shot, query_shot))
 
     def check(self) -> None:
         """As of the tasks."""

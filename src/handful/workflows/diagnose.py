@@ -31,4 +31,4 @@ def checkup(
         tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:
         learner, tasks, trained = None, subject.open(), None
-    return [asdict(finding) for finding in diagnose(tasks.sized(way, shot, query_shot), learner, trained=trained)]
+    return [asdict(finding) for finding in diagnose(tasks.with_sizes(way, shot, query_shot), learner, trained=trained)]

@@ -54,7 +54,7 @@ def evaluate(
     queries = query_shot or experiment.query_shot
     test = away.split("test")
     places = [
-        test.sized(experiment.way if way is None else way, experiment.shot if shot is None else shot, queries)
+        test.with_sizes(experiment.way if way is None else way, experiment.shot if shot is None else shot, queries)
         for way, shot in settings or [(None, None)]
     ]
     if half_width is not None and not half_width > 0:

@@ -85,11 +85,11 @@ class Experiment:
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes that count."""
-        return distribution.sized(self.way, self.shot, self.query_shot)
+        return distribution.with_sizes(self.way, self.shot, self.query_shot)
 
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes of training."""
-        tasks = self.tasks(distribution).sized(self.train_way, None, self.train_query_shot)
+        tasks = self.tasks(distribution).with_sizes(self.train_way, None, self.train_query_shot)
         return augmented(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
@@ -111,7 +111,7 @@ def validating(
 ) -> TaskDistribution:
     """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
     tasks = distribution.split("val")
-    return tasks.sized(fillable(tasks, way), shot, query_shot)
+    return tasks.with_sizes(fillable(tasks, way), shot, query_shot)
 
 
 def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:

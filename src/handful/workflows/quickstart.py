@@ -93,7 +93,7 @@ def quickstart(
 
 def read_new_letters(model: MetaModel, tasks: Glyphs, folder: Path) -> NewTask:
     """Write a test task as image files, adapt to the examples, predict the inputs, and draw what came out."""
-    tasks = tasks.sized(way=5, shot=3, query_shot=4)
+    tasks = tasks.with_sizes(way=5, shot=3, query_shot=4)
     drawn = tasks.task(NEW_TASK)
     names = [tasks.names[number] for number in tasks.manifest(NEW_TASK).classes]
     for part, examples in (("examples", drawn.support), ("inputs", drawn.query)):
