@@ -123,7 +123,7 @@ class MetaModel:
         model.path, model.digest = folder, digest
         return model
 
-    def reading(self, pipeline: InputPipeline) -> Self:
+    def with_pipeline(self, pipeline: InputPipeline) -> Self:
         """This model with another pipeline: that of one task, whose tables have columns of their own."""
         other = copy.copy(self)
         other.pipeline = pipeline
@@ -476,7 +476,7 @@ class AdaptedTask:
     def _of_file(cls, model: MetaModel, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "AdaptedTask":
         """The task of what `save` wrote."""
         if facts["pipeline"]:
-            model = model.reading(InputPipeline.from_config(facts["pipeline"]))
+            model = model.with_pipeline(InputPipeline.from_config(facts["pipeline"]))
         parts: dict[str, dict[str, Tensor]] = {"state": {}, "support": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")

@@ -28,7 +28,7 @@ def adapt_to_file(
     meta = MetaModel.from_pretrained(model, trust=trust)
     pipeline = pipeline_of(meta).of_task(examples, target, limits)
     raw = pipeline.examples(examples, limits)
-    return meta.reading(pipeline).adapt(
+    return meta.with_pipeline(pipeline).adapt(
         raw.inputs, raw.answers, ids=raw.ids, groups=raw.groups, keep_support=keep_support, estimate=estimate
     )
 
