@@ -392,7 +392,7 @@ def test_a_task_of_many_can_be_saved_and_extended(tmp_path):
     assert [one.manifest for one in adapted] == ids
     adapted[0].save(tmp_path / "task")
     close(AdaptedTask.load(tmp_path / "task", meta).predict(queries), adapted.predict_many([queries], [0])[0])
-    assert adapted[0].extended(inputs[:1], ["new"]).labels == ["a", "b", "c", "new"]
+    assert adapted[0].with_examples(inputs[:1], ["new"]).labels == ["a", "b", "c", "new"]
 
 
 def test_tasks_that_forget_their_examples_hold_none():
@@ -405,7 +405,7 @@ def test_tasks_that_forget_their_examples_hold_none():
         assert found.manifest is None
         assert found.examples == 15
     with pytest.raises(UserError, match="forget its examples"):
-        forgotten[0].extended(*data[1])
+        forgotten[0].with_examples(*data[1])
 
 
 def test_no_tasks_at_all():

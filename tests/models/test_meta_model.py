@@ -94,7 +94,7 @@ def test_an_extended_task_is_one_adapted_to_all_examples(cls, spec, tmp_path):
     inputs, answers = examples(spec)
     first = original.adapt(inputs[:6], answers[:6], ids=list("abcdef"))
     first.save(tmp_path / "task")
-    extended = AdaptedTask.load(tmp_path / "task").extended(inputs[6:], answers[6:], list("ghi"))
+    extended = AdaptedTask.load(tmp_path / "task").with_examples(inputs[6:], answers[6:], list("ghi"))
     whole = original.adapt(inputs, answers, ids=list("abcdefghi"))
     assert extended.manifest == whole.manifest
     queries = torch.randn(5, 4)
@@ -126,10 +126,10 @@ def test_added_examples_have_ids_of_their_own():
     inputs, answers = examples()
     task = model().adapt(inputs[:3], answers[:3], ids=["a", "added 1", "b"])
     with pytest.raises(DataError, match="Two examples have the id 'b'"):
-        task.extended(inputs[3:5], answers[3:5], ["c", "b"])
+        task.with_examples(inputs[3:5], answers[3:5], ["c", "b"])
     with pytest.raises(DataError, match="2 examples, but 1 ids"):
-        task.extended(inputs[3:5], answers[3:5], ["c"])
-    twice = task.extended(inputs[3:5], answers[3:5]).extended(inputs[5:6], answers[5:6])
+        task.with_examples(inputs[3:5], answers[3:5], ["c"])
+    twice = task.with_examples(inputs[3:5], answers[3:5]).with_examples(inputs[5:6], answers[5:6])
     assert twice.manifest == ["a", "added 1", "b", "added 0", "added 2", "added 3"]
 
 
@@ -164,7 +164,7 @@ def test_a_task_of_broken_facts_is_refused(changes, saved, tmp_path):
 
 def test_a_class_can_be_added(saved):
     task = MetaModel.from_pretrained(saved).adapt(torch.randn(4, 4), ["a", "b", "a", "b"])
-    more = task.extended(torch.full((2, 4), 9.0), ["new", "new"])
+    more = task.with_examples(torch.full((2, 4), 9.0), ["new", "new"])
     assert more.labels == ["a", "b", "new"]
     assert more.predict(torch.full((1, 4), 9.0)).logits.argmax().item() == 2
 
@@ -194,7 +194,7 @@ def test_a_task_that_forgets_its_examples_holds_none(cls, spec, tmp_path):
     assert loaded.manifest is None
     assert loaded.examples == len(inputs)
     with pytest.raises(UserError, match="forget its examples"):
-        loaded.extended(inputs, answers)
+        loaded.with_examples(inputs, answers)
 
 
 def test_the_model_holds_no_examples(saved):
@@ -532,7 +532,9 @@ def test_classes_are_named_as_in_a_file(answers, labels):
 WAYS = {
     "adapt": lambda meta, inputs, answers: meta.adapt(inputs, answers),
     "adapt_many": lambda meta, inputs, answers: meta.adapt_many([(inputs, answers)] * 2)[0],
-    "extended": lambda meta, inputs, answers: meta.adapt(inputs[:6], answers[:6]).extended(inputs[6:], answers[6:]),
+    "extended": lambda meta, inputs, answers: meta.adapt(inputs[:6], answers[:6]).with_examples(
+        inputs[6:], answers[6:]
+    ),
 }
 
 
@@ -543,10 +545,10 @@ def test_what_happens_to_the_given_arrays_changes_no_task(way, key, spec):
     answers = torch.tensor([int(answer) for answer in answers]) if spec.classification else answers
     queries, more = torch.randn(5, 4), examples(spec, 3)
     task = WAYS[way](meta, inputs, answers)
-    expected = task.predict(queries), task.extended(*more).predict(queries)
+    expected = task.predict(queries), task.with_examples(*more).predict(queries)
     inputs += 7
     answers *= 0
-    found = task.predict(queries), task.extended(*more).predict(queries)
+    found = task.predict(queries), task.with_examples(*more).predict(queries)
     for before, after in zip(expected, found, strict=True):
         assert torch.equal(before[0], after[0])
     assert task.support_digest == digest_of(task.support._asdict())
@@ -560,7 +562,7 @@ def test_targets_that_are_not_one_row_per_example_are_refused(way):
     with pytest.raises(DataError, match="Transpose them"):
         meta.adapt(torch.randn(8, 4), torch.randn(2, 8))
     with pytest.raises(DataError, match="Transpose them"):
-        meta.adapt(torch.randn(2, 4), torch.randn(2, 2)).extended(torch.randn(8, 4), torch.randn(2, 8))
+        meta.adapt(torch.randn(2, 4), torch.randn(2, 2)).with_examples(torch.randn(8, 4), torch.randn(2, 8))
 
 
 @pytest.mark.parametrize(
@@ -580,7 +582,7 @@ def test_inputs_that_are_no_tensors_of_the_model_are_refused_everywhere(inputs, 
     for call in (
         lambda: meta.adapt(inputs, labels),
         lambda: meta.adapt_many([(inputs, labels)]),
-        lambda: task.extended(inputs, labels),
+        lambda: task.with_examples(inputs, labels),
         lambda: task.predict(inputs),
     ):
         with pytest.raises(DataError, match=said):
@@ -671,10 +673,10 @@ def test_groups_are_kept_with_the_examples_for_those_that_are_added(saved, tmp_p
     meta.adapt(inputs[:20], answers[:20], groups=names[:20]).save(tmp_path / "task")
     task = AdaptedTask.load(tmp_path / "task")
     assert task.groups == names[:20]
-    more = task.extended(inputs[20:], answers[20:], groups=names[20:], estimate=True)
+    more = task.with_examples(inputs[20:], answers[20:], groups=names[20:], estimate=True)
     assert more.estimate == meta.adapt(inputs, answers, groups=names, estimate=True).estimate
     with pytest.raises(UserError, match="Give groups for all or for none"):
-        task.extended(inputs[20:], answers[20:])
+        task.with_examples(inputs[20:], answers[20:])
     assert meta.adapt(inputs, answers, groups=names, keep_support=False).groups is None
     with pytest.raises(DataError, match="24 examples, but groups for 3"):
         meta.adapt(inputs, answers, groups=names[:3])

@@ -227,7 +227,7 @@ def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_pa
     assert torch.equal(loaded.predict(inputs).mean, adapted.predict(inputs).mean)
     mean = pyarrow.csv.read_csv(folder / "t05.csv")["y5"].to_numpy().mean()
     assert abs(float(loaded.predict(inputs).mean.mean()) - mean) < 20
-    more = loaded.extended(inputs[:3], loaded.predict(inputs[:3]).mean)
+    more = loaded.with_examples(inputs[:3], loaded.predict(inputs[:3]).mean)
     assert len(more.support.inputs) == 43
     with pytest.raises(UserError, match="units of its own"):
         AdaptedTasks.from_tasks([loaded])

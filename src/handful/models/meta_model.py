@@ -369,7 +369,7 @@ class AdaptedTask:
         batches.check_answer(prediction)
         return prediction
 
-    def extended(
+    def with_examples(
         self,
         inputs: Tensor,
         answers: Answers,
