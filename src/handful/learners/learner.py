@@ -46,7 +46,7 @@ class Learner(nn.Module, ABC):
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         normalizations: the policies of batch normalization that it allows, its default first.
-        undecayed: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
+        no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
         choices: options that the ladder chooses on validation tasks, with the values to try.
@@ -65,7 +65,7 @@ class Learner(nn.Module, ABC):
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
-    undecayed: ClassVar[tuple[str, ...]] = ()
+    no_weight_decay: ClassVar[tuple[str, ...]] = ()
     fixed_options: ClassVar[dict[str, Any]] = {}
     own_defaults: ClassVar[dict[str, Any]] = {}
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {}

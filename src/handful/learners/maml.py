@@ -44,7 +44,7 @@ class MAML(AdaptedNetwork):
     """
 
     key = "maml"
-    undecayed = ("rates", "log_deviations")
+    no_weight_decay = ("rates", "log_deviations")
 
     def __init__(
         self,

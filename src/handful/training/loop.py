@@ -83,7 +83,7 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
         # To pull a bias, a temperature, a rate towards zero is no regularization.
-        free = {id(p) for name in self.learner.undecayed for p in getattr(self.learner, name).parameters()}
+        free = {id(p) for name in self.learner.no_weight_decay for p in getattr(self.learner, name).parameters()}
         decayed = [p for p in self.parameters if p.ndim > 1 and id(p) not in free]
         others = [p for p in self.parameters if p.ndim <= 1 or id(p) in free]
         groups = [
