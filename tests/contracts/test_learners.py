@@ -469,7 +469,7 @@ def test_a_learner_is_made_by_build_alone(cls):
     learner = cls.build(problem.spec, backbone=problem.backbone, backbone_options=problem.options)
     copied = copy.deepcopy(learner)
     assert copied.recipe == learner.recipe
-    assert torch.equal(copied.elapsed, learner.elapsed)
+    assert torch.equal(copied.progress, learner.progress)
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in LEARNERS.items()], ids=name_of)

@@ -225,15 +225,15 @@ def test_rates_are_learned_only_when_asked_and_start_at_the_rate_given():
 
 
 @pytest.mark.parametrize("plan", ["vmap", "loop", "loop+recompute", "vmap+sqrt"])
-@pytest.mark.parametrize("elapsed", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("progress", [0.0, 0.2, 1.0])
 def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, elapsed):
     learner = VALUES.learner(MAML, inner_steps=3, learn_inner_lr=True, inner_lr_per_step=True, multi_step_until=0.5)
-    learner.elapsed.fill_(elapsed)
+    learner.progress.fill_(elapsed)
     check_meta_gradient(learner, VALUES, plan=Plan.parse(plan))
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "shares"),
+    ("progress", "shares"),
     [(0.0, [1 / 3, 1 / 3, 1 / 3]), (0.25, [1 / 6, 1 / 6, 4 / 6]), (0.5, [0, 0, 1]), (0.9, [0, 0, 1])],
 )
 @pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
@@ -242,7 +242,7 @@ def test_the_multi_step_loss_goes_from_the_mean_over_steps_to_the_last_step(prob
     task = problem.task()
     after = [problem.learner(MAML, inner_steps=steps)(task, problem.spec) for steps in (1, 2, 3)]
     learner = problem.learner(MAML, inner_steps=3, multi_step_until=0.5)
-    learner.elapsed.fill_(elapsed)
+    learner.progress.fill_(elapsed)
     expected = sum(share * loss for share, loss in zip(shares, after, strict=True))
     torch.testing.assert_close(learner(task, problem.spec), expected)
     assert abs(after[0] - after[2]) > 1e-4
@@ -281,7 +281,7 @@ def test_second_derivatives_may_come_later_in_training(plan, options, problem):
 
     def of(elapsed, **order):
         learner = problem.learner(MAML, learn_inner_lr=True, **options, **order)
-        learner.elapsed.fill_(elapsed)
+        learner.progress.fill_(elapsed)
         return meta_gradient(learner, problem.tasks(2), problem.spec, plan=Plan.parse(plan))
 
     close(of(0.29, first_order_until=0.3), of(0.29, first_order=True))
@@ -339,8 +339,8 @@ def test_kin_of_maml_take_all_of_its_options_but_those_that_they_fix(cls):
 def test_options_of_maml_plus_plus_work_for_its_kin(cls, options):
     options = {name: value for name, value in options.items() if name not in cls.fixed_options}
     learner, maml = ROWS.learner(cls, **options), ROWS.learner(MAML, **cls.own_defaults | options | cls.fixed_options)
-    learner.elapsed.fill_(0.75)  # the second derivatives are there again
-    maml.elapsed.fill_(0.75)
+    learner.progress.fill_(0.75)  # the second derivatives are there again
+    maml.progress.fill_(0.75)
     if cls is not MetaSGD:  # the same algorithm by another name
         assert torch.equal(learner(ROWS.task(), ROWS.spec), maml(ROWS.task(), ROWS.spec))
     check_meta_gradient(learner, ROWS, plan=Plan("loop"))

@@ -588,7 +588,7 @@ class Curriculum(Line):
     """Its loss pulls toward how much of training is done."""
 
     def meta_loss(self, task, spec, noise=None):
-        return (self.slope - self.elapsed).square().sum()
+        return (self.slope - self.progress).square().sum()
 
 
 type.__setattr__(Curriculum, "key", "curriculum")
@@ -613,8 +613,8 @@ def test_a_learner_knows_how_much_of_training_is_done_also_after_resuming(tmp_pa
     slope = 0.0
     assert losses[1] == 0.0, "nothing is done before the first step"
     assert losses[2] == pytest.approx((slope - 1 / 8) ** 2)
-    assert whole.elapsed == 7 / 8
-    assert "elapsed" not in whole.state_dict()
+    assert whole.progress == 7 / 8
+    assert "progress" not in whole.state_dict()
 
     def stop(moment):
         if moment.step == 5:

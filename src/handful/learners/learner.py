@@ -50,7 +50,7 @@ class Learner(nn.Module, ABC):
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
         choices: options that the ladder chooses on validation tasks, with the values to try.
-        elapsed: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
+        progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
     key: ClassVar[str]
@@ -73,7 +73,7 @@ class Learner(nn.Module, ABC):
     backbone: nn.Module
     outputs: int
     recipe: dict[str, Any]
-    elapsed: Tensor
+    progress: Tensor
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -129,7 +129,7 @@ class Learner(nn.Module, ABC):
             learner = cls.__new__(cls)
             learner.__init__(spec, network, **chosen, **cls.fixed_options)  # type: ignore[misc]
         # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
-        learner.register_buffer("elapsed", torch.zeros(()), persistent=False)
+        learner.register_buffer("progress", torch.zeros(()), persistent=False)
         learner.transductive = policy == "transductive"
         learner.recipe = {
             "learner": cls.key,

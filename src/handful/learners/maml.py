@@ -105,7 +105,7 @@ class MAML(AdaptedNetwork):
         context = {"slow": slow | drawn, "support": task.support}
         reached = trajectory(self._inner_loss, fast, context, **self._how())
         losses = torch.stack([self._scored(each, drawn, task) for each in reached])  # (steps,)
-        before_last = (1 - self.elapsed / self.multi_step_until).clamp_min(0) / self.inner_steps
+        before_last = (1 - self.progress / self.multi_step_until).clamp_min(0) / self.inner_steps
         loss = before_last * losses[:-1].sum() + (1 - (self.inner_steps - 1) * before_last) * losses[-1]
         return loss + self._penalty()
 
@@ -152,7 +152,7 @@ class MAML(AdaptedNetwork):
 
     def _rule(self) -> Rule:
         rates = self._rates()
-        second_order = (self.elapsed >= self.first_order_until).to(self.elapsed)
+        second_order = (self.progress >= self.first_order_until).to(self.progress)
 
         def of_step(turn: int) -> UpdateRule:
             own = {name: rate[turn] for name, rate in rates.items()} if self.inner_lr_per_step else rates

@@ -112,7 +112,7 @@ class Training:
         """
         start = time.perf_counter()
         settings = self.settings
-        self.learner.elapsed.fill_(self.step / settings.steps)
+        self.learner.progress.fill_(self.step / settings.steps)
         with self._solvable("meta-gradient"):
             losses, gradients = self._meta_gradient()
         loss = float(losses.mean())
