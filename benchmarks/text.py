@@ -127,7 +127,7 @@ def trained(
 
 def chosen(key: str, validation: LabeledPool) -> Learner:
     """A probe with the options that are best on validation tasks."""
-    choices = LEARNERS[key].choices
+    choices = LEARNERS[key].search_space
     built = [
         LEARNERS[key].build(validation.spec, backbone="raw", **dict(zip(choices, values, strict=True)))
         for values in product(*choices.values())

@@ -105,7 +105,9 @@ def test_options_are_the_best_on_validation_tasks():
     for key in ("ridge-probe", "neighbors"):
         rung = LEARNERS[key]
         row = next(row for row in comparison.rows if row.evaluation.learner == key)
-        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        candidates = [
+            dict(zip(rung.search_space, values, strict=True)) for values in product(*rung.search_space.values())
+        ]
         scores = [
             evaluate(rung.build(validation.spec, **options), validation, tasks=CHOOSING_TASKS).score.mean
             for options in candidates
@@ -127,7 +129,9 @@ def test_options_are_chosen_for_each_way():
         comparison = ladder.run(tasks.split("test").with_sizes(way=way), validation, tasks=4)
         row = next(row for row in comparison.rows if row.evaluation.learner == "neighbors")
         chosen.append(row.chosen)
-        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        candidates = [
+            dict(zip(rung.search_space, values, strict=True)) for values in product(*rung.search_space.values())
+        ]
         built = [rung.build(validation.spec, **options) for options in candidates]
         scores = [evaluate(one, validation, tasks=CHOOSING_TASKS).score.mean for one in built]
         best.append(candidates[scores.index(max(scores))])
@@ -138,7 +142,7 @@ def test_options_are_chosen_for_each_way():
 def test_options_with_which_a_rung_diverges_are_not_chosen(monkeypatch):
     ladder, _, _ = climbed()
     rung = LEARNERS["ridge-probe"]
-    diverging = next(iter(rung.choices.values()))[0]
+    diverging = next(iter(rung.search_space.values()))[0]
 
     def scored(learner, *arguments, **options):
         found = evaluate(learner, *arguments, **options)

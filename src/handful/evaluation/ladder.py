@@ -247,7 +247,9 @@ class Ladder:
         return self._chosen[at]
 
     def _best_choice(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
-        candidates = [dict(zip(rung.choices, values, strict=True)) for values in product(*rung.choices.values())]
+        candidates = [
+            dict(zip(rung.search_space, values, strict=True)) for values in product(*rung.search_space.values())
+        ]
         if len(candidates) == 1:
             return candidates[0]
         count = COSTLY_CHOOSING_TASKS if rung.costly else CHOOSING_TASKS

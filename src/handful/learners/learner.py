@@ -49,7 +49,7 @@ class Learner(nn.Module, ABC):
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
-        choices: options that the ladder chooses on validation tasks, with the values to try.
+        search_space: options that the ladder chooses on validation tasks, with the values to try.
         progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
@@ -68,7 +68,7 @@ class Learner(nn.Module, ABC):
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
     fixed_options: ClassVar[dict[str, Any]] = {}
     own_defaults: ClassVar[dict[str, Any]] = {}
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     backbone: nn.Module
     outputs: int

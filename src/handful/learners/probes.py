@@ -101,7 +101,7 @@ class NearestNeighbors(OnRawInputs):
 
     key = "neighbors"
     state_holds_examples = True
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: Count = 1) -> None:
         super().__init__(spec, backbone)
@@ -135,7 +135,7 @@ class RidgeProbe(OnRawInputs):
     """
 
     key = "ridge-probe"
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(
         self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 1.0, temperature: Positive = 10.0
@@ -165,7 +165,7 @@ class LogisticProbe(OnRawInputs):
 
     key = "logistic-probe"
     kinds = frozenset({"classification"})
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, regularization: Positive = 0.1) -> None:
         super().__init__(spec, backbone)

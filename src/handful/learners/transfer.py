@@ -192,7 +192,7 @@ class FineTuneHead(FineTuned):
 
     key = "fine-tune-head"
     costly = True
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
 
     def __init__(
         self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.01, inner_steps: Count = 50
@@ -223,7 +223,7 @@ class FineTuneAll(FineTuned):
 
     key = "fine-tune-all"
     costly = True
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.0003, 0.001, 0.003, 0.01)}
+    search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.0001, 0.0003, 0.001, 0.003, 0.01)}
 
     def __init__(
         self, spec: TaskSpec, backbone: nn.Module, *, inner_lr: Positive = 0.0003, inner_steps: Count = 50
