@@ -146,7 +146,7 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_has_a_label_and_no_bar(value):
     own = evaluation("maml", torch.full((2,), value), metric="mse")
-    comparison = compare(own, evaluation("constant", torch.tensor([4.0, 4.0]), metric="mse"))
+    comparison = compare(own, evaluation("dummy", torch.tensor([4.0, 4.0]), metric="mse"))
     figure = plots.ladder([comparison])
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2]
     assert "(2 diverged)" in texts(figure)
@@ -186,7 +186,7 @@ def test_draws_are_told_where_a_rung_has_fewer_of_the_same_tasks():
 
 
 def test_a_range_of_shots_is_written_as_everywhere():
-    own, rung = (evaluation(name, noisy(4.0), metric="mse", shot=(3, 46)) for name in ("cnp", "constant"))
+    own, rung = (evaluation(name, noisy(4.0), metric="mse", shot=(3, 46)) for name in ("cnp", "dummy"))
     assert "3 to 46-shot" in texts(plots.ladder([compare(own, rung)]))
 
 

@@ -228,7 +228,7 @@ def test_of_accuracies_what_diverges_is_wrong_and_told():
 @UNFINITE
 def test_the_draws_that_diverge_are_told_of_all(value):
     own = broken("maml", value, places=(6, 7, 9), units=torch.arange(100) // 4)
-    told = report(compare(own, evaluation("constant", noisy(9.0), metric="mse"))).verdict
+    told = report(compare(own, evaluation("dummy", noisy(9.0), metric="mse"))).verdict
     assert "on 3 of 100 draws of 25 tasks" in told
 
 
@@ -330,11 +330,11 @@ def test_draws_of_the_same_tasks_are_counted_beside_them():
 
 
 def test_where_all_answers_of_a_task_are_of_one_class_there_is_nothing_to_tell_apart():
-    own, constant = (evaluation(name, torch.ones(20), way=None) for name in ("protonet", "constant"))
+    own, constant = (evaluation(name, torch.ones(20), way=None) for name in ("protonet", "dummy"))
     verdict = report(compare(own, constant, evaluation("pooled", noisy(0.8, 20)))).verdict
     assert verdict.startswith("With 1 example of a new task, there is NOTHING TO TELL APART")
     assert "cannot be told apart from" not in verdict
-    assert "NOTHING" not in report(compare(OWN, evaluation("constant", noisy(0.2)))).verdict
+    assert "NOTHING" not in report(compare(OWN, evaluation("dummy", noisy(0.2)))).verdict
 
 
 def test_no_share_passes_0_or_100_percent():
@@ -385,7 +385,7 @@ def unsure() -> Comparison:
         oracle_scores=noisy(3.0, seed=5),
         oracle_log_likelihoods=noisy(1.25, seed=6),
     )
-    return compare(own, evaluation("constant", noisy(9.0, seed=1), metric="mse"))
+    return compare(own, evaluation("dummy", noisy(9.0, seed=1), metric="mse"))
 
 
 def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_path):
@@ -410,7 +410,7 @@ def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_p
 
 
 def test_lower_errors_are_positive_differences():
-    own, other = (evaluation(n, noisy(m), metric="mse") for n, m in (("maml", 4.0), ("constant", 9.0)))
+    own, other = (evaluation(n, noisy(m), metric="mse") for n, m in (("maml", 4.0), ("dummy", 9.0)))
     rows = report(compare(own, other)).to_json()["settings"][0]["rows"]
     assert rows[0]["paired"]["mean"] == pytest.approx(5)
     assert rows[1]["paired"]["mean"] == pytest.approx(-5)

@@ -273,7 +273,7 @@ def test_a_place_that_cannot_be_written_is_named_and_stays_as_it_is(tmp_path, be
         ["--set", "inner_lr"],
         ["--set", "inner_rl=0.1"],
         ["--learner", "mamel"],
-        ["--learner", "constant"],
+        ["--learner", "dummy"],
         ["--plan", "gpu"],
         ["--plan", "chunks:x"],
         ["--backbone", "conv4"],

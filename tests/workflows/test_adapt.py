@@ -65,7 +65,7 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
 def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, tmp_path):
     """The constant's leave-one-out error is known: each value less the mean of the others."""
     tasks = Source(str(folder / "shops.csv"), task="shop", target="sold", drop=("good",)).open()
-    model = MetaModel(LEARNERS["constant"].build(tasks.spec), tasks.pipeline)
+    model = MetaModel(LEARNERS["dummy"].build(tasks.spec), tasks.pipeline)
     values = [1.0, 2.0, 6.0, 11.0]
     inputs = torch.arange(4.0).unsqueeze(1).expand(4, *tasks.spec.input_shape)
     adapted = model.adapt(inputs, values, estimate=True)

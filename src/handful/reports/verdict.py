@@ -23,7 +23,7 @@ from handful.registry import LEARNERS
 
 POOLED = "pooled"
 """The rung that answers without adapting: one model for all tasks."""
-CONSTANT = "constant"
+DUMMY = "dummy"
 """The rung that gives the majority class of the support, whatever the question."""
 
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged"]
@@ -49,7 +49,7 @@ class Standing:
         if self.outcome == "diverged":
             return False
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
-        return any(rung.learner == CONSTANT and rung.metric == "accuracy" and rung.score.mean == 1 for rung in rungs)
+        return any(rung.learner == DUMMY and rung.metric == "accuracy" and rung.score.mean == 1 for rung in rungs)
 
     def sentence(self) -> str:
         """How good the learner is, and whether that rung is as good."""
@@ -57,7 +57,7 @@ class Standing:
         if self.trivial:
             return (
                 f"{situation(own)}, there is NOTHING TO TELL APART: all examples of a task are of one class, so that "
-                f"{CONSTANT}, which repeats the class of the support, is always right ({own.learner}: "
+                f"{DUMMY}, which repeats the class of the support, is always right ({own.learner}: "
                 f"{percent(own.score)}). Take a label that differs within tasks."
             )
         if self.outcome == "diverged":
