@@ -103,7 +103,7 @@ def smaller(words: list[str]) -> list[str]:
     if name == "bench":
         more += ["--seconds", "0.1", "--meta-batch-size", "2"]
     if name == "evaluate":
-        more = ["--number", "2", "--costly", "0"]
+        more = ["--test-tasks", "2", "--costly", "0"]
     return [*words, *more]
 
 

@@ -116,7 +116,7 @@ def test_each_learner_goes_through_each_command(key, kind, home, short, monkeypa
         monkeypatch.setattr(cls, "baseline", False)  # the whole ladder is evaluated below
     run = tmp_path / "run"
     same = train_in_two_parts(key, kind, home, run, monkeypatch)
-    rows = json.loads(done("evaluate", run, "--number", "3", "--json"))["settings"][0]["rows"]
+    rows = json.loads(done("evaluate", run, "--test-tasks", "3", "--json"))["settings"][0]["rows"]
     assert {row["learner"] for row in rows} == {key, "dummy"}
     if kind != "functions":  # whose inputs come in no file
         new = next(home.glob(f"new {Path(KINDS[kind][0]).stem}*"))
@@ -135,6 +135,6 @@ def test_each_learner_goes_through_each_command(key, kind, home, short, monkeypa
 def test_each_rung_stands_beside_a_learner(kind, home, short, monkeypatch, tmp_path):
     key = "r2d2"
     train_in_two_parts(key, kind, home, tmp_path / "run", monkeypatch)
-    report = json.loads(done("evaluate", tmp_path / "run", "--number", "3", "--costly", "1", "--json"))
+    report = json.loads(done("evaluate", tmp_path / "run", "--test-tasks", "3", "--costly", "1", "--json"))
     expected = {key for key, cls in LEARNERS.items() if cls.baseline and can(cls, kind)}
     assert {row["learner"] for row in report["settings"][0]["rows"]} == {key, *expected}

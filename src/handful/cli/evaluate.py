@@ -19,7 +19,7 @@ from handful.cli.terminal import Progress, err, flowing, out, print_json
 from handful.errors import UserError
 
 
-@command("handful evaluate runs/photos --way 5 --shot 1 --number 600")
+@command("handful evaluate runs/photos --way 5 --shot 1 --test-tasks 600")
 @takes(COLUMNS | {"no_limits": NoLimitsOption})
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
@@ -28,7 +28,7 @@ def evaluate(
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
-    number: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
+    test_tasks: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
     costly: Annotated[int, typer.Option(min=0, help="Tasks for rungs that train a network each (0: leave out).")] = 50,
     equivalence: Annotated[
         int,
@@ -66,7 +66,7 @@ def evaluate(
                 other=other,
                 settings=[(w, shot) for w in way] if way else [(None, shot)],
                 query_shot=query_shot,
-                tasks=number,
+                tasks=test_tasks,
                 costly_tasks=costly,
                 equivalence_tasks=equivalence,
                 half_width=half_width,
