@@ -19,9 +19,9 @@ from handful.pipelines.texts import TextPipeline
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
-from handful.workflows.adapt import adapt_to_file
+from handful.workflows.adapt import adapt_from_file
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.predict import predict_file
+from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
 
 WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
@@ -207,16 +207,16 @@ def test_a_model_reads_raw_texts(csv, folder, tmp_path):
     assert model.learner.recipe["backbone"] == "linear", "which keeps the embeddings at first"
     new = {"question": ["zzz zz", "zz", "qqq", "qq q"], "intent": ["z", "z", "q", "q"]}
     pa.csv.write_csv(pa.table(new), tmp_path / "new.csv")
-    adapt_to_file(tmp_path / "run", tmp_path / "new.csv").save(tmp_path / "new.task")
+    adapt_from_file(tmp_path / "run", tmp_path / "new.csv").save(tmp_path / "new.task")
     (tmp_path / "inputs.txt").write_text("qqqqq\nzzzz\n")
-    rows = predict_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+    rows = predict_from_file(tmp_path / "new.task", tmp_path / "inputs.txt")
     assert [row["label"] for row in rows] == ["q", "z"]
     other = open_tasks(csv, text="domain", pipeline=model.pipeline)
     assert other.pipeline is model.pipeline
     assert not torch.equal(other.inputs, open_tasks(csv, pipeline=model.pipeline).inputs)
     (folder / "config.json").write_text('{"other": 1}')
     with pytest.raises(UserError, match="not the one that the model was trained with"):
-        predict_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+        predict_from_file(tmp_path / "new.task", tmp_path / "inputs.txt")
 
 
 @pytest.mark.usefixtures("letters")

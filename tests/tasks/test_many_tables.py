@@ -19,8 +19,8 @@ from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
-from handful.workflows.adapt import adapt_to_file
-from handful.workflows.predict import predict_file
+from handful.workflows.adapt import adapt_from_file
+from handful.workflows.predict import predict_from_file
 from own_data import write_csv
 
 KINDS = np.array(["oak", "elm", "ash"])
@@ -175,10 +175,10 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     learner = LEARNERS["r2d2"].build(tasks.spec, backbone="mlp")
     model = MetaModel(learner, tasks.pipeline)
     model.save_pretrained(tmp_path / "model")
-    adapt_to_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
+    adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
     with pytest.warns(UserWarning, match=r"column 'z' \(2\) count as its mean"):
-        answers = [row["y"] for row in predict_file(tmp_path / "task", rows)]
+        answers = [row["y"] for row in predict_from_file(tmp_path / "task", rows)]
     assert np.isfinite(answers).all()
 
 
@@ -213,13 +213,13 @@ def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):
     arguments = ["adapt", run, tmp_path / "new.csv", "--target", "y101", "-o", task]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    predicted = np.array([row["y101"] for row in predict_file(task, tmp_path / "rows.csv")])
+    predicted = np.array([row["y101"] for row in predict_from_file(task, tmp_path / "rows.csv")])
     answers = table["y101"].to_numpy()[40:]
     assert np.mean((predicted - answers) ** 2) < 0.5 * answers.var(), "in the units of the table"
 
 
 def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_path):
-    adapted = adapt_to_file(run, folder / "t05.csv")
+    adapted = adapt_from_file(run, folder / "t05.csv")
     adapted.save(tmp_path / "a.task")
     loaded = AdaptedTask.load(tmp_path / "a.task")
     inputs, _ = loaded.model.pipeline.inputs(folder / "t05.csv")
@@ -362,10 +362,10 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     table = pyarrow.csv.read_csv(tmp_path / "all.csv")
     pyarrow.csv.write_csv(table.slice(0, 30), tmp_path / "new.csv")
     pyarrow.csv.write_csv(table.slice(30).drop_columns("kind101"), tmp_path / "rows.csv")
-    adapted = adapt_to_file(tmp_path / "model", tmp_path / "new.csv", target="kind101")
+    adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", target="kind101")
     assert adapted.labels == ["101-a", "101-b", "101-c"], "more than the way that was trained on"
     adapted.save(tmp_path / "task")
-    predicted = [row["label"] for row in predict_file(tmp_path / "task", tmp_path / "rows.csv")]
+    predicted = [row["label"] for row in predict_from_file(tmp_path / "task", tmp_path / "rows.csv")]
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
     again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
     assert again.spec.outputs == 2

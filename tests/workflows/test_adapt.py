@@ -14,9 +14,9 @@ from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine
-from handful.workflows.adapt import adapt_to_file, pipeline_of
+from handful.workflows.adapt import adapt_from_file, pipeline_of
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.predict import predict_file
+from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
@@ -50,10 +50,10 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     """The examples have targets around 10, and the model was trained on scaled ones."""
     lines = (folder / "shops.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join([lines[0], *lines[1:13]]))
-    adapted = adapt_to_file(shops, tmp_path / "new.csv", estimate=True)
+    adapted = adapt_from_file(shops, tmp_path / "new.csv", estimate=True)
     adapted.save(tmp_path / "task")
     (tmp_path / "inputs.csv").write_text("price,week\n0.0,0.0\n0.1,0.2\n")
-    rows = predict_file(tmp_path / "task", tmp_path / "inputs.csv")
+    rows = predict_from_file(tmp_path / "task", tmp_path / "inputs.csv")
     assert [row["id"] for row in rows] == ["1", "2"]
     assert all(5 < row["sold"] < 15 for row in rows)
     assert adapted.estimate["metric"] == "mse"
@@ -90,14 +90,14 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     model.save_pretrained(tmp_path / "model")
     lines = (tmp_path / "a.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
-    adapted = adapt_to_file(tmp_path / "model", tmp_path / "new.csv", estimate=True)
+    adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True)
     assert adapted.groups == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
     assert adapted.estimate["by"] == "leave-one-group-out"
-    assert adapt_to_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
+    assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
     lines = grouped_table(tmp_path / "b.csv", patient=False).read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
     with pytest.warns(UserWarning, match=r"No estimate .*groups \('patient'\)"):
-        assert adapt_to_file(tmp_path / "model", tmp_path / "new.csv", estimate=True).estimate is None
+        assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True).estimate is None
 
 
 def test_the_groups_of_arrays_are_kept_too(tmp_path):
@@ -114,8 +114,8 @@ def test_the_groups_of_arrays_are_kept_too(tmp_path):
 
 
 def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, folder, tmp_path):
-    adapt_to_file(photos, own_data.photos(tmp_path / "new", 3, 2)).save(tmp_path / "task")
-    rows = predict_file(tmp_path / "task", tmp_path / "new" / "class02")
+    adapt_from_file(photos, own_data.photos(tmp_path / "new", 3, 2)).save(tmp_path / "task")
+    rows = predict_from_file(tmp_path / "task", tmp_path / "new" / "class02")
     for row in rows:
         assert list(row["probabilities"]) == ["class00", "class01", "class02"]
         assert math.isclose(sum(row["probabilities"].values()), 1, abs_tol=1e-5)
@@ -124,28 +124,28 @@ def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, fo
 
 def test_the_manifest_says_where_each_example_is_from(photos, tmp_path):
     new = own_data.photos(tmp_path / "new", 2, 2)
-    adapted = adapt_to_file(photos, new)
+    adapted = adapt_from_file(photos, new)
     assert adapted.manifest == ["class00/0.png", "class00/1.png", "class01/0.png", "class01/1.png"]
-    forgotten = adapt_to_file(photos, new, keep_support=False)
+    forgotten = adapt_from_file(photos, new, keep_support=False)
     assert forgotten.support is forgotten.manifest is None
 
 
 def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
     model = MetaModel.from_pretrained(photos)
     model.save_pretrained(tmp_path / "old")
-    task = adapt_to_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
+    task = adapt_from_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
     (tmp_path / "old").rename(tmp_path / "moved")
     with pytest.raises(UserError, match="--model"):
-        predict_file(task, tmp_path / "new" / "class00")
-    assert len(predict_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
+        predict_from_file(task, tmp_path / "new" / "class00")
+    assert len(predict_from_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
 
 
 def test_examples_of_another_kind_are_refused(photos, folder):
     with pytest.raises(DataError, match=r"shops\.csv"):
-        adapt_to_file(photos, folder / "shops.csv")
+        adapt_from_file(photos, folder / "shops.csv")
 
 
 def test_a_model_of_a_generator_reads_no_files(tmp_path, folder):
     MetaModel(MAML.build(Sine().spec)).save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match="generator"):
-        adapt_to_file(tmp_path / "model", folder / "shops.csv")
+        adapt_from_file(tmp_path / "model", folder / "shops.csv")

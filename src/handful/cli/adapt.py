@@ -34,9 +34,9 @@ def adapt(
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a meta-model to a new task from a handful of examples."""
-    from handful.workflows.adapt import adapt_to_file
+    from handful.workflows.adapt import adapt_from_file
 
-    adapted = adapt_to_file(
+    adapted = adapt_from_file(
         model,
         examples,
         target=column,

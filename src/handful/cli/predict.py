@@ -28,11 +28,11 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Predict with an adapted task."""
-    from handful.workflows.predict import predict_file
+    from handful.workflows.predict import predict_from_file
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")
-    rows = predict_file(task, inputs, model, trust=trust or (), limits=limits_of(no_limits))
+    rows = predict_from_file(task, inputs, model, trust=trust or (), limits=limits_of(no_limits))
     if as_json:
         print_json(rows)
     elif as_csv:

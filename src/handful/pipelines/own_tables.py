@@ -133,7 +133,7 @@ class ManyTablesPipeline(InputPipeline):
         return DataError(
             "The tables of this model have columns of their own, which only an adapted task knows. Adapt to a table "
             f"first: `handful adapt MODEL TABLE --{'label' if self.label else 'target'} COLUMN -o TASK`, or "
-            "handful.workflows.adapt.adapt_to_file."
+            "handful.workflows.adapt.adapt_from_file."
         )
 
 

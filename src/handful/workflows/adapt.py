@@ -9,7 +9,7 @@ from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.pipelines.pipeline import InputPipeline
 
 
-def adapt_to_file(
+def adapt_from_file(
     model: Path,
     examples: Path,
     *,

@@ -10,7 +10,7 @@ from handful.types import Categorical
 from handful.workflows.adapt import pipeline_of
 
 
-def predict_file(
+def predict_from_file(
     task: Path,
     inputs: Path,
     model: Path | None = None,
