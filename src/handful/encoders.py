@@ -22,7 +22,7 @@ CACHE = "HANDFUL_CACHE"
 KEPT_FROM = 200
 """So many texts or more are embedded once and kept: a data set, and not the few inputs of a prediction."""
 BATCH = 64
-PARTS = frozenset({".json", ".safetensors", ".txt", ".model"})
+ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
 MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
 """The file that names the classes that an encoder is built of, and how these begin."""
@@ -137,7 +137,7 @@ def cache_folder() -> Path:
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in PARTS and path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in ENCODER_FILES and path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
         with path.open("rb") as file:
             while part := file.read(1 << 20):
@@ -162,7 +162,7 @@ def _published(name: str, revision: str | None) -> Path:
             f"`hf download {repository} --revision {revision}`."
         )
     try:  # in one request before all others: those of each file are made again and again where there is no network
-        return Path(snapshot_download(repository, allow_patterns=[f"*{end}" for end in PARTS], etag_timeout=5))
+        return Path(snapshot_download(repository, allow_patterns=[f"*{end}" for end in ENCODER_FILES], etag_timeout=5))
     except Exception as error:  # of any kind, by what is wrong with the network
         raise UserError(
             f"The encoder {name} is not on this machine and cannot be downloaded ({_reason(error)}). Give the folder "

@@ -18,7 +18,7 @@ from handful.reports.summary_lines import needed_line, performance_line
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))
-NEAR = evaluation("fine-tune-all", noisy(0.9, 10, seed=2), adapt_seconds=2.0)
+NEAR_DUPLICATE_DISTANCE = evaluation("fine-tune-all", noisy(0.9, 10, seed=2), adapt_seconds=2.0)
 BETTER = evaluation("ridge-probe", noisy(0.95, seed=3))
 
 
@@ -326,7 +326,7 @@ def test_draws_of_the_same_tasks_are_counted_beside_them():
     assert "tasks (draws)" in (page := told.to_markdown({}))
     assert "10 (100) |" in page
     assert "10 (30) |" in page
-    assert "draws of" not in report(compare(OWN, WORSE, NEAR)).to_markdown({})
+    assert "draws of" not in report(compare(OWN, WORSE, NEAR_DUPLICATE_DISTANCE)).to_markdown({})
 
 
 def test_where_all_answers_of_a_task_are_of_one_class_there_is_nothing_to_tell_apart():
@@ -353,7 +353,7 @@ def test_no_share_passes_0_or_100_percent():
 
 
 def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
-    report(compare(OWN, WORSE, NEAR)).write(tmp_path)
+    report(compare(OWN, WORSE, NEAR_DUPLICATE_DISTANCE)).write(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert list(saved) == ["schema", "verdict", "settings", "selection", "seed", "plan", "performance"]
     assert (saved["schema"], saved["seed"], saved["plan"]) == (1, 3, "loop")
@@ -419,7 +419,9 @@ def test_lower_errors_are_positive_differences():
 def test_intervals_follow_from_the_saved_scores(tmp_path):
     """TRAPS T23, T24: whoever doubts an interval computes it again, also where draws share a unit."""
     units = torch.arange(100) // 4
-    comparison = compare(replace(OWN, units=units), replace(WORSE, units=units), replace(NEAR, units=units[:10]))
+    comparison = compare(
+        replace(OWN, units=units), replace(WORSE, units=units), replace(NEAR_DUPLICATE_DISTANCE, units=units[:10])
+    )
     report(comparison).write(tmp_path)
     settings, scores = load(tmp_path)["settings"], load_scores(tmp_path)["settings"]
     for row, kept in zip(settings[0]["rows"], scores[0]["rows"], strict=True):
@@ -461,7 +463,7 @@ def test_no_number_is_written_that_json_does_not_have(tmp_path):
 
 def test_the_page_begins_with_the_verdict_and_shows_what_it_was_told(tmp_path):
     told = report(
-        compare(OWN, WORSE, NEAR),
+        compare(OWN, WORSE, NEAR_DUPLICATE_DISTANCE),
         normalization="frozen",
         history=[{"step": s, "loss": 2 / s, **({"val": 0.1 * s} if s % 2 else {})} for s in range(1, 9)],
         shots={"protonet": [(1, OWN.score), (5, WORSE.score)], "transfer": [(1, WORSE.score), (5, WORSE.score)]},

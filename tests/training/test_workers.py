@@ -147,7 +147,7 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
     entry = "from handful.training.workers import job\nassert job() == {'x': 1}\nimport time\ntime.sleep(100)"
     child = module._Child(1, 2, tmp_path / "store", entry, {"x": 1})
     child.process.stdin.close()
-    assert child.process.wait(60) == module.LOST, child.log.read_text()
+    assert child.process.wait(60) == module.PEER_LOST_EXIT_CODE, child.log.read_text()
 
 
 def test_only_the_first_worker_tells_that_training_diverged():

@@ -12,8 +12,8 @@ from handful.tasks.distribution import Split, TaskDistribution
 FEWEST_BITS = 48.0
 """Examples that tell less than that resemble one another by chance."""
 BITS_OF_A_NUMBER = 3.0
-"""What a number tells at the resolution of `NEAR`, if it takes more than two values."""
-NEAR = 0.02
+"""What a number tells at the resolution of `NEAR_DUPLICATE_DISTANCE`, if it takes more than two values."""
+NEAR_DUPLICATE_DISTANCE = 0.02
 """Squared distance of near-duplicates, as a share of the median one between any two examples."""
 PER_SPLIT = 1000
 """At most so many examples of each split are compared, as many of each task: half of them of its support."""
@@ -40,7 +40,7 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
     rows = _standardized(inputs)
     distances = torch.cdist(rows, rows).square()
     typical = float(distances[~torch.eye(len(rows), dtype=torch.bool)].median())
-    near = distances < NEAR * typical
+    near = distances < NEAR_DUPLICATE_DISTANCE * typical
     first, second = near.nonzero().unbind(1)
     near[first, second] = (inputs[first] != inputs[second]).any(1)
     task_pair = near & (of_task.unsqueeze(1) == of_task) & on_support.unsqueeze(1) & ~on_support

@@ -40,7 +40,7 @@ MEASURE_AFTER = 15.0
 """Seconds of meta-training from which trying plans is worth its time."""
 COMPARED = 2
 """Tasks on which `vmap` is compared with the loop."""
-SAME = 1e-6
+ROUNDING_TOLERANCE = 1e-6
 """Relative difference of meta-gradients in double precision that counts as rounding."""
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
@@ -277,7 +277,9 @@ def batches(
     for name, gradient in loop.items():
         if not gradient.isfinite().all():
             continue  # nothing to compare: the first step of training says that it diverges
-        if not torch.allclose(vmap[name], gradient, rtol=SAME, atol=SAME * float(gradient.abs().max())):
+        if not torch.allclose(
+            vmap[name], gradient, rtol=ROUNDING_TOLERANCE, atol=ROUNDING_TOLERANCE * float(gradient.abs().max())
+        ):
             return f"not the loop's meta-gradient (of {name})"
     return True
 

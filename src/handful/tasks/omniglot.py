@@ -17,7 +17,7 @@ from handful.tasks.distribution import SPLITS, Split
 from handful.tasks.labeled_pool import LabeledPool
 
 KEYS = ("images", "alphabet", "character", "vinyals_split", "part")
-PARTS = ("images_background", "images_evaluation")
+ALPHABET_FOLDERS = ("images_background", "images_evaluation")
 
 
 class Omniglot(LabeledPool):
@@ -81,11 +81,13 @@ class _Drawings(NamedTuple):
 
 def _lake(drawings: _Drawings, seed: int) -> list[str]:
     """The split of each character: by its alphabet."""
-    background = sorted({a for a, part in zip(drawings.alphabets, drawings.parts, strict=True) if part == PARTS[0]})
+    background = sorted(
+        {a for a, part in zip(drawings.alphabets, drawings.parts, strict=True) if part == ALPHABET_FOLDERS[0]}
+    )
     order = torch.randperm(len(background), generator=streams.alphabet_order(seed)).tolist()
     held_out = {background[i] for i in order[: max(1, len(background) // 5)]}
     return [
-        "test" if part == PARTS[1] else "val" if alphabet in held_out else "train"
+        "test" if part == ALPHABET_FOLDERS[1] else "val" if alphabet in held_out else "train"
         for alphabet, part in zip(drawings.alphabets, drawings.parts, strict=True)
     ]
 
@@ -93,13 +95,13 @@ def _lake(drawings: _Drawings, seed: int) -> list[str]:
 def _read(path: Path) -> _Drawings:
     if path.is_file():
         return _read_npz(path)
-    if all((path / part).is_dir() for part in PARTS):
+    if all((path / part).is_dir() for part in ALPHABET_FOLDERS):
         return _read_folders(path)
     files = sorted(path.glob("omniglot*28*.npz"))
     if files:
         return _read_npz(files[0])
     raise DataError(
-        f"{path} is not Omniglot: it has no folders {' and '.join(PARTS)} (unzip images_background.zip and "
+        f"{path} is not Omniglot: it has no folders {' and '.join(ALPHABET_FOLDERS)} (unzip images_background.zip and "
         "images_evaluation.zip of github.com/brendenlake/omniglot there) and no omniglot_28.npz."
     )
 
@@ -125,12 +127,14 @@ def _read_npz(path: Path) -> _Drawings:
 def _read_folders(path: Path) -> _Drawings:
     folders = [
         (part, alphabet, character)
-        for part in PARTS
+        for part in ALPHABET_FOLDERS
         for alphabet in subfolders(path / part)
         for character in subfolders(alphabet)
     ]
     if not folders:
-        raise DataError(f"{path}: the folders {' and '.join(PARTS)} hold no alphabets with character folders.")
+        raise DataError(
+            f"{path}: the folders {' and '.join(ALPHABET_FOLDERS)} hold no alphabets with character folders."
+        )
     images = [Omniglot.pipeline.decode(image_files(folder)).squeeze(1).numpy() for _, _, folder in folders]
     return _Drawings(
         np.concatenate(images),

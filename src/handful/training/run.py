@@ -25,7 +25,7 @@ FORMAT, SCHEMA = "handful run", 1
 KEPT_CHECKPOINTS = 2
 SAVE_AFTER = 20.0
 """Seconds of pre-training after which it is saved again."""
-BEFORE = ("env.json", "tuning.json")
+FILES_BEFORE_THE_RUN = ("env.json", "tuning.json")
 """What may be in a folder before it is a run."""
 
 
@@ -264,7 +264,7 @@ def is_run(path: Path) -> bool:
 def check_free(path: Path) -> None:
     """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
     entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
-    if not all(entry.name in BEFORE or entry.name.startswith(".") for entry in entries):
+    if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
         raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
 
 

@@ -34,7 +34,7 @@ PATIENCE = timedelta(days=7)
 closed connections, not by its silence."""
 STORE = "HANDFUL_STORE"
 """The environment variable with the file through which the processes that are started here find one another."""
-LOST = 3
+PEER_LOST_EXIT_CODE = 3
 """The exit code of a worker that ends because another one did."""
 REASON_AFTER = 5.0
 """Seconds for a dead process to be told from those that end because of it."""
@@ -321,7 +321,7 @@ def _reason(children: list[_Child], count: int) -> Exception:
     while time.monotonic() < deadline:
         for child in children:
             code = child.process.poll()
-            if code in (None, 0, LOST):
+            if code in (None, 0, PEER_LOST_EXIT_CODE):
                 continue
             name = f"Worker {child.rank + 1} of {count}"
             if code < 0:
@@ -341,7 +341,7 @@ def job() -> dict[str, Any]:
 
     def watch() -> None:
         sys.stdin.read()
-        os._exit(LOST)
+        os._exit(PEER_LOST_EXIT_CODE)
 
     threading.Thread(target=watch, daemon=True).start()
     return json.loads(line)  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from handful.storage import write_json
 from handful.training.loop import Moment, Training, checked, meta_train
 from handful.training.performance import performance
 from handful.training.run import Run
-from handful.training.workers import LOST, PeerError, job, together
+from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
 from handful.workflows.experiment import DATA, Experiment, fillable, validating
 
@@ -114,6 +114,6 @@ def work() -> None:
     try:
         train(Experiment.from_config(facts["experiment"]), Path(facts["path"]))
     except (PeerError, KeyboardInterrupt):
-        sys.exit(LOST)
+        sys.exit(PEER_LOST_EXIT_CODE)
     except HandfulError as error:
         sys.exit(str(error))
