@@ -6,7 +6,7 @@ import torch
 from evaluation.toys import Clusters, Line, OneForAll, Slopes, Toy
 from handful.doctor.diagnosis import diagnose
 from handful.doctor.generalization import adaptation, gap_by_tasks, mismatch
-from handful.doctor.learner_checks import Exchange
+from handful.doctor.learner_checks import SupportExchange
 from handful.evaluation.intervals import difference
 from handful.evaluation.scoring import evaluate
 from handful.streams import seeded
@@ -181,9 +181,13 @@ def test_sizes_that_leave_out_tasks_are_compared_as_different_tasks():
 def test_a_gain_that_few_tasks_leave_open_is_said_to_be_uncertain_and_not_nothing():
     own = -torch.tensor([100.0, 900.0, 400.0, 250.0], dtype=torch.float64)
     foreign = own - torch.tensor([330.0, -40.0, 20.0, 120.0], dtype=torch.float64)
-    finding = adaptation(Exchange(own, foreign, torch.arange(4), False), build(Line, Slopes()), classification=False)
+    finding = adaptation(
+        SupportExchange(own, foreign, torch.arange(4), False), build(Line, Slopes()), classification=False
+    )
     assert finding.status == "warning"
     assert "Whether line gains from adapting to new tasks is not certain with 4 tasks" in finding.message
     assert "+108 ± 260 of squared error" in finding.message, "and no power of ten"
-    nothing = adaptation(Exchange(own, own + 1, torch.arange(4), False), build(Line, Slopes()), classification=False)
+    nothing = adaptation(
+        SupportExchange(own, own + 1, torch.arange(4), False), build(Line, Slopes()), classification=False
+    )
     assert "gains nothing that can be seen" in nothing.message

@@ -12,7 +12,7 @@ from contracts.problems import Unbatchable
 from handful.engine import planner
 from handful.engine.cost import training_limit
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import Trial, _Problem, batches, choose, footprint, measure, planned, rule
+from handful.engine.planner import PlanTrial, _Problem, batches, choose, footprint, measure, planned, rule
 from handful.errors import UserError
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -48,10 +48,10 @@ class NativeNorm(nn.Module):
 
 def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():
     trials = [
-        Trial(Plan("vmap", threads=1), None, [9.0, 1.04]),
-        Trial(Plan("vmap"), None, [9.0, 1.0, 1.0, 7.0]),
-        Trial(Plan("loop"), None, [9.0, 5.0]),
-        Trial(Plan("chunks", 2), None, note="no batching rule"),
+        PlanTrial(Plan("vmap", threads=1), None, [9.0, 1.04]),
+        PlanTrial(Plan("vmap"), None, [9.0, 1.0, 1.0, 7.0]),
+        PlanTrial(Plan("loop"), None, [9.0, 5.0]),
+        PlanTrial(Plan("chunks", 2), None, note="no batching rule"),
     ]
     assert choose(trials) == Plan("vmap", threads=1)
     assert choose(trials[1:]) == Plan("vmap")

@@ -15,7 +15,7 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.workflows import tune
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
-from handful.workflows.tune import FILE, Range, Trial, Tuning, applied, space, tune
+from handful.workflows.tune import FILE, SearchRange, Trial, Tuning, applied, space, tune
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def species(tmp_path) -> Experiment:
 def test_rate_decay_and_the_learners_own_options_are_searched():
     source = Source("x")
     assert space(Experiment(source, settings={"outer_lr": 0.01, "weight_decay": 1e-3}), "classification") == {
-        "outer_lr": Range(0.01, 0.001, 0.1),
-        "weight_decay": Range(1e-3, 1e-5, 0.1),
-        "temperature": Range(10.0, 1.0, 100.0),
+        "outer_lr": SearchRange(0.01, 0.001, 0.1),
+        "weight_decay": SearchRange(1e-3, 1e-5, 0.1),
+        "temperature": SearchRange(10.0, 1.0, 100.0),
     }
     classes, found = (space(Experiment(source, learner="maml"), kind) for kind in ("classification", "regression"))
     assert classes["inner_lr"].start == 0.1 > found["inner_lr"].start == 0.01
     assert set(found) == {"outer_lr", "weight_decay", "inner_lr", "inner_steps"}
-    assert found["inner_steps"] == Range(5, 1, 10, whole=True)
+    assert found["inner_steps"] == SearchRange(5, 1, 10, whole=True)
     found = space(Experiment(source, learner="r2d2"), "regression")
     assert set(found) == {"outer_lr", "weight_decay", "regularization"}
     found = space(Experiment(source, settings={"weight_decay": 0.0}), "classification")

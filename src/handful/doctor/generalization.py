@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from handful.doctor.finding import Finding, names_are_classes, signed
-from handful.doctor.learner_checks import Exchange
+from handful.doctor.learner_checks import SupportExchange
 from handful.errors import UserError
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.formatting import difference as difference_in_words
@@ -20,7 +20,7 @@ LARGE_GAP = 0.05
 """Accuracy that training tasks may be ahead of new ones; of errors, new tasks may have twice that of training tasks."""
 
 
-def adaptation(novel: Exchange | None, learner: Learner, *, classification: bool) -> Finding:
+def adaptation(novel: SupportExchange | None, learner: Learner, *, classification: bool) -> Finding:
     """Whether adapting to a new task is worth anything, against adapting to another one."""
     if not learner.uses_support:
         return Finding("adaptation", "skipped", f"{learner.key} declares that it does not use the support.")

@@ -24,7 +24,7 @@ PURE = 1e-3
 
 
 @dataclass(frozen=True)
-class Exchange:
+class SupportExchange:
     """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; more is better.
 
     classification: whether they are accuracies.
@@ -41,7 +41,7 @@ class Exchange:
         return interval(self.own - self.foreign, self.units, bounds=SHARES_APART if self.classification else None)
 
 
-def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> Exchange | None:
+def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> SupportExchange | None:
     """Score tasks of a split with exchanged supports; None where there are fewer than two tasks to exchange between."""
     own, foreign, units = [], [], []
     for index in range(tasks):
@@ -54,11 +54,15 @@ def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> Exchange 
     if len(set(units)) < 2:
         return None
     scores = torch.tensor([own, foreign], dtype=torch.float64)
-    return Exchange(scores[0], scores[1], torch.tensor(units), split.spec.classification)
+    return SupportExchange(scores[0], scores[1], torch.tensor(units), split.spec.classification)
 
 
 def memorization(
-    split: TaskDistribution, learner: Learner, tasks: int, trained: Exchange | None, novel: Exchange | None
+    split: TaskDistribution,
+    learner: Learner,
+    tasks: int,
+    trained: SupportExchange | None,
+    novel: SupportExchange | None,
 ) -> Finding:
     """Whether answers come from the support of the task, or from what was learned of other tasks.
 
@@ -115,7 +119,7 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
     return Finding("memorization", "ok", f"{learner.key} answers from its support: {numbers}.")
 
 
-def _exchanged(trained: Exchange, novel: Exchange | None, key: str, *, classification: bool) -> Finding:
+def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str, *, classification: bool) -> Finding:
     """Where outputs mean the same in all tasks: what the own support is worth, and what the training tasks are without.
 
     One who knows the training tasks by heart answers them well with any support, and new tasks badly.

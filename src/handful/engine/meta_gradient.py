@@ -109,7 +109,7 @@ def tree_sum(parts: Iterator[Leaf], count: int, depth: int = -1) -> Leaf:
     return torch.cat([first[0], second[0]]), list(torch._foreach_add(first[1], second[1]))
 
 
-class Exchange(Protocol):
+class GradientExchange(Protocol):
     """One of several workers, and what it hears from the others."""
 
     @property
@@ -125,7 +125,7 @@ class Exchange(Protocol):
         each at the most."""
 
 
-def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: Exchange, *, size: int) -> Leaf:
+def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: GradientExchange, *, size: int) -> Leaf:
     """`tree_sum` of `count` parts, bit for bit, of which this worker has those that `branches` gives it.
 
     Each adds its own branches, hears the sums of the others, and adds what is above. size: tasks of a part.

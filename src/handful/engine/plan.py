@@ -4,10 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
 
 from handful.errors import UserError
-from handful.functional.inner_loop import Memory
+from handful.functional.inner_loop import MemoryMode
 
 Backend: TypeAlias = Literal["vmap", "chunks", "loop"]
-MEMORIES: dict[Memory, str] = {"whole": "whole graph", "recompute": "steps recomputed", "sqrt": "sqrt(K) checkpoints"}
+MEMORIES: dict[MemoryMode, str] = {
+    "whole": "whole graph",
+    "recompute": "steps recomputed",
+    "sqrt": "sqrt(K) checkpoints",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Plan:
     backend: Backend = "vmap"
     chunk: int = 1
     threads: int = 0
-    memory: Memory = "whole"
+    memory: MemoryMode = "whole"
     compiled: bool = False
 
     def __post_init__(self) -> None:

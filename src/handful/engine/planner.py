@@ -20,7 +20,7 @@ from handful.engine.over_tasks import count_of
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.threads import cores
 from handful.errors import HandfulError
-from handful.functional.inner_loop import Memory
+from handful.functional.inner_loop import MemoryMode
 from handful.types import Task, TaskSpec, take
 
 UNDER_VMAP = 2
@@ -47,7 +47,7 @@ COMPILE_AFTER = 120.0
 
 
 @dataclass
-class Trial:
+class PlanTrial:
     """A plan that was tried on a meta-batch.
 
     bytes: predicted for its graphs (None: unknown). times: seconds of each meta-step, of which the first warms up.
@@ -86,7 +86,7 @@ def planned(
     steps: int,
     compilable: bool = True,
     say: Callable[[str], None] | None = None,
-) -> tuple[Plan, list[Trial], int | None]:
+) -> tuple[Plan, list[PlanTrial], int | None]:
     """The plan for `steps` meta-steps like this one, what was measured, and by how many bytes the process will grow.
 
     On a CPU these keep to `training_limit`; None where they cannot be counted.
@@ -94,7 +94,7 @@ def planned(
     Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
     """
     problem = _Problem(learner, tasks, spec, noise, training_limit(next(learner.parameters()).device))
-    trials: list[Trial] = []
+    trials: list[PlanTrial] = []
     if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
         plan = rule(learner, problem.count)
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
@@ -108,7 +108,7 @@ def planned(
     return plan, trials, None if graphs is None else int(BESIDE_GRAPHS * graphs)
 
 
-def choose(trials: Sequence[Trial]) -> Plan:
+def choose(trials: Sequence[PlanTrial]) -> Plan:
     """The fastest plan, or one tried before it that is as fast: the same choice, whatever the noise."""
     fastest = min(trial.seconds for trial in trials)
     return next(trial.plan for trial in trials if trial.seconds <= AS_FAST * fastest)
@@ -125,7 +125,7 @@ def measure(
     limit: int | None = None,
     steps: int = 0,
     say: Callable[[str], None] | None = None,
-) -> list[Trial]:
+) -> list[PlanTrial]:
     """Try plans on stacked tasks, for about `seconds` in all; the likeliest is the first.
 
     plans: by default the back-ends, each with the fastest memory mode that keeps the predicted memory under `limit`
@@ -139,16 +139,16 @@ def measure(
     # All threads have work at least, and each plan its turn.
     some = min(count, max(2 * torch.get_num_threads(), int(seconds / problem.of_task / 8)))
     batch = take((tasks, noise), slice(0, some))
-    runs: list[tuple[Trial, MetaGradient]] = []
+    runs: list[tuple[PlanTrial, MetaGradient]] = []
 
-    def run(trial: Trial, gradient: MetaGradient) -> None:
+    def run(trial: PlanTrial, gradient: MetaGradient) -> None:
         start = time.perf_counter()
         losses, _ = gradient(batch[0], spec, batch[1])
         losses.sum().item()  # waits for a GPU
         trial.times.append((time.perf_counter() - start) * count / some)
 
-    def admit(plan: Plan) -> Trial:
-        trial = Trial(plan, problem.predicted(plan))
+    def admit(plan: Plan) -> PlanTrial:
+        trial = PlanTrial(plan, problem.predicted(plan))
         if plan.backend != "loop":
             if trial.bytes is not None and trial.bytes > limit:
                 trial.note = f"not tried: would take {_of_limit(trial.bytes, limit)}"
@@ -198,9 +198,9 @@ class _Problem:
         self.count = count_of(tasks)
         self.device = next(learner.parameters()).device
         self.limit = memory_limit(self.device) if limit is None else limit
-        self._sizes: dict[Memory, int | None] = {}
+        self._sizes: dict[MemoryMode, int | None] = {}
 
-    def size(self, memory: Memory) -> int | None:
+    def size(self, memory: MemoryMode) -> int | None:
         """See `footprint`."""
         if memory not in self._sizes:
             self._sizes[memory] = footprint(self.learner, self.tasks, self.spec, self.noise, memory, self.limit)
@@ -285,7 +285,7 @@ def batches(
 
 
 def footprint(
-    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any, memory: Memory, limit: int | None = None
+    learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any, memory: MemoryMode, limit: int | None = None
 ) -> int | None:
     """Bytes of one task's graph in a memory mode, or more than `limit`; None where they cannot be counted."""
     batch, drawn = take((tasks, noise), slice(0, 1))
@@ -319,7 +319,9 @@ def back_ends(count: int, threads: int) -> list[Plan]:
     return plans
 
 
-def _take_turns(runs: list[tuple[Trial, MetaGradient]], run: Callable[[Trial, MetaGradient], None], end: float) -> None:
+def _take_turns(
+    runs: list[tuple[PlanTrial, MetaGradient]], run: Callable[[PlanTrial, MetaGradient], None], end: float
+) -> None:
     """Run again those that are not far behind, until the time is over."""
     while True:
         fastest = min(trial.seconds for trial, _ in runs)

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from handful.functional.differentiation import InnerLoss, Weights, detached, gradient, recomputed
 
-Memory: TypeAlias = Literal["whole", "recompute", "sqrt"]
+MemoryMode: TypeAlias = Literal["whole", "recompute", "sqrt"]
 """What an inner loop of K steps keeps for the meta-gradient: the "whole" graph; each step's weights alone, from which
 the backward pass takes the step again ("recompute"); or only those of every sqrt(K)-th step ("sqrt")."""
 
-_memory: ContextVar[Memory] = ContextVar("memory", default="whole")
+_memory: ContextVar[MemoryMode] = ContextVar("memory", default="whole")
 
 
 @contextmanager
-def remembering(memory: Memory) -> Iterator[None]:
+def remembering(memory: MemoryMode) -> Iterator[None]:
     """What inner loops keep in here. It is the plan's matter, of which a learner knows nothing."""
     token = _memory.set(memory)
     try:

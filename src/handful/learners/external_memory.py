@@ -15,7 +15,7 @@ NEVER = 1e-3
 """Unused slots differ in usage by less than this, so that which comes first is no matter of rounding."""
 
 
-class Memory(NamedTuple):
+class ExternalMemory(NamedTuple):
     """rows: `(slots, size)`; usage: `(slots,)`, how much and how lately each was used; reads: `(heads, slots)`, the
     weights by which each head read last."""
 
@@ -24,10 +24,10 @@ class Memory(NamedTuple):
     reads: Tensor
 
 
-def empty(slots: int, size: int, heads: int, like: Tensor) -> Memory:
+def empty(slots: int, size: int, heads: int, like: Tensor) -> ExternalMemory:
     """A memory of zeros with the type and device of `like`; slots are used from the first to the last."""
     order = torch.arange(slots).to(like) / slots
-    return Memory(like.new_zeros(slots, size), NEVER * order, like.new_zeros(heads, slots))
+    return ExternalMemory(like.new_zeros(slots, size), NEVER * order, like.new_zeros(heads, slots))
 
 
 def similarities(rows: Tensor, keys: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ def addressed(rows: Tensor, keys: Tensor, sharpness: Tensor | float) -> Tensor:
     return torch.softmax(sharpness * similarities(rows, keys), -1)
 
 
-def read(memory: Memory, keys: Tensor, sharpness: Tensor | float) -> tuple[Tensor, Memory]:
+def read(memory: ExternalMemory, keys: Tensor, sharpness: Tensor | float) -> tuple[Tensor, ExternalMemory]:
     """What keys `(heads, size)` find, `(heads, size)`, and the memory, its usage grown by the weights of reading."""
     reads = addressed(memory.rows, keys, sharpness)
-    return reads @ memory.rows, Memory(memory.rows, memory.usage + reads.sum(0), reads)
+    return reads @ memory.rows, ExternalMemory(memory.rows, memory.usage + reads.sum(0), reads)
 
 
 def least_used(usage: Tensor, count: int) -> Tensor:
@@ -58,7 +58,7 @@ def least_used(usage: Tensor, count: int) -> Tensor:
     return (slots.unsqueeze(-1) == torch.arange(len(usage), device=usage.device)).to(usage)
 
 
-def write(memory: Memory, additions: Tensor, gate: Tensor | float, decay: float) -> Memory:
+def write(memory: ExternalMemory, additions: Tensor, gate: Tensor | float, decay: float) -> ExternalMemory:
     """Add rows `(heads, size)`, each to the slot used least or to where its head read last.
 
     gate: a number or `(heads, 1)` from 0 (least used) to 1 (last read). The slots used least are wiped before. Usage
@@ -67,4 +67,4 @@ def write(memory: Memory, additions: Tensor, gate: Tensor | float, decay: float)
     free = least_used(memory.usage, len(additions))
     weights = gate * memory.reads + (1 - gate) * free
     wiped = memory.rows * (1 - free.sum(0)).unsqueeze(-1)
-    return Memory(wiped + weights.mT @ additions, decay * memory.usage + weights.sum(0), memory.reads)
+    return ExternalMemory(wiped + weights.mT @ additions, decay * memory.usage + weights.sum(0), memory.reads)

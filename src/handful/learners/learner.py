@@ -14,11 +14,11 @@ from handful.errors import UserError
 from handful.functional.normalization import MODES, Normalization
 from handful.learners.options import check_options
 from handful.learners.pretraining import Keeper as Keeper
-from handful.learners.pretraining import Pool, pretrain
+from handful.learners.pretraining import PretrainingExamples, pretrain
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
 
-MetaGradient: TypeAlias = Literal["exact", "approximate", "none"]
+MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
 Start: TypeAlias = Literal["raw", "pretrained", "own"]
 
 
@@ -57,7 +57,7 @@ class Learner(nn.Module, ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"classification", "regression"})
     labels: ClassVar[frozenset[Labels]] = frozenset({"permuted", "shared"})
     any_way: bool = True
-    meta_gradient: ClassVar[MetaGradient] = "exact"
+    meta_gradient: ClassVar[MetaGradientKind] = "exact"
     answers_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
     state_holds_examples: ClassVar[bool] = False
@@ -164,7 +164,7 @@ class Learner(nn.Module, ABC):
 
     def pretrain(
         self,
-        pool: Pool,
+        pool: PretrainingExamples,
         *,
         examples: int,
         seed: int = 0,

@@ -11,19 +11,19 @@ from handful.errors import UserError, unknown_name
 from handful.types import Kind
 
 
-class Range(NamedTuple):
+class OptionRange(NamedTuple):
     """Which numbers an option may be. words: as messages and `handful list` say it."""
 
     words: str
     holds: Callable[[float], bool]
 
 
-Count: TypeAlias = Annotated[int, Range("of 1 or more", lambda value: value >= 1)]
-CountOrZero: TypeAlias = Annotated[int, Range("of 0 or more", lambda value: value >= 0)]
-Positive: TypeAlias = Annotated[float, Range("above 0", lambda value: value > 0)]
-NotNegative: TypeAlias = Annotated[float, Range("of 0 or more", lambda value: value >= 0)]
-BelowOne: TypeAlias = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
-Fraction: TypeAlias = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
+Count: TypeAlias = Annotated[int, OptionRange("of 1 or more", lambda value: value >= 1)]
+CountOrZero: TypeAlias = Annotated[int, OptionRange("of 0 or more", lambda value: value >= 0)]
+Positive: TypeAlias = Annotated[float, OptionRange("above 0", lambda value: value > 0)]
+NotNegative: TypeAlias = Annotated[float, OptionRange("of 0 or more", lambda value: value >= 0)]
+BelowOne: TypeAlias = Annotated[float, OptionRange("between 0 and 1", lambda value: 0 < value < 1)]
+Fraction: TypeAlias = Annotated[float, OptionRange("from 0 to 1", lambda value: 0 <= value <= 1)]
 
 
 class ByKind(NamedTuple):
@@ -104,7 +104,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
-def _parts(hint: Any) -> tuple[Any, tuple[Range, ...]]:
+def _parts(hint: Any) -> tuple[Any, tuple[OptionRange, ...]]:
     if typing.get_origin(hint) is Annotated:
         bare, *ranges = typing.get_args(hint)
         return bare, tuple(ranges)

@@ -29,7 +29,7 @@ CALIBRATION = 10
 """Batches for the statistics of the batch norms."""
 
 
-class Pool(Protocol):
+class PretrainingExamples(Protocol):
     """Globally labeled examples: what `handful.tasks` offers for pre-training."""
 
     @property
@@ -62,7 +62,7 @@ class Pretraining:
         backbone: nn.Module,
         head: nn.Linear,
         weights: list[nn.Parameter],
-        pool: Pool,
+        pool: PretrainingExamples,
         *,
         classification: bool,
         examples: int,
@@ -116,7 +116,7 @@ def pretrain(
     backbone: nn.Module,
     head: nn.Linear | None,
     weights: list[nn.Parameter],
-    pool: Pool,
+    pool: PretrainingExamples,
     *,
     classification: bool,
     examples: int,
@@ -196,7 +196,7 @@ class CosineClassifier(nn.Linear):
         return SCALE * F.linear(F.normalize(input, dim=-1), F.normalize(self.weight, dim=-1))
 
 
-def _head(backbone: nn.Module, pool: Pool, seed: int, kind: type[nn.Linear]) -> nn.Linear:
+def _head(backbone: nn.Module, pool: PretrainingExamples, seed: int, kind: type[nn.Linear]) -> nn.Linear:
     example = pool.draw(streams.pretraining(seed), 1).inputs
     training = backbone.training
     with torch.no_grad():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from handful.functional.attention import attend
 from handful.functional.normalization import LayerNorm
-from handful.learners.options import Count, Range
+from handful.learners.options import Count, OptionRange
 from handful.learners.sequence_learner import SequenceLearner
 from handful.types import TaskSpec
 
@@ -39,7 +39,7 @@ class SNAIL(SequenceLearner):
         *,
         width: int = 64,
         filters: Count = 16,
-        reach: Annotated[int, Range("of 2 or more", lambda value: value >= 2)] = 64,
+        reach: Annotated[int, OptionRange("of 2 or more", lambda value: value >= 2)] = 64,
     ) -> None:
         super().__init__(spec, backbone, width=width)
         dilations = [2**i for i in range(math.ceil(math.log2(reach)))]

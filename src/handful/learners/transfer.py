@@ -15,7 +15,7 @@ from handful.functional.inner_loop import Adam, descend
 from handful.functional.stateless import call, part, tensors, under
 from handful.learners.learner import Learner
 from handful.learners.options import Count, Positive
-from handful.learners.pretraining import Keeper, Pool, pretrain
+from handful.learners.pretraining import Keeper, PretrainingExamples, pretrain
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
 Rung = TypeVar("Rung", bound="Pretrained")
@@ -48,7 +48,7 @@ class Pretrained(Learner):
 
     def pretrain(
         self,
-        pool: Pool,
+        pool: PretrainingExamples,
         *,
         examples: int,
         seed: int = 0,

@@ -16,7 +16,7 @@ from handful import streams
 from handful.engine.cost import resident_bytes
 from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
-from handful.engine.planner import Trial, planned
+from handful.engine.planner import PlanTrial, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.scoring import check_fits, evaluate
@@ -75,7 +75,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.plan = cast(Plan | None, self.settings.plan)
-        self.trials: list[Trial] = []
+        self.trials: list[PlanTrial] = []
         self.predicted_bytes: int | None = None
         self._gradient: MetaGradient | None = None
         self.pretraining: Pretraining | None = None

@@ -73,7 +73,7 @@ class Workers:
         return range(tasks)[before * plan.size(tasks) : (before + parts) * plan.size(tasks)]
 
     def gather(self, sums: list[Leaf], *, most: int, losses: int) -> list[Leaf]:
-        """See `handful.engine.meta_gradient.Exchange`. Raises `PeerError` if another worker is gone."""
+        """See `handful.engine.meta_gradient.GradientExchange`. Raises `PeerError` if another worker is gone."""
         if self.count == 1:
             return sums
         rows = [_packed(leaf, losses, self.asked) for leaf in sums]

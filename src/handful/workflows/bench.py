@@ -6,7 +6,7 @@ from typing import Any
 from handful.engine.cost import Operations, memory_limit, operations, operations_per_second, peak_bytes
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import Trial, back_ends, choose, footprint, measure
+from handful.engine.planner import PlanTrial, back_ends, choose, footprint, measure
 from handful.engine.threads import cores
 from handful.errors import UserError
 from handful.training.loop import Training, checked
@@ -49,7 +49,7 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
         plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
     trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
 
-    def row(trial: Trial) -> dict[str, Any]:
+    def row(trial: PlanTrial) -> dict[str, Any]:
         gradient = MetaGradient(learner, trial.plan)
         ran = bool(trial.times)
         grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and not trial.plan.compiled else None

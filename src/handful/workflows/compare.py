@@ -20,37 +20,37 @@ from handful.training.run import Run
 def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """One entry per setting that all runs were evaluated on, with each run's score and its gain over the best other.
 
-    Runs that differ in nothing but the seed are trainings of one kind: they make one line, whose intervals hold for
+    Runs that differ in nothing but the seed are trainings of one group: they make one line, whose intervals hold for
     other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
-    tasks: another source, split seed or setting; where kinds with several seeds do not have the same seeds; or where
-    runs of one kind are not trainings of their own. Of errors, runs of which more draws diverged come later: such draws
+    tasks: another source, split seed or setting; where groups with several seeds do not have the same seeds; or where
+    runs of one group are not trainings of their own. Of errors, runs of which more draws diverged come later: such draws
     are left out of the mean, which is no number where no draw is left.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
-    kinds = _kinds([Run.existing(run) for run in runs])
-    several = any(len(kind.runs) > 1 for kind in kinds)
-    for kind in kinds:
-        differing = [name for name in kind.source if kind.source[name] != kinds[0].source[name]]
-        differing += [] if several or kind.splits == kinds[0].splits else ["seed"]
+    groups = _run_groups([Run.existing(run) for run in runs])
+    several = any(len(group.runs) > 1 for group in groups)
+    for group in groups:
+        differing = [name for name in group.source if group.source[name] != groups[0].source[name]]
+        differing += [] if several or group.splits == groups[0].splits else ["seed"]
         if differing:
             raise UserError(
-                f"{kind.name} was evaluated on other tasks than {kinds[0].name} ({', '.join(differing)} differ). Only "
+                f"{group.name} was evaluated on other tasks than {groups[0].name} ({', '.join(differing)} differ). Only "
                 "scores on the same tasks compare."
             )
-        data = dict(zip(kinds[0].splits, kinds[0].data, strict=True))
-        if any(data.get(split, own) != own for split, own in zip(kind.splits, kind.data, strict=True)):
+        data = dict(zip(groups[0].splits, groups[0].data, strict=True))
+        if any(data.get(split, own) != own for split, own in zip(group.splits, group.data, strict=True)):
             raise UserError(
-                f"The data have changed between the trainings of {kinds[0].name} and {kind.name}, and with them the "
+                f"The data have changed between the trainings of {groups[0].name} and {group.name}, and with them the "
                 "test tasks. Train them on the same data."
             )
-        if several and kind.splits != kinds[0].splits:
+        if several and group.splits != groups[0].splits:
             raise UserError(
-                f"{kind.name} has the seeds {_listed(kind.splits)}, but {kinds[0].name} has "
-                f"{_listed(kinds[0].splits)}. Where runs differ in the seed, each learner needs the same seeds: train "
+                f"{group.name} has the seeds {_listed(group.splits)}, but {groups[0].name} has "
+                f"{_listed(groups[0].splits)}. Where runs differ in the seed, each learner needs the same seeds: train "
                 "the missing ones."
             )
-    paths = [run.path for kind in kinds for run in kind.runs]
+    paths = [run.path for group in groups for run in group.runs]
     own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(path))["settings"]} for path in paths]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
     if not shared:
@@ -58,11 +58,11 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
         raise UserError(
             f"The runs share no setting ({found}). Evaluate them with the same --way, --shot and --query-shot."
         )
-    return [_compared(setting, kinds, [settings[setting] for settings in own]) for setting in shared]
+    return [_compared(setting, groups, [settings[setting] for settings in own]) for setting in shared]
 
 
 @dataclass(frozen=True)
-class Kind:
+class RunGroup:
     """Runs that differ in nothing but the seed, in its order. source: without its seed; splits: the seeds of the
     sources; data: their fingerprints."""
 
@@ -77,15 +77,15 @@ class Kind:
         return str(self.runs[0].path)
 
 
-def _kinds(runs: Sequence[Run]) -> list[Kind]:
+def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
     """The runs by all that is in their configuration but the seeds, in the order given."""
-    kinds: dict[str, list[Run]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config()
         facts = config | {"seed": None, "data": None, "source": config["source"] | {"seed": None}}
-        kinds.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
+        groups.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     made = []
-    for members in kinds.values():
+    for members in groups.values():
         members.sort(key=_seeds)
         for one, other in pairwise(members):
             if _seeds(one) == _seeds(other):
@@ -99,7 +99,7 @@ def _kinds(runs: Sequence[Run]) -> list[Kind]:
                 "the same. Give runs on the same splits, or each on splits of its own."
             )
         source = {name: value for name, value in members[0].config()["source"].items() if name != "seed"}
-        made.append(Kind(members, source, splits, [run.config().get("data", "") for run in members]))
+        made.append(RunGroup(members, source, splits, [run.config().get("data", "") for run in members]))
     return made
 
 
@@ -114,18 +114,18 @@ def report_folder(run: Path) -> Path:
     return run / "report" if (run / "report").exists() else run
 
 
-def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _compared(setting: str, groups: Sequence[RunGroup], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     count = min(len(row["scores"]) for row in rows)
     drawn = iter(rows)
-    of_kind = [[next(drawn) for _ in kind.runs] for kind in kinds]
-    # (seeds, draws) of each kind, and the units of each seed, which are the same for all kinds
+    of_kind = [[next(drawn) for _ in group.runs] for group in groups]
+    # (seeds, draws) of each group, and the units of each seed, which are the same for all groups
     scores = [torch.tensor([row["scores"][:count] for row in own], dtype=torch.float64) for own in of_kind]
     units = [torch.tensor(row["units"][:count]) for row in of_kind[0]]
-    same_tasks = len(set(kinds[0].splits)) == 1
+    same_tasks = len(set(groups[0].splits)) == 1
     sign = 1 if rows[0]["metric"] == "accuracy" else -1
     unscored = [int((~table.isfinite()).sum()) for table in scores]
     means = [float(table[table.isfinite()].mean()) for table in scores]
-    order = sorted(range(len(kinds)), key=lambda i: (unscored[i], -sign * means[i]))
+    order = sorted(range(len(groups)), key=lambda i: (unscored[i], -sign * means[i]))
     best = order[0]
 
     def over(values: Tensor, bounds: Bounds) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def _compared(setting: str, kinds: Sequence[Kind], rows: Sequence[dict[str, Any]
         setting += f", the first {count} draws that all runs have"
     compared = []
     for index in order:
-        kind = kinds[index]
+        group = groups[index]
         diverged = sum(place < count for row in of_kind[index] for place in row.get("diverged", ()))
         score = over(scores[index], SHARE) | {"diverged": max(diverged, unscored[index])}
-        entry = {"run": kind.name, "learner": of_kind[index][0]["learner"], "score": score}
-        if len(kind.runs) > 1:
-            entry["runs"] = [str(run.path) for run in kind.runs]
+        entry = {"run": group.name, "learner": of_kind[index][0]["learner"], "score": score}
+        if len(group.runs) > 1:
+            entry["runs"] = [str(run.path) for run in group.runs]
         if index != best:
             entry["against_best"] = over(sign * (scores[index] - scores[best]), SHARES_APART)
         compared.append(entry)

@@ -43,7 +43,7 @@ TELLING = 5
 
 
 @dataclass(frozen=True)
-class Range:
+class SearchRange:
     """Where a setting is searched: on a logarithmic scale, or among whole numbers."""
 
     start: float
@@ -97,20 +97,20 @@ class _PrunedError(Exception):
     """A trial is no use going on with."""
 
 
-def space(experiment: Experiment, kind: Kind) -> dict[str, Range]:
+def space(experiment: Experiment, kind: Kind) -> dict[str, SearchRange]:
     """What is searched on tasks of a kind: `SETTINGS`, and such options of the learner in `FACTORS` as were not set."""
     found = {}
     for name, factor in SETTINGS.items():
         start = float(experiment.settings.get(name, getattr(Settings, name)))
         if start > 0:
-            found[name] = Range(start, start / factor, start * factor)
+            found[name] = SearchRange(start, start / factor, start * factor)
     for name, default in defaults_of(LEARNERS[experiment.learner], kind).items():
         if name in experiment.options:
             continue
         if name in FACTORS and isinstance(default, float) and default > 0:
-            found[name] = Range(default, default / FACTORS[name], default * FACTORS[name])
+            found[name] = SearchRange(default, default / FACTORS[name], default * FACTORS[name])
         elif name == "inner_steps":
-            found[name] = Range(default, 1, max(MOST_STEPS, 2 * default), whole=True)
+            found[name] = SearchRange(default, 1, max(MOST_STEPS, 2 * default), whole=True)
     return found
 
 
@@ -231,7 +231,7 @@ def _importance(optuna: Any, study: Any, trials: list[Trial]) -> dict[str, float
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _distributions(optuna: Any, ranges: dict[str, Range]) -> dict[str, Any]:
+def _distributions(optuna: Any, ranges: dict[str, SearchRange]) -> dict[str, Any]:
     kinds = optuna.distributions
     return {
         name: kinds.IntDistribution(int(found.low), int(found.high))
@@ -241,7 +241,7 @@ def _distributions(optuna: Any, ranges: dict[str, Range]) -> dict[str, Any]:
     }
 
 
-def _frozen(optuna: Any, trial: Trial, ranges: dict[str, Range]) -> Any:
+def _frozen(optuna: Any, trial: Trial, ranges: dict[str, SearchRange]) -> Any:
     """A trial as Optuna remembers it."""
     states = optuna.trial.TrialState
     return optuna.trial.create_trial(
