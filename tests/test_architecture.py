@@ -119,7 +119,7 @@ def test_imports_point_down(path):
         ("engine", "import importlib\nimportlib.import_module('handful.cli.main')"),
         ("evaluation", "if TYPE_CHECKING:\n    from handful.training import loop"),
         ("learners", "from handful import TaskDistribution"),
-        ("serving", "from handful.workflows import text"),
+        ("serving", "from handful.cli import tables"),
     ],
 )
 def test_an_import_that_points_up_or_aside_is_seen(home, code):

@@ -16,7 +16,7 @@ import handful
 from contracts import test_learners as learner_contract
 from contracts import test_tasks as source_contract
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can
-from handful.cli.application import app
+from handful.cli.main import app
 from handful.registry import BACKBONES, LEARNERS, TASKS
 from handful.tasks.distribution import SPLITS
 from handful.workflows.catalog import catalog

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import documented_world
 from handful import encoders
-from handful.cli.application import app
+from handful.cli.main import app
 from handful.encoders import Encoder
 from handful.evaluation import comparison
 from handful.workflows import experiment, quickstart

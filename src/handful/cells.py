@@ -98,6 +98,7 @@ def _number(text: str) -> float | None:
 
 
 def is_text(kind: Any) -> bool:
+    """Whether a column of this Arrow type holds texts."""
     import pyarrow.types as kinds
 
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))

@@ -226,9 +226,9 @@ def test_rates_are_learned_only_when_asked_and_start_at_the_rate_given():
 
 @pytest.mark.parametrize("plan", ["vmap", "loop", "loop+recompute", "vmap+sqrt"])
 @pytest.mark.parametrize("progress", [0.0, 0.2, 1.0])
-def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, elapsed):
+def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, progress):
     learner = VALUES.learner(MAML, inner_steps=3, learn_inner_lr=True, inner_lr_per_step=True, multi_step_until=0.5)
-    learner.progress.fill_(elapsed)
+    learner.progress.fill_(progress)
     check_meta_gradient(learner, VALUES, plan=Plan.parse(plan))
 
 
@@ -237,12 +237,12 @@ def test_the_meta_gradient_of_the_multi_step_loss_is_exact(plan, elapsed):
     [(0.0, [1 / 3, 1 / 3, 1 / 3]), (0.25, [1 / 6, 1 / 6, 4 / 6]), (0.5, [0, 0, 1]), (0.9, [0, 0, 1])],
 )
 @pytest.mark.parametrize("problem", [ROWS, VALUES], ids=str)
-def test_the_multi_step_loss_goes_from_the_mean_over_steps_to_the_last_step(problem, elapsed, shares):
+def test_the_multi_step_loss_goes_from_the_mean_over_steps_to_the_last_step(problem, progress, shares):
     """Each step's loss is that of a learner that stops there."""
     task = problem.task()
     after = [problem.learner(MAML, inner_steps=steps)(task, problem.spec) for steps in (1, 2, 3)]
     learner = problem.learner(MAML, inner_steps=3, multi_step_until=0.5)
-    learner.progress.fill_(elapsed)
+    learner.progress.fill_(progress)
     expected = sum(share * loss for share, loss in zip(shares, after, strict=True))
     torch.testing.assert_close(learner(task, problem.spec), expected)
     assert abs(after[0] - after[2]) > 1e-4
@@ -279,9 +279,9 @@ def test_each_step_may_have_a_rate_of_its_own(fast):
 def test_second_derivatives_may_come_later_in_training(plan, options, problem):
     """With batch norm too, of which the statistics, and all that they do to the query, are no second derivatives."""
 
-    def of(elapsed, **order):
+    def of(progress, **order):
         learner = problem.learner(MAML, learn_inner_lr=True, **options, **order)
-        learner.progress.fill_(elapsed)
+        learner.progress.fill_(progress)
         return meta_gradient(learner, problem.tasks(2), problem.spec, plan=Plan.parse(plan))
 
     close(of(0.29, first_order_until=0.3), of(0.29, first_order=True))

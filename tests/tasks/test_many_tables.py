@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from handful import LEARNERS, evaluate, meta_train
-from handful.cli.application import app
+from handful.cli.main import app
 from handful.errors import DataError, UserError
 from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import own_data
-from handful.cli.application import app
+from handful.cli.main import app
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.tasks.labeled_pool import LabeledPool
-from handful.workflows import tune
+from handful.workflows import tune as workflow
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
 from handful.workflows.tune import FILE, SearchRange, Trial, Tuning, applied, space, tune
@@ -96,7 +96,7 @@ class TestSearch:
 
     def test_an_interrupted_search_ends_as_if_it_had_not_been(self, species, tmp_path, monkeypatch):
         whole = tune(species, tmp_path / "a", 6)
-        advance, steps = tune.meta_train, []
+        advance, steps = workflow.meta_train, []
 
         def stop(*arguments, **options):
             steps.append(1)
@@ -104,7 +104,7 @@ class TestSearch:
                 raise KeyboardInterrupt
             return advance(*arguments, **options)
 
-        monkeypatch.setattr(tune, "meta_train", stop)
+        monkeypatch.setattr(workflow, "meta_train", stop)
         with pytest.raises(KeyboardInterrupt):
             tune(species, tmp_path / "b", 6)
         assert len(json.loads((tmp_path / "b" / FILE).read_text())["trials"]) == 3
@@ -119,7 +119,7 @@ class TestSearch:
         def scored(experiment, distribution, asked, progress):
             return Trial(asked.params, "complete", -abs(asked.params["temperature"] - 5.0), [])
 
-        monkeypatch.setattr(tune, "_tried", scored)
+        monkeypatch.setattr(workflow, "_tried", scored)
         found = tune(species, tmp_path / "run", 25)
         assert found.importance["temperature"] > 0.9
         assert sum(found.importance.values()) == pytest.approx(1)
@@ -135,7 +135,7 @@ class TestSearch:
             return type("Trained", (), {"best_score": 0.9, "best_diverged": 0})
 
         seen: list[int] = []
-        monkeypatch.setattr(tune, "meta_train", train_to)
+        monkeypatch.setattr(workflow, "meta_train", train_to)
         found = tune(species, tmp_path / "run", 7)
         assert [trial.state for trial in found.trials] == ["complete"] * 6 + ["pruned"]
         assert seen[-1] == 1
@@ -145,7 +145,7 @@ class TestSearch:
         def diverge(*arguments, **settings):
             raise HandfulError("The meta-loss became nan.")
 
-        monkeypatch.setattr(tune, "meta_train", diverge)
+        monkeypatch.setattr(workflow, "meta_train", diverge)
         found = tune(species, tmp_path / "run", 2)
         assert [trial.state for trial in found.trials] == ["failed"] * 2
 

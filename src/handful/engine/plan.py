@@ -20,7 +20,8 @@ class Plan:
 
     backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
     threads: how many of these parts run at once, each on one core; 0: one after another, each on all cores. memory:
-    what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`. compiled: whether a part is compiled.
+    what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`. compiled: whether a part is
+    compiled.
     """
 
     backend: Backend = "vmap"

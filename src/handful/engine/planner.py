@@ -263,7 +263,8 @@ def batches(
     """Whether `vmap` gives the plain loop's meta-gradient; else why not.
 
     Operations without a batching rule raise. Some have a wrong one and say nothing, such as those behind
-    `handful.functional.normalization`. So two tasks are compared, in double precision, where rounding is out of the question.
+    `handful.functional.normalization`. So two tasks are compared, in double precision, where rounding is out of the
+    question.
     """
     double = copy.deepcopy(learner).double()
     some = take((tasks, noise), slice(0, COMPARED))

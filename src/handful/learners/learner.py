@@ -102,9 +102,9 @@ class Learner(nn.Module, ABC):
     ) -> Self:
         """Make a learner for tasks of this spec, in evaluation mode; `meta_train` and `pretrain` see to theirs.
 
-        backbone: see `handful.backbones`; normalization: see `handful.functional.normalization`; seed: of the starting weights;
-        options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in `recipe`, from
-        which a saved meta-model is built again. Raises `UserError` for what does not fit together.
+        backbone: see `handful.backbones`; normalization: see `handful.functional.normalization`; seed: of the starting
+        weights; options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in
+        `recipe`, from which a saved meta-model is built again. Raises `UserError` for what does not fit together.
         """
         if spec.kind not in cls.kinds:
             fitting = [key for key, other in LEARNERS.items() if spec.kind in other.kinds and not other.baseline]

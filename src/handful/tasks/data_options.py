@@ -38,6 +38,7 @@ class Options:
 
 
 def checked_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
+    """The pipeline, if there is one; `UserError` where it reads inputs of another kind than the path holds."""
     if pipeline is None or isinstance(pipeline, wanted):
         return pipeline
     raise UserError(

@@ -154,19 +154,20 @@ class LabeledPool(TaskDistribution):
             fewest = ", ".join(f"{name} ({count})" for count, name in counts[:3])
             raise DataError(
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
-                f"of {shot + query_shot} or more, but the {self.split_name} split has {len(eligible)} such classes out of "
-                f"{len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
+                f"of {shot + query_shot} or more, but the {self.split_name} split has {len(eligible)} such classes out "
+                f"of {len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
             )
         if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
             raise DataError(
-                f"The classes of a task are of one {self.family}, but no {self.family} of the {self.split_name} split has "
-                f"{way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
+                f"The classes of a task are of one {self.family}, but no {self.family} of the {self.split_name} split "
+                f"has {way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
                 "--query-shot."
             )
         if len(eligible) < len(classes):
             warnings.warn(
-                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.split_name} split have fewer than "
-                f"{shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are left out.",
+                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.split_name} split have fewer "
+                f"than {shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are "
+                "left out.",
                 stacklevel=3,
             )
 

@@ -17,7 +17,7 @@ from handful.registry import TASKS
 from handful.tasks.data_options import COLUMNS, Options, checked_kind
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.own_images import image_tasks
-from handful.tasks.own_rows import array_tasks, table_tasks, tables_tasks
+from handful.tasks.own_rows import array_tasks, many_table_tasks, table_tasks
 
 
 def open_tasks(
@@ -65,7 +65,7 @@ def open_tasks(
         raise unknown_name("task source or path", str(source), TASKS)
     path = existing(path)
     if path.is_dir() and table_files(path) and not subfolders(path):
-        return tables_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
+        return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     if path.is_dir():
         return image_tasks(path, options, checked_kind(pipeline, ImagePipeline, path))
     if table_kind(path):

@@ -24,6 +24,7 @@ FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "va
 
 
 def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
+    """Tasks from a folder of images; see `open_tasks`."""
     options.refuse("a folder of images", *COLUMNS)
     given = _split_folders(path)
     parts = {on: images.image_classes(folder) for on, folder in (given or {"": path}).items()}

@@ -30,7 +30,8 @@ from handful.tasks.task_collection import TaskCollection
 # Tables
 
 
-def tables_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
+def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
+    """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
     others = [name for name in COLUMNS if name not in ("target", "label", "drop")]
     options.refuse("a folder of tables, each a task of its own", *others, "image_size")
     target, label = options.target, options.label
@@ -50,6 +51,7 @@ def tables_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | No
 
 
 def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
+    """Tasks from one table; see `open_tasks`."""
     options.refuse("a table", "image_size")
     table = read_table(path, options.limits)
     label, task, target, text = options.label, options.task, options.target, options.text
@@ -158,6 +160,7 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
 
 
 def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
+    """Tasks from an npz file; see `open_tasks`."""
     options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
     arrays = read_arrays(path, options.limits)
     labeled, valued = "labels" in arrays, "targets" in arrays
@@ -257,6 +260,7 @@ def _numbers_of(values: list[str], names: list[str]) -> Tensor:
 
 
 def check_several(names: Sequence[str], origin: object) -> None:
+    """Raise a `DataError` where there is one class only."""
     if len(names) < 2:
         raise DataError(f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.")
 
@@ -267,5 +271,6 @@ def everywhere(count: int) -> dict[Split, list[int]]:
 
 
 def pooled(pool: LabeledPool, pipeline: InputPipeline) -> LabeledPool:
+    """The pool, which takes the pipeline that made its inputs."""
     pool.pipeline = pipeline
     return pool

@@ -23,8 +23,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     Runs that differ in nothing but the seed are trainings of one group: they make one line, whose intervals hold for
     other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
     tasks: another source, split seed or setting; where groups with several seeds do not have the same seeds; or where
-    runs of one group are not trainings of their own. Of errors, runs of which more draws diverged come later: such draws
-    are left out of the mean, which is no number where no draw is left.
+    runs of one group are not trainings of their own. Of errors, runs of which more draws diverged come later: such
+    draws are left out of the mean, which is no number where no draw is left.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
@@ -35,8 +35,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
         differing += [] if several or group.splits == groups[0].splits else ["seed"]
         if differing:
             raise UserError(
-                f"{group.name} was evaluated on other tasks than {groups[0].name} ({', '.join(differing)} differ). Only "
-                "scores on the same tasks compare."
+                f"{group.name} was evaluated on other tasks than {groups[0].name} ({', '.join(differing)} differ). "
+                "Only scores on the same tasks compare."
             )
         data = dict(zip(groups[0].splits, groups[0].data, strict=True))
         if any(data.get(split, own) != own for split, own in zip(group.splits, group.data, strict=True)):
