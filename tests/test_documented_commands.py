@@ -22,8 +22,8 @@ import documented_world
 from handful import encoders
 from handful.cli.main import app
 from handful.encoders import Encoder
-from handful.evaluation import comparison
-from handful.workflows import experiment, quickstart
+from handful.evaluation import ladder
+from handful.workflows import evaluate, quickstart
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -114,7 +114,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(encoders.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(Encoder, "model", documented_world.Letters())
-    for module in (comparison, experiment, quickstart):
+    for module in (ladder, evaluate, quickstart):
         for name in (
             "CHOOSING_TASKS",
             "COSTLY_CHOOSING_TASKS",
@@ -125,7 +125,7 @@ def small(monkeypatch, tmp_path):
         ):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 2)
-    monkeypatch.setattr(experiment, "CURVE_SHOTS", (1,))
+    monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1,))
     settings = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
     letters = replace(quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, train_way=5, settings=settings)
     monkeypatch.setattr(quickstart, "EXPERIMENT", letters)
@@ -197,12 +197,12 @@ GROUPS = {"": ["W5", "many", "workers"], "--quick": ["W4"]}
 RUNNER = """
 import json, os, runpy, sys, traceback
 import documented_world
-from handful.evaluation import comparison
+from handful.evaluation import ladder
 from handful.encoders import Encoder
 
 if __name__ == "__main__":
     Encoder.model = documented_world.Letters()
-    comparison.CHOOSING_TASKS = comparison.COSTLY_CHOOSING_TASKS = 1
+    ladder.CHOOSING_TASKS = ladder.COSTLY_CHOOSING_TASKS = 1
     failed = {}
     for module, *arguments in json.load(sys.stdin):
         sys.argv = [module, *arguments]

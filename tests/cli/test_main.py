@@ -20,11 +20,9 @@ from typer.testing import CliRunner
 import handful
 import own_data
 from handful.cli.main import main
-from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
-from handful.workflows import experiment
 
 READING = ("evaluate", "compare", "predict", "adapt", "list", "doctor", "bench")
 SMALL = ["--steps", "6", "--meta-batch-size", "2"]
@@ -61,10 +59,10 @@ def quick():
     """Fewer tasks for what the ladder chooses and for the curve, and no pictures, which take half of the time: what is
     tested is the job, not the scores."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "CHOOSING_TASKS", 2)
-        patch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
-        patch.setattr(experiment, "CURVE_TASKS", 2)
-        patch.setattr(experiment, "CURVE_SHOTS", (1, 2))
+        patch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
+        patch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+        patch.setattr("handful.workflows.evaluate.CURVE_TASKS", 2)
+        patch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1, 2))
         patch.setattr("handful.reports.plots.save", lambda figure, path: write_tensors(path, {}, {}))
         yield
 
@@ -496,7 +494,7 @@ def test_workers_that_cannot_share_a_step_are_refused_before_they_start(options,
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained, some, tmp_path, monkeypatch):
     """Nobody waits for an evaluation whose report has no place."""
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: pytest.fail("it began to work"))
+    monkeypatch.setattr("handful.workflows.evaluate.evaluate", lambda *_, **__: pytest.fail("it began to work"))
     for place in ("file", "file/report"):
         assert str(tmp_path / "file") in refused("evaluate", trained("photos"), "-o", tmp_path / place)
     examples, _ = some("photos")

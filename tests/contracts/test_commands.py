@@ -9,12 +9,10 @@ from typer.testing import CliRunner
 
 import own_data
 from handful.cli.main import main
-from handful.evaluation import comparison
 from handful.learners.probes import Constant
 from handful.registry import LEARNERS
 from handful.reports.report import Report
 from handful.training.loop import Training
-from handful.workflows import experiment
 
 pytestmark = pytest.mark.slow
 
@@ -81,11 +79,11 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture
 def short(monkeypatch):
     """Of each part of a report a little, and no pictures: what is tested is that all of it runs."""
-    monkeypatch.setattr(comparison, "CHOOSING_TASKS", 2)
-    monkeypatch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
-    monkeypatch.setattr(experiment, "CURVE_TASKS", 2)
-    monkeypatch.setattr(experiment, "CURVE_SHOTS", (1, 2))
-    monkeypatch.setattr(experiment, "DIAGNOSIS_TASKS", 2)
+    monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
+    monkeypatch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+    monkeypatch.setattr("handful.workflows.evaluate.CURVE_TASKS", 2)
+    monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1, 2))
+    monkeypatch.setattr("handful.workflows.evaluate.DIAGNOSIS_TASKS", 2)
     monkeypatch.setattr(Report, "_draw", lambda report, folder: {})
 
 

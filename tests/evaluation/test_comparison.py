@@ -86,7 +86,7 @@ def test_a_costly_rung_that_is_lucky_on_its_few_tasks_does_not_decide(monkeypatc
         scores = torch.where(torch.arange(tasks) < COSTLY, 2.0, 0.0).double()
         return replace(found, scores=scores) if learner.key == lucky else found
 
-    monkeypatch.setattr("handful.evaluation.comparison.evaluate", score)
+    monkeypatch.setattr("handful.evaluation.ladder.evaluate", score)
     comparison = ladder.run(Clusters().split("test"), Clusters().split("val"), tasks=TASKS)
     row = next(row for row in comparison.rows if row.evaluation.learner == lucky)
     assert row.paired.tasks == SETTLING * COSTLY
@@ -150,7 +150,7 @@ def test_options_with_which_a_rung_diverges_are_not_chosen(monkeypatch):
             found.scores[0] = torch.nan
         return found
 
-    monkeypatch.setattr("handful.evaluation.comparison.evaluate", scored)
+    monkeypatch.setattr("handful.evaluation.ladder.evaluate", scored)
     assert diverging not in ladder._best_choice(rung, Clusters().split("val")).values()
 
 
@@ -181,7 +181,7 @@ def test_a_rung_that_diverges_is_no_part_of_the_data_equivalence(monkeypatch):
             found.scores[3] = torch.inf
         return found
 
-    monkeypatch.setattr("handful.evaluation.comparison.evaluate", scored)
+    monkeypatch.setattr("handful.evaluation.ladder.evaluate", scored)
     found = ladder.equivalence(tasks, tasks.split("val"), tasks=20)
     assert len(found.curve) > 1
     assert all(not score.diverged for _, score in found.curve)

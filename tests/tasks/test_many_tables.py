@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from handful import LEARNERS, evaluate, meta_train
 from handful.cli.main import app
 from handful.errors import DataError, UserError
-from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.models.meta_model import AdaptedTask, AdaptedTasks, MetaModel
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
@@ -376,7 +375,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
 
 def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(labeled, monkeypatch):
     """As where small tables have classes enough for few examples only."""
-    monkeypatch.setattr(comparison, "_same_tasks", lambda *_: False)
+    monkeypatch.setattr("handful.evaluation.ladder._same_tasks", lambda *_: False)
     tasks = open_tasks(labeled, label="last")
     ladder = Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
     test, validation = tasks.split("test"), tasks.split("val")

@@ -12,14 +12,12 @@ import torch
 import own_data
 from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
-from handful.evaluation import comparison
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import evaluate as score
 from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
-from handful.workflows import experiment
 from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again, validating
@@ -30,10 +28,10 @@ TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(comparison, "CHOOSING_TASKS", 2)
-    monkeypatch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
-    monkeypatch.setattr(experiment, "CURVE_TASKS", 2)
-    monkeypatch.setattr(experiment, "CURVE_SHOTS", (1, 2))
+    monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
+    monkeypatch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+    monkeypatch.setattr("handful.workflows.evaluate.CURVE_TASKS", 2)
+    monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1, 2))
 
 
 @pytest.fixture
@@ -219,7 +217,7 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
             seen.append((pool, more["keeper"]))
             super().__init__(learner, None, **more)
 
-    monkeypatch.setattr(experiment, "Ladder", Watching)
+    monkeypatch.setattr("handful.workflows.evaluate.Ladder", Watching)
     source = Source(str(own_data.photos(tmp_path / "photos")), image_size=16)
     sizes = {"way": 2, "shot": 1, "query_shot": 2, "train_way": 3}
     changed = Experiment(source, augment=1.0, settings=TINY, backbone="mlp", **sizes)

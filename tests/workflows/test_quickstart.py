@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from handful.evaluation import comparison
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
-from handful.workflows import experiment, quickstart
+from handful.workflows import quickstart
 
 PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
 
@@ -24,10 +23,10 @@ def made(tmp_path_factory):
         patch.setattr(quickstart, "EXPERIMENT", small)
         patch.setattr(quickstart, "TASKS", 3)
         patch.setattr(quickstart, "COSTLY_TASKS", 1)
-        patch.setattr(comparison, "CHOOSING_TASKS", 1)
-        patch.setattr(comparison, "COSTLY_CHOOSING_TASKS", 1)
-        patch.setattr(experiment, "CURVE_TASKS", 1)
-        patch.setattr(experiment, "CURVE_SHOTS", (1,))
+        patch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 1)
+        patch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+        patch.setattr("handful.workflows.evaluate.CURVE_TASKS", 1)
+        patch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1,))
         steps, rungs = [], []
         report, new = quickstart.quickstart(
             folder, on_step=lambda moment: steps.append(moment.step), on_ladder=lambda what, *_: rungs.append(what)

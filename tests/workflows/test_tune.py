@@ -131,7 +131,7 @@ class TestSearch:
             seen.append(0)
             for step in range(1, 11):
                 seen[-1] = step
-                progress(tune.Moment(step, 10, 0.0, 0.9 if good else 0.1, "accuracy"))
+                progress(workflow.Moment(step, 10, 0.0, 0.9 if good else 0.1, "accuracy"))
             return type("Trained", (), {"best_score": 0.9, "best_diverged": 0})
 
         seen: list[int] = []
