@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 import handful
 import own_data
-from handful.cli.main import main
+from handful.cli import terminal
+from handful.cli.main import app
 from handful.evaluation.ladder import Ladder
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
@@ -30,7 +31,7 @@ IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(main.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def done(*arguments: object):
@@ -627,7 +628,7 @@ def test_a_note_is_said_once(home, tmp_path):
 
 
 def commands() -> dict[str, object]:
-    return get_command(main.app).commands
+    return get_command(app).commands
 
 
 def test_every_command_has_help_with_an_example_that_parses():
@@ -669,7 +670,7 @@ def test_list_as_json_names_what_the_registries_hold():
 
 def test_an_example_is_listed_as_it_is_written(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr(cli.out, "_width", None)
+    monkeypatch.setattr(terminal.out, "_width", None)
     lines = done("list", "protonet").stdout.splitlines()
     assert ">>> state = learner.adapt(Examples(torch.eye(2), torch.tensor([0, 1])), spec)" in lines
     assert "Classify by the nearest class mean in a " in lines
@@ -678,7 +679,7 @@ def test_an_example_is_listed_as_it_is_written(monkeypatch):
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "maml"], *([name, "--help"] for name in READING)])
 def test_what_is_shown_fits_into_80_columns(arguments, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(main.out, "_width", None)
+    monkeypatch.setattr(terminal.out, "_width", None)
     text = done(*arguments).stdout
     assert "…" not in text
     long = [line for line in text.splitlines() if len(line) > 80 and "http" not in line]

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import own_data
-from handful.cli.main import main
+from handful.cli.main import app
 from handful.learners.probes import Constant
 from handful.registry import LEARNERS
 from handful.reports.report import Report
@@ -50,7 +50,7 @@ EVERY = [(key, kind) for key, cls in LEARNERS.items() for kind in KINDS if can(c
 
 
 def done(*arguments, code=0):
-    result = CliRunner().invoke(main.app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, f"{arguments[0]}: {result.output} {result.exception!r}"
     return result.stdout
 
@@ -122,7 +122,7 @@ def test_each_learner_goes_through_each_command(key, kind, home, short, monkeypa
         inputs = new / "class01" if kind == "images" else new
         predictions = json.loads(done("predict", tmp_path / "new.task", inputs, "--json"))
         assert len(predictions) == {"images": 3, "vectors": 12, "two values": 8}.get(kind, own_data.ROWS)
-    found = CliRunner().invoke(main.app, ["doctor", str(run), "--json"])
+    found = CliRunner().invoke(app, ["doctor", str(run), "--json"])
     assert found.exit_code in (0, 1), found.output
     assert json.loads(found.stdout)
     if LEARNERS[key].start != "pretrained":

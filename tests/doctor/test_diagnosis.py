@@ -276,7 +276,7 @@ def test_transduction_says_on_how_many_tasks_nothing_was_to_be_seen(limit, statu
     tasks = Clusters()
     learner = Failing.build(tasks.spec, backbone="raw")
     lost = sum(bool(tasks.task(index).support.inputs[0, -1] > limit) for index in range(20))
-    monkeypatch.setattr("toys.LIMIT", limit)
+    monkeypatch.setattr("evaluation.toys.LIMIT", limit)
     found = transduction(tasks, learner, 20)
     assert found.status == status
     assert f"{lost} of which diverged" in found.message or "no finite prediction on 20 tasks" in found.message

@@ -139,7 +139,7 @@ def test_a_part_of_a_support_that_knows_the_rest_of_it_is_none():
     class Standardized(Slopes):
         nested = False
 
-    with pytest.raises(UserError, match=r"standardized by all of it.*sized\(shot=2\)"):
+    with pytest.raises(UserError, match=r"standardized by all of it.*with_sizes\(shot=2\)"):
         evaluate(Line.build(Slopes().spec, backbone="raw"), Standardized(), tasks=3, shot=2)
 
 

@@ -382,7 +382,7 @@ def test_a_task_of_a_trusted_network_is_loaded_with_its_model(tmp_path):
     original.save_pretrained(tmp_path / "model")
     task = original.adapt(*examples())
     task.save(tmp_path / "task")
-    with pytest.raises(ArtifactError, match="--trust test_artifacts"):
+    with pytest.raises(ArtifactError, match="--trust test_meta_model"):
         AdaptedTask.load(tmp_path / "task")
     loaded = AdaptedTask.load(tmp_path / "task", trust=[__name__])
     queries = torch.randn(3, 4)

@@ -7,7 +7,7 @@ from handful.tasks.distribution import TaskDistribution
 from handful.tasks.sine import Sine
 from handful.tasks.wrapped import WrappedTasks
 
-OWN = {"key", "default_sizes", "summary", "split", "sized"}
+OWN = {"key", "default_sizes", "summary", "split", "with_sizes"}
 """What a wrapper has of its own: the first three belong to the class, the others make new wrappers."""
 
 MEMBERS = sorted(name for name in {*dir(TaskDistribution), *vars(Sine())} - OWN if name[0] != "_")

@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from evaluation.toys import Clusters
-from handful.cli.main import main
+from handful.cli.main import app
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.ladder import Ladder
 from handful.registry import LEARNERS
@@ -34,7 +34,7 @@ SHORT = ["--steps", "20"]
 
 
 def train(output: Path, *more: str, options=OPTIONS):
-    return CliRunner().invoke(main.app, ["train", *options, "-o", str(output), *more])
+    return CliRunner().invoke(app, ["train", *options, "-o", str(output), *more])
 
 
 def weights(run: Path) -> bytes:

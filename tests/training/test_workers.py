@@ -12,7 +12,7 @@ import torch
 from torch import distributed as dist
 from typer.testing import CliRunner
 
-from handful.cli.main import main
+from handful.cli.main import app
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.learners.maml import MAML
@@ -31,7 +31,7 @@ PLANS = ["loop+threads:1", "chunks:2+threads:1"]
 
 def train(output: Path, *more: str) -> bytes:
     """The weights that a run in this process ends with; it starts the other workers."""
-    result = CliRunner().invoke(main.app, ["train", "-o", str(output), *more])
+    result = CliRunner().invoke(app, ["train", "-o", str(output), *more])
     assert result.exit_code == 0, result.output + str(result.exception)
     assert not dist.is_initialized()
     return (output / "model" / "model.safetensors").read_bytes()

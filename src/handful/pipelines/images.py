@@ -92,6 +92,6 @@ class ImagePipeline(InputPipeline):
             raise DataError(f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.")
         mode = "L" if self.channels == 1 else "RGB"
         images = [Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image) for image in array]
-        framed = [framed(image.convert(mode), self.size) for image in images]
-        pixels = torch.from_numpy(np.stack(framed)) if framed else torch.zeros((0, *self.input_shape))
+        squares = [framed(image.convert(mode), self.size) for image in images]
+        pixels = torch.from_numpy(np.stack(squares)) if squares else torch.zeros((0, *self.input_shape))
         return (255 - pixels if self.invert else pixels).float() / 255
