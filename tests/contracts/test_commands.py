@@ -92,6 +92,7 @@ def train_in_two_parts(key, kind, home, run, monkeypatch):
     source, data, network = KINDS[kind]
     source = home / source if (home / source).exists() else source
     more = ["--pretrain", "128"] if LEARNERS[key].start == "pretrained" else []
+    network = [*network, "--set", "inner_steps=2"] if LEARNERS[key].costly else network
     train = ["train", "--tasks", source, *data, "--learner", key, *network, *TRAINING, *more, "-o", run]
     advance = Training.advance
 
