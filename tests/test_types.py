@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handful.errors import UserError
-from handful.types import Categorical, Gaussian, Point, TaskSpec
+from handful.types import Categorical, Examples, Gaussian, Point, Task, TaskSpec, to_device
 
 MEAN = torch.zeros(4, 2)
 
@@ -49,3 +49,13 @@ def test_losses_of_stacked_tasks_are_those_of_each():
     ):
         each = torch.stack([part.loss(own) for part, own in zip(parts, targets, strict=True)])
         assert torch.equal(whole.loss(targets), each)
+
+
+def test_a_tree_on_another_device_keeps_its_structure_and_what_is_no_tensor():
+    task = Task(Examples(MEAN, MEAN), Examples(MEAN, MEAN))
+    tree = {"task": task, "noise": [None, 3]}
+    moved = to_device(tree, "meta")
+    assert moved["noise"] == [None, 3]
+    assert isinstance(moved["task"].query, Examples)
+    assert moved["task"].query.targets.is_meta
+    assert to_device(task, "cpu").support.inputs is MEAN

@@ -149,3 +149,8 @@ def stack(trees: list[Tree]) -> Tree:
 def take(tree: Tree, index: int | slice) -> Tree:
     """One task, or a slice of them, of stacked trees."""
     return pytree.tree_map_only(Tensor, lambda leaf: leaf[index], tree)  # type: ignore[no-any-return]
+
+
+def to_device(tree: Tree, device: torch.device | str) -> Tree:
+    """The same tree with its tensors on this device: themselves where they are there already."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf.to(device), tree)  # type: ignore[no-any-return]

@@ -117,6 +117,27 @@ def check_meta_gradients_agree(learner, problem, plans=(*PLANS[1:], *OTHER_PLANS
         close(meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise), loop)
 
 
+# Devices
+
+
+@each_case
+def test_everything_is_made_on_the_device_of_its_inputs(cls, problem):
+    check_device(problem.learner(cls), problem)
+
+
+def check_device(learner, problem):
+    """What is made without naming a device comes to the default one, here one that no operation mixes with a CPU."""
+    tasks = problem.tasks(2)
+    with torch.device("meta"):
+        noise = noise_for(learner, tasks, problem.spec, count=2)
+        task, own = take((tasks, noise), 0)
+        prediction = learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs)
+        losses = [learner.meta_loss(task, problem.spec, own), prediction.loss(task.query.targets).mean()]
+        plans = (Plan("loop"), Plan("vmap", memory="recompute")) if learner.meta_gradient != "none" else ()
+        losses += [meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise)[0] for plan in plans]
+    assert all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves((prediction, losses)))
+
+
 # The meta-gradient
 
 
@@ -574,6 +595,11 @@ class LooksAtTheOthers(Sound):
         return super().predict(state, inputs - inputs.mean(0))
 
 
+class CountsOnTheDefaultDevice(Sound):
+    def _classify(self, state, features):
+        return Categorical(super()._classify(state, features).logits + torch.zeros(3))
+
+
 class Memorizes(Sound):
     """Answers from the query alone, as if class numbers meant the same in every task."""
 
@@ -628,6 +654,12 @@ def test_a_learner_that_breaks_the_clause_is_caught(cls, check):
     check(ROWS.learner(Sound), ROWS)
     with pytest.raises(AssertionError):
         check(ROWS.learner(cls), ROWS)
+
+
+def test_a_learner_that_makes_tensors_on_the_default_device_is_caught():
+    check_device(ROWS.learner(Sound), ROWS)
+    with pytest.raises(RuntimeError, match="meta"):
+        check_device(ROWS.learner(CountsOnTheDefaultDevice), ROWS)
 
 
 def test_a_learner_that_keeps_its_task_is_caught_by_two_threads():

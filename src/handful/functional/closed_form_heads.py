@@ -74,9 +74,9 @@ def ridge(features: Tensor, targets: Tensor, regularization: Tensor | float) -> 
     x, y = features - feature_mean, targets - target_mean
     n, d = x.shape
     if d > n:
-        weights = (solve(x @ x.mT + regularization * torch.eye(n).to(x), y).mT @ x).mT
+        weights = (solve(x @ x.mT + regularization * torch.eye(n, dtype=x.dtype, device=x.device), y).mT @ x).mT
     else:
-        weights = solve(x.mT @ x + regularization * torch.eye(d).to(x), x.mT @ y)
+        weights = solve(x.mT @ x + regularization * torch.eye(d, dtype=x.dtype, device=x.device), x.mT @ y)
     return weights, target_mean - feature_mean @ weights
 
 
@@ -94,7 +94,7 @@ def logistic(
     x = features - center
     gram = x @ x.mT  # (n, n)
     # The softmax's Hessian is at most 1/2; since x is centered, weights and bias do not mix in the bound.
-    inverse = inv(0.5 * gram + regularization * torch.eye(len(x)).to(x))
+    inverse = inv(0.5 * gram + regularization * torch.eye(len(x), dtype=x.dtype, device=x.device))
     labels = F.one_hot(targets, outputs).to(x)
     solution = previous = x.new_zeros(len(x) + 1, outputs)  # weights = x.T @ dual; the last row is the bias
     for step in range(steps):

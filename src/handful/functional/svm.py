@@ -30,7 +30,7 @@ def multiclass_svm(
     labels = F.one_hot(targets, outputs).to(x)
     gram = penalty * (x @ x.mT + 1)  # the bias is the weight of a constant
     size = 1 + gram.diagonal().mean()
-    gram = gram + 1e-6 * size * torch.eye(len(x)).to(x)
+    gram = gram + 1e-6 * size * torch.eye(len(x), dtype=x.dtype, device=x.device)
     with torch.no_grad():
         point = _interior_point(gram, labels, 1e-10 / size, steps)
     # A Newton step from the solution is zero, but its derivative with respect to the Gram matrix is the solution's.

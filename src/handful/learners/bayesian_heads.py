@@ -80,13 +80,14 @@ def posterior(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     n, d = features.shape
     like, features, targets = features, features.double(), targets.double()  # repeated examples make huge numbers
-    one = torch.eye(min(n, d)).to(features)
+    one = torch.eye(min(n, d), dtype=features.dtype, device=features.device)
     if n < d:
         lower = cholesky(features @ features.mT + one)
         white = torch.linalg.solve_triangular(lower, torch.cat([features, targets], dim=-1), upper=False)
         half = white[:, :d]  # (n, d)
         other = torch.linalg.solve_triangular(lower + one, features, upper=False)
-        mean, factor = half.mT @ white[:, d:], torch.eye(d).to(features) - half.mT @ other
+        mean = half.mT @ white[:, d:]
+        factor = torch.eye(d, dtype=features.dtype, device=features.device) - half.mT @ other
     else:
         lower = cholesky(features.mT @ features + one)
         factor = torch.linalg.solve_triangular(lower, one, upper=False).mT
@@ -125,7 +126,7 @@ class DeepKernelTransfer(Learner):
         self._check_outputs(spec)
         features = self.backbone(support.inputs).clone()  # "raw" returns its inputs
         exact = features.double()  # in float32 the kernel of many equal examples may have no Cholesky factor
-        noise = self._noise().square() * torch.eye(len(exact)).to(exact)
+        noise = self._noise().square() * torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
         lower = cholesky(self._kernel(exact, exact) + noise)
         expected = self.mean.expand(len(features), -1)
         check_shape("targets", support.targets, expected)

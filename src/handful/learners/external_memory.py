@@ -26,7 +26,7 @@ class ExternalMemory(NamedTuple):
 
 def empty(slots: int, size: int, heads: int, like: Tensor) -> ExternalMemory:
     """A memory of zeros with the type and device of `like`; slots are used from the first to the last."""
-    order = torch.arange(slots).to(like) / slots
+    order = torch.arange(slots, dtype=like.dtype, device=like.device) / slots
     return ExternalMemory(like.new_zeros(slots, size), NEVER * order, like.new_zeros(heads, slots))
 
 

@@ -127,7 +127,7 @@ class LearnedOptimizer(FreshNetwork):
         drawn = {}
         for name, weight in self.backbone.named_parameters():
             if name in self.trainable:
-                normal = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+                normal = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=generator.device)
                 drawn[f"backbone.{name}"] = weight.mean() + weight.std(correction=0) * normal.to(weight.device)
         return drawn or None
 

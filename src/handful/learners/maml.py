@@ -113,7 +113,7 @@ class MAML(AdaptedNetwork):
         """Of meta-regularization: normal numbers, one for each weight that does not adapt."""
         drawn = {}
         for name, logarithm in self.log_deviations.items():
-            normal = torch.randn(logarithm.shape, generator=generator, dtype=logarithm.dtype)
+            normal = torch.randn(logarithm.shape, generator=generator, dtype=logarithm.dtype, device=generator.device)
             drawn[name.replace("/", ".")] = normal.to(logarithm.device)
         return drawn or None
 

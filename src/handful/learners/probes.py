@@ -123,7 +123,7 @@ class NearestNeighbors(OnRawInputs):
         if not self.classification:
             return Point(targets.mean(1))
         # A vote weighs 1 + 2^-rank / 2: all the fractions together are less than 1, so they decide ties only.
-        weights = 1 + 0.5 ** torch.arange(1, count + 1).to(targets)
+        weights = 1 + 0.5 ** torch.arange(1, count + 1, dtype=targets.dtype, device=targets.device)
         return Categorical(torch.log(0.5 + (weights.unsqueeze(-1) * targets).sum(1)))
 
 

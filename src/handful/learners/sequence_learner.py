@@ -87,9 +87,9 @@ class SequenceLearner(Learner):
         """Which class has which code, and numbers whose order is that of the support; None where neither is drawn."""
         noise = {}
         if self.classification and spec.labels == "permuted":
-            noise["codes"] = torch.randperm(self.width, generator=generator)
+            noise["codes"] = torch.randperm(self.width, generator=generator, device=generator.device)
         if self.reads_order:
-            noise["order"] = torch.rand(len(task.support.inputs), generator=generator)
+            noise["order"] = torch.rand(len(task.support.inputs), generator=generator, device=generator.device)
         return noise or None
 
     def _read(self, features: Tensor, targets: Tensor, codes: Tensor | None) -> TaskState:
