@@ -99,7 +99,7 @@ def scores(learner: str, tasks: TaskCollection, seed: int, steps: int) -> Tensor
     settings = {"steps": steps, "meta_batch_size": 16, "outer_lr": 1e-3, "plan": "vmap", "seed": seed}
     meta_train(built, tasks, validate_every=max(1, steps // 5), validation_tasks=60, **settings)
     test = tasks.split("test")
-    return evaluate(built, test, tasks=DRAWS * test.units).scores / test.target_scale**2
+    return evaluate(built, test, tasks=DRAWS * test.units).scores / test.target_scale.square()
 
 
 def run(name: str, folder: Path, learner: str, seeds: int, steps: int) -> dict[str, Any]:

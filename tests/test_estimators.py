@@ -247,7 +247,7 @@ def test_a_fixed_number_of_classes_may_come_in_pieces():
 
 
 def test_targets_keep_the_users_units(table_model):
-    model = table_model("r2d2", target="price", target_mean=500.0, target_scale=100.0)
+    model = table_model("r2d2", target="price", target_mean=[500.0], target_scale=[100.0])
     prices = [300.0, 400.0, 700.0, 800.0]
     regressor = FewShotRegressor(model).fit(ROWS, prices)
     learner, inputs = model.learner, torch.tensor([[-1.0, 1, 0], [-0.5, 0, 1], [1, 1, 0], [1.5, 0, 1]])

@@ -54,7 +54,7 @@ class Slopes(TaskDistribution):
         super().__init__(seed=seed)
         self.alike = alike
         self.sizes = SizeRanges(None, 5, 6)
-        self.target_scale = 10.0
+        self.target_scale = torch.tensor([10.0]).double()
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         return TaskSpec("regression", (1,), 1, "shared")

@@ -105,7 +105,7 @@ def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
         [1, 1, 0, 1, 0, 0],
         [96, 0, 0, 0, 1, 1],
     ]
-    assert (pipeline.target_mean, pipeline.target_scale) == (2, 1)
+    assert (pipeline.target_mean.tolist(), pipeline.target_scale.tolist()) == ([2], [1])
     assert pipeline.answers(table).tolist() == [[1], [3], [100]]
     assert pipeline.scaled(pipeline.answers(table)).tolist() == [[-1], [1], [98]]
 
@@ -321,3 +321,15 @@ def test_a_large_mean_leaves_predictions_all_their_digits(tmp_path):
     table = read_table(csv(tmp_path, "x,y\n" + rows))
     pipeline = TablePipeline.fit(table, np.arange(3), label=None, target="y")
     assert pipeline.unscaled(pipeline.scaled([1e8 + 0.375])).item() == pytest.approx(1e8 + 0.375, abs=1e-4)
+
+
+def test_each_target_has_a_mean_and_a_scale_of_its_own():
+    around = np.array([[1.0], [-1], [1], [-1]])
+    targets = np.hstack([20 + 2 * around, 101300 + 200 * around])
+    fitted = ArrayPipeline.fit(np.zeros((4, 1)), np.arange(4), targets=targets)
+    for pipeline in (fitted, ArrayPipeline.from_config(json.loads(json.dumps(fitted.config())))):
+        assert (pipeline.target_mean.tolist(), pipeline.target_scale.tolist()) == ([20, 101300], [2, 200])
+        np.testing.assert_array_equal(pipeline.scaled(targets), np.hstack([around, around]))
+        np.testing.assert_array_equal(pipeline.unscaled(pipeline.scaled(targets)), targets)
+    with pytest.raises(DataError, match="made for 2 target values, and these are 1"):
+        fitted.scaled(targets[:, 0])

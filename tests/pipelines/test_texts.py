@@ -96,7 +96,7 @@ def test_texts_with_a_task_column_are_a_collection(csv, folder):
     graded = opened(csv, folder, label=None, task="user", target="grade")
     assert isinstance(graded, TaskCollection)
     assert graded.spec.kind == "regression"
-    assert graded.pipeline.target_scale == pytest.approx(np.std([0, 1, 2, 3, 4]), rel=0.2)
+    assert graded.pipeline.target_scale.item() == pytest.approx(np.std([0, 1, 2, 3, 4]), rel=0.2)
     assert opened(csv, folder, task="user").spec.labels == "shared"
 
 

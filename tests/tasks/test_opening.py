@@ -196,7 +196,7 @@ def test_task_and_target_is_regression_in_the_users_units(table):
     manifest, task = tasks.manifest(0), tasks.task(0)
     sold = task.query.targets * tasks.target_scale + tasks.pipeline.target_mean
     np.testing.assert_allclose(sold.flatten(), columns()["sold"][list(manifest.query)], rtol=1e-4)
-    assert tasks.target_scale == pytest.approx(50, rel=0.2)
+    assert tasks.target_scale.item() == pytest.approx(50, rel=0.2)
 
 
 def test_what_a_model_reads_it_is_not_asked_to_predict(csv):
@@ -270,7 +270,7 @@ def test_arrays_tell_by_their_keys(tmp_path):
     assert tasks.groups is not None
     tasks = open_tasks(npz(tmp_path, "targets", "task"))
     assert (tasks.spec.kind, tasks.spec.outputs) == ("regression", 1)
-    assert tasks.target_scale == pytest.approx(50, rel=0.2)
+    assert tasks.target_scale.item() == pytest.approx(50, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_another_table_is_read_as_the_model_would_and_is_not_divided(csv, tmp_pa
     pa.csv.write_csv(pa.table(known), tmp_path / "other.csv")
     other = open_tasks(tmp_path / "other.csv", pipeline=own.pipeline)
     assert other.pipeline is own.pipeline
-    assert (other.target_scale, other.spec) == (own.target_scale, own.spec)
+    assert (other.target_scale.tolist(), other.spec) == (own.target_scale.tolist(), own.spec)
     assert other.split_manifest()["test"] == other.split_manifest()["train"] == ["s00", "s01", "s02", "s03"]
     task, manifest = other.split("test").task(0), other.split("test").manifest(0)
     sold = own.pipeline.unscaled(task.query.targets).flatten()

@@ -1,6 +1,7 @@
 """A distribution around another one keeps all that it does not change."""
 
 import pytest
+import torch
 
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import TaskDistribution
@@ -47,8 +48,8 @@ def test_check_is_that_of_the_tasks():
 @pytest.mark.parametrize("wrap", [WrappedTasks, lambda tasks: augmented(tasks, 0.5)], ids=["wrapped", "augmented"])
 def test_other_splits_and_sizes_keep_it_too(wrap):
     tasks = Sine()
-    tasks.nested, tasks.error_unit, tasks.target_scale = False, "meters", 3.0
+    tasks.nested, tasks.error_unit, tasks.target_scale = False, "meters", torch.tensor([3.0])
     changed = wrap(tasks)
     for other in (changed, changed.split("test"), changed.with_sizes(shot=3), changed.split("val").with_sizes(shot=2)):
-        assert (other.nested, other.error_unit, other.target_scale) == (False, "meters", 3.0)
+        assert (other.nested, other.error_unit, other.target_scale.item()) == (False, "meters", 3.0)
         assert (other.split_name, other.sizes) == (other.tasks.split_name, other.tasks.sizes)

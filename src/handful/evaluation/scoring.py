@@ -1,6 +1,5 @@
 """The protocol: a learner's scores on tasks of a distribution."""
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -283,15 +282,18 @@ def finite_tasks(predictions: Prediction) -> Tensor:
     return torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in predictions]).all(0)
 
 
-def scores_of(predictions: Prediction, targets: Tensor, target_scale: float) -> Tensor:
+def scores_of(predictions: Prediction, targets: Tensor, target_scale: Tensor) -> Tensor:
     """One score per stacked task in doubles, from predictions and targets `(tasks, n, ...)`.
 
-    A task with a prediction that is not finite has the worst one: an accuracy of 0, or an infinite error.
+    Errors are in the target's unit; of several targets, each in a unit of its own, they are of standardized ones. A
+    task with a prediction that is not finite has the worst score: an accuracy of 0, or an infinite error.
     """
     finite = finite_tasks(predictions)
     if isinstance(predictions, Categorical):
         return predictions.correct(targets).double().mean(-1).where(finite, 0.0)
-    error = Point(predictions.mean).loss(targets).double().mean(-1) * target_scale**2  # in double: units may be huge
+    error = Point(predictions.mean).loss(targets).double().mean(-1)
+    if predictions.mean.shape[-1] == 1:
+        error = error * target_scale.square()  # in double: units may be huge
     return error.where(finite & error.isfinite(), torch.inf)
 
 
@@ -313,7 +315,7 @@ def _of_regression(
 
 def _log_likelihoods(predictions: Gaussian, targets: Tensor, distribution: TaskDistribution) -> Tensor:
     """One for each stacked task, minus infinity where it diverged; a density in wider units is lower."""
-    found = -predictions.loss(targets).double().mean(-1) - math.log(distribution.target_scale)
+    found = -predictions.loss(targets).double().mean(-1) - distribution.target_scale.log().mean()
     return found.where(found.isfinite(), -torch.inf)
 
 

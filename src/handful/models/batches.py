@@ -305,7 +305,7 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
                 single = _with(predictions, (leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
                 targets = out.targets.flatten(0, 1).unsqueeze(1)
                 places = own, rows[:, -size:]
-                scores[places] = scores_of(single, targets, 1.0).reshape(len(part), size)
+                scores[places] = scores_of(single, targets, torch.ones(1)).reshape(len(part), size)
                 diverged[places] = ~finite_tasks(single).reshape(len(part), size)
     return scores, diverged
 

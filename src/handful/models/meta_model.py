@@ -247,7 +247,7 @@ class MetaModel:
             return prediction
         mean = self.pipeline.unscaled(prediction.mean)
         if isinstance(prediction, Gaussian):
-            return Gaussian(mean, prediction.variance.double() * self.pipeline.target_scale**2)
+            return Gaussian(mean, prediction.variance.double() * self.pipeline.target_scale.square())
         return Point(mean)
 
     def _check_inputs(self, inputs: Tensor) -> None:
@@ -307,7 +307,9 @@ class MetaModel:
         if not len(chosen):
             return estimates
         found = batches.left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, kin[chosen])
-        unit = 1.0 if spec.classification or not self.pipeline else self.pipeline.target_scale**2
+        unit = 1.0  # errors of several targets, each in a unit of its own, stay standardized
+        if self.pipeline and not spec.classification and spec.outputs == 1:
+            unit = self.pipeline.target_scale.square().item()
         for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
             mean = interval(scores).mean * unit
             if math.isfinite(mean):

@@ -15,12 +15,14 @@ from handful.pipelines.labels import Origin, class_names
 from handful.pipelines.pipeline import (
     InputPipeline,
     RawExamples,
+    as_moments,
     check_one_task,
     joined,
     moments,
     numbers,
     row_numbers,
     shaped,
+    target_moments,
 )
 from handful.readers.arrays import read_arrays
 
@@ -46,8 +48,8 @@ class ArrayPipeline(InputPipeline):
         scale: float | list[float] = 1.0,
         labels: list[str] | None = None,
         outputs: int = 0,
-        target_mean: float = 0.0,
-        target_scale: float = 1.0,
+        target_mean: Sequence[float] = (0.0,),
+        target_scale: Sequence[float] = (1.0,),
         group: str | None = None,
     ) -> None:
         self.raw_shape, self.images, self.group = tuple(raw_shape), images, group
@@ -55,7 +57,7 @@ class ArrayPipeline(InputPipeline):
         self.labels = labels
         self.outputs = outputs
         self.targets = ("target",) if outputs == 1 else tuple(f"target {i + 1}" for i in range(outputs))
-        self.target_mean, self.target_scale = target_mean, target_scale
+        self.target_mean, self.target_scale = as_moments(target_mean), as_moments(target_scale)
         shape = _channels_first(np.zeros((1, *self.raw_shape), np.uint8)).shape[1:] if images else self.raw_shape
         self.input_shape = tuple(shape) or (1,)
 
@@ -78,7 +80,9 @@ class ArrayPipeline(InputPipeline):
             mean, scale = [m for m, _ in columns], [s for _, s in columns]
         elif not images:
             mean, scale = moments(numbers(inputs, "'inputs'")[rows])
-        target_mean, target_scale = (0.0, 1.0) if targets is None else moments(numbers(targets, "'targets'")[rows])
+        target_mean, target_scale = [0.0], [1.0]
+        if targets is not None:
+            target_mean, target_scale = target_moments(numbers(targets, "'targets'")[rows])
         return cls(
             raw_shape=inputs.shape[1:],
             images=images,
@@ -100,8 +104,8 @@ class ArrayPipeline(InputPipeline):
             "scale": self.scale,
             "labels": self.labels,
             "outputs": self.outputs,
-            "target_mean": self.target_mean,
-            "target_scale": self.target_scale,
+            "target_mean": self.target_mean.tolist(),
+            "target_scale": self.target_scale.tolist(),
         } | ({"group": self.group} if self.group else {})
 
     def raw(self, array: np.ndarray) -> Tensor:

@@ -42,8 +42,8 @@ class InputPipeline(ABC):
         group: what tells the group of an example, where the tasks were made with groups, else None.
         labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
         targets: names of the predicted values (regression), else empty.
-        target_mean, target_scale: a scaled target is (value - target_mean) / target_scale; one pair for all outputs,
-            so that a squared error has one unit.
+        target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
+            Where targets stay as they are, `(1,)` for all outputs.
         backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
         of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
@@ -55,8 +55,8 @@ class InputPipeline(ABC):
     group: str | None = None
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()
-    target_mean: float = 0.0
-    target_scale: float = 1.0
+    target_mean: Tensor = torch.zeros(1, dtype=torch.float64, device="cpu")
+    target_scale: Tensor = torch.ones(1, dtype=torch.float64, device="cpu")
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -113,13 +113,19 @@ class InputPipeline(ABC):
         kind = str(settings.pop("kind", getattr(cls, "kind", None)))
         try:
             return cls.of_kind(kind)(**settings)
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ArtifactError(f"The saved input pipeline of kind {kind!r} is incomplete: {error}.") from error
 
     def scaled(self, values: np.ndarray | Tensor) -> Tensor:
-        """Targets in the user's units `(n,)` or `(n, outputs)` as learners see them `(n, outputs)`."""
-        scaled = (np.asarray(values, dtype=np.float64) - self.target_mean) / self.target_scale
-        return torch.from_numpy(scaled.reshape(len(scaled), -1)).float()
+        """Targets in the user's units `(n,)` or `(n, outputs)` as learners see them `(n, outputs)`.
+
+        Raises `DataError` where they are of another number of outputs.
+        """
+        columns = torch.as_tensor(np.asarray(values, dtype=np.float64).reshape(len(values), -1))
+        outputs = len(self.target_scale)
+        if outputs not in (1, columns.shape[1]):
+            raise DataError(f"The model was made for {outputs} target values, and these are {columns.shape[1]}.")
+        return ((columns - self.target_mean) / self.target_scale).float()
 
     def unscaled(self, values: Tensor) -> Tensor:
         """Predicted values as learners make them in the user's units, as doubles."""
@@ -153,6 +159,17 @@ def moments(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation; a deviation of 1 for a constant, which then becomes 0."""
     mean, scale = float(values.mean()), float(values.std())
     return mean, scale if scale > 1e-9 * abs(mean) else 1.0
+
+
+def target_moments(targets: np.ndarray) -> tuple[list[float], list[float]]:
+    """Means and deviations, as `moments`, of each output of targets `(n,)` or `(n, outputs)`."""
+    found = [moments(column) for column in targets.reshape(len(targets), -1).T]
+    return [mean for mean, _ in found], [scale for _, scale in found]
+
+
+def as_moments(values: Sequence[float]) -> Tensor:
+    """Means or deviations as a pipeline holds them: doubles `(outputs,)`."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:

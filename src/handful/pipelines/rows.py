@@ -13,7 +13,16 @@ from torch import Tensor
 from handful.cells import is_empty, without_comma, written
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.pipeline import InputPipeline, RawExamples, check_one_task, moments, numbers, row_numbers
+from handful.pipelines.pipeline import (
+    InputPipeline,
+    RawExamples,
+    as_moments,
+    check_one_task,
+    moments,
+    numbers,
+    row_numbers,
+    target_moments,
+)
 from handful.readers.tables import Table, read_table
 
 MOST_CATEGORIES = 50
@@ -36,18 +45,19 @@ class RowPipeline(InputPipeline):
         task: str | None = None,
         group: str | None = None,
         labels: list[str] | None = None,
-        target_mean: float = 0.0,
-        target_scale: float = 1.0,
+        target_mean: Sequence[float] = (0.0,),
+        target_scale: Sequence[float] = (1.0,),
     ) -> None:
         self.label, self.target, self.task, self.group = label, target, task, group
         self.labels = labels
         self.targets = (target,) if target else ()
-        self.target_mean, self.target_scale = target_mean, target_scale
+        self.target_mean, self.target_scale = as_moments(target_mean), as_moments(target_scale)
 
     def settings(self) -> dict[str, Any]:
         """Roles, labels and the target's scale."""
-        names = ("label", "target", "task", "group", "labels", "target_mean", "target_scale")
-        return {name: getattr(self, name) for name in names}
+        names = ("label", "target", "task", "group", "labels")
+        scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
+        return {name: getattr(self, name) for name in names} | scale
 
     @abstractmethod
     def encode(self, table: Table) -> Tensor:
@@ -122,7 +132,7 @@ class TablePipeline(RowPipeline):
         columns = [column for column in columns if column.get("categories", " ")]
         if not columns:
             raise DataError(f"{table.path} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
-        mean, scale = moments(table.numbers(target)[rows]) if target else (0.0, 1.0)
+        mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         return cls(
             columns=columns,
             label=label,

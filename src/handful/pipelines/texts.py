@@ -11,7 +11,7 @@ from handful.cells import written
 from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.pipeline import moments, row_numbers, shaped
+from handful.pipelines.pipeline import row_numbers, shaped, target_moments
 from handful.pipelines.rows import RowPipeline
 from handful.readers.paths import existing
 from handful.readers.tables import Table
@@ -56,7 +56,7 @@ class TextPipeline(RowPipeline):
     ) -> Self:
         """Fit to the training rows (indices) of a table."""
         embeddings = encoder.embed(table.names_in(text))[torch.from_numpy(rows)]
-        mean, scale = moments(table.numbers(target)[rows]) if target else (0.0, 1.0)
+        mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         pipeline = cls(
             text=text,
             encoder=encoder.name,

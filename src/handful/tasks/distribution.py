@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import UserError
@@ -109,14 +109,16 @@ class TaskDistribution(ABC):
         split_name: the split that tasks are drawn from.
         sizes: how large tasks are.
         pipeline: what turns the user's files into inputs like this source's; None for pure generators.
-        target_scale: by what a prediction error is multiplied to be in the user's units (regression).
+        target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times
+            the scale plus the mean is in the user's units.
         error_unit: what a prediction error is counted in then.
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
     key: ClassVar[str]
     default_sizes: ClassVar[SizeRanges] = SizeRanges()
-    target_scale: float = 1.0
+    target_mean: Tensor = InputPipeline.target_mean
+    target_scale: Tensor = InputPipeline.target_scale
     error_unit: str = "the target's units"
     nested: bool = True
     pipeline: InputPipeline | None = None

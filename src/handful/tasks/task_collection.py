@@ -70,7 +70,8 @@ class TaskCollection(TaskDistribution):
         self.tasks = tasks
         self.classes, self.groups = classes, groups
         self.pipeline = pipeline
-        self.target_scale = 1.0 if pipeline is None else pipeline.target_scale
+        if pipeline is not None:
+            self.target_mean, self.target_scale = pipeline.target_mean, pipeline.target_scale
         self.splits = {on: sorted(splits[on]) for on in SPLITS}
         order = torch.argsort(tasks, stable=True)
         self.members = list(torch.split(order, torch.bincount(tasks, minlength=len(self.names)).tolist()))

@@ -29,7 +29,8 @@ class WrappedTasks(TaskDistribution):
             tasks.sizes,
             tasks.pipeline,
         )
-        self.target_scale, self.error_unit, self.nested = tasks.target_scale, tasks.error_unit, tasks.nested
+        self.target_mean, self.target_scale = tasks.target_mean, tasks.target_scale
+        self.error_unit, self.nested = tasks.error_unit, tasks.nested
 
     def _around(self, tasks: TaskDistribution) -> Self:
         other = copy.copy(self)
