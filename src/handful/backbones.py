@@ -50,7 +50,8 @@ class Conv4(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(widths):
             raise UserError(
                 f"The conv4 backbone takes images (channels, height, width) of {2 ** len(widths)} pixels or more, "
-                f"not inputs of shape {input_shape}; use --backbone mlp for rows of numbers."
+                f"not inputs of shape {input_shape}; use --backbone mlp for rows of numbers.",
+                code="wrong-shape",
             )
         inputs = (input_shape[0], *widths[:-1])
         self.convolutions = nn.ModuleList(_Convolution(i, o) for i, o in zip(inputs, widths, strict=True))
@@ -238,7 +239,8 @@ def check_trusted(backbone: Any, trust: Sequence[str]) -> None:
         top = package.partition(".")[0]
         raise ArtifactError(
             f"The backbone {backbone!r} is no part of handful: building it runs the code of the package {top!r}. If "
-            f"you trust that package, load with trust=({top!r},), or --trust {top} on the command line."
+            f"you trust that package, load with trust=({top!r},), or --trust {top} on the command line.",
+            code="untrusted-model",
         )
 
 
@@ -275,7 +277,9 @@ def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             features = functional_call(network.eval(), swapped, (like.new_zeros(1, *input_shape),))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise UserError(f"The backbone does not take inputs of shape {input_shape}: {error}") from error
+        raise UserError(
+            f"The backbone does not take inputs of shape {input_shape}: {error}", code="wrong-shape"
+        ) from error
     finally:
         network.train(training)
     if not isinstance(features, Tensor) or features.ndim != 2:

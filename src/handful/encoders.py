@@ -46,7 +46,10 @@ class Encoder:
         folder = Path(name).expanduser()
         self.folder = folder.resolve() if folder.is_dir() else None
         if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-            raise UserError(f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.")
+            raise UserError(
+                f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
+                code="missing-encoder",
+            )
         self.name = str(self.folder or name)
         self.wanted = revision
         if self.folder and revision not in (None, self.revision):
@@ -86,7 +89,8 @@ class Encoder:
             except Exception as error:  # of any kind, by what is wrong with the files
                 raise UserError(
                     f"The encoder {self.name} cannot be loaded ({_reason(error)}). Give the folder of one, or the name "
-                    "of one that is published or downloaded already."
+                    "of one that is published or downloaded already.",
+                    code="missing-encoder",
                 ) from error
 
     def embed(self, texts: Sequence[str]) -> Tensor:
@@ -159,14 +163,16 @@ def _published(name: str, revision: str | None) -> Path:
     if revision is not None:
         raise UserError(
             f"The encoder {name} of the model is not on this machine, and a model downloads nothing. Fetch it with "
-            f"`hf download {repository} --revision {revision}`."
+            f"`hf download {repository} --revision {revision}`.",
+            code="missing-encoder",
         )
     try:  # in one request before all others: those of each file are made again and again where there is no network
         return Path(snapshot_download(repository, allow_patterns=[f"*{end}" for end in ENCODER_FILES], etag_timeout=5))
     except Exception as error:  # of any kind, by what is wrong with the network
         raise UserError(
             f"The encoder {name} is not on this machine and cannot be downloaded ({_reason(error)}). Give the folder "
-            f"of one with --encoder, or fetch it where there is a network with `hf download {repository}`."
+            f"of one with --encoder, or fetch it where there is a network with `hf download {repository}`.",
+            code="missing-encoder",
         ) from error
 
 
@@ -181,12 +187,14 @@ def _check_modules(folder: Path) -> None:
         if not type_.startswith(KNOWN_MODULES):
             raise ArtifactError(
                 f"The encoder in {folder} is built by {type_!r} ({MODULES}), which is no part of "
-                "sentence-transformers, and handful runs no code that comes with an encoder. Use another one."
+                "sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
+                code="untrusted-model",
             )
         if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
             raise ArtifactError(
                 f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
-                "has them as safetensors."
+                "has them as safetensors.",
+                code="untrusted-model",
             )
 
 

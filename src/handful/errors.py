@@ -4,20 +4,94 @@ A mistake of the user is a `UserError`: its message names the offending thing an
 line prints it without a stack trace. Everything else is a fault of handful and shows its trace.
 """
 
+import copy
 import difflib
-from collections.abc import Hashable, Iterable
+import re
+from collections.abc import Callable, Hashable, Iterable
+from typing import ClassVar, Self, TypeAlias
+
+Field: TypeAlias = tuple[str | int, ...]
+"""Which part of what was given, from the outside in, as `("examples", 3, "input", "price")`; `()` is the whole."""
+
+CODES = {
+    # what was asked for
+    "invalid-request": "invalid-request",
+    "unknown-name": "invalid-request",
+    "unwritable": "storage-full",
+    "missing-encoder": "not-ready",
+    # the user's data
+    "invalid-data": "invalid-request",
+    "missing-label": "invalid-request",
+    "missing-value": "invalid-request",
+    "non-finite": "non-finite",
+    "not-found": "not-found",
+    "one-class": "too-few-examples",
+    "payload-too-large": "payload-too-large",
+    "ragged-input": "ragged-input",
+    "too-few-examples": "too-few-examples",
+    "unknown-label": "unknown-label",
+    "unsupported-media": "unsupported-media",
+    "wrong-shape": "wrong-shape",
+    # files of handful
+    "damaged-artifact": "task-quarantined",
+    "missing-artifact": "not-ready",
+    "other-model": "version-conflict",
+    "other-version": "not-ready",
+    "untrusted-model": "not-ready",
+    # what went wrong on the way
+    "adapt-diverged": "adapt-diverged",
+    "failed": "outcome-unknown",
+    "out-of-memory": "overloaded",
+    "training-diverged": "adapt-diverged",
+}
+"""Every code of an error, and the slug of the service's problem that it is."""
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class HandfulError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package.
+
+    message: what is wrong, with the names of the user's data in it; shown as it is.
+    code: of `CODES`; the class's own if not given.
+    field: which part of what was given is wrong.
+    hint: the way out, which names parameters as `{way}`, and holds nothing else that comes from outside: each face
+        spells them in its own way, and a name in braces in the user's data is never taken for one.
+    """
+
+    default_code: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, *, code: str = "", field: Field = (), hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.field = field
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.spelled("{}=".format)
+
+    def spelled(self, parameter: Callable[[str], str]) -> str:
+        """Message and hint, with each parameter of the hint as `parameter(name)` writes it."""
+        return f"{self.message} {spelled(self.hint, parameter)}".rstrip()
+
+    def about(self, what: str, *field: str | int) -> Self:
+        """The same error about one of several things: what it is stands before the message, where before the field."""
+        error = copy.copy(self)
+        error.message, error.field = f"{what}: {self.message}", (*field, *self.field)
+        return error
 
 
 class UserError(HandfulError, ValueError):
     """Something in the input, the options or the files is wrong; the message says what, and what to do."""
 
+    default_code = "invalid-request"
+
 
 class DataError(UserError):
     """The user's data cannot be used as it is: a file, a column, a class, a task."""
+
+    default_code = "invalid-data"
 
 
 class DivergedError(HandfulError):
@@ -26,18 +100,33 @@ class DivergedError(HandfulError):
     key: which task it is of, where there are several; None where there is one.
     """
 
-    def __init__(self, message: str, key: Hashable = None) -> None:
-        super().__init__(message)
+    default_code = "adapt-diverged"
+
+    def __init__(
+        self, message: str, key: Hashable = None, *, code: str = "", field: Field = (), hint: str = ""
+    ) -> None:
+        super().__init__(message, code=code, field=field, hint=hint)
         self.key = key
 
 
-class ArtifactError(UserError):
-    """A saved run, meta-model or adapted task is missing, truncated, altered or of another format."""
+class ArtifactError(HandfulError):
+    """A saved run, meta-model or adapted task is missing, damaged, refused or of another format.
+
+    No `UserError`: whoever asks for a prediction did nothing wrong.
+    """
+
+    default_code = "damaged-artifact"
+
+
+def spelled(text: str, parameter: Callable[[str], str]) -> str:
+    """A text of handful's own with each `{name}` in it as `parameter(name)` writes it."""
+    return _PARAMETER.sub(lambda found: parameter(found[1]), text)
 
 
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest one first."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UserError(f"Unknown {noun} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+    guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    message = f"Unknown {noun} {name!r}.{guess} Known: {', '.join(names) or 'none'}."
+    return UserError(message, code="unknown-name")

@@ -67,7 +67,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         inputs = _of_model(self.model_, X)
         check_consistent_length(inputs, y)
         if not len(inputs):
-            raise DataError("There are no examples to adapt to (0 samples). Give some of them to fit.")
+            raise DataError(
+                "There are no examples to adapt to (0 samples). Give some of them to fit.", code="too-few-examples"
+            )
         if reset:
             self.n_features_in_ = prod(np.shape(X)[1:])
         return inputs, y
@@ -149,7 +151,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             seen = unique_labels(old_y, y)  # refuses a mix of texts and numbers
             inputs, y = torch.cat([old_inputs, inputs]), np.concatenate([old_y, y])
         if fixed is not None and set(seen.tolist()) - set(fixed.tolist()):
-            raise DataError(f"The classes were fixed as {_listed(fixed)}, but the examples have {_listed(seen)}.")
+            raise DataError(
+                f"The classes were fixed as {_listed(fixed)}, but the examples have {_listed(seen)}.",
+                code="unknown-label",
+            )
         names = _shared_names(self.model_)
         if names is not None:
             classes_, columns = _shared_columns(names, seen, fixed)
@@ -157,7 +162,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         else:
             classes_ = seen if fixed is None else fixed
             if len(classes_) < fewest:
-                raise DataError(f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.")
+                raise DataError(
+                    f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.",
+                    code="one-class",
+                )
             present = np.isin(classes_, seen)
             packed = self.model_ is None or self.model_.learner.any_way
             numbered = _as_of_models(classes_, present if packed else np.ones_like(present))
@@ -220,7 +228,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         if not reset:
             old_inputs, old_y = self._support
             if y.shape[1:] != old_y.shape[1:]:
-                raise DataError(f"The targets so far have shape {old_y.shape}, these {y.shape}. Give them alike.")
+                raise DataError(
+                    f"The targets so far have shape {old_y.shape}, these {y.shape}. Give them alike.",
+                    code="wrong-shape",
+                )
             inputs, y = torch.cat([old_inputs, inputs]), np.concatenate([old_y, y])
         pipeline = self.model_.pipeline if self.model_ else None
         targets = pipeline.scaled(y) if pipeline else _copied(y).reshape(len(y), -1).to(inputs)
@@ -242,7 +253,9 @@ def _plain(values: Any, name: str) -> Any:
         values = values.detach().cpu()
         return (values if values.dtype not in (torch.bfloat16, torch.float16) else values.float()).numpy()
     if np.ma.is_masked(values):
-        raise DataError(f"{name} has masked values, which are none: fill them, or leave these examples out.")
+        raise DataError(
+            f"{name} has masked values, which are none: fill them, or leave these examples out.", code="missing-value"
+        )
     return values
 
 
@@ -251,7 +264,8 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
     array = np.array(_plain(y, name))
     if not array.ndim:
         raise DataError(
-            f"{name} should be a list or an array with one label for each example, not a {type(y).__name__}."
+            f"{name} should be a list or an array with one label for each example, not a {type(y).__name__}.",
+            code="wrong-shape",
         )
     if array.dtype.kind == "S":  # scikit-learn takes no bytes
         array = np.strings.decode(array, "utf-8")
@@ -267,7 +281,9 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
     if names is not None and hasattr(X, "columns"):
         missing = [name for name in names if name not in X.columns]
         if missing:
-            raise DataError(f"The data frame has no column {missing[0]!r}, which the model was trained with.")
+            raise DataError(
+                f"The data frame has no column {missing[0]!r}, which the model was trained with.", code="wrong-shape"
+            )
         X = X[names]
     array = np.asarray(X)
     as_in_a_file = pipeline is not None and array.dtype == np.uint8
@@ -279,7 +295,8 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
         written_shape = ", ".join(map(str, shape))
         raise DataError(
             f"The model takes inputs of shape (n, {written_shape}), or flattened (n, {prod(shape)}), but these are "
-            f"{array.shape}. Prepare them as for its training."
+            f"{array.shape}. Prepare them as for its training.",
+            code="wrong-shape",
         )
     if array.dtype == np.uint8 and len(shape) == 3:
         array = array / 255  # as every source of images does with bytes
@@ -299,7 +316,7 @@ def _shared_columns(names: list[str], seen: np.ndarray, fixed: np.ndarray | None
     wanted = seen if fixed is None else fixed
     unknown = [value for value in wanted.tolist() if written(value) not in names]
     if unknown:
-        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown[0]!r}.")
+        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown[0]!r}.", code="unknown-label")
     if fixed is not None:
         return fixed, np.array([names.index(str(written(value))) for value in fixed.tolist()])
     values = np.array(names)

@@ -49,7 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(place)
     except OSError as error:
         raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable."
+            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable.",
+            code="unwritable",
         ) from error
     finally:
         if temporary is not None:
@@ -66,7 +67,8 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise UserError(
             f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}. Choose another place "
-            "with -o."
+            "with -o.",
+            code="unwritable",
         ) from error
 
 
@@ -86,7 +88,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist.") from error
+        raise ArtifactError(f"{path} does not exist.", code="missing-artifact") from error
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON: {error}.") from error
 
@@ -120,12 +122,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist.") from error
+        raise ArtifactError(f"{path} does not exist.", code="missing-artifact") from error
     except (SafetensorError, OSError) as error:
         if _is_pickle(path):
             raise ArtifactError(
                 f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
-                "it reads its own safetensors files."
+                "it reads its own safetensors files.",
+                code="untrusted-model",
             ) from error
         raise ArtifactError(
             f"{path} is truncated or not a safetensors file ({error}). Make it anew, or take a whole copy."

@@ -94,7 +94,8 @@ class Categorical(NamedTuple):
         if targets.shape != self.logits.shape[:-1] or targets.is_floating_point():
             raise UserError(
                 f"Targets need to be class indices of shape {tuple(self.logits.shape[:-1])}, one for each example, and "
-                f"are {targets.dtype} of shape {tuple(targets.shape)}."
+                f"are {targets.dtype} of shape {tuple(targets.shape)}.",
+                code="wrong-shape",
             )
 
 
@@ -131,7 +132,8 @@ def check_shape(name: str, values: Tensor, predicted: Tensor) -> None:
     if values.shape != predicted.shape:
         raise UserError(
             f"The {name} need the shape of the predicted values, {tuple(predicted.shape)}, and have "
-            f"{tuple(values.shape)}. Targets are (examples, outputs), also where there is one output."
+            f"{tuple(values.shape)}. Targets are (examples, outputs), also where there is one output.",
+            code="wrong-shape",
         )
 
 

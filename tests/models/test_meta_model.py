@@ -372,8 +372,9 @@ def test_a_task_that_points_at_such_a_model_runs_no_code(saved, tmp_path):
     MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
     with_recipe(saved, backbone="json.tool:main", backbone_options={})
     sys.modules.pop("json.tool", None)
-    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful.*--trust json"):
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful.*--trust json") as refused:
         AdaptedTask.load(tmp_path / "task")
+    assert refused.value.code == "untrusted-model"
     assert "json.tool" not in sys.modules, "nothing is imported either"
 
 

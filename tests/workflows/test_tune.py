@@ -149,6 +149,14 @@ class TestSearch:
         found = tune(species, tmp_path / "run", 2)
         assert [trial.state for trial in found.trials] == ["failed"] * 2
 
+    def test_a_damaged_file_ends_the_search_as_it_would_each_trial(self, species, tmp_path, monkeypatch):
+        def damaged(*arguments, **settings):
+            raise ArtifactError("The encoder has its weights in a pickle.")
+
+        monkeypatch.setattr(workflow, "meta_train", damaged)
+        with pytest.raises(ArtifactError, match="pickle"):
+            tune(species, tmp_path / "run", 2)
+
     def test_a_folder_in_use_is_left_alone(self, species, tmp_path):
         train(species, tmp_path / "run")
         with pytest.raises(UserError, match="already holds"):

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from handful.cli.terminal import err, notes
-from handful.errors import ArtifactError, DataError, HandfulError, UserError
+from handful.errors import DataError, HandfulError, UserError
 
 app = typer.Typer(
     name="handful",
@@ -50,7 +50,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
                 raise typer.Exit(FAILED) from None
             except HandfulError as error:
-                misused = isinstance(error, UserError) and not isinstance(error, (DataError, ArtifactError))
+                misused = isinstance(error, UserError) and not isinstance(error, DataError)
                 err.print(Text("Error:", "bold red"), str(error))
                 raise typer.Exit(MISUSED if misused else FAILED) from None
 

@@ -16,7 +16,7 @@ def enough_memory(work: str, way_out: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise HandfulError(f"The memory does not suffice for {work}. {way_out}") from error
+        raise HandfulError(f"The memory does not suffice for {work}. {way_out}", code="out-of-memory") from error
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:

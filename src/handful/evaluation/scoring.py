@@ -233,7 +233,8 @@ def check_fits(learner: Learner, spec: TaskSpec) -> None:
         raise UserError(f"The learner was made for {own.kind}, but these tasks are {spec.kind}.")
     if spec.input_shape != own.input_shape:
         raise UserError(
-            f"The learner takes inputs of shape {own.input_shape}, but these tasks have {spec.input_shape}."
+            f"The learner takes inputs of shape {own.input_shape}, but these tasks have {spec.input_shape}.",
+            code="wrong-shape",
         )
     if spec.outputs != own.outputs and not (learner.any_way and spec.classification):
         what = "classes" if spec.classification else "target values"

@@ -366,14 +366,14 @@ def _not_finite(requests: Iterable[int], tasks: Sequence[int], inputs: Sequence[
 
 def named(error: UserError, task: int) -> UserError:
     """The error about the data of one of many tasks, saying which."""
-    return type(error)(f"Task {task}: {error}")
+    return error.about(f"Task {task}", "tasks", task)
 
 
 def check_finite(examples: Tensor, message: str = NOT_FINITE) -> None:
     """Raise a `DataError` about the first of examples `(n, ...)` with NaN or infinity; `message` names the `row`."""
     if not _all_finite(examples):
         row = int((~torch.isfinite(examples)).flatten(1).any(1).nonzero()[0])
-        raise DataError(message.format(row=row))
+        raise DataError(message.format(row=row), code="non-finite")
 
 
 def check_all_finite(examples: Tensor, tasks: Sequence[int], message: str = NOT_FINITE) -> None:
@@ -456,7 +456,8 @@ def _check_stackable(answers: Sequence[Prediction]) -> None:
     if len(ways) > 1:
         raise UserError(
             f"These tasks have different numbers of classes ({', '.join(map(str, ways))}), so their predictions do "
-            "not stack. Give the inputs as a list, one tensor for each task."
+            "not stack. Give the inputs as a list, one tensor for each task.",
+            code="ragged-input",
         )
 
 

@@ -40,13 +40,13 @@ class AnswerReader:
         """What the answers to `count` examples say; `DataError` if they make no task of this learner."""
         if not self.spec.classification:
             if not count:
-                raise DataError("There are no examples to adapt to. Give one at least.")
+                raise DataError("There are no examples to adapt to. Give one at least.", code="too-few-examples")
             return Read(self.spec, None, target_values(answers, count, self.spec.outputs))
         given = class_names(answers)
         if given not in self.known:
             self.known[given] = self._numbered(given)
         if len(given) != count or not count:
-            raise DataError(f"There are {count} examples, but {len(given)} answers to them.")
+            raise DataError(f"There are {count} examples, but {len(given)} answers to them.", code="ragged-input")
         return self.known[given]
 
     def targets(self, reads: Sequence[Read], dtype: torch.dtype) -> Tensor:
@@ -65,12 +65,15 @@ class AnswerReader:
             names = known or [str(number) for number in range(spec.outputs)]
             unknown = class_order(set(given) - set(names))
             if unknown:
-                raise DataError(f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.")
+                raise DataError(
+                    f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.", code="unknown-label"
+                )
         else:
             names = class_order(given)
             if len(names) < 2:
                 raise DataError(
-                    f"A task needs examples of at least two classes, got only {', '.join(names) or 'none'}."
+                    f"A task needs examples of at least two classes, got only {', '.join(names) or 'none'}.",
+                    code="one-class",
                 )
             if len(names) != spec.outputs and not self.learner.any_way:
                 raise DataError(

@@ -195,7 +195,7 @@ class MetaModel:
         """
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(tasks):
-                raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.")
+                raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.", code="ragged-input")
         reader = AnswerReader(self.learner, self.pipeline)
         reads: list[Read] = []
         alike: dict[Any, list[int]] = defaultdict(list)
@@ -259,21 +259,24 @@ class MetaModel:
         if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
             raise DataError(
                 f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
-                f"{tuple(inputs.shape)}. Prepare them as for its training."
+                f"{tuple(inputs.shape)}. Prepare them as for its training.",
+                code="wrong-shape",
             )
 
     def _check_type(self, inputs: Tensor) -> None:
         if not isinstance(inputs, Tensor):
             raise DataError(
                 f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
-                f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.of_array'}(inputs)."
+                f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.of_array'}(inputs).",
+                code="wrong-shape",
             )
         whole = inputs.dtype in (torch.int32, torch.int64)  # numbers of tokens
         wanted = next((one.dtype for one in self.learner.parameters() if one.is_floating_point()), inputs.dtype)
         if inputs.dtype != wanted and not whole:
             raise DataError(
                 f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
-                "on the scale of its training."
+                "on the scale of its training.",
+                code="wrong-shape",
             )
 
     def _estimates(
@@ -398,7 +401,10 @@ class AdaptedTask:
             kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
             both = torch.cat([kept.double(), target_values(answers, len(inputs), self.spec.outputs)])
         if (groups is None) != (self.groups is None):
-            raise UserError("Some of the examples have groups and some have none. Give groups for all or for none.")
+            raise UserError(
+                "Some of the examples have groups and some have none. Give groups for all or for none.",
+                code="ragged-input",
+            )
         taken = set(self.manifest)
         free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
         new_ids = list(itertools.islice(free, len(inputs))) if ids is None else _manifest(ids, len(inputs))
@@ -462,12 +468,14 @@ class AdaptedTask:
                 model = MetaModel.from_pretrained(place, trust=trust)
             except ArtifactError as error:
                 raise ArtifactError(
-                    f"The meta-model of {path} cannot be loaded: {error} Give its new place with --model."
+                    f"The meta-model of {path} cannot be loaded: {error} Give its new place with --model.",
+                    code=error.code,
                 ) from error
         if model.digest != digest:
             raise ArtifactError(
                 f"{path} was made by another meta-model (digest {digest[:8]}) than the one in "
-                f"{model.path} ({str(model.digest)[:8]}). Adapt again with this model."
+                f"{model.path} ({str(model.digest)[:8]}). Adapt again with this model.",
+                code="other-model",
             )
         try:
             return cls._of_file(model, tensors, facts)
@@ -614,7 +622,9 @@ class AdaptedTasks:
         else:
             self._check_numbers(tasks)
         if len(inputs) != len(tasks):
-            raise UserError(f"There are inputs for {len(inputs)} tasks, but {len(tasks)} tasks to answer for.")
+            raise UserError(
+                f"There are inputs for {len(inputs)} tasks, but {len(tasks)} tasks to answer for.", code="ragged-input"
+            )
         if isinstance(inputs, Tensor):
             if not len(tasks):
                 raise UserError("There are no tasks to answer for, so no prediction to stack. Give an empty list.")
@@ -623,7 +633,8 @@ class AdaptedTasks:
                 raise DataError(
                     f"The model takes stacked inputs of shape (tasks, n, "
                     f"{', '.join(map(str, self.model.spec.input_shape))}), not {tuple(inputs.shape)}. Prepare them as "
-                    "for its training."
+                    "for its training.",
+                    code="wrong-shape",
                 )
             return self._states.predict(self.model.learner, self.model.answer, tasks, inputs)
         failed: dict[int, HandfulError] = {}
@@ -643,7 +654,7 @@ class AdaptedTasks:
         for task in tasks:
             if not 0 <= task < len(self):
                 there = f"there are {len(self)}, numbered from 0" if len(self) else "there are none"
-                raise UserError(f"There is no task {task}: {there}.")
+                raise UserError(f"There is no task {task}: {there}.", code="not-found")
 
 
 def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
@@ -658,7 +669,8 @@ def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
     if not same:
         raise UserError(
             f"Task {number} is of another meta-model (digest {str(task.model.digest)[:8]}) than the others "
-            f"({str(model.digest)[:8]}). Keep the tasks of each model by themselves, or adapt again with one of them."
+            f"({str(model.digest)[:8]}). Keep the tasks of each model by themselves, or adapt again with one of them.",
+            code="other-model",
         )
     return _Kept(
         spec=task.spec,
@@ -675,7 +687,7 @@ def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
 
 def _check_groups(groups: Sequence[str] | None, count: int) -> None:
     if groups is not None and len(groups) != count:
-        raise DataError(f"There are {count} examples, but groups for {len(groups)}.")
+        raise DataError(f"There are {count} examples, but groups for {len(groups)}.", code="ragged-input")
 
 
 def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
@@ -684,7 +696,7 @@ def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
         return [str(index) for index in range(count)]
     names = [str(name) for name in ids]
     if len(names) != count:
-        raise DataError(f"There are {count} examples, but {len(names)} ids. Give one for each.")
+        raise DataError(f"There are {count} examples, but {len(names)} ids. Give one for each.", code="ragged-input")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise DataError(f"Two examples have the id {twice!r}. Give each its own.")
@@ -699,9 +711,12 @@ def model_folder(path: Path) -> Path:
     check_folder(path)
     if is_run(path):
         raise ArtifactError(
-            f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`."
+            f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`.",
+            code="missing-artifact",
         )
-    raise ArtifactError(f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.")
+    raise ArtifactError(
+        f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.", code="missing-artifact"
+    )
 
 
 def _check_model_folder(folder: Path) -> None:
@@ -748,10 +763,13 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, tru
             _check_shapes(planned, tensors)
         learner: Learner = cls.build(spec, **options, **recipe)
         learner.load_state_dict(tensors)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
-        reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}."
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
+        reason = error if isinstance(error, HandfulError) else f"{type(error).__name__}: {error}."
         versions = f"handful {config.get('handful')}, this is {handful.__version__}"
-        raise ArtifactError(f"The model in {folder} cannot be built (it was saved by {versions}). {reason}") from error
+        code = error.code if isinstance(error, ArtifactError) else "other-version"
+        raise ArtifactError(
+            f"The model in {folder} cannot be built (it was saved by {versions}). {reason}", code=code
+        ) from error
     return learner
 
 
@@ -793,5 +811,6 @@ def _check_schema(config: dict[str, Any], path: Path) -> None:
     if config.get("schema") != SCHEMA:
         raise ArtifactError(
             f"{path} has schema {config.get('schema')}, but this version of handful reads schema {SCHEMA}. "
-            "Install the version that wrote it."
+            "Install the version that wrote it.",
+            code="other-version",
         )

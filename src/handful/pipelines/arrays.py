@@ -111,10 +111,13 @@ class ArrayPipeline(InputPipeline):
     def raw(self, array: np.ndarray) -> Tensor:
         """Arrays of the file as bytes (images) or floats `(n, *input_shape)`, to be kept in memory."""
         if array.shape[1:] != self.raw_shape:
-            raise DataError(f"The model expects inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.")
+            raise DataError(
+                f"The model expects inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.",
+                code="wrong-shape",
+            )
         if self.images:
             if array.dtype != np.uint8:
-                raise DataError(f"The model expects images as bytes (uint8), got {array.dtype}.")
+                raise DataError(f"The model expects images as bytes (uint8), got {array.dtype}.", code="wrong-shape")
             return torch.from_numpy(_channels_first(array).copy())
         standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
@@ -131,7 +134,10 @@ class ArrayPipeline(InputPipeline):
         if self.outputs:
             answers = torch.from_numpy(array_targets(path, arrays))
             if answers.shape[1] != self.outputs:
-                raise DataError(f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.")
+                raise DataError(
+                    f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.",
+                    code="wrong-shape",
+                )
         else:
             answers = array_names(path, arrays, key)
             self.check_labels(answers, path)
@@ -167,7 +173,8 @@ def array_targets(path: object, arrays: dict[str, np.ndarray]) -> np.ndarray:
     array = arrays["targets"]
     if array.ndim > 2 or not array.size:
         raise DataError(
-            f"{path}: 'targets' has shape {array.shape}, but should hold one number, or a row of numbers, per row."
+            f"{path}: 'targets' has shape {array.shape}, but should hold one number, or a row of numbers, per row.",
+            code="wrong-shape",
         )
     return numbers(array, f"{path}, 'targets'").reshape(len(array), -1)
 

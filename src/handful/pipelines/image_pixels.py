@@ -55,14 +55,19 @@ def _decode(path: Path, size: int, channels: int, limits: Limits) -> Image.Image
                 warnings.simplefilter("ignore")  # about metadata that nobody asked for
                 return _colors(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L", path)
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} has far more pixels than any image may have. Make it smaller.") from error
+        raise DataError(
+            f"{path} has far more pixels than any image may have. Make it smaller.", code="payload-too-large"
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, DataError):
             raise
         if isinstance(error, PermissionError | IsADirectoryError):
             raise DataError(f"{path} cannot be read ({error.strerror}).") from error
         what = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that can be read"
-        raise DataError(f"{path} {what}. Images are expected here: remove it, or replace it by a whole one.") from error
+        raise DataError(
+            f"{path} {what}. Images are expected here: remove it, or replace it by a whole one.",
+            code="unsupported-media",
+        ) from error
 
 
 def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
@@ -71,7 +76,8 @@ def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
         if not (values.min() >= 0 and values.max() <= 1):
             raise DataError(
                 f"{source} is an image of floats from {values.min():g} to {values.max():g}; they should be from 0 to "
-                "1. Scale them, or give arrays (.npz), which take any."
+                "1. Scale them, or give arrays (.npz), which take any.",
+                code="unsupported-media",
             )
         image = Image.fromarray((255 * values).round().astype(np.uint8))
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip and not scale

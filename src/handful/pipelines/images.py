@@ -89,7 +89,10 @@ class ImagePipeline(InputPipeline):
         if array.dtype != np.uint8 or array.ndim not in (3, 4):
             return shaped(array, self.input_shape, wanted)
         if array.ndim == 4 and array.shape[-1] not in (1, 3):
-            raise DataError(f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.")
+            raise DataError(
+                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
+                code="wrong-shape",
+            )
         mode = "L" if self.channels == 1 else "RGB"
         images = [Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image) for image in array]
         squares = [framed(image.convert(mode), self.size) for image in images]

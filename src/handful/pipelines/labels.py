@@ -64,7 +64,8 @@ def target_values(targets: Any, count: int, outputs: int) -> Tensor:
     hint = " Transpose them." if shape == (outputs, count) else ""
     raise DataError(
         f"The targets of {count} examples have shape {shape}, but the model predicts "
-        f"{outputs} {'value' if outputs == 1 else 'values'} for each: they should be ({count}, {outputs}).{hint}"
+        f"{outputs} {'value' if outputs == 1 else 'values'} for each: they should be ({count}, {outputs}).{hint}",
+        code="wrong-shape",
     )
 
 
@@ -76,7 +77,10 @@ def _row(labels: Any, origin: Origin) -> Sequence[Any]:
     if hasattr(labels, "__array__"):
         array = np.asarray(labels)
         if array.ndim != 1:
-            raise DataError(f"{origin.labels} have shape {array.shape}, but should be one for each example: (n,).")
+            raise DataError(
+                f"{origin.labels} have shape {array.shape}, but should be one for each example: (n,).",
+                code="wrong-shape",
+            )
         row: list[Any] = array.tolist() if array.dtype.kind in "biuU" else list(array)
         if isinstance(labels, np.ma.MaskedArray):
             row = [None if masked else label for label, masked in zip(row, np.ma.getmaskarray(labels), strict=True)]
@@ -109,11 +113,13 @@ def _class_name(label: Any, origin: Origin, place: int) -> str:
     try:
         label = label.decode() if isinstance(label, bytes) else label
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin(place)}: {label!r} is not text in UTF-8.") from error
+        raise DataError(f"{origin(place)}: {label!r} is not text in UTF-8.", code="unsupported-media") from error
     known = isinstance(label, LABELS) and not isinstance(label, np.timedelta64) and label not in (math.inf, -math.inf)
     name = written(label) if known or not hasattr(label, "__len__") else ""
     if name is None:
-        raise DataError(f"{origin(place)}: the label is missing. Remove the example, or label it.")
+        raise DataError(
+            f"{origin(place)}: the label is missing. Remove the example, or label it.", code="missing-label"
+        )
     if not known:
         raise DataError(f"{origin(place)}: {label!r:.60} is no label. {WAY_OUT}")
     return name

@@ -135,13 +135,17 @@ class InputPipeline(ABC):
         """Raise a `DataError` where labels are unknown (shared ones), or all the same (others)."""
         if self.labels is None:
             if len(set(labels)) < 2:
-                raise DataError(f"{source} has one class only ({labels[0]!r}). Give examples of at least two classes.")
+                raise DataError(
+                    f"{source} has one class only ({labels[0]!r}). Give examples of at least two classes.",
+                    code="one-class",
+                )
             return
         unknown = class_order(set(labels) - set(self.labels))
         if unknown:
             raise DataError(
                 f"{source} has the label {unknown[0]!r}, which the model was not trained with. "
-                f"Its labels: {', '.join(map(repr, self.labels))}."
+                f"Its labels: {', '.join(map(repr, self.labels))}.",
+                code="unknown-label",
             )
 
 
@@ -183,7 +187,8 @@ def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:
     wrong = np.argwhere(np.isinf(floats) if gaps else ~np.isfinite(floats))
     if len(wrong):
         raise DataError(
-            f"{what}, row {wrong[0][0] + 1}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it."
+            f"{what}, row {wrong[0][0] + 1}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it.",
+            code="non-finite",
         )
     return floats
 
@@ -193,7 +198,7 @@ def shaped(array: np.ndarray, shape: tuple[int, ...], expected: str) -> Tensor:
     if array.ndim == 2 and array.shape[1] == prod(shape):
         array = array.reshape(-1, *shape)
     if array.shape[1:] != shape:
-        raise DataError(f"The model expects {expected}, got an array of shape {array.shape}.")
+        raise DataError(f"The model expects {expected}, got an array of shape {array.shape}.", code="wrong-shape")
     return torch.from_numpy(numbers(array, "The inputs")).float()
 
 

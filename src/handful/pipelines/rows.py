@@ -182,7 +182,8 @@ class TablePipeline(RowPipeline):
             what = "numbers" if all("mean" in column for column in self.columns) else "values"
             raise DataError(
                 f"The model expects n x {len(self.columns)} {what} (columns {', '.join(map(repr, self.names))}), got "
-                f"an array of shape {array.shape}."
+                f"an array of shape {array.shape}.",
+                code="wrong-shape",
             )
         values: list[Any] = []
         for index, column in enumerate(self.columns):

@@ -90,13 +90,16 @@ class TextPipeline(RowPipeline):
         try:
             content = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.") from error
+            raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.", code="unsupported-media") from error
         # Not by `splitlines`, which also divides at such as U+2028 inside of a text.
         lines = content.removesuffix("\n").split("\n")
         limits.check(path, rows=len(lines))
         empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
         if empty:
-            raise DataError(f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.")
+            raise DataError(
+                f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.",
+                code="missing-value",
+            )
         return self._embedded(lines), row_numbers(len(lines))
 
     def of_array(self, array: Any) -> Tensor:
@@ -107,9 +110,9 @@ class TextPipeline(RowPipeline):
             return shaped(array, self.input_shape, wanted) / self.scale
         texts = [written(value) for value in array.reshape(-1).tolist()]
         if array.ndim not in (1, 2) or len(texts) != len(array):
-            raise DataError(f"The model expects {wanted}, got an array of shape {array.shape}.")
+            raise DataError(f"The model expects {wanted}, got an array of shape {array.shape}.", code="wrong-shape")
         if None in texts:
-            raise DataError(f"Text {texts.index(None) + 1} is empty. Leave it out.")
+            raise DataError(f"Text {texts.index(None) + 1} is empty. Leave it out.", code="missing-value")
         return self._embedded([text for text in texts if text is not None])
 
     def check_ready(self) -> None:

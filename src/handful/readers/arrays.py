@@ -25,7 +25,10 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
     try:
         with path.open("rb") as file:  # our own handle: NumPy leaves its one open on a damaged file
             if file.read(2) != b"PK":
-                raise DataError(f"{path} is not an npz file; write it with numpy.savez(path, inputs=..., ...).")
+                raise DataError(
+                    f"{path} is not an npz file; write it with numpy.savez(path, inputs=..., ...).",
+                    code="unsupported-media",
+                )
             file.seek(0)
             arrays = np.load(file, allow_pickle=False)
             limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
@@ -33,7 +36,9 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
     except (MemoryError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is a damaged npz file; write it again with numpy.savez. ({error})") from error
+        raise DataError(
+            f"{path} is a damaged npz file; write it again with numpy.savez. ({error})", code="unsupported-media"
+        ) from error
 
 
 def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarray]:
@@ -50,10 +55,12 @@ def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarra
     rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
     limits.check(path, rows=rows)
     if not rows:
-        raise DataError(f"{path}: the array 'inputs' is empty.")
+        raise DataError(f"{path}: the array 'inputs' is empty.", code="too-few-examples")
     for key, array in arrays.items():
         if array.ndim == 0 or len(array) != rows:
-            raise DataError(f"{path}: {key!r} has shape {array.shape}, but 'inputs' has {rows} rows.")
+            raise DataError(
+                f"{path}: {key!r} has shape {array.shape}, but 'inputs' has {rows} rows.", code="ragged-input"
+            )
     return arrays
 
 
@@ -65,6 +72,7 @@ def _array(path: Path, file: Any, key: str) -> np.ndarray:
             raise
         raise DataError(
             f"{path}: the array {key!r} holds Python objects, which are stored as a pickle and never opened, since a "
-            f"pickle can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist())."
+            f"pickle can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist()).",
+            code="unsupported-media",
         ) from error
     return array

@@ -18,7 +18,9 @@ def image_files(path: str | Path) -> list[Path]:
         return [path]
     files = _images_in(path)
     if not files:
-        raise DataError(f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).")
+        raise DataError(
+            f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).", code="too-few-examples"
+        )
     return files
 
 
@@ -31,10 +33,15 @@ def image_classes(folder: str | Path) -> dict[str, list[Path]]:
     if not classes:
         loose = len(_images_in(folder))
         found = f"holds {loose} images and no subfolders" if loose else "is empty"
-        raise DataError(f"The folder {folder} {found}. Make one subfolder per class and put its images in.")
+        raise DataError(
+            f"The folder {folder} {found}. Make one subfolder per class and put its images in.", code="too-few-examples"
+        )
     for name, files in classes.items():
         if not files:
-            raise DataError(f"The class folder {folder / name} holds no images. Add some, or remove the folder.")
+            raise DataError(
+                f"The class folder {folder / name} holds no images. Add some, or remove the folder.",
+                code="too-few-examples",
+            )
     return classes
 
 

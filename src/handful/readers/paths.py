@@ -17,7 +17,7 @@ def existing(path: str | Path) -> Path:
         beside = []
     nearest = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.parent / nearest[0]}?" if nearest else " Check the spelling."
-    raise DataError(f"{path} does not exist.{hint}")
+    raise DataError(f"{path} does not exist.{hint}", code="not-found")
 
 
 def subfolders(folder: Path) -> list[Path]:

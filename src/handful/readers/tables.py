@@ -57,7 +57,8 @@ class Table:
             nearest = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
             hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
         raise DataError(
-            f"{self.path} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}."
+            f"{self.path} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}.",
+            code="wrong-shape",
         )
 
     def numeric(self, name: str) -> bool:
@@ -151,12 +152,17 @@ def read_table(path: str | Path, limits: Limits = LOCAL) -> Table:
     path = existing(path)
     kind = None if path.is_dir() else table_kind(path)
     if kind is None:
-        raise DataError(f"{path} is not a table. Expected a file that ends in {', '.join(sorted(TABLES))}.")
+        raise DataError(
+            f"{path} is not a table. Expected a file that ends in {', '.join(sorted(TABLES))}.",
+            code="unsupported-media",
+        )
     try:
         arrow = READERS[kind](path, limits)
         names = arrow.column_names
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.") from error
+        raise DataError(
+            f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.", code="unsupported-media"
+        ) from error
     except DataError:
         raise
     except (
@@ -170,12 +176,14 @@ def read_table(path: str | Path, limits: Limits = LOCAL) -> Table:
         MemoryError,
     ) as error:
         reason = str(error).splitlines() or [type(error).__name__]
-        raise DataError(f"{path} cannot be read as a {kind.lstrip('.')} table: {reason[0]}") from error
+        raise DataError(
+            f"{path} cannot be read as a {kind.lstrip('.')} table: {reason[0]}", code="unsupported-media"
+        ) from error
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
     if not arrow.num_rows:
-        raise DataError(f"{path} has columns but no rows.")
+        raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
     limits.check(path, rows=arrow.num_rows)
     for index, field in enumerate(arrow.schema):
         if pa.types.is_dictionary(field.type):

@@ -302,7 +302,9 @@ def _numbers(value: Any) -> Any:
 def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
     if path.is_dir():
         if not (path / name).exists():
-            raise ArtifactError(f"{path} holds no {name}. Run `handful evaluate {path}` to make one.")
+            raise ArtifactError(
+                f"{path} holds no {name}. Run `handful evaluate {path}` to make one.", code="missing-artifact"
+            )
         path = path / name
     report = read_json(path)
     if not isinstance(report, dict) or "schema" not in report:
@@ -310,7 +312,8 @@ def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
     if report["schema"] != SCHEMA:
         raise ArtifactError(
             f"{path} has schema {report['schema']!r}, but this version of handful reads {SCHEMA}. "
-            "Evaluate again, or use the version that wrote it."
+            "Evaluate again, or use the version that wrote it.",
+            code="other-version",
         )
     missing = sorted(keys - report.keys())
     if missing:

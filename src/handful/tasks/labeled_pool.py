@@ -90,7 +90,8 @@ class LabeledPool(TaskDistribution):
                 return Draw(chosen, *drawn)
         raise DataError(
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
-            f"such that support and query share no group. Lower --way, --shot or --query-shot, or leave out --group."
+            f"such that support and query share no group. Lower --way, --shot or --query-shot, or leave out --group.",
+            code="too-few-examples",
         )
 
     def _classes(self, classes: Tensor, way: int, generator: Generator) -> Tensor:
@@ -155,13 +156,15 @@ class LabeledPool(TaskDistribution):
             raise DataError(
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
                 f"of {shot + query_shot} or more, but the {self.split_name} split has {len(eligible)} such classes out "
-                f"of {len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples."
+                f"of {len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples.",
+                code="too-few-examples",
             )
         if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
             raise DataError(
                 f"The classes of a task are of one {self.family}, but no {self.family} of the {self.split_name} split "
                 f"has {way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
-                "--query-shot."
+                "--query-shot.",
+                code="too-few-examples",
             )
         if len(eligible) < len(classes):
             warnings.warn(
@@ -202,7 +205,8 @@ def split_classes(
         only = " only" if count == 1 else ""
         raise DataError(
             f"The data has {count} {noun if count == 1 else plural}{only}, but splitting into train, val and test "
-            f"needs at least 3 {plural} (some 20 or more to learn from). Add {plural}."
+            f"needs at least 3 {plural} (some 20 or more to learn from). Add {plural}.",
+            code="too-few-examples",
         )
     order = streams.name_order(seed).permutation(count).tolist()
     train = min(max(1, round(count * fractions[0])), count - 2)

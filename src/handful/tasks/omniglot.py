@@ -112,7 +112,9 @@ def _read_npz(path: Path) -> _Drawings:
             raise DataError(f"{path} is not Omniglot: it lacks some of the arrays {', '.join(KEYS)}.")
         images, alphabets, names, vinyals, parts = (file[key] for key in KEYS)
     if images.ndim != 4 or images.shape[2:] != (28, 28) or images.dtype != np.uint8:
-        raise DataError(f"{path}: images should be bytes (characters, drawings, 28, 28), not {images.shape}.")
+        raise DataError(
+            f"{path}: images should be bytes (characters, drawings, 28, 28), not {images.shape}.", code="wrong-shape"
+        )
     count, drawers = images.shape[:2]
     return _Drawings(
         images.reshape(-1, 28, 28),
@@ -133,7 +135,8 @@ def _read_folders(path: Path) -> _Drawings:
     ]
     if not folders:
         raise DataError(
-            f"{path}: the folders {' and '.join(ALPHABET_FOLDERS)} hold no alphabets with character folders."
+            f"{path}: the folders {' and '.join(ALPHABET_FOLDERS)} hold no alphabets with character folders.",
+            code="too-few-examples",
         )
     images = [Omniglot.pipeline.decode(image_files(folder)).squeeze(1).numpy() for _, _, folder in folders]
     return _Drawings(

@@ -74,7 +74,8 @@ def open_tasks(
         return array_tasks(path, options, checked_kind(pipeline, ArrayPipeline, path))
     raise DataError(
         f"{path} is not a source of tasks: give a folder of images or of tables, or a .csv, .parquet, .jsonl or .npz "
-        "file."
+        "file.",
+        code="unsupported-media",
     )
 
 

@@ -73,7 +73,7 @@ def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, lis
     splits = {on: [number for number, part in enumerate(of_class) if part == on] for on in SPLITS}
     if not splits["val"]:
         if len(splits["train"]) < 2:
-            raise DataError(f"{path}: one training class only. Add classes, or a folder val.")
+            raise DataError(f"{path}: one training class only. Add classes, or a folder val.", code="one-class")
         order = streams.name_order(seed).permutation(splits["train"]).tolist()
         count = max(1, len(order) // 5)
         splits["val"], splits["train"] = order[:count], order[count:]

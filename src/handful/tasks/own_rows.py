@@ -146,7 +146,8 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
     if count == 2:
         raise DataError(
             f"{table.path}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
-            "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school)."
+            "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school).",
+            code="one-class",
         )
     repeated = sum(rows >= 3 for rows in Counter(labels).values())
     if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
@@ -262,7 +263,10 @@ def _numbers_of(values: list[str], names: list[str]) -> Tensor:
 def check_several(names: Sequence[str], origin: object) -> None:
     """Raise a `DataError` where there is one class only."""
     if len(names) < 2:
-        raise DataError(f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.")
+        raise DataError(
+            f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.",
+            code="one-class",
+        )
 
 
 def everywhere(count: int) -> dict[Split, list[int]]:

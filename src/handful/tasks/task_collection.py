@@ -194,7 +194,8 @@ class TaskCollection(TaskDistribution):
             raise DataError(
                 f"No task of the {self.split_name} split has the {shot} support rows and a query row that it needs"
                 f"{' in different groups' if self.groups is not None else ''} (most rows: "
-                f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}). Lower --shot, or add rows."
+                f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}). Lower --shot, or add rows.",
+                code="too-few-examples",
             )
 
     @property
@@ -279,7 +280,8 @@ class TaskCollection(TaskDistribution):
         if not tasks:
             raise DataError(
                 f"No task of the {self.split_name} split has {block.shot} support and {block.query_shot} query rows"
-                f"{' in different groups' if self.groups is not None else ''}. Lower --shot or --query-shot."
+                f"{' in different groups' if self.groups is not None else ''}. Lower --shot or --query-shot.",
+                code="too-few-examples",
             )
         task = tasks[int(torch.randint(len(tasks), (), generator=generator))]
         return self._divided(task, block.shot, block.query_shot, generator)

@@ -191,7 +191,8 @@ class Training:
                 if self.workers.count > 1:  # the others do not know of it
                     raise HandfulError(
                         f"The memory does not suffice for the plan ({plan}). Start over with --force and a leaner one, "
-                        f"--plan {leaner.written()}."
+                        f"--plan {leaner.written()}.",
+                        code="out-of-memory",
                     ) from error
                 self.plan = leaner
 
@@ -286,7 +287,8 @@ class Training:
     def _diverged(self, found: str) -> HandfulError:
         return HandfulError(
             f"{found} at step {self.step}: the training diverged. Lower outer_lr (now {self.settings.outer_lr:g}) or "
-            "the learner's inner_lr."
+            "the learner's inner_lr.",
+            code="training-diverged",
         )
 
     def _noise(self, tasks: Task, indices: range) -> Any:

@@ -91,7 +91,8 @@ class Run:
         check_folder(path)
         raise ArtifactError(
             f"{path} is not a run: it has no whole config.json, which tells the tasks and settings. Give a folder that "
-            "`handful train ... -o` made."
+            "`handful train ... -o` made.",
+            code="missing-artifact",
         )
 
     @classmethod
@@ -243,13 +244,17 @@ def _said(value: Any) -> str:
 def check_folder(path: Path) -> None:
     """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist. Make a run with `handful train ... -o {path}`.")
+        raise ArtifactError(
+            f"{path} does not exist. Make a run with `handful train ... -o {path}`.", code="missing-artifact"
+        )
     if path.is_file():
         try:
             found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
         except (ArtifactError, KeyError):
             found = "a file"
-        raise ArtifactError(f"{path} is {found}, not a run. Give a folder that `handful train ... -o` made.")
+        raise ArtifactError(
+            f"{path} is {found}, not a run. Give a folder that `handful train ... -o` made.", code="missing-artifact"
+        )
 
 
 def is_run(path: Path) -> bool:
@@ -265,7 +270,9 @@ def check_free(path: Path) -> None:
     """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
     entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
     if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
-        raise UserError(f"{path} exists, is not empty and is not a run. Choose another place with -o.")
+        raise UserError(
+            f"{path} exists, is not empty and is not a run. Choose another place with -o.", code="missing-artifact"
+        )
 
 
 class Interruption:

@@ -89,7 +89,9 @@ class Tuning:
     def best(self) -> Experiment:
         """The experiment with the settings of the best trial."""
         if not self.ranked:
-            raise HandfulError("No trial came to its end: every training diverged. Lower --outer-lr.")
+            raise HandfulError(
+                "No trial came to its end: every training diverged. Lower --outer-lr.", code="training-diverged"
+            )
         return applied(self.experiment, self.ranked[0].settings)
 
 
@@ -217,7 +219,7 @@ def _tried(
     except _PrunedError:
         return Trial(asked.params, "pruned", None, scores)
     except HandfulError as error:
-        if isinstance(error, UserError):  # it would be so in every trial
+        if isinstance(error, UserError | ArtifactError):  # it would be so in every trial
             raise
         return Trial(asked.params, "failed", None, scores)
     return Trial(asked.params, "complete", trained.best_score, scores, trained.best_diverged)
