@@ -6,39 +6,54 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_here = threading.local()
+_switching = threading.Lock()
 
 
 @contextmanager
 def one_core_each() -> Iterator[None]:
     """Operations use one core in here: results do not depend on how many there are, and threads do not fight for them.
 
-    One task per thread is faster than two threads within an operation, which wait for each other at its end.
+    One task per thread is faster than two threads within an operation, which wait for each other at its end. Other
+    threads, those that start meanwhile too, have as many cores as before.
     """
-    threads = torch.get_num_threads()
-    token = _cores.set(cores())
-    torch.set_num_threads(1)
+    outer = getattr(_here, "cores", None)
+    _here.cores, before = cores(), torch.get_num_threads()
+    _set_threads_here(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        _cores.reset(token)
+        with _switching:
+            torch.set_num_threads(before)
+        _here.cores = outer
 
 
-_cores: ContextVar[int | None] = ContextVar("cores", default=None)
+def _set_threads_here(count: int) -> None:
+    """How many cores an operation of this thread may use.
+
+    PyTorch has one number per thread, but also gives the last one that was set to all threads that start later, so a
+    thread of no other use sets the former one again.
+    """
+    with _switching:
+        before = torch.get_num_threads()
+        if before != count:
+            torch.set_num_threads(count)
+            again = threading.Thread(target=torch.set_num_threads, args=(before,))
+            again.start()
+            again.join()
 
 
 def cores() -> int:
     """How many cores there are for task threads: torch's threads, also where an operation may use but one of them."""
-    return _cores.get() or torch.get_num_threads()
+    return getattr(_here, "cores", None) or torch.get_num_threads()
 
 
 _unfused = ExitStack()
 _users = 0
-_switching = threading.Lock()
 
 
 @contextmanager
@@ -64,8 +79,14 @@ def unfused_attention() -> Iterator[None]:
 @functools.cache
 def task_threads(threads: int) -> ThreadPoolExecutor:
     """Threads that stay, since each keeps the skeletons of the modules that it calls."""
-    return ThreadPoolExecutor(threads, "handful-task", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(threads, "handful-task", initializer=_set_threads_here, initargs=(1,))
 
 
-if hasattr(os, "register_at_fork"):  # a child has the pool, but not its threads
-    os.register_at_fork(after_in_child=task_threads.cache_clear)
+def _after_fork() -> None:
+    """A child has the pools, of tasks and of PyTorch's operations, but not their threads: it would wait for them."""
+    task_threads.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
