@@ -4,6 +4,8 @@ import contextlib
 import datetime
 import functools
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +15,8 @@ EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", 
 """What an empty cell of a column of numbers may hold, in small letters."""
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
+ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+"""What is not seen in a name, as `str.translate` removes it."""
 THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
 """A comma that may part thousands, and not only decimals."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -25,8 +29,26 @@ def written(value: object) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = WHOLE.sub(r"\1", value.decode(errors="replace") if isinstance(value, bytes) else str(value))
-    return text.capitalize() if text.lower() in ("true", "false") else text
+    text = WHOLE.sub(r"\1", spelled(value.decode(errors="replace") if isinstance(value, bytes) else str(value)))
+    return text.capitalize() if text.lower() in ("true", "false") else text or None
+
+
+def spelled(text: str) -> str:
+    """A name as one sees it: composed (NFC), without zero-width characters, and with single blanks inside only."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(ZERO_WIDTH))
+    return " ".join(text.split())
+
+
+def warn_of_case(names: Iterable[str], origin: object) -> None:
+    """Warn where two class names differ only in case, which may be one class in two spellings."""
+    known: dict[str, str] = {}
+    for name in sorted(set(names)):
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            warnings.warn(
+                f"{origin} may have one class in two spellings: {other!r} and {name!r} count as two.", stacklevel=3
+            )
+            return
 
 
 def class_order(names: Iterable[str]) -> list[str]:

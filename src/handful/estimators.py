@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from handful.cells import class_order, written
+from handful.cells import class_order, spelled, written
 from handful.errors import DataError, UserError
 from handful.evaluation.scoring import check_fits, evaluating
 from handful.learners.learner import Learner
@@ -271,7 +271,11 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
         array = np.strings.decode(array, "utf-8")
     array = column_or_1d(np.array(array.tolist()) if array.dtype.kind == "T" else array, warn=True)
     class_names(array, Origin(name))
-    return array  # type: ignore[no-any-return]
+    if array.dtype.kind == "U":
+        array = np.array([spelled(label) for label in array.tolist()])
+    elif array.dtype.kind == "O":
+        array = np.array([spelled(label) if isinstance(label, str) else label for label in array.tolist()], object)
+    return array
 
 
 def _of_model(model: MetaModel, X: Any) -> Tensor:

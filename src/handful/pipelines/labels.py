@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import written
+from handful.cells import warn_of_case, written
 from handful.errors import DataError
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
@@ -39,16 +39,19 @@ def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
 
     labels: n texts, bytes in UTF-8, numbers, truth values or dates, in a list, a tuple, or whatever has NumPy's
     `__array__`: arrays, tensors, columns of data frames. Raises `DataError` for another shape, for a missing label
-    (None, NaN, NA, ""), and for anything else that is no label.
+    (None, NaN, NA, ""), and for anything else that is no label; warns of names that differ only in case.
     """
     names: dict[Any, str] = {}
     row = _row(labels, origin)
-    if not set(map(type, row)) <= {str, int}:
-        return tuple(_class_name(label, origin, place) for place, label in enumerate(row))
-    for place, label in enumerate(row):  # the usual ones, each but once
-        if label not in names:
-            names[label] = _class_name(label, origin, place)
-    return tuple(names[label] for label in row)
+    if set(map(type, row)) <= {str, int}:
+        for place, label in enumerate(row):  # the usual ones, each but once
+            if label not in names:
+                names[label] = _class_name(label, origin, place)
+        found = tuple(names[label] for label in row)
+    else:
+        found = tuple(_class_name(label, origin, place) for place, label in enumerate(row))
+    warn_of_case(found, origin.labels)
+    return found
 
 
 def target_values(targets: Any, count: int, outputs: int) -> Tensor:

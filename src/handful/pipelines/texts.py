@@ -55,7 +55,7 @@ class TextPipeline(RowPipeline):
         **roles: Any,
     ) -> Self:
         """Fit to the training rows (indices) of a table."""
-        embeddings = encoder.embed(table.names_in(text))[torch.from_numpy(rows)]
+        embeddings = encoder.embed(table.sentences(text))[torch.from_numpy(rows)]
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         pipeline = cls(
             text=text,
@@ -79,7 +79,7 @@ class TextPipeline(RowPipeline):
     def encode(self, table: Table) -> Tensor:
         """All texts as `(rows, width)`."""
         table.require([self.text], ", the text")
-        return self._embedded(table.names_in(self.text))
+        return self._embedded(table.sentences(self.text))
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read a table with the text column, or a .txt file with a text in each line."""
@@ -108,7 +108,8 @@ class TextPipeline(RowPipeline):
         wanted = f"texts (n,), or embeddings (n, {self.width})"
         if array.dtype.kind in "fiub":
             return shaped(array, self.input_shape, wanted) / self.scale
-        texts = [written(value) for value in array.reshape(-1).tolist()]
+        cells = array.reshape(-1).tolist()
+        texts = [cell if isinstance(cell, str) and written(cell) else written(cell) for cell in cells]
         if array.ndim not in (1, 2) or len(texts) != len(array):
             raise DataError(f"The model expects {wanted}, got an array of shape {array.shape}.", code="wrong-shape")
         if None in texts:

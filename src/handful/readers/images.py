@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from handful.cells import written
 from handful.errors import DataError
 from handful.readers.paths import existing, subfolders
 
@@ -29,19 +30,20 @@ def image_classes(folder: str | Path) -> dict[str, list[Path]]:
     folder = existing(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is a file, but labeled images are a folder with one subfolder per class.")
-    classes = {name.name: _images_in(name) for name in subfolders(folder)}
+    classes: dict[str, list[Path]] = {}
+    for one in subfolders(folder):
+        files = _images_in(one)
+        if not files:
+            raise DataError(
+                f"The class folder {one} holds no images. Add some, or remove the folder.", code="too-few-examples"
+            )
+        classes.setdefault(written(one.name) or one.name, []).extend(files)
     if not classes:
         loose = len(_images_in(folder))
         found = f"holds {loose} images and no subfolders" if loose else "is empty"
         raise DataError(
             f"The folder {folder} {found}. Make one subfolder per class and put its images in.", code="too-few-examples"
         )
-    for name, files in classes.items():
-        if not files:
-            raise DataError(
-                f"The class folder {folder / name} holds no images. Add some, or remove the folder.",
-                code="too-few-examples",
-            )
     return classes
 
 

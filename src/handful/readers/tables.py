@@ -104,10 +104,13 @@ class Table:
         kind = self.arrow.column(name).type
         if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
             raise self._unusable(name)
+        return [written(cell) for cell in self.arrow.column(name).to_pylist()]
+
+    def sentences(self, name: str) -> list[str]:
+        """A column of texts as they are; `DataError` at the first empty cell."""
+        names = self.names_in(name)
         cells = self.arrow.column(name).to_pylist()
-        if is_text(kind) and self.numeric(name):
-            cells = [None if is_empty(cell) else cell for cell in cells]
-        return [written(cell) for cell in cells]
+        return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(cells)]
 
     def names_in(self, name: str) -> list[str]:
         """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
