@@ -33,6 +33,7 @@ from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
 from handful.evaluation.scoring import evaluating
+from handful.events import Event, StepEvent
 from handful.learners.learner import Learner
 from handful.learners.pretraining import BATCH as BATCH_OF_EXAMPLES
 from handful.learners.transfer import Pretrained
@@ -188,6 +189,11 @@ def meta_trained(
     settings: dict[str, Any] = {"meta_batch_size": batch, "plan": plan, "seed": seed}
     if steps is None:
         times: list[float] = []
+
+        def hear(event: Event) -> None:
+            if isinstance(event, StepEvent):
+                times.append(time.process_time())
+
         handful.meta_train(
             copy.deepcopy(learner),
             tasks,
@@ -195,7 +201,7 @@ def meta_trained(
             validation=validation,
             validation_tasks=1,
             validate_every=WARM_UP + TIMED,
-            progress=lambda moment: times.append(time.process_time()),
+            on_event=hear,
             **settings,
         )
         steps = affordable(times[:-1], minutes)  # the last one validates

@@ -9,7 +9,7 @@ import argparse
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from benchmarks.evidence import MODELS, Cells, Section, guarded, minutes, percen
 from benchmarks.tiny import sized
 from handful.errors import UserError
 from handful.evaluation.intervals import interval
+from handful.events import Event, OnEvent, ValidationEvent
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
@@ -150,7 +151,7 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
         run=Run.open(folder, {"source": {"tasks": "omniglot"}, "row": row.title}, resume=resumed),
         validation_tasks=sized(400, 2),
         validate_every=max(1, steps // 20),
-        progress=progress(steps),
+        on_event=progress(steps),
         **row.settings | {"steps": steps},
     )
     facts = {
@@ -164,14 +165,12 @@ def train(row: Row, file: Path, folder: Path) -> handful.MetaModel:
     return handful.MetaModel(learner, plain.pipeline, facts)
 
 
-def progress(steps: int) -> Callable[[Any], None]:
+def progress(steps: int) -> OnEvent:
     """Prints a line where a validation was taken."""
 
-    def heard(moment: Any) -> None:
-        if moment.validation is not None:
-            print(
-                f"step {moment.step} of {steps}: loss {moment.loss:.3f}, validation {moment.validation:.4f}", flush=True
-            )
+    def heard(event: Event) -> None:
+        if isinstance(event, ValidationEvent):
+            print(f"step {event.step} of {steps}: validation {event.score:.4f}", flush=True)
 
     return heard
 

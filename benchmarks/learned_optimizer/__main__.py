@@ -24,6 +24,7 @@ from handful import meta_train
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
+from handful.events import Event, ValidationEvent
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import SGD, UpdateRule
 from handful.learners.learned_optimizer import LearnedOptimizer
@@ -86,11 +87,16 @@ def trained(minutes: float, say: Callable[[str], None]) -> tuple[LearnedOptimize
         seconds = time.process_time() - now
     steps = max(10, round((60 * minutes - (time.process_time() - begun)) / (1.1 * seconds)))
     say(f"{steps} meta-steps of {seconds:.2f} s from Adam at {rate:.3g}")
+
+    def hear(event: Event) -> None:
+        if isinstance(event, ValidationEvent):
+            say(f"{event.step}: val {event.score:.5f}")
+
     done = meta_train(
         learner,
         HOME.tasks,
         validation=OnSupport(HOME.tasks.split("val")),
-        progress=lambda m: say(f"{m.step}: {m.loss:.3f}, val {m.validation:.5f}") if m.validation is not None else None,
+        on_event=hear,
         steps=steps,
         meta_batch_size=BATCH,
         outer_lr=OUTER_LR,

@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from handful.cli import terminal
+from handful.events import StepEvent
 
 HOSTILE = ["[/c0]", "[bold]x", ":cat:", "a[b]", "back\\", "Übung"]
 
@@ -75,8 +76,8 @@ def test_a_formula_at_the_start_of_a_line_does_not_end_its_paragraph():
 
 def test_a_bar_that_starts_again_is_the_same_bar(monkeypatch):
     monkeypatch.setattr(terminal.err, "_force_terminal", True)
-    with terminal.Progress() as progress:
+    with terminal.ProgressBars() as bars:
         for what in ("one", "other"):
             for done in (0, 1, 0, 1):
-                progress.ladder(what, done, 1)
-    assert [task.description for task in progress.bars.tasks] == ["one", "other"]
+                bars.hear(StepEvent(what, done, 1))
+    assert [task.description for task in bars.bars.tasks] == ["one", "other"]

@@ -23,7 +23,7 @@ def narrow(input_shape):
 
 @cache
 def climbed(cls=Toy, costly=COSTLY):
-    """A ladder over the toys, once for all tests; with what its progress heard."""
+    """A ladder over the toys, once for all tests; with what it reported."""
     tasks = Slopes() if cls is Line else Clusters()
     heard = []
     learner = cls.build(tasks.spec, backbone=narrow)
@@ -32,7 +32,7 @@ def climbed(cls=Toy, costly=COSTLY):
         tasks.pool(),
         examples=500,
         costly_tasks=costly,
-        progress=lambda what, done, total: heard.append((what, done, total)),
+        on_event=lambda event: heard.append((event.work, event.done, event.total)),
     )
     comparison = ladder.run(tasks.split("test"), tasks.split("val"), tasks=TASKS)
     return ladder, comparison, heard

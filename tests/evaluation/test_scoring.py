@@ -225,7 +225,7 @@ def test_progress_counts_up_to_all_tasks():
         Toy.build(Clusters().spec, backbone="raw"),
         Clusters(),
         tasks=100,
-        progress=lambda done, total: heard.append((done, total)),
+        on_event=lambda event: heard.append((event.done, event.total)),
     )
     assert heard[-1] == (100, 100)
     assert heard == sorted(heard)

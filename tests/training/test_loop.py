@@ -16,6 +16,7 @@ from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import evaluate
+from handful.events import META_TRAINING, PRETRAINING, StepEvent, ValidationEvent, ignore
 from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
@@ -170,11 +171,11 @@ def test_a_higher_accuracy_is_the_better_one():
     tasks = pool()
     learner = PrototypicalNetwork.build(tasks.spec, backbone="mlp", backbone_options={"hidden": [8]})
 
-    def hear(moment):
-        if moment.validation is not None:
-            scores.append(moment.validation)
+    def hear(event):
+        if isinstance(event, ValidationEvent):
+            scores.append(event.score)
 
-    trained = meta_train(learner, tasks, steps=10, outer_lr=0.01, validation_tasks=20, progress=hear)
+    trained = meta_train(learner, tasks, steps=10, outer_lr=0.01, validation_tasks=20, on_event=hear)
     assert trained.best_score == max(scores)
 
 
@@ -229,10 +230,10 @@ def test_a_few_validation_draws_that_diverge_do_not_stop_a_training(tmp_path, mo
 
     monkeypatch.setattr(loop, "evaluate", scored)
     heard, run = [], Run.open(tmp_path / "run", {})
-    trained = meta_train(line(), Same(), steps=10, validate_every=2, run=run, progress=heard.append)
+    trained = meta_train(line(), Same(), steps=10, validate_every=2, run=run, on_event=heard.append)
     assert (trained.best_step, trained.best_score, trained.best_diverged) == (6, 2.0, 1)
     assert [row["val_diverged"] for row in trained.history if "val" in row] == [1, 5, 1, 2, 1]
-    assert [moment.diverged for moment in heard if moment.validation is not None] == [1, 5, 1, 2, 1]
+    assert [event.diverged for event in heard if isinstance(event, ValidationEvent)] == [1, 5, 1, 2, 1]
     _, facts, _ = read_tensors(run._checkpoints()[0])
     assert (facts["best_diverged"], facts["best_rank"]) == (1, [-1, -2.0])
 
@@ -358,7 +359,7 @@ def test_validation_tasks_that_the_learner_cannot_do_are_refused_before_the_firs
     learner = MAML.build(tasks.spec, head="slots", backbone="mlp")
     heard = []
     with pytest.raises(UserError, match="3 classes and takes no other number"):
-        meta_train(learner, tasks, validation=tasks.split("val").with_sizes(way=2), steps=1, progress=heard.append)
+        meta_train(learner, tasks, validation=tasks.split("val").with_sizes(way=2), steps=1, on_event=heard.append)
     assert not heard
 
 
@@ -452,11 +453,16 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def pretrained(run=None, progress=None, **settings):
+def pretrained(run=None, on_event=ignore, **settings):
     learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (8,)})
     told = []
-    pretraining = lambda done, total: told.append(done)  # noqa: E731
-    meta_train(learner, rows(), run=run, progress=progress, pretraining=pretraining, steps=4, **settings)
+
+    def hear(event):
+        if isinstance(event, StepEvent) and event.work == PRETRAINING:
+            told.append(event.done)
+        on_event(event)
+
+    meta_train(learner, rows(), run=run, on_event=hear, steps=4, **settings)
     return learner.state_dict(), told
 
 
@@ -467,8 +473,8 @@ def test_pre_training_comes_first_counts_as_seen_and_is_not_repeated_on_resume(t
     assert none == []
     assert any(not torch.equal(whole[name], plain[name]) for name in whole)
 
-    def stop(moment):
-        if moment.step == 2:
+    def stop(event):
+        if isinstance(event, StepEvent) and event.work == META_TRAINING and event.done == 2:
             raise KeyboardInterrupt
 
     run = Run.open(tmp_path / "run", {})
@@ -491,14 +497,16 @@ def test_a_pre_training_that_was_interrupted_goes_on_to_the_same_bits(key, fault
         learner = LEARNERS[key].build(tasks.spec, backbone=normalized)
         seen = []
 
-        def pretraining(done, total):
-            seen.append(done)
-            if done == stop_at:
+        def hear(event):
+            if not isinstance(event, StepEvent) or event.work != PRETRAINING:
+                return
+            seen.append(event.done)
+            if event.done == stop_at:
                 if fault == "kill":
                     raise Killed
                 os.kill(os.getpid(), signal.SIGINT)
 
-        meta_train(learner, tasks, run=run, pretraining=pretraining, steps=4, pretrain_examples=640, plan=plan)
+        meta_train(learner, tasks, run=run, on_event=hear, steps=4, pretrain_examples=640, plan=plan)
         return learner.state_dict(), seen, run
 
     whole, seen, _ = trained(Run.open(tmp_path / "whole", {}))
@@ -515,7 +523,7 @@ def test_the_plan_of_a_pre_training_is_the_plan_of_its_run(tmp_path, monkeypatch
     """It is chosen by the clock: another choice would have other last bits."""
     run = Run.open(tmp_path / "run", {})
 
-    def interrupt(done, total):
+    def interrupt(event):
         os.kill(os.getpid(), signal.SIGINT)
 
     def other(*arguments, **options):
@@ -523,7 +531,7 @@ def test_the_plan_of_a_pre_training_is_the_plan_of_its_run(tmp_path, monkeypatch
 
     learner = PrototypicalNetwork.build(rows().spec, backbone=normalized)
     with pytest.raises(KeyboardInterrupt):
-        meta_train(learner, rows(), run=run, pretraining=interrupt, steps=2, pretrain_examples=256)
+        meta_train(learner, rows(), run=run, on_event=interrupt, steps=2, pretrain_examples=256)
     monkeypatch.setattr("handful.training.loop.planned", other)
     assert meta_train(learner, rows(), run=run, steps=2, pretrain_examples=256).plan is not None
 
@@ -597,16 +605,16 @@ type.__setattr__(Curriculum, "key", "curriculum")
 def test_a_learner_knows_how_much_of_training_is_done_also_after_resuming(tmp_path):
     """Bit for bit, though no checkpoint holds it."""
 
-    def trained(run, progress=None):
+    def trained(run, on_event=ignore):
         learner, losses = Curriculum.build(Same().spec, backbone="raw"), {}
 
-        def hear(moment):
-            losses[moment.step] = moment.loss
-            if progress:
-                progress(moment)
+        def hear(event):
+            if isinstance(event, StepEvent):
+                losses[event.done] = event.loss
+                on_event(event)
 
         options = {"steps": 8, "outer_lr": 0.1, "validate_every": 4, "checkpoint_every": 1, "validation_tasks": 2}
-        meta_train(learner, Same(), run=run, progress=hear, plan="vmap", **options)
+        meta_train(learner, Same(), run=run, on_event=hear, plan="vmap", **options)
         return learner, losses
 
     whole, losses = trained(Run.open(tmp_path / "whole", {}))
@@ -616,8 +624,8 @@ def test_a_learner_knows_how_much_of_training_is_done_also_after_resuming(tmp_pa
     assert whole.progress == 7 / 8
     assert "progress" not in whole.state_dict()
 
-    def stop(moment):
-        if moment.step == 5:
+    def stop(event):
+        if event.done == 5:
             raise KeyboardInterrupt
 
     run = Run.open(tmp_path / "stopped", {})

@@ -14,6 +14,7 @@ from handful.engine.plan import Plan
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import evaluate as score
+from handful.events import CheckpointEvent, DoneEvent, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
@@ -85,14 +86,17 @@ def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
 def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
     heard = []
 
-    def started(training):
+    def hear(event):
         assert (tmp_path / "run" / "config.json").exists()
-        heard.append(
-            (training.learner.key, training.distribution.split_name, training.distribution.sizes.way, training.plan)
-        )
+        heard.append(event)
 
-    train(species, tmp_path / "run", started=started)
-    assert heard == [("protonet", "train", 2, Plan("vmap"))]
+    model = train(species, tmp_path / "run", on_event=hear)
+    plan, *steps, checkpoint, done = heard
+    parameters = sum(parameter.numel() for parameter in model.learner.parameters())
+    assert plan == PlanEvent(parameters, 2, 2, model.pipeline.described(), None, str(Plan("vmap")), 4, 1)
+    assert StepEvent("meta-training", 4, 4, Run(tmp_path / "run").metrics()[-1]["loss"]) in steps
+    assert checkpoint == CheckpointEvent(4)
+    assert isinstance(done, DoneEvent)
 
 
 def test_the_kept_score_can_be_measured_again(species, tmp_path):
@@ -195,7 +199,7 @@ def test_tasks_that_the_model_cannot_do_are_refused_before_the_ladder(species, t
     train(fixed, tmp_path / "run")
     heard = []
     with pytest.raises(UserError, match="2 classes and takes no other number"):
-        evaluate(tmp_path / "run", settings=[(2, 1), (3, 1)], tasks=3, progress=lambda *told: heard.append(told))
+        evaluate(tmp_path / "run", settings=[(2, 1), (3, 1)], tasks=3, on_event=heard.append)
     assert not heard
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from handful.events import StepEvent
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
 from handful.workflows import quickstart
@@ -27,16 +28,14 @@ def made(tmp_path_factory):
         patch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
         patch.setattr("handful.workflows.evaluate.CURVE_TASKS", 1)
         patch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1,))
-        steps, rungs = [], []
-        report, new = quickstart.quickstart(
-            folder, on_step=lambda moment: steps.append(moment.step), on_ladder=lambda what, *_: rungs.append(what)
-        )
-        yield folder, report, new, steps, rungs
+        heard = []
+        report, new = quickstart.quickstart(folder, on_event=heard.append)
+        yield folder, report, new, [(event.work, event.done) for event in heard if isinstance(event, StepEvent)]
 
 
 @pytest.mark.slow
 def test_it_reports_both_settings_with_the_ladder(made):
-    folder, report, _, steps, rungs = made
+    folder, report, _, steps = made
     written = json.loads((folder / "report.json").read_text())
     assert written["verdict"] == report.verdict
     assert [(setting["way"], setting["shot"]) for setting in written["settings"]] == [(5, 1), (20, 1)]
@@ -45,8 +44,8 @@ def test_it_reports_both_settings_with_the_ladder(made):
         assert learners[0] == "protonet"
         assert {"centroid", "dummy", "fine-tune-all", "scratch", "transfer"} <= set(learners)
         assert {row["score"]["tasks"] for row in setting["rows"]} == {3, 1}
-    assert steps == [1, 2, 3]
-    assert {"pre-training for the ladder", "protonet", "transfer"} <= set(rungs)
+    assert [done for work, done in steps if work == "meta-training"] == [1, 2, 3]
+    assert {"pre-training for the ladder", "protonet", "transfer"} <= {work for work, _ in steps}
 
 
 @pytest.mark.slow
@@ -102,7 +101,7 @@ def test_an_unfinished_one_is_continued_and_any_other_made_anew(report, seed, ex
     class AskedError(Exception):
         pass
 
-    def train(experiment, path, *, resume, force, progress, pretraining):
+    def train(experiment, path, *, resume, force, on_event):
         raise AskedError("force" if force else "resume" if resume else "new")
 
     monkeypatch.setattr(quickstart, "train", train)

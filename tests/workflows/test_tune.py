@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import own_data
 from handful.cli.main import app
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.events import ValidationEvent
 from handful.tasks.labeled_pool import LabeledPool
 from handful.workflows import tune as workflow
 from handful.workflows.experiment import Experiment, Source
@@ -116,7 +117,7 @@ class TestSearch:
     def test_what_mattered_is_a_share(self, species, tmp_path, monkeypatch):
         """A made-up score that depends on the temperature alone."""
 
-        def scored(experiment, distribution, asked, progress):
+        def scored(experiment, distribution, asked, on_event):
             return Trial(asked.params, "complete", -abs(asked.params["temperature"] - 5.0), [])
 
         monkeypatch.setattr(workflow, "_tried", scored)
@@ -126,12 +127,12 @@ class TestSearch:
         assert found.ranked[0].settings["temperature"] == pytest.approx(5, rel=0.3)
 
     def test_a_hopeless_trial_is_pruned(self, species, tmp_path, monkeypatch):
-        def train_to(learner, *arguments, progress, **settings):
+        def train_to(learner, *arguments, on_event, **settings):
             good = settings["outer_lr"] == 1e-3 or len(seen) < 6
             seen.append(0)
             for step in range(1, 11):
                 seen[-1] = step
-                progress(workflow.Moment(step, 10, 0.0, 0.9 if good else 0.1, "accuracy"))
+                on_event(ValidationEvent(step, 0.9 if good else 0.1, "accuracy"))
             return type("Trained", (), {"best_score": 0.9, "best_diverged": 0})
 
         seen: list[int] = []

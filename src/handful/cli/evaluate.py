@@ -15,7 +15,7 @@ from handful.cli.options import (
     source_of,
     takes,
 )
-from handful.cli.terminal import Progress, err, flowing, out, print_json
+from handful.cli.terminal import ProgressBars, err, flowing, out, print_json
 from handful.errors import UserError
 
 
@@ -60,7 +60,7 @@ def evaluate(
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
     try:
-        with Progress() as progress:
+        with ProgressBars() as bars:
             report = score(
                 run,
                 other=other,
@@ -71,7 +71,7 @@ def evaluate(
                 equivalence_tasks=equivalence,
                 half_width=half_width,
                 trust=trust or (),
-                progress=progress.ladder,
+                on_event=bars.hear,
             )
     except KeyboardInterrupt:
         if Run(home).ladder.exists():

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from handful.cli.application import command
-from handful.cli.terminal import Progress, err, out
+from handful.cli.terminal import ProgressBars, err, out
 
 
 @command("handful quickstart")
@@ -22,13 +22,11 @@ def quickstart(
         "Learning to read letters from one example each. It trains on Latin and Cyrillic letters in\n"
         "many type faces, and is tested on Georgian, Armenian, Greek and Lao, which it never saw.\n"
     )
-    with Progress() as progress:
+    with ProgressBars() as bars:
         report, new = run(
             output,
             seed=seed,
-            on_pretraining=progress.pretraining,
-            on_step=progress.step,
-            on_ladder=progress.ladder,
+            on_event=bars.hear,
         )
     out.print(Text("What was learned.", "bold"), report.verdict)
     out.print(

@@ -14,6 +14,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from handful.events import (
+    LADDER_PRETRAINING,
+    META_TRAINING,
+    PRETRAINING,
+    Event,
+    NoteEvent,
+    StepEvent,
+    ValidationEvent,
+)
+
 # Texts are shown as they are: a class may be named [b] or :cat:, which Rich takes for a style and a picture.
 _literal = functools.partial(Console, highlight=False, markup=False, emoji=False)
 # A terminal gets lines broken between words; a file or a pipe gets each message as one line.
@@ -27,22 +37,28 @@ LOG_SECONDS = 10
 """How often progress is told where there is no terminal to show bars on."""
 
 
-class Progress:
+class ProgressBars:
     """Bars with rate and time left on a terminal; a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (TextColumn("{task.description:<28}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Bars(
+        self.bars = Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
         )
         self.known: dict[str, Any] = {}
         self.said = 0.0
         self.score = ""
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBars":
         if err.is_terminal:
             self.bars.start()
         return self
@@ -51,23 +67,17 @@ class Progress:
         if err.is_terminal:
             self.bars.stop()
 
-    def step(self, moment: Any) -> None:
-        """After each step of meta-training."""
-        if moment.validation is not None:
-            self.score = f"val {score_text(moment.validation, moment.metric, moment.diverged)}"
-        self._advance("meta-training", moment.step, moment.steps, f"loss {moment.loss:.2f} {self.score}")
-
-    def trial(self, number: int, moment: Any) -> None:
-        """After each step of a trial of a search, counted from 0."""
-        self._advance(f"trial {number + 1}", moment.step, moment.steps, f"loss {moment.loss:.2f}")
-
-    def pretraining(self, done: int, total: int) -> None:
-        """After each batch of pre-training."""
-        self._advance("pre-training", done, total, "")
-
-    def ladder(self, what: str, done: int, total: int) -> None:
-        """After each batch of tasks of one learner."""
-        self._advance(f"{what}", done, total, "")
+    def hear(self, event: Event) -> None:
+        """Show an event of the library."""
+        if isinstance(event, NoteEvent):
+            err.print(event.message)
+        elif isinstance(event, ValidationEvent):
+            self.score = f"val {score_text(event.score, event.metric, event.diverged)}"
+        elif isinstance(event, StepEvent):
+            note = "" if event.loss is None else f"loss {event.loss:.2f}"
+            if event.work == META_TRAINING:
+                note += f" {self.score}"
+            self._advance(event.work, event.done, event.total, note)
 
     def _advance(self, what: str, done: int, total: int, note: str) -> None:
         if not err.is_terminal:
@@ -78,7 +88,7 @@ class Progress:
         if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
             for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
                 bar = self.bars.tasks[self.known[name]]
-                bar.visible = name in ("meta-training", "pre-training", "pre-training for the ladder")
+                bar.visible = name in (META_TRAINING, PRETRAINING, LADDER_PRETRAINING)
             if what not in self.known:
                 self.known[what] = self.bars.add_task(what, total=total, note=note)
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)

@@ -15,11 +15,11 @@ from handful.cli.options import (
     source_of,
     takes,
 )
-from handful.cli.terminal import Progress, err, out, score_text
+from handful.cli.terminal import ProgressBars, err, out, score_text
 from handful.errors import UserError
+from handful.events import Event, PlanEvent
 
 if TYPE_CHECKING:
-    from handful.training.loop import Training
     from handful.workflows.experiment import Experiment
 from handful.cli.application import FAILED, INTERRUPTED, command, of_learner, of_sizes, of_training
 
@@ -122,33 +122,31 @@ def train(
         _train_silently(experiment, output, workers)
         return
 
-    def started(training: "Training") -> None:
-        sizes = training.distribution.sizes
-        parameters = sum(p.numel() for p in training.parameters)
+    def hear(event: Event) -> None:
+        if not isinstance(event, PlanEvent):
+            bars.hear(event)
+            return
         err.print(
-            f"Training {learner} ({parameters:,} parameters) on {tasks}: "
-            f"{f'{sizes.way}-way ' if sizes.way else ''}{sizes.shot}-shot tasks, {meta_batch_size} per step."
+            f"Training {learner} ({event.parameters:,} parameters) on {tasks}: "
+            f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {meta_batch_size} per step."
         )
-        if training.distribution.pipeline:
-            err.print(f"Inputs: {training.distribution.pipeline.described()}.")
-        if small := training.distribution.small_tasks():
-            err.print(f"Sizes: {small}.")
-        if training.plan:
-            shared = f" Workers: {training.workers.count}." if training.workers.count > 1 else ""
-            err.print(f"Plan: {training.plan}.{shared}")
+        if event.inputs:
+            err.print(f"Inputs: {event.inputs}.")
+        if event.small_tasks:
+            err.print(f"Sizes: {event.small_tasks}.")
+        if event.plan:
+            shared = f" Workers: {event.workers}." if event.workers > 1 else ""
+            err.print(f"Plan: {event.plan}.{shared}")
 
     try:
-        with Progress() as progress:
+        with ProgressBars() as bars:
             model = run(
                 experiment,
                 output,
                 resume=resume,
                 force=force,
                 workers=workers,
-                started=started,
-                progress=progress.step,
-                pretraining=progress.pretraining,
-                say=err.print,
+                on_event=hear,
             )
     except KeyboardInterrupt:
         if list((output / "checkpoints").glob("*.safetensors")):
@@ -169,8 +167,8 @@ def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, fo
     from handful.workflows.tune import tune
 
     try:
-        with Progress() as progress:
-            tuning = tune(experiment, output, trials, resume=resume, force=force, progress=progress.trial)
+        with ProgressBars() as bars:
+            tuning = tune(experiment, output, trials, resume=resume, force=force, on_event=bars.hear)
     except KeyboardInterrupt:
         err.print("The trials that ended are kept. Continue with the same command and --resume.")
         raise

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -15,6 +15,7 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation, evaluate
+from handful.events import LADDER_PRETRAINING, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
@@ -25,9 +26,6 @@ SETTLING = 5
 
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
 """What the conventional way is given to learn from, for the data equivalence."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is running, what of it is done, and how much there is."""
 
 
 @contextmanager
@@ -43,7 +41,8 @@ class Ladder:
 
     learner: the one to stand beside; rungs with a network get one of its kind. pool: what a network is pre-trained on
     once for all rungs that start from it (None: they are left out), for `examples` examples: as many as the learner saw
-    in its own training. keeper: where that pre-training is kept while it runs.
+    in its own training. keeper: where that pre-training is kept while it runs. on_event: called
+    with a `StepEvent` as work goes on.
     """
 
     def __init__(
@@ -54,13 +53,13 @@ class Ladder:
         examples: int,
         costly_tasks: int = 50,
         seed: int = 0,
-        progress: Progress | None = None,
+        on_event: OnEvent = ignore,
         keeper: Keeper | None = None,
     ) -> None:
         self.learner = learner
         self.costly_tasks = costly_tasks
         self.seed = seed
-        self.progress = progress or (lambda what, done, total: None)
+        self.on_event = on_event
         self.pretraining_seconds = 0.0
         self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
         spec = learner.recipe["spec"]
@@ -82,7 +81,7 @@ class Ladder:
                 pool,
                 examples=examples,
                 seed=seed,
-                progress=lambda done, total: self.progress("pre-training for the ladder", done, total),
+                progress=lambda done, total: on_event(StepEvent(LADDER_PRETRAINING, done, total)),
                 keeper=keeper,
             )
 
@@ -151,7 +150,7 @@ class Ladder:
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
-                self.progress("shots curve", shot, max(shots))
+                self.on_event(StepEvent("shots curve", shot, max(shots)))
                 curves[learner.key].append((shot, evaluate(learner, place, tasks=tasks, shot=part).score))
         return curves
 
@@ -194,7 +193,7 @@ class Ladder:
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
         for size in sorted({*examples, shot}):
-            self.progress("data equivalence", size, max(examples))
+            self.on_event(StepEvent("data equivalence", size, max(examples)))
             fewer = setting.nested and size < shot
             try:
                 at, choosing = setting if fewer else setting.with_sizes(shot=size), validation.with_sizes(shot=size)
@@ -255,7 +254,7 @@ class Ladder:
         count = COSTLY_CHOOSING_TASKS if rung.costly else CHOOSING_TASKS
         scores = []
         for done, options in enumerate(candidates):
-            self.progress(f"choosing for {rung.key}", done, len(candidates))
+            self.on_event(StepEvent(f"choosing for {rung.key}", done, len(candidates)))
             evaluation = evaluate(self._build(rung, options), validation, tasks=count)
             sign = 1 if evaluation.higher_is_better else -1
             mean = sign * evaluation.score.mean
@@ -263,12 +262,7 @@ class Ladder:
         return candidates[scores.index(max(scores))]
 
     def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:
-        return evaluate(
-            learner,
-            setting,
-            tasks=tasks,
-            progress=lambda done, total: self.progress(learner.key, done, total),
-        )
+        return evaluate(learner, setting, tasks=tasks, on_event=self.on_event)
 
 
 def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +19,7 @@ from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Interval, class_interval, interval
+from handful.events import OnEvent, StepEvent, ignore
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape, stack
@@ -30,9 +31,6 @@ BYTES_AT_ONCE = 2**27
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Of the central intervals of a normal prediction whose coverage is counted."""
-
-Progress = Callable[[int, int], None]
-"""Called with the tasks done and the tasks in all."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +142,14 @@ def evaluate(
     *,
     tasks: int = 600,
     shot: int | None = None,
-    progress: Progress | None = None,
+    on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
     The learner is used in evaluation mode and is not changed. shot: adapt to the first so many of the support examples
-    only (of each class, where there is a way), as it takes to see what more of them bring to the same queries. Raises
-    `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
+    only (of each class, where there is a way), as it takes to see what more of them bring to the same queries.
+    on_event: called with a `StepEvent` after each batch of tasks. Raises `UserError` where the learner cannot do these
+    tasks, or where these are no tasks of that shot.
     """
     check_number(tasks)
     if shot is not None:
@@ -179,8 +178,7 @@ def evaluate(
             for name, values in _of_regression(predictions, batch.query.targets, distribution, known).items():
                 more[name].append(values)
             order += indices
-            if progress:
-                progress(len(order), tasks)
+            on_event(StepEvent(learner.key, len(order), tasks))
     places = torch.tensor(order).argsort()
     sizes = distribution.sizes
     return Evaluation(

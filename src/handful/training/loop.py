@@ -20,6 +20,18 @@ from handful.engine.planner import PlanTrial, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.scoring import check_fits, evaluate
+from handful.events import (
+    META_TRAINING,
+    PRETRAINING,
+    CheckpointEvent,
+    DoneEvent,
+    NoteEvent,
+    OnEvent,
+    PlanEvent,
+    StepEvent,
+    ValidationEvent,
+    ignore,
+)
 from handful.functional.normalization import recalibrate
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
@@ -36,19 +48,6 @@ PLANNING_BLOCKS = 64
 """Of which the one with the largest tasks is planned for, where sizes are varied."""
 COUNTED_BLOCKS = 64
 """Of which the mean size of tasks is taken then."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What progress hears of after each step. validation: the score where one was taken, else None; metric: what it is,
-    as in an `Evaluation`; diverged: on how many draws of the validation no prediction is finite."""
-
-    step: int
-    steps: int
-    loss: float
-    validation: float | None
-    metric: str
-    diverged: int = 0
 
 
 @dataclass
@@ -129,7 +128,7 @@ class Training:
         self.seconds += time.perf_counter() - start
         return loss
 
-    def choose_plan(self, say: Callable[[str], None] | None) -> None:
+    def choose_plan(self, on_event: OnEvent) -> None:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
         count = self.settings.meta_batch_size
         if self.plan is None and self.steps:
@@ -138,7 +137,13 @@ class Training:
             fixed = not (self.distribution.ragged or self.distribution.varied)
             held = resident_bytes()
             plan, self.trials, grown = planned(
-                self.learner, tasks, spec, noise=noise, steps=self.steps, compilable=fixed, say=say
+                self.learner,
+                tasks,
+                spec,
+                noise=noise,
+                steps=self.steps,
+                compilable=fixed,
+                say=lambda message: on_event(NoteEvent(message)),
             )
             self.predicted_bytes = None if held is None or grown is None else held + grown
             self.plan = shared(plan, count, self.workers.count)
@@ -196,7 +201,7 @@ class Training:
                     ) from error
                 self.plan = leaner
 
-    def pretrain(self, run: Run | None, progress: Callable[[int, int], None] | None) -> None:
+    def pretrain(self, run: Run | None, on_event: OnEvent) -> None:
         """Train the backbone on the pool of the train split, from where a checkpoint ended it."""
         pool = self.distribution.pool()
         assert pool is not None, "checked before"
@@ -209,9 +214,27 @@ class Training:
 
         with self.cores(), PretrainingCheckpoints(save, self.unfinished) if run else nullcontext() as keeper:
             self.seconds += self.learner.pretrain(
-                pool, examples=settings.pretrain_examples, seed=settings.seed, progress=progress, keeper=keeper
+                pool,
+                examples=settings.pretrain_examples,
+                seed=settings.seed,
+                progress=lambda done, total: on_event(StepEvent(PRETRAINING, done, total)),
+                keeper=keeper,
             )
         self.pretraining = self.unfinished = None
+
+    def described(self) -> PlanEvent:
+        """What is trained, on what, and how."""
+        tasks = self.distribution
+        return PlanEvent(
+            parameters=sum(parameter.numel() for parameter in self.parameters),
+            way=tasks.sizes.way,
+            shot=tasks.sizes.shot,
+            inputs=tasks.pipeline.described() if tasks.pipeline else None,
+            small_tasks=tasks.small_tasks() or None,
+            plan=str(self.plan) if self.plan else None,
+            steps=self.steps,
+            workers=self.workers.count,
+        )
 
     def validate(self) -> dict[str, Any]:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
@@ -332,19 +355,15 @@ def meta_train(
     *,
     validation: TaskDistribution | None = None,
     run: Run | None = None,
-    started: Callable[[Training], None] | None = None,
-    progress: Callable[[Moment], None] | None = None,
-    pretraining: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent = ignore,
     **settings: Any,
 ) -> Trained:
     """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
 
     validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
-    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan. started,
-    progress, pretraining: told of the training when its plan stands, of each step, and of the examples seen before the
-    first one; say: told what takes a while. settings: see `Settings`. The same seed, settings, plan and number of
-    threads give the same bits. Ctrl-C finishes the step, or that of pre-training, saves, and then raises
+    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan.
+    on_event: called with each event, see `handful.events`. settings: see `Settings`. The same seed, settings, plan and
+    number of threads give the same bits. Ctrl-C finishes the step, or that of pre-training, saves, and then raises
     `KeyboardInterrupt`.
 
     Where `torch.distributed` is initialized, its processes are workers: each calls this with the same arguments, runs
@@ -359,7 +378,7 @@ def meta_train(
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
     with run.threads() if run is not None and workers.first else nullcontext():
-        _train(training, run, started, progress, pretraining, say)
+        _train(training, run, on_event if workers.first else ignore)
     training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
@@ -380,14 +399,7 @@ def meta_train(
     )
 
 
-def _train(
-    training: Training,
-    run: Run | None,
-    started: Callable[[Training], None] | None,
-    progress: Callable[[Moment], None] | None,
-    pretraining: Callable[[int, int], None] | None,
-    say: Callable[[str], None] | None,
-) -> None:
+def _train(training: Training, run: Run | None, on_event: OnEvent) -> None:
     """All steps, from where the run's last checkpoint is."""
     workers, chosen, steps = training.workers, training.settings, training.steps
     saved = run if workers.first else None
@@ -395,14 +407,13 @@ def _train(
     checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
     if workers.first:
         restored = run is not None and run.restore(training)
-        training.choose_plan(say)
+        training.choose_plan(on_event)
         if chosen.pretrain_examples and (training.unfinished or not restored):
-            training.pretrain(run, pretraining)
+            training.pretrain(run, on_event)
             if run is not None:
                 run.save(training)
     training.follow()
-    if started and workers.first:
-        started(training)
+    on_event(training.described())
     with Interruption(active=run is not None) as interruption, training.cores():
         while training.step < steps:
             workers.asked = interruption.asked  # which the others hear with the gradients
@@ -412,21 +423,30 @@ def _train(
                 found = training.validate()
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row | found)
-            if progress and workers.first:
-                scored = found.get("val"), training.distribution.spec.metric, found.get("val_diverged", 0)
-                progress(Moment(training.step, steps, loss, *scored))
+            if found:
+                on_event(_validation(training, found))
+            on_event(StepEvent(META_TRAINING, training.step, steps, loss))
             stop = interruption.asked if workers.count == 1 else workers.agreed
             if saved is not None:
                 last = stop or training.step == steps
                 if last or found or training.step % checkpoint_every == 0:
                     saved.save(training)
+                    on_event(CheckpointEvent(training.step))
             if stop and run is not None:
                 raise KeyboardInterrupt
         if not steps and not training.history:  # a learner that is pre-trained only
             found = training.validate()
             training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)
+            if found:
+                on_event(_validation(training, found))
             if saved is not None:
                 saved.save(training)
+    on_event(DoneEvent(META_TRAINING, training.seconds))
+
+
+def _validation(training: Training, found: dict[str, Any]) -> ValidationEvent:
+    """Of what `validate` found."""
+    return ValidationEvent(training.step, found["val"], training.distribution.spec.metric, found.get("val_diverged", 0))
 
 
 def checked(

@@ -9,8 +9,9 @@ from handful.doctor.diagnosis import diagnose
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
-from handful.evaluation.ladder import Ladder, Progress
+from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import check_fits, check_number
+from handful.events import OnEvent, ignore
 from handful.models.meta_model import MetaModel
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
@@ -33,7 +34,7 @@ def evaluate(
     equivalence_tasks: int = 0,
     half_width: float | None = None,
     trust: Sequence[str] = (),
-    progress: Progress | None = None,
+    on_event: OnEvent = ignore,
 ) -> Report:
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
 
@@ -79,7 +80,7 @@ def evaluate(
             examples=model.facts["examples"],
             seed=experiment.seed,
             costly_tasks=costly_tasks,
-            progress=progress,
+            on_event=on_event,
             keeper=keeper,
         )
     comparisons: list[Comparison] = []

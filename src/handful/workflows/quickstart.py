@@ -1,18 +1,16 @@
 """The main job on the embedded source, from nothing to predictions for files of a brand-new task."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from handful.evaluation.ladder import Progress
+from handful.events import OnEvent, ignore
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.reports import plots
 from handful.reports.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
-from handful.training.loop import Moment
 from handful.training.run import Run, is_run
 from handful.types import Categorical
 from handful.workflows.evaluate import evaluate
@@ -69,9 +67,7 @@ def quickstart(
     path: Path,
     *,
     seed: int = 0,
-    on_pretraining: Callable[[int, int], None] | None = None,
-    on_step: Callable[[Moment], None] | None = None,
-    on_ladder: Progress | None = None,
+    on_event: OnEvent = ignore,
 ) -> tuple[Report, NewTask]:
     """Meta-train, evaluate beside the ladder, adapt to a new task from files, predict, and write the report to `path`.
 
@@ -80,10 +76,8 @@ def quickstart(
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     started = is_run(path)
     same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
-    model = train(
-        experiment, path, resume=same, force=started and not same, progress=on_step, pretraining=on_pretraining
-    )
-    report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, progress=on_ladder)
+    model = train(experiment, path, resume=same, force=started and not same, on_event=on_event)
+    report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, on_event=on_event)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")
     report = replace(report, notes=[NOTE])

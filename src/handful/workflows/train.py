@@ -2,15 +2,15 @@
 
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError
 from handful.evaluation.formatting import size
+from handful.events import OnEvent, ignore
 from handful.models.meta_model import MetaModel
 from handful.storage import write_json
-from handful.training.loop import Moment, Training, checked, meta_train
+from handful.training.loop import checked, meta_train
 from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
@@ -25,16 +25,13 @@ def train(
     resume: bool = False,
     force: bool = False,
     workers: int | None = None,
-    started: Callable[[Training], None] | None = None,
-    progress: Callable[[Moment], None] | None = None,
-    pretraining: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent = ignore,
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
     workers: processes that share each step; the others are started here, unless `torchrun` or the like has started all
-    of them, each of which calls this. Their number is no part of the run: it may go on with another one. started,
-    progress, pretraining, say: see `meta_train`. Raises `UserError` before anything is written where data, learner,
+    of them, each of which calls this. Their number is no part of the run: it may go on with another one. on_event:
+    see `meta_train`. Raises `UserError` before anything is written where data, learner,
     options or sizes do not fit.
     """
     give_back_memory()
@@ -64,10 +61,7 @@ def train(
                 training,
                 validation=validation,
                 run=run,
-                started=started,
-                progress=progress,
-                pretraining=pretraining,
-                say=say,
+                on_event=on_event,
                 **settings,
             )
     except BaseException:  # Ctrl-C, too

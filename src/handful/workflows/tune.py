@@ -3,7 +3,6 @@
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 from handful import streams
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.events import Event, OnEvent, StepEvent, ValidationEvent, ignore
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution
-from handful.training.loop import Moment, checked, meta_train
+from handful.training.loop import checked, meta_train
 from handful.training.run import check_free, is_run
 from handful.training.settings import Settings
 from handful.types import Kind
@@ -130,13 +130,14 @@ def tune(
     *,
     resume: bool = False,
     force: bool = False,
-    progress: Callable[[int, Moment], None] | None = None,
+    on_event: OnEvent = ignore,
 ) -> Tuning:
     """Search for the best settings in `trials` trials, of which the first has the experiment's own.
 
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
     kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been.
-    progress: told of the trial's number and its moments. Raises `UserError` where a search or run is in the folder and
+    on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on. Raises
+    `UserError` where a search or run is in the folder and
     neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment; and,
     before anything is deleted, where data, learner, options or sizes do not fit.
     """
@@ -172,7 +173,7 @@ def tune(
         if number == 0:
             study.enqueue_trial({name: found.start for name, found in ranges.items()})
         asked = study.ask(_distributions(optuna, ranges))
-        trial = _tried(experiment, distribution, asked, partial(progress, number) if progress else None)
+        trial = _tried(experiment, distribution, asked, partial(_renamed, on_event, f"trial {number + 1}"))
         states = {"complete": None, "pruned": "PRUNED", "failed": "FAIL"}
         state = states[trial.state]
         study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
@@ -190,22 +191,19 @@ def _check(experiment: Experiment, distribution: TaskDistribution) -> None:
     checked(experiment.build(distribution), training, validation, experiment.settings | {"seed": experiment.seed})
 
 
-def _tried(
-    experiment: Experiment, distribution: TaskDistribution, asked: Any, progress: Callable[[Moment], None] | None
-) -> Trial:
+def _tried(experiment: Experiment, distribution: TaskDistribution, asked: Any, on_event: OnEvent) -> Trial:
     """Train with the settings that were asked for."""
     there = applied(experiment, asked.params)
     steps = max(1, int(experiment.settings.get("steps", Settings.steps)) // FRACTION)
     scores: list[tuple[int, float]] = []
 
-    def hear(moment: Moment) -> None:
-        if progress:
-            progress(moment)
-        if moment.validation is None:
+    def hear(event: Event) -> None:
+        on_event(event)
+        if not isinstance(event, ValidationEvent):
             return
-        scores.append((moment.step, moment.validation))
-        asked.report(moment.validation, moment.step)
-        if moment.step < steps and asked.should_prune():
+        scores.append((event.step, event.score))
+        asked.report(event.score, event.step)
+        if event.step < steps and asked.should_prune():
             raise _PrunedError
 
     try:
@@ -213,7 +211,7 @@ def _tried(
             there.build(distribution),
             there.training_tasks(distribution.split("train")),
             validation=validating(distribution, there.way, there.shot, there.query_shot),
-            progress=hear,
+            on_event=hear,
             **there.settings | {"steps": steps, "seed": there.seed},
         )
     except _PrunedError:
@@ -223,6 +221,11 @@ def _tried(
             raise
         return Trial(asked.params, "failed", None, scores)
     return Trial(asked.params, "complete", trained.best_score, scores, trained.best_diverged)
+
+
+def _renamed(on_event: OnEvent, work: str, event: Event) -> None:
+    """The steps of a trial as those of its own work."""
+    on_event(replace(event, work=work) if isinstance(event, StepEvent) else event)
 
 
 def _importance(optuna: Any, study: Any, trials: list[Trial]) -> dict[str, float]:

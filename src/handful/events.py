@@ -1,0 +1,83 @@
+"""What long work reports while it runs: events, all through one callback `on_event`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class PlanEvent:
+    """Meta-training is about to take its first step: what is trained, on what, and how.
+
+    parameters: how many numbers are trained. way, shot: of the training tasks, a pair where they vary. inputs: what the
+    input pipeline makes of the data; None without one. small_tasks: how small tasks are used; None where there are
+    none. plan: how a meta-batch is run; None where nothing is meta-trained. workers: processes that share each step.
+    """
+
+    parameters: int
+    way: int | tuple[int, int] | None
+    shot: int | tuple[int, int]
+    inputs: str | None
+    small_tasks: str | None
+    plan: str | None
+    steps: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """So much of some work is done: a meta-step, a batch of pre-training, or a batch of tasks.
+
+    work: such as "meta-training". loss: the mean meta-loss of a meta-step.
+    """
+
+    work: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class ValidationEvent:
+    """The score on validation tasks after a meta-step, reported before the `StepEvent` of that step.
+
+    metric: as in an `Evaluation`. diverged: on how many draws no prediction is finite.
+    """
+
+    step: int
+    score: float
+    metric: str
+    diverged: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointEvent:
+    """The work can be continued from this meta-step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class NoteEvent:
+    """What a user should know, such as why nothing moves for half a minute."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class DoneEvent:
+    """Some work has ended. seconds: that it took, those before an interruption included."""
+
+    work: str
+    seconds: float
+
+
+Event: TypeAlias = PlanEvent | StepEvent | ValidationEvent | CheckpointEvent | NoteEvent | DoneEvent
+OnEvent: TypeAlias = Callable[[Event], None]
+
+META_TRAINING, PRETRAINING, LADDER_PRETRAINING = "meta-training", "pre-training", "pre-training for the ladder"
+"""The work that can be continued where it was interrupted."""
+
+
+def ignore(event: Event) -> None:
+    """What hears of events where nobody else does."""
