@@ -17,7 +17,7 @@ from contracts import test_learners as learner_contract
 from contracts import test_tasks as source_contract
 from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can
 from handful.cli.main import app
-from handful.registry import BACKBONES, LEARNERS, TASKS
+from handful.registry import BACKBONES, LEARNERS, METRICS, TASKS
 from handful.tasks.distribution import SPLITS
 from handful.workflows.catalog import catalog
 
@@ -53,7 +53,7 @@ def names_in_code(text):
 @pytest.fixture
 def registries():
     """What a page registers is gone after its test."""
-    kept = [(registry, dict(registry.items())) for registry in (LEARNERS, TASKS, BACKBONES)]
+    kept = [(registry, dict(registry.items())) for registry in (LEARNERS, TASKS, BACKBONES, METRICS)]
     yield
     for registry, members in kept:
         registry._members = members
@@ -317,7 +317,7 @@ def test_a_broken_link_is_seen():
 # Everything is mentioned
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, *TASKS, *BACKBONES])
+@pytest.mark.parametrize("name", [*LEARNERS, *TASKS, *BACKBONES, *METRICS])
 def test_what_is_registered_is_documented(name):
     assert f"`{name}`" in EVERYTHING
 

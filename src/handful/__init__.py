@@ -24,6 +24,8 @@ _HOMES = {
     "LEARNERS": "registry",
     "TASKS": "registry",
     "BACKBONES": "registry",
+    "METRICS": "registry",
+    "Metric": "metrics",
     "evaluate": "evaluation.scoring",
     "Evaluation": "evaluation.scoring",
     "Ladder": "evaluation.ladder",

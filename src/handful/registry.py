@@ -87,3 +87,4 @@ def _home(member: object) -> str:
 LEARNERS: Registry[Any] = Registry("learner", "handful.learners")
 TASKS: Registry[Any] = Registry("task source", "handful.tasks")
 BACKBONES: Registry[Any] = Registry("backbone", "handful.backbones")
+METRICS: Registry[Any] = Registry("metric", "handful.metrics")
