@@ -73,8 +73,11 @@ def alphabet_order(seed: int) -> Generator:
 
 @contextmanager
 def weights(seed: int) -> Iterator[None]:
-    """Within it modules start from this seed: they draw from the global generator, which is then as it was before."""
-    with torch.random.fork_rng(devices=[]):
+    """Within it modules start from this seed, on the CPU, so that they have the same bits on every device.
+
+    They draw from the global generator, which is then as it was before.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         yield
 

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from handful import streams
 from handful.doctor.finding import Finding, names_are_classes, signed
+from handful.engine.plan import Plan
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
-from handful.evaluation.scoring import scores_of
+from handful.evaluation.scoring import predict_tasks, scores_of
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
-from handful.types import Categorical, Examples, Prediction, Task
+from handful.types import Categorical, Examples, Task, TaskSpec, stack, take
 
 SHUFFLES = 3
 """Shuffled supports per task: with few classes, one shuffling leaves many labels right by luck."""
@@ -163,10 +164,9 @@ def _another(split: TaskDistribution, index: int, tasks: int) -> int | None:
 
 def score_of(split: TaskDistribution, learner: Learner, index: int, support: Examples) -> float:
     """Of the queries of task `index` after adapting to this support; more is better, and no finite prediction worst."""
-    query = split.task(index).query
-    prediction = learner.predict(learner.adapt(support, split.spec_of(index)), query.inputs)
-    stacked = type(prediction)(*(leaf.unsqueeze(0) for leaf in prediction))
-    score = float(scores_of(stacked, query.targets.unsqueeze(0), split.target_scale))
+    task = stack([Task(support, split.task(index).query)])
+    predictions = predict_tasks(learner, task, split.spec_of(index), Plan("loop"))
+    score = float(scores_of(predictions, task.query.targets, split.target_scale))
     return score if split.spec.classification else -score
 
 
@@ -180,13 +180,12 @@ def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> F
     largest, diverged = 0.0, 0
     for index in range(tasks):
         task, spec = split.task(index), split.spec_of(index)
-        among = _values(learner.predict(learner.adapt(task.support, spec), task.query.inputs))
+        among = _values(learner, task, spec)
         if not among.isfinite().all():
             diverged += 1
             continue
         for query in range(min(3, len(among))):
-            state = learner.adapt(task.support, spec)
-            alone = _values(learner.predict(state, task.query.inputs[query : query + 1]))
+            alone = _values(learner, Task(task.support, take(task.query, slice(query, query + 1))), spec)
             size = float(among[query].abs().max()) + 1e-6
             apart = float((alone[0] - among[query]).abs().max()) / size
             largest = max(largest, apart if math.isfinite(apart) else math.inf)
@@ -214,5 +213,7 @@ def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> F
     )
 
 
-def _values(prediction: Prediction) -> Tensor:
-    return prediction.logits if isinstance(prediction, Categorical) else prediction.mean
+def _values(learner: Learner, task: Task, spec: TaskSpec) -> Tensor:
+    """Logits or means of the queries `(n, outputs)`."""
+    prediction = predict_tasks(learner, stack([task]), spec, Plan("loop"))
+    return take(prediction.logits if isinstance(prediction, Categorical) else prediction.mean, 0)

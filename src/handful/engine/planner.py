@@ -21,7 +21,7 @@ from handful.engine.plan import MEMORIES, Plan
 from handful.engine.threads import cores
 from handful.errors import HandfulError
 from handful.functional.inner_loop import MemoryMode
-from handful.types import Task, TaskSpec, take
+from handful.types import Task, TaskSpec, take, to_device
 
 UNDER_VMAP = 2
 """How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""
@@ -266,8 +266,10 @@ def batches(
     `handful.functional.normalization`. So two tasks are compared, in double precision, where rounding is out of the
     question.
     """
-    double = copy.deepcopy(learner).double()
-    some = take((tasks, noise), slice(0, COMPARED))
+    double, some = copy.deepcopy(learner), take((tasks, noise), slice(0, COMPARED))
+    if next(learner.parameters()).device.type == "mps":  # which has no doubles
+        double, some = double.cpu(), to_device(some, "cpu")
+    double = double.double()
     batch, drawn = pytree.tree_map_only(Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, some)
     try:
         loop, vmap = (MetaGradient(double, plan)(batch, spec, drawn)[1] for plan in plans)

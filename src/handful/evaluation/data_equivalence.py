@@ -76,10 +76,12 @@ def equivalence(
     sign = 1 if higher_is_better else -1
     rows = [sign * scores.double().reshape(-1, len(own)) for scores in conventional]
     table = torch.stack(rows)  # (sizes, ways, tasks)
-    members = torch.arange(len(own)) if units is None else torch.unique(units, return_inverse=True)[1]
+    members = (
+        torch.arange(len(own), device=own.device) if units is None else torch.unique(units, return_inverse=True)[1]
+    )
     count = int(members.max()) + 1
-    shares = torch.zeros(count, len(own), dtype=torch.float64)
-    shares[members, torch.arange(len(own))] = 1 / torch.bincount(members)[members].double()
+    shares = torch.zeros(count, len(own), dtype=torch.float64, device=own.device)
+    shares[members, torch.arange(len(own), device=own.device)] = 1 / torch.bincount(members)[members].double()
     by_unit, reached = table @ shares.T, sign * own.double() @ shares.T  # (sizes, ways, units), (units,)
 
     def factor(weights: Tensor) -> float:
@@ -87,12 +89,12 @@ def equivalence(
         return _examples(curve.numpy(), float(reached @ weights), sizes) / shot
 
     generator = streams.bootstrap(seed)
-    drawn = torch.randint(count, (REPLICATES, count), generator=generator)
+    drawn = torch.randint(count, (REPLICATES, count), generator=generator, device=generator.device)
     replicates = sorted(factor(torch.bincount(row, minlength=count).double() / count) for row in drawn)
     low, high = replicates[int(0.025 * REPLICATES)], replicates[math.ceil(0.975 * REPLICATES) - 1]
     if count < 2 or math.isclose(low, high, rel_tol=ROUNDING):  # those of equal scores say nothing
         low, high = 0.0, math.inf
-    value = factor(torch.full((count,), 1 / count, dtype=torch.float64))
+    value = factor(torch.full((count,), 1 / count, dtype=torch.float64, device=own.device))
     return Equivalence(shot, value, low, high, sizes[0], sizes[-1], count, float(own.double().mean()))
 
 

@@ -180,12 +180,14 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
 
     lost, known = _lost(scores), scores.isfinite()
     scores, classes = scores[known], [own for own, kept in zip(classes, known.tolist(), strict=False) if kept]
-    numbers, places = torch.unique(torch.tensor([number for each in classes for number in each]), return_inverse=True)
+    numbers, places = torch.unique(
+        torch.tensor([number for each in classes for number in each], device="cpu"), return_inverse=True
+    )
     if len(numbers) < 2 or len(classes) < 2 or _equal(scores.double(), None):
         return None
-    ways = torch.tensor([len(of_task) for of_task in classes])
+    ways = torch.tensor([len(of_task) for of_task in classes], device="cpu")
     scores, tasks = scores.double(), len(scores)
-    rows = torch.arange(tasks).repeat_interleave(ways)
+    rows = torch.arange(tasks, device="cpu").repeat_interleave(ways)
     # Of each class in each task, with a row for each task: most are 0 where there are many classes.
     shares = csr_array((1 / ways[rows].double().numpy(), (rows.numpy(), places.numpy())), (tasks, len(numbers)))
     mean = shares.mean(0)
@@ -196,14 +198,14 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     # Of both forms, the expectation is linear in the two variances.
     rest = scores - scores.mean()
     forms = torch.stack([rest @ rest, torch.from_numpy(shares.T @ rest.numpy()).square().sum()])
-    weights = torch.tensor([[trace, tasks - 1.0], [square, trace]], dtype=torch.float64)
+    weights = torch.tensor([[trace, tasks - 1.0], [square, trace]], dtype=torch.float64, device="cpu")
     if abs(float(torch.linalg.det(weights))) < 1e-9 * float(weights.abs().max()) ** 2:  # each task has all classes
         return None
     of_classes, luck = torch.linalg.solve(weights, forms).tolist()
     if of_classes <= 0:
         of_classes, luck = 0.0, float(forms[0]) / (tasks - 1)
     parts = of_classes * of_mean / tasks, max(0.0, luck) / tasks
-    variance = torch.tensor(sum(parts))
+    variance = torch.tensor(sum(parts), device="cpu")
     uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
     return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers), diverged=lost)
@@ -236,7 +238,9 @@ def difference(
     parts = [(float(_spread(values)) / max(1, len(values)), len(values) - 1) for values in means]
     variance, uncertainty = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = 0.0 if min(map(len, means)) < 2 else variance**2 / uncertainty if uncertainty else 1.0
-    ends = _around(means[0].mean() - means[1].mean(), torch.tensor(variance, dtype=torch.float64), freedom)
+    ends = _around(
+        means[0].mean() - means[1].mean(), torch.tensor(variance, dtype=torch.float64, device="cpu"), freedom
+    )
     return Interval(*ends, min(map(len, means)), diverged=_lost(scores) + _lost(others))
 
 
@@ -267,7 +271,7 @@ def _of_units(scores: Tensor, units: Tensor | None) -> Tensor:
         return scores
     _, inverse = torch.unique(units[known], return_inverse=True)
     counts = torch.bincount(inverse)
-    return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, inverse, scores) / counts
+    return torch.zeros(len(counts), dtype=torch.float64, device=scores.device).index_add_(0, inverse, scores) / counts
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -228,7 +228,7 @@ class Ladder:
     def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:
         recipe = self.learner.recipe
         if rung.start == "pretrained" and self._pretrained is not None:
-            return self._pretrained.twin(rung, **options)  # type: ignore[no-any-return]
+            return self._pretrained.twin(rung, **options).to(self.learner.device)  # type: ignore[no-any-return]
         built = rung.build(
             recipe["spec"],
             backbone=recipe["backbone"],
@@ -236,7 +236,7 @@ class Ladder:
             seed=self.seed,
             **options,
         )
-        return built.eval()
+        return built.eval().to(self.learner.device)
 
     def _choose(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
         """The best of the rung's choices on validation tasks; chosen once for each of their sizes."""

@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
 from handful.engine.cost import query_bytes
+from handful.engine.devices import wait_for
 from handful.engine.memory import enough_memory
 from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
@@ -22,7 +23,18 @@ from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Int
 from handful.events import OnEvent, StepEvent, ignore
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
-from handful.types import Categorical, Examples, Gaussian, Point, Prediction, Task, TaskSpec, check_shape, stack
+from handful.types import (
+    Categorical,
+    Examples,
+    Gaussian,
+    Point,
+    Prediction,
+    Task,
+    TaskSpec,
+    check_shape,
+    stack,
+    to_device,
+)
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
@@ -65,10 +77,10 @@ class Evaluation:
     correct: Tensor
     adapt_seconds: float
     state_bytes: int
-    log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0))
-    coverages: Tensor = field(default_factory=lambda: torch.zeros(0, len(LEVELS)))
-    oracle_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
-    oracle_log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0))
+    log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
+    coverages: Tensor = field(default_factory=lambda: torch.zeros(0, len(LEVELS), device="cpu"))
+    oracle_scores: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
+    oracle_log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
     classes: tuple[tuple[int, ...], ...] = ()
     error_unit: str = TaskDistribution.error_unit
 
@@ -155,7 +167,8 @@ def evaluate(
     if shot is not None:
         _check_part(distribution, shot)
     check_fits(learner, distribution.spec)
-    scores, diverged = torch.zeros(tasks, dtype=torch.float64), torch.zeros(tasks, dtype=torch.bool)
+    scores = torch.zeros(tasks, dtype=torch.float64, device="cpu")
+    diverged = torch.zeros(tasks, dtype=torch.bool, device="cpu")
     confidences: list[Tensor] = []
     correct: list[Tensor] = []
     more: dict[str, list[Tensor]] = defaultdict(list)
@@ -179,20 +192,20 @@ def evaluate(
                 more[name].append(values)
             order += indices
             on_event(StepEvent(learner.key, len(order), tasks))
-    places = torch.tensor(order).argsort()
+    places = torch.tensor(order, device="cpu").argsort()
     sizes = distribution.sizes
     return Evaluation(
         learner=learner.key,
         metric=distribution.spec.metric,
         scores=scores,
-        units=torch.tensor([distribution.unit(index) for index in range(tasks)]),
+        units=torch.tensor([distribution.unit(index) for index in range(tasks)], device="cpu"),
         diverged=diverged,
         way=sizes.way,
         shot=sizes.shot if shot is None else shot,
         query_shot=sizes.query_shot,
         transductive=not learner.pointwise,
-        confidences=torch.cat(confidences) if confidences else torch.zeros(0),
-        correct=torch.cat(correct) if correct else torch.zeros(0, dtype=torch.bool),
+        confidences=torch.cat(confidences) if confidences else torch.zeros(0, device="cpu"),
+        correct=torch.cat(correct) if correct else torch.zeros(0, dtype=torch.bool, device="cpu"),
         adapt_seconds=seconds,
         state_bytes=size,
         # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
@@ -205,7 +218,8 @@ def evaluate(
 def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, most: int | None = None) -> Any:
     """Predictions for the queries of stacked tasks, each adapted to its own support.
 
-    most: queries of a task that are predicted in one go, where the learner is pointwise.
+    Here tasks of an evaluation go to the learner's device, and the predictions come back to the CPU. most: queries of a
+    task that are predicted in one go, where the learner is pointwise.
     """
 
     def one(task: Task) -> Prediction:
@@ -215,7 +229,7 @@ def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, 
         parts = [learner.predict(state, part) for part in torch.split(inputs, most)]
         return pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)  # type: ignore[no-any-return]
 
-    return over_tasks(one, (batch,), plan, learner)
+    return to_device(over_tasks(one, (to_device(batch, learner.device),), plan, learner), "cpu")
 
 
 def check_number(tasks: int) -> None:
@@ -359,12 +373,15 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: in
         task, spec = distribution.task(index % tasks), distribution.spec_of(index % tasks)
         support = task.support if shot is None else _first(task.support, shot, distribution)
         start = time.perf_counter()
-        state = learner.adapt(support, spec)
+        state = learner.adapt(to_device(support, learner.device), spec)
+        wait_for(learner.device)
         seconds.append(time.perf_counter() - start)
         if sum(seconds) > 2:  # enough for a costly learner
             break
     seconds = seconds[1:] or seconds
     leaves = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
     size = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    each = query_bytes(learner, learner.predict, state, task.query.inputs.shape[1:], task.query.inputs)
+    each = query_bytes(
+        learner, learner.predict, state, task.query.inputs.shape[1:], task.query.inputs.to(learner.device)
+    )
     return sorted(seconds)[len(seconds) // 2], size, max(1, BYTES_AT_ONCE // max(1, each))

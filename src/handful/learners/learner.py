@@ -100,7 +100,7 @@ class Learner(nn.Module, ABC):
         seed: int = 0,
         **options: Any,
     ) -> Self:
-        """Make a learner for tasks of this spec, in evaluation mode; `meta_train` and `pretrain` see to theirs.
+        """Make a learner for tasks of this spec, on the CPU and in evaluation mode; `meta_train` sees to its own.
 
         backbone: see `handful.backbones`; normalization: see `handful.functional.normalization`; seed: of the starting
         weights; options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in
@@ -129,7 +129,7 @@ class Learner(nn.Module, ABC):
             learner = cls.__new__(cls)
             learner.__init__(spec, network, **chosen, **cls.fixed_options)  # type: ignore[misc]
         # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
-        learner.register_buffer("progress", torch.zeros(()), persistent=False)
+        learner.register_buffer("progress", torch.zeros((), device="cpu"), persistent=False)
         learner.transductive = policy == "transductive"
         learner.recipe = {
             "learner": cls.key,
@@ -143,6 +143,11 @@ class Learner(nn.Module, ABC):
         return learner.eval()
 
     transductive: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: tasks have to be there, too."""
+        return self.progress.device
 
     @property
     def pointwise(self) -> bool:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from handful import streams
 from handful.functional.normalization import fitting, recalibrate
-from handful.types import Examples, check_shape
+from handful.types import Examples, check_shape, to_device
 
 BATCH = 128
 WARM_UP = 0.1
@@ -81,7 +81,7 @@ class Pretraining:
         """One step."""
         start = time.perf_counter()
         self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.step, self.steps)
-        batch = self.pool.draw(self.generator, BATCH)
+        batch = to_device(self.pool.draw(self.generator, BATCH), self.head.weight.device)
         with fitting(self.backbone):  # batch norms that wait for a task's support take the batch's statistics
             outputs = self.head(self.backbone(batch.inputs))
         if self.classification:
@@ -155,7 +155,8 @@ def pretrain(
                 progress(pretraining.step * BATCH, pretraining.steps * BATCH)
             if keeper:
                 keeper.after_step(pretraining)
-    batches = [pool.draw(pretraining.generator, BATCH).inputs for _ in range(CALIBRATION)]
+    device = head.weight.device
+    batches = [pool.draw(pretraining.generator, BATCH).inputs.to(device) for _ in range(CALIBRATION)]
     recalibrate(backbone, (partial(backbone, inputs) for inputs in batches))
     return pretraining.seconds
 
@@ -197,7 +198,7 @@ class CosineClassifier(nn.Linear):
 
 
 def _head(backbone: nn.Module, pool: PretrainingExamples, seed: int, kind: type[nn.Linear]) -> nn.Linear:
-    example = pool.draw(streams.pretraining(seed), 1).inputs
+    example = pool.draw(streams.pretraining(seed), 1).inputs.to(next(backbone.parameters()).device)
     training = backbone.training
     with torch.no_grad():
         features: Tensor = backbone.eval()(example)

@@ -39,7 +39,7 @@ from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.run import Interruption, PretrainingCheckpoints, Run
 from handful.training.settings import FEWEST_STEPS, Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
-from handful.types import Task, TaskSpec, stack, take
+from handful.types import Task, TaskSpec, stack, take, to_device
 
 RECALIBRATION_TASKS = 10
 MOST_DIVERGED = 0.05
@@ -145,7 +145,8 @@ class Training:
                 compilable=fixed,
                 say=lambda message: on_event(NoteEvent(message)),
             )
-            self.predicted_bytes = None if held is None or grown is None else held + grown
+            of_process = self.learner.device.type == "cpu"
+            self.predicted_bytes = None if held is None or grown is None or not of_process else held + grown
             self.plan = shared(plan, count, self.workers.count)
         try:
             check_shared(self.plan, count, self.workers.count)
@@ -164,11 +165,15 @@ class Training:
                 self.restore(*state)
 
     def draw(self, own: range) -> tuple[Task, TaskSpec, Any]:
-        """These tasks of the next meta-batch, with their noise."""
+        """These tasks of the next meta-batch, with their noise, on the learner's device.
+
+        Both are drawn on the CPU, with the same bits for every device.
+        """
         first = self.step * self.settings.meta_batch_size
         indices = range(first + own.start, first + own.stop)
         tasks = self.distribution.batch(indices)
-        return tasks, self.distribution.spec_of(indices[0]), self._noise(tasks, indices)
+        moved, noise = to_device((tasks, self._noise(tasks, indices)), self.learner.device)
+        return moved, self.distribution.spec_of(indices[0]), noise
 
     def _examples(self, index: int) -> int:
         """How many examples a task has, up to a factor that all tasks share."""
@@ -325,7 +330,7 @@ class Training:
     def _recalibrate(self) -> None:
         def run(index: int) -> Callable[[], object]:
             task, spec = self.distribution.task(index), self.distribution.spec_of(index)
-            return lambda: self.learner.meta_loss(task, spec)
+            return lambda: self.learner.meta_loss(to_device(task, self.learner.device), spec)
 
         recalibrate(self.learner, (run(index) for index in self.distribution.typical(RECALIBRATION_TASKS)))
 
@@ -375,6 +380,8 @@ def meta_train(
     distribution = distribution.split("train")
     validation = validation if validation is not None else distribution.split("val")
     chosen = checked(learner, distribution, validation, settings, workers=workers.count)
+    if chosen.device is not None:
+        learner.to(chosen.device)
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
     with run.threads() if run is not None and workers.first else nullcontext():

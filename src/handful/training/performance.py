@@ -7,7 +7,7 @@ from handful import streams
 from handful.engine.cost import operations, operations_per_second, training_limit
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
-from handful.types import stack, take
+from handful.types import stack, take, to_device
 
 
 def performance(
@@ -40,6 +40,7 @@ def performance(
     tasks, spec = distribution.batch(range(1)), distribution.spec_of(0)
     drawn = learner.draw_noise(take(tasks, 0), spec, streams.probe())
     noise = None if drawn is None else stack([drawn])
+    tasks, noise = to_device((tasks, noise), some.device)
     needed = operations(learner, tasks, spec, noise, limit=training_limit(some.device))
     if needed is None:
         return found

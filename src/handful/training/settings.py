@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from handful.engine.devices import device_named
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK
@@ -28,8 +29,9 @@ class Settings:
     of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
     checkpoint_every: in steps (0: a tenth, but 10 or more, and a fiftieth of all). validation_tasks: per validation;
     the weights of the best validation are kept. pretrain_examples: how many examples the backbone is trained on before
-    the first step, as if there were no tasks. plan: how tasks are run (None: chosen). seed: of pre-training and of the
-    meta-loss's noise.
+    the first step, as if there were no tasks. plan: how tasks are run (None: chosen). device: one of
+    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). seed: of
+    pre-training and of the meta-loss's noise.
     """
 
     steps: int = 1000
@@ -43,6 +45,7 @@ class Settings:
     checkpoint_every: int = 0
     pretrain_examples: int = 0
     plan: Plan | str | None = None
+    device: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class Settings:
             object.__setattr__(self, "plan", Plan.parse(self.plan))
         elif not (self.plan is None or isinstance(self.plan, Plan)):
             raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
+        if self.device is not None:
+            object.__setattr__(self, "device", device_named(self.device).type)
         if self.warmup > 1:
             raise UserError(f"The setting warmup is a fraction of all steps, at most 1, got {self.warmup}.")
         if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):

@@ -1,0 +1,155 @@
+"""Devices: tasks are drawn on the CPU, and what works with them names no default device.
+
+No GPU is needed for that: with the default device "meta" a tensor that was made without naming one cannot be mixed with
+those of a CPU.
+"""
+
+import math
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from evaluation.toys import Clusters, KnownSlopes, Toy
+from handful.engine.devices import available, device_named
+from handful.engine.plan import Plan
+from handful.errors import UserError
+from handful.evaluation.ladder import Ladder
+from handful.evaluation.scoring import evaluate, predict_tasks
+from handful.registry import LEARNERS
+from handful.tasks.distribution import TaskDistribution
+from handful.training.loop import Training, meta_train
+from handful.training.settings import Settings
+from handful.types import stack
+
+
+class Drawn(TaskDistribution):
+    """The first tasks of another distribution, drawn before; and examples of them to pre-train on."""
+
+    def __init__(self, source, count):
+        super().__init__(seed=0)
+        self.source, self.sizes, self.target_scale = source, source.sizes, source.target_scale
+        self.tasks = [source.task(index) for index in range(count)]
+        self.oracles = [source.oracle(index) for index in range(count)]
+        self.manifests = [source.manifest(index) for index in range(count)]
+
+    def spec_for(self, sizes):
+        return self.source.spec_for(sizes)
+
+    def sample(self, generator, sizes):
+        raise NotImplementedError
+
+    def split(self, name):
+        return self
+
+    def task(self, index):
+        return self.tasks[index % len(self.tasks)]
+
+    def batch(self, indices):
+        return stack([self.task(index) for index in indices])
+
+    def manifest(self, index):
+        return self.manifests[index % len(self.manifests)]
+
+    def oracle(self, index):
+        return self.oracles[index % len(self.oracles)]
+
+    def pool(self):
+        inputs, targets = (torch.cat(parts) for parts in zip(*(task.query for task in self.tasks), strict=True))
+
+        class Pool:
+            outputs = self.source.spec.outputs
+
+            def draw(self, generator, count):
+                rows = torch.randint(len(inputs), (count,), generator=generator, device="cpu")
+                return type(task.query)(inputs[rows], targets[rows])
+
+        task = self.tasks[0]
+        return Pool()
+
+
+def learner_for(tasks, key, **options):
+    return LEARNERS[key].build(tasks.spec, backbone="mlp", backbone_options={"hidden": (4,)}, **options)
+
+
+@pytest.mark.parametrize(("source", "key", "pretrained"), [(Clusters, "protonet", 128), (KnownSlopes, "anp", 0)])
+def test_training_and_evaluation_name_their_devices(source, key, pretrained):
+    tasks = Drawn(source(), 4)
+    with torch.device("meta"):
+        learner = learner_for(tasks, key)
+        sizes = {"meta_batch_size": 2, "validation_tasks": 2, "pretrain_examples": pretrained}
+        trained = meta_train(learner, tasks, steps=2, validate_every=1, **sizes)
+        found = evaluate(learner, tasks, tasks=4)
+        measured = (found.score, found.over_classes, found.error_gap, found.likelihood_gap, *found.coverage.values())
+    assert trained.best_step >= 1
+    assert all(math.isfinite(each.mean) for each in measured if each is not None)
+    assert {tensor.device.type for tensor in learner.state_dict().values()} == {"cpu"}
+
+
+def test_the_ladder_names_its_devices(monkeypatch):
+    monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
+    tasks = Drawn(Clusters(), 4)
+    with torch.device("meta"):
+        ladder = Ladder(learner_for(tasks, "protonet"), tasks.pool(), examples=128, costly_tasks=0)
+        comparison = ladder.run(tasks, tasks, tasks=4)
+    assert all(math.isfinite(row.evaluation.score.mean) for row in comparison.rows)
+
+
+class OnMeta(Toy):
+    """Holds a number on the device "meta", as on a GPU, and asks that all that it is given is there."""
+
+    def adapt(self, support, spec):
+        assert {part.device.type for part in support} == {self.device.type}
+        return super().adapt(support, spec)
+
+    def predict(self, state, inputs):
+        assert inputs.device.type == self.device.type
+        return super().predict(state, inputs)
+
+
+def test_tasks_go_to_the_device_of_the_learner():
+    learner = OnMeta.build(Clusters().spec, backbone="raw").to("meta")
+    tasks = Clusters().batch(range(2))
+    with pytest.raises(NotImplementedError, match="meta"):  # the predictions have no numbers to bring back
+        predict_tasks(learner, tasks, Clusters().spec, Plan("loop"))
+
+
+def test_a_meta_batch_and_its_noise_go_to_the_device_of_the_learner():
+    tasks = Clusters()
+    learner = learner_for(tasks, "in-context").to("meta")
+    training = Training(learner, tasks, tasks, Settings(meta_batch_size=2))
+    batch, _, noise = training.draw(range(2))
+    assert noise
+    assert all(leaf.is_meta for leaf in pytree.tree_leaves((batch, noise)))
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps", "tpu", "auto", "cpu"])
+def test_a_device_is_one_of_those_that_there_are(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    if name in ("auto", "cpu"):
+        assert Settings(device=name).device == "cpu"
+        return
+    with pytest.raises(UserError, match=f"no device '{name}'.*cpu"):
+        Settings(device=name)
+
+
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert device_named("auto") == torch.device("cuda")
+
+
+@pytest.mark.skipif(available() == ["cpu"], reason="needs a GPU, and there is none")
+@pytest.mark.parametrize("key", ["protonet", "maml", "anp"])
+def test_training_on_a_gpu_goes_as_on_a_cpu(key):
+    tasks = KnownSlopes() if key == "anp" else Clusters()
+    losses, scores = [], []
+    for device in ("cpu", "auto"):
+        learner = learner_for(tasks, key)
+        trained = meta_train(learner, tasks, steps=3, meta_batch_size=2, validation_tasks=4, device=device)
+        assert learner.device.type == device_named(device).type
+        losses.append([row["loss"] for row in trained.history])
+        scores.append(evaluate(learner, tasks.split("test"), tasks=4).score.mean)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert scores[1] == pytest.approx(scores[0], rel=1e-2, abs=0.05)
