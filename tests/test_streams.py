@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import handful
 from handful import streams
@@ -18,7 +21,7 @@ OTHERS = sorted(path for path in ROOT.rglob("*.py") if path != Path(streams.__fi
 NAMED = {
     name: stream
     for name, stream in vars(streams).items()
-    if inspect.isfunction(stream) and stream.__module__ == streams.__name__ and name != "seeded"
+    if inspect.isfunction(stream) and stream.__module__ == streams.__name__ and name != "seeded" and name[0] != "_"
 }
 
 VALUES = {"split": range(3), "support": [[3], [0, 4], [2, 0, 1], [1, 0, 2, 5]]}
@@ -34,8 +37,8 @@ def seed_of(stream):
     if isinstance(stream, torch.Generator):
         return stream.initial_seed()
     if isinstance(stream, AbstractContextManager):
-        with stream:
-            return torch.initial_seed()
+        with stream as generator:
+            return generator.initial_seed()
     assert isinstance(stream, np.random.Generator | int)
     return None
 
@@ -72,12 +75,53 @@ def test_streams_of_recorded_results_keep_their_numbers(stream, seed):
     assert stream.initial_seed() == seed
 
 
-def test_weights_leave_the_global_generator_as_it_was():
+DRAWN = {
+    "uniform": lambda: torch.empty(40).uniform_(-1, 2),
+    "linear": lambda: nn.Linear(3, 4).weight,
+    "rand": lambda: torch.rand(3, 20, dtype=torch.float64),
+    "randn": lambda: torch.randn(50),
+    "like": lambda: torch.randn_like(torch.ones(2, 3)),
+    "permutation": lambda: torch.randperm(30),
+    "whole numbers": lambda: torch.randint(3, 70000, (9,)),
+    "truncated": lambda: nn.init.trunc_normal_(torch.empty(20)),
+    "dropout": lambda: nn.functional.dropout(torch.ones(40)),
+    "without an overload that takes a generator": lambda: torch.ops.aten.native_dropout(torch.ones(40), 0.5, True)[0],
+    "distribution": lambda: torch.distributions.Gamma(2.0, 1.0).sample((5,)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_weights_draw_what_the_seeded_global_generator_would_and_leave_it_alone(draw):
+    torch.manual_seed(5)
+    expected = [draw().detach(), draw().detach()]
+    torch.manual_seed(9)
     before = torch.get_rng_state()
     with streams.weights(5):
-        drawn = torch.rand(3)
-    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(5)))
+        found = [draw().detach(), draw().detach()]
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_of_two_threads_do_not_meet():
+    """Nor does a draw of the host program's come between: a global generator would be shared by all of them."""
+    met = threading.Barrier(2, timeout=20)
+
+    def made(seed):
+        with streams.weights(seed):
+            first = torch.rand(2)
+            met.wait()
+            return torch.cat([first, torch.rand(2)])
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(made, [1, 2]))
+    for seed, drawn in zip([1, 2], found, strict=True):
+        assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_weights_draw_nothing_for_tensors_without_numbers():
+    with streams.weights(5):
+        assert torch.empty(3, device="meta").normal_().is_meta
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
 
 
 def test_neighbors_are_unrelated():

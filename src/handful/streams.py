@@ -5,13 +5,17 @@ plain seed. Older streams differ by a small number among their seeds, which neve
 can be reproduced; the seeds of a new one begin with its name.
 """
 
+import functools
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def seeded(*parts: int | str) -> Generator:
@@ -72,14 +76,14 @@ def alphabet_order(seed: int) -> Generator:
 
 
 @contextmanager
-def weights(seed: int) -> Iterator[None]:
-    """Within it modules start from this seed, on the CPU, so that they have the same bits on every device.
+def weights(seed: int) -> Iterator[Generator]:
+    """Within it modules of this thread start from this seed, on the CPU: the same bits for every device.
 
-    They draw from the global generator, which is then as it was before.
+    The global generator stays as it is.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
-        yield
+    drawing = _Drawing(seed)
+    with torch.device("cpu"), drawing:
+        yield drawing.of(torch.device("cpu"))
 
 
 def pretraining(seed: int) -> Generator:
@@ -118,3 +122,66 @@ def label_shuffle(seed: int, index: int, repeat: int) -> Generator:
 def bootstrap(seed: int) -> Generator:
     """The resamples of tasks behind the interval of a data equivalence."""
     return seeded(seed, 9)
+
+
+# Below, how modules that ask for no generator draw from one of ours
+
+
+class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What operations of this thread draw comes from generators with this seed, as if it were the global one's."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seed = seed
+        self._generators: dict[torch.device, Generator] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else PyTorch imports its compiler, which takes seconds
+
+    def of(self, device: torch.device) -> Generator:
+        """The generator of numbers on this device."""
+        if device not in self._generators:
+            self._generators[device] = Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        device = kwargs.get("device") or next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+        if not _draws(func) or kwargs.get("generator") is not None or device.type == "meta":
+            return func(*args, **kwargs)
+        taking = _taking_a_generator(func)
+        if taking is not None:
+            return taking(*args, **kwargs | {"generator": self.of(device)})
+        with _swapping, torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+            own = self.of(device)
+            _set_global(device, own.get_state())
+            result = func(*args, **kwargs)
+            own.set_state(torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state())
+            return result
+
+
+_swapping = threading.Lock()
+
+
+def _draws(operation: Any) -> bool:
+    """Whether an operation of PyTorch draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in operation.tags
+
+
+def _set_global(device: torch.device, state: Tensor) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
+
+
+@functools.cache
+def _taking_a_generator(operation: Any) -> Any | None:
+    """The overload of an operation that takes the same arguments and a generator; None where there is none."""
+    names = [argument.name for argument in operation._schema.arguments]
+    if "generator" in names:
+        return operation
+    packet = operation.overloadpacket
+    for overload in (getattr(packet, name) for name in packet.overloads()):
+        others = [argument.name for argument in overload._schema.arguments]
+        if "generator" in others and [name for name in others if name != "generator"] == names:
+            return overload
+    return None
