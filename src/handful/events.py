@@ -1,8 +1,8 @@
-"""What long work reports while it runs: events, all through one callback `on_event`."""
+"""What long work reports while it runs: events, all through one callback `on_event`; and how it is stopped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,31 @@ Event: TypeAlias = PlanEvent | StepEvent | ValidationEvent | CheckpointEvent | N
 OnEvent: TypeAlias = Callable[[Event], None]
 
 META_TRAINING, PRETRAINING, LADDER_PRETRAINING = "meta-training", "pre-training", "pre-training for the ladder"
-"""The work that can be continued where it was interrupted."""
+CONTINUED = frozenset({META_TRAINING, PRETRAINING, LADDER_PRETRAINING})
+"""The work that can be continued where it was stopped."""
 
 
 def ignore(event: Event) -> None:
     """What hears of events where nobody else does."""
+
+
+class Stop(Protocol):
+    """A wish to stop, such as a `threading.Event`: long work looks at it after each step."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+
+class StoppedError(Exception):
+    """The work was stopped on request. It is no error of this package: nothing went wrong."""
+
+
+def until(stop: Stop | None, on_event: OnEvent) -> OnEvent:
+    """A callback that passes events on, and ends the work by a `StoppedError` once it is to stop."""
+
+    def hear(event: Event) -> None:
+        on_event(event)
+        if stop is not None and stop.is_set():
+            raise StoppedError("The work was stopped on request.")
+
+    return hear

@@ -1,8 +1,8 @@
 """The meta-training loop, on sine waves and on toys that go wrong on purpose."""
 
 import math
-import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +16,7 @@ from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import evaluate
-from handful.events import META_TRAINING, PRETRAINING, StepEvent, ValidationEvent, ignore
+from handful.events import META_TRAINING, PRETRAINING, StepEvent, StoppedError, ValidationEvent, ignore
 from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
@@ -486,16 +486,16 @@ def test_pre_training_comes_first_counts_as_seen_and_is_not_repeated_on_resume(t
 
 
 @pytest.mark.parametrize("plan", [None, "loop+threads:2"])
-@pytest.mark.parametrize("fault", ["kill", "Ctrl-C"])
+@pytest.mark.parametrize("fault", ["kill", "stop"])
 @pytest.mark.parametrize("key", ["protonet", "transfer", "pooled"])
 def test_a_pre_training_that_was_interrupted_goes_on_to_the_same_bits(key, fault, plan, tmp_path, monkeypatch):
-    """What a step of pre-training has done is lost neither to Ctrl-C nor, but for the last seconds, to a kill."""
+    """What a step of pre-training has done is lost neither to a stop nor, but for the last seconds, to a kill."""
     monkeypatch.setattr("handful.training.run.SAVE_AFTER", 0.0)
     tasks = Shared() if key == "pooled" else rows()
 
     def trained(run, stop_at=None):
         learner = LEARNERS[key].build(tasks.spec, backbone=normalized)
-        seen = []
+        seen, stop = [], threading.Event()
 
         def hear(event):
             if not isinstance(event, StepEvent) or event.work != PRETRAINING:
@@ -504,17 +504,17 @@ def test_a_pre_training_that_was_interrupted_goes_on_to_the_same_bits(key, fault
             if event.done == stop_at:
                 if fault == "kill":
                     raise Killed
-                os.kill(os.getpid(), signal.SIGINT)
+                stop.set()
 
-        meta_train(learner, tasks, run=run, on_event=hear, steps=4, pretrain_examples=640, plan=plan)
+        meta_train(learner, tasks, run=run, on_event=hear, stop=stop, steps=4, pretrain_examples=640, plan=plan)
         return learner.state_dict(), seen, run
 
     whole, seen, _ = trained(Run.open(tmp_path / "whole", {}))
     assert seen == [128, 256, 384, 512, 640]
-    with pytest.raises(Killed if fault == "kill" else KeyboardInterrupt):
+    with pytest.raises(Killed if fault == "kill" else StoppedError):
         trained(Run.open(tmp_path / "run", {}), stop_at=384)
     resumed, seen, run = trained(Run.open(tmp_path / "run", {}, resume=True))
-    assert seen == ([384, 512, 640] if fault == "kill" else [512, 640])
+    assert seen == ([512, 640] if fault == "kill" else [640])
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not any(name.startswith("pretraining") for name in read_tensors(run._checkpoints()[0])[0])
 
@@ -523,17 +523,60 @@ def test_the_plan_of_a_pre_training_is_the_plan_of_its_run(tmp_path, monkeypatch
     """It is chosen by the clock: another choice would have other last bits."""
     run = Run.open(tmp_path / "run", {})
 
-    def interrupt(event):
-        os.kill(os.getpid(), signal.SIGINT)
-
     def other(*arguments, **options):
         raise AssertionError("planned again")
 
     learner = PrototypicalNetwork.build(rows().spec, backbone=normalized)
-    with pytest.raises(KeyboardInterrupt):
-        meta_train(learner, rows(), run=run, on_event=interrupt, steps=2, pretrain_examples=256)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        meta_train(learner, rows(), run=run, stop=stop, steps=2, pretrain_examples=256)
     monkeypatch.setattr("handful.training.loop.planned", other)
     assert meta_train(learner, rows(), run=run, steps=2, pretrain_examples=256).plan is not None
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_stop_from_another_thread_finishes_the_step_and_saves_it(saved, tmp_path):
+    """No signal is needed, so that a service can stop a training; what follows has the bits of one left in peace."""
+
+    def trained(run, at=None):
+        learner, stop, seen = line(noisy=True), threading.Event(), []
+
+        def hear(event):
+            if isinstance(event, StepEvent):
+                seen.append(event.done)
+                if event.done == at:
+                    stop.set()
+
+        meta_train(learner, Same(), run=run, on_event=hear, stop=stop, steps=6, checkpoint_every=6, plan="vmap")
+        return learner.slope, seen
+
+    whole, _ = trained(None)
+    run, ended = Run.open(tmp_path / "run", {}) if saved else None, []
+
+    def work():
+        with pytest.raises(StoppedError, match="after step 3"):
+            trained(run, at=3)
+        ended.append(True)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended
+    assert signal.getsignal(signal.SIGINT) is before
+    slope, seen = trained(run)
+    assert seen == ([4, 5, 6] if saved else [1, 2, 3, 4, 5, 6])
+    assert torch.equal(slope, whole)
+
+
+def test_training_leaves_the_handling_of_signals_to_the_program(tmp_path):
+    handlers = set()
+    learner = PrototypicalNetwork.build(rows().spec, backbone="mlp", backbone_options={"hidden": (4,)})
+    hear = lambda event: handlers.add(signal.getsignal(signal.SIGINT))  # noqa: E731
+    run = Run.open(tmp_path / "run", {})
+    meta_train(learner, rows(), run=run, on_event=hear, steps=1, validation_tasks=2, pretrain_examples=128)
+    assert handlers == {signal.default_int_handler}
 
 
 def test_tasks_without_a_pool_cannot_be_pre_trained_on():

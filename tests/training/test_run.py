@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from evaluation.toys import Clusters
 from handful.cli.main import app
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.ladder import Ladder
+from handful.events import StoppedError
 from handful.registry import LEARNERS
 from handful.storage import write_json, write_tensors
 from handful.tasks.sine import Sine
@@ -370,27 +372,29 @@ def test_a_run_says_where_its_threads_cannot_be_had(tmp_path, monkeypatch, saved
 
 
 def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeypatch):
-    """It may take as long as the training; Ctrl-C in it, and a second evaluation, do not begin it anew."""
+    """It may take as long as the training; a stop in it, and a second evaluation, do not begin it anew."""
     tasks = Clusters()
     learner = LEARNERS["protonet"].build(tasks.spec, backbone=linear)
 
     def ladder(run, stop_at=None, costly=1):
         heard = []
 
+        stop = threading.Event()
+
         def hear(event):
             heard.append(event.done)
             if event.done == stop_at:
-                os.kill(os.getpid(), signal.SIGINT)
+                stop.set()
 
-        with Run(tmp_path / run).ladder_checkpoints() as keeper:
-            made = Ladder(learner, tasks.pool(), examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
+        keeper = Run(tmp_path / run).ladder_checkpoints(stop)
+        made = Ladder(learner, tasks.pool(), examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
         rung = made._build(LEARNERS["transfer"], {})
         return rung.backbone[0].weight, made.pretraining_seconds, heard
 
     whole, _, heard = ladder("whole")
     assert heard == [128, 256, 384]
-    with pytest.raises(KeyboardInterrupt):
-        ladder("run", stop_at=256)
+    with pytest.raises(StoppedError):
+        ladder("run", stop_at=128)
     weights, seconds, heard = ladder("run")
     assert heard == [384]
     assert torch.equal(weights, whole)

@@ -101,7 +101,7 @@ def test_an_unfinished_one_is_continued_and_any_other_made_anew(report, seed, ex
     class AskedError(Exception):
         pass
 
-    def train(experiment, path, *, resume, force, on_event):
+    def train(experiment, path, *, resume, force, on_event, stop):
         raise AskedError("force" if force else "resume" if resume else "new")
 
     monkeypatch.setattr(quickstart, "train", train)

@@ -7,6 +7,7 @@ import typer
 
 from handful.cli import tables
 from handful.cli.application import command
+from handful.cli.interruption import Interruption
 from handful.cli.options import (
     COLUMNS,
     JsonOption,
@@ -60,7 +61,7 @@ def evaluate(
     folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
     check_writable(folder)
     try:
-        with ProgressBars() as bars:
+        with ProgressBars() as bars, Interruption(bars.hear) as interruption:
             report = score(
                 run,
                 other=other,
@@ -71,7 +72,8 @@ def evaluate(
                 equivalence_tasks=equivalence,
                 half_width=half_width,
                 trust=trust or (),
-                on_event=bars.hear,
+                on_event=interruption.hear,
+                stop=interruption.stop,
             )
     except KeyboardInterrupt:
         if Run(home).ladder.exists():

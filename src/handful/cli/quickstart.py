@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from handful.cli.application import command
+from handful.cli.interruption import Interruption
 from handful.cli.terminal import ProgressBars, err, out
 
 
@@ -22,11 +23,12 @@ def quickstart(
         "Learning to read letters from one example each. It trains on Latin and Cyrillic letters in\n"
         "many type faces, and is tested on Georgian, Armenian, Greek and Lao, which it never saw.\n"
     )
-    with ProgressBars() as bars:
+    with ProgressBars() as bars, Interruption(bars.hear) as interruption:
         report, new = run(
             output,
             seed=seed,
-            on_event=bars.hear,
+            on_event=interruption.hear,
+            stop=interruption.stop,
         )
     out.print(Text("What was learned.", "bold"), report.verdict)
     out.print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handful.cli import tables
+from handful.cli.interruption import Interruption
 from handful.cli.options import (
     DATA,
     TasksOption,
@@ -17,7 +18,7 @@ from handful.cli.options import (
 )
 from handful.cli.terminal import ProgressBars, err, out, score_text
 from handful.errors import UserError
-from handful.events import Event, PlanEvent
+from handful.events import Event, PlanEvent, ignore
 
 if TYPE_CHECKING:
     from handful.workflows.experiment import Experiment
@@ -139,14 +140,15 @@ def train(
             err.print(f"Plan: {event.plan}.{shared}")
 
     try:
-        with ProgressBars() as bars:
+        with ProgressBars() as bars, Interruption(hear) as interruption:
             model = run(
                 experiment,
                 output,
                 resume=resume,
                 force=force,
                 workers=workers,
-                on_event=hear,
+                on_event=interruption.hear,
+                stop=interruption.stop,
             )
     except KeyboardInterrupt:
         if list((output / "checkpoints").glob("*.safetensors")):
@@ -184,7 +186,8 @@ def _train_silently(experiment: "Experiment", output: Path, workers: int | None)
 
     warnings.simplefilter("ignore")
     try:
-        run(experiment, output, workers=workers)
+        with Interruption(ignore, from_the_start=True) as interruption:
+            run(experiment, output, workers=workers, stop=interruption.stop)
     except PeerError:
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:

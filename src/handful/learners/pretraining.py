@@ -151,10 +151,10 @@ def pretrain(
             keeper.begin(pretraining)
         while pretraining.step < pretraining.steps:
             pretraining.advance()
-            if progress:
-                progress(pretraining.step * BATCH, pretraining.steps * BATCH)
             if keeper:
                 keeper.after_step(pretraining)
+            if progress:
+                progress(pretraining.step * BATCH, pretraining.steps * BATCH)
     device = head.weight.device
     batches = [pool.draw(pretraining.generator, BATCH).inputs.to(device) for _ in range(CALIBRATION)]
     recalibrate(backbone, (partial(backbone, inputs) for inputs in batches))

@@ -29,6 +29,8 @@ from handful.events import (
     OnEvent,
     PlanEvent,
     StepEvent,
+    Stop,
+    StoppedError,
     ValidationEvent,
     ignore,
 )
@@ -36,7 +38,7 @@ from handful.functional.normalization import recalibrate
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
 from handful.tasks.distribution import BLOCK, TaskDistribution
-from handful.training.run import Interruption, PretrainingCheckpoints, Run
+from handful.training.run import PretrainingCheckpoints, Run
 from handful.training.settings import FEWEST_STEPS, Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec, stack, take, to_device
@@ -206,18 +208,19 @@ class Training:
                     ) from error
                 self.plan = leaner
 
-    def pretrain(self, run: Run | None, on_event: OnEvent) -> None:
+    def pretrain(self, run: Run | None, on_event: OnEvent, stop: Stop | None) -> None:
         """Train the backbone on the pool of the train split, from where a checkpoint ended it."""
         pool = self.distribution.pool()
         assert pool is not None, "checked before"
         settings = self.settings
 
         def save(pretraining: Pretraining) -> None:
-            assert run is not None
-            self.pretraining = pretraining
-            run.save(self)
+            if run is not None:
+                self.pretraining = pretraining
+                run.save(self)
 
-        with self.cores(), PretrainingCheckpoints(save, self.unfinished) if run else nullcontext() as keeper:
+        keeper = PretrainingCheckpoints(save, self.unfinished, stop)
+        with self.cores():
             self.seconds += self.learner.pretrain(
                 pool,
                 examples=settings.pretrain_examples,
@@ -361,6 +364,7 @@ def meta_train(
     validation: TaskDistribution | None = None,
     run: Run | None = None,
     on_event: OnEvent = ignore,
+    stop: Stop | None = None,
     **settings: Any,
 ) -> Trained:
     """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
@@ -368,8 +372,8 @@ def meta_train(
     validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
     to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan.
     on_event: called with each event, see `handful.events`. settings: see `Settings`. The same seed, settings, plan and
-    number of threads give the same bits. Ctrl-C finishes the step, or that of pre-training, saves, and then raises
-    `KeyboardInterrupt`.
+    number of threads give the same bits. stop: once it is set, such as a `threading.Event`, the step or that of
+    pre-training is finished and saved, and then a `StoppedError` raised.
 
     Where `torch.distributed` is initialized, its processes are workers: each calls this with the same arguments, runs
     its own tasks of each step, and returns the same. Only the first one validates, writes to `run` and calls back. The
@@ -385,7 +389,7 @@ def meta_train(
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
     with run.threads() if run is not None and workers.first else nullcontext():
-        _train(training, run, on_event if workers.first else ignore)
+        _train(training, run, on_event if workers.first else ignore, stop)
     training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
@@ -406,7 +410,7 @@ def meta_train(
     )
 
 
-def _train(training: Training, run: Run | None, on_event: OnEvent) -> None:
+def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | None) -> None:
     """All steps, from where the run's last checkpoint is."""
     workers, chosen, steps = training.workers, training.settings, training.steps
     saved = run if workers.first else None
@@ -416,14 +420,14 @@ def _train(training: Training, run: Run | None, on_event: OnEvent) -> None:
         restored = run is not None and run.restore(training)
         training.choose_plan(on_event)
         if chosen.pretrain_examples and (training.unfinished or not restored):
-            training.pretrain(run, on_event)
+            training.pretrain(run, on_event, stop)
             if run is not None:
                 run.save(training)
     training.follow()
     on_event(training.described())
-    with Interruption(active=run is not None) as interruption, training.cores():
+    with training.cores():
         while training.step < steps:
-            workers.asked = interruption.asked  # which the others hear with the gradients
+            workers.asked = stop is not None and stop.is_set()  # which the others hear with the gradients
             loss = training.advance()
             found: dict[str, Any] = {}
             if training.step % validate_every == 0 or training.step == steps:
@@ -433,14 +437,14 @@ def _train(training: Training, run: Run | None, on_event: OnEvent) -> None:
             if found:
                 on_event(_validation(training, found))
             on_event(StepEvent(META_TRAINING, training.step, steps, loss))
-            stop = interruption.asked if workers.count == 1 else workers.agreed
+            stopped = workers.agreed if workers.count > 1 else stop is not None and stop.is_set()
             if saved is not None:
-                last = stop or training.step == steps
+                last = stopped or training.step == steps
                 if last or found or training.step % checkpoint_every == 0:
                     saved.save(training)
                     on_event(CheckpointEvent(training.step))
-            if stop and run is not None:
-                raise KeyboardInterrupt
+            if stopped:
+                raise StoppedError(f"The training was stopped on request, after step {training.step}.")
         if not steps and not training.history:  # a learner that is pre-trained only
             found = training.validate()
             training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)

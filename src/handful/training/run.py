@@ -3,21 +3,19 @@
 import json
 import platform
 import shutil
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
+from handful.events import Stop, StoppedError
 from handful.learners.pretraining import Pretraining
 from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
 
@@ -168,9 +166,11 @@ class Run:
         """Where the pre-training for the ladder is kept, finished or not, for the next evaluation."""
         return self.path / "checkpoints" / "ladder.safetensors"
 
-    def ladder_checkpoints(self) -> "PretrainingCheckpoints | None":
-        """Keeps the pre-training for the ladder; None where nothing can be written. Only the same version of handful
-        continues it."""
+    def ladder_checkpoints(self, stop: Stop | None = None) -> "PretrainingCheckpoints | None":
+        """Keeps the pre-training for the ladder, and ends it at `stop`; None where nothing can be written.
+
+        Only the same version of handful continues it.
+        """
         path = self.ladder
         version = {name: environment()[name] for name in ("handful", "torch")}
         try:
@@ -192,7 +192,7 @@ class Run:
             tensors, facts = pretraining.state()
             write_tensors(path, tensors, {"version": version, "pretraining": facts})
 
-        return PretrainingCheckpoints(save, saved)
+        return PretrainingCheckpoints(save, saved, stop)
 
     def abandon(self) -> None:
         """Leave no run behind where there is nothing to continue from: another attempt may start here."""
@@ -275,47 +275,20 @@ def check_free(path: Path) -> None:
         )
 
 
-class Interruption:
-    """Ctrl-C as a wish: the first one lets the step finish, the second one stops at once."""
-
-    def __init__(self, *, active: bool) -> None:
-        self.active = active and threading.current_thread() is threading.main_thread()
-        self.asked = False
-
-    def __enter__(self) -> Self:
-        if self.active:
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.active:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 class PretrainingCheckpoints:
-    """Saves a pre-training now and then, at its end, and at Ctrl-C: the first one lets the step finish.
+    """Saves a pre-training now and then, at its end, and where it is to stop.
 
     save: writes it. saved: tensors and facts of an earlier one, which is continued if it is the same.
     """
 
     def __init__(
-        self, save: Callable[[Pretraining], None], saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self,
+        save: Callable[[Pretraining], None],
+        saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        self.save, self.saved = save, saved
-        self.interruption = Interruption(active=True)
+        self.save, self.saved, self.stop = save, saved, stop
         self.last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self.interruption.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.interruption.__exit__(*exception)
 
     def begin(self, pretraining: Pretraining) -> None:
         """See `pretraining.Keeper`."""
@@ -324,13 +297,13 @@ class PretrainingCheckpoints:
         self.saved = None
 
     def after_step(self, pretraining: Pretraining) -> None:
-        """See `pretraining.Keeper`; raises `KeyboardInterrupt` where Ctrl-C asked for it."""
-        asked, finished = self.interruption.asked, pretraining.step == pretraining.steps
+        """See `pretraining.Keeper`; raises `StoppedError` where it is to stop."""
+        asked, finished = self.stop is not None and self.stop.is_set(), pretraining.step == pretraining.steps
         if asked or finished or time.monotonic() > self.last + SAVE_AFTER:
             self.save(pretraining)
             self.last = time.monotonic()
         if asked:
-            raise KeyboardInterrupt
+            raise StoppedError("The pre-training was stopped on request.")
 
 
 def environment() -> dict[str, Any]:

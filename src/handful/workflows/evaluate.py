@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from handful.doctor.diagnosis import diagnose
@@ -11,7 +10,7 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import check_fits, check_number
-from handful.events import OnEvent, ignore
+from handful.events import OnEvent, Stop, ignore, until
 from handful.models.meta_model import MetaModel
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
@@ -35,6 +34,7 @@ def evaluate(
     half_width: float | None = None,
     trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
+    stop: Stop | None = None,
 ) -> Report:
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
 
@@ -43,7 +43,8 @@ def evaluate(
     `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
     it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. trust: see
     `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the run's own training split in any case, with
-    images changed as the run's own were.
+    images changed as the run's own were. on_event: called with a `StepEvent` as work goes on. stop: ends it by a
+    `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from there.
     """
     check_number(tasks)
     run = Run.existing(path)
@@ -73,16 +74,15 @@ def evaluate(
     choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
     trained = experiment.training_tasks(home.split("train"))
     pool = trained.pool()
-    with (run.ladder_checkpoints() if pool else None) or nullcontext() as keeper:
-        ladder = Ladder(
-            model.learner,
-            pool,
-            examples=model.facts["examples"],
-            seed=experiment.seed,
-            costly_tasks=costly_tasks,
-            on_event=on_event,
-            keeper=keeper,
-        )
+    ladder = Ladder(
+        model.learner,
+        pool,
+        examples=model.facts["examples"],
+        seed=experiment.seed,
+        costly_tasks=costly_tasks,
+        on_event=until(stop, on_event),
+        keeper=run.ladder_checkpoints(stop) if pool else None,
+    )
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}
     for place, validation in zip(places, choosing, strict=True):

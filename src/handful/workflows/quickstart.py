@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from handful.events import OnEvent, ignore
+from handful.events import OnEvent, Stop, ignore
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.reports import plots
 from handful.reports.report import REPORT, Report
@@ -68,6 +68,7 @@ def quickstart(
     *,
     seed: int = 0,
     on_event: OnEvent = ignore,
+    stop: Stop | None = None,
 ) -> tuple[Report, NewTask]:
     """Meta-train, evaluate beside the ladder, adapt to a new task from files, predict, and write the report to `path`.
 
@@ -76,8 +77,8 @@ def quickstart(
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     started = is_run(path)
     same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
-    model = train(experiment, path, resume=same, force=started and not same, on_event=on_event)
-    report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, on_event=on_event)
+    model = train(experiment, path, resume=same, force=started and not same, on_event=on_event, stop=stop)
+    report = evaluate(path, settings=SETTINGS, tasks=TASKS, costly_tasks=COSTLY_TASKS, on_event=on_event, stop=stop)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")
     report = replace(report, notes=[NOTE])

@@ -7,7 +7,7 @@ from pathlib import Path
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError
 from handful.evaluation.formatting import size
-from handful.events import OnEvent, ignore
+from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
 from handful.storage import write_json
 from handful.training.loop import checked, meta_train
@@ -26,13 +26,14 @@ def train(
     force: bool = False,
     workers: int | None = None,
     on_event: OnEvent = ignore,
+    stop: Stop | None = None,
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
     workers: processes that share each step; the others are started here, unless `torchrun` or the like has started all
-    of them, each of which calls this. Their number is no part of the run: it may go on with another one. on_event:
-    see `meta_train`. Raises `UserError` before anything is written where data, learner,
-    options or sizes do not fit.
+    of them, each of which calls this. Their number is no part of the run: it may go on with another one. on_event,
+    stop: see `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not
+    fit.
     """
     give_back_memory()
     rank, count = place_of(workers)
@@ -62,9 +63,10 @@ def train(
                 validation=validation,
                 run=run,
                 on_event=on_event,
+                stop=stop,
                 **settings,
             )
-    except BaseException:  # Ctrl-C, too
+    except BaseException:  # a stop and Ctrl-C, too
         if not rank:
             run.abandon()
         raise
@@ -107,7 +109,7 @@ def work() -> None:
     warnings.simplefilter("ignore")  # the first worker gives them
     try:
         train(Experiment.from_config(facts["experiment"]), Path(facts["path"]))
-    except (PeerError, KeyboardInterrupt):
+    except (PeerError, StoppedError, KeyboardInterrupt):
         sys.exit(PEER_LOST_EXIT_CODE)
     except HandfulError as error:
         sys.exit(str(error))

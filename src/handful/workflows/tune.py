@@ -10,7 +10,7 @@ from typing import Any
 
 from handful import streams
 from handful.errors import ArtifactError, HandfulError, UserError
-from handful.events import Event, OnEvent, StepEvent, ValidationEvent, ignore
+from handful.events import Event, OnEvent, StepEvent, Stop, ValidationEvent, ignore, until
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import read_json, write_json
@@ -131,15 +131,16 @@ def tune(
     resume: bool = False,
     force: bool = False,
     on_event: OnEvent = ignore,
+    stop: Stop | None = None,
 ) -> Tuning:
     """Search for the best settings in `trials` trials, of which the first has the experiment's own.
 
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
     kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been.
-    on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on. Raises
-    `UserError` where a search or run is in the folder and
-    neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment; and,
-    before anything is deleted, where data, learner, options or sizes do not fit.
+    on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on. stop: ends the
+    search by a `StoppedError` at the next event. Raises `UserError` where a search or run is in the folder and neither
+    `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment; and, before
+    anything is deleted, where data, learner, options or sizes do not fit.
     """
     optuna = _optuna()
     if trials < 1:
@@ -173,7 +174,7 @@ def tune(
         if number == 0:
             study.enqueue_trial({name: found.start for name, found in ranges.items()})
         asked = study.ask(_distributions(optuna, ranges))
-        trial = _tried(experiment, distribution, asked, partial(_renamed, on_event, f"trial {number + 1}"))
+        trial = _tried(experiment, distribution, asked, partial(_renamed, until(stop, on_event), f"trial {number + 1}"))
         states = {"complete": None, "pruned": "PRUNED", "failed": "FAIL"}
         state = states[trial.state]
         study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
