@@ -25,6 +25,7 @@ from handful.evaluation.intervals import interval
 from handful.events import Event, OnEvent, ValidationEvent
 from handful.learners.learner import Learner
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.readers.images import ImageFiles
 from handful.registry import LEARNERS
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import TaskDistribution
@@ -204,8 +205,8 @@ def lake(learner: Learner, data: Path) -> dict[str, Any]:
         for run in sorted(Path(folder).glob("run*")):
             pairs = [line.split() for line in (run / "class_labels.txt").read_text().splitlines()]
             items, classes = (sorted({Path(pair[side]).name for pair in pairs}) for side in (0, 1))
-            support = Omniglot.pipeline.decode([run / "training" / name for name in classes]).float() / 255
-            query = Omniglot.pipeline.decode([run / "test" / name for name in items]).float() / 255
+            support = Omniglot.pipeline.encode(ImageFiles([run / "training" / name for name in classes]))
+            query = Omniglot.pipeline.encode(ImageFiles([run / "test" / name for name in items]))
             answer = {Path(item).name: classes.index(Path(name).name) for item, name in pairs}
             spec = handful.TaskSpec("classification", (1, 28, 28), len(classes))
             with torch.no_grad():

@@ -270,6 +270,8 @@ class Frame:
         self.cells = columns
 
     def __getitem__(self, names):
+        if isinstance(names, str):
+            return self.cells[names]
         return Frame({name: self.cells[name] for name in names})
 
     def __len__(self):

@@ -14,7 +14,7 @@ from handful.cli import options
 from handful.errors import DataError
 from handful.limits import LOCAL, SERVICE, UNLIMITED, Limits
 from handful.pipelines.arrays import ArrayPipeline
-from handful.pipelines.image_pixels import read_image
+from handful.pipelines.image_pixels import pixels_of
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
 from handful.readers.arrays import read_arrays
@@ -23,6 +23,10 @@ from handful.tasks.opening import open_tasks
 from handful.workflows import experiment
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
+
+
+def read_image(path, size, channels, limits=LOCAL):
+    return pixels_of(path.read_bytes(), size, channels, str(path), limits)
 
 
 def packed_table(path):

@@ -21,6 +21,7 @@ from handful.learners.learner import Learner
 from handful.models import batches
 from handful.models.meta_model import MetaModel, model_folder
 from handful.pipelines.labels import Origin, class_names, real_numbers
+from handful.pipelines.pipeline import prepared
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
@@ -71,7 +72,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
                 "There are no examples to adapt to (0 samples). Give some of them to fit.", code="too-few-examples"
             )
         if reset:
-            self.n_features_in_ = prod(np.shape(X)[1:])
+            self.n_features_in_ = prod(X.shape[1:] if hasattr(X, "shape") else inputs.shape[1:])
         return inputs, y
 
     def _adapt(self, support: Examples, outputs: int) -> None:
@@ -281,20 +282,11 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
 def _of_model(model: MetaModel, X: Any) -> Tensor:
     """Inputs `(n, *input_shape)` of a meta-model, from any form that it takes."""
     pipeline, shape = model.pipeline, model.spec.input_shape
-    names = getattr(pipeline, "names", None)
-    if names is not None and hasattr(X, "columns"):
-        missing = [name for name in names if name not in X.columns]
-        if missing:
-            raise DataError(
-                f"The data frame has no column {missing[0]!r}, which the model was trained with.", code="wrong-shape"
-            )
-        X = X[names]
-    array = np.asarray(X)
-    as_in_a_file = pipeline is not None and array.dtype == np.uint8
-    if len(shape) == 3 and (1, *array.shape[1:]) == shape and not as_in_a_file:
-        array = array[:, None]  # gray images without their channel
     if pipeline is not None:
-        return pipeline.of_array(array)
+        return pipeline.encode(X)
+    array = np.asarray(X)
+    if len(shape) == 3 and (1, *array.shape[1:]) == shape:
+        array = array[:, None]  # gray images without their channel
     if array.shape[1:] not in (shape, (prod(shape),)):
         written_shape = ", ".join(map(str, shape))
         raise DataError(
@@ -303,7 +295,7 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
             code="wrong-shape",
         )
     if array.dtype == np.uint8 and len(shape) == 3:
-        array = array / 255  # as every source of images does with bytes
+        array = prepared(torch.from_numpy(array.copy())).numpy()  # as of every source of images
     array = check_array(array, dtype=np.float32, allow_nd=True, ensure_min_samples=0, input_name="X")
     return _copied(array).reshape(-1, *shape)
 

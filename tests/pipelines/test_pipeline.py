@@ -13,6 +13,7 @@ from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
+from handful.readers.images import ImageFiles
 from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
 
@@ -139,22 +140,22 @@ def test_empty_cells_are_the_mean_and_say_so_where_the_training_rows_have_some(t
     again = InputPipeline.from_config(json.loads(json.dumps(pipeline.config())))
     rows = read_table(csv(tmp_path, "age,size\n50,2\n,2\n", "new.csv"))
     assert again.encode(rows).tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert again.of_array([[50, 2], [np.nan, 2]]).tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert again.of_array(np.array([[50, 2], ["NA", 2]], dtype=object)).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert again.encode([[50, 2], [np.nan, 2]]).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert again.encode(np.array([[50, 2], ["NA", 2]], dtype=object)).tolist() == [[1, 0, 0], [0, 1, 0]]
     with pytest.warns(UserWarning, match=r"Empty cells of the column 'size' \(1\) count as its mean: the rows that"):
         assert again.encode(read_table(path))[3].tolist() == [0, 0, 0]
     with pytest.raises(DataError, match="column 'size', row 1: inf is not a finite number"):
-        again.of_array([[50, np.inf]])
+        again.encode([[50, np.inf]])
 
 
 def test_table_rows_in_memory(table, pipeline):
     rows = [[30, "Rome", True, 7], [50, "Oslo", False, 7], [1000, "Paris", True, 8]]
     with pytest.warns(UserWarning, match=UNKNOWN):
-        assert torch.equal(pipeline.of_array(np.array(rows, dtype=object)), pipeline.encode(table))
-    with pytest.raises(DataError, match=r"n x 4 values \(columns 'age', 'city', .*got an array of shape \(3, 2\)"):
-        pipeline.of_array(np.zeros((3, 2)))
-    with pytest.raises(DataError, match="column 'age' should hold numbers only"):
-        pipeline.of_array(np.array([["old", "Rome", True, 7]], dtype=object))
+        assert torch.equal(pipeline.encode(np.array(rows, dtype=object)), pipeline.encode(table))
+    with pytest.raises(DataError, match=r"rows of 4 values \(columns 'age', 'city', .*got \(3, 2\)"):
+        pipeline.encode(np.zeros((3, 2)))
+    with pytest.raises(DataError, match="column 'age', row 1: 'old' is not a finite number"):
+        pipeline.encode(np.array([["old", "Rome", True, 7]], dtype=object))
 
 
 def test_too_many_categories(tmp_path):
@@ -190,7 +191,7 @@ def test_examples_of_one_class_or_an_unknown_label(tmp_path):
 
 def test_dark_ink_becomes_bright(tmp_path):
     folder = letters(tmp_path / "dark")
-    pipeline = ImagePipeline.fit(sorted(folder.glob("*/*.png")))
+    pipeline = ImagePipeline.fit(ImageFiles(sorted(folder.glob("*/*.png"))))
     assert pipeline.settings() == {"size": 28, "channels": 1, "invert": True}
     examples = pipeline.examples(folder)
     assert examples.answers == ["a", "a", "b", "b"]
@@ -198,15 +199,17 @@ def test_dark_ink_becomes_bright(tmp_path):
     assert examples.inputs.shape == (4, 1, 28, 28)
     assert examples.inputs[:, :, 0].max() == 0
     assert examples.inputs.max() == 1
-    assert ImagePipeline.fit(sorted(letters(tmp_path / "b", paper=0, ink=255).glob("*/*.png"))).invert is False
+    assert (
+        ImagePipeline.fit(ImageFiles(sorted(letters(tmp_path / "b", paper=0, ink=255).glob("*/*.png")))).invert is False
+    )
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, 28), (50, 50), (200, 84)])
 def test_colored_images_choose_their_size(tmp_path, side, size):
     Image.new("RGB", (side, side), (200, 0, 0)).save(tmp_path / "a.png")
-    pipeline = ImagePipeline.fit([tmp_path / "a.png"])
+    pipeline = ImagePipeline.fit(ImageFiles([tmp_path / "a.png"]))
     assert pipeline.settings() == {"size": size, "channels": 3, "invert": False}
-    assert ImagePipeline.fit([tmp_path / "a.png"], size=32).input_shape == (3, 32, 32)
+    assert ImagePipeline.fit(ImageFiles([tmp_path / "a.png"]), size=32).input_shape == (3, 32, 32)
 
 
 def test_inputs_are_one_image_or_a_folder(tmp_path):
@@ -226,13 +229,13 @@ def test_images_in_memory_are_treated_like_files(tmp_path):
     files = sorted(letters(tmp_path).glob("*/*.png"))
     raw = np.stack([np.asarray(Image.open(file)) for file in files])
     expected = pipeline.inputs(files[0].parent)[0]
-    assert torch.equal(pipeline.of_array(raw)[:2], expected)
-    assert torch.equal(pipeline.of_array(raw[..., None])[:2], expected)
-    assert torch.equal(pipeline.of_array(np.repeat(raw[..., None], 3, axis=-1))[:2], expected)
-    assert torch.equal(pipeline.of_array(expected.numpy()), expected)
-    assert torch.equal(pipeline.of_array(expected.flatten(1).numpy()), expected)
+    assert torch.equal(pipeline.encode(raw)[:2], expected)
+    assert torch.equal(pipeline.encode(raw[..., None])[:2], expected)
+    assert torch.equal(pipeline.encode(np.repeat(raw[..., None], 3, axis=-1))[:2], expected)
+    assert torch.equal(pipeline.encode(expected.numpy()), expected)
+    assert torch.equal(pipeline.encode(expected.flatten(1).numpy()), expected)
     with pytest.raises(DataError, match=r"expects images as bytes.*floats.*\(n, 1, 28, 28\).*got.*\(2, 7\)"):
-        pipeline.of_array(np.zeros((2, 7)))
+        pipeline.encode(np.zeros((2, 7)))
 
 
 # Arrays
@@ -251,11 +254,11 @@ def test_names_in_bytes_are_texts_and_complex_inputs_are_refused(tmp_path):
 def test_rows_are_standardized_by_the_training_rows():
     inputs = np.array([[0.0, 5], [2, 5], [100, 6]])
     pipeline = ArrayPipeline.fit(inputs, np.array([0, 1]))
-    assert pipeline.raw(inputs).tolist() == [[-1, 0], [1, 0], [99, 1]]
+    assert pipeline.encode(inputs).tolist() == [[-1, 0], [1, 0], [99, 1]]
     with pytest.raises(DataError, match=r"inputs of shape \(n, 2\), got \(1, 3\)"):
-        pipeline.of_array(np.zeros((1, 3)))
+        pipeline.encode(np.zeros((1, 3)))
     with pytest.raises(DataError, match="row 2: nan is not a finite number"):
-        pipeline.of_array(np.array([[0, 0], [0, np.nan]]))
+        pipeline.encode(np.array([[0, 0], [0, np.nan]]))
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 20, 3), (3, 20, 20)])
@@ -267,8 +270,8 @@ def test_bytes_are_images(tmp_path, shape):
     assert pipeline.input_shape == (3 if 3 in shape else 1, 20, 20)
     assert examples.inputs.shape == (4, *pipeline.input_shape)
     assert examples.answers == ["1", "1", "2", "2"]
-    assert torch.equal(pipeline.of_array(inputs), examples.inputs)
-    assert torch.equal(pipeline.of_array(examples.inputs.flatten(1).numpy()), examples.inputs)
+    assert torch.equal(pipeline.encode(inputs), examples.inputs)
+    assert torch.equal(pipeline.encode(examples.inputs.flatten(1).numpy()), examples.inputs)
 
 
 def test_several_targets_share_one_scale(tmp_path):

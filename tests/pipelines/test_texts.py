@@ -224,13 +224,13 @@ def test_a_pipeline_survives_json_and_takes_arrays(csv, folder):
     fitted = opened(csv, folder).pipeline
     pipeline = InputPipeline.from_config(json.loads(json.dumps(fitted.config())))
     assert isinstance(pipeline, TextPipeline)
-    expected = fitted.of_array(["a dog"])
-    assert torch.equal(pipeline.of_array([["a dog"]]), expected)
-    assert torch.allclose(pipeline.of_array(Letters().encode(["a dog"])), expected)
+    expected = fitted.encode(["a dog"])
+    assert torch.equal(pipeline.encode([["a dog"]]), expected)
+    assert torch.allclose(pipeline.encode(Letters().encode(["a dog"])), expected)
     with pytest.raises(DataError, match=r"texts \(n,\), or embeddings \(n, 26\)"):
-        pipeline.of_array(np.zeros((2, 3)))
-    with pytest.raises(DataError, match="Text 2 is empty"):
-        pipeline.of_array(["a", ""])
+        pipeline.encode(np.zeros((2, 3)))
+    with pytest.raises(DataError, match="column 'question', row 2: the cell is empty"):
+        pipeline.encode(["a", ""])
 
 
 @pytest.mark.usefixtures("letters")

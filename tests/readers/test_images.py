@@ -12,7 +12,8 @@ from PIL import Image
 
 from handful.cells import class_order
 from handful.errors import DataError
-from handful.pipelines.image_pixels import read_image
+from handful.limits import LOCAL
+from handful.pipelines.image_pixels import pixels_of
 from handful.readers.arrays import read_arrays
 from handful.readers.images import image_classes, image_files
 from handful.readers.tables import read_table
@@ -27,6 +28,10 @@ def png_header(path, width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
     return path
+
+
+def read_image(path, size, channels, limits=LOCAL):
+    return pixels_of(path.read_bytes(), size, channels, str(path), limits)
 
 
 def csv(tmp_path, text, name="table.csv", encoding="utf-8"):

@@ -108,16 +108,19 @@ class ArrayPipeline(InputPipeline):
             "target_scale": self.target_scale.tolist(),
         } | ({"group": self.group} if self.group else {})
 
-    def raw(self, array: np.ndarray) -> Tensor:
-        """Arrays of the file as bytes (images) or floats `(n, *input_shape)`, to be kept in memory."""
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Arrays `(n, *raw_shape)`, flattened or not; images may also be floats as the learner sees them."""
+        array = np.asarray(values)
+        if self.images and array.dtype != np.uint8:
+            return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats")
+        if array.ndim == 2 and array.shape[1] == prod(self.raw_shape):
+            array = array.reshape(-1, *self.raw_shape)
         if array.shape[1:] != self.raw_shape:
             raise DataError(
                 f"The model expects inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.",
                 code="wrong-shape",
             )
         if self.images:
-            if array.dtype != np.uint8:
-                raise DataError(f"The model expects images as bytes (uint8), got {array.dtype}.", code="wrong-shape")
             return torch.from_numpy(_channels_first(array).copy())
         standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
@@ -142,25 +145,12 @@ class ArrayPipeline(InputPipeline):
             answers = array_names(path, arrays, key)
             self.check_labels(answers, path)
         groups = array_names(path, arrays, "group") if "group" in arrays else None
-        return RawExamples(self._floats(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])), groups)
+        return RawExamples(self.encode(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])), groups)
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read an npz file with `inputs`."""
         array = read_arrays(path, limits)["inputs"]
-        return self._floats(array), row_numbers(len(array))
-
-    def of_array(self, array: Any) -> Tensor:
-        """Arrays as in the file, flattened or not; images may also be floats as the learner sees them."""
-        array = np.asarray(array)
-        if self.images and array.dtype != np.uint8:
-            return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats")
-        if array.ndim == 2 and array.shape[1] == prod(self.raw_shape):
-            array = array.reshape(-1, *self.raw_shape)
-        return self._floats(array)
-
-    def _floats(self, array: np.ndarray) -> Tensor:
-        raw = self.raw(array)
-        return raw.float() / 255 if self.images else raw
+        return self.encode(array), row_numbers(len(array))
 
 
 def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Pixels: from an image file to bytes in a square."""
+"""Pixels: from an image to bytes in a square."""
 
+import io
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,13 +14,16 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """How images may be stored, whatever the file is called: Pillow would also run a program to read PostScript."""
 
 
-def read_image(path: Path, size: int, channels: int, limits: Limits = LOCAL) -> np.ndarray:
-    """Decode one image to bytes `(channels, size, size)`.
+def pixels_of(value: Any, size: int, channels: int, source: str, limits: Limits = LOCAL) -> np.ndarray:
+    """One image as bytes `(channels, size, size)`.
 
     It keeps its shape: the longer side becomes `size`, the rest is filled with the median color of its border. Reduced
     with antialiasing; transparency is laid on white; a camera's turning flag is obeyed.
+
+    value: what its file holds, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)` as Pillow takes it.
+    source: what messages call it.
     """
-    return framed(_decode(path, size, channels, limits), size)
+    return framed(decoded(value, "RGB" if channels == 3 else "L", source, limits), size)
 
 
 def framed(image: Image.Image, size: int) -> np.ndarray:
@@ -32,45 +35,39 @@ def framed(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1).copy()
 
 
-def sampled_images(files: Sequence[Path], count: int = 20, limits: Limits = LOCAL) -> list[np.ndarray]:
-    """A few of the files, evenly spaced, as RGB bytes of at most 84 pixels a side `(h, w, 3)`."""
-    images = []
-    for index in np.unique(np.linspace(0, len(files) - 1, count).astype(int)):
-        image = _decode(files[index], 84, 3, limits)
-        image.thumbnail((84, 84))
-        images.append(np.asarray(image))
-    return images
-
-
-def _decode(path: Path, size: int, channels: int, limits: Limits) -> Image.Image:
+def decoded(value: Any, mode: str, source: str, limits: Limits = LOCAL) -> Image.Image:
+    """One image in color ("RGB") or gray ("L"), turned as its camera was held; see `pixels_of`."""
     try:
         with warnings.catch_warnings():
-            # Pillow's own bomb check warns at three times our limit; ours follows at once.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path, formats=FORMATS)
-        with image:
-            limits.check(path, pixels=image.width * image.height)
-            image.draft("RGB" if channels == 3 else "L", (2 * size, 2 * size))  # JPEG: decode no more than needed
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about metadata that nobody asked for
-                return _colors(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L", path)
+            # Pillow's own bomb check warns at three times our limit, which follows at once; others are about metadata.
+            warnings.simplefilter("ignore")
+            image = _opened(value)
+            limits.check(source, pixels=image.width * image.height)
+            return _colors(ImageOps.exif_transpose(image), mode, source)
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path} has far more pixels than any image may have. Make it smaller.", code="payload-too-large"
+            f"{source} has far more pixels than any image may have. Make it smaller.", code="payload-too-large"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
         if isinstance(error, DataError):
             raise
-        if isinstance(error, PermissionError | IsADirectoryError):
-            raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-        what = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not an image that can be read"
+        what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
         raise DataError(
-            f"{path} {what}. Images are expected here: remove it, or replace it by a whole one.",
+            f"{source} {what}. Images are expected here: remove it, or replace it by a whole one.",
             code="unsupported-media",
         ) from error
 
 
-def _colors(image: Image.Image, mode: str, source: Path) -> Image.Image:
+def _opened(value: Any) -> Image.Image:
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Image.open(io.BytesIO(value), formats=FORMATS)
+    array = np.asarray(value)
+    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
+
+
+def _colors(image: Image.Image, mode: str, source: str) -> Image.Image:
     if image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):

@@ -1,20 +1,21 @@
 """The input pipeline for images."""
 
-from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.image_pixels import framed, read_image, sampled_images
+from handful.pipelines.image_pixels import decoded, pixels_of
 from handful.pipelines.pipeline import InputPipeline, RawExamples, joined, shaped
 from handful.readers import images
+
+SAMPLED = 20
+"""How many images, evenly spaced, tell what all are like."""
 
 
 class ImagePipeline(InputPipeline):
@@ -33,14 +34,18 @@ class ImagePipeline(InputPipeline):
         self.input_shape = (channels, size, size)
 
     @classmethod
-    def fit(cls, files: Sequence[Path], size: int | None = None, limits: Limits = LOCAL) -> Self:
-        """The pipeline for images like these.
+    def fit(cls, values: Any, size: int | None = None, limits: Limits = LOCAL) -> Self:
+        """The pipeline for images like these: see `stored`, but for arrays of floats.
 
         Gray if a sample of them is (channels within 8 of 255 levels: JPEG is not exact); gray images on light paper
         (median pixel above the middle) are inverted. size, if None: 28 for gray ones; for colored ones their own
         longer side, from 28 to 84.
         """
-        sample = sampled_images(files, limits=limits)
+        sample = []
+        for index in np.unique(np.linspace(0, len(values) - 1, SAMPLED).astype(int)):
+            image = decoded(values[index], "RGB", _source(values, index), limits)
+            image.thumbnail((84, 84))
+            sample.append(np.asarray(image))
         gray = all(int(np.ptp(image.astype(int), axis=-1).max()) <= 8 for image in sample)
         longer = int(np.median([max(image.shape) for image in sample]))
         invert = gray and float(np.median([np.median(image) for image in sample])) > 127
@@ -55,12 +60,37 @@ class ImagePipeline(InputPipeline):
         color = "gray" if self.channels == 1 else "color"
         return f"{color} images of {self.size} x {self.size} pixels{', inverted' if self.invert else ''}"
 
-    def decode(self, files: Sequence[Path], limits: Limits = LOCAL) -> Tensor:
-        """Image files as bytes `(n, channels, size, size)`, bright ink where `invert` is set."""
-        images = np.empty((len(files), *self.input_shape), np.uint8)
-        for index, file in enumerate(files):
-            images[index] = read_image(file, self.size, self.channels, limits)
-        return torch.from_numpy(255 - images if self.invert else images)
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Images as bytes `(n, channels, size, size)`, or floats as they are given.
+
+        values: each what its file holds, an image of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
+        `(h, w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1
+        `(n, *input_shape)`, flattened or without a channel of gray, are as learners see them.
+        """
+        array = _as_array(values)
+        if array is not None:
+            if array.dtype.kind != "u":
+                gray = array.shape[1:] == self.input_shape[1:] and self.channels == 1
+                wanted = (
+                    f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
+                )
+                return shaped(array[:, None] if gray else array, self.input_shape, wanted)
+            values = self._each(array)
+        pixels = np.empty((len(values), *self.input_shape), np.uint8)
+        for index in range(len(values)):
+            pixels[index] = pixels_of(values[index], self.size, self.channels, _source(values, index), limits)
+        return torch.from_numpy(255 - pixels if self.invert else pixels)
+
+    def _each(self, array: np.ndarray) -> np.ndarray:
+        """Images `(n, h, w)` or `(n, h, w, c)`, whichever way their array is laid out."""
+        if array.shape[1:] in (self.input_shape, (prod(self.input_shape),)):
+            array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
+        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3)):
+            raise DataError(
+                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
+                code="wrong-shape",
+            )
+        return array
 
     def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
         """Read a folder with one subfolder of images per class."""
@@ -69,32 +99,25 @@ class ImagePipeline(InputPipeline):
         labels = [name for name, members in classes.items() for _ in members]
         self.check_labels(labels, path)
         return RawExamples(
-            self.decode(files, limits).float() / 255, labels, [f"{f.parent.name}/{f.name}" for f in files]
+            self.encode(images.ImageFiles(files), limits), labels, [f"{f.parent.name}/{f.name}" for f in files]
         )
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read one image file, or a folder of images."""
         files = images.image_files(path)
-        return self.decode(files, limits).float() / 255, [file.name for file in files]
+        return self.encode(images.ImageFiles(files), limits), [file.name for file in files]
 
-    def of_array(self, array: Any) -> Tensor:
-        """Bytes `(n, h, w)`, `(n, h, w, 3)` or of the model's own shape, flattened or not, are images as in a file, and
-        are resized and inverted like them; floats `(n, *input_shape)`, flattened or not, are taken as they are."""
-        array = np.asarray(array)
-        if array.dtype == np.uint8 and (
-            array.shape[1:] == self.input_shape or array.shape[1:] == (prod(self.input_shape),)
-        ):
-            array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
-        wanted = f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
-        if array.dtype != np.uint8 or array.ndim not in (3, 4):
-            return shaped(array, self.input_shape, wanted)
-        if array.ndim == 4 and array.shape[-1] not in (1, 3):
-            raise DataError(
-                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
-                code="wrong-shape",
-            )
-        mode = "L" if self.channels == 1 else "RGB"
-        images = [Image.fromarray(image.squeeze(-1) if image.shape[2:] == (1,) else image) for image in array]
-        squares = [framed(image.convert(mode), self.size) for image in images]
-        pixels = torch.from_numpy(np.stack(squares)) if squares else torch.zeros((0, *self.input_shape))
-        return (255 - pixels if self.invert else pixels).float() / 255
+
+def _as_array(values: Any) -> np.ndarray | None:
+    """The values as one array, where they are numbers; None where each is an image of its own."""
+    if hasattr(values, "__array__"):
+        return np.asarray(values)
+    first = values[0] if isinstance(values, list | tuple) and values else None
+    if isinstance(first, list | tuple) or (hasattr(first, "dtype") and np.asarray(first).dtype.kind != "u"):
+        return np.asarray(values)
+    return None
+
+
+def _source(values: Any, index: int) -> str:
+    """What messages call one of the values: as its reader does, which knows its file."""
+    return str(values.origin(index)) if hasattr(values, "origin") else f"Input {index}"

@@ -13,7 +13,8 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline, RawExamples
 from handful.pipelines.rows import TablePipeline
-from handful.readers.tables import Table, read_table
+from handful.readers.tables import read_table
+from handful.table import Table
 
 LAST = "last"
 """As a target: the last column, in tables that have none of this name."""
@@ -125,7 +126,7 @@ class ManyTablesPipeline(InputPipeline):
         """Raises a `DataError`: see `of_task`."""
         raise self._asked()
 
-    def of_array(self, array: Any) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
         """Raises a `DataError`: see `of_task`."""
         raise self._asked()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from handful.cells import class_order
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.labels import PYTHON, Origin, class_names, target_values
 from handful.registry import Registry
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
@@ -76,8 +77,36 @@ class InputPipeline(ABC):
         """Read unlabeled inputs `(n, *input_shape)` and their ids."""
 
     @abstractmethod
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Inputs as they are kept in memory `(n, *stored_shape)`: images of 8 bits as bytes, all else as floats.
+
+        values: n of what readers give or Python has, see each pipeline. limits: the most that one may become. Raises
+        `DataError` for what cannot be an input.
+        """
+
+    def prepare(self, stored: Tensor) -> Tensor:
+        """What `stored` gives as learners see it: floats `(n, *input_shape)`."""
+        return prepared(stored)
+
+    def encode(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Inputs `(n, *input_shape)` of values, from wherever they come; see `stored`."""
+        return self.prepare(self.stored(values, limits))
+
+    def encode_labels(self, values: Any, source: object = PYTHON.labels) -> tuple[str, ...] | Tensor:
+        """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
+
+        values: see `class_names` and `target_values`. source: what messages call them. Raises `DataError` for what is
+        none, and where labels are unknown (shared ones), or all the same (others).
+        """
+        if self.targets:
+            return target_values(values, len(values), len(self.targets))
+        names = class_names(values, Origin(str(source)))
+        self.check_labels(names, source)
+        return names
+
     def of_array(self, array: Any) -> Tensor:
-        """Inputs `(n, *input_shape)` of rows or images in memory; `DataError` tells the expected shape."""
+        """See `encode`."""
+        return self.encode(array)
 
     def described(self) -> str:
         """What the inputs are, in words."""
@@ -147,6 +176,11 @@ class InputPipeline(ABC):
                 f"Its labels: {', '.join(map(repr, self.labels))}.",
                 code="unknown-label",
             )
+
+
+def prepared(stored: Tensor) -> Tensor:
+    """Stored inputs as floats: bytes of images become 0 to 1."""
+    return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 
 def check_one_task(names: Sequence[str], source: object) -> None:

@@ -1,7 +1,6 @@
 """Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import is_empty, without_comma, written
+from handful.cells import without_comma
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import (
@@ -19,11 +18,11 @@ from handful.pipelines.pipeline import (
     as_moments,
     check_one_task,
     moments,
-    numbers,
     row_numbers,
     target_moments,
 )
-from handful.readers.tables import Table, read_table
+from handful.readers.tables import read_table
+from handful.table import Table
 
 MOST_CATEGORIES = 50
 """A text column with more values is refused: it is an id or free text, and not a category."""
@@ -59,10 +58,6 @@ class RowPipeline(InputPipeline):
         scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
         return {name: getattr(self, name) for name in names} | scale
 
-    @abstractmethod
-    def encode(self, table: Table) -> Tensor:
-        """All rows as `(rows, *input_shape)`."""
-
     def answers(self, table: Table) -> list[str] | Tensor:
         """Label names, or targets in the user's units `(rows, 1)`."""
         if self.target:
@@ -84,12 +79,12 @@ class RowPipeline(InputPipeline):
         if isinstance(answers, list):
             self.check_labels(answers, f"{path}, column {self.label!r},")
         groups = table.names_in(self.group) if self.group in table.names else None
-        return RawExamples(self.encode(table), answers, row_numbers(table.rows), groups)
+        return RawExamples(self.stored(table), answers, row_numbers(table.rows), groups)
 
     def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
         """Read a table with the columns of the model."""
         table = read_table(path, limits)
-        return self.encode(table), row_numbers(table.rows)
+        return self.stored(table), row_numbers(table.rows)
 
 
 class TablePipeline(RowPipeline):
@@ -131,7 +126,7 @@ class TablePipeline(RowPipeline):
         columns = [_fit_column(table, name, rows) for name in used]
         columns = [column for column in columns if column.get("categories", " ")]
         if not columns:
-            raise DataError(f"{table.path} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
+            raise DataError(f"{table.name} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         return cls(
             columns=columns,
@@ -159,9 +154,9 @@ class TablePipeline(RowPipeline):
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         return ", ".join(named[:MOST_NAMED] + more)
 
-    def encode(self, table: Table) -> Tensor:
-        """All rows as `(rows, features)`."""
-        return self._inputs(self.features(table))
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Rows as `(n, features)`: a `Table`, mappings, a data frame, or `(n, columns)` in the order of `names`."""
+        return self._inputs(self.features(Table.of(values, self.names)))
 
     def features(self, table: Table) -> Tensor:
         """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
@@ -174,26 +169,6 @@ class TablePipeline(RowPipeline):
 
     def _inputs(self, features: Tensor) -> Tensor:
         return features.nan_to_num(0.0)
-
-    def of_array(self, array: Any) -> Tensor:
-        """Rows `(n, columns)` in the order of `names`, as the file would have them."""
-        array = np.asarray(array)
-        if array.ndim != 2 or array.shape[1] != len(self.columns):
-            what = "numbers" if all("mean" in column for column in self.columns) else "values"
-            raise DataError(
-                f"The model expects n x {len(self.columns)} {what} (columns {', '.join(map(repr, self.names))}), got "
-                f"an array of shape {array.shape}.",
-                code="wrong-shape",
-            )
-        values: list[Any] = []
-        for index, column in enumerate(self.columns):
-            cells = array[:, index]
-            if "categories" in column:
-                values.append([written(cell) for cell in cells.tolist()])
-            else:
-                known = np.where([is_empty(cell) for cell in cells.tolist()], np.nan, cells)
-                values.append(numbers(known, f"column {column['name']!r}", gaps=True))
-        return self._inputs(self._features(values, len(array)))
 
     def _features(self, values: Sequence[Any], rows: int) -> Tensor:
         """Of columns of floats (numeric ones) and lists of texts (categories)."""
@@ -238,7 +213,7 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
     if len(categories) > MOST_CATEGORIES:
         raise DataError(
-            f"{table.path}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
+            f"{table.name}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
             f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have. Drop it "
             f"(--drop {name!r}), or merge its values."
         )

@@ -1,5 +1,6 @@
 """The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,14 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import written
 from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import row_numbers, shaped, target_moments
 from handful.pipelines.rows import RowPipeline
 from handful.readers.paths import existing
-from handful.readers.tables import Table
+from handful.table import Table
 
 LINES = ".txt"
 """Files whose lines are inputs, for predictions."""
@@ -76,8 +76,17 @@ class TextPipeline(RowPipeline):
         own = ("text", "encoder", "revision", "width", "scale")
         return {name: getattr(self, name) for name in own} | super().settings()
 
-    def encode(self, table: Table) -> Tensor:
-        """All texts as `(rows, width)`."""
+    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+        """Vectors `(n, width)` of texts `(n,)` or `(n, 1)`, or of the text column of a `Table`, mappings or a data
+        frame; numbers `(n, width)` are taken for embeddings of the encoder."""
+        array = np.asarray(values) if hasattr(values, "__array__") and not hasattr(values, "columns") else None
+        if array is not None and array.dtype.kind in "fiub":
+            return shaped(array, self.input_shape, f"texts (n,), or embeddings (n, {self.width})") / self.scale
+        if array is not None and array.ndim < 3:
+            values = array.reshape(-1, 1)
+        elif isinstance(values, Sequence) and (not values or isinstance(values[0], str | bytes)):
+            values = [[text] for text in values]
+        table = Table.of(values, [self.text])
         table.require([self.text], ", the text")
         return self._embedded(table.sentences(self.text))
 
@@ -101,20 +110,6 @@ class TextPipeline(RowPipeline):
                 code="missing-value",
             )
         return self._embedded(lines), row_numbers(len(lines))
-
-    def of_array(self, array: Any) -> Tensor:
-        """Texts `(n,)` or `(n, 1)`; numbers `(n, width)` are taken for embeddings of the encoder."""
-        array = np.asarray(array)
-        wanted = f"texts (n,), or embeddings (n, {self.width})"
-        if array.dtype.kind in "fiub":
-            return shaped(array, self.input_shape, wanted) / self.scale
-        cells = array.reshape(-1).tolist()
-        texts = [cell if isinstance(cell, str) and written(cell) else written(cell) for cell in cells]
-        if array.ndim not in (1, 2) or len(texts) != len(array):
-            raise DataError(f"The model expects {wanted}, got an array of shape {array.shape}.", code="wrong-shape")
-        if None in texts:
-            raise DataError(f"Text {texts.index(None) + 1} is empty. Leave it out.", code="missing-value")
-        return self._embedded([text for text in texts if text is not None])
 
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""

@@ -1,6 +1,8 @@
 """Folders of images: which files there are, and of which class."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from handful.cells import written
 from handful.errors import DataError
@@ -9,7 +11,31 @@ from handful.readers.paths import existing, subfolders
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
-# Images
+class ImageFiles(Sequence[bytes]):
+    """What image files hold, each read when it is asked for: many photos may not fit into memory."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ImageFiles": ...
+    def __getitem__(self, index: int | slice) -> "bytes | ImageFiles":
+        """The content of one file; `DataError` if it cannot be read."""
+        if isinstance(index, slice):
+            return ImageFiles(self.files[index])
+        try:
+            return self.files[index].read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.files[index]} cannot be read ({error.strerror}).") from error
+
+    def origin(self, index: int) -> str:
+        """What messages call it."""
+        return str(self.files[index])
 
 
 def image_files(path: str | Path) -> list[Path]:

@@ -1,25 +1,22 @@
-"""Reading tables: csv, parquet and JSON, with errors that name column and row."""
+"""Reading tables: csv, parquet and JSON."""
 
 import contextlib
 import csv as python_csv
-import difflib
 import gzip
 import io
 import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from handful.cells import days, floats, is_empty, is_text, without_comma, written
+from handful.cells import is_text
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.readers.paths import existing
+from handful.table import Table
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
 PIECE = 2**24
@@ -28,113 +25,6 @@ KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 """A name of JSON, and perhaps some more."""
 PACKED = ".gz"
 """Also behind the name of a table; but parquet files are packed in themselves."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table in memory. Rows are counted from 1 in messages and ids, without the header."""
-
-    path: Path
-    arrow: Any
-
-    @property
-    def names(self) -> list[str]:
-        """The columns, in their order."""
-        return list(self.arrow.column_names)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return int(self.arrow.num_rows)
-
-    def require(self, names: Iterable[str], why: str = "") -> None:
-        """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
-        missing = [name for name in names if name not in self.names]
-        if not missing:
-            return
-        hints = []
-        for name in missing:
-            nearest = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
-            hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
-        raise DataError(
-            f"{self.path} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}.",
-            code="wrong-shape",
-        )
-
-    def numeric(self, name: str) -> bool:
-        """Whether a column holds numbers or dates: by its type, or because most of its texts read as such."""
-        import pyarrow.types as kinds
-
-        column = self.arrow.column(name)
-        if not is_text(column.type):
-            return not kinds.is_boolean(column.type)
-        found = floats(column)
-        readable = np.isfinite(found).sum()
-        return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
-
-    def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
-        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
-
-        gaps: empty cells are NaN, and no error.
-        """
-        import pyarrow as pa
-        import pyarrow.types as kinds
-
-        column = self.arrow.column(name)
-        kind = column.type
-        if is_text(kind):
-            numbers = floats(column)
-        elif kinds.is_date(kind) or kinds.is_timestamp(kind):
-            numbers = days(column)
-        elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
-            numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-        elif kinds.is_null(kind):
-            numbers = np.full(self.rows, np.nan)
-        else:
-            raise self._unusable(name)
-        wrong = np.flatnonzero(np.isinf(numbers) if gaps else ~np.isfinite(numbers))
-        if len(wrong):
-            raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
-        return numbers
-
-    def texts(self, name: str) -> list[str | None]:
-        """A column as texts, None where a cell is empty; whole numbers are written without a point."""
-        import pyarrow.types as kinds
-
-        kind = self.arrow.column(name).type
-        if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            raise self._unusable(name)
-        return [written(cell) for cell in self.arrow.column(name).to_pylist()]
-
-    def sentences(self, name: str) -> list[str]:
-        """A column of texts as they are; `DataError` at the first empty cell."""
-        names = self.names_in(name)
-        cells = self.arrow.column(name).to_pylist()
-        return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(cells)]
-
-    def names_in(self, name: str) -> list[str]:
-        """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
-        values = self.texts(name)
-        empty = [row for row, value in enumerate(values) if value is None]
-        if empty:
-            raise self._cell(name, empty[0], len(empty), "a name")
-        return [value for value in values if value is not None]
-
-    def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
-        value = self.arrow.column(name)[row].as_py()
-        found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
-        found += without_comma(value)
-        more = f" (and in {count - 1} more rows)" if count > 1 else ""
-        line = f" (line {row + 2} with the header)" if READERS.get(table_kind(self.path) or "") is _read_csv else ""
-        return DataError(
-            f"{self.path}: column {name!r}, row {row + 1}{line}: {found}{more}. Correct or remove the "
-            f"{'rows' if count > 1 else 'row'}, or drop the column."
-        )
-
-    def _unusable(self, name: str) -> DataError:
-        kind = self.arrow.column(name).type
-        hint = " If it is text, save the file as UTF-8." if "binary" in str(kind) else ""
-        return DataError(f"{self.path}: column {name!r} is of type {kind}, which is not used; drop it.{hint}")
 
 
 def table_kind(path: Path) -> str | None:
@@ -191,7 +81,7 @@ def read_table(path: str | Path, limits: Limits = LOCAL) -> Table:
     for index, field in enumerate(arrow.schema):
         if pa.types.is_dictionary(field.type):
             arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
-    return Table(path, arrow)
+    return Table(str(path), arrow, header=READERS[kind] is _read_csv)
 
 
 def _read_parquet(path: Path, limits: Limits) -> Any:

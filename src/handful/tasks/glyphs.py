@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.pipeline import prepared
 from handful.tasks.distribution import Split
 from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Examples, Task
@@ -188,4 +189,4 @@ def jitter(count: int, generator: Generator) -> Tensor:
 def warp(images: Tensor, maps: Tensor) -> Tensor:
     """Byte images `(n, 1, h, w)` under affine maps `(n, 2, 3)` as floats from 0 to 1, `(n, 1, 28, 28)`."""
     grid = F.affine_grid(maps, [len(images), 1, SIZE, SIZE], align_corners=False)
-    return F.grid_sample(images.float() / 255, grid, align_corners=False)
+    return F.grid_sample(prepared(images), grid, align_corners=False)

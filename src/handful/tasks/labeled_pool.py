@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError
+from handful.pipelines.pipeline import prepared
 from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
@@ -69,7 +70,7 @@ class LabeledPool(TaskDistribution):
 
     def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
         """Raw examples `(n, *raw_shape)` as a learner sees them `(n, *input_shape)`; bytes become 0 to 1."""
-        return raw.float() / 255 if raw.dtype == torch.uint8 else raw
+        return prepared(raw)
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw classes, then disjoint support and query examples of each."""

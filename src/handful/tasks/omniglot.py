@@ -11,7 +11,7 @@ from handful import streams
 from handful.errors import DataError
 from handful.pipelines.images import ImagePipeline
 from handful.readers.arrays import opened_npz
-from handful.readers.images import image_files
+from handful.readers.images import ImageFiles, image_files
 from handful.readers.paths import existing, subfolders
 from handful.tasks.distribution import SPLITS, Split
 from handful.tasks.labeled_pool import LabeledPool
@@ -138,7 +138,7 @@ def _read_folders(path: Path) -> _Drawings:
             f"{path}: the folders {' and '.join(ALPHABET_FOLDERS)} hold no alphabets with character folders.",
             code="too-few-examples",
         )
-    images = [Omniglot.pipeline.decode(image_files(folder)).squeeze(1).numpy() for _, _, folder in folders]
+    images = [Omniglot.pipeline.stored(ImageFiles(image_files(folder))).squeeze(1).numpy() for _, _, folder in folders]
     return _Drawings(
         np.concatenate(images),
         np.repeat(np.arange(len(images)), [len(drawings) for drawings in images]),

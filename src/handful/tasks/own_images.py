@@ -40,8 +40,8 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     else:
         splits = split_classes(len(names), options.seed)
     train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
-    pipeline = pipeline or ImagePipeline.fit(train, options.image_size, options.limits)
-    inputs = pipeline.decode([file for name in names for file in classes[name][0]], options.limits)
+    pipeline = pipeline or ImagePipeline.fit(images.ImageFiles(train), options.image_size, options.limits)
+    inputs = pipeline.stored(images.ImageFiles([file for name in names for file in classes[name][0]]), options.limits)
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
     return pooled(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), pipeline)
 

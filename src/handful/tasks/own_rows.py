@@ -20,7 +20,8 @@ from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import RowPipeline, TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.arrays import read_arrays
-from handful.readers.tables import Table, read_table
+from handful.readers.tables import read_table
+from handful.table import Table
 from handful.tasks.data_options import COLUMNS, AnyPipeline, Options, checked_kind
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool, split_classes
@@ -121,7 +122,7 @@ def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tupl
 
 
 def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
-    columns = f"The columns of {table.path}: {', '.join(map(repr, table.names))}."
+    columns = f"The columns of {table.name}: {', '.join(map(repr, table.names))}."
     ways = (
         "--label COL (tasks are drawn from its classes), --task COL --label COL (one task per value of the first, with "
         "classes that mean the same in all), or --task COL --target COL (the same, predicting a number)"
@@ -145,14 +146,14 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
     count = len(set(labels))
     if count == 2:
         raise DataError(
-            f"{table.path}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
+            f"{table.name}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
             "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school).",
             code="one-class",
         )
     repeated = sum(rows >= 3 for rows in Counter(labels).values())
     if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
         raise DataError(
-            f"{table.path}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
+            f"{table.name}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
             f"classes. To predict a number: --task COL --target {label}."
         )
 
@@ -184,7 +185,7 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
         group = "group" if rows.groups is not None else None
         return ArrayPipeline.fit(inputs, train, labels=labels, targets=rows.values, group=group)
 
-    return _of_rows(rows, fit, lambda fitted: fitted.raw(inputs), pipeline, options.seed)
+    return _of_rows(rows, fit, lambda fitted: fitted.stored(inputs), pipeline, options.seed)
 
 
 # What tables and arrays share

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError
-from handful.pipelines.pipeline import InputPipeline
+from handful.pipelines.pipeline import InputPipeline, prepared
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
 
@@ -309,8 +309,7 @@ class TaskCollection(TaskDistribution):
         )
 
     def _examples(self, rows: Tensor) -> Examples:
-        inputs = self.inputs[rows]
-        return Examples(inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs, self.targets[rows])
+        return Examples(prepared(self.inputs[rows]), self.targets[rows])
 
 
 def _needed(sizes: Tensor, shot: int) -> int:

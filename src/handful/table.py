@@ -1,0 +1,211 @@
+"""Tables in memory: columns of typed cells, with errors that name column and row."""
+
+import datetime
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+
+from handful.cells import days, floats, is_empty, is_missing, is_text, without_comma, written
+from handful.errors import DataError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory. Rows are counted from 1 in messages and ids, without the header.
+
+    name: what messages call it. arrow: its columns, as Arrow has them. header: whether its file has one in the first
+    line.
+    """
+
+    name: str
+    arrow: Any
+    header: bool = False
+
+    @classmethod
+    def of(cls, values: Any, columns: Sequence[str]) -> Self:
+        """The table of rows in memory, whose cells say what they would say in a file.
+
+        values: mappings, or a data frame, whose columns are found by name; else rows `(n, columns)` in the order of
+        `columns`. Raises `DataError` for anything else.
+        """
+        import pyarrow as pa
+
+        if isinstance(values, cls):
+            return values
+        name = "The input"
+        if hasattr(values, "column_names"):  # a table of Arrow
+            return cls(name, values)
+        if hasattr(values, "columns") and hasattr(values, "__getitem__"):
+            found = {str(column): values[column] for column in values.columns}
+        elif isinstance(values, Sequence) and values and all(isinstance(row, Mapping) for row in values):
+            names = dict.fromkeys(str(key) for row in values for key in row)
+            found = {key: [row.get(key) for row in values] for key in names}
+        else:
+            found = dict(zip(columns, _columns_of(values, columns), strict=True))
+        return cls(name, pa.table({column: _as_arrow(cells, name, column) for column, cells in found.items()}))
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in their order."""
+        return list(self.arrow.column_names)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.arrow.num_rows)
+
+    def require(self, names: Iterable[str], why: str = "") -> None:
+        """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
+        missing = [name for name in names if name not in self.names]
+        if not missing:
+            return
+        hints = []
+        for name in missing:
+            nearest = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+            hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
+        raise DataError(
+            f"{self.name} has no column {', '.join(hints)}{why}. Its columns: {', '.join(map(repr, self.names))}.",
+            code="wrong-shape",
+        )
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column holds numbers or dates: by its type, or because most of its texts read as such."""
+        import pyarrow.types as kinds
+
+        column = self.arrow.column(name)
+        if not is_text(column.type):
+            return not kinds.is_boolean(column.type)
+        found = floats(column)
+        readable = np.isfinite(found).sum()
+        return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
+
+    def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
+        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
+
+        gaps: empty cells are NaN, and no error.
+        """
+        import pyarrow as pa
+        import pyarrow.types as kinds
+
+        column = self.arrow.column(name)
+        kind = column.type
+        if is_text(kind):
+            numbers = floats(column)
+        elif kinds.is_date(kind) or kinds.is_timestamp(kind):
+            numbers = days(column)
+        elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
+            numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+        elif kinds.is_null(kind):
+            numbers = np.full(self.rows, np.nan)
+        else:
+            raise self._unusable(name)
+        wrong = np.flatnonzero(np.isinf(numbers) if gaps else ~np.isfinite(numbers))
+        if len(wrong):
+            raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
+        return numbers
+
+    def texts(self, name: str) -> list[str | None]:
+        """A column as texts, None where a cell is empty; whole numbers are written without a point."""
+        import pyarrow.types as kinds
+
+        kind = self.arrow.column(name).type
+        if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
+            raise self._unusable(name)
+        return [written(cell) for cell in self.arrow.column(name).to_pylist()]
+
+    def sentences(self, name: str) -> list[str]:
+        """A column of texts as they are; `DataError` at the first empty cell."""
+        names = self.names_in(name)
+        cells = self.arrow.column(name).to_pylist()
+        return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(cells)]
+
+    def names_in(self, name: str) -> list[str]:
+        """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
+        values = self.texts(name)
+        empty = [row for row, value in enumerate(values) if value is None]
+        if empty:
+            raise self._cell(name, empty[0], len(empty), "a name")
+        return [value for value in values if value is not None]
+
+    def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
+        value = self.arrow.column(name)[row].as_py()
+        found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
+        found += without_comma(value)
+        more = f" (and in {count - 1} more rows)" if count > 1 else ""
+        line = f" (line {row + 2} with the header)" if self.header else ""
+        return DataError(
+            f"{self.name}: column {name!r}, row {row + 1}{line}: {found}{more}. Correct or remove the "
+            f"{'rows' if count > 1 else 'row'}, or drop the column."
+        )
+
+    def _unusable(self, name: str) -> DataError:
+        kind = self.arrow.column(name).type
+        hint = " If it is text, save the file as UTF-8." if "binary" in str(kind) else ""
+        return DataError(f"{self.name}: column {name!r} is of type {kind}, which is not used; drop it.{hint}")
+
+
+def _columns_of(values: Any, columns: Sequence[str]) -> list[Any]:
+    """The cells of each column of rows `(n, columns)`, which may be of several types."""
+    if hasattr(values, "__array__"):
+        array = np.asarray(values)
+        if array.ndim == 2 and array.shape[1] == len(columns):
+            return list(array.T)
+        shape: object = array.shape
+    else:
+        rows = list(values) if isinstance(values, Sequence) and not isinstance(values, str | bytes) else None
+        whole = rows is not None and all(isinstance(row, Sequence) or hasattr(row, "__array__") for row in rows)
+        if rows is not None and whole and all(len(row) == len(columns) for row in rows):
+            return [[row[place] for row in rows] for place in range(len(columns))]
+        shape = type(values).__name__ if rows is None else f"{len(rows)} of other lengths or types"
+    raise DataError(
+        f"The model expects rows of {len(columns)} values (columns {', '.join(map(repr, columns))}), got {shape}.",
+        code="wrong-shape",
+    )
+
+
+def _as_arrow(cells: Any, name: str, column: str) -> Any:
+    """Cells of a column as a column of Arrow: numbers, dates or truth values, if all of them are, else texts."""
+    import pyarrow as pa
+
+    if hasattr(cells, "to_arrow"):
+        return cells.to_arrow()
+    array = np.asarray(cells) if hasattr(cells, "__array__") else None
+    if array is not None and array.dtype.kind in "biuf":
+        return pa.array(np.ascontiguousarray(array))
+    if array is not None and array.dtype.kind == "M":
+        return pa.array(np.ascontiguousarray(array.astype("M8[us]")))
+    known = [None if is_missing(cell) else _plain(cell) for cell in (cells if array is None else array.tolist())]
+    kinds = {type(cell) for cell in known if cell is not None}
+    try:
+        if kinds <= {float}:
+            return pa.array(known, pa.float64())
+        if len(kinds) == 1 and kinds <= {bool, datetime.date, datetime.datetime}:
+            return pa.array(known)
+        return pa.array([None if cell is None else str(cell) for cell in known], pa.string())
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: column {column!r} cannot be read ({error}).") from error
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as a type of Python that files have too: a text, number, truth value, date or moment."""
+    if isinstance(cell, np.datetime64):
+        cell = cell.astype("M8[us]")
+    if hasattr(cell, "as_py"):
+        cell = cell.as_py()
+    elif hasattr(cell, "item") and getattr(cell, "ndim", 1) == 0:
+        cell = cell.item()
+    if isinstance(cell, bytes):
+        return cell.decode(errors="replace")
+    if isinstance(cell, datetime.datetime):  # also those of pandas, to the microsecond
+        return datetime.datetime.fromisoformat(cell.isoformat())
+    if isinstance(cell, Real | Decimal) and not isinstance(cell, bool):
+        return float(cell)
+    return cell
