@@ -8,7 +8,6 @@ interrupted run goes on where it was.
 """
 
 import argparse
-import copy
 import json
 import os
 import queue
@@ -29,11 +28,12 @@ import handful
 from benchmarks import child
 from benchmarks.evidence import Cells, Section, guarded, record, recorded
 from benchmarks.tiny import sized
+from handful.engine.evaluation_copy import evaluation_copy
 from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import seeds_interval
-from handful.evaluation.scoring import evaluating
 from handful.events import Event, StepEvent
+from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretraining import BATCH as BATCH_OF_EXAMPLES
 from handful.learners.transfer import Pretrained
@@ -195,7 +195,7 @@ def meta_trained(
                 times.append(time.process_time())
 
         handful.meta_train(
-            copy.deepcopy(learner),
+            own_copy(learner),
             tasks,
             steps=WARM_UP + TIMED,
             validation=validation,
@@ -224,7 +224,7 @@ def pretrained(
     assert pool is not None
     if steps is None:
         times: list[float] = []
-        copy.deepcopy(learner).pretrain(
+        own_copy(learner).pretrain(
             pool,
             examples=BATCH_OF_EXAMPLES * (WARM_UP + TIMED),
             progress=lambda done, total: times.append(time.process_time()),
@@ -241,7 +241,8 @@ def pretrained(
 def adapting(learner: Learner, tasks: TaskDistribution) -> float:
     """Seconds of processor time that adapting to one task takes, the median: whatever else the machine does."""
     times: list[float] = []
-    with evaluating(learner), torch.no_grad():
+    learner = evaluation_copy(learner)
+    with torch.no_grad():
         for index in range(WARM_UP + ADAPTED):
             support = tasks.task(index).support
             start = time.process_time()

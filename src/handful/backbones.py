@@ -5,7 +5,6 @@ A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Modu
 subclass of `nn.Module`, or a function with the decorator `@backbone`, so that no file can name anything else to call.
 """
 
-import copy
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from handful.errors import ArtifactError, UserError, unknown_name
 from handful.functional.normalization import BatchNorm, Normalization, convert, transforms
+from handful.functional.stateless import own_copy
 from handful.registry import BACKBONES
 
 Factory: TypeAlias = Callable[..., nn.Module]
@@ -181,7 +181,7 @@ def make(
                 noun = f"option of the backbone {written(backbone)}" if written(backbone) else "backbone option"
                 raise unknown_name(noun, name, set(parameters) - {"input_shape"})
     try:
-        network = copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
+        network = own_copy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UserError) or not options:
             raise

@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from handful.cells import class_order, spelled, written
+from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import DataError, UserError
-from handful.evaluation.scoring import check_fits, evaluating
+from handful.evaluation.scoring import check_fits
 from handful.learners.learner import Learner
 from handful.models import batches
 from handful.models.meta_model import MetaModel, model_folder
@@ -85,8 +86,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             spec = TaskSpec(self._kind, shape, outputs, self.model_.spec.labels)
             learner = self.model_.learner
             check_fits(learner, spec)
-        with evaluating(learner), torch.no_grad():
-            state: TaskState = learner.adapt(support, spec)
+        with torch.no_grad():
+            state: TaskState = evaluation_copy(learner).adapt(support, spec)
         batches.check_answer(state)
         self.learner_, self.state_ = learner, state
 

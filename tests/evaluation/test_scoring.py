@@ -30,9 +30,10 @@ class Wide(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.seen = []
+        self.note = self.seen.append  # also of copies
 
     def forward(self, inputs):
-        self.seen.append(len(inputs))
+        self.note(len(inputs))
         return inputs.repeat(1, 100).reshape(len(inputs), 100, -1).mean(1)
 
 
@@ -45,6 +46,14 @@ def test_many_queries_of_a_task_are_scored_in_parts(at_once, monkeypatch):
     monkeypatch.setattr("handful.evaluation.scoring.BYTES_AT_ONCE", at_once * 4 * 100 * tasks.spec.input_shape[0] * 2)
     assert evaluate(learner, tasks, tasks=3).scores.tolist() == expected
     assert (max(learner.backbone.seen) <= 6) == (at_once == 3)
+
+
+def test_the_learner_stays_in_its_mode_while_it_is_evaluated():
+    tasks = Clusters().split("test")
+    learner, modes = Toy.build(tasks.spec, backbone="raw").train(), []
+    evaluate(learner, tasks, tasks=3, on_event=lambda event: modes.append(learner.training))
+    assert modes
+    assert all(modes)
 
 
 def test_an_evaluation_says_where_memory_does_not_suffice(monkeypatch):

@@ -1,15 +1,18 @@
 """Modules as pure functions: nothing is written, threads do not meet, tied weights stay tied."""
 
+import functools
 import sys
 import threading
 import time
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, grad
 
 from handful.functional.normalization import BatchNorm, convert
-from handful.functional.stateless import call, call_and_fit, part, skeleton, tensors
+from handful.functional.stateless import call, call_and_fit, own_copy, part, shared_copy, skeleton, tensors
 
 
 class Pause(nn.Module):
@@ -128,3 +131,58 @@ def test_a_part_has_the_names_that_its_module_gives():
     own = part(tensors(whole), "backbone")
     assert set(own) == {"weight", "bias"}
     assert own["weight"] is whole["backbone"].weight
+
+
+class Odd(nn.Module):
+    """Keeps what modules of users keep beside their tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.utils.weight_norm(nn.Linear(3, 3))
+        self.table, self.lock, self.calls = np.zeros(1000), threading.Lock(), []
+        self.hidden = {"layers": [nn.Linear(3, 3)], "scale": torch.ones(3)}
+        self.seen = self.activation = None
+        self.start = functools.partial(self.linear.__class__.forward, self.linear)
+        self.activation = self.squash
+
+    def squash(self, x):
+        return torch.tanh(x) * self.hidden["scale"]
+
+    def forward(self, x):
+        with self.lock:
+            self.seen = self.activation(self.hidden["layers"][0](self.linear(x)))
+        return self.seen
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("made", [shared_copy, own_copy, skeleton], ids=["shared", "own", "skeleton"])
+def test_a_copy_shares_what_holds_neither_modules_nor_tensors_and_has_all_else_of_its_own(made):
+    module, x = Odd(), torch.randn(2, 3)
+    expected = module(x)  # from here on there is a computed tensor, of which Python's deepcopy fails
+    copied = made(module)
+    assert copied.table is module.table
+    assert copied.lock is module.lock
+    assert copied.linear is not module.linear
+    assert copied.hidden["layers"][0] is not module.hidden["layers"][0]
+    assert copied.start.args[0] is copied.linear
+    assert copied.activation.__self__ is copied
+    torch.testing.assert_close(call(copied, tensors(module), x), expected)
+
+
+def test_a_shared_copy_has_the_tensors_and_a_mode_of_its_own():
+    module = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 2, 2))
+    module[0].bias = nn.Parameter(torch.zeros(4))
+    copied = shared_copy(module).eval()
+    assert module.training
+    assert all(tensors(copied)[name] is tensor for name, tensor in tensors(module).items())
+
+
+def test_an_own_copy_shares_no_tensor_and_keeps_what_requires_a_gradient():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    module[0].weight.requires_grad_(False)
+    copied = own_copy(module)
+    for name, tensor in tensors(module).items():
+        own = tensors(copied)[name]
+        assert torch.equal(own, tensor)
+        assert own.data_ptr() != tensor.data_ptr()
+        assert own.requires_grad == tensor.requires_grad

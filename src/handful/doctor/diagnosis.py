@@ -11,8 +11,9 @@ from handful.doctor.generalization import adaptation, gap, mismatch
 from handful.doctor.learner_checks import exchange, memorization, transduction
 from handful.doctor.near_duplicates import near_duplicates
 from handful.doctor.task_checks import leakage, overlap, sizes
+from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
-from handful.evaluation.scoring import check_fits, evaluating
+from handful.evaluation.scoring import check_fits
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, Split, TaskDistribution
 
@@ -47,8 +48,8 @@ def diagnose(
         check_fits(learner, splits["train"].spec)
     except UserError as error:
         return [*findings, Finding("fit", "problem", str(error))]
-    with evaluating(learner), torch.no_grad():
-        return [*findings, *_of_learner(splits, learner, tasks, trained)]
+    with torch.no_grad():
+        return [*findings, *_of_learner(splits, evaluation_copy(learner), tasks, trained)]
 
 
 def _of_learner(

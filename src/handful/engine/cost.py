@@ -134,6 +134,11 @@ def query_bytes(
     return known[key]
 
 
+def share_query_bytes(learner: nn.Module, copy: nn.Module) -> None:
+    """What is measured of one of them is known of the other, now and later."""
+    _query_bytes[copy] = _query_bytes.setdefault(learner, {})
+
+
 class Operations(NamedTuple):
     """Floating-point operations, those of convolutions apart: on a CPU these are faster than their count suggests."""
 

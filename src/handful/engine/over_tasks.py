@@ -66,7 +66,7 @@ def over_tasks(
         return torch.func.vmap(function)(*arguments)
 
     one_by_one = replace(plan, backend="loop")
-    if learner in _one_by_one:
+    if learner is not None and _refused(learner).is_set():
         plan = one_by_one
     refusal = ""
     try:
@@ -82,15 +82,28 @@ def over_tasks(
     return parts[0] if len(parts) == 1 else pytree.tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 
-_one_by_one: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Learners of which `vmap` refused something."""
+_one_by_one: weakref.WeakKeyDictionary[Any, threading.Event] = weakref.WeakKeyDictionary()
+"""Of learners, and for all copies of one the same: set where `vmap` refused something."""
 _noting = threading.Lock()
 
 
-def _note_refusal(learner: nn.Module, refusal: str) -> None:
+def _refused(learner: Any) -> threading.Event:
     with _noting:
-        known = learner in _one_by_one
-        _one_by_one.add(learner)
+        return _one_by_one.setdefault(learner, threading.Event())
+
+
+def share_refusals(learner: nn.Module, copy: nn.Module) -> None:
+    """What `vmap` refuses of one of them is known of the other, now and later."""
+    refused = _refused(learner)
+    with _noting:
+        _one_by_one[copy] = refused
+
+
+def _note_refusal(learner: nn.Module, refusal: str) -> None:
+    refused = _refused(learner)
+    with _noting:
+        known = refused.is_set()
+        refused.set()
     if not known:
         warnings.warn(
             f"{type(learner).__name__} adapts and predicts one task after another, which is slower than all at once: "

@@ -1,6 +1,5 @@
 """Choosing a plan: by measuring the learner on its own tasks, on this machine."""
 
-import copy
 import functools
 import math
 import statistics
@@ -21,6 +20,7 @@ from handful.engine.plan import MEMORIES, Plan
 from handful.engine.threads import cores
 from handful.errors import HandfulError
 from handful.functional.inner_loop import MemoryMode
+from handful.functional.stateless import own_copy
 from handful.types import Task, TaskSpec, take, to_device
 
 UNDER_VMAP = 2
@@ -266,7 +266,7 @@ def batches(
     `handful.functional.normalization`. So two tasks are compared, in double precision, where rounding is out of the
     question.
     """
-    double, some = copy.deepcopy(learner), take((tasks, noise), slice(0, COMPARED))
+    double, some = own_copy(learner), take((tasks, noise), slice(0, COMPARED))
     if next(learner.parameters()).device.type == "mps":  # which has no doubles
         double, some = double.cpu(), to_device(some, "cpu")
     double = double.double()

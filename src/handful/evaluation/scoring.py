@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from handful.engine.cost import query_bytes
 from handful.engine.devices import wait_for
+from handful.engine.evaluation_copy import evaluation_copy
 from handful.engine.memory import enough_memory
 from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
@@ -158,10 +159,10 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
-    The learner is used in evaluation mode and is not changed. shot: adapt to the first so many of the support examples
-    only (of each class, where there is a way), as it takes to see what more of them bring to the same queries.
-    on_event: called with a `StepEvent` after each batch of tasks. Raises `UserError` where the learner cannot do these
-    tasks, or where these are no tasks of that shot.
+    A copy of the learner is used, in evaluation mode, and the learner stays as it is. shot: adapt to the first so many
+    of the support examples only (of each class, where there is a way), as it takes to see what more of them bring to
+    the same queries. on_event: called with a `StepEvent` after each batch of tasks. Raises `UserError` where the
+    learner cannot do these tasks, or where these are no tasks of that shot.
     """
     check_number(tasks)
     if shot is not None:
@@ -174,7 +175,8 @@ def evaluate(
     more: dict[str, list[Tensor]] = defaultdict(list)
     order: list[int] = []
     short = enough_memory(f"evaluating {learner.key!r}", "Lower --way, --shot or --query-shot.")
-    with evaluating(learner), torch.no_grad(), short:
+    learner = evaluation_copy(learner)
+    with torch.no_grad(), short:
         seconds, size, most = _cost(learner, distribution, tasks, shot)
         stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
         for indices, whole, spec in batches(distribution, range(tasks), stacked):
