@@ -492,6 +492,16 @@ def test_workers_that_cannot_share_a_step_are_refused_before_they_start(options,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["train", "bench", "evaluate"])
+def test_a_device_that_is_not_there_is_answered_by_those_that_are(command, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.engine.devices.available", lambda: ["cpu", "mps"])
+    place = {"train": ["-o", tmp_path / "run"], "bench": []}
+    what = ["--tasks", "sine", "--learner", "maml", *place[command]] if command in place else [trained("photos")]
+    message = refused(command, *what, "--device", "cuda", code=2)
+    assert "'cuda'. This machine has cpu, mps." in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained, some, tmp_path, monkeypatch):
     """Nobody waits for an evaluation whose report has no place."""
     (tmp_path / "file").write_text("mine")

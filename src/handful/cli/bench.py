@@ -9,6 +9,7 @@ from handful.cli import tables
 from handful.cli.application import command, of_learner
 from handful.cli.options import (
     DATA,
+    DeviceOption,
     JsonOption,
     TasksOption,
     assignments,
@@ -36,6 +37,7 @@ def bench(
     meta_batch_size: Annotated[int, typer.Option(help="Tasks per step.")] = 4,
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Try compiled plans too: half a minute each.")] = False,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Time and memory of a training step on your tasks, for each way to run it."""
@@ -54,7 +56,7 @@ def bench(
         shot=shot,
         query_shot=query_shot,
     )
-    result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled)
+    result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled, device=device)
     if as_json:
         print_json(asdict(result) | {"fastest": result.fastest.written(), "limit": result.limit._asdict()})
         return

@@ -10,6 +10,7 @@ from handful.cli.application import command
 from handful.cli.interruption import Interruption
 from handful.cli.options import (
     COLUMNS,
+    DeviceOption,
     JsonOption,
     NoLimitsOption,
     TrustOption,
@@ -43,6 +44,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
     ] = None,
+    device: DeviceOption = "cpu",
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +73,7 @@ def evaluate(
                 costly_tasks=costly,
                 equivalence_tasks=equivalence,
                 half_width=half_width,
+                device=device,
                 trust=trust or (),
                 on_event=interruption.hear,
                 stop=interruption.stop,

@@ -27,6 +27,9 @@ TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", help="Package whose own network the model may build, which runs its code; repeatable."),
 ]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, mps, or auto: a GPU where there is one, else the CPU.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NoLimitsOption = Annotated[

@@ -11,6 +11,7 @@ from handful.cli import tables
 from handful.cli.interruption import Interruption
 from handful.cli.options import (
     DATA,
+    DeviceOption,
     TasksOption,
     assignments,
     source_of,
@@ -71,6 +72,7 @@ def train(
         int | None,
         of_training(help="Processes that share each step; with a given plan, the same bits for any number."),
     ] = None,
+    device: DeviceOption = "cpu",
     tune: Annotated[
         int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
@@ -79,6 +81,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
 ) -> None:
     """Meta-train a learner on your tasks."""
+    from handful.engine.devices import device_named
     from handful.reports.summary_lines import performance_line
     from handful.training.run import Run, is_run
     from handful.training.workers import place
@@ -93,6 +96,7 @@ def train(
         "outer_lr": outer_lr,
         "pretrain_examples": pretrain,
         "plan": plan,
+        "device": device_named(device).type,  # a run that was started with auto goes on where it was
     }
     for name in assigned["training"].keys() & {*settings, "seed"}:
         option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))

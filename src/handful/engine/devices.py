@@ -19,8 +19,7 @@ def device_named(name: str) -> torch.device:
     if name == "auto":
         name = there[-1]
     if name not in there:
-        known = f"This machine has {', '.join(there)}" if name in DEVICES else f"Known: {', '.join(DEVICES)}"
-        raise UserError(f"There is no device {name!r}. {known}.")
+        raise UserError(f"There is no device {name!r}. This machine has {', '.join(there)}.", field=("device",))
     return torch.device(name)
 
 

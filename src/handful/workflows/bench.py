@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handful.engine.cost import Operations, memory_limit, operations, operations_per_second, peak_bytes
+from handful.engine.devices import device_named
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.planner import PlanTrial, back_ends, choose, footprint, measure
@@ -25,14 +26,22 @@ class Bench:
     limit: Operations
 
 
-def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 20.0, compiled: bool = False) -> Bench:
+def bench(
+    experiment: Experiment,
+    *,
+    meta_batch_size: int = 4,
+    seconds: float = 20.0,
+    compiled: bool = False,
+    device: str = "cpu",
+) -> Bench:
     """Time and memory of a meta-step of this experiment under each back-end and memory mode.
 
     Memory modes that make no difference to this learner are left out. compiled: whether to try compiled plans too, of
-    which each takes half a minute to compile. Raises `UserError` where data, learner, options or sizes do not fit.
+    which each takes half a minute to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the
+    process is measured on the CPU alone. Raises `UserError` where data, learner, options or sizes do not fit.
     """
     distribution = experiment.source.open()
-    learner = experiment.build(distribution).train()
+    learner = experiment.build(distribution).to(device_named(device)).train()
     tasks = experiment.training_tasks(distribution.split("train"))
     settings = checked(learner, tasks, tasks, {"meta_batch_size": meta_batch_size})
     training = Training(learner, tasks, tasks, settings)
@@ -44,7 +53,8 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
     counted, limit = operations(learner, batch, spec, noise, limit=most), operations_per_second(some)
     sizes = {mode: footprint(learner, batch, spec, noise, mode, most) for mode in MEMORIES}
     modes = [mode for mode in MEMORIES if mode == "whole" or sizes[mode] != sizes["whole"]]
-    plans = [replace(plan, memory=mode) for plan in back_ends(meta_batch_size, cores()) for mode in modes]
+    threads = cores() if learner.device.type == "cpu" else 1
+    plans = [replace(plan, memory=mode) for plan in back_ends(meta_batch_size, threads) for mode in modes]
     if compiled:
         plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
     trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
@@ -52,7 +62,8 @@ def bench(experiment: Experiment, *, meta_batch_size: int = 4, seconds: float = 
     def row(trial: PlanTrial) -> dict[str, Any]:
         gradient = MetaGradient(learner, trial.plan)
         ran = bool(trial.times)
-        grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and not trial.plan.compiled else None
+        in_process = learner.device.type == "cpu" and not trial.plan.compiled
+        grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and in_process else None
         return {
             "plan": trial.plan.written(),
             "seconds": trial.seconds if ran else None,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handful.doctor.diagnosis import diagnose
+from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
@@ -32,6 +33,7 @@ def evaluate(
     costly_tasks: int = 50,
     equivalence_tasks: int = 0,
     half_width: float | None = None,
+    device: str = "cpu",
     trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
@@ -41,14 +43,17 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
     pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
     `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
-    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. trust: see
-    `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the run's own training split in any case, with
-    images changed as the run's own were. on_event: called with a `StepEvent` as work goes on. stop: ends it by a
-    `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from there.
+    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. device: one of
+    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the
+    run's own training split in any case, with images changed as the run's own were. on_event: called with a `StepEvent`
+    as work goes on. stop: ends it by a `StoppedError` at the next event; the pre-training is kept, and the next
+    evaluation goes on from there.
     """
     check_number(tasks)
     run = Run.existing(path)
+    there = device_named(device)
     model = MetaModel.from_pretrained(run.path, trust=trust)
+    model.learner.to(there)
     experiment = Experiment.from_config(run.config())
     history = run.metrics()
     home = opened_again(experiment, model)
