@@ -114,7 +114,7 @@ def test_a_pipeline_says_whether_its_encoder_is_here(installed):
 
 
 def test_without_a_network_a_missing_encoder_is_told_after_one_request(installed):
-    with pytest.raises(UserError, match=r"cannot be downloaded \(Name or service not known\).*--encoder"):
+    with pytest.raises(UserError, match=r"cannot be downloaded \(Name or service not known\).*encoder="):
         Encoder(NAME).embed(["a"])
     assert installed.downloads == 1
     assert not installed.loaded, "whose loading would ask for each file, again and again"

@@ -147,7 +147,7 @@ def test_a_link_stays_a_link_and_what_it_points_to_is_replaced(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write .*file.*-o"):
+    with pytest.raises(UserError, match=r"Cannot write .*file.*path="):
         write_json(tmp_path / "file" / "x.json", {})
 
 

@@ -50,8 +50,9 @@ class Conv4(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(widths):
             raise UserError(
                 f"The conv4 backbone takes images (channels, height, width) of {2 ** len(widths)} pixels or more, "
-                f"not inputs of shape {input_shape}; use --backbone mlp for rows of numbers.",
+                f"not inputs of shape {input_shape}. For rows of numbers there is mlp.",
                 code="wrong-shape",
+                hint="Choose it with {backbone}.",
             )
         inputs = (input_shape[0], *widths[:-1])
         self.convolutions = nn.ModuleList(_Convolution(i, o) for i, o in zip(inputs, widths, strict=True))
@@ -238,9 +239,9 @@ def check_trusted(backbone: Any, trust: Sequence[str]) -> None:
     if colon and not any(package == trusted or package.startswith(f"{trusted}.") for trusted in trust):
         top = package.partition(".")[0]
         raise ArtifactError(
-            f"The backbone {backbone!r} is no part of handful: building it runs the code of the package {top!r}. If "
-            f"you trust that package, load with trust=({top!r},), or --trust {top} on the command line.",
+            f"The backbone {backbone!r} is no part of handful: building it runs the code of the package {top!r}.",
             code="untrusted-model",
+            hint="If you trust that package, name it with {trust}.",
         )
 
 

@@ -170,9 +170,10 @@ def _published(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, allow_patterns=[f"*{end}" for end in ENCODER_FILES], etag_timeout=5))
     except Exception as error:  # of any kind, by what is wrong with the network
         raise UserError(
-            f"The encoder {name} is not on this machine and cannot be downloaded ({_reason(error)}). Give the folder "
-            f"of one with --encoder, or fetch it where there is a network with `hf download {repository}`.",
+            f"The encoder {name} is not on this machine and cannot be downloaded ({_reason(error)}). Where there "
+            f"is a network, fetch it with `hf download {repository}`.",
             code="missing-encoder",
+            hint="Or give the folder of one with {encoder}.",
         ) from error
 
 

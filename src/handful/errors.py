@@ -123,6 +123,12 @@ def spelled(text: str, parameter: Callable[[str], str]) -> str:
     return _PARAMETER.sub(lambda found: parameter(found[1]), text)
 
 
+def named(*parameters: str) -> str:
+    """Parameters as a hint names them: "{way}, {shot} or {query_shot}"."""
+    *before, last = (f"{{{name}}}" for name in parameters)
+    return f"{', '.join(before)} or {last}" if before else last
+
+
 def unknown_name(noun: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the nearest one first."""
     names = sorted(known)

@@ -27,9 +27,9 @@ class Limits:
         ):
             if found > most:
                 raise DataError(
-                    f"{source} holds {found:,} {unit} or more; at most {most:,} are read. Make it smaller, or if it is "
-                    "meant to be so large, lift the limits with --no-limits (in Python limits=UNLIMITED).",
+                    f"{source} holds {found:,} {unit} or more; at most {most:,} are read.",
                     code="payload-too-large",
+                    hint="Make it smaller, or if it is meant to be so large, lift the limits with {limits}.",
                 )
 
 

@@ -49,8 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(place)
     except OSError as error:
         raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Choose another place with -o, or make it writable.",
+            f"Cannot write {path}: {error.strerror or error}.",
             code="unwritable",
+            hint="Choose another place with {path}, or make it writable.",
         ) from error
     finally:
         if temporary is not None:
@@ -66,9 +67,9 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=place).close()  # permissions do not tell: of root, of /proc
     except OSError as error:
         raise UserError(
-            f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}. Choose another place "
-            "with -o.",
+            f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}.",
             code="unwritable",
+            hint="Choose another place with {path}.",
         ) from error
 
 

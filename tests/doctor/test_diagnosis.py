@@ -32,7 +32,7 @@ def found(distribution, learner=None, tasks=30):
         before = worst.get(finding.check)
         if before is None or ["skipped", "ok", "warning", "problem"].index(finding.status) > before[1]:
             rank = ["skipped", "ok", "warning", "problem"].index(finding.status)
-            worst[finding.check] = (finding.status, rank, finding.message)
+            worst[finding.check] = (finding.status, rank, f"{finding.message} {finding.hint}".rstrip())
     return {check: (status, message) for check, (status, _, message) in worst.items()}
 
 
@@ -92,7 +92,7 @@ def test_a_query_example_that_equals_a_support_example_is_found_by_its_content()
     status, message = found(Clusters(inputs=twice))["overlap"]
     assert status == "problem"
     assert "number for number (test, train, val)" in message
-    assert "--group" in message
+    assert "{group}" in message
 
 
 def test_zero_and_minus_zero_are_one_number():

@@ -71,7 +71,7 @@ def test_training_tasks_known_by_heart_are_found():
     findings = found(tasks, build(ByHeart, tasks))
     assert findings["memorization"].status == "problem"
     assert "has memorized the training tasks" in findings["memorization"].message
-    assert "--augment" in findings["memorization"].message
+    assert "{augment}" in findings["memorization"].hint
     assert findings["adaptation"].status == "warning"
     assert findings["gap"].status == "warning"
 
@@ -122,7 +122,7 @@ def test_a_harder_way_than_in_training_is_told_with_what_it_costs():
     finding = mismatch(tasks, build(Toy, tasks), sized(2, 5), 40)
     assert finding.status == "warning"
     assert "way 2 in training and 10 here, shot 5 in training and 1 here" in finding.message
-    assert "--train-way and --shot" in finding.message
+    assert finding.hint == "They are set by {train_way} or {shot}."
 
 
 def test_equal_sizes_and_easier_ones_are_no_mismatch():

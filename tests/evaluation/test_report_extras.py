@@ -51,7 +51,7 @@ def test_it_tells_how_many_tasks_a_wanted_interval_takes():
     found = report(half_width=half / 3).to_json()["tasks_needed"][0]
     assert found["tasks"] == pytest.approx(900, abs=1)
     assert found["more"] == found["tasks"] - 100
-    assert f"(--test-tasks {found['tasks']})" in report(half_width=half / 3).to_markdown({})
+    assert f"takes about {found['tasks']} tasks" in report(half_width=half / 3).to_markdown({})
     assert "100 tasks scored are enough" in needed_line(own, 1.01 * half)
 
 
@@ -59,7 +59,6 @@ def test_it_does_not_ask_for_draws_of_tasks_that_the_data_does_not_have():
     units = torch.arange(100) % 10
     line = needed_line(evaluation("maml", noisy(0.8), units=units), 0.001)
     assert "which the data does not have" in line
-    assert "--test-tasks" not in line
 
 
 def test_the_data_equivalence_is_told_drawn_and_written():

@@ -106,7 +106,7 @@ def test_a_split_by_domain_divides_no_domain(csv, folder):
     domains = {on: {int(name[-2:]) // 2 for name in names} for on, names in manifest.items()}
     assert sorted(map(len, domains.values())) == [1, 1, 4]
     assert len(set.union(*domains.values())) == 6
-    with pytest.raises(DataError, match="'intent00' is in two values of the --split-by column"):
+    with pytest.raises(DataError, match="'intent00' is in two values of the column to split by"):
         opened(csv, folder, split_by="user")
 
 
@@ -139,7 +139,7 @@ def test_intents_as_they_are_published(tmp_path, folder):
     [
         ({"text": "intent"}, "cannot be the text and something else"),
         ({"text": "questoin"}, "did you mean 'question'"),
-        ({"drop": ["domain"]}, "--drop does not apply to texts"),
+        ({"drop": ["domain"]}, "drop does not apply to texts"),
         ({"encoder": "/no/such/folder"}, "does not exist"),
     ],
 )
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_told(csv, folder, more, said):
 
 
 def test_an_encoder_is_for_texts(csv, folder):
-    with pytest.raises(UserError, match="--encoder does not apply to a table without --text"):
+    with pytest.raises(UserError, match="encoder does not apply to a table without a text column"):
         open_tasks(csv, label="intent", drop=["question", "user"], encoder=str(folder))
 
 

@@ -51,7 +51,7 @@ def test_a_loss_comes_first_and_names_what_to_use_instead():
 
 def test_a_loss_to_a_rung_that_is_trained_says_how():
     verdict = report(compare(OWN, evaluation("transfer", noisy(0.97, seed=3)))).verdict
-    assert verdict.endswith("Use transfer instead: handful train --learner transfer --pretrain EXAMPLES.")
+    assert verdict.endswith("Use transfer instead: train it with examples to pre-train on.")
 
 
 @pytest.mark.parametrize("score", [1.0, 0.6])
@@ -274,7 +274,7 @@ def rising(*values: float) -> list[dict]:
 def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     lost = compare(OWN, WORSE, BETTER)
     verdict = report(lost, history=rising(0.3, 0.28, 0.4)).verdict
-    assert verdict.startswith("Not settled: the best validation was the last of 30 steps; train longer (--steps)")
+    assert verdict.startswith("Not settled: the best validation was the last of 30 steps; train longer before")
     assert "As it stands, meta-learning is not worth it here: With 1 example" in verdict
     assert "LOSES to ridge-probe" in verdict
     assert report(lost, history=rising(0.3, 0.4, 0.4)).verdict.startswith("Meta-learning is not worth it here")

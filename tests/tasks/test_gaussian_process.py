@@ -118,6 +118,6 @@ def test_the_kernel_is_named_behind_the_source():
         open_tasks("sine:rbf")
     with pytest.raises(UserError, match="write omniglot:PATH"):
         open_tasks("omniglot")
-    assert "one of rbf, matern, periodic: --tasks gp is --tasks gp:rbf" in entry("gp")["text"]
-    assert "--tasks omniglot:PATH" in entry("omniglot")["text"]
+    assert "one of rbf, matern, periodic: gp is gp:rbf" in entry("gp")["text"]
+    assert "omniglot:PATH" in entry("omniglot")["text"]
     assert entry("sine")["text"].endswith("scored on 50.")

@@ -57,12 +57,12 @@ def test_support_and_query_share_no_group():
 
 def test_one_group_cannot_be_divided():
     tasks = pool([10] * 8, groups=torch.zeros(80, dtype=torch.long)).with_sizes(way=2, shot=1, query_shot=1)
-    with pytest.raises(DataError, match="--group"):
+    with pytest.raises(DataError, match="group="):
         tasks.task(0)
 
 
 def test_too_few_examples_names_the_classes_and_the_way_out():
-    with pytest.raises(DataError, match=r"needs 3 classes of 7 or more.*class0 \(2\).*Lower --way, --shot"):
+    with pytest.raises(DataError, match=r"needs 3 classes of 7 or more.*class0 \(2\).*Lower way=, shot="):
         pool([2] + [10] * 7).with_sizes(way=3, shot=3, query_shot=4)
 
 

@@ -245,18 +245,18 @@ def test_the_pipeline_of_the_model_asks_to_adapt_first(tmp_path):
     pipeline = ManyTablesPipeline.from_config(ManyTablesPipeline(width=5, target="y", drop=["a"]).config())
     assert pipeline.settings() == {"width": 5, "target": "y", "label": None, "drop": ["a"]}
     for read in (pipeline.examples, pipeline.inputs, pipeline.of_array):
-        with pytest.raises(DataError, match="handful adapt MODEL TABLE"):
+        with pytest.raises(DataError, match=r"Adapt to a table first.* with target="):
             read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({}, UserError, "--label COLUMN"),
+        ({}, UserError, "label= "),
         ({"target": "price"}, DataError, "has no column 'price'"),
         ({"label": "price"}, DataError, "has no column 'price', the label"),
         ({"target": "last", "label": "kind"}, UserError, "not both"),
-        ({"target": "last", "task": "kind"}, UserError, "--task does not apply"),
+        ({"target": "last", "task": "kind"}, UserError, "task does not apply"),
     ],
 )
 def test_what_cannot_be_is_told(folder, options, error, said):
@@ -267,7 +267,7 @@ def test_what_cannot_be_is_told(folder, options, error, said):
 def test_other_models_take_no_target_for_a_task(tmp_path):
     from handful.pipelines.images import ImagePipeline
 
-    with pytest.raises(UserError, match="leave out --target"):
+    with pytest.raises(UserError, match="Leave out target="):
         ImagePipeline().of_task(tmp_path, "y")
 
 
@@ -368,7 +368,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
     again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
     assert again.spec.outputs == 2
-    with pytest.raises(UserError, match="predicts classes: name the column with --label"):
+    with pytest.raises(UserError, match=r"predicts classes\. Name the column with label="):
         open_tasks(labeled, target="last", pipeline=again.pipeline)
     assert again.split_manifest()["test"] == [file.name for file in table_files(labeled)], "none was trained on"
 

@@ -203,12 +203,12 @@ def test_enough_rows_are_no_warning():
 
 
 def test_no_eligible_task_names_the_largest(shops):
-    with pytest.raises(DataError, match=r"No task of the train split has the 30 support rows.*shop\d+ \(30\).*--shot"):
+    with pytest.raises(DataError, match=r"No task of the train split has the 30 support rows.*shop\d+ \(30\).*shot="):
         shops.with_sizes(shot=30)
 
 
 def test_way_is_refused(shops):
-    with pytest.raises(UserError, match="leave out --way"):
+    with pytest.raises(UserError, match="Leave out way="):
         shops.with_sizes(way=5)
 
 

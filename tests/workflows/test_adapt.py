@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import own_data
-from handful.errors import DataError, UserError
+from handful.errors import ArtifactError, DataError, UserError
 from handful.learners.maml import MAML
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
@@ -135,7 +135,7 @@ def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
     model.save_pretrained(tmp_path / "old")
     task = adapt_from_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
     (tmp_path / "old").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="--model"):
+    with pytest.raises(ArtifactError, match="model="):
         predict_from_file(task, tmp_path / "new" / "class00")
     assert len(predict_from_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
 

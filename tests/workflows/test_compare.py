@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from handful.errors import UserError
+from handful.errors import ArtifactError, UserError
 from handful.evaluation.intervals import seeds_interval
 from handful.storage import write_json
 from handful.training.run import Run
@@ -151,7 +151,7 @@ def test_it_takes_two_evaluated_runs(tmp_path):
     with pytest.raises(UserError, match="two runs"):
         compare([run])
     Run.open(tmp_path / "b", Run(run).config() | {"learner": "b"})
-    with pytest.raises(UserError, match=r"handful evaluate .*b"):
+    with pytest.raises(ArtifactError, match=r"handful evaluate .*b"):
         compare([run, tmp_path / "b"])
 
 

@@ -186,7 +186,7 @@ class TestSearch:
             ({"settings": {"steps": 0}}, "steps is at least 1"),
             ({"options": {"temprature": 1.0}}, "Did you mean 'temperature'"),
             ({"source": Source("no/such.csv", label="kind")}, "does not exist"),
-            ({"way": 200}, "Lower --way"),
+            ({"way": 200}, "Lower way="),
         ],
     )
     def test_a_run_is_not_deleted_for_a_search_that_cannot_begin(self, species, tmp_path, wrong, said):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import typer
 from rich.text import Text
 
+from handful.cli.flags import flag
 from handful.cli.terminal import err, notes
 from handful.errors import DataError, HandfulError, UserError
 
@@ -51,7 +52,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 raise typer.Exit(FAILED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, DataError)
-                err.print(Text("Error:", "bold red"), str(error))
+                err.print(Text("Error:", "bold red"), error.spelled(flag))
                 raise typer.Exit(MISUSED if misused else FAILED) from None
 
         app.command(name, epilog=f"Example: {example}")(guarded)

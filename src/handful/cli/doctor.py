@@ -6,6 +6,7 @@ import typer
 
 from handful.cli import tables
 from handful.cli.application import FAILED, command
+from handful.cli.flags import flag
 from handful.cli.options import (
     DATA,
     JsonOption,
@@ -14,6 +15,7 @@ from handful.cli.options import (
     takes,
 )
 from handful.cli.terminal import out, print_json
+from handful.errors import spelled
 
 
 @command("handful doctor runs/photos")
@@ -30,7 +32,10 @@ def doctor(
     """Look for what makes few-shot scores too good to be true."""
     from handful.workflows.diagnose import checkup
 
-    findings = checkup(source_of(subject, data), way, shot, query_shot, trust=trust or ())
+    findings = [
+        finding | {"hint": spelled(finding["hint"], flag)}
+        for finding in checkup(source_of(subject, data), way, shot, query_shot, trust=trust or ())
+    ]
     if as_json:
         print_json(findings)
     else:

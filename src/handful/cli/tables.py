@@ -136,7 +136,9 @@ def findings(rows: list[dict[str, Any]]) -> Table:
     table = _plain(*(Column(vertical="top") for _ in range(3)), show_header=False)
     for finding in rows:
         status = finding["status"]
-        table.add_row(Text(status, STATUSES[status]), finding["check"], finding["message"])
+        table.add_row(
+            Text(status, STATUSES[status]), finding["check"], f"{finding['message']} {finding['hint']}".rstrip()
+        )
     return table
 
 

@@ -47,7 +47,7 @@ def diagnose(
     try:
         check_fits(learner, splits["train"].spec)
     except UserError as error:
-        return [*findings, Finding("fit", "problem", str(error))]
+        return [*findings, Finding("fit", "problem", error.message, error.hint)]
     with torch.no_grad():
         return [*findings, *_of_learner(splits, evaluation_copy(learner), tasks, trained)]
 

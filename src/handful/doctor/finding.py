@@ -15,12 +15,17 @@ DISTINCT_NUMBERS = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of the doctor. check: what was looked for, such as "overlap" or "memorization"; message: what was
-    found, on how much, and the way out."""
+    """One result of the doctor.
+
+    check: what was looked for, such as "overlap" or "memorization".
+    message: what was found, and on how much.
+    hint: the way out, with parameters as in the hint of a `HandfulError`.
+    """
 
     check: str
     status: Status
     message: str
+    hint: str = ""
 
 
 def names_are_classes(split: TaskDistribution) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handful.doctor.finding import Finding, names_are_classes, signed
 from handful.doctor.learner_checks import SupportExchange
-from handful.errors import UserError
+from handful.errors import UserError, named
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.formatting import difference as difference_in_words
 from handful.evaluation.intervals import SHARE, Interval, difference, interval
@@ -43,7 +43,8 @@ def adaptation(novel: SupportExchange | None, learner: Learner, *, classificatio
     return Finding(
         "adaptation",
         "warning",
-        f"{gains}: {seen}. Train it longer, give it more examples (--shot), or use a model without adaptation.",
+        f"{gains}: {seen}.",
+        "Train it longer, give it more examples ({shot}), or use a model without adaptation.",
     )
 
 
@@ -62,8 +63,9 @@ def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, 
         return Finding(
             "gap",
             "warning",
-            f"{key} does far better on training tasks: {seen}. It needs more tasks or classes to learn from, or more "
-            "restraint: a smaller network, fewer steps, --set training.weight_decay=1, for images or values --augment.",
+            f"{key} does far better on training tasks: {seen}.",
+            "It needs more tasks or classes to learn from, or more restraint: a smaller network, fewer steps, a larger "
+            "{weight_decay} (such as 1), for images or values {augment}.",
         )
     return Finding("gap", "ok", f"New tasks are answered about as well as training tasks: {seen}.")
 
@@ -117,7 +119,10 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
         scores = [evaluate(learner, where, tasks=tasks) for where in (there, novel)]
     except UserError as error:
         return Finding(
-            "mismatch", "skipped", f"No validation task can be drawn in the sizes of training ({told}): {error}"
+            "mismatch",
+            "skipped",
+            f"No validation task can be drawn in the sizes of training ({told}): {error.message}",
+            error.hint,
         )
     sign = 1 if scores[0].higher_is_better else -1
     values = [sign * (_above_chance(e.scores, e.way) if names_are_classes(novel) else e.scores) for e in scores]
@@ -136,12 +141,12 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
         amount = signed(drop, classification=False).lstrip("+")
     seen = f"{told}; in the sizes of training it does better by {amount} ({drop.tasks} validation tasks)"
     if drop.low > 0:
-        options = " and ".join({"way": "--train-way", "shot": "--shot"}[name] for name in differing)
         return Finding(
             "mismatch",
             "warning",
             f"{learner.key} is used on other sizes than it was trained on: {seen}. Part of that is that such tasks are "
-            f"harder; training with the sizes that count ({options}) shows how much.",
+            "harder; training with the sizes that count shows how much.",
+            f"They are set by {named(*('train_way' if name == 'way' else name for name in differing))}.",
         )
     return Finding("mismatch", "ok", f"Other sizes than in training cost nothing that is seen: {seen}.")
 

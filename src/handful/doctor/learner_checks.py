@@ -141,7 +141,8 @@ def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str
             "problem",
             f"{key} has memorized the training tasks: {numbers}, but on {gap.tasks} new tasks it is worse by "
             f"{signed(gap, classification=classification).lstrip('+')}, more than its support is worth. Something in "
-            "the inputs tells which task they are of: leave it out, or train with --augment.",
+            "the inputs tells which task they are of.",
+            "Leave it out, or train with {augment}.",
         )
     if gain.low <= 0:
         return Finding(
@@ -209,7 +210,8 @@ def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> F
         "transduction",
         "warning",
         f"{learner.key} uses the other queries of a task, as it declares: {seen}. Do not compare its scores with those "
-        "of learners that answer one query at a time; with --normalization frozen it would be one.",
+        "of learners that answer one query at a time.",
+        "With the frozen {normalization} it would be one.",
     )
 
 

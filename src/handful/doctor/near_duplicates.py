@@ -56,8 +56,8 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
         return Finding(
             check,
             "warning",
-            f"Nearly equal examples among {seen}: {', and '.join(found)}. Where they are copies, scores are too good: "
-            "remove them, or keep copies on one side (--group).",
+            f"Nearly equal examples among {seen}: {', and '.join(found)}. Where they are copies, scores are too good.",
+            "Remove them, or keep copies on one side ({group}).",
         )
     across = "support and query" + (" or across splits" if len(splits) > 1 else "")
     return Finding(check, "ok", f"No two of {seen} are nearly equal across {across}.")

@@ -33,7 +33,7 @@ def sizes(distribution: TaskDistribution) -> tuple[dict[Split, TaskDistribution]
                 split.check()
                 split.task(0)
             except UserError as error:
-                findings.append(Finding("sizes", "problem", f"The {on} split: {error}"))
+                findings.append(Finding("sizes", "problem", f"The {on} split: {error.message}", error.hint))
                 continue
         findings += [Finding("sizes", "warning", f"The {on} split: {warning.message}") for warning in caught]
         splits[on] = split
@@ -74,8 +74,8 @@ def _few_classes(on: str, classes: int, way: int | None) -> list[Finding]:
         else "its tasks are made of the same few classes again and again, and the interval over tasks does not show "
         "how the score would differ for other classes"
     )
-    message = f"The {on} split has {classes} classes (fewer than {needed}): {what}. Add classes, or lower --way."
-    return [Finding("sizes", "warning", message)]
+    message = f"The {on} split has {classes} classes (fewer than {needed}): {what}."
+    return [Finding("sizes", "warning", message, "Add classes, or lower {way}.")]
 
 
 def overlap(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
@@ -104,12 +104,15 @@ def overlap(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
     if same_content:
         few = numbers(splits) < DISTINCT_NUMBERS
         found = f"{same_content:,} of {drawn} equal a support example of the same task, number for number"
-        way_out = (
-            "with so few numbers per example that may be chance; if it is not, remove duplicates."
-            if few
-            else "scores are too good. Remove duplicates from the data, or keep them on one side (--group)."
+        if few:
+            chance = "with so few numbers per example that may be chance"
+            return Finding("overlap", "warning", f"{found} ({_listed(where)}): {chance}.", "If not, remove duplicates.")
+        return Finding(
+            "overlap",
+            "problem",
+            f"{found} ({_listed(where)}): scores are too good.",
+            "Remove duplicates from the data, or keep them on one side ({group}).",
         )
-        return Finding("overlap", "warning" if few else "problem", f"{found} ({_listed(where)}): {way_out}")
     return Finding("overlap", "ok", f"None of {drawn} is in the support of its task, by id or by content.")
 
 

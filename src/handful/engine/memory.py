@@ -9,14 +9,14 @@ from handful.errors import HandfulError
 
 
 @contextmanager
-def enough_memory(work: str, way_out: str) -> Iterator[None]:
-    """Where memory runs out in here, a `HandfulError` says in which work, and the way out."""
+def enough_memory(work: str, hint: str) -> Iterator[None]:
+    """Where memory runs out in here, a `HandfulError` says in which work, with the way out as its hint."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise HandfulError(f"The memory does not suffice for {work}. {way_out}", code="out-of-memory") from error
+        raise HandfulError(f"The memory does not suffice for {work}.", code="out-of-memory", hint=hint) from error
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:

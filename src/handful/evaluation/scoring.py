@@ -174,7 +174,7 @@ def evaluate(
     correct: list[Tensor] = []
     more: dict[str, list[Tensor]] = defaultdict(list)
     order: list[int] = []
-    short = enough_memory(f"evaluating {learner.key!r}", "Lower --way, --shot or --query-shot.")
+    short = enough_memory(f"evaluating {learner.key!r}", "Lower {way}, {shot} or {query_shot}.")
     learner = evaluation_copy(learner)
     with torch.no_grad(), short:
         seconds, size, most = _cost(learner, distribution, tasks, shot)

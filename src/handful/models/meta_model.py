@@ -452,7 +452,7 @@ class AdaptedTask:
         Raises `ArtifactError` if the file is missing, truncated, altered, a pickle or of another format, or if the
         meta-model is not the one that made it.
         """
-        other = f"{path} is not an adapted task. Make one with `handful adapt MODEL EXAMPLES -o TASK`."
+        other = f"{path} is not an adapted task. Make one with `handful adapt`."
         if Path(path).is_dir() or table_kind(Path(path)) or Path(path).suffix.lower() in INPUTS:
             raise ArtifactError(other)
         tensors, facts, _ = read_tensors(Path(path))
@@ -468,8 +468,9 @@ class AdaptedTask:
                 model = MetaModel.from_pretrained(place, trust=trust)
             except ArtifactError as error:
                 raise ArtifactError(
-                    f"The meta-model of {path} cannot be loaded: {error} Give its new place with --model.",
+                    f"The meta-model of {path} cannot be loaded: {error.message}",
                     code=error.code,
+                    hint=error.hint or "Give its new place with {model}.",
                 ) from error
         if model.digest != digest:
             raise ArtifactError(
@@ -711,8 +712,9 @@ def model_folder(path: Path) -> Path:
     check_folder(path)
     if is_run(path):
         raise ArtifactError(
-            f"The run {path} holds no finished model. Continue it: `handful train ... -o {path} --resume`.",
+            f"The run {path} holds no finished model.",
             code="missing-artifact",
+            hint="Continue its training with {resume}.",
         )
     raise ArtifactError(
         f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.", code="missing-artifact"
@@ -735,16 +737,20 @@ def _check_model_folder(folder: Path) -> None:
 def _check_replaceable(path: Path) -> None:
     """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder; an adapted task is one file. Give -o a file name.")
+        raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
     if path.suffix.lower() in INPUTS or table_kind(path):
-        raise UserError(f"{path} ends as a file of inputs does, and would be taken for one. Give -o another name.")
+        raise UserError(
+            f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
+        )
     if path.exists() and path.stat().st_size:
         try:
             _, facts, _ = read_tensors(path)
         except ArtifactError:
             facts = {}
         if facts.get("format") != TASK_FORMAT:
-            raise UserError(f"{path} is there already and no adapted task. Give -o another name, or remove it.")
+            raise UserError(
+                f"{path} is there already and no adapted task.", hint="Give {path} another name, or remove it."
+            )
 
 
 def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, trust: Sequence[str]) -> Learner:
@@ -764,11 +770,13 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, tru
         learner: Learner = cls.build(spec, **options, **recipe)
         learner.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
-        reason = error if isinstance(error, HandfulError) else f"{type(error).__name__}: {error}."
+        reason, hint = f"{type(error).__name__}: {error}.", ""
+        if isinstance(error, HandfulError):
+            reason, hint = error.message, error.hint
         versions = f"handful {config.get('handful')}, this is {handful.__version__}"
         code = error.code if isinstance(error, ArtifactError) else "other-version"
         raise ArtifactError(
-            f"The model in {folder} cannot be built (it was saved by {versions}). {reason}", code=code
+            f"The model in {folder} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
         ) from error
     return learner
 

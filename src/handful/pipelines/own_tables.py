@@ -132,9 +132,9 @@ class ManyTablesPipeline(InputPipeline):
 
     def _asked(self) -> DataError:
         return DataError(
-            "The tables of this model have columns of their own, which only an adapted task knows. Adapt to a table "
-            f"first: `handful adapt MODEL TABLE --{'label' if self.label else 'target'} COLUMN -o TASK`, or "
-            "handful.workflows.adapt.adapt_from_file."
+            "The tables of this model have columns of their own, which only an adapted task knows.",
+            hint="Adapt to a table first, by `handful adapt` or handful.workflows.adapt.adapt_from_file, with "
+            + ("{label}." if self.label else "{target}."),
         )
 
 

@@ -121,7 +121,7 @@ class InputPipeline(ABC):
         target: the column to predict, where each task may have one of its own; else a `UserError`.
         """
         if target is not None:
-            raise UserError("All tasks of this model have the same columns: leave out --target.")
+            raise UserError("All tasks of this model have the same columns.", hint="Leave out {target}.")
         return self
 
     def config(self) -> dict[str, Any]:

@@ -214,8 +214,8 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     if len(categories) > MOST_CATEGORIES:
         raise DataError(
             f"{table.name}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
-            f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have. Drop it "
-            f"(--drop {name!r}), or merge its values."
+            f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have.",
+            hint="Leave it out with {drop}, or merge its values.",
         )
     if categories and all(map(without_comma, categories)):
         warnings.warn(

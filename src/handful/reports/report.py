@@ -39,7 +39,7 @@ from typing import Any
 from torch import Tensor
 
 from handful.doctor.finding import Finding
-from handful.errors import ArtifactError
+from handful.errors import ArtifactError, spelled
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.formatting import byte_size, difference, duration, estimate, percent, setting_name, size
@@ -123,7 +123,7 @@ class Report:
         if self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
             return (
                 f"Not settled: the best validation was the last of {self.history[-1]['step']:,} steps; train longer "
-                f"(--steps) before concluding. As it stands, meta-learning is not worth it {where}: {text}"
+                f"before concluding. As it stands, meta-learning is not worth it {where}: {text}"
             )
         return f"Meta-learning is not worth it {where}: {text}"
 
@@ -242,7 +242,12 @@ class Report:
         parts += ["## Scores", *tables, *self._equivalence(), legend(own), *shown[more:]]
         parts += ["## How it was chosen and run", "\n".join(f"- {line}" for line in self._circumstances(own))]
         if self.findings:
-            parts += ["## Diagnosis", "\n".join(f"- **{f.status}**, {f.check}: {f.message}" for f in self.findings)]
+            parts += [
+                "## Diagnosis",
+                "\n".join(
+                    f"- **{f.status}**, {f.check}: {f.message} {spelled(f.hint, str)}".rstrip() for f in self.findings
+                ),
+            ]
         again = f"`{SCORES}` holds the score of every task; this computes the intervals above again:"
         parts += ["## Check it again", again, f"```python\n{RECHECK}```"]
         return "\n\n".join(parts) + "\n"

@@ -35,7 +35,7 @@ def needed_line(own: Evaluation, half_width: float) -> str:
         return f"For an interval of {wanted}, the {count_of(score.tasks, 'task')} scored are enough."
     text = f"An interval of {wanted} takes about {count_of(found['tasks'], 'task')}, {found['more']:,} more"
     repeated = len(own.scores) > score.tasks  # all tasks of the split were drawn several times
-    return f"{text}, which the data does not have." if repeated else f"{text} (--test-tasks {found['tasks']})."
+    return f"{text}, which the data does not have." if repeated else f"{text}."
 
 
 def equivalence_line(found: Equivalence, own: Evaluation) -> str:

@@ -102,7 +102,7 @@ class Standing:
 
 def instead(rung: str) -> str:
     """The advice to use a rung, and how to come by it where it takes a training."""
-    how = f": handful train --learner {rung} --pretrain EXAMPLES" if LEARNERS[rung].start == "pretrained" else ""
+    how = ": train it with examples to pre-train on" if LEARNERS[rung].start == "pretrained" else ""
     return f"Use {rung} instead{how}."
 
 

@@ -34,7 +34,8 @@ def augmented(tasks: TaskDistribution, strength: float) -> "AugmentedTasks":
         return AugmentedImages(tasks, strength)
     raise UserError(
         "Class numbers of these tasks are drawn anew for each task, so that they cannot be memorized, and their inputs "
-        "are no images: leave out --augment."
+        "are no images.",
+        hint="Leave out {augment}.",
     )
 
 
@@ -84,7 +85,10 @@ class AugmentedImages(AugmentedTasks):
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:
         if not 0 < strength <= 3:
-            raise UserError(f"For images --augment is how far they are turned and shifted, up to 3, got {strength}.")
+            raise UserError(
+                f"How far images are turned and shifted is above 0 and at most 3, got {strength}.",
+                hint="Change {augment}.",
+            )
         super().__init__(tasks, strength)
 
     def changed(self, task: Task, generator: Generator) -> Task:
@@ -126,7 +130,9 @@ class AugmentedTargets(AugmentedTasks):
         classification = tasks.spec.classification
         if not 0 < strength <= (1.0 if classification else math.inf):
             allowed = "a share of the tasks, above 0 and up to 1" if classification else "a number above 0"
-            raise UserError(f"For {tasks.spec.kind} --augment is {allowed}, got {strength}.")
+            raise UserError(
+                f"The strength of changes for {tasks.spec.kind} is {allowed}, got {strength}.", hint="Change {augment}."
+            )
         super().__init__(tasks, strength)
         self.measured = None if classification else _measured(tasks.split("train"))
 

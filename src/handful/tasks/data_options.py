@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from handful.errors import UserError
+from handful.errors import UserError, named
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
 
@@ -34,7 +34,9 @@ class Options:
         """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
         for name in names:
             if getattr(self, name):
-                raise UserError(f"--{name.replace('_', '-')} does not apply to {source}: leave it out.")
+                raise UserError(
+                    f"The option {name} does not apply to {source}.", field=(name,), hint=f"Leave out {named(name)}."
+                )
 
 
 def checked_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:

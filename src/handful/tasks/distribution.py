@@ -196,7 +196,7 @@ class TaskDistribution(ABC):
     ) -> Self:
         """The same distribution with other sizes; None keeps a size as it is."""
         if way is not None and self.sizes.way is None:
-            raise UserError("These tasks have no classes to draw so many of: leave out --way.")
+            raise UserError("These tasks have no classes to draw so many of.", field=("way",), hint="Leave out {way}.")
         given = {"way": way, "shot": shot, "query_shot": query_shot}
         other = copy.copy(self)
         other.sizes = replace(self.sizes, **{name: size for name, size in given.items() if size is not None})

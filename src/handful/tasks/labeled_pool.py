@@ -91,8 +91,9 @@ class LabeledPool(TaskDistribution):
                 return Draw(chosen, *drawn)
         raise DataError(
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
-            f"such that support and query share no group. Lower --way, --shot or --query-shot, or leave out --group.",
+            f"such that support and query share no group.",
             code="too-few-examples",
+            hint="Lower {way}, {shot} or {query_shot}, or leave out {group}.",
         )
 
     def _classes(self, classes: Tensor, way: int, generator: Generator) -> Tensor:
@@ -157,15 +158,16 @@ class LabeledPool(TaskDistribution):
             raise DataError(
                 f"A {way}-way task with {shot} support and {query_shot} query examples per class needs {way} classes "
                 f"of {shot + query_shot} or more, but the {self.split_name} split has {len(eligible)} such classes out "
-                f"of {len(classes)} (fewest examples: {fewest}). Lower --way, --shot or --query-shot, or add examples.",
+                f"of {len(classes)} (fewest examples: {fewest}).",
                 code="too-few-examples",
+                hint="Lower {way}, {shot} or {query_shot}, or add examples.",
             )
         if self.families is not None and (most := int(torch.bincount(self.families[eligible]).max())) < way:
             raise DataError(
                 f"The classes of a task are of one {self.family}, but no {self.family} of the {self.split_name} split "
-                f"has {way} classes with {shot + query_shot} examples (the largest has {most}). Lower --way, --shot or "
-                "--query-shot.",
+                f"has {way} classes with {shot + query_shot} examples (the largest has {most}).",
                 code="too-few-examples",
+                hint="Lower {way}, {shot} or {query_shot}.",
             )
         if len(eligible) < len(classes):
             warnings.warn(

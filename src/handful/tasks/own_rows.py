@@ -13,7 +13,7 @@ from torch import Tensor
 
 from handful.cells import class_order, warn_of_case
 from handful.encoders import DEFAULT, Encoder
-from handful.errors import DataError, UserError
+from handful.errors import DataError, UserError, named
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
@@ -40,11 +40,11 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         label, target = _asked_of(pipeline, options)
     if not target and not label:
         raise UserError(
-            f"The tables of {path} need to be told what to predict: --target COLUMN (a number) or --label COLUMN (a "
-            f"class), which all of them have; {LAST} stands for the last column of each."
+            f"What to predict from the tables of {path} is not given. {LAST} stands for the last column of each.",
+            hint="Name a column that all of them have with {target} (a number) or {label} (a class).",
         )
     if target and label:
-        raise UserError("Tables are to predict a number (--target) or a class (--label), not both.")
+        raise UserError("Tables predict a number or a class, not both.", hint="Give {target} or {label}.")
     drop = options.drop or (pipeline.drop if pipeline else ())
     return open_tables(
         path, target=target, label=label, drop=drop, seed=options.seed, pipeline=pipeline, limits=options.limits
@@ -89,7 +89,7 @@ def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) ->
         dropped = (*options.drop, *filter(None, [options.split_by]))
         return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
 
-    options.refuse("a table without --text", "encoder")
+    options.refuse("a table without a text column", "encoder")
     return _of_rows(rows, fit, lambda fitted: fitted.encode(table), cast(TablePipeline | None, model), options.seed)
 
 
@@ -117,24 +117,29 @@ def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tupl
     """The columns of the label and of the target, one of them None: the model's own unless another one is named."""
     if options.label if model.target else options.target:
         what, option = ("numbers", "target") if model.target else ("classes", "label")
-        raise UserError(f"This model predicts {what}: name the column with --{option}.")
+        raise UserError(f"This model predicts {what}.", hint=f"Name the column with {named(option)}.")
     return (None, options.target or model.target) if model.target else (options.label or model.label, None)
 
 
 def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
     columns = f"The columns of {table.name}: {', '.join(map(repr, table.names))}."
-    ways = (
-        "--label COL (tasks are drawn from its classes), --task COL --label COL (one task per value of the first, with "
-        "classes that mean the same in all), or --task COL --target COL (the same, predicting a number)"
-    )
     if label and target:
-        raise UserError(f"Give --label (classes) or --target (a number), not both. {columns}")
+        raise UserError(
+            f"A table predicts classes or a number, not both. {columns}",
+            hint="Give {label} (classes) or {target} (a number).",
+        )
     if not label and not target:
-        raise UserError(f"A table needs to be told what to predict: {ways}. {columns}")
+        raise UserError(
+            f"What to predict from a table is not given. {columns}",
+            hint="Name a column with {label} (tasks are drawn from its classes), one each with {task} and {label} (one "
+            "task per value of the first, with classes that mean the same in all), or one each with {task} and "
+            "{target} (the same, predicting a number).",
+        )
     if target and not task:
         raise UserError(
-            f"--target {target} also needs --task COL, the column that tells which task a row belongs to (a customer, "
-            f"a shop, a school). {columns}"
+            f"To predict the numbers of {target!r}, a column must tell which task a row belongs to (a customer, a "
+            f"shop, a school). {columns}",
+            hint="Name it with {task}.",
         )
     given = [name for name in (label, task, target) if name]
     if len(set(given)) < len(given):
@@ -147,14 +152,17 @@ def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
     if count == 2:
         raise DataError(
             f"{table.name}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
-            "all rows? Then say with --task COL which column tells the tasks apart (a customer, a shop, a school).",
+            "all rows?",
             code="one-class",
+            hint="Then name with {task} the column that tells the tasks apart (a customer, a shop, a school).",
         )
     repeated = sum(rows >= 3 for rows in Counter(labels).values())
     if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
         raise DataError(
             f"{table.name}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
-            f"classes. To predict a number: --task COL --target {label}."
+            "classes.",
+            hint="To predict them as numbers, name this column with {target}, and with {task} the one that tells the "
+            "tasks apart.",
         )
 
 
@@ -248,11 +256,11 @@ def _split_whole(units: Tensor, names: list[str], wholes: list[str], seed: int, 
     for unit, whole in zip(units.tolist(), wholes, strict=True):
         if whole_of.setdefault(unit, whole) != whole:
             raise DataError(
-                f"The {noun} {names[unit]!r} is in two values of the --split-by column, {whole_of[unit]!r} and "
+                f"The {noun} {names[unit]!r} is in two values of the column to split by, {whole_of[unit]!r} and "
                 f"{whole!r}, so that no split can hold one of them alone. Split by another column."
             )
     values = sorted(set(wholes))
-    parts = split_classes(len(values), seed, noun="--split-by value")
+    parts = split_classes(len(values), seed, noun="value to split by")
     return {on: [unit for unit in whole_of if values.index(whole_of[unit]) in parts[on]] for on in SPLITS}
 
 

@@ -99,7 +99,9 @@ class TaskCollection(TaskDistribution):
     def with_sizes(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
         """The same collection with other sizes; a collection fixes the number of its classes, so it has no way."""
         if way is not None:
-            raise UserError("Tasks from a task column have the classes that they have: leave out --way.")
+            raise UserError(
+                "Tasks from a task column have the classes that they have.", field=("way",), hint="Leave out {way}."
+            )
         other = copy.copy(self)
         other.sizes = SizeRanges(None, self.sizes.shot if shot is None else shot, query_shot or self.query_shot)
         other._settle(query_shot or self.query_shot)
@@ -180,7 +182,7 @@ class TaskCollection(TaskDistribution):
         if left_out:
             fewest = "2 usable rows (1 to learn from and 1 to be scored on)"
             if self.split_name != "train":
-                fewest = f"{shot + 1} usable rows ({shot} to learn from, --shot, and 1 to be scored on)"
+                fewest = f"{shot + 1} usable rows ({shot} to learn from and 1 to be scored on)"
             warnings.warn(
                 f"Left out: {left_out} of {len(tasks)} tasks of the {self.split_name} split, with fewer than {fewest}.",
                 stacklevel=3,
@@ -194,8 +196,9 @@ class TaskCollection(TaskDistribution):
             raise DataError(
                 f"No task of the {self.split_name} split has the {shot} support rows and a query row that it needs"
                 f"{' in different groups' if self.groups is not None else ''} (most rows: "
-                f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}). Lower --shot, or add rows.",
+                f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}).",
                 code="too-few-examples",
+                hint="Lower {shot}, or add rows.",
             )
 
     @property
@@ -280,8 +283,9 @@ class TaskCollection(TaskDistribution):
         if not tasks:
             raise DataError(
                 f"No task of the {self.split_name} split has {block.shot} support and {block.query_shot} query rows"
-                f"{' in different groups' if self.groups is not None else ''}. Lower --shot or --query-shot.",
+                f"{' in different groups' if self.groups is not None else ''}.",
                 code="too-few-examples",
+                hint="Lower {shot} or {query_shot}.",
             )
         task = tasks[int(torch.randint(len(tasks), (), generator=generator))]
         return self._divided(task, block.shot, block.query_shot, generator)

@@ -155,8 +155,8 @@ class Training:
         except UserError as error:
             raise UserError(
                 f"This run goes on under the plan that was chosen for it ({self.plan}), which is not for "
-                f"{self.workers.count} workers. Resume it with as many as it was started with, or start over with "
-                "--force."
+                f"{self.workers.count} workers. Resume it with as many as it was started with.",
+                hint="Or start over with {force}.",
             ) from error
 
     def follow(self) -> None:
@@ -202,9 +202,9 @@ class Training:
                     raise
                 if self.workers.count > 1:  # the others do not know of it
                     raise HandfulError(
-                        f"The memory does not suffice for the plan ({plan}). Start over with --force and a leaner one, "
-                        f"--plan {leaner.written()}.",
+                        f"The memory does not suffice for the plan ({plan}). A leaner one is {leaner.written()}.",
                         code="out-of-memory",
+                        hint="Start over with {force}, and with it as {plan}.",
                     ) from error
                 self.plan = leaner
 
@@ -317,9 +317,9 @@ class Training:
 
     def _diverged(self, found: str) -> HandfulError:
         return HandfulError(
-            f"{found} at step {self.step}: the training diverged. Lower outer_lr (now {self.settings.outer_lr:g}) or "
-            "the learner's inner_lr.",
+            f"{found} at step {self.step}: the training diverged with outer_lr {self.settings.outer_lr:g}.",
             code="training-diverged",
+            hint="Lower {outer_lr}, or the learner's {inner_lr}.",
         )
 
     def _noise(self, tasks: Task, indices: range) -> Any:
@@ -484,8 +484,8 @@ def checked(
             )
         if not chosen.pretrain_examples:
             raise UserError(
-                f"The learner {learner.key!r} is not meta-trained but pre-trained: say on how many examples with "
-                "--pretrain, or pretrain_examples=... in Python."
+                f"The learner {learner.key!r} is not meta-trained but pre-trained.",
+                hint="Say on how many examples with {pretrain_examples}.",
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")

@@ -63,8 +63,8 @@ class Run:
             check_free(path)
         if exists and not (resume or force):
             raise UserError(
-                f"{path} already holds a run. Continue it with --resume, start over with --force, or choose another "
-                "place with -o."
+                f"{path} already holds a run.",
+                hint="Continue it with {resume}, start over with {force}, or choose another place with {path}.",
             )
         if exists and resume:
             run._check_same(config)
@@ -89,7 +89,7 @@ class Run:
         check_folder(path)
         raise ArtifactError(
             f"{path} is not a run: it has no whole config.json, which tells the tasks and settings. Give a folder that "
-            "`handful train ... -o` made.",
+            "`handful train` made.",
             code="missing-artifact",
         )
 
@@ -177,7 +177,7 @@ class Run:
             check_writable(path.parent)
         except UserError as error:
             warnings.warn(
-                f"{error} The pre-training for the ladder is not kept in case of an interruption.", stacklevel=2
+                f"{error.message} The pre-training for the ladder is not kept in case of an interruption.", stacklevel=2
             )
             return None
         saved = None
@@ -213,15 +213,16 @@ class Run:
         changes = _changes(self.config(), config)
         if set(changes) == {"data"}:
             raise UserError(
-                f"The data have changed since the run in {self.path} was started. Bring them back as they were, or "
-                "start over with --force."
+                f"The data have changed since the run in {self.path} was started. Bring them back as they were.",
+                hint="Or start over with {force}.",
             )
         if changes:
             lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
             listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
             raise UserError(
                 f"The run in {self.path} was started with other settings ({listed}).{lasting} Resume it with the same "
-                "ones, or start over with --force."
+                "ones.",
+                hint="Or start over with {force}.",
             )
 
 
@@ -244,16 +245,14 @@ def _said(value: Any) -> str:
 def check_folder(path: Path) -> None:
     """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
     if not path.exists():
-        raise ArtifactError(
-            f"{path} does not exist. Make a run with `handful train ... -o {path}`.", code="missing-artifact"
-        )
+        raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
     if path.is_file():
         try:
             found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
         except (ArtifactError, KeyError):
             found = "a file"
         raise ArtifactError(
-            f"{path} is {found}, not a run. Give a folder that `handful train ... -o` made.", code="missing-artifact"
+            f"{path} is {found}, not a run. Give a folder that `handful train` made.", code="missing-artifact"
         )
 
 
@@ -270,9 +269,7 @@ def check_free(path: Path) -> None:
     """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
     entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
     if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
-        raise UserError(
-            f"{path} exists, is not empty and is not a run. Choose another place with -o.", code="missing-artifact"
-        )
+        raise UserError(f"{path} exists, is not empty and is not a run.", hint="Choose another place with {path}.")
 
 
 class PretrainingCheckpoints:

@@ -38,7 +38,7 @@ PEER_LOST_EXIT_CODE = 3
 """The exit code of a worker that ends because another one did."""
 REASON_AFTER = 5.0
 """Seconds for a dead process to be told from those that end because of it."""
-RESUME = "Continue from the last checkpoint with the same command and --resume."
+RESUME = "Continue from the last checkpoint with {resume}."
 
 
 class PeerError(HandfulError):
@@ -144,7 +144,7 @@ def _hearing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerError(f"Another worker is gone. {RESUME}") from error
+        raise PeerError("Another worker is gone.", hint=RESUME) from error
 
 
 def check_shared(plan: Plan | None, tasks: int, workers: int) -> None:
@@ -156,20 +156,22 @@ def check_shared(plan: Plan | None, tasks: int, workers: int) -> None:
         return
     if tasks < workers:
         raise UserError(
-            f"A meta-batch of {tasks} tasks is too small for {workers} workers. Use {tasks} or fewer, or a larger "
-            "--meta-batch-size."
+            f"A meta-batch of {tasks} tasks is too small for {workers} workers. Use {tasks} or fewer.",
+            hint="Or give a larger {meta_batch_size}.",
         )
     if plan is None:
         return
     if plan.parts(tasks) < workers:
         raise UserError(
             f"The plan ({plan}) splits a meta-batch of {tasks} tasks into {plan.parts(tasks)}, too few for {workers} "
-            f"workers. Give --plan {shared(plan, tasks, workers).written()}, or fewer --workers."
+            f"workers. One that suffices is {shared(plan, tasks, workers).written()}.",
+            hint="Give that one as {plan}, or lower {workers}.",
         )
     if not plan.threads:
         raise UserError(
             f"The plan ({plan}) runs a part on all cores, so that the last bits would depend on how many a worker has. "
-            f"Give it task threads: --plan {shared(plan, tasks, workers).written()}."
+            f"With task threads it is {shared(plan, tasks, workers).written()}.",
+            hint="Give that one as {plan}.",
         )
 
 
@@ -202,7 +204,8 @@ def place(asked: int | None = None) -> tuple[int, int]:
     if asked not in (None, count):
         raise UserError(
             f"torchrun, or whatever set WORLD_SIZE in the environment, started {count} workers, but {asked} are asked "
-            "for. Leave --workers out."
+            "for.",
+            hint="Leave out {workers}.",
         )
     return rank, count
 
@@ -326,13 +329,13 @@ def _reason(children: list[_Child], count: int) -> Exception:
             name = f"Worker {child.rank + 1} of {count}"
             if code < 0:
                 why = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
-                return HandfulError(f"{name} was killed ({signal.Signals(-code).name}{why}). {RESUME}")
+                return HandfulError(f"{name} was killed ({signal.Signals(-code).name}{why}).", hint=RESUME)
             said = child.log.read_text().strip()
             if "Traceback" in said:  # a fault of handful
                 return RuntimeError(f"{name} failed:\n{said}")
             return HandfulError(f"{name} ended: {said.splitlines()[-1] if said else f'exit code {code}'}")
         time.sleep(0.01)
-    return HandfulError(f"A worker is gone. {RESUME}")
+    return HandfulError("A worker is gone.", hint=RESUME)
 
 
 def job() -> dict[str, Any]:

@@ -33,7 +33,7 @@ def entry(name: str) -> dict[str, Any]:
             if noun == "learner":
                 text += f"\n\nIt learns {_does(member)}, from any number of examples."
                 if member.state_holds_examples:
-                    text += " Its adapted tasks hold their examples, also with --forget-examples."
+                    text += " Its adapted tasks hold their examples, also where they are to forget them."
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
@@ -45,9 +45,9 @@ def _own_parameter(name: str, source: Any) -> str:
     if parameter is None:
         return ""
     if parameter.default is inspect.Parameter.empty:
-        return f"\n\nIt is read from a path: --tasks {name}:PATH."
+        return f"\n\nIt is read from a path: {name}:PATH."
     kinds = written_type(hints_of(source)[parameter.name])
-    return f"\n\nIt takes a {parameter.name}, {kinds}: --tasks {name} is --tasks {name}:{parameter.default}."
+    return f"\n\nIt takes a {parameter.name}, {kinds}: {name} is {name}:{parameter.default}."
 
 
 def _learner(key: str, learner: type[Learner]) -> dict[str, Any]:

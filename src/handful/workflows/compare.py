@@ -56,7 +56,7 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     if not shared:
         found = "; ".join(f"{path}: {', '.join(settings)}" for path, settings in zip(paths, own, strict=True))
         raise UserError(
-            f"The runs share no setting ({found}). Evaluate them with the same --way, --shot and --query-shot."
+            f"The runs share no setting ({found}).", hint="Evaluate them with the same {way}, {shot} and {query_shot}."
         )
     return [_compared(setting, groups, [settings[setting] for settings in own]) for setting in shared]
 

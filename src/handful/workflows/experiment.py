@@ -132,6 +132,7 @@ def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
     if distribution.fingerprint() != model.facts.get("data"):
         raise UserError(
             f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
-            "was trained on. Bring back the data as they were, give others with --tasks, or train again."
+            "was trained on. Bring back the data as they were, or train again.",
+            hint="Or give others with {tasks}.",
         )
     return distribution

@@ -50,7 +50,7 @@ def train(
         )
     most = fillable(distribution.split("test"), experiment.way)
     if most != experiment.tasks(distribution).sizes.way:
-        warnings.warn(f"The test split has fewer classes than a task: evaluate with --way {size(most)}.", stacklevel=2)
+        warnings.warn(f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.", stacklevel=2)
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     data = distribution.fingerprint()

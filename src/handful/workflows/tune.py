@@ -90,7 +90,7 @@ class Tuning:
         """The experiment with the settings of the best trial."""
         if not self.ranked:
             raise HandfulError(
-                "No trial came to its end: every training diverged. Lower --outer-lr.", code="training-diverged"
+                "No trial came to its end: every training diverged.", code="training-diverged", hint="Lower {outer_lr}."
             )
         return applied(self.experiment, self.ranked[0].settings)
 
@@ -144,18 +144,22 @@ def tune(
     """
     optuna = _optuna()
     if trials < 1:
-        raise UserError(f"--tune takes the number of trials, at least 1, not {trials}.")
+        raise UserError(f"A search takes 1 trial at least, not {trials}.", hint="Give more {trials}.")
     file = path / FILE
     used = file.exists() or is_run(path)
     if not used:
         check_free(path)
     if used and not (resume or force):
-        raise UserError(f"{path} already holds a search or a run. Give --resume, --force, or another place with -o.")
+        raise UserError(
+            f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
+        )
     distribution = experiment.source.open()
     config = experiment.config() | {DATA: distribution.fingerprint()}
     saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
     if not (saved or force) and is_run(path):
-        raise UserError(f"The run in {path} was not tuned. Resume it without --tune, or start over with --force.")
+        raise UserError(
+            f"The run in {path} was not tuned.", hint="Resume it without {trials}, or start over with {force}."
+        )
     _check(experiment, distribution)  # before anything is deleted
     if force and used:
         shutil.rmtree(path)
@@ -261,13 +265,16 @@ def _frozen(optuna: Any, trial: Trial, ranges: dict[str, SearchRange]) -> Any:
 
 def _loaded(known: Any, config: dict[str, Any], file: Path) -> list[Trial]:
     if not isinstance(known, dict) or known.get("format") != FORMAT:
-        raise ArtifactError(f"{file} is not a search of handful. Choose another place with -o, or --force.")
+        raise ArtifactError(
+            f"{file} is not a search of handful.", hint="Choose another place with {path}, or start over with {force}."
+        )
     before, now = dict(known["experiment"]), _as_read(config)
     differing = sorted(name for name in before | now if before.get(name) != now.get(name))
     if differing:
         raise UserError(
             f"The search in {file.parent} was of another experiment (other: {', '.join(differing)}). Resume it with "
-            "the same options, or start over with --force."
+            "the same options.",
+            hint="Or start over with {force}.",
         )
     return [
         Trial(**trial | {"scores": [(step, score) for step, score in trial["scores"]]}) for trial in known["trials"]
@@ -291,7 +298,7 @@ def _optuna() -> Any:
             import optuna
         except ImportError as error:
             raise UserError(
-                "--tune needs Optuna, which is not installed: pip install '.[tune]' in the folder of handful."
+                "A search of settings needs Optuna, which is not installed: pip install '.[tune]' in handful's folder."
             ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
