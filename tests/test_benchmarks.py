@@ -79,6 +79,7 @@ def test_every_classifier_that_is_trained_is_in_the_comparison():
         (classifiers.FROM_PRETRAINING, {"steps of pre-training", "steps"}),
     ],
 )
+@pytest.mark.slow
 def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key, trained):
     for name in ("TASKS", "UNTRAINED_TASKS", "VALIDATION_TASKS", "ADAPTED"):
         monkeypatch.setattr(classifiers, name, 2)
@@ -88,6 +89,7 @@ def test_a_cell_of_the_comparison_trains_for_its_budget(monkeypatch, key, traine
     json.dumps(found)
 
 
+@pytest.mark.slow
 def test_later_seeds_take_as_many_steps_as_the_first(results, monkeypatch):
     for name in ("TASKS", "UNTRAINED_TASKS", "VALIDATION_TASKS", "ADAPTED"):
         monkeypatch.setattr(classifiers, name, 2)

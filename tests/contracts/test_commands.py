@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import own_data
 from handful.cli.main import app
+from handful.learners.options import options_of
 from handful.learners.probes import Constant
 from handful.registry import LEARNERS
 from handful.reports.report import Report
@@ -92,7 +93,8 @@ def train_in_two_parts(key, kind, home, run, monkeypatch):
     source, data, network = KINDS[kind]
     source = home / source if (home / source).exists() else source
     more = ["--pretrain", "128"] if LEARNERS[key].start == "pretrained" else []
-    network = [*network, "--set", "inner_steps=2"] if LEARNERS[key].costly else network
+    if LEARNERS[key].costly or (kind == "images" and "inner_steps" in options_of(LEARNERS[key])):
+        network = [*network, "--set", "inner_steps=2"]
     train = ["train", "--tasks", source, *data, "--learner", key, *network, *TRAINING, *more, "-o", run]
     advance = Training.advance
 
