@@ -34,7 +34,7 @@ def tables_with(name: str) -> dict[str, Table]:
         "predictions": tables.predictions([{"id": name, "label": name, name: 0.5}]),
         "options": tables.options([{"name": "backbone.hidden", "type": name, "default": name}]),
         "members": tables.members(name, [{"name": name, "summary": name, "does": name}]),
-        "findings": tables.findings([{"status": "ok", "check": name, "message": name}]),
+        "findings": tables.findings([{"status": "ok", "check": name, "message": name, "hint": ""}]),
     }
 
 
