@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -22,6 +23,7 @@ from benchmarks.evidence import Cells, Section, guarded, record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import seeds_interval
 from handful.streams import seeded
+from handful.tasks.distribution import SPLITS, TaskDistribution
 from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
 
@@ -87,6 +89,18 @@ def of_rows(tasks: TaskCollection, rows: Tensor, splits: Any) -> TaskCollection:
     )
 
 
+def as_recorded(path: Path, columns: dict[str, Any], seed: int) -> TaskDistribution:
+    """The tasks in the splits of the recorded results: a permutation of the names' numbers, cut like today's order."""
+    first = open_tasks(path, **columns, seed=seed).split_manifest()
+    names = sorted(name for part in first.values() for name in part)
+    order, splits, start = np.random.default_rng(seed).permutation(len(names)).tolist(), {}, 0
+    for on in SPLITS:
+        end = start + len(first[on])
+        splits |= {names[number]: on for number in order[start:end]}
+        start = end
+    return open_tasks(path, **columns, seed=seed, splits=splits)
+
+
 def scores(learner: str, tasks: TaskCollection, seed: int, steps: int) -> Tensor:
     """Squared errors in deviations of the training targets: of each test task `DRAWS`, one after another."""
     built = LEARNERS[learner].build(
@@ -106,7 +120,7 @@ def run(name: str, folder: Path, learner: str, seeds: int, steps: int) -> dict[s
     """Train both ways with each seed."""
     table, found = TABLES[name], []
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        opened = open_tasks(folder / table.path, **table.columns, seed=seed)
+        opened = as_recorded(folder / table.path, table.columns, seed)
         assert isinstance(opened, TaskCollection)
         every = thinned(opened, seed).with_sizes(shot=SHOT, query_shot=QUERY_SHOT)
         large = large_alone(every)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,11 +59,6 @@ def table_layout(seed: int, support: list[int]) -> Generator:
 def new_table_layout() -> Generator:
     """Where the features of a table go that a user adapts to: the same for every one."""
     return seeded("new_table_layout")
-
-
-def name_order(seed: int) -> np.random.Generator:
-    """The order of classes or tasks that is cut into splits."""
-    return np.random.default_rng(seed)
 
 
 def alphabet_order(seed: int) -> Generator:

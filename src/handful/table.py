@@ -127,6 +127,10 @@ class Table:
         cells = self.arrow.column(name).to_pylist()
         return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(cells)]
 
+    def cells(self, name: str) -> list[Any]:
+        """A column as it is stored."""
+        return self.arrow.column(name).to_pylist()  # type: ignore[no-any-return]
+
     def names_in(self, name: str) -> list[str]:
         """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
         values = self.texts(name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from handful.errors import DataError
-from handful.tasks.labeled_pool import LabeledPool, split_classes
+from handful.tasks.labeled_pool import LabeledPool
 
 SHARED = {"train": [0, 1, 2], "val": [3, 4], "test": [5, 6, 7]}
 
@@ -83,22 +83,6 @@ def test_pool_numbers_the_classes_of_its_split():
     assert drawn.outputs == 3
     examples = drawn.draw(torch.Generator().manual_seed(0), 100)
     assert torch.equal(examples.inputs.flatten() // 10 - 5, examples.targets.float())
-
-
-@pytest.mark.parametrize("count", [3, 4, 10, 101])
-def test_split_classes_divides_all(count):
-    splits = split_classes(count, seed=1)
-    assert sorted(number for part in splits.values() for number in part) == list(range(count))
-    assert all(splits.values())
-    assert splits == split_classes(count, seed=1)
-
-
-@pytest.mark.parametrize(
-    ("count", "noun", "message"), [(2, "class", "2 classes, but"), (1, "task", "1 task only, but")]
-)
-def test_too_few_to_split(count, noun, message):
-    with pytest.raises(DataError, match=message):
-        split_classes(count, seed=0, noun=noun)
 
 
 @pytest.mark.parametrize("groups", [None, torch.arange(20_000) % 4])

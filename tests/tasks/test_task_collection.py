@@ -1,12 +1,12 @@
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from handful.errors import DataError, UserError
 from handful.tasks.distribution import BLOCK
-from handful.tasks.labeled_pool import split_classes
 from handful.tasks.task_collection import TaskCollection
 from handful.types import stack
 
@@ -18,7 +18,9 @@ def collection(counts: list[int], *, classes=None, groups=None, seed=0) -> TaskC
     targets = rows % classes if classes else tasks.float().unsqueeze(1)
     names = [f"shop{i}" for i in range(len(counts))]
     inputs = rows.float().unsqueeze(1)
-    splits = split_classes(len(counts), seed, noun="task")
+    order = np.random.default_rng(seed).permutation(len(counts)).tolist()
+    train, val = max(1, round(0.6 * len(order))), max(1, round(0.2 * len(order)))
+    splits = {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
     return TaskCollection(inputs, targets, tasks, names, splits=splits, classes=classes, groups=groups, seed=seed)
 
 

@@ -30,9 +30,12 @@ def evaluated(
 ):
     learner = learner or path.name  # runs of one learner that differ in the seed alone are one kind
     source = source or {"tasks": "glyphs", "seed": 0}
-    Run.open(path, {"learner": learner, "source": source, "seed": seed, "data": f"{data}, split {source['seed']}"})
+    Run.open(path, {"learner": learner, "source": source, "seed": seed})
     row = {"learner": learner, "metric": metric, "scores": scores, "units": list(range(len(scores)))} | more
-    write_json(path / place / "scores.json", {"schema": 1, "settings": [setting | {"rows": [row]}]})
+    write_json(
+        path / place / "scores.json",
+        {"schema": 1, "data": f"{data}, split {source['seed']}", "settings": [setting | {"rows": [row]}]},
+    )
     return path
 
 
@@ -140,9 +143,9 @@ def test_other_tasks_are_refused(tmp_path, other, named):
         compare(runs)
 
 
-def test_trainings_on_data_that_changed_in_between_are_refused(tmp_path):
+def test_scores_on_test_examples_that_changed_in_between_are_refused(tmp_path):
     runs = [evaluated(tmp_path / "a", [0.5]), evaluated(tmp_path / "b", [0.5], data="one class more")]
-    with pytest.raises(UserError, match=r"The data have changed between the trainings of .*a and .*b"):
+    with pytest.raises(UserError, match=r"a and .*b were scored on other test examples"):
         compare(runs)
 
 

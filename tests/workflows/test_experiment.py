@@ -19,6 +19,7 @@ from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
 from handful.training.run import PretrainingCheckpoints, Run
+from handful.workflows.compare import compare
 from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again, validating
@@ -141,16 +142,17 @@ def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
     assert report.equivalence is None
 
 
-def test_the_data_of_a_run_are_not_opened_where_its_encoder_is_missing(species, monkeypatch):
+def test_the_data_of_a_run_are_not_opened_where_its_encoder_is_missing(species, tmp_path, monkeypatch):
     """Opening them would download it, and loading a model downloads nothing."""
 
     def missing():
         raise UserError("Fetch it.")
 
-    monkeypatch.setattr(Source, "open", lambda self: pytest.fail("opened"))
+    contents = species.source.open().contents()
+    monkeypatch.setattr(Source, "open", lambda self, **more: pytest.fail("opened"))
     model = SimpleNamespace(pipeline=SimpleNamespace(check_ready=missing))
     with pytest.raises(UserError, match="Fetch it"):
-        opened_again(species, model)
+        opened_again(species, model, SimpleNamespace(path=tmp_path, contents=lambda: contents))
 
 
 def test_a_report_can_be_computed_again(species, tmp_path):
@@ -174,13 +176,13 @@ def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     lines = [f"s{task},{row},{task + row}" for task in range(10) for row in range(4 if task % 2 else 30)]
     (tmp_path / "shops.csv").write_text("\n".join(["shop,size,sold", *lines]))
     tasks = open_tasks(tmp_path / "shops.csv", task="shop", target="sold").with_sizes(shot=3)
-    said = describe(tasks.split("test"), tasks, Source("shops.csv"))
+    said = describe(tasks.split("test"), tasks.contents(), tasks, Source("shops.csv"))
     assert said.startswith("2 tasks of shops.csv that training never saw. Training: ")
     assert said.endswith(tasks.small_tasks())
     assert "of 6 training tasks have fewer than 18 usable rows" in tasks.small_tasks()
-    assert describe(tasks.split("test"), tasks.with_sizes(shot=2, query_shot=2), Source("shops.csv")).endswith(
-        "never saw"
-    )
+    small = tasks.with_sizes(shot=2, query_shot=2)
+    said = describe(tasks.split("test"), tasks.contents(), small, Source("shops.csv"), "1 examples in train")
+    assert said.endswith("never saw. New since the training: 1 examples in train")
 
 
 def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
@@ -236,23 +238,88 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     assert not torch.equal(drawn.inputs, other.inputs)
 
 
-def test_with_data_that_changed_since_the_training_nothing_goes_on(species, tmp_path):
-    """Its splits are drawn from all names: with one more, a test class may be one that was trained on."""
+def changed_in(file, split, source):
+    """Write the file with another number in one row of a class of a split."""
+    (name, *_) = source.open().split_manifest()[split]
+    lines = file.read_text().splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith(f'"{name}",'))
+    file.write_text("\n".join([*lines[:row], lines[row] + "1", *lines[row + 1 :]]) + "\n")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_with_data_that_changed_since_the_training_nothing_goes_on(species, tmp_path, split):
+    """Also where a row of the test split alone has other numbers."""
     train(species, tmp_path / "run")
     file = Path(species.source.tasks)
     text = file.read_text()
-    other_class, other_number = text + text.splitlines()[-1].replace("k11", "k99") + "\n", text.replace(".1", ".2")
-    for changed in (other_class, other_number):
-        file.write_text(changed)
-        with pytest.raises(UserError, match=r"has changed since the model was trained.*tasks="):
-            evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
-        with pytest.raises(UserError, match="has changed since"):
-            checkup(Source(str(tmp_path / "run")))
+    changed_in(file, split, species.source)
+    with pytest.raises(UserError, match=rf"has changed since the model was trained.*of the {split} split are others"):
+        evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+    with pytest.raises(UserError, match="has changed since"):
+        checkup(Source(str(tmp_path / "run")))
     with pytest.raises(UserError, match=r"The data have changed since the run in .* was started"):
         train(species, tmp_path / "run", resume=True)
+    file.write_text("\n".join([text.splitlines()[0], *text.splitlines()[:0:-1]]) + "\n")  # the order is no content
+    evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
     file.write_text(text)
     train(species, tmp_path / "run", resume=True)
+
+
+def test_data_that_grew_are_accepted_and_the_report_says_what_is_new(species, tmp_path):
+    """Nobody moves: a class that was trained on never becomes a test class."""
+    model = train(species, tmp_path / "run")
+    before = Run(tmp_path / "run").contents()
+    file = Path(species.source.tasks)
+    rows = file.read_text().splitlines()
+    more = [f"new{n},{line.split(',', 1)[1]}" for n in range(30) for line in rows[1:7]]
+    file.write_text("\n".join([*rows, *more, rows[1] + "7"]) + "\n")
+    report = evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+    assert "New since the training: " in report.tasks
+    opened, new = opened_again(species, model, Run(tmp_path / "run"))
+    assert "examples and " in new
+    now = opened.contents().placed()
+    assert {name: now[name] for name in before.placed()} == before.placed()
+    assert len(now) == len(before.placed()) + 30
+    assert opened.contents().pipeline == before.pipeline
+    with pytest.warns(UserWarning, match="The data have grown since"):
+        train(species, tmp_path / "run", resume=True)
+    assert Run(tmp_path / "run").contents().placed() == now
+
+
+def test_a_run_and_its_data_may_be_moved(species, tmp_path):
+    """Content decides, not paths; and each way out that a message names works."""
+    train(species, tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "run")
+    there = replace(species.source, tasks=str(Path(species.source.tasks).rename(tmp_path / "moved.csv")))
+    with pytest.raises(UserError, match=r"are no longer at .*species.csv.*with tasks="):
+        evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+    report = evaluate(tmp_path / "run", other=there, tasks=4, costly_tasks=0)
+    assert "that training never saw" in report.tasks
+    (tmp_path / "other.csv").write_text(Path(there.tasks).read_text().replace(".1", ".2"))
+    other = replace(there, tasks=str(tmp_path / "other.csv"))
+    with pytest.warns(UserWarning, match="data of the training are not used"):
+        evaluate(tmp_path / "run", other=other, tasks=4, costly_tasks=0)
+    train(replace(species, source=there), tmp_path / "run", resume=True)
     evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
+    with pytest.raises(UserError, match="The data have changed"):
+        train(replace(species, source=other), tmp_path / "run", resume=True)
+
+
+def test_runs_compare_where_their_test_examples_are_the_same_wherever_they_are(species, tmp_path):
+    copy = Path(species.source.tasks).with_name("copy.csv")
+    copy.write_text(Path(species.source.tasks).read_text())
+    source = replace(species.source, tasks=str(copy))
+
+    def scored(name, experiment):
+        train(experiment, tmp_path / name)
+        evaluate(tmp_path / name, tasks=4, costly_tasks=0).write(tmp_path / name / "report")
+        return tmp_path / name
+
+    runs = [scored("a", species), scored("b", replace(species, source=source, learner="r2d2"))]
+    assert len(compare(runs)[0]["runs"]) == 2
+    changed_in(copy, "test", source)
+    with pytest.raises(UserError, match="scored on other test examples"):
+        compare([runs[0], scored("c", replace(species, source=source, learner="r2d2"))])
 
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):

@@ -124,7 +124,7 @@ def train(
         experiment = _tuned(experiment, output, tune, resume, force)
         resume, force = resume and is_run(output), False
     if place(workers)[0]:
-        _train_silently(experiment, output, workers)
+        _train_silently(experiment, output, workers, resume)
         return
 
     def hear(event: Event) -> None:
@@ -183,7 +183,7 @@ def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, fo
     return best
 
 
-def _train_silently(experiment: "Experiment", output: Path, workers: int | None) -> None:
+def _train_silently(experiment: "Experiment", output: Path, workers: int | None, resume: bool) -> None:
     """Train in a process that a launcher started beside the first one, which is the one that prints."""
     from handful.training.workers import PeerError
     from handful.workflows.train import train as run
@@ -191,7 +191,7 @@ def _train_silently(experiment: "Experiment", output: Path, workers: int | None)
     warnings.simplefilter("ignore")
     try:
         with Interruption(ignore, from_the_start=True) as interruption:
-            run(experiment, output, workers=workers, stop=interruption.stop)
+            run(experiment, output, resume=resume, workers=workers, stop=interruption.stop)
     except PeerError:
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:

@@ -24,9 +24,9 @@ there is is known: by how much the error is above its error, and the log-likelih
 Sizes that vary are `[low, high]`; what is not a finite number, such as the interval of a single task, is null.
 `diverged` is on how many draws a prediction is not finite; an accuracy counts them as wrong, the others leave them out.
 
-`scores.json` holds, for the same settings and rows, the score of each task and its unit, from which the intervals
-follow, and the places of the draws that diverged; likewise, by the names of `Evaluation`, what the entries that not all
-rows have follow from.
+`scores.json` holds a hash of the test examples and, for the same settings and rows, the score of each task and its
+unit, from which the intervals follow, and the places of the draws that diverged; likewise, by the names of
+`Evaluation`, what the entries that not all rows have follow from.
 """
 
 import math
@@ -84,7 +84,7 @@ class Report:
     {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
     is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
-    interval that is wanted; then it tells how many tasks that takes.
+    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples.
     """
 
     title: str
@@ -104,6 +104,7 @@ class Report:
     pictures: dict[str, Any] = field(default_factory=dict)
     equivalence: Equivalence | None = None
     half_width: float | None = None
+    data: str = ""
 
     @property
     def verdict(self) -> str:
@@ -184,7 +185,7 @@ class Report:
             }
             for comparison in self.comparisons
         ]
-        return finite({"schema": SCHEMA, "settings": settings})  # type: ignore[no-any-return]
+        return finite({"schema": SCHEMA, "data": self.data, "settings": settings})  # type: ignore[no-any-return]
 
     def write(self, folder: Path) -> Path:
         """Write `report.md`, `report.json`, `scores.json` and the pictures into a folder; returns the page's path.

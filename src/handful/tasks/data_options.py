@@ -1,5 +1,6 @@
 """The options that say how the user's own data is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 from handful.errors import UserError, named
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
+from handful.tasks.splits import Split
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 
@@ -28,6 +30,7 @@ class Options:
     encoder: str | None = None
     split_by: str | None = None
     seed: int = 0
+    splits: Mapping[str, Split] | None = None
     limits: Limits = LOCAL
 
     def refuse(self, source: str, *names: str) -> None:

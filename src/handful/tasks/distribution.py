@@ -1,13 +1,12 @@
 """The contract: what a distribution over tasks is."""
 
 import copy
-import hashlib
 import inspect
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -16,10 +15,10 @@ from handful import streams
 from handful.errors import UserError
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import TASKS
+from handful.tasks.splits import SPLITS as SPLITS
+from handful.tasks.splits import Contents
+from handful.tasks.splits import Split as Split
 from handful.types import Examples, Gaussian, Task, TaskSpec, stack
-
-Split: TypeAlias = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 Size: TypeAlias = int | tuple[int, int]
 """A number, or an inclusive range from which each block of tasks draws one."""
@@ -112,6 +111,7 @@ class TaskDistribution(ABC):
         target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times
             the scale plus the mean is in the user's units.
         error_unit: what a prediction error is counted in then.
+        digests: of the examples of each class or task by its name, for the user's own data (see `Contents`).
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
@@ -122,6 +122,7 @@ class TaskDistribution(ABC):
     error_unit: str = "the target's units"
     nested: bool = True
     pipeline: InputPipeline | None = None
+    digests: Mapping[str, list[str]] = MappingProxyType({})
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -239,14 +240,11 @@ class TaskDistribution(ABC):
         """The names of the classes or tasks of each split, for the leak check; empty for generators."""
         return {}
 
-    def fingerprint(self) -> str:
-        """A short hash of who is in which split, and of how inputs are made: another one where the data have changed.
-
-        Splits are drawn from all names, and inputs standardized by all training rows: where it differs, the test split
-        may hold what was trained on, and a model sees other numbers.
-        """
-        known = [sorted(self.split_manifest().items()), self.pipeline and self.pipeline.config()]
-        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    def contents(self) -> Contents:
+        """What the splits hold and how inputs are made."""
+        names = self.split_manifest()
+        splits = {on: {name: self.digests.get(name, []) for name in names.get(on, ())} for on in SPLITS}
+        return Contents(splits, self.pipeline.config() if self.pipeline else None)
 
     @classmethod
     def summary(cls) -> str:

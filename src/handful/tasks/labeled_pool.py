@@ -197,21 +197,3 @@ class LabeledPool(TaskDistribution):
     def split_manifest(self) -> dict[str, list[str]]:
         """The class names of each split."""
         return {on: [self.names[c] for c in self.splits[on].tolist()] for on in SPLITS}
-
-
-def split_classes(
-    count: int, seed: int, fractions: tuple[float, float] = (0.6, 0.2), *, noun: str = "class"
-) -> dict[Split, list[int]]:
-    """Ids of the classes (or tasks) of each split, at random: 60 % train, 20 % val, 20 % test, at least one each."""
-    if count < 3:
-        plural = {"class": "classes"}.get(noun, f"{noun}s")
-        only = " only" if count == 1 else ""
-        raise DataError(
-            f"The data has {count} {noun if count == 1 else plural}{only}, but splitting into train, val and test "
-            f"needs at least 3 {plural} (some 20 or more to learn from). Add {plural}.",
-            code="too-few-examples",
-        )
-    order = streams.name_order(seed).permutation(count).tolist()
-    train = min(max(1, round(count * fractions[0])), count - 2)
-    val = min(max(1, round(count * fractions[1])), count - train - 1)
-    return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}

@@ -15,7 +15,8 @@ from handful.limits import LOCAL, Limits
 from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, standardized
 from handful.readers.tables import read_table, table_files
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
-from handful.tasks.labeled_pool import LabeledPool, split_classes
+from handful.tasks.labeled_pool import LabeledPool
+from handful.tasks.splits import digests, split_names
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
 
@@ -156,19 +157,22 @@ def open_tables(
     label: str | None = None,
     drop: Sequence[str],
     seed: int,
+    placed: Mapping[str, Split] | None = None,
     pipeline: ManyTablesPipeline | None,
     limits: Limits = LOCAL,
 ) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
-    target or label: the column to predict, a number or a class. Raises a `DataError` that names the table for a missing
-    one, and for columns as `TablePipeline.fit` does; and a `UserError` for a column to drop that no table has, unless
-    it is the pipeline that leaves it out.
+    target or label: the column to predict, a number or a class. placed: the split of each table, see `split_names`.
+    Raises a `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
+    `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
     names = [file.name for file in files]
-    count = len(files)
-    splits = {on: list(range(count)) for on in SPLITS} if pipeline else split_classes(count, seed, noun="table")
+    if pipeline and placed is None:
+        splits: dict[Split, list[int]] = {on: list(range(len(files))) for on in SPLITS}
+    else:
+        splits = split_names(names, seed, placed, noun="table")
     tables = [read_table(file, limits) for file in files]
     columns = {name for table in tables for name in table.names}
     for name in drop:
@@ -181,8 +185,15 @@ def open_tables(
     if pipeline is None:
         width = max(features[number].shape[1] for number in splits["train"])
         pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, drop=drop)
+    made: ManyTables | LabeledTables
     if label:
         classes = cast(list[list[str]], answers)
-        return LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
-    targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], answers), strict=True)]
-    return ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)
+        made = LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
+    else:
+        targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], answers), strict=True)]
+        made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)
+    made.digests = {
+        name: digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))
+        for name, table in zip(names, tables, strict=True)
+    }
+    return made

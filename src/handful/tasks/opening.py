@@ -1,7 +1,7 @@
 """Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_origin, get_type_hints
 
@@ -18,6 +18,7 @@ from handful.tasks.data_options import COLUMNS, Options, checked_kind
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.own_images import image_tasks
 from handful.tasks.own_rows import array_tasks, many_table_tasks, table_tasks
+from handful.tasks.splits import Split
 
 
 def open_tasks(
@@ -33,6 +34,7 @@ def open_tasks(
     encoder: str | None = None,
     split_by: str | None = None,
     seed: int = 0,
+    splits: Mapping[str, Split] | None = None,
     limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
 ) -> TaskDistribution:
@@ -47,12 +49,16 @@ def open_tasks(
 
     image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
     values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
+    splits: the split of each class or task as an earlier run has stored it; new ones are placed by a hash of (seed,
+    name), see `split_names`. A registered source has its own.
     limits: the most that is read of one file.
-    pipeline: that of a trained model. The source is then read as the model would read it, and is not divided: all its
-    classes or tasks make up each split, since none was trained on. A registered source keeps its own splits.
+    pipeline: that of a trained model. The source is then read as the model would read it, and without `splits` it is
+    not divided: all its classes or tasks make up each split, since none was trained on.
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
-    options = Options(label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, limits)
+    options = Options(
+        label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, splits, limits
+    )
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)

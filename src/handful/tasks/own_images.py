@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from handful import streams
 from handful.cells import class_order, warn_of_case
 from handful.errors import DataError
 from handful.pipelines.images import ImagePipeline
@@ -13,8 +12,9 @@ from handful.readers import images
 from handful.readers.paths import subfolders
 from handful.tasks.data_options import COLUMNS, Options
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
-from handful.tasks.labeled_pool import LabeledPool, split_classes
-from handful.tasks.own_rows import check_several, everywhere, pooled
+from handful.tasks.labeled_pool import LabeledPool
+from handful.tasks.own_rows import check_several, completed, everywhere
+from handful.tasks.splits import digests, split_names
 
 FOLDERS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """How the folders of a set of images that is split already may be called."""
@@ -33,17 +33,18 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     names = class_order(classes)
     check_several(names, path)
     warn_of_case(names, path)
-    if pipeline is not None:
+    if pipeline is not None and options.splits is None:
         splits = everywhere(len(names))
     elif given:
-        splits = _as_given([classes[name][1] for name in names], options.seed, path)
+        splits = _as_given(names, [classes[name][1] for name in names], options, path)
     else:
-        splits = split_classes(len(names), options.seed)
+        splits = split_names(names, options.seed, options.splits)
     train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
     pipeline = pipeline or ImagePipeline.fit(images.ImageFiles(train), options.image_size, options.limits)
     inputs = pipeline.stored(images.ImageFiles([file for name in names for file in classes[name][0]]), options.limits)
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
-    return pooled(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), pipeline)
+    contents = {name: digests(file.read_bytes() for file in files) for name, (files, _) in classes.items()}
+    return completed(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), contents, pipeline)
 
 
 def _split_folders(path: Path) -> dict[str, Path]:
@@ -69,13 +70,13 @@ def _check_no_class_twice(path: Path, parts: dict[str, dict[str, list[Path]]]) -
             seen[name] = on
 
 
-def _as_given(of_class: Sequence[str], seed: int, path: Path) -> dict[Split, list[int]]:
+def _as_given(names: Sequence[str], of_class: Sequence[str], options: Options, path: Path) -> dict[Split, list[int]]:
     """The splits of the folders; without val a fifth of the training classes validates."""
     splits = {on: [number for number, part in enumerate(of_class) if part == on] for on in SPLITS}
     if not splits["val"]:
         if len(splits["train"]) < 2:
             raise DataError(f"{path}: one training class only. Add classes, or a folder val.", code="one-class")
-        order = streams.name_order(seed).permutation(splits["train"]).tolist()
-        count = max(1, len(order) // 5)
-        splits["val"], splits["train"] = order[:count], order[count:]
+        train = splits["train"]
+        parts = split_names([names[number] for number in train], options.seed, options.splits, fractions=(0.8, 0.2))
+        splits["train"], splits["val"] = ([train[place] for place in parts[on]] for on in ("train", "val"))
     return splits

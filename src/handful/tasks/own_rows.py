@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,8 +24,9 @@ from handful.readers.tables import read_table
 from handful.table import Table
 from handful.tasks.data_options import COLUMNS, AnyPipeline, Options, checked_kind
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
-from handful.tasks.labeled_pool import LabeledPool, split_classes
+from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
+from handful.tasks.splits import by_name, digests, split_names
 from handful.tasks.task_collection import TaskCollection
 
 # Tables
@@ -47,7 +48,14 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         raise UserError("Tables predict a number or a class, not both.", hint="Give {target} or {label}.")
     drop = options.drop or (pipeline.drop if pipeline else ())
     return open_tables(
-        path, target=target, label=label, drop=drop, seed=options.seed, pipeline=pipeline, limits=options.limits
+        path,
+        target=target,
+        label=label,
+        drop=drop,
+        seed=options.seed,
+        placed=options.splits,
+        pipeline=pipeline,
+        limits=options.limits,
     )
 
 
@@ -90,7 +98,13 @@ def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) ->
         return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
 
     options.refuse("a table without a text column", "encoder")
-    return _of_rows(rows, fit, lambda fitted: fitted.encode(table), cast(TablePipeline | None, model), options.seed)
+
+    def digested(fitted: TablePipeline) -> list[str]:
+        return _table_digests(table, *fitted.names, *roles.values(), options.split_by)
+
+    return _of_rows(
+        rows, fit, lambda fitted: fitted.encode(table), digested, cast(TablePipeline | None, model), options
+    )
 
 
 def _texts(
@@ -106,11 +120,30 @@ def _texts(
         def fit(train: np.ndarray, labels: list[str] | None) -> TextPipeline:
             return TextPipeline.fit(table, train, text=text, encoder=encoder, **roles, labels=labels)
 
-        return _of_rows(rows, fit, lambda fitted: fitted.encode(table), None, options.seed)
+        return _of_rows(
+            rows,
+            fit,
+            lambda fitted: fitted.encode(table),
+            lambda _: _table_digests(table, text, *roles.values(), options.split_by),
+            None,
+            options,
+        )
     options.refuse("texts that a trained model reads with its own", "encoder")
     reader = copy.copy(model)
     reader.text = options.text or model.text
-    return _of_rows(rows, lambda *_: model, lambda fitted: reader.encode(table), model, options.seed)
+    return _of_rows(
+        rows,
+        lambda *_: model,
+        lambda _: reader.encode(table),
+        lambda _: _table_digests(table, reader.text, *roles.values(), options.split_by),
+        model,
+        options,
+    )
+
+
+def _table_digests(table: Table, *columns: str | None) -> list[str]:
+    """The digests of the rows `(rows,)`, of what these columns hold."""
+    return digests(zip(*(table.cells(name) for name in columns if name), strict=True))
 
 
 def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tuple[str | None, str | None]:
@@ -193,7 +226,11 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
         group = "group" if rows.groups is not None else None
         return ArrayPipeline.fit(inputs, train, labels=labels, targets=rows.values, group=group)
 
-    return _of_rows(rows, fit, lambda fitted: fitted.stored(inputs), pipeline, options.seed)
+    def digested(_: ArrayPipeline) -> list[str]:
+        facts = [arrays[key].tolist() for key in sorted(arrays) if key != "inputs"]
+        return digests(zip((row.tobytes() for row in inputs), *facts, strict=True))
+
+    return _of_rows(rows, fit, lambda fitted: fitted.stored(inputs), digested, pipeline, options)
 
 
 # What tables and arrays share
@@ -215,8 +252,9 @@ def _of_rows(
     rows: _Rows,
     fit: Callable[[np.ndarray, list[str] | None], AnyPipeline],
     encode: Callable[[AnyPipeline], Tensor],
+    digested: Callable[[AnyPipeline], list[str]],
     pipeline: AnyPipeline | None,
-    seed: int,
+    options: Options,
 ) -> TaskDistribution:
     """Tasks from rows: split by class or by task, fit the pipeline to the training rows unless there is one, encode."""
     labels = class_order(rows.labels or [])
@@ -227,30 +265,36 @@ def _of_rows(
     units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
     groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))
     noun = "class" if rows.tasks is None else "task"
-    if pipeline:
+    seed = options.seed
+    if pipeline and options.splits is None:
         splits = everywhere(len(names))
     elif rows.wholes:
-        splits = _split_whole(units, names, rows.wholes, seed, noun)
+        splits = _split_whole(units, names, rows.wholes, options, noun)
     else:
-        splits = split_classes(len(names), seed, noun=noun)
+        splits = split_names(names, seed, options.splits, noun=noun)
     if pipeline is None:
         train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
         pipeline = fit(train, labels if rows.labels and rows.tasks else None)
     inputs = encode(pipeline)
+    contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
     if rows.tasks is None:
-        return pooled(LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed), pipeline)
+        pool = LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed)
+        return completed(pool, contents, pipeline)
     if rows.values is not None:
         targets = pipeline.scaled(rows.values)
     else:
         pipeline.check_labels(labels, rows.origin)
         targets = _numbers_of(rows.labels or [], pipeline.labels or labels)
     classes = None if rows.labels is None else len(pipeline.labels or labels)
-    return TaskCollection(
+    collection = TaskCollection(
         inputs, targets, units, names, splits=splits, classes=classes, groups=groups, pipeline=pipeline, seed=seed
     )
+    return completed(collection, contents, pipeline)
 
 
-def _split_whole(units: Tensor, names: list[str], wholes: list[str], seed: int, noun: str) -> dict[Split, list[int]]:
+def _split_whole(
+    units: Tensor, names: list[str], wholes: list[str], options: Options, noun: str
+) -> dict[Split, list[int]]:
     """The classes or tasks of each split, where all those of one whole are in the same one."""
     whole_of: dict[int, str] = {}
     for unit, whole in zip(units.tolist(), wholes, strict=True):
@@ -260,7 +304,10 @@ def _split_whole(units: Tensor, names: list[str], wholes: list[str], seed: int, 
                 f"{whole!r}, so that no split can hold one of them alone. Split by another column."
             )
     values = sorted(set(wholes))
-    parts = split_classes(len(values), seed, noun="value to split by")
+    earlier = options.splits
+    if earlier is not None:  # a whole is where those of it are that there were
+        earlier = {whole_of[unit]: on for unit in whole_of if (on := earlier.get(names[unit]))}
+    parts = split_names(values, options.seed, earlier, noun="value to split by")
     return {on: [unit for unit in whole_of if values.index(whole_of[unit]) in parts[on]] for on in SPLITS}
 
 
@@ -284,7 +331,7 @@ def everywhere(count: int) -> dict[Split, list[int]]:
     return {on: list(range(count)) for on in SPLITS}
 
 
-def pooled(pool: LabeledPool, pipeline: InputPipeline) -> LabeledPool:
-    """The pool, which takes the pipeline that made its inputs."""
-    pool.pipeline = pipeline
-    return pool
+def completed(tasks: TaskDistribution, digests: Mapping[str, list[str]], pipeline: InputPipeline) -> TaskDistribution:
+    """The tasks, which take the digests of their examples and the pipeline that made their inputs."""
+    tasks.digests, tasks.pipeline = digests, pipeline
+    return tasks

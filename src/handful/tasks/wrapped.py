@@ -7,6 +7,7 @@ from typing import Self
 from torch import Generator
 
 from handful.tasks.distribution import Manifest, Pool, Size, Sizes, TaskDistribution
+from handful.tasks.splits import Contents
 from handful.types import Gaussian, Task, TaskSpec
 
 
@@ -31,6 +32,7 @@ class WrappedTasks(TaskDistribution):
         )
         self.target_mean, self.target_scale = tasks.target_mean, tasks.target_scale
         self.error_unit, self.nested = tasks.error_unit, tasks.nested
+        self.digests = tasks.digests
 
     def _around(self, tasks: TaskDistribution) -> Self:
         other = copy.copy(self)
@@ -125,6 +127,6 @@ class WrappedTasks(TaskDistribution):
         """As of the tasks."""
         return self.tasks.split_manifest()
 
-    def fingerprint(self) -> str:
+    def contents(self) -> Contents:
         """As of the tasks."""
-        return self.tasks.fingerprint()
+        return self.tasks.contents()

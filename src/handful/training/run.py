@@ -18,13 +18,15 @@ from handful.errors import ArtifactError, UserError
 from handful.events import Stop, StoppedError
 from handful.learners.pretraining import Pretraining
 from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
+from handful.tasks.splits import SPLITS, Contents
 
 FORMAT, SCHEMA = "handful run", 1
 KEPT_CHECKPOINTS = 2
 SAVE_AFTER = 20.0
 """Seconds of pre-training after which it is saved again."""
-FILES_BEFORE_THE_RUN = ("env.json", "tuning.json")
+FILES_BEFORE_THE_RUN = ("env.json", "data.json", "tuning.json")
 """What may be in a folder before it is a run."""
+NO_CONTENTS = Contents({on: {} for on in SPLITS})
 
 
 class Restorable(Protocol):
@@ -41,17 +43,26 @@ class Restorable(Protocol):
 
 
 class Run:
-    """A folder with `config.json`, `env.json`, `metrics.jsonl`, `checkpoints/`, and later `model/` and the report."""
+    """A folder with `config.json`, `env.json`, `data.json`, `metrics.jsonl`, `checkpoints/`; later `model/`, report."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path, config: dict[str, Any], *, resume: bool = False, force: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        *,
+        data: Contents = NO_CONTENTS,
+        resume: bool = False,
+        force: bool = False,
+    ) -> Self:
         """Start a run here, or continue one (`resume`), or start over (`force`).
 
-        Raises `UserError` where a run exists and neither is asked for, or where the configuration to resume with
-        differs from the saved one (the message names the differences).
+        data: what the source holds now. To resume, all must be there that the run was started with, wherever the data
+        are now; what is new is noted. Raises `UserError` where a run exists and neither is asked for, or where the
+        configuration to resume with differs from the saved one (the message names the differences), or the data do.
         """
         run = cls(path)
         try:  # as it will be read back: tuples become lists
@@ -67,7 +78,7 @@ class Run:
                 hint="Continue it with {resume}, start over with {force}, or choose another place with {path}.",
             )
         if exists and resume:
-            run._check_same(config)
+            run._go_on_with(config, data)
             return run
         if resume:
             warnings.warn(f"There is no run in {path} yet: starting one.", stacklevel=2)
@@ -77,6 +88,7 @@ class Run:
             except OSError as error:
                 raise UserError(f"The run in {path} cannot be removed ({error}). Choose another place.") from error
         write_json(path / "env.json", environment())
+        write_json(path / "data.json", data.to_json())
         write_json(path / "config.json", config)  # last: from here on it is a run
         return run
 
@@ -128,6 +140,10 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The saved configuration."""
         return read_json(self.path / "config.json")  # type: ignore[no-any-return]
+
+    def contents(self) -> Contents:
+        """What the data held when the run was started, or resumed last."""
+        return Contents.from_json(read_json(self.path / "data.json"))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`: step, loss, and the validation score where one was taken."""
@@ -209,11 +225,15 @@ class Run:
         """Newest first."""
         return sorted((self.path / "checkpoints").glob("step-*.safetensors"), reverse=True)
 
-    def _check_same(self, config: dict[str, Any]) -> None:
-        changes = _changes(self.config(), config)
-        if set(changes) == {"data"}:
+    def _go_on_with(self, config: dict[str, Any], data: Contents) -> None:
+        saved, before = self.config(), self.contents()
+        changes = _changes(saved, config)
+        if data.own and before.own:
+            changes.pop("tasks", None)  # the place of the user's data, which are known by what they hold
+        if not changes and (changed := data.changed_since(before)):
             raise UserError(
-                f"The data have changed since the run in {self.path} was started. Bring them back as they were.",
+                f"The data have changed since the run in {self.path} was started: {changed}. Bring them back as they "
+                "were.",
                 hint="Or start over with {force}.",
             )
         if changes:
@@ -224,6 +244,15 @@ class Run:
                 "ones.",
                 hint="Or start over with {force}.",
             )
+        if new := data.new_since(before):
+            warnings.warn(
+                f"The data have grown since the run in {self.path} was started ({new}): training goes on with them, so "
+                "that it ends otherwise than one that was not interrupted.",
+                stacklevel=4,
+            )
+        if config != saved or data != before:
+            write_json(self.path / "data.json", data.to_json())
+            write_json(self.path / "config.json", config)
 
 
 def _changes(saved: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

@@ -31,7 +31,12 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     groups = _run_groups([Run.existing(run) for run in runs])
     several = any(len(group.runs) > 1 for group in groups)
     for group in groups:
-        differing = [name for name in group.source if group.source[name] != groups[0].source[name]]
+        of_user = group.own and groups[0].own  # data of the user's are known by what they hold
+        differing = [
+            name
+            for name, value in group.source.items()
+            if value != groups[0].source[name] and not (of_user and name == "tasks")
+        ]
         differing += [] if several or group.splits == groups[0].splits else ["seed"]
         if differing:
             raise UserError(
@@ -41,8 +46,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
         data = dict(zip(groups[0].splits, groups[0].data, strict=True))
         if any(data.get(split, own) != own for split, own in zip(group.splits, group.data, strict=True)):
             raise UserError(
-                f"The data have changed between the trainings of {groups[0].name} and {group.name}, and with them the "
-                "test tasks. Train them on the same data."
+                f"{groups[0].name} and {group.name} were scored on other test examples: the data have changed in "
+                "between. Evaluate both on the data as they are now, and train again where that is refused."
             )
         if several and group.splits != groups[0].splits:
             raise UserError(
@@ -63,11 +68,12 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but the seed, in its order. source: without its seed; splits: the seeds of the
-    sources; data: their fingerprints."""
+    """Runs that differ in nothing but the seed, in its order. source: without its seed, own: whether it is the user's
+    data; splits: the seeds of the sources; data: hashes of the test examples that each was scored on."""
 
     runs: list[Run]
     source: dict[str, Any]
+    own: bool
     splits: list[int]
     data: list[str]
 
@@ -81,8 +87,7 @@ def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
     """The runs by all that is in their configuration but the seeds, in the order given."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        config = run.config()
-        facts = config | {"seed": None, "data": None, "source": config["source"] | {"seed": None}}
+        facts = run.config() | {"seed": None, "source": _source(run)}
         groups.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     made = []
     for members in groups.values():
@@ -98,9 +103,15 @@ def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
                 f"{members[0].path} and its other seeds have splits of the seeds {_listed(splits)}, some of which are "
                 "the same. Give runs on the same splits, or each on splits of its own."
             )
-        source = {name: value for name, value in members[0].config()["source"].items() if name != "seed"}
-        made.append(RunGroup(members, source, splits, [run.config().get("data", "") for run in members]))
+        data = [load_scores(report_folder(run.path)).get("data", "") for run in members]
+        made.append(RunGroup(members, _source(members[0]), members[0].contents().own, splits, data))
     return made
+
+
+def _source(run: Run) -> dict[str, Any]:
+    """The run's source without its seed; data of the user's by what they hold, not by their place."""
+    contents, source = run.contents(), {name: v for name, v in run.config()["source"].items() if name != "seed"}
+    return source | {"tasks": contents.unsplit_digest()} if contents.own else source
 
 
 def _seeds(run: Run) -> tuple[int, int]:

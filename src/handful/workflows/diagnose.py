@@ -27,7 +27,7 @@ def checkup(
             raise UserError(f"{subject.tasks} is a run, which knows what is in its data: leave out what says so.")
         experiment = Experiment.from_config(run.config())
         model = MetaModel.from_pretrained(run.path, trust=trust)
-        learner, opened = model.learner, opened_again(experiment, model)
+        learner, (opened, _) = model.learner, opened_again(experiment, model, run)
         tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:
         learner, tasks, trained = None, subject.open(), None

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from handful.doctor.diagnosis import diagnose
@@ -15,8 +16,9 @@ from handful.events import OnEvent, Stop, ignore, until
 from handful.models.meta_model import MetaModel
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
+from handful.tasks.splits import Contents
 from handful.training.run import Run
-from handful.workflows.experiment import Experiment, Source, opened_again, validating
+from handful.workflows.experiment import Experiment, Source, opened_again, reopened, validating
 
 CURVE_SHOTS = (1, 2, 3, 5, 10)
 CURVE_TASKS = 60
@@ -56,8 +58,7 @@ def evaluate(
     model.learner.to(there)
     experiment = Experiment.from_config(run.config())
     history = run.metrics()
-    home = opened_again(experiment, model)
-    away = home if other is None else other.open(pipeline=model.pipeline)
+    home, away, new = _opened(run, experiment, model, other)
     queries = query_shot or experiment.query_shot
     test = away.split("test")
     places = [
@@ -76,9 +77,9 @@ def evaluate(
                 "Give tasks like those that it was trained on."
             )
         check_fits(model.learner, place.spec)
-    choosing = [validating(home, place.sizes.way, place.sizes.shot, queries) for place in places]
-    trained = experiment.training_tasks(home.split("train"))
-    pool = trained.pool()
+    choosing = [validating(home or away, place.sizes.way, place.sizes.shot, queries) for place in places]
+    trained = experiment.training_tasks(home.split("train")) if home else None
+    pool = trained.pool() if trained else None
     ladder = Ladder(
         model.learner,
         pool,
@@ -107,13 +108,13 @@ def evaluate(
     source = other or experiment.source
     return Report(
         title=f"{model.learner.key} on {source.name}",
-        tasks=describe(places[0], trained, source),
+        tasks=describe(places[0], run.contents(), trained, source, new),
         comparisons=comparisons,
         selection=str(model.facts["selection"]),
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
-        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes),
+        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None),
         history=history,
         shots=curves,
         nested=places[0].nested,
@@ -124,17 +125,56 @@ def evaluate(
         performance=run.performance(),
         equivalence=equivalence,
         half_width=half_width,
+        data=places[0].contents().digest("test"),
     )
 
 
-def describe(tasks: TaskDistribution, trained: TaskDistribution, source: Source) -> str:
-    """What is evaluated on: how many classes or tasks, whether training saw any of these names, and small tasks."""
+def _opened(
+    run: Run, experiment: Experiment, model: MetaModel, other: Source | None
+) -> tuple[TaskDistribution | None, TaskDistribution, str]:
+    """The data of the training (None where others are scored, and they are gone or have changed), what is scored, and
+    what is new in it."""
+    try:
+        home, new = opened_again(experiment, model, run)
+    except UserError as error:
+        if other is None:
+            raise
+        if (moved := _moved(run, experiment, model, other)) is not None:
+            return moved, moved, moved.contents().new_since(run.contents())
+        warnings.warn(
+            f"The data of the training are not used: {error.message} Methods that are pre-trained on them "
+            "are left out, and options of others are chosen on the validation split of the tasks that are given.",
+            stacklevel=3,
+        )
+        return None, other.open(pipeline=model.pipeline), ""
+    return (home, home, new) if other is None else (home, other.open(pipeline=model.pipeline), "")
+
+
+def _moved(run: Run, experiment: Experiment, model: MetaModel, other: Source) -> TaskDistribution | None:
+    """The data of the training, if they are what the other source holds."""
+    try:
+        found = reopened(replace(experiment.source, tasks=other.tasks), run.contents(), model.pipeline)
+    except UserError:
+        return None
+    contents = found.contents()
+    return found if contents.own and not contents.changed_since(run.contents()) else None
+
+
+def describe(
+    tasks: TaskDistribution, known: Contents, trained: TaskDistribution | None, source: Source, new: str = ""
+) -> str:
+    """What is evaluated on: how many classes or tasks, whether training saw any of these names, small tasks, and what
+    is new since.
+
+    known: what the training saw. trained: its tasks, where they are at hand.
+    """
     names = tasks.split_manifest().get(tasks.split_name, [])
     if not names:
         return f"tasks drawn anew from {source.name}"
     noun = "tasks" if tasks.units is not None else "classes"
-    seen = len(set(names) & set(trained.split_manifest()["train"]))
-    small = trained.small_tasks()
+    seen = len(set(names) & set(known.splits["train"]))
+    small = trained.small_tasks() if trained else ""
     training = f". Training: {small}" if small else ""
-    known = f", **{seen} of which bear the names of {noun} trained on**" if seen else " that training never saw"
-    return f"{len(names)} {noun} of {source.name}{known}{training}"
+    training += f". New since the training: {new}" if new else ""
+    names_seen = f", **{seen} of which bear the names of {noun} trained on**" if seen else " that training never saw"
+    return f"{len(names)} {noun} of {source.name}{names_seen}{training}"

@@ -1,6 +1,6 @@
 """What a run is made of: a source of tasks, a learner, sizes and settings."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,13 +8,14 @@ from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
 from handful.models.meta_model import MetaModel
+from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.augmentation import augmented
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.tasks.opening import open_tasks
+from handful.tasks.splits import Contents
+from handful.training.run import Run
 
-DATA = "data"
-"""Where a run's configuration has the fingerprint of its source."""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 
 
@@ -78,7 +79,7 @@ class Experiment:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """From JSON."""
-        facts = {name: value for name, value in config.items() if name not in ("format", "schema", DATA)}
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
         source = facts.pop("source")
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
         return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
@@ -124,15 +125,34 @@ def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
     return (min(way[0], most), min(way[1], most)) if isinstance(way, tuple) else min(way, most)
 
 
-def opened_again(experiment: Experiment, model: MetaModel) -> TaskDistribution:
-    """The source that a model was trained on; `UserError` if it has changed since (see `fingerprint`)."""
-    if model.pipeline:
-        model.pipeline.check_ready()  # opening the source would download what is missing
-    distribution = experiment.source.open()
-    if distribution.fingerprint() != model.facts.get("data"):
+def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) -> TaskDistribution:
+    """A source as an earlier run divided and read it: names stay in their splits, and inputs are made alike."""
+    if pipeline:
+        pipeline.check_ready()  # opening the source would download what is missing
+    if not earlier.own:
+        return source.open()
+    # The pipeline has settled these two.
+    return replace(source, encoder=None, image_size=None).open(splits=earlier.placed(), pipeline=pipeline)
+
+
+def opened_again(experiment: Experiment, model: MetaModel, run: Run) -> tuple[TaskDistribution, str]:
+    """The source of a run, from which a model was trained, and what is new in it, in words.
+
+    Raises a `UserError` where what there was is not there as it was, or nothing is at its place.
+    """
+    source, earlier = experiment.source, run.contents()
+    if earlier.own and not Path(source.tasks).expanduser().exists():
         raise UserError(
-            f"{experiment.source.tasks} has changed since the model was trained, so that its test tasks may hold what "
-            "was trained on. Bring back the data as they were, or train again.",
-            hint="Or give others with {tasks}.",
+            f"The data of {run.path} are no longer at {source.tasks}.",
+            code="not-found",
+            hint="Bring them back, or evaluate with {tasks}: the place where they are now, or other tasks.",
         )
-    return distribution
+    distribution = reopened(source, earlier, model.pipeline)
+    now = distribution.contents()
+    if changed := now.changed_since(earlier):
+        raise UserError(
+            f"{source.tasks} has changed since the model was trained ({changed}), so that its test tasks may hold what "
+            "was trained on, or are others.",
+            hint="Bring back the data as they were, train again, or evaluate with other {tasks}.",
+        )
+    return distribution, now.new_since(earlier)

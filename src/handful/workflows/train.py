@@ -9,13 +9,15 @@ from handful.errors import HandfulError
 from handful.evaluation.formatting import size
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
+from handful.pipelines.pipeline import InputPipeline
 from handful.storage import write_json
+from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
 from handful.training.performance import performance
-from handful.training.run import Run
+from handful.training.run import Run, is_run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
-from handful.workflows.experiment import DATA, Experiment, fillable, validating
+from handful.workflows.experiment import Experiment, fillable, reopened, validating
 
 
 def train(
@@ -37,7 +39,7 @@ def train(
     """
     give_back_memory()
     rank, count = place_of(workers)
-    distribution = experiment.source.open()
+    distribution = _opened(experiment, path, resume)
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
@@ -53,8 +55,11 @@ def train(
         warnings.warn(f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.", stacklevel=2)
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
-    data = distribution.fingerprint()
-    run = Run(path) if rank else Run.open(path, experiment.config() | {DATA: data}, resume=resume, force=force)
+    if rank:
+        run = Run(path)
+    else:
+        data = distribution.contents()
+        run = Run.open(path, experiment.config(), data=data, resume=resume, force=force)
     try:
         with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
             trained = meta_train(
@@ -80,7 +85,6 @@ def train(
         "examples": trained.examples,
         "plan": str(trained.plan),
         "seed": experiment.seed,
-        "data": data,
     }
     model = MetaModel(learner, distribution.pipeline, facts)
     if not rank:
@@ -97,6 +101,15 @@ def train(
     return model
 
 
+def _opened(experiment: Experiment, path: Path, resume: bool) -> TaskDistribution:
+    """The source; that of a run which goes on as the run has divided and read it."""
+    if not (resume and is_run(path)):
+        return experiment.source.open()
+    earlier = Run(path).contents()
+    pipeline = InputPipeline.from_config(earlier.pipeline) if earlier.own and earlier.pipeline else None
+    return reopened(experiment.source, earlier, pipeline)
+
+
 WORKER = "from handful.workflows.train import work; work()"
 
 
@@ -108,7 +121,7 @@ def work() -> None:
     facts = job()
     warnings.simplefilter("ignore")  # the first worker gives them
     try:
-        train(Experiment.from_config(facts["experiment"]), Path(facts["path"]))
+        train(Experiment.from_config(facts["experiment"]), Path(facts["path"]), resume=True)
     except (PeerError, StoppedError, KeyboardInterrupt):
         sys.exit(PEER_LOST_EXIT_CODE)
     except HandfulError as error:

@@ -19,7 +19,7 @@ from handful.training.loop import checked, meta_train
 from handful.training.run import check_free, is_run
 from handful.training.settings import Settings
 from handful.types import Kind
-from handful.workflows.experiment import DATA, Experiment, validating
+from handful.workflows.experiment import Experiment, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -154,7 +154,7 @@ def tune(
             f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
         )
     distribution = experiment.source.open()
-    config = experiment.config() | {DATA: distribution.fingerprint()}
+    config = experiment.config() | {"data": distribution.contents().digest()}
     saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
     if not (saved or force) and is_run(path):
         raise UserError(

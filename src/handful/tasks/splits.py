@@ -1,0 +1,150 @@
+"""Which class or task of the user's data is in which split, and whether the data are still what they were."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from handful.errors import ArtifactError, DataError
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+FRACTIONS = (0.6, 0.2)
+"""The shares of train and val; the rest is test."""
+
+
+def hashed(*parts: object, size: int = 6) -> str:
+    """A hash of the parts as `2 * size` hexadecimal digits."""
+    return hashlib.blake2b(repr(parts).encode(errors="surrogatepass"), digest_size=size).hexdigest()
+
+
+def place(name: str, seed: int) -> float:
+    """Where a name is in the order that is cut into splits: a number from 0 to 1 that depends on nothing else."""
+    return int(hashed("split", seed, name, size=8), 16) / 2**64
+
+
+def split_names(
+    names: Sequence[str],
+    seed: int,
+    earlier: Mapping[str, Split] | None = None,
+    *,
+    fractions: tuple[float, float] = FRACTIONS,
+    noun: str = "class",
+) -> dict[Split, list[int]]:
+    """The places in `names` of the classes (or tasks) of each split: 60 % train, 20 % val, 20 % test.
+
+    names: each once. earlier: the split of each name as a first run had it; these names stay where they are, and each
+    new one is placed by its hash alone. Without it, names are ordered by their hash and cut exactly, with at least one
+    in each split that has a share. Raises a `DataError` where there are fewer names than splits.
+    """
+    if earlier is not None:
+        where = [earlier.get(name) or _by_hash(place(name, seed), fractions) for name in names]
+        return {on: [number for number, split in enumerate(where) if split == on] for on in SPLITS}
+    least = 3 if sum(fractions) < 1 else 2
+    if len(names) < least:
+        plural = {"class": "classes"}.get(noun, f"{noun}s")
+        only = " only" if len(names) == 1 else ""
+        raise DataError(
+            f"The data has {len(names)} {noun if len(names) == 1 else plural}{only}, but splitting into train, val and "
+            f"test needs at least {least} {plural} (some 20 or more to learn from). Add {plural}.",
+            code="too-few-examples",
+        )
+    order = sorted(range(len(names)), key=lambda number: (place(names[number], seed), names[number]))
+    train = min(max(1, round(len(names) * fractions[0])), len(names) - least + 1)
+    val = min(max(1, round(len(names) * fractions[1])), len(names) - train - (least - 2))
+    return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
+
+
+def _by_hash(place: float, fractions: tuple[float, float]) -> Split:
+    return "train" if place < fractions[0] else "val" if place < sum(fractions) else "test"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source of tasks holds, to know it again wherever it is.
+
+    splits: of each split the names of its classes or tasks, each with the digests of its examples, in the order in
+    which tasks are drawn from them; no digests for a registered source, whose name says what it holds. pipeline: the
+    description of what makes its inputs.
+    """
+
+    splits: dict[Split, dict[str, list[str]]]
+    pipeline: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        splits = {on: {name: " ".join(digests) for name, digests in names.items()} for on, names in self.splits.items()}
+        return {"pipeline": self.pipeline, "splits": splits}
+
+    @classmethod
+    def from_json(cls, facts: Any) -> Self:
+        """From JSON; `ArtifactError` if it is none of `to_json`."""
+        try:
+            splits = {on: {name: rows.split() for name, rows in facts["splits"][on].items()} for on in SPLITS}
+            return cls(splits, facts["pipeline"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"What a run says of its data is incomplete ({error!r}).") from error
+
+    @property
+    def own(self) -> bool:
+        """Whether these are the user's own data, which are known by their examples."""
+        return any(digests for names in self.splits.values() for digests in names.values())
+
+    def placed(self) -> dict[str, Split]:
+        """The split of each name."""
+        return {name: on for on, names in self.splits.items() for name in names}
+
+    def digest(self, *splits: Split) -> str:
+        """A short hash of what these splits hold (of all of it, the pipeline too, where none is named)."""
+        known: Any = [list(self.splits[on].items()) for on in splits] if splits else self.to_json()
+        return hashed(json.dumps(known), size=8)
+
+    def unsplit_digest(self) -> str:
+        """A short hash of the examples of all names, whichever splits they are in."""
+        return hashed(sorted((name, sorted(self.splits[on][name])) for name, on in self.placed().items()), size=8)
+
+    def changed_since(self, earlier: "Contents") -> str:
+        """What is not as it was, in words; empty where all that there was is there still, with whatever is new."""
+        before, now = earlier.placed(), self.placed()
+        gone = [name for name in before if name not in now]
+        if gone:
+            return f"{_counted(gone)} no longer there"
+        moved = [name for name in before if now[name] != before[name]]
+        if moved:
+            return f"{_counted(moved)} in another split"
+        for on in reversed(SPLITS):  # a change in the test split matters most
+            pairs = ((name, Counter(rows), Counter(self.splits[on][name])) for name, rows in earlier.splits[on].items())
+            if other := [name for name, rows, found in pairs if rows - found]:
+                return f"examples of {_counted(other)} of the {on} split are others"
+        return ""
+
+    def new_since(self, earlier: "Contents") -> str:
+        """What was added, in words; empty where nothing was."""
+        known, parts = earlier.placed(), []
+        for on in SPLITS:
+            names = [name for name in self.splits[on] if name not in known]
+            count = sum(map(len, self.splits[on].values())) - sum(map(len, earlier.splits[on].values()))
+            if names or count:
+                parts.append(f"{count} examples" + (f" and {len(names)} names" if names else "") + f" in {on}")
+        return ", ".join(parts)
+
+
+def digests(rows: Iterable[object]) -> list[str]:
+    """A digest of each example."""
+    return [hashed(row) for row in rows]
+
+
+def by_name(names: Sequence[str], digests: Sequence[str]) -> dict[str, list[str]]:
+    """The digests of the examples `(n,)` of each name, in their order; names: of each example."""
+    found: dict[str, list[str]] = {}
+    for name, digest in zip(names, digests, strict=True):
+        found.setdefault(name, []).append(digest)
+    return found
+
+
+def _counted(names: Sequence[str]) -> str:
+    first = ", ".join(map(repr, names[:3]))
+    return f"{len(names)} ({first}{', ...' if len(names) > 3 else ''})"
