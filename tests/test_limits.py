@@ -21,6 +21,7 @@ from handful.readers.arrays import read_arrays
 from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
 from handful.workflows import experiment
+from handful.workflows.encoding import encoded_examples, encoded_inputs
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
 
@@ -138,12 +139,12 @@ def test_the_limits_reach_every_reader(tmp_path):
         Image.new("L", (101, 100)).save(tmp_path / "images" / name / "1.png")
     table = TablePipeline.fit(read_table(tmp_path / "t.csv"), np.arange(9), label="y")
     readers = [
-        lambda limits: table.examples(tmp_path / "t.csv", limits),
-        lambda limits: table.inputs(tmp_path / "t.csv", limits),
-        lambda limits: ArrayPipeline(raw_shape=(2,)).examples(tmp_path / "t.npz", limits),
-        lambda limits: ArrayPipeline(raw_shape=(2,)).inputs(tmp_path / "t.npz", limits),
-        lambda limits: ImagePipeline(size=4).examples(tmp_path / "images", limits),
-        lambda limits: ImagePipeline(size=4).inputs(tmp_path / "images" / "a", limits),
+        lambda limits: encoded_examples(table, tmp_path / "t.csv", limits=limits),
+        lambda limits: encoded_inputs(table, tmp_path / "t.csv", limits=limits),
+        lambda limits: encoded_examples(ArrayPipeline(raw_shape=(2,)), tmp_path / "t.npz", limits=limits),
+        lambda limits: encoded_inputs(ArrayPipeline(raw_shape=(2,)), tmp_path / "t.npz", limits=limits),
+        lambda limits: encoded_examples(ImagePipeline(size=4), tmp_path / "images", limits=limits),
+        lambda limits: encoded_inputs(ImagePipeline(size=4), tmp_path / "images" / "a", limits=limits),
         lambda limits: open_tasks(tmp_path / "t.npz", limits=limits),
         lambda limits: open_tasks(tmp_path / "images", limits=limits),
     ]

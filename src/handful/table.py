@@ -52,6 +52,10 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One row: its cells by the names of their columns."""
+        return self.arrow.slice(row, 1).to_pylist()[0]  # type: ignore[no-any-return]
+
     @property
     def names(self) -> list[str]:
         """The columns, in their order."""

@@ -16,6 +16,7 @@ from handful.pipelines.texts import TextPipeline
 from handful.readers.images import ImageFiles
 from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
+from handful.workflows.encoding import encoded_examples, encoded_inputs
 
 
 def csv(tmp_path, text, name="table.csv"):
@@ -48,18 +49,18 @@ def test_the_rows_to_adapt_to_are_of_one_task(tmp_path):
     two = csv(tmp_path, "age,shop,price\n30,a,1\n50,b,3\n40,a,2\n", "two.csv")
     pipeline = TablePipeline.fit(read_table(two), np.arange(3), target="price", task="shop")
     with pytest.raises(DataError, match=r"column 'shop', has 2 tasks \(a, b\)"):
-        pipeline.examples(two)
-    assert len(pipeline.examples(csv(tmp_path, "age,shop,price\n30,a,1\n40,a,2\n", "one.csv")).ids) == 2
-    assert len(pipeline.examples(csv(tmp_path, "age,price\n30,1\n40,2\n", "none.csv")).ids) == 2
-    assert len(pipeline.examples(csv(tmp_path, "age,shop,price\n30,a,1\n40,,2\n", "unnamed.csv")).ids) == 2
+        encoded_examples(pipeline, two)
+    assert len(encoded_examples(pipeline, csv(tmp_path, "age,shop,price\n30,a,1\n40,a,2\n", "one.csv")).ids) == 2
+    assert len(encoded_examples(pipeline, csv(tmp_path, "age,price\n30,1\n40,2\n", "none.csv")).ids) == 2
+    assert len(encoded_examples(pipeline, csv(tmp_path, "age,shop,price\n30,a,1\n40,,2\n", "unnamed.csv")).ids) == 2
     inputs = np.arange(8.0).reshape(4, 2)
     arrays = ArrayPipeline.fit(inputs, np.arange(4), targets=inputs[:, :1])
     np.savez(tmp_path / "two.npz", inputs=inputs, targets=inputs[:, 0], task=[1, 1, 2, 2])
     with pytest.raises(DataError, match="has 2 tasks"):
-        arrays.examples(tmp_path / "two.npz")
+        encoded_examples(arrays, tmp_path / "two.npz")
     drawn = ArrayPipeline.fit(inputs, np.arange(4))
     np.savez(tmp_path / "drawn.npz", inputs=inputs, labels=["a", "b", "a", "b"], task=[1, 1, 2, 2])
-    assert len(drawn.examples(tmp_path / "drawn.npz").ids) == 4, "a model trained without tasks knows none"
+    assert len(encoded_examples(drawn, tmp_path / "drawn.npz").ids) == 4, "a model trained without tasks knows none"
 
 
 def test_a_pipeline_says_what_it_reads(pipeline, tmp_path):
@@ -71,7 +72,7 @@ def test_a_pipeline_says_what_it_reads(pipeline, tmp_path):
 
 def test_all_kinds_survive_json(pipeline, tmp_path):
     many = ManyTablesPipeline(width=4, target="age", drop=["id"])
-    own = many.of_task(csv(tmp_path, "height,weight,age\n1,2,3\n2,5,4\n3,1,9\n", "people.csv"))
+    own = many.of_task(read_table(csv(tmp_path, "height,weight,age\n1,2,3\n2,5,4\n3,1,9\n", "people.csv")))
     arrays = ArrayPipeline.fit(np.arange(12.0).reshape(4, 3), np.arange(3), labels=["a", "b"])
     texts = TextPipeline(text="question", encoder="name", revision="1", width=8, scale=0.1, label="intent")
     for one in (pipeline, arrays, texts, many, own, ImagePipeline(size=20, channels=3, invert=True)):
@@ -113,7 +114,7 @@ def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
 
 def test_new_table_may_have_other_columns_and_order(pipeline, tmp_path):
     path = csv(tmp_path, "extra,same,flag,city,age\nzzz,7,true,Rome,30\nzzz,7,false,,50\n", "new.csv")
-    inputs, ids = pipeline.inputs(path)
+    inputs, ids = encoded_inputs(pipeline, path)
     assert inputs.tolist() == [[-1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 0]]
     assert ids == ["1", "2"]
 
@@ -121,15 +122,15 @@ def test_new_table_may_have_other_columns_and_order(pipeline, tmp_path):
 def test_missing_columns_are_all_named(pipeline, tmp_path):
     path = csv(tmp_path, "Age,same,flag\n30,7,true\n", "new.csv")
     with pytest.raises(DataError, match=r"no column 'age' \(did you mean 'Age'\?\), 'city', which the model was"):
-        pipeline.inputs(path)
+        encoded_inputs(pipeline, path)
     with pytest.raises(DataError, match="no column 'price', the target"):
-        pipeline.examples(path)
+        encoded_examples(pipeline, path)
 
 
 def test_text_in_a_number_column_of_a_new_table(pipeline, tmp_path):
     path = csv(tmp_path, "age,city,flag,same\nthirty,Rome,true,7\n", "new.csv")
     with pytest.raises(DataError, match=r"column 'age', row 1 .*: 'thirty' is not a finite number"):
-        pipeline.inputs(path)
+        encoded_inputs(pipeline, path)
 
 
 def test_empty_cells_are_the_mean_and_say_so_where_the_training_rows_have_some(tmp_path):
@@ -179,11 +180,11 @@ def test_examples_of_one_class_or_an_unknown_label(tmp_path):
     table = read_table(csv(tmp_path, "x,y\n1,a\n2,b\n"))
     one = csv(tmp_path, "x,y\n1,a\n2,a\n", "one.csv")
     with pytest.raises(DataError, match=r"one\.csv, column 'y', has one class only \('a'\)"):
-        TablePipeline.fit(table, np.arange(2), label="y").examples(one)
+        encoded_examples(TablePipeline.fit(table, np.arange(2), label="y"), one)
     shared = TablePipeline.fit(table, np.arange(2), label="y", labels=["a", "b"])
-    assert shared.examples(one).answers == ["a", "a"]
+    assert encoded_examples(shared, one).labels == ("a", "a")
     with pytest.raises(DataError, match=r"label 'c', which the model was not trained with. Its labels: 'a', 'b'"):
-        shared.examples(csv(tmp_path, "x,y\n1,c\n", "c.csv"))
+        encoded_examples(shared, csv(tmp_path, "x,y\n1,c\n", "c.csv"))
 
 
 # Images
@@ -193,8 +194,8 @@ def test_dark_ink_becomes_bright(tmp_path):
     folder = letters(tmp_path / "dark")
     pipeline = ImagePipeline.fit(ImageFiles(sorted(folder.glob("*/*.png"))))
     assert pipeline.settings() == {"size": 28, "channels": 1, "invert": True}
-    examples = pipeline.examples(folder)
-    assert examples.answers == ["a", "a", "b", "b"]
+    examples = encoded_examples(pipeline, folder)
+    assert examples.labels == ("a", "a", "b", "b")
     assert examples.ids == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
     assert examples.inputs.shape == (4, 1, 28, 28)
     assert examples.inputs[:, :, 0].max() == 0
@@ -215,20 +216,20 @@ def test_colored_images_choose_their_size(tmp_path, side, size):
 def test_inputs_are_one_image_or_a_folder(tmp_path):
     pipeline = ImagePipeline(size=28, invert=True)
     folder = letters(tmp_path)
-    inputs, ids = pipeline.inputs(folder / "a")
+    inputs, ids = encoded_inputs(pipeline, folder / "a")
     assert inputs.shape == (2, 1, 28, 28)
     assert ids == ["0.png", "1.png"]
-    assert pipeline.inputs(folder / "a" / "1.png")[1] == ["1.png"]
+    assert encoded_inputs(pipeline, folder / "a" / "1.png")[1] == ["1.png"]
     (folder / "b").rename(tmp_path / ".b")
     with pytest.raises(DataError, match="one class only"):
-        pipeline.examples(folder)
+        encoded_examples(pipeline, folder)
 
 
 def test_images_in_memory_are_treated_like_files(tmp_path):
     pipeline = ImagePipeline(size=28, invert=True)
     files = sorted(letters(tmp_path).glob("*/*.png"))
     raw = np.stack([np.asarray(Image.open(file)) for file in files])
-    expected = pipeline.inputs(files[0].parent)[0]
+    expected = encoded_inputs(pipeline, files[0].parent)[0]
     assert torch.equal(pipeline.encode(raw)[:2], expected)
     assert torch.equal(pipeline.encode(raw[..., None])[:2], expected)
     assert torch.equal(pipeline.encode(np.repeat(raw[..., None], 3, axis=-1))[:2], expected)
@@ -266,10 +267,10 @@ def test_bytes_are_images(tmp_path, shape):
     inputs = np.random.default_rng(0).integers(0, 255, (4, *shape), dtype=np.uint8)
     np.savez(tmp_path / "t.npz", inputs=inputs, labels=[1, 1, 2, 2])
     pipeline = ArrayPipeline.fit(inputs, np.arange(3))
-    examples = pipeline.examples(tmp_path / "t.npz")
+    examples = encoded_examples(pipeline, tmp_path / "t.npz")
     assert pipeline.input_shape == (3 if 3 in shape else 1, 20, 20)
     assert examples.inputs.shape == (4, *pipeline.input_shape)
-    assert examples.answers == ["1", "1", "2", "2"]
+    assert examples.labels == ("1", "1", "2", "2")
     assert torch.equal(pipeline.encode(inputs), examples.inputs)
     assert torch.equal(pipeline.encode(examples.inputs.flatten(1).numpy()), examples.inputs)
 
@@ -278,20 +279,20 @@ def test_several_targets_share_one_scale(tmp_path):
     targets = np.array([[0.0, 2], [4, 6]])
     np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 5, 4)), targets=targets)
     pipeline = ArrayPipeline.fit(np.zeros((2, 5, 4)), np.arange(2), targets=targets)
-    answers = pipeline.examples(tmp_path / "t.npz").answers
+    answers = encoded_examples(pipeline, tmp_path / "t.npz").labels
     assert pipeline.targets == ("target 1", "target 2")
     torch.testing.assert_close(answers, torch.from_numpy(targets).double())
     np.savez(tmp_path / "l.npz", inputs=np.zeros((2, 5, 4)), labels=[0, 1])
     with pytest.raises(DataError, match="no array 'targets'"):
-        pipeline.examples(tmp_path / "l.npz")
+        encoded_examples(pipeline, tmp_path / "l.npz")
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 1), (2, 1, 2), (2, 0)])
 def test_targets_of_another_shape_are_not_reshaped(tmp_path, shape):
     pipeline = ArrayPipeline.fit(np.zeros((2, 4)), np.arange(2), targets=np.zeros((2, 2)))
     np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 4)), targets=np.zeros(shape), task=[1, 1])
-    with pytest.raises(DataError, match=r"t\.npz: 'targets' has shape .* should hold one number, or a row of numbers"):
-        pipeline.examples(tmp_path / "t.npz")
+    with pytest.raises(DataError, match=r"t\.npz: 'targets': The targets of 2 examples have shape"):
+        encoded_examples(pipeline, tmp_path / "t.npz")
     with pytest.raises(DataError, match=r"t\.npz: 'targets' has shape"):
         open_tasks(tmp_path / "t.npz")
 
@@ -301,7 +302,7 @@ def test_targets_of_another_shape_are_not_reshaped(tmp_path, shape):
 )
 def test_labels_of_arrays_are_those_of_a_list(tmp_path, labels, names):
     np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 4)), labels=labels)
-    assert ArrayPipeline(raw_shape=(4,)).examples(tmp_path / "t.npz").answers == names
+    assert encoded_examples(ArrayPipeline(raw_shape=(4,)), tmp_path / "t.npz").labels == tuple(names)
 
 
 @pytest.mark.parametrize("unit", [1e-13, 1e8, 1e30])

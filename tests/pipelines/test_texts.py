@@ -20,6 +20,7 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.tasks.task_collection import TaskCollection
 from handful.workflows.adapt import adapt_from_file
+from handful.workflows.encoding import encoded_inputs
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
@@ -237,14 +238,14 @@ def test_a_pipeline_survives_json_and_takes_arrays(csv, folder):
 def test_an_empty_line_is_told(csv, folder, tmp_path):
     (tmp_path / "t.txt").write_text("a\n\nb")
     with pytest.raises(DataError, match="line 2, is empty"):
-        opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+        encoded_inputs(opened(csv, folder).pipeline, tmp_path / "t.txt")
 
 
 @pytest.mark.usefixtures("letters")
 def test_lines_end_where_a_line_ends(csv, folder, tmp_path):
     """And not at what may stand inside of a text."""
     (tmp_path / "t.txt").write_bytes("one\u2028line\r\nanother\x0cone\nthe\x85last".encode())
-    inputs, names = opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+    inputs, names = encoded_inputs(opened(csv, folder).pipeline, tmp_path / "t.txt")
     assert len(inputs) == len(names) == 3
 
 
@@ -256,7 +257,7 @@ def test_lines_end_where_a_line_ends(csv, folder, tmp_path):
 def test_a_file_without_texts_is_told(csv, folder, tmp_path, content, said):
     (tmp_path / "t.txt").write_bytes(content)
     with pytest.raises(DataError, match=said):
-        opened(csv, folder).pipeline.inputs(tmp_path / "t.txt")
+        encoded_inputs(opened(csv, folder).pipeline, tmp_path / "t.txt")
 
 
 # The real thing

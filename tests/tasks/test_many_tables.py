@@ -19,6 +19,7 @@ from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
+from handful.workflows.encoding import encoded_inputs
 from handful.workflows.predict import predict_from_file
 from own_data import write_csv
 
@@ -221,7 +222,7 @@ def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_pa
     adapted = adapt_from_file(run, folder / "t05.csv")
     adapted.save(tmp_path / "a.task")
     loaded = AdaptedTask.load(tmp_path / "a.task")
-    inputs, _ = loaded.model.pipeline.inputs(folder / "t05.csv")
+    inputs, _ = encoded_inputs(loaded.model.pipeline, folder / "t05.csv")
     assert torch.equal(inputs, adapted.support.inputs)
     assert torch.equal(loaded.predict(inputs).mean, adapted.predict(inputs).mean)
     mean = pyarrow.csv.read_csv(folder / "t05.csv")["y5"].to_numpy().mean()
@@ -241,12 +242,11 @@ def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):
     assert evaluate(model.learner, tasks, tasks=4).score.tasks == 4
 
 
-def test_the_pipeline_of_the_model_asks_to_adapt_first(tmp_path):
+def test_the_pipeline_of_the_model_asks_to_adapt_first():
     pipeline = ManyTablesPipeline.from_config(ManyTablesPipeline(width=5, target="y", drop=["a"]).config())
     assert pipeline.settings() == {"width": 5, "target": "y", "label": None, "drop": ["a"]}
-    for read in (pipeline.examples, pipeline.inputs, pipeline.of_array):
-        with pytest.raises(DataError, match=r"Adapt to a table first.* with target="):
-            read(tmp_path)
+    with pytest.raises(DataError, match=r"Adapt to a table first.* with target="):
+        pipeline.encode([[1.0]])
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_other_models_take_no_target_for_a_task(tmp_path):
     from handful.pipelines.images import ImagePipeline
 
     with pytest.raises(UserError, match="Leave out target="):
-        ImagePipeline().of_task(tmp_path, "y")
+        ImagePipeline().of_task([], "y")
 
 
 def test_a_column_to_drop_that_no_table_has_is_told(folder):

@@ -16,6 +16,7 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
+from handful.workflows.encoding import encoded_inputs
 
 
 def images(folder: Path, classes: list[str], count: int = 4, mode: str = "L") -> Path:
@@ -112,7 +113,7 @@ def test_image_folder_is_a_pool_of_its_classes(tmp_path):
     task = tasks.split("test").with_sizes(way=2, shot=1, query_shot=3).task(0)
     assert task.query.inputs.shape == (6, 1, 28, 28)
     # A task's images are those that the pipeline reads from the files.
-    first = tasks.pipeline.inputs(tmp_path / tasks.names[0])[0]
+    first = encoded_inputs(tasks.pipeline, tmp_path / tasks.names[0])[0]
     torch.testing.assert_close(tasks.prepare(tasks.inputs[tasks.members[0]], torch.Generator()), first)
 
 

@@ -15,6 +15,7 @@ from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.tasks.sine import Sine
 from handful.workflows.adapt import adapt_from_file, pipeline_of
+from handful.workflows.encoding import encoded_examples
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
@@ -57,9 +58,9 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     assert [row["id"] for row in rows] == ["1", "2"]
     assert all(5 < row["sold"] < 15 for row in rows)
     assert adapted.estimate["metric"] == "mse"
-    raw = pipeline_of(adapted.model).examples(tmp_path / "new.csv")
+    raw = encoded_examples(pipeline_of(adapted.model), tmp_path / "new.csv")
     kept = pipeline_of(adapted.model).unscaled(adapted.support.targets)
-    assert torch.allclose(kept.double().flatten(), torch.as_tensor(raw.answers).double().flatten(), atol=1e-4)
+    assert torch.allclose(kept.double().flatten(), torch.as_tensor(raw.labels).double().flatten(), atol=1e-4)
 
 
 def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, tmp_path):
@@ -109,7 +110,7 @@ def test_the_groups_of_arrays_are_kept_too(tmp_path):
         assert tasks.pipeline.group == ("group" if more else None)
         assert ("group" in tasks.pipeline.config()) == bool(more), "the others stay as they were saved"
         assert InputPipeline.from_config(tasks.pipeline.config()).group == tasks.pipeline.group
-        read = tasks.pipeline.examples(tmp_path / f"{name}.npz").groups
+        read = encoded_examples(tasks.pipeline, tmp_path / f"{name}.npz").groups
         assert read == (groups.tolist() if more else None)
 
 

@@ -9,6 +9,7 @@ from handful.events import StepEvent
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.training.run import Run
 from handful.workflows import quickstart
+from handful.workflows.encoding import encoded_inputs
 
 PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
 
@@ -67,7 +68,7 @@ def test_the_new_task_is_files_that_can_be_tried_again(made):
     assert sum(1 for _ in new.inputs.glob("*.png")) == new.count == 20
     assert 0 <= new.right <= new.count
     pipeline = MetaModel.from_pretrained(folder).pipeline
-    inputs, files = pipeline.inputs(new.inputs)
+    inputs, files = encoded_inputs(pipeline, new.inputs)
     task = AdaptedTask.load(new.task)
     predicted = [task.labels[number] for number in task.predict(inputs).logits.argmax(-1).tolist()]
     truth = [file.removesuffix(".png")[3:] for file in files]
@@ -83,7 +84,7 @@ def test_the_files_look_as_the_task_did(made):
     folder, _, new, *_ = made
     drawn = Glyphs(seed=0).split("test").with_sizes(way=5, shot=3, query_shot=4).task(quickstart.NEW_TASK)
     pipeline = MetaModel.from_pretrained(folder).pipeline
-    inputs, _ = pipeline.inputs(new.inputs)
+    inputs, _ = encoded_inputs(pipeline, new.inputs)
     assert inputs.shape == drawn.query.inputs.shape
     assert (inputs - drawn.query.inputs).abs().mean() < 0.05
 

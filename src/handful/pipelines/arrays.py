@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,17 +13,14 @@ from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import Origin, class_names
 from handful.pipelines.pipeline import (
     InputPipeline,
-    RawExamples,
     as_moments,
-    check_one_task,
     joined,
     moments,
     numbers,
-    row_numbers,
     shaped,
     target_moments,
 )
-from handful.readers.arrays import read_arrays
+from handful.raw_batch import Columns
 
 
 class ArrayPipeline(InputPipeline):
@@ -125,32 +121,12 @@ class ArrayPipeline(InputPipeline):
         standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
 
-    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
-        """Read an npz file with `inputs` and `labels` or `targets`."""
-        arrays = read_arrays(path, limits)
-        if "task" in arrays and (self.outputs or self.labels is not None):  # it was trained with tasks
-            check_one_task(array_names(path, arrays, "task"), f"{path}, 'task',")
-        key = "targets" if self.outputs else "labels"
-        if key not in arrays:
-            raise DataError(f"{path} has no array {key!r}, which the examples of this model need.")
-        answers: list[str] | Tensor
+    @property
+    def data_columns(self) -> Columns:
+        """The arrays: `targets` or `labels`, and where the model was trained with tasks, `task`."""
         if self.outputs:
-            answers = torch.from_numpy(array_targets(path, arrays))
-            if answers.shape[1] != self.outputs:
-                raise DataError(
-                    f"{path}: the model has {self.outputs} target values, the file {answers.shape[1]}.",
-                    code="wrong-shape",
-                )
-        else:
-            answers = array_names(path, arrays, key)
-            self.check_labels(answers, path)
-        groups = array_names(path, arrays, "group") if "group" in arrays else None
-        return RawExamples(self.encode(arrays["inputs"]), answers, row_numbers(len(arrays["inputs"])), groups)
-
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Read an npz file with `inputs`."""
-        array = read_arrays(path, limits)["inputs"]
-        return self.encode(array), row_numbers(len(array))
+            return Columns(target="targets", task="task")
+        return Columns(label="labels", task="task" if self.labels is not None else None)
 
 
 def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:

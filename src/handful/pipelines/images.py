@@ -1,7 +1,6 @@
 """The input pipeline for images."""
 
 from math import prod
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +10,7 @@ from torch import Tensor
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.image_pixels import decoded, pixels_of
-from handful.pipelines.pipeline import InputPipeline, RawExamples, joined, shaped
-from handful.readers import images
+from handful.pipelines.pipeline import InputPipeline, joined, shaped
 
 SAMPLED = 20
 """How many images, evenly spaced, tell what all are like."""
@@ -91,21 +89,6 @@ class ImagePipeline(InputPipeline):
                 code="wrong-shape",
             )
         return array
-
-    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
-        """Read a folder with one subfolder of images per class."""
-        classes = images.image_classes(path)
-        files = [file for members in classes.values() for file in members]
-        labels = [name for name, members in classes.items() for _ in members]
-        self.check_labels(labels, path)
-        return RawExamples(
-            self.encode(images.ImageFiles(files), limits), labels, [f"{f.parent.name}/{f.name}" for f in files]
-        )
-
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Read one image file, or a folder of images."""
-        files = images.image_files(path)
-        return self.encode(images.ImageFiles(files), limits), [file.name for file in files]
 
 
 def _as_array(values: Any) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """The input pipelines for tables that each have columns of their own."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,9 +10,8 @@ from torch import Generator, Tensor
 from handful import streams
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.pipeline import InputPipeline, RawExamples
+from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import TablePipeline
-from handful.readers.tables import read_table
 from handful.table import Table
 
 LAST = "last"
@@ -96,9 +94,9 @@ class ManyTablesPipeline(InputPipeline):
         """Width, the column to predict and dropped columns."""
         return {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
 
-    def of_task(self, examples: str | Path, target: str | None = None, limits: Limits = LOCAL) -> "OwnTablePipeline":
+    def of_task(self, values: Any, target: str | None = None) -> "OwnTablePipeline":
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
-        table = read_table(examples, limits)
+        table = Table.of(values, [])
         plain = self.plain(table, target)
         layout = Layout.of(plain.features(table), self.width, streams.new_table_layout())
         return OwnTablePipeline(
@@ -117,14 +115,6 @@ class ManyTablesPipeline(InputPipeline):
         label, target = (column, None) if self.label else (None, column)
         table.require([column], ", the label" if label else ", the target")
         return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
-
-    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
-        """Raises a `DataError`: see `of_task`."""
-        raise self._asked()
-
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Raises a `DataError`: see `of_task`."""
-        raise self._asked()
 
     def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
         """Raises a `DataError`: see `of_task`."""

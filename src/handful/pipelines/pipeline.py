@@ -1,4 +1,4 @@
-"""Input pipelines: from the user's files and rows to the one tensor per example that learners see.
+"""Input pipelines: from the user's values to the one tensor per example that learners see.
 
 A pipeline is fitted on the training split alone and saved with the meta-model, so that a file that comes a year later
 is treated like those that were trained on.
@@ -8,8 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,23 +18,14 @@ from handful.cells import class_order
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import PYTHON, Origin, class_names, target_values
+from handful.raw_batch import Columns
 from handful.registry import Registry
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
 
 
-class RawExamples(NamedTuple):
-    """Labeled examples of a file. inputs: `(n, *input_shape)`. answers: n label names, or targets in the
-    user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each, where the file has some."""
-
-    inputs: Tensor
-    answers: list[str] | Tensor
-    ids: list[str]
-    groups: list[str] | None = None
-
-
 class InputPipeline(ABC):
-    """Turns raw files or rows into `(n, *input_shape)` floats. A subclass with a `kind` is registered under it.
+    """Turns raw values into `(n, *input_shape)` floats. A subclass with a `kind` is registered under it.
 
     Attributes:
         kind: its name on disk.
@@ -69,14 +59,6 @@ class InputPipeline(ABC):
         """The constructor's arguments, as values that JSON can hold."""
 
     @abstractmethod
-    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
-        """Read labeled examples; `DataError` names what is wrong with them."""
-
-    @abstractmethod
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Read unlabeled inputs `(n, *input_shape)` and their ids."""
-
-    @abstractmethod
     def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
         """Inputs as they are kept in memory `(n, *stored_shape)`: images of 8 bits as bytes, all else as floats.
 
@@ -92,17 +74,27 @@ class InputPipeline(ABC):
         """Inputs `(n, *input_shape)` of values, from wherever they come; see `stored`."""
         return self.prepare(self.stored(values, limits))
 
-    def encode_labels(self, values: Any, source: object = PYTHON.labels) -> tuple[str, ...] | Tensor:
+    def encode_labels(self, values: Any, origin: Origin = PYTHON) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
 
-        values: see `class_names` and `target_values`. source: what messages call them. Raises `DataError` for what is
+        values: see `class_names` and `target_values`. origin: what messages call them. Raises `DataError` for what is
         none, and where labels are unknown (shared ones), or all the same (others).
         """
         if self.targets:
-            return target_values(values, len(values), len(self.targets))
-        names = class_names(values, Origin(str(source)))
-        self.check_labels(names, source)
+            try:
+                targets = target_values(values, len(values), len(self.targets))
+            except DataError as error:
+                raise error if origin == PYTHON else error.about(origin.labels) from error
+            numbers(targets.numpy(), origin.labels)
+            return targets
+        names = class_names(values, origin)
+        self.check_labels(names, origin.labels)
         return names
+
+    @property
+    def data_columns(self) -> Columns:
+        """What the files of this model's tasks have, beside the inputs."""
+        return Columns()
 
     def of_array(self, array: Any) -> Tensor:
         """See `encode`."""
@@ -115,8 +107,8 @@ class InputPipeline(ABC):
     def check_ready(self) -> None:  # noqa: B027 - most need nothing
         """Raise a `UserError` where something that it makes inputs with is not on this machine."""
 
-    def of_task(self, examples: str | Path, target: str | None = None, limits: Limits = LOCAL) -> "InputPipeline":
-        """What reads the files of the task with these labeled examples: by default the same for all tasks.
+    def of_task(self, values: Any, target: str | None = None) -> "InputPipeline":
+        """What encodes the task with these labeled examples, as a reader gives them: by default the same for all tasks.
 
         target: the column to predict, where each task may have one of its own; else a `UserError`.
         """
@@ -183,16 +175,6 @@ def prepared(stored: Tensor) -> Tensor:
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 
-def check_one_task(names: Sequence[str], source: object) -> None:
-    """Raise a `DataError` where the rows to adapt to are of several tasks, which these names tell apart."""
-    tasks = sorted(set(names))
-    if len(tasks) > 1:
-        raise DataError(
-            f"{source} has {len(tasks)} tasks ({', '.join(tasks[:3])}{', ...' if len(tasks) > 3 else ''}), but a model "
-            "adapts to one at a time. Give the rows of one."
-        )
-
-
 def moments(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation; a deviation of 1 for a constant, which then becomes 0."""
     mean, scale = float(values.mean()), float(values.std())
@@ -239,8 +221,3 @@ def shaped(array: np.ndarray, shape: tuple[int, ...], expected: str) -> Tensor:
 def joined(shape: Sequence[int]) -> str:
     """A shape without its parentheses."""
     return ", ".join(map(str, shape))
-
-
-def row_numbers(count: int) -> list[str]:
-    """The ids of rows, from 1."""
-    return [str(row + 1) for row in range(count)]

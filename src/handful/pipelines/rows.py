@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,14 +13,11 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import (
     InputPipeline,
-    RawExamples,
     as_moments,
-    check_one_task,
     moments,
-    row_numbers,
     target_moments,
 )
-from handful.readers.tables import read_table
+from handful.raw_batch import Columns
 from handful.table import Table
 
 MOST_CATEGORIES = 50
@@ -68,23 +64,10 @@ class RowPipeline(InputPipeline):
         table.require([self.label], ", the label")
         return table.names_in(self.label)
 
-    def examples(self, path: str | Path, limits: Limits = LOCAL) -> RawExamples:
-        """Read a table with the columns of the model and its label or target column."""
-        table = read_table(path, limits)
-        answers = self.answers(table)
-        if self.task in table.names:
-            # A row whose task is left out counts as one of the same task.
-            named = [name for name in table.texts(self.task) if name is not None]
-            check_one_task(named, f"{path}, column {self.task!r},")
-        if isinstance(answers, list):
-            self.check_labels(answers, f"{path}, column {self.label!r},")
-        groups = table.names_in(self.group) if self.group in table.names else None
-        return RawExamples(self.stored(table), answers, row_numbers(table.rows), groups)
-
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Read a table with the columns of the model."""
-        table = read_table(path, limits)
-        return self.stored(table), row_numbers(table.rows)
+    @property
+    def data_columns(self) -> Columns:
+        """The roles."""
+        return Columns(self.label, self.target, self.task, self.group)
 
 
 class TablePipeline(RowPipeline):

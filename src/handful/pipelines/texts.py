@@ -1,7 +1,6 @@
 """The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -9,15 +8,11 @@ import torch
 from torch import Tensor
 
 from handful.encoders import Encoder
-from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.pipeline import row_numbers, shaped, target_moments
+from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline
-from handful.readers.paths import existing
+from handful.raw_batch import Columns
 from handful.table import Table
-
-LINES = ".txt"
-"""Files whose lines are inputs, for predictions."""
 
 
 class TextPipeline(RowPipeline):
@@ -90,26 +85,10 @@ class TextPipeline(RowPipeline):
         table.require([self.text], ", the text")
         return self._embedded(table.sentences(self.text))
 
-    def inputs(self, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-        """Read a table with the text column, or a .txt file with a text in each line."""
-        path = existing(path)
-        if path.suffix.lower() != LINES:
-            return super().inputs(path, limits)
-        limits.check(path, bytes=path.stat().st_size)
-        try:
-            content = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.", code="unsupported-media") from error
-        # Not by `splitlines`, which also divides at such as U+2028 inside of a text.
-        lines = content.removesuffix("\n").split("\n")
-        limits.check(path, rows=len(lines))
-        empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-        if empty:
-            raise DataError(
-                f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.",
-                code="missing-value",
-            )
-        return self._embedded(lines), row_numbers(len(lines))
+    @property
+    def data_columns(self) -> Columns:
+        """The roles, and the text."""
+        return Columns(self.label, self.target, self.task, self.group, self.text)
 
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from handful.cells import written
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.raw_batch import Columns, RawBatch
 from handful.readers.paths import existing
+from handful.readers.reader import Reader, check_one_task, row_numbers
 
 ARRAYS = ("inputs", "labels", "targets", "task", "group")
 """The keys of an npz file."""
@@ -76,3 +79,28 @@ def _array(path: Path, file: Any, key: str) -> np.ndarray:
             code="unsupported-media",
         ) from error
     return array
+
+
+class ArrayReader(Reader):
+    """An npz file."""
+
+    name = "arrays"
+    described = "an .npz file"
+
+    def matches(self, path: Path) -> bool:
+        """By its name."""
+        return path.suffix.lower() == ".npz" and path.is_file()
+
+    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+        """Its arrays, labels and targets as they are."""
+        arrays = read_arrays(path, limits)
+        ids = row_numbers(len(arrays["inputs"]))
+        key = columns.target or columns.label
+        if not labeled or key is None:
+            return RawBatch(arrays["inputs"], ids)
+        if key not in arrays:
+            raise DataError(f"{path} has no array {key!r}, which the examples of this model need.", code="wrong-shape")
+        if columns.task in arrays:
+            check_one_task(arrays[columns.task].tolist(), f"{path}, {columns.task!r},")
+        groups = None if "group" not in arrays else [str(written(name)) for name in arrays["group"].tolist()]
+        return RawBatch(arrays["inputs"], ids, arrays[key], f"{path}: {key!r}", groups)

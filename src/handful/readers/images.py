@@ -6,7 +6,10 @@ from typing import overload
 
 from handful.cells import written
 from handful.errors import DataError
+from handful.limits import Limits
+from handful.raw_batch import Columns, RawBatch
 from handful.readers.paths import existing, subfolders
+from handful.readers.reader import Reader
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
@@ -79,3 +82,24 @@ def _images_in(folder: Path) -> list[Path]:
         for entry in folder.iterdir()
         if entry.suffix.lower() in IMAGES and entry.is_file() and not entry.name.startswith(".")
     )
+
+
+class ImageReader(Reader):
+    """One image, or a folder of them; labeled ones are a folder with one subfolder per class."""
+
+    name = "images"
+    described = "an image, or a folder of images"
+
+    def matches(self, path: Path) -> bool:
+        """Folders, and files by their names."""
+        return path.is_dir() or path.suffix.lower() in IMAGES or not path.suffix
+
+    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+        """The files, by name."""
+        if not labeled:
+            files = image_files(path)
+            return RawBatch(ImageFiles(files), [file.name for file in files])
+        classes = image_classes(path)
+        files = [file for members in classes.values() for file in members]
+        labels = [name for name, members in classes.items() for _ in members]
+        return RawBatch(ImageFiles(files), [f"{file.parent.name}/{file.name}" for file in files], labels, str(path))

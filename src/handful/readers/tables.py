@@ -15,7 +15,9 @@ from typing import Any
 from handful.cells import is_text
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.raw_batch import Columns, RawBatch
 from handful.readers.paths import existing
+from handful.readers.reader import Reader, check_one_task, row_numbers
 from handful.table import Table
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".json"})
@@ -217,3 +219,34 @@ READERS: dict[str, Callable[[Path, Limits], Any]] = {
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != "." and table_kind(file))
+
+
+class TableReader(Reader):
+    """A csv, parquet or JSON file."""
+
+    name = "tables"
+    described = f"a table ({', '.join(sorted(TABLES))})"
+
+    def matches(self, path: Path) -> bool:
+        """By its name."""
+        return path.is_file() and table_kind(path) is not None
+
+    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+        """The whole table, or its texts; with the label or the target, which only labeled examples have."""
+        table = read_table(path, limits)
+        labels: Any = None
+        key = columns.target or columns.label
+        if labeled and columns.target:
+            table.require([columns.target], ", the target")
+            labels = table.numbers(columns.target)
+        elif labeled and columns.label:
+            table.require([columns.label], ", the label")
+            labels = table.names_in(columns.label)
+        if labeled and columns.task in table.names:
+            check_one_task(table.texts(columns.task), f"{path}, column {columns.task!r},")
+        groups = table.names_in(columns.group) if labeled and columns.group in table.names else None
+        inputs: Any = table
+        if columns.text:
+            table.require([columns.text], ", the text")
+            inputs = table.sentences(columns.text)
+        return RawBatch(inputs, row_numbers(table.rows), labels, f"{path}, column {key!r},", groups)

@@ -7,6 +7,7 @@ from handful.errors import UserError
 from handful.limits import LOCAL, Limits
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.pipelines.pipeline import InputPipeline
+from handful.workflows.encoding import encoded_examples
 
 
 def adapt_from_file(
@@ -26,10 +27,9 @@ def adapt_from_file(
     read.
     """
     meta = MetaModel.from_pretrained(model, trust=trust)
-    pipeline = pipeline_of(meta).of_task(examples, target, limits)
-    raw = pipeline.examples(examples, limits)
-    return meta.with_pipeline(pipeline).adapt(
-        raw.inputs, raw.answers, ids=raw.ids, groups=raw.groups, keep_support=keep_support, estimate=estimate
+    read = encoded_examples(pipeline_of(meta), examples, target, limits)
+    return meta.with_pipeline(read.pipeline).adapt(
+        read.inputs, read.labels, ids=read.ids, groups=read.groups, keep_support=keep_support, estimate=estimate
     )
 
 

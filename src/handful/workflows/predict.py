@@ -8,6 +8,7 @@ from handful.limits import LOCAL, Limits
 from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.types import Categorical
 from handful.workflows.adapt import pipeline_of
+from handful.workflows.encoding import encoded_inputs
 
 
 def predict_from_file(
@@ -26,7 +27,7 @@ def predict_from_file(
     meta = None if model is None else MetaModel.from_pretrained(model, trust=trust)
     adapted = AdaptedTask.load(task, meta, trust=trust)
     pipeline = pipeline_of(adapted.model)
-    values, ids = pipeline.inputs(inputs, limits)
+    values, ids = encoded_inputs(pipeline, inputs, limits)
     prediction = adapted.predict(values)
     if not isinstance(prediction, Categorical):
         names = pipeline.targets or tuple(f"value {i}" for i in range(prediction.mean.shape[1]))

@@ -13,6 +13,7 @@ from handful.reports.report import REPORT, Report
 from handful.tasks.glyphs import Glyphs
 from handful.training.run import Run, is_run
 from handful.types import Categorical
+from handful.workflows.encoding import encoded_examples, encoded_inputs
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
@@ -97,11 +98,11 @@ def read_new_letters(model: MetaModel, tasks: Glyphs, folder: Path) -> NewTask:
             name = f"{number:02d}.png" if part == "examples" else f"{number:02d} {names[target]}.png"
             save_letter(image, place / name)
     assert model.pipeline is not None
-    raw = model.pipeline.examples(folder / "examples")
-    adapted = model.adapt(raw.inputs, raw.answers, ids=raw.ids)
+    read = encoded_examples(model.pipeline, folder / "examples")
+    adapted = model.adapt(read.inputs, read.labels, ids=read.ids)
     adapted.save(folder / "letters.task")
     loaded = AdaptedTask.load(folder / "letters.task")
-    inputs, files = model.pipeline.inputs(folder / "inputs")
+    inputs, files = encoded_inputs(model.pipeline, folder / "inputs")
     prediction = loaded.predict(inputs)
     assert isinstance(prediction, Categorical)
     assert loaded.labels is not None

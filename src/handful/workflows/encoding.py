@@ -1,0 +1,54 @@
+"""From the user's files to what models take: tensors, labels and ids."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.limits import LOCAL, Limits
+from handful.pipelines.labels import Origin
+from handful.pipelines.pipeline import InputPipeline
+from handful.readers.reader import read
+
+
+class EncodedExamples(NamedTuple):
+    """The labeled examples of one task.
+
+    pipeline: of the task, by which also its later inputs are encoded. inputs: `(n, *input_shape)`. labels: n class
+    names, or targets in the user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each, where
+    the file has some.
+    """
+
+    pipeline: InputPipeline
+    inputs: Tensor
+    labels: tuple[str, ...] | Tensor
+    ids: list[str]
+    groups: list[str] | None
+
+
+def encoded_examples(
+    pipeline: InputPipeline, path: str | Path, target: str | None = None, limits: Limits = LOCAL
+) -> EncodedExamples:
+    """Read the labeled examples of a task; `DataError` names what is wrong with them.
+
+    target: the column to predict, where each task is a table with columns of its own; None: the model's.
+    """
+    raw = read(path, columns=pipeline.data_columns, labeled=True, limits=limits)
+    of_task = pipeline.of_task(raw.inputs, target)
+    if of_task is not pipeline:
+        raw = read(path, columns=of_task.data_columns, labeled=True, limits=limits)
+    if raw.labels is None:
+        raise DataError(
+            f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
+            code="unsupported-media",
+        )
+    labels = of_task.encode_labels(raw.labels, Origin(raw.source, "row", 1))
+    groups = None if raw.groups is None else list(raw.groups)
+    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits), labels, list(raw.ids), groups)
+
+
+def encoded_inputs(pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
+    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them."""
+    raw = read(path, columns=pipeline.data_columns, limits=limits)
+    return pipeline.encode(raw.inputs, limits), list(raw.ids)

@@ -1,0 +1,101 @@
+"""An image and a row give the same digits through files, estimators and models."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handful.errors import DataError
+from handful.estimators import FewShotClassifier
+from handful.models.meta_model import MetaModel
+from handful.pipelines.images import ImagePipeline
+from handful.pipelines.rows import TablePipeline
+from handful.readers.reader import read
+from handful.readers.tables import read_table
+from handful.registry import LEARNERS
+from handful.types import TaskSpec
+from handful.workflows.adapt import adapt_from_file
+from handful.workflows.encoding import encoded_examples, encoded_inputs
+from handful.workflows.predict import predict_from_file
+
+NOISE = np.random.default_rng(0).integers(0, 256, (6, 30, 20, 3), np.uint8)
+
+
+def model_of(pipeline, folder):
+    spec = TaskSpec("classification", pipeline.input_shape, 2)
+    MetaModel(LEARNERS["protonet"].build(spec, backbone="linear"), pipeline).save_pretrained(folder)
+    return MetaModel.from_pretrained(folder)
+
+
+def check_faces(folder, examples, inputs, support, labels, query):
+    """Files through the workflows of the commands; values through an estimator and through the model."""
+    model = MetaModel.from_pretrained(folder)
+    adapt_from_file(folder, examples).save(folder / "a.task")
+    told = [[row["probabilities"][name] for name in ("a", "b")] for row in predict_from_file(folder / "a.task", inputs)]
+    estimated = FewShotClassifier(model).fit(support, labels).predict_proba(query)
+    logits = model.adapt(model.pipeline.encode(support), labels).predict(model.pipeline.encode(query)).logits
+    assert told == logits.softmax(-1).tolist()
+    np.testing.assert_array_equal(estimated, logits.double().softmax(-1).numpy())
+    np.testing.assert_allclose(told, estimated, atol=1e-6)
+
+
+def test_an_image_through_all_faces(tmp_path):
+    modes = ("RGB", "P", "CMYK", "L", "RGBA", "turned")
+    contents = []
+    for pixels, mode in zip(NOISE, modes, strict=True):
+        written = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {"format": "JPEG", "exif": exif} if mode == "turned" else {"format": "TIFF"}
+        Image.fromarray(pixels).convert("RGB" if mode == "turned" else mode).save(written, **options)
+        contents.append(written.getvalue())
+    places = ["examples/a/0.tif", "examples/a/1.tif", "examples/b/0.tif", "examples/b/1.tif", "in/0.tif", "in/1.jpg"]
+    for place, content in zip(places, contents, strict=True):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(content)
+    model_of(ImagePipeline(size=8, channels=3), tmp_path / "model")
+    opened = [Image.open(io.BytesIO(content)) for content in contents]
+    for values in (contents, opened):
+        check_faces(
+            tmp_path / "model", tmp_path / "examples", tmp_path / "in", values[:4], ["a", "a", "b", "b"], values[4:]
+        )
+
+
+def test_a_row_through_all_faces(tmp_path):
+    (tmp_path / "e.csv").write_text("x,city,y\n1.5,Rome,a\n2, Oslo,a\n,Rome,b\n9,Oslo,b \n")
+    (tmp_path / "q.csv").write_text("city,x\nRome,3.25\nOslo,0.1\n")
+    pipeline = TablePipeline.fit(read_table(tmp_path / "e.csv"), np.arange(4), label="y")
+    model_of(pipeline, tmp_path / "model")
+    support = [[1.5, "Rome"], [2, "Oslo"], [None, "Rome"], [9, "Oslo"]]
+    query = [[3.25, "Rome"], [0.1, "Oslo "]]
+    for form in (list, lambda rows: [dict(zip(("x", "city"), row, strict=True)) for row in rows]):
+        check_faces(
+            tmp_path / "model", tmp_path / "e.csv", tmp_path / "q.csv", form(support), ["a", "a", "b", "b"], form(query)
+        )
+
+
+def test_labels_are_encoded_as_they_are_read(tmp_path):
+    (tmp_path / "e.csv").write_text("x,y,v\n1,a,0.1\n2,b ,7\n")
+    raw = read(tmp_path / "e.csv")
+    assert raw.labels is None
+    pipeline = TablePipeline.fit(raw.inputs, np.arange(2), label="y", drop=["v"])
+    assert encoded_examples(pipeline, tmp_path / "e.csv").labels == pipeline.encode_labels(["a", " b"]) == ("a", "b")
+    valued = TablePipeline.fit(raw.inputs, np.arange(2), target="v", drop=["y"])
+    assert torch.equal(encoded_examples(valued, tmp_path / "e.csv").labels, valued.encode_labels([0.1, 7]))
+    with pytest.raises(DataError, match="one class only"):
+        pipeline.encode_labels(["a", "a"])
+    with pytest.raises(DataError, match="nan is not a finite number"):
+        valued.encode_labels([1.0, float("nan")])
+
+
+def test_what_a_model_does_not_take_is_told(tmp_path):
+    (tmp_path / "e.csv").write_text("x,y\n1,a\n2,b\n")
+    (tmp_path / "a.xyz").write_text("?")
+    with pytest.raises(DataError, match="does not hold labeled examples of what this model takes: color images"):
+        encoded_examples(ImagePipeline(channels=3), tmp_path / "e.csv")
+    with pytest.raises(DataError, match="Input 0 is not an image"):
+        encoded_inputs(ImagePipeline(), tmp_path / "e.csv")
+    with pytest.raises(DataError, match=r"a\.xyz is of no kind that is read here: an \.npz file, an image"):
+        read(tmp_path / "a.xyz")
