@@ -184,6 +184,7 @@ BENCHMARKS = {
     "benchmarks.learned_optimizer": ["--minutes", "0"],
     "benchmarks.small_tasks": ["--steps", "60", "--seeds", "2", "--tables", "weekly_sales", "--learners", "r2d2"],
     "benchmarks.memorization": ["--steps", "2", "--seeds", "2", "--tasks", "2"],
+    "benchmarks.devices": ["--device", "cpu"],
     "benchmarks.engine": [],
     "benchmarks.engine.picture": [
         *("--results", str(ROOT / "benchmarks" / "results" / "engine.json"), "--output", "growth.png"),

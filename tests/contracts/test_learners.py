@@ -35,7 +35,7 @@ from handful.learners.options import defaults_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
-from handful.types import Categorical, Examples, Task, stack, take
+from handful.types import Categorical, Examples, Task, stack, take, to_device
 
 CASES = cases()
 META_TRAINED = [(cls, problem) for cls, problem in CASES if cls.meta_gradient != "none"]
@@ -136,6 +136,23 @@ def check_device(learner, problem):
         plans = (Plan("loop"), Plan("vmap", memory="recompute")) if learner.meta_gradient != "none" else ()
         losses += [meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise)[0] for plan in plans]
     assert all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves((prediction, losses)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, and there is none")
+@each_case
+def test_a_gpu_gives_the_predictions_and_meta_gradients_of_a_cpu(cls, problem):
+    tasks, learner = problem.tasks(2), problem.learner(cls)
+    noise = noise_for(learner, tasks, problem.spec, count=2)
+    there, moved, drawn = copy.deepcopy(learner).to("cuda"), *to_device((tasks, noise), "cuda")
+
+    def found(learner, tasks, noise, plan):
+        task = take(tasks, 0)
+        gradient = meta_gradient(learner, tasks, problem.spec, plan=plan, noise=noise)
+        return learner.predict(learner.adapt(task.support, problem.spec), task.query.inputs), gradient
+
+    for plan in PLANS[::2]:
+        close(to_device(found(there, moved, drawn, plan), "cpu"), found(learner, tasks, noise, plan), tolerance=1e-6)
 
 
 # The meta-gradient

@@ -73,6 +73,9 @@ def train(
         of_training(help="Processes that share each step; with a given plan, the same bits for any number."),
     ] = None,
     device: DeviceOption = "cpu",
+    precision: Annotated[
+        str, of_training(help="fp32, or bf16: the network of a step computes in bfloat16 (cuda alone).")
+    ] = "fp32",
     tune: Annotated[
         int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
@@ -96,6 +99,7 @@ def train(
         "outer_lr": outer_lr,
         "pretrain_examples": pretrain,
         "plan": plan,
+        "precision": precision,
         "device": device_named(device).type,  # a run that was started with auto goes on where it was
     }
     for name in assigned["training"].keys() & {*settings, "seed"}:

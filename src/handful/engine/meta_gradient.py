@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from handful.engine.compilation import Flat, compiled
 from handful.engine.over_tasks import count_of, over_parts
 from handful.engine.plan import Plan
+from handful.engine.precision import Precision, in_bfloat16
 from handful.functional.inner_loop import remembering
 from handful.functional.stateless import call, tensors
 from handful.types import Task, TaskSpec
@@ -24,11 +26,13 @@ Leaf: TypeAlias = tuple[Tensor, list[Tensor]]
 class MetaGradient:
     """Losses and meta-gradients of a learner under one plan, for as long as its parameters stay the same objects.
 
-    `learner(task, spec, noise)` is the meta-loss of one task.
+    `learner(task, spec, noise)` is the meta-loss of one task. precision: of the network's forward pass, see
+    `in_bfloat16`.
     """
 
-    def __init__(self, learner: nn.Module, plan: Plan) -> None:
+    def __init__(self, learner: nn.Module, plan: Plan, precision: Precision = "fp32") -> None:
         self.learner, self.plan = learner, plan
+        self._structure = in_bfloat16(learner) if precision == "bf16" else learner
         self.trained = [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
         self._values = tensors(learner)
         self._graphs: dict[Any, Flat] = {}
@@ -43,6 +47,8 @@ class MetaGradient:
         parameter that requires a gradient gets one: zeros where the loss does not depend on it. add: the sum of these
         parts, and of those of other workers; None: `tree_sum`.
         """
+        if self._structure is not self.learner:
+            self._structure.train(self.learner.training)
         with closing(self.leaves(tasks, spec, noise)) as parts:
             losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
         gradients = zip(self.trained, torch._foreach_div(total, len(losses)), strict=True)
@@ -68,9 +74,10 @@ class MetaGradient:
         values |= starts
         with remembering(self.plan.memory):
             if single:
-                losses = call(self.learner, values, task, spec, *noise).unsqueeze(0)
+                losses = call(self._structure, values, task, spec, *noise).unsqueeze(0)
             else:
-                losses = torch.func.vmap(lambda *one: call(self.learner, values, one[0], spec, *one[1:]))(task, *noise)
+                loss = partial(call, self._structure, values)
+                losses = torch.func.vmap(lambda task, *noise: loss(task, spec, *noise))(task, *noise)
             slopes = torch.autograd.grad(losses.sum(), list(starts.values()), materialize_grads=True)
         return losses.detach(), list(slopes)
 

@@ -192,7 +192,7 @@ class Training:
             plan = self.plan
             assert plan is not None, "chosen before"
             if self._gradient is None or self._gradient.plan != plan:
-                self._gradient = MetaGradient(self.learner, plan)
+                self._gradient = MetaGradient(self.learner, plan, self.settings.precision)
             add = partial(shared_tree_sum, count=plan.parts(count), workers=self.workers, size=plan.size(count))
             try:
                 return self._gradient(*self.draw(self.workers.own(plan, count)), add)
@@ -489,6 +489,12 @@ def checked(
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
+    if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
+        raise UserError(
+            f"The setting precision bf16 is for the device cuda, and this is {place}.",
+            field=("precision",),
+            hint="Leave {precision} out, or give another {device}.",
+        )
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
 

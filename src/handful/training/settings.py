@@ -7,6 +7,7 @@ from typing import Any
 
 from handful.engine.devices import device_named
 from handful.engine.plan import Plan
+from handful.engine.precision import PRECISIONS, Precision
 from handful.errors import UserError
 from handful.tasks.distribution import BLOCK
 
@@ -30,7 +31,8 @@ class Settings:
     checkpoint_every: in steps (0: a tenth, but 10 or more, and a fiftieth of all). validation_tasks: per validation;
     the weights of the best validation are kept. pretrain_examples: how many examples the backbone is trained on before
     the first step, as if there were no tasks. plan: how tasks are run (None: chosen). device: one of
-    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). seed: of
+    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). precision:
+    "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32". seed: of
     pre-training and of the meta-loss's noise.
     """
 
@@ -46,6 +48,7 @@ class Settings:
     pretrain_examples: int = 0
     plan: Plan | str | None = None
     device: str | None = None
+    precision: Precision = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +64,8 @@ class Settings:
             object.__setattr__(self, "plan", Plan.parse(self.plan))
         elif not (self.plan is None or isinstance(self.plan, Plan)):
             raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"The setting precision is {' or '.join(PRECISIONS)}, not {self.precision!r}.")
         if self.device is not None:
             object.__setattr__(self, "device", device_named(self.device).type)
         if self.warmup > 1:

@@ -1,0 +1,43 @@
+"""Reduced precision: the network multiplies in bfloat16, and all else stays in float32."""
+
+import copy
+from contextlib import ExitStack
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from handful.functional.stateless import skeleton
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+PRECISIONS = ("fp32", "bf16")
+
+
+def in_bfloat16(learner: nn.Module) -> nn.Module:
+    """The structure of a learner whose backbone computes in bfloat16, for `functional.stateless.call`.
+
+    Only the forward pass of the backbone is within `torch.autocast`: gradients, also those of inner steps, are taken
+    outside, as the threads of autograd do not take over the type of autocast; and heads solve equations, which take
+    float32. Weights, gradients and the optimizer stay in float32.
+    """
+    structure = copy.deepcopy(skeleton(learner))
+    _Autocast(structure.backbone)
+    return structure
+
+
+class _Autocast:
+    """Hooks that open autocast before a network's forward pass and close it behind, also where that raises."""
+
+    def __init__(self, network: Any) -> None:
+        self.opened: list[ExitStack] = []
+        network.register_forward_pre_hook(self.open)
+        network.register_forward_hook(self.close, always_call=True)
+
+    def open(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.opened.append(ExitStack())
+        # Weights change from step to step, and are not to be kept in bfloat16.
+        self.opened[-1].enter_context(torch.autocast(inputs[0].device.type, torch.bfloat16, cache_enabled=False))
+
+    def close(self, network: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | None) -> Tensor | None:
+        self.opened.pop().close()
+        return outputs.float() if outputs is not None and outputs.dtype == torch.bfloat16 else outputs
