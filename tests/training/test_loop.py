@@ -119,7 +119,7 @@ def validation_of(error, *, lost=0, draws=100):
 def test_the_rate_rises_peaks_once_and_decays_to_almost_nothing(steps, warmup):
     """T28."""
     settings = Settings(steps=steps, outer_lr=0.01, warmup=warmup)
-    rates = [settings.rate(step) for step in range(steps)]
+    rates = [settings.rate(step, steps) for step in range(steps)]
     peak = rates.index(max(rates))
     assert all(rate > 0 for rate in rates)
     assert max(rates) == pytest.approx(0.01)
@@ -128,7 +128,7 @@ def test_the_rate_rises_peaks_once_and_decays_to_almost_nothing(steps, warmup):
     if steps >= 50:
         assert peak == pytest.approx(warmup * steps, abs=1)
         assert rates[0] <= 0.01 / (warmup * steps) * 1.01
-        assert settings.rate(steps) == pytest.approx(0, abs=1e-12)
+        assert settings.rate(steps, steps) == pytest.approx(0, abs=1e-12)
         assert rates[-1] < 0.011 * (1 + math.cos(math.pi * (1 - 1 / (steps - warmup * steps)))) / 2 + 1e-9
 
 
@@ -143,7 +143,7 @@ def test_the_optimizer_is_run_at_the_scheduled_rates(monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watch)
     meta_train(line(), Same(), steps=12, outer_lr=0.02, validation_tasks=2)
-    assert used == [Settings(steps=12, outer_lr=0.02).rate(index) for index in range(12)]
+    assert used == [Settings(steps=12, outer_lr=0.02).rate(index, 12) for index in range(12)]
 
 
 def test_the_weights_of_the_best_validation_are_kept():

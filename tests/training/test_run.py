@@ -449,3 +449,21 @@ def test_a_number_that_json_lacks_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(UserError, match="finite"):
         Run.open(tmp_path / "run", {"rate": float("inf")})
     assert not (tmp_path / "run").exists()
+
+
+def test_minutes_fix_the_steps_and_a_continuation_keeps_them(tmp_path):
+    """Through the command line, on the clock of this machine."""
+    minutes = ["--minutes", "0.004", "--set", "training.validation_tasks=2", "--plan", "vmap"]
+    options = OPTIONS[: OPTIONS.index("--steps")] + OPTIONS[OPTIONS.index("--steps") + 2 :]
+    result = train(tmp_path / "run", *minutes, options=options)
+    assert result.exit_code == 0, result.output
+    steps = Run(tmp_path / "run").step_count()
+    assert f"Steps: {steps.first}, as many as fit into 0.004 minutes." in result.stderr
+    assert Run(tmp_path / "run").metrics()[-1]["step"] == steps.total
+    assert "steps" not in Run(tmp_path / "run").config()["settings"]
+    before = weights(tmp_path / "run")
+    assert train(tmp_path / "run", *minutes, "--resume", options=options).exit_code == 0
+    assert weights(tmp_path / "run") == before
+    result = train(tmp_path / "run", "--minutes", "1", "--steps", "5")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.stderr

@@ -52,7 +52,10 @@ def train(
             help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
         ),
     ] = None,
-    steps: Annotated[int, of_training(help="Meta-training steps.")] = 1000,
+    steps: Annotated[int | None, of_training(help="Meta-training steps; 1000 without --minutes.")] = None,
+    minutes: Annotated[
+        float | None, of_training(help="In place of --steps: as many as fit into this time of the clock.")
+    ] = None,
     meta_batch_size: Annotated[int, of_training(help="Tasks per step.")] = 4,
     outer_lr: Annotated[float, of_training(help="Peak learning rate.")] = 1e-3,
     pretrain: Annotated[
@@ -87,14 +90,18 @@ def train(
     from handful.engine.devices import device_named
     from handful.reports.summary_lines import performance_line
     from handful.training.run import Run, is_run
+    from handful.training.settings import DEFAULT_STEPS
     from handful.training.workers import place
     from handful.workflows.experiment import Experiment
     from handful.workflows.train import train as run
 
     start = time.monotonic()
     assigned = assignments(assign)
+    length: dict[str, Any] = {"steps": DEFAULT_STEPS} if minutes is None else {"minutes": minutes}
+    if steps is not None:
+        length["steps"] = steps
     settings = {
-        "steps": steps,
+        **length,
         "meta_batch_size": meta_batch_size,
         "outer_lr": outer_lr,
         "pretrain_examples": pretrain,
@@ -102,7 +109,7 @@ def train(
         "precision": precision,
         "device": device_named(device).type,  # a run that was started with auto goes on where it was
     }
-    for name in assigned["training"].keys() & {*settings, "seed"}:
+    for name in assigned["training"].keys() & {*settings, "steps", "minutes", "seed"}:
         option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
         raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
     experiment = Experiment(
@@ -146,6 +153,8 @@ def train(
         if event.plan:
             shared = f" Workers: {event.workers}." if event.workers > 1 else ""
             err.print(f"Plan: {event.plan}.{shared}")
+        if minutes is not None:
+            err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
 
     try:
         with ProgressBars() as bars, Interruption(hear) as interruption:

@@ -83,18 +83,22 @@ def planned(
     spec: TaskSpec,
     *,
     noise: Any = None,
-    steps: int,
+    steps: int | None,
+    seconds: float = 0.0,
     compilable: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Plan, list[PlanTrial], int | None]:
-    """The plan for `steps` meta-steps like this one, what was measured, and by how many bytes the process will grow.
+    """The plan for meta-steps like this one, what was measured, and by how many bytes the process will grow.
 
-    On a CPU these keep to `training_limit`; None where they cannot be counted.
+    steps: how many there are; None: as many as `seconds` hold. On a CPU they keep to `training_limit`; the bytes are
+    None where they cannot be counted.
     compilable: whether all of them are of these sizes, since each other size would be compiled anew.
     Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
     """
     problem = _Problem(learner, tasks, spec, noise, training_limit(next(learner.parameters()).device))
     trials: list[PlanTrial] = []
+    if steps is None:
+        steps = int(seconds / (problem.count * problem.of_task))
     if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
         plan = rule(learner, problem.count)
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):

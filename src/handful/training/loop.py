@@ -1,10 +1,11 @@
 """The meta-training loop: sample, meta-gradient, clip, step, schedule; validate, and keep the best."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, cast
 
@@ -38,12 +39,15 @@ from handful.functional.normalization import recalibrate
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
 from handful.tasks.distribution import BLOCK, TaskDistribution
+from handful.training.budget import CLOSE, StepCount, affordable, validation_interval
 from handful.training.run import PretrainingCheckpoints, Run
-from handful.training.settings import FEWEST_STEPS, Settings
+from handful.training.settings import Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec, stack, take, to_device
 
 RECALIBRATION_TASKS = 10
+TIMED_STEPS, TIMED_TASKS = 3, 10
+"""How many meta-steps and validation tasks are timed for a time budget."""
 MOST_DIVERGED = 0.05
 """Of the draws of a validation: with more of them without a finite prediction, the training has diverged."""
 PLANNING_BLOCKS = 64
@@ -76,6 +80,9 @@ class Training:
 
     def __post_init__(self) -> None:
         self.plan = cast(Plan | None, self.settings.plan)
+        self.step_count = None if self.settings.steps is None else StepCount(self.settings.steps)
+        self.began = time.monotonic()
+        self.validation_seconds = 0.0
         self.trials: list[PlanTrial] = []
         self.predicted_bytes: int | None = None
         self._gradient: MetaGradient | None = None
@@ -96,7 +103,13 @@ class Training:
     @property
     def steps(self) -> int:
         """Meta-steps to take: none where nothing is meta-trained."""
-        return self.settings.steps if self.parameters else 0
+        assert self.step_count is not None, "fixed before"
+        return self.step_count.total if self.parameters else 0
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the clock that this training has taken, those before an interruption included."""
+        return time.monotonic() - self.began
 
     def cores(self) -> AbstractContextManager[None]:
         """With task threads no operation takes more than a core, and no bit depends on how many there are.
@@ -112,8 +125,10 @@ class Training:
         be computed since a matrix has become singular.
         """
         start = time.perf_counter()
-        settings = self.settings
-        self.learner.progress.fill_(self.step / settings.steps)
+        settings, count = self.settings, self.step_count
+        assert count is not None, "fixed before"
+        position = count.position(self.step)
+        self.learner.progress.fill_(position / count.first)
         with self._solvable("meta-gradient"):
             losses, gradients = self._meta_gradient()
         loss = float(losses.mean())
@@ -123,7 +138,7 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self._check_finite(float(norm), "meta-gradient's norm")
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.rate(self.step)
+            group["lr"] = settings.rate(position, count.first)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -133,7 +148,7 @@ class Training:
     def choose_plan(self, on_event: OnEvent) -> None:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
         count = self.settings.meta_batch_size
-        if self.plan is None and self.steps:
+        if self.plan is None and self.parameters:
             first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)  # the plan has to hold for all
             tasks, spec, noise = self.draw(range(first, first + count))
             fixed = not (self.distribution.ragged or self.distribution.varied)
@@ -143,7 +158,8 @@ class Training:
                 tasks,
                 spec,
                 noise=noise,
-                steps=self.steps,
+                steps=None if self.step_count is None else self.steps,
+                seconds=60 * (self.settings.minutes or 0),
                 compilable=fixed,
                 say=lambda message: on_event(NoteEvent(message)),
             )
@@ -158,6 +174,61 @@ class Training:
                 f"{self.workers.count} workers. Resume it with as many as it was started with.",
                 hint="Or start over with {force}.",
             ) from error
+
+    def fix_steps(self, run: Run | None) -> None:
+        """As many as the budget allows; all workers time the first meta-batch, and the first one fixes."""
+        minutes = self.settings.minutes
+        if minutes is None or self.step_count is not None:
+            return
+        times = []
+        for _ in range(TIMED_STEPS):
+            start = time.perf_counter()
+            with self._solvable("meta-gradient"):
+                self._meta_gradient()
+            times.append(time.perf_counter() - start)
+        steps = 0
+        if self.workers.first:
+            start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
+            evaluate(self.learner, self.validation, tasks=few)
+            self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
+            steps = self._affordable(60 * minutes - self.spent, statistics.median(times))
+        self._keep_steps(StepCount(self._agreed(steps)), run)
+
+    def correct_steps(self, run: Run | None, on_event: OnEvent) -> None:
+        """Once, where steps take more or less time than was measured before the first one."""
+        minutes, count = self.settings.minutes, self.step_count
+        assert count is not None, "fixed before"
+        if minutes is None or count.corrected is not None or self.step != count.correction_step:
+            return
+        steps = count.first
+        if self.workers.first:
+            first, last = self.history[0], self.history[-1]
+            taken = last["step"] - first["step"]
+            if taken:
+                left, per_step = 60 * minutes - self.spent, (last["seconds"] - first["seconds"]) / taken
+                steps = self.step + self._affordable(left, per_step)
+            if abs(steps - count.first) <= CLOSE * count.first:
+                steps = count.first
+            if steps != count.first:
+                on_event(
+                    NoteEvent(
+                        f"Steps take other times than the first ones: {steps} instead of {count.first} fit into "
+                        f"{minutes:g} minutes."
+                    )
+                )
+        self._keep_steps(replace(count, corrected=self._agreed(steps)), run)
+
+    def _affordable(self, seconds: float, per_step: float) -> int:
+        return affordable(seconds, per_step, self.validation_seconds, self.settings.validate_every)
+
+    def _agreed(self, steps: int) -> int:
+        """The first worker's number."""
+        return steps if self.workers.count == 1 else int(self.workers.share({}, {"steps": steps})[1]["steps"])
+
+    def _keep_steps(self, count: StepCount, run: Run | None) -> None:
+        self.step_count = count
+        if run is not None and self.workers.first:
+            run.record_steps(count)
 
     def follow(self) -> None:
         """All workers continue from where the first one is."""
@@ -251,11 +322,13 @@ class Training:
         which fewer draws are left out of the score are better. Raises `HandfulError` where too many diverged. With
         several workers all measure the statistics, and the first one scores.
         """
+        start = time.perf_counter()
         with self._solvable("validation score"):
             self._recalibrate()
             if not self.workers.first:
                 return {}
             evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
+        self.validation_seconds = time.perf_counter() - start
         score, draws = evaluation.score, len(evaluation.scores)
         if score.diverged > MOST_DIVERGED * draws:
             raise self._diverged(f"No prediction was finite on {score.diverged} of {draws} validation draws")
@@ -281,6 +354,9 @@ class Training:
             "best_rank": self.best_rank,
             "best_step": self.best_step,
             "seconds": self.seconds,
+            "spent": self.spent,
+            "validation_seconds": self.validation_seconds,
+            "steps": None if self.step_count is None else self.step_count.to_json(),
             "plan": None if self.plan is None else asdict(self.plan),
             "predicted_bytes": self.predicted_bytes,
             "history": self.history,
@@ -300,6 +376,10 @@ class Training:
         self.seconds, self.history = facts["seconds"], facts["history"]
         self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
         self.predicted_bytes = facts.get("predicted_bytes")
+        self.began = time.monotonic() - facts.get("spent", 0.0)
+        self.validation_seconds = facts.get("validation_seconds", 0.0)
+        if facts.get("steps"):
+            self.step_count = StepCount.from_json(facts["steps"])
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
@@ -412,40 +492,47 @@ def meta_train(
 
 def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | None) -> None:
     """All steps, from where the run's last checkpoint is."""
-    workers, chosen, steps = training.workers, training.settings, training.steps
+    workers, chosen = training.workers, training.settings
     saved = run if workers.first else None
-    validate_every = chosen.validate_every or max(FEWEST_STEPS, steps // 10)
-    checkpoint_every = chosen.checkpoint_every or max(1, steps // 50)
     if workers.first:
         restored = run is not None and run.restore(training)
+        if run is not None:
+            training.step_count = run.step_count() or training.step_count
         training.choose_plan(on_event)
         if chosen.pretrain_examples and (training.unfinished or not restored):
             training.pretrain(run, on_event, stop)
             if run is not None:
                 run.save(training)
     training.follow()
+    with training.cores():
+        training.fix_steps(run)
+    count = training.step_count
+    assert count is not None
+    validate_every = validation_interval(count.first, chosen.validate_every)
+    checkpoint_every = chosen.checkpoint_every or max(1, count.first // 50)
     on_event(training.described())
     with training.cores():
-        while training.step < steps:
+        while training.step < training.steps:
+            training.correct_steps(run, on_event)
             workers.asked = stop is not None and stop.is_set()  # which the others hear with the gradients
             loss = training.advance()
             found: dict[str, Any] = {}
-            if training.step % validate_every == 0 or training.step == steps:
+            if training.step % validate_every == 0 or training.step == training.steps:
                 found = training.validate()
             row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
             training.history.append(row | found)
             if found:
                 on_event(_validation(training, found))
-            on_event(StepEvent(META_TRAINING, training.step, steps, loss))
+            on_event(StepEvent(META_TRAINING, training.step, training.steps, loss))
             stopped = workers.agreed if workers.count > 1 else stop is not None and stop.is_set()
             if saved is not None:
-                last = stopped or training.step == steps
+                last = stopped or training.step == training.steps
                 if last or found or training.step % checkpoint_every == 0:
                     saved.save(training)
                     on_event(CheckpointEvent(training.step))
             if stopped:
                 raise StoppedError(f"The training was stopped on request, after step {training.step}.")
-        if not steps and not training.history:  # a learner that is pre-trained only
+        if not training.steps and not training.history:  # a learner that is pre-trained only
             found = training.validate()
             training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)
             if found:
@@ -486,6 +573,12 @@ def checked(
             raise UserError(
                 f"The learner {learner.key!r} is not meta-trained but pre-trained.",
                 hint="Say on how many examples with {pretrain_examples}.",
+            )
+        if chosen.minutes is not None:
+            raise UserError(
+                f"The learner {learner.key!r} is pre-trained alone and takes no meta-steps whose number minutes "
+                "could fix.",
+                hint="Leave {minutes} out.",
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")

@@ -19,8 +19,10 @@ from handful.events import Stop, StoppedError
 from handful.learners.pretraining import Pretraining
 from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.tasks.splits import SPLITS, Contents
+from handful.training.budget import StepCount
 
 FORMAT, SCHEMA = "handful run", 1
+STEPS = "steps.json"
 KEPT_CHECKPOINTS = 2
 SAVE_AFTER = 20.0
 """Seconds of pre-training after which it is saved again."""
@@ -150,6 +152,15 @@ class Run:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def step_count(self) -> StepCount | None:
+        """The steps that were fixed by a time budget; None where they were not, or not yet."""
+        path = self.path / STEPS
+        return StepCount.from_json(read_json(path)) if path.exists() else None
+
+    def record_steps(self, count: StepCount) -> None:
+        """Keep the steps, found out by the clock, for a continuation with the same bits."""
+        write_json(self.path / STEPS, count.to_json())
+
     def performance(self) -> dict[str, float]:
         """What `performance.json` says of the training's speed; empty where there is none."""
         path = self.path / "performance.json"
@@ -214,7 +225,7 @@ class Run:
         """Leave no run behind where there is nothing to continue from: another attempt may start here."""
         if not self._checkpoints():
             (self.path / "config.json").unlink(missing_ok=True)
-            for left in ("checkpoints", "metrics.jsonl"):  # of a first checkpoint that could not be written
+            for left in ("checkpoints", "metrics.jsonl", STEPS):  # of a first checkpoint that could not be written
                 path = self.path / left
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -13,7 +13,9 @@ from handful.tasks.distribution import BLOCK
 
 FEWEST_STEPS = 10
 """Between validations, unless asked for: in a short training these would take most of the time."""
+DEFAULT_STEPS = 1000
 NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
+NUMBERS |= {kind | None: described for kind, described in NUMBERS.items()}
 """The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
 LEAST = {
     **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
@@ -26,17 +28,19 @@ LEAST = {
 class Settings:
     """How to meta-train.
 
-    steps: meta-steps. meta_batch_size: tasks per step. outer_lr: peak rate of AdamW, reached after `warmup` (a fraction
-    of all steps) and then lowered to zero along a cosine. clip: largest norm of the meta-gradient. validate_every,
-    checkpoint_every: in steps (0: a tenth, but 10 or more, and a fiftieth of all). validation_tasks: per validation;
-    the weights of the best validation are kept. pretrain_examples: how many examples the backbone is trained on before
-    the first step, as if there were no tasks. plan: how tasks are run (None: chosen). device: one of
-    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). precision:
-    "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32". seed: of
-    pre-training and of the meta-loss's noise.
+    steps: meta-steps, 1000 if neither these nor minutes are given. minutes: as many meta-steps as fit into this time of
+    the clock, from the call of `meta_train` to the last validation. meta_batch_size: tasks per step. outer_lr: peak
+    rate of AdamW, reached after `warmup` (a fraction of all steps) and then lowered to zero along a cosine. clip:
+    largest norm of the meta-gradient. validate_every, checkpoint_every: in steps (0: a tenth, but 10 or more, and a
+    fiftieth of all). validation_tasks: per validation; the weights of the best validation are kept. pretrain_examples:
+    how many examples the backbone is trained on before the first step, as if there were no tasks. plan: how tasks are
+    run (None: chosen). device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays
+    (None: where it is). precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else
+    stays "fp32". seed: of pre-training and of the meta-loss's noise.
     """
 
-    steps: int = 1000
+    steps: int | None = None
+    minutes: float | None = None
     meta_batch_size: int = 4
     outer_lr: float = 1e-3
     weight_decay: float = 1e-4
@@ -55,11 +59,21 @@ class Settings:
         for setting in fields(self):
             words, kinds = NUMBERS.get(setting.type, ("", object))
             value = getattr(self, setting.name)
-            if words and (isinstance(value, bool) or not isinstance(value, kinds)):
+            optional = value is None and setting.default is None
+            if words and not optional and (isinstance(value, bool) or not isinstance(value, kinds)):
                 raise UserError(f"The setting {setting.name} is {words}, not {value!r}.")
         for name, least in LEAST.items():
-            if not getattr(self, name) >= least:
+            if getattr(self, name) is not None and not getattr(self, name) >= least:
                 raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
+        if self.minutes is None:
+            object.__setattr__(self, "steps", DEFAULT_STEPS if self.steps is None else self.steps)
+        elif self.steps is not None:
+            raise UserError(
+                f"Steps ({self.steps}) and a time for them ({self.minutes:g} minutes) exclude each other.",
+                hint="Give {steps} or {minutes}.",
+            )
+        elif not 0 < self.minutes < math.inf:
+            raise UserError(f"The setting minutes is a number above 0, got {self.minutes}.")
         if isinstance(self.plan, str):
             object.__setattr__(self, "plan", Plan.parse(self.plan))
         elif not (self.plan is None or isinstance(self.plan, Plan)):
@@ -79,9 +93,9 @@ class Settings:
                 f"change their sizes from block to block of {BLOCK}; got {self.meta_batch_size}."
             )
 
-    def rate(self, step: int) -> float:
-        """The outer learning rate at a step counted from 0."""
-        warm = max(1, round(self.warmup * self.steps))
+    def rate(self, step: float, steps: int) -> float:
+        """The outer learning rate at a step, counted from 0, out of so many."""
+        warm = max(1, round(self.warmup * steps))
         if step < warm:
             return self.outer_lr * (step + 1) / warm
-        return self.outer_lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        return self.outer_lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -17,7 +17,7 @@ from handful.storage import read_json, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
 from handful.training.run import check_free, is_run
-from handful.training.settings import Settings
+from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
 from handful.workflows.experiment import Experiment, validating
 
@@ -145,6 +145,8 @@ def tune(
     optuna = _optuna()
     if trials < 1:
         raise UserError(f"A search takes 1 trial at least, not {trials}.", hint="Give more {trials}.")
+    if experiment.settings.get("minutes") is not None:
+        raise UserError("Trials are compared at the same steps.", hint="To search, give {steps} in place of {minutes}.")
     file = path / FILE
     used = file.exists() or is_run(path)
     if not used:
@@ -199,7 +201,7 @@ def _check(experiment: Experiment, distribution: TaskDistribution) -> None:
 def _tried(experiment: Experiment, distribution: TaskDistribution, asked: Any, on_event: OnEvent) -> Trial:
     """Train with the settings that were asked for."""
     there = applied(experiment, asked.params)
-    steps = max(1, int(experiment.settings.get("steps", Settings.steps)) // FRACTION)
+    steps = max(1, int(experiment.settings.get("steps", DEFAULT_STEPS)) // FRACTION)
     scores: list[tuple[int, float]] = []
 
     def hear(event: Event) -> None:
