@@ -90,6 +90,17 @@ def task_noise(seed: int, index: int) -> Generator:
     return seeded(seed, 3, index)
 
 
+@contextmanager
+def network_draws(work: str, seed: int, index: int) -> Iterator[Generator]:
+    """Within it the global generator is this stream, for networks that draw by themselves; it is then as it was before.
+
+    work: what is done, such as "pre-training"; index: of the task or step.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices):
+        yield torch.manual_seed(seeded("network_draws", work, seed, index).initial_seed())
+
+
 def tuning_trial(seed: int, number: int) -> int:
     """The seed, below 2**32, of the sampler that proposes a trial."""
     return seeded("tuning_trial", seed, number).initial_seed() % 2**32

@@ -73,7 +73,7 @@ class Pretraining:
         self.classification, self.rates = classification, rates
         self.step, self.steps = 0, max(1, round(examples / BATCH))
         self.seconds = 0.0
-        self.generator = streams.pretraining(seed)
+        self.seed, self.generator = seed, streams.pretraining(seed)
         self.optimizer = torch.optim.AdamW(weights, weight_decay=rates["weight_decay"])
         self.identity = {"steps": self.steps, "seed": seed, "head": [type(head).__name__, *head.weight.shape]}
 
@@ -82,7 +82,8 @@ class Pretraining:
         start = time.perf_counter()
         self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.step, self.steps)
         batch = to_device(self.pool.draw(self.generator, BATCH), self.head.weight.device)
-        with fitting(self.backbone):  # batch norms that wait for a task's support take the batch's statistics
+        # Batch norms that wait for a task's support take the batch's statistics.
+        with fitting(self.backbone), streams.network_draws("pre-training", self.seed, self.step):
             outputs = self.head(self.backbone(batch.inputs))
         if self.classification:
             loss = F.cross_entropy(outputs, batch.targets, label_smoothing=self.rates["label_smoothing"])
@@ -157,7 +158,8 @@ def pretrain(
                 progress(pretraining.step * BATCH, pretraining.steps * BATCH)
     device = head.weight.device
     batches = [pool.draw(pretraining.generator, BATCH).inputs.to(device) for _ in range(CALIBRATION)]
-    recalibrate(backbone, (partial(backbone, inputs) for inputs in batches))
+    with streams.network_draws("recalibration after pre-training", seed, 0):
+        recalibrate(backbone, (partial(backbone, inputs) for inputs in batches))
     return pretraining.seconds
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from handful import streams
 from handful.engine.cost import resident_bytes
-from handful.engine.meta_gradient import MetaGradient, shared_tree_sum
+from handful.engine.hidden_randomness import drawing_operation
+from handful.engine.meta_gradient import Leaf, MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
 from handful.engine.planner import PlanTrial, planned
 from handful.engine.threads import one_core_each
@@ -36,6 +36,7 @@ from handful.events import (
     ignore,
 )
 from handful.functional.normalization import recalibrate
+from handful.functional.stateless import shared_copy
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
 from handful.tasks.distribution import BLOCK, TaskDistribution
@@ -86,6 +87,7 @@ class Training:
         self.trials: list[PlanTrial] = []
         self.predicted_bytes: int | None = None
         self._gradient: MetaGradient | None = None
+        self.network_draws = False
         self.pretraining: Pretraining | None = None
         self.unfinished: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self.best: dict[str, Tensor] = {}
@@ -145,8 +147,55 @@ class Training:
         self.seconds += time.perf_counter() - start
         return loss
 
+    def see_to_randomness(self, on_event: OnEvent) -> None:
+        """Where the network draws random numbers by itself, run tasks one by one, each with a seed of its own.
+
+        Raises `UserError` where predictions would be random, and where its draws cannot be seeded.
+        """
+        tasks, spec, noise = self.draw(range(1))
+        task, drawn = take(tasks, 0), None if noise is None else take(noise, 0)
+        learner = shared_copy(self.learner)
+
+        def evaluated() -> object:
+            with torch.no_grad():
+                return learner.predict(learner.adapt(task.support, spec), task.query.inputs)
+
+        with streams.network_draws("search", self.settings.seed, 0):
+            of_training = drawing_operation(lambda: learner(task, spec, drawn)) if self.parameters else None
+            learner.eval()
+            of_evaluation = drawing_operation(evaluated)
+        if of_evaluation:
+            raise UserError(
+                f"The network draws random numbers in evaluation mode too ({of_evaluation[0]}), so that no prediction "
+                "would come out twice. Let it draw only where its attribute `training` is true, as in "
+                "F.dropout(x, p, self.training)."
+            )
+        if not of_training:
+            return
+        operation, own = of_training
+        if own or self.workers.count > 1:
+            what = "from a generator of its own" if own else "by itself, and several workers share the training"
+            way = "Leave the generator out: training seeds the global one." if own else "Train with one worker."
+            raise UserError(f"The network draws random numbers {what} ({operation}), which cannot be seeded. {way}")
+        self.network_draws, self.plan = True, Plan("loop")
+        on_event(
+            NoteEvent(
+                f"The network draws random numbers by itself ({operation}). So tasks are run one by one, each with a "
+                "seed of its own, and the same seed gives the same weights."
+            )
+        )
+
+    def _seeded(self, parts: Iterator[Leaf], own: range) -> Iterator[Leaf]:
+        """Each part, which is one task, is run when it is asked for, and draws by its number."""
+        first = self.step * self.settings.meta_batch_size
+        for index in own:
+            with streams.network_draws("meta-loss", self.settings.seed, first + index):
+                leaf = next(parts)
+            yield leaf
+
     def choose_plan(self, on_event: OnEvent) -> None:
         """Find out on the first meta-batch how it is run best, unless the plan is given."""
+        self.see_to_randomness(on_event)
         count = self.settings.meta_batch_size
         if self.plan is None and self.parameters:
             first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)  # the plan has to hold for all
@@ -264,11 +313,16 @@ class Training:
             assert plan is not None, "chosen before"
             if self._gradient is None or self._gradient.plan != plan:
                 self._gradient = MetaGradient(self.learner, plan, self.settings.precision)
-            add = partial(shared_tree_sum, count=plan.parts(count), workers=self.workers, size=plan.size(count))
+            own, size = self.workers.own(plan, count), plan.size(count)
+
+            def add(parts: Iterator[Leaf], own: range = own, plan: Plan = plan, size: int = size) -> Leaf:
+                parts = self._seeded(parts, own) if self.network_draws else parts
+                return shared_tree_sum(parts, plan.parts(count), self.workers, size=size)
+
             try:
-                return self._gradient(*self.draw(self.workers.own(plan, count)), add)
+                return self._gradient(*self.draw(own), add)
             except torch.OutOfMemoryError as error:
-                leaner = plan.leaner(count)
+                leaner = None if self.network_draws else plan.leaner(count)  # a step taken again would draw again
                 if leaner is None:
                     raise
                 if self.workers.count > 1:  # the others do not know of it
@@ -413,7 +467,12 @@ class Training:
     def _recalibrate(self) -> None:
         def run(index: int) -> Callable[[], object]:
             task, spec = self.distribution.task(index), self.distribution.spec_of(index)
-            return lambda: self.learner.meta_loss(to_device(task, self.learner.device), spec)
+
+            def forward() -> None:
+                with streams.network_draws("recalibration", self.settings.seed, index):
+                    self.learner.meta_loss(to_device(task, self.learner.device), spec)
+
+            return forward
 
         recalibrate(self.learner, (run(index) for index in self.distribution.typical(RECALIBRATION_TASKS)))
 

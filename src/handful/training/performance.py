@@ -41,7 +41,8 @@ def performance(
     drawn = learner.draw_noise(take(tasks, 0), spec, streams.probe())
     noise = None if drawn is None else stack([drawn])
     tasks, noise = to_device((tasks, noise), some.device)
-    needed = operations(learner, tasks, spec, noise, limit=training_limit(some.device))
+    with streams.network_draws("performance", 0, 0):
+        needed = operations(learner, tasks, spec, noise, limit=training_limit(some.device))
     if needed is None:
         return found
     share = needed.share_of_limit(operations_per_second(some), seconds / meta_batch_size)
