@@ -1,19 +1,8 @@
-"""What readers give and pipelines take: a batch of the user's raw values, and which columns of its file are what."""
+"""What readers give and pipelines take: a batch of the user's raw values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column of a table, or array of an npz file, is what. label or target: of which the labels are."""
-
-    label: str | None = None
-    target: str | None = None
-    task: str | None = None
-    group: str | None = None
-    text: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from handful.data_options import DataOptions
 from handful.errors import UserError, unknown_name
 from handful.limits import LOCAL, UNLIMITED, Limits
 
@@ -36,22 +38,23 @@ NoLimitsOption = Annotated[
     bool | None, of_data("--no-limits", help="Read files of any size, also where they unpack to gigabytes.")
 ]
 
-COLUMNS: dict[str, Any] = {
-    "label": Annotated[str | None, of_data(help="Column with the class.")],
-    "task": Annotated[str | None, of_data(help="Column that tells the tasks apart: customer, shop, school.")],
-    "target": Annotated[str | None, of_data(help="Column with the number to predict.")],
-    "group": Annotated[str | None, of_data(help="Column of a writer, video, patient: never on both sides of a task.")],
-    "drop": Annotated[list[str] | None, of_data(help="Column to leave out; repeatable.")],
-    "text": Annotated[str | None, of_data(help="Column with a text, read by a sentence encoder.")],
-}
+
+def _flags(*, settled: bool) -> dict[str, Any]:
+    """The options of the user's data as flags; the settled ones too, or only those that a trained model leaves open."""
+    kinds = get_type_hints(DataOptions)
+    return {
+        option.name: Annotated[
+            list[str] | None if option.default == () else kinds[option.name], of_data(help=option.metadata["help"])
+        ]
+        for option in fields(DataOptions)
+        if settled or not option.metadata["settled"]
+    }
+
+
+COLUMNS = _flags(settled=False)
 """Options that say what the columns of the user's data are."""
 
-DATA = COLUMNS | {
-    "encoder": Annotated[str | None, of_data(help="Sentence encoder: a name, or a folder.")],
-    "split_by": Annotated[str | None, of_data(help="Column of a domain, region: all of one is in the same split.")],
-    "image_size": Annotated[int | None, of_data(help="Pixels a side of images.")],
-    "no_limits": NoLimitsOption,
-}
+DATA = _flags(settled=True) | {"no_limits": NoLimitsOption}
 """With those that say how data is read and split, which a trained model has settled."""
 
 
@@ -86,7 +89,7 @@ def source_of(tasks: str, data: dict[str, Any], seed: int = 0) -> "Source":
         tasks = str(Path(tasks).resolve())
     if (encoder := data.get("encoder")) and Path(encoder).is_dir():
         data = data | {"encoder": str(Path(encoder).resolve())}
-    return Source(tasks, seed=seed, **data | {"drop": tuple(data["drop"] or ())})
+    return Source(tasks, seed=seed, **data)
 
 
 def assignments(given: list[str] | None) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import Origin, class_names
@@ -20,7 +21,6 @@ from handful.pipelines.pipeline import (
     shaped,
     target_moments,
 )
-from handful.raw_batch import Columns
 
 
 class ArrayPipeline(InputPipeline):
@@ -122,11 +122,11 @@ class ArrayPipeline(InputPipeline):
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
 
     @property
-    def data_columns(self) -> Columns:
+    def data_options(self) -> DataOptions:
         """The arrays: `targets` or `labels`, and where the model was trained with tasks, `task`."""
         if self.outputs:
-            return Columns(target="targets", task="task")
-        return Columns(label="labels", task="task" if self.labels is not None else None)
+            return DataOptions(target="targets", task="task")
+        return DataOptions(label="labels", task="task" if self.labels is not None else None)
 
 
 def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from handful.cells import class_order
+from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import PYTHON, Origin, class_names, target_values
-from handful.raw_batch import Columns
 from handful.registry import Registry
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
@@ -92,9 +92,9 @@ class InputPipeline(ABC):
         return names
 
     @property
-    def data_columns(self) -> Columns:
+    def data_options(self) -> DataOptions:
         """What the files of this model's tasks have, beside the inputs."""
-        return Columns()
+        return DataOptions()
 
     def of_array(self, array: Any) -> Tensor:
         """See `encode`."""

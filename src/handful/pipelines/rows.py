@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handful.cells import without_comma
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import (
@@ -17,7 +18,6 @@ from handful.pipelines.pipeline import (
     moments,
     target_moments,
 )
-from handful.raw_batch import Columns
 from handful.table import Table
 
 MOST_CATEGORIES = 50
@@ -65,9 +65,9 @@ class RowPipeline(InputPipeline):
         return table.names_in(self.label)
 
     @property
-    def data_columns(self) -> Columns:
+    def data_options(self) -> DataOptions:
         """The roles."""
-        return Columns(self.label, self.target, self.task, self.group)
+        return DataOptions(label=self.label, target=self.target, task=self.task, group=self.group)
 
 
 class TablePipeline(RowPipeline):

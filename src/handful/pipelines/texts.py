@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.data_options import DataOptions
 from handful.encoders import Encoder
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline
-from handful.raw_batch import Columns
 from handful.table import Table
 
 
@@ -86,9 +86,9 @@ class TextPipeline(RowPipeline):
         return self._embedded(table.sentences(self.text))
 
     @property
-    def data_columns(self) -> Columns:
+    def data_options(self) -> DataOptions:
         """The roles, and the text."""
-        return Columns(self.label, self.target, self.task, self.group, self.text)
+        return DataOptions(label=self.label, target=self.target, task=self.task, group=self.group, text=self.text)
 
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from handful.cells import written
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.raw_batch import Columns, RawBatch
+from handful.raw_batch import RawBatch
 from handful.readers.paths import existing
 from handful.readers.reader import Reader, check_one_task, row_numbers
 
@@ -91,16 +92,16 @@ class ArrayReader(Reader):
         """By its name."""
         return path.suffix.lower() == ".npz" and path.is_file()
 
-    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """Its arrays, labels and targets as they are."""
         arrays = read_arrays(path, limits)
         ids = row_numbers(len(arrays["inputs"]))
-        key = columns.target or columns.label
+        key = options.target or options.label
         if not labeled or key is None:
             return RawBatch(arrays["inputs"], ids)
         if key not in arrays:
             raise DataError(f"{path} has no array {key!r}, which the examples of this model need.", code="wrong-shape")
-        if columns.task in arrays:
-            check_one_task(arrays[columns.task].tolist(), f"{path}, {columns.task!r},")
+        if options.task in arrays:
+            check_one_task(arrays[options.task].tolist(), f"{path}, {options.task!r},")
         groups = None if "group" not in arrays else [str(written(name)) for name in arrays["group"].tolist()]
         return RawBatch(arrays["inputs"], ids, arrays[key], f"{path}: {key!r}", groups)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import overload
 
 from handful.cells import written
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.raw_batch import Columns, RawBatch
+from handful.raw_batch import RawBatch
 from handful.readers.paths import existing, subfolders
 from handful.readers.reader import Reader
 
@@ -94,7 +95,7 @@ class ImageReader(Reader):
         """Folders, and files by their names."""
         return path.is_dir() or path.suffix.lower() in IMAGES or not path.suffix
 
-    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The files, by name."""
         if not labeled:
             files = image_files(path)

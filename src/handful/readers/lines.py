@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.raw_batch import Columns, RawBatch
+from handful.raw_batch import RawBatch
 from handful.readers.reader import Reader, row_numbers
 
 
@@ -18,7 +19,7 @@ class LineReader(Reader):
         """By its name."""
         return path.suffix.lower() == ".txt" and path.is_file()
 
-    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The lines; an empty one is an error."""
         limits.check(path, bytes=path.stat().st_size)
         try:

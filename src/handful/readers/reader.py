@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from handful.cells import written
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.raw_batch import Columns, RawBatch
+from handful.raw_batch import RawBatch
 from handful.readers.paths import existing
 from handful.registry import Registry
 
@@ -33,24 +34,24 @@ class Reader(ABC):
         """Whether what is at this path is of this format."""
 
     @abstractmethod
-    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """See `read`."""
 
 
 def read(
-    path: str | Path, *, columns: Columns | None = None, labeled: bool = False, limits: Limits = LOCAL
+    path: str | Path, *, options: DataOptions | None = None, labeled: bool = False, limits: Limits = LOCAL
 ) -> RawBatch:
     """The values of a file or folder.
 
-    columns: which are what, as a model's pipeline tells (`InputPipeline.data_columns`). labeled: whether they are the
-    labeled examples of one task. limits: the most that is read. Raises `DataError` for what cannot be read, with the
-    file, and the row or column.
+    options: which columns are what, as a model's pipeline tells (`InputPipeline.data_options`). labeled: whether they
+    are the labeled examples of one task. limits: the most that is read. Raises `DataError` for what cannot be read,
+    with the file, and the row or column.
     """
     path = existing(path)
     readers: list[Reader] = [reader for _, reader in READERS.items()]
     for reader in readers:
         if reader.matches(path):
-            return reader.read(path, columns or Columns(), labeled, limits)
+            return reader.read(path, options or DataOptions(), labeled, limits)
     raise DataError(
         f"{path} is of no kind that is read here: {', '.join(reader.described for reader in readers)}.",
         code="unsupported-media",

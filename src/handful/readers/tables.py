@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from handful.cells import is_text
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.raw_batch import Columns, RawBatch
+from handful.raw_batch import RawBatch
 from handful.readers.paths import existing
 from handful.readers.reader import Reader, check_one_task, row_numbers
 from handful.table import Table
@@ -231,22 +232,22 @@ class TableReader(Reader):
         """By its name."""
         return path.is_file() and table_kind(path) is not None
 
-    def read(self, path: Path, columns: Columns, labeled: bool, limits: Limits) -> RawBatch:
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The whole table, or its texts; with the label or the target, which only labeled examples have."""
         table = read_table(path, limits)
         labels: Any = None
-        key = columns.target or columns.label
-        if labeled and columns.target:
-            table.require([columns.target], ", the target")
-            labels = table.numbers(columns.target)
-        elif labeled and columns.label:
-            table.require([columns.label], ", the label")
-            labels = table.names_in(columns.label)
-        if labeled and columns.task in table.names:
-            check_one_task(table.texts(columns.task), f"{path}, column {columns.task!r},")
-        groups = table.names_in(columns.group) if labeled and columns.group in table.names else None
+        key = options.target or options.label
+        if labeled and options.target:
+            table.require([options.target], ", the target")
+            labels = table.numbers(options.target)
+        elif labeled and options.label:
+            table.require([options.label], ", the label")
+            labels = table.names_in(options.label)
+        if labeled and options.task in table.names:
+            check_one_task(table.texts(options.task), f"{path}, column {options.task!r},")
+        groups = table.names_in(options.group) if labeled and options.group in table.names else None
         inputs: Any = table
-        if columns.text:
-            table.require([columns.text], ", the text")
-            inputs = table.sentences(columns.text)
+        if options.text:
+            table.require([options.text], ", the text")
+            inputs = table.sentences(options.text)
         return RawBatch(inputs, row_numbers(table.rows), labels, f"{path}, column {key!r},", groups)

@@ -1,10 +1,11 @@
 """Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
+from handful.data_options import DataOptions
 from handful.errors import DataError, UserError, unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.arrays import ArrayPipeline
@@ -24,19 +25,11 @@ from handful.tasks.splits import Split
 def open_tasks(
     source: str | Path,
     *,
-    label: str | None = None,
-    task: str | None = None,
-    target: str | None = None,
-    group: str | None = None,
-    drop: Sequence[str] = (),
-    image_size: int | None = None,
-    text: str | None = None,
-    encoder: str | None = None,
-    split_by: str | None = None,
     seed: int = 0,
     splits: Mapping[str, Split] | None = None,
     limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
+    **data: Any,
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
 
@@ -47,8 +40,8 @@ def open_tasks(
     input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
     drawn from the classes, and these are split; with one the tasks are split.
 
-    image_size: pixels a side; None chooses (see `ImagePipeline.fit`). encoder: see `Encoder`. split_by: a column whose
-    values are split, each with all of its classes or tasks (a domain, a region). seed: of the split and of all draws.
+    data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
+    tasks of one value of the `split_by` column are in the same split. seed: of the split and of all draws.
     splits: the split of each class or task as an earlier run has stored it; new ones are placed by a hash of (seed,
     name), see `split_names`. A registered source has its own.
     limits: the most that is read of one file.
@@ -56,9 +49,8 @@ def open_tasks(
     not divided: all its classes or tasks make up each split, since none was trained on.
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
-    options = Options(
-        label, task, target, group, tuple(drop), image_size, text, encoder, split_by, seed, splits, limits
-    )
+    DataOptions.check(data)
+    options = Options(seed=seed, splits=splits, limits=limits, **data)
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)

@@ -34,10 +34,10 @@ def encoded_examples(
 
     target: the column to predict, where each task is a table with columns of its own; None: the model's.
     """
-    raw = read(path, columns=pipeline.data_columns, labeled=True, limits=limits)
+    raw = read(path, options=pipeline.data_options, labeled=True, limits=limits)
     of_task = pipeline.of_task(raw.inputs, target)
     if of_task is not pipeline:
-        raw = read(path, columns=of_task.data_columns, labeled=True, limits=limits)
+        raw = read(path, options=of_task.data_options, labeled=True, limits=limits)
     if raw.labels is None:
         raise DataError(
             f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
@@ -50,5 +50,5 @@ def encoded_examples(
 
 def encoded_inputs(pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
     """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them."""
-    raw = read(path, columns=pipeline.data_columns, limits=limits)
+    raw = read(path, options=pipeline.data_options, limits=limits)
     return pipeline.encode(raw.inputs, limits), list(raw.ids)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from handful.data_options import DataOptions
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
@@ -20,19 +21,10 @@ SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(DataOptions):
     """Where tasks come from: the arguments of `open_tasks`. no_limits: read files of any size."""
 
     tasks: str
-    label: str | None = None
-    task: str | None = None
-    target: str | None = None
-    group: str | None = None
-    drop: tuple[str, ...] = ()
-    image_size: int | None = None
-    text: str | None = None
-    encoder: str | None = None
-    split_by: str | None = None
     seed: int = 0
     no_limits: bool | None = None
 
@@ -82,7 +74,7 @@ class Experiment:
         facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
         source = facts.pop("source")
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
-        return cls(source=Source(**source | {"drop": tuple(source["drop"])}), **facts)
+        return cls(source=Source(**source), **facts)
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes that count."""

@@ -1,0 +1,45 @@
+"""The options of the user's data: what the columns of a table are, and how inputs are made."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from handful.errors import UserError, named, unknown_name
+
+
+def _option(words: str, default: Any = None, *, settled: bool = False) -> Any:
+    """An option with its help. settled: whether a trained model has settled it."""
+    return field(default=default, metadata={"help": words, "settled": settled})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Each option of the user's data, with its help. `open_tasks` takes them, and the command line as flags."""
+
+    label: str | None = _option("Column with the class.")
+    task: str | None = _option("Column that tells the tasks apart: customer, shop, school.")
+    target: str | None = _option("Column with the number to predict.")
+    group: str | None = _option("Column of a writer, video, patient: never on both sides of a task.")
+    drop: tuple[str, ...] = _option("Column to leave out; repeatable.", ())
+    text: str | None = _option("Column with a text, read by a sentence encoder.")
+    encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)
+    split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
+    image_size: int | None = _option("Pixels a side of images.", settled=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drop", tuple(self.drop or ()))
+
+    @staticmethod
+    def check(given: dict[str, Any]) -> None:
+        """Raise a `UserError` with the nearest name where one of these is no option."""
+        known = [option.name for option in fields(DataOptions)]
+        for name in given:
+            if name not in known:
+                raise unknown_name("option of the data", name, known)
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
+        for name in names:
+            if getattr(self, name):
+                raise UserError(
+                    f"The option {name} does not apply to {source}.", field=(name,), hint=f"Leave out {named(name)}."
+                )

@@ -1,0 +1,34 @@
+"""Options of the user's data are written once, and each face has all of them."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+from handful.cli.options import COLUMNS, DATA
+from handful.data_options import DataOptions
+from handful.errors import UserError
+from handful.tasks.opening import open_tasks
+from handful.workflows.experiment import Experiment, Source
+
+NAMES = [option.name for option in fields(DataOptions)]
+
+
+def test_each_face_has_all_options():
+    assert [*DATA] == [*NAMES, "no_limits"]
+    assert set(NAMES) - set(COLUMNS) == {"encoder", "split_by", "image_size"}, "which a model has settled"
+    assert set(NAMES) < {option.name for option in fields(Source)}
+    assert not set(NAMES) & set(inspect.signature(open_tasks).parameters), "by its keywords"
+
+
+def test_columns_to_drop_may_be_in_a_list():
+    experiment = Experiment(Source("x.csv", drop=["a", "b"]))
+    assert experiment.source.drop == ("a", "b")
+    assert Experiment.from_config(experiment.config()) == experiment
+    assert Source("x", drop=None).drop == ()
+
+
+def test_an_option_that_there_is_not_is_told_with_the_nearest(tmp_path):
+    (tmp_path / "t.csv").write_text("x,y\n1,a\n")
+    with pytest.raises(UserError, match=r"option of the data 'lable'.*'?label"):
+        open_tasks(tmp_path / "t.csv", lable="y")
