@@ -6,6 +6,7 @@ OTHER_NAMES = {
     "path": "-o",
     "pretrain_examples": "--pretrain",
     "trials": "--tune",
+    "warm_start": "--from",
     "weight_decay": "--set training.weight_decay=",
 }
 """Where an option has another name than the parameter."""

@@ -61,6 +61,9 @@ def train(
     pretrain: Annotated[
         int, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
     ] = 0,
+    warm_start: Annotated[
+        str | None, of_training("--from", metavar="RUN", help="Start from the weights of that run's model.")
+    ] = None,
     augment: Annotated[
         float,
         of_training(
@@ -124,6 +127,7 @@ def train(
         query_shot=query_shot,
         train_way=train_way,
         train_query_shot=train_query_shot,
+        warm_start=warm_start,
         augment=augment,
         settings=settings | assigned["training"],
         seed=seed,

@@ -16,7 +16,10 @@ from handful.tasks.distribution import Size, TaskDistribution
 from handful.tasks.opening import open_tasks
 from handful.tasks.splits import Contents
 from handful.training.run import Run
+from handful.workflows.warm_start import digest, start_from
 
+START = "start"
+"""Where a run's configuration has the digest of the weights that it started from."""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 
 
@@ -46,7 +49,8 @@ class Experiment:
 
     way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
     tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
-    source's default. augment: how much training tasks are changed, see `augmented` (0: not at all).
+    source's default. warm_start: a run, or the folder of a meta-model, whose weights training starts from. augment: how
+    much training tasks are changed, see `augmented` (0: not at all).
     """
 
     source: Source
@@ -60,6 +64,7 @@ class Experiment:
     query_shot: Size | None = None
     train_way: Size | None = None
     train_query_shot: Size | None = None
+    warm_start: str | None = None
     augment: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -68,10 +73,14 @@ class Experiment:
         """As JSON."""
         return asdict(self)
 
+    def start(self) -> dict[str, str]:
+        """The digest of a warm start's weights, which belongs to the run's configuration."""
+        return {} if self.warm_start is None else {START: digest(self.warm_start)}
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """From JSON."""
-        facts = {name: value for name, value in config.items() if name not in ("format", "schema")}
+        facts = {name: value for name, value in config.items() if name not in ("format", "schema", START)}
         source = facts.pop("source")
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
         return cls(source=Source(**source), **facts)
@@ -86,10 +95,10 @@ class Experiment:
         return augmented(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
-        """The untrained learner."""
+        """The untrained learner, with the weights of a warm start."""
         cls: type[Learner] = LEARNERS[self.learner]
         pipeline = distribution.pipeline
-        return cls.build(
+        learner = cls.build(
             self.tasks(distribution).spec,
             backbone=pipeline.backbone if pipeline and self.backbone == "auto" else self.backbone,
             backbone_options=self.backbone_options,
@@ -97,6 +106,9 @@ class Experiment:
             seed=self.seed,
             **self.options,
         )
+        if self.warm_start is not None:
+            start_from(self.warm_start, learner, pipeline)
+        return learner
 
 
 def validating(

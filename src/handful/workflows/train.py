@@ -18,6 +18,7 @@ from handful.training.run import Run, is_run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
 from handful.workflows.experiment import Experiment, fillable, reopened, validating
+from handful.workflows.warm_start import trained_on
 
 
 def train(
@@ -53,13 +54,20 @@ def train(
     most = fillable(distribution.split("test"), experiment.way)
     if most != experiment.tasks(distribution).sizes.way:
         warnings.warn(f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.", stacklevel=2)
+    start = experiment.start()
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     if rank:
         run = Run(path)
     else:
         data = distribution.contents()
-        run = Run.open(path, experiment.config(), data=data, resume=resume, force=force)
+        if experiment.warm_start is not None and (seen := trained_on(experiment.warm_start, data)):
+            warnings.warn(
+                f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
+                f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
+                stacklevel=2,
+            )
+        run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
     try:
         with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
             trained = meta_train(
@@ -85,6 +93,7 @@ def train(
         "examples": trained.examples,
         "plan": str(trained.plan),
         "seed": experiment.seed,
+        **start,
     }
     model = MetaModel(learner, distribution.pipeline, facts)
     if not rank:

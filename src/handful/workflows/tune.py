@@ -156,7 +156,7 @@ def tune(
             f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
         )
     distribution = experiment.source.open()
-    config = experiment.config() | {"data": distribution.contents().digest()}
+    config = experiment.config() | {"data": distribution.contents().digest()} | experiment.start()
     saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
     if not (saved or force) and is_run(path):
         raise UserError(

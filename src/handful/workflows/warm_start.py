@@ -1,0 +1,75 @@
+"""A warm start: training begins with the weights of another run's model."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from handful.errors import UserError
+from handful.learners.learner import Learner
+from handful.models.meta_model import model_folder
+from handful.pipelines.pipeline import InputPipeline
+from handful.storage import read_tensors
+from handful.tasks.splits import Contents
+from handful.training.run import Run
+
+
+def digest(path: str) -> str:
+    """Which weights a run or a folder of a meta-model holds; `ArtifactError` if there are none."""
+    return _saved(path)[2]
+
+
+def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> None:
+    """Put the weights of a run's model into a learner; no code of that model is run.
+
+    Raises `UserError`, before any weight changes, where they do not fit: other inputs, another network, other options
+    that decide which weights there are.
+    """
+    tensors, config, _ = _saved(path)
+    inputs = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
+    before, now = _columns(inputs), _columns(pipeline)
+    if before != now:
+        raise _no_fit(path, f"its inputs are {_written(before)}, those of this training are {_written(now)}")
+    own = learner.state_dict()
+    key = config["recipe"]["learner"]
+    other = "" if key == learner.key else f" (it is a {key}, this is a {learner.key})"
+    for name in own | tensors:
+        there, here = _shape(tensors.get(name)), _shape(own.get(name))
+        if there != here:
+            raise _no_fit(path, f"{name!r} is {there} there and {here} here{other}")
+    learner.load_state_dict(tensors)
+
+
+def trained_on(path: str, data: Contents) -> list[str]:
+    """The names of the test split of which a run has trained on examples; none where that is not known."""
+    run = Run.find(Path(path))
+    if run is None:
+        return []
+    seen = {digest for digests in run.contents().splits["train"].values() for digest in digests}
+    return [name for name, digests in data.splits["test"].items() if not seen.isdisjoint(digests)]
+
+
+def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    return read_tensors(model_folder(Path(path)) / "model.safetensors")
+
+
+def _columns(pipeline: InputPipeline | None) -> tuple[str, ...]:
+    """What inputs are: their kind and, of a table, its columns in their order."""
+    if pipeline is None:
+        return ()
+    return pipeline.kind, *map(str, getattr(pipeline, "names", ()))
+
+
+def _written(columns: tuple[str, ...]) -> str:
+    return f"{columns[0]} ({', '.join(columns[1:])})" if len(columns) > 1 else "".join(columns) or "arrays"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+
+
+def _no_fit(path: str, why: str) -> UserError:
+    return UserError(
+        f"The weights of {path} do not fit: {why}.",
+        hint="Train the same learner and network on inputs of the same kind, or leave {warm_start} out.",
+    )
