@@ -9,7 +9,6 @@ the same whole test tasks. Each seed has a split, rows and weights of its own.
 
 import argparse
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from torch import Tensor
 from benchmarks.evidence import Cells, Section, guarded, record
 from handful import LEARNERS, evaluate, meta_train
 from handful.evaluation.intervals import seeds_interval
+from handful.notes import collecting
 from handful.streams import seeded
 from handful.tasks.distribution import SPLITS, TaskDistribution
 from handful.tasks.opening import open_tasks
@@ -152,10 +152,10 @@ def main() -> None:
     parser.add_argument("--learners", nargs="+", choices=LEARNERS_AND_OPTIONS, default=list(LEARNERS_AND_OPTIONS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of categories that a split lacks
     for name in arguments.tables:
         for learner in arguments.learners:
-            row = run(name, arguments.data, learner, arguments.seeds, arguments.steps)
+            with collecting():  # notes of categories that a split lacks
+                row = run(name, arguments.data, learner, arguments.seeds, arguments.steps)
             record(RESULTS, f"{name}, {learner}", row)
     Console().print(SECTION.table())
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from handful.notes import collecting
 from handful.training import performance
 
 torch.set_num_threads(1)
@@ -25,6 +26,14 @@ def _seeded():
     """No test depends on which tests ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _noted_where_expected():
+    """A note that a test does not collect is unexpected, as a warning is."""
+    with collecting() as notes:
+        yield
+    assert not list(notes)
 
 
 @pytest.fixture(autouse=True, scope="session")

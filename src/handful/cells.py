@@ -5,11 +5,12 @@ import datetime
 import functools
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from handful.notes import note
 
 EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})
 """What an empty cell of a column of numbers may hold, in small letters."""
@@ -40,14 +41,12 @@ def spelled(text: str) -> str:
     return " ".join(text.split())
 
 
-def warn_of_case(names: Iterable[str], origin: object) -> None:
-    """Warn where two class names differ only in case, which may be one class in two spellings."""
+def note_case(names: Iterable[str], origin: object) -> None:
+    """Make a note where two class names differ only in case, which may be one class in two spellings."""
     known: dict[str, str] = {}
     for name in sorted(set(names)):
         if (other := known.setdefault(name.casefold(), name)) != name:
-            warnings.warn(
-                f"{origin} may have one class in two spellings: {other!r} and {name!r} count as two.", stacklevel=3
-            )
+            note("case-differs", f"{origin} may have one class in two spellings: {other!r} and {name!r} count as two.")
             return
 
 

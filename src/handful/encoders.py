@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
+from handful.notes import note
 from handful.storage import read_json, read_tensors, write_tensors
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -113,10 +114,10 @@ class Encoder:
             try:
                 write_tensors(path, {"embeddings": embeddings}, {"encoder": self.name, "revision": self.revision})
             except UserError:
-                warnings.warn(
+                note(
+                    "not-kept",
                     f"The embeddings of the texts cannot be kept in {path.parent}, so they are computed again the next "
                     f"time. Let {CACHE} name a folder that can be written.",
-                    stacklevel=2,
                 )
             return embeddings
 

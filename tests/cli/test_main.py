@@ -484,8 +484,8 @@ def test_a_wrong_command_line_is_misuse(arguments, named):
     [
         (["--workers", "0"], "at least 1 worker"),
         (["--workers", "8"], "--meta-batch-size"),
-        (["--workers", "2", "--plan", "vmap"], "--plan chunks:2+threads:1"),
-        (["--workers", "2", "--plan", "loop"], "--plan loop+threads:1"),
+        (["--workers", "2", "--plan", "vmap"], "One that suffices is chunks:2+threads:1"),
+        (["--workers", "2", "--plan", "loop"], "it is loop+threads:1. Give that one as --plan"),
     ],
 )
 def test_workers_that_cannot_share_a_step_are_refused_before_they_start(options, said, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from handful.cli import terminal
 from handful.events import StepEvent
+from handful.notes import note
 
 HOSTILE = ["[/c0]", "[bold]x", ":cat:", "a[b]", "back\\", "Übung"]
 
@@ -27,6 +28,15 @@ def test_a_warning_is_a_note_and_said_once(text):
         warnings.warn(text, stacklevel=1)
         warnings.warn(text, stacklevel=1)
     assert shown.get() == f"Note: {text}\n"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_note_of_the_library_is_said_once_with_its_count(text):
+    with terminal.err.capture() as shown, terminal.notes():
+        for _ in range(2):
+            note("left-out", text)
+            note("empty-cells", text, count=3)
+    assert shown.get() == f"Note: {text}\nNote: {text} (3 times)\n"
 
 
 def test_predictions_as_csv_have_a_column_for_each_class(capsys):

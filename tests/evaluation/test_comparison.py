@@ -12,6 +12,7 @@ from handful.evaluation.ladder import CHOOSING_TASKS, SETTLING, Ladder
 from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
+from noted import noted
 
 TASKS, COSTLY = 40, 3
 
@@ -233,7 +234,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
     curves = ladder.shots_curve(test, validation, comparison, (1, 2, 4), tasks=10)
     assert [shot for shot, _ in curves["toy"]] == [1, 2]
     assert curves["toy"][1][1] == evaluate(ladder.learner, test, tasks=10).score
-    with pytest.warns(UserWarning, match="are left out"):
+    with noted("are left out"):
         larger = test.with_sizes(shot=4)
     many = ladder.shots_curve(larger, validation, comparison, (1, 2), tasks=10)
     assert many["toy"][0][1] == evaluate(ladder.learner, larger, tasks=10, shot=1).score
@@ -241,7 +242,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
 
 def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
     ladder, _, _ = climbed(costly=0)
-    with pytest.warns(UserWarning, match="are left out"):
+    with noted("are left out"):
         test, validation = Uneven().split("test").with_sizes(shot=4), Uneven().split("val")
     found = ladder.equivalence(test, validation, tasks=10, examples=(1, 2, 4))
     assert [size for size, _ in found.curve][:2] == [1, 2]

@@ -20,6 +20,7 @@ from handful.models.meta_model import AdaptedTask, AdaptedTasks, MetaModel
 from handful.pipelines.rows import TablePipeline
 from handful.registry import LEARNERS
 from handful.types import Categorical, Gaussian, Point, TaskSpec
+from noted import noted
 
 each_case = pytest.mark.parametrize(("cls", "problem"), cases(), ids=name_of)
 CLASSES = ROWS.spec
@@ -248,7 +249,7 @@ def test_many_tasks_of_a_learner_that_vmap_refuses_are_worked_on_one_after_anoth
     queries = rows(4, 3, 5)
     expected = raw(ROWS, R2D2).adapt_many(tasks, estimate=True)
     meta = raw(ROWS, Branching)
-    with pytest.warns(UserWarning, match="Branching adapts and predicts one task after another"):
+    with noted("Branching adapts and predicts one task after another"):
         found = meta.adapt_many(tasks, estimate=True)
     close(found.predict_many(queries), expected.predict_many(queries))
     assert [one.estimate for one in found] == [one.estimate for one in expected]

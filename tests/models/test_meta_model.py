@@ -22,6 +22,7 @@ from handful.models.meta_model import AdaptedTask, MetaModel
 from handful.registry import LEARNERS
 from handful.storage import digest_of, read_tensors, write_tensors
 from handful.types import Categorical, Point, TaskSpec
+from noted import noted
 
 CLASSES = TaskSpec("classification", (4,), 3, "permuted")
 SHARED = TaskSpec("classification", (4,), 3, "shared")
@@ -687,7 +688,7 @@ def test_without_the_groups_that_a_model_was_trained_with_there_is_no_estimate()
     inputs, answers, names = of_people()
     meta = model()
     meta.pipeline = SimpleNamespace(group="patient", labels=None)
-    with pytest.warns(UserWarning, match=r"No estimate .*trained with groups \('patient'\)"):
+    with noted(r"No estimate .*trained with groups \('patient'\)"):
         assert meta.adapt(inputs, answers, estimate=True).estimate is None
     assert meta.adapt(inputs, answers, groups=names, estimate=True).estimate is not None
     meta.adapt(inputs, answers)

@@ -1,10 +1,9 @@
-import warnings
-
 import pytest
 import torch
 
 from handful.errors import DataError
 from handful.tasks.labeled_pool import LabeledPool
+from noted import noted, nothing_noted
 
 SHARED = {"train": [0, 1, 2], "val": [3, 4], "test": [5, 6, 7]}
 
@@ -67,14 +66,13 @@ def test_too_few_examples_names_the_classes_and_the_way_out():
 
 
 def test_small_classes_are_left_out_aloud():
-    with pytest.warns(UserWarning, match="1 of 3 classes of the train split have fewer than 7"):
+    with noted("1 of 3 classes of the train split have fewer than 7"):
         tasks = pool([2] + [10] * 7).with_sizes(way=2, shot=3, query_shot=4)
     assert {c for i in range(20) for c in tasks.manifest(i).classes} == {1, 2}
 
 
 def test_enough_examples_are_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with nothing_noted():
         pool([7] * 8).with_sizes(way=3, shot=3, query_shot=4)
 
 

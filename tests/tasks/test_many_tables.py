@@ -21,6 +21,7 @@ from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
 from handful.workflows.predict import predict_from_file
+from noted import noted
 from own_data import write_csv
 
 KINDS = np.array(["oak", "elm", "ash"])
@@ -177,8 +178,9 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     model.save_pretrained(tmp_path / "model")
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
-    with pytest.warns(UserWarning, match=r"column 'z' \(2\) count as its mean"):
+    with noted("column 'z' count as its mean") as notes:
         answers = [row["y"] for row in predict_from_file(tmp_path / "task", rows)]
+    assert [note.count for note in notes] == [2]
     assert np.isfinite(answers).all()
 
 

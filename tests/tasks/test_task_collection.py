@@ -1,14 +1,15 @@
 import re
-import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from handful.errors import DataError, UserError
+from handful.notes import collecting
 from handful.tasks.distribution import BLOCK
 from handful.tasks.task_collection import TaskCollection
 from handful.types import stack
+from noted import noted, nothing_noted
 
 
 def collection(counts: list[int], *, classes=None, groups=None, seed=0) -> TaskCollection:
@@ -167,8 +168,7 @@ def test_groups_of_small_tasks_stay_on_one_side(each):
     place = torch.cat([torch.arange(int(length)) for length in lengths])
     groups = 100 * torch.arange(30).repeat_interleave(lengths) + place // each
     several = 30 - 5 * sum(length <= each for length in (2, 3, 5, 6, 9, 40))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with collecting():
         shops = ragged(groups=groups)
     assert shops.units == several
     drawn = set()
@@ -181,26 +181,24 @@ def test_groups_of_small_tasks_stay_on_one_side(each):
 
 
 def test_tasks_of_one_row_are_left_out_aloud():
-    with pytest.warns(UserWarning, match=r"Left out: \d of 6 tasks of the train split, with fewer than 2 usable rows"):
+    with noted(r"Left out: \d of 6 tasks of the train split, with fewer than 2 usable rows"):
         shops = collection([1, 1, 1, 30, 30, 30, 30, 30, 30, 30]).with_sizes(shot=5, query_shot=10)
     assert all(len(shops.members[task]) == 30 for task in shops.eligible)
     assert not shops.small_tasks()
 
 
 def test_small_tasks_are_no_warning_but_in_validation():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with nothing_noted():
         shops = collection([4] * 5 + [20] * 15).with_sizes(shot=5, query_shot=10)
     assert shops.small_tasks()
     val = collection([30, 17, 9, 40, 25, 12, 33, 21, 28, 14]).split("val")
     rows = sorted(len(val.members[task]) for task in val.splits["val"])
-    with pytest.warns(UserWarning, match=rf"Left out: 1 of 2 tasks of the val split, with fewer than {rows[0] + 1} us"):
+    with noted(rf"Left out: 1 of 2 tasks of the val split, with fewer than {rows[0] + 1} us"):
         val.with_sizes(shot=rows[0])
 
 
 def test_enough_rows_are_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with nothing_noted():
         collection([15] * 10).with_sizes(shot=5, query_shot=10)
 
 

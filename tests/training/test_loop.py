@@ -32,6 +32,7 @@ from handful.training.loop import meta_train
 from handful.training.run import Run
 from handful.training.settings import Settings
 from handful.types import Categorical, Examples, Point, Task, TaskSpec
+from noted import noted
 
 
 class Line(Learner):
@@ -623,7 +624,7 @@ def test_a_pre_trained_rung_is_trained_by_pre_training_alone(tmp_path):
 def test_a_network_without_batching_rules_trains_and_is_evaluated():
     tasks = Sine()
     learner = MAML.build(tasks.spec, backbone=Unbatchable, inner_steps=1)
-    with pytest.warns(UserWarning, match="MAML adapts and predicts one task after another"):
+    with noted("MAML adapts and predicts one task after another"):
         trained = meta_train(learner, tasks, steps=2, validation_tasks=4)
     assert trained.plan == Plan("loop")
     assert evaluate(learner, tasks.split("test"), tasks=4).score.tasks == 4

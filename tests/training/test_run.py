@@ -28,6 +28,7 @@ from handful.storage import write_json, write_tensors
 from handful.tasks.sine import Sine
 from handful.training.loop import Training, meta_train
 from handful.training.run import Run, is_run
+from noted import noted
 
 STEPS = 1000
 OPTIONS = ["--tasks", "sine", "--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]"]
@@ -367,7 +368,7 @@ def test_a_run_goes_on_with_its_threads_and_gives_them_back(tmp_path):
 def test_a_run_says_where_its_threads_cannot_be_had(tmp_path, monkeypatch, saved, said):
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     write_json(tmp_path / "env.json", saved)
-    with pytest.warns(UserWarning, match=said), Run(tmp_path).threads():
+    with noted(said), Run(tmp_path).threads():
         pass
 
 
@@ -403,7 +404,7 @@ def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeyp
     assert torch.equal(again, whole)
     assert same == seconds
     damage(Run(tmp_path / "run").ladder)
-    with pytest.warns(UserWarning, match="It is left out"):
+    with noted("It is left out"):
         assert ladder("run")[2] == [128, 256, 384]
     monkeypatch.setattr("handful.__version__", "another")
     assert ladder("run")[2] == [128, 256, 384]
@@ -415,12 +416,12 @@ def linear(input_shape):
 
 def test_the_ladder_of_a_run_that_cannot_be_written_is_pre_trained_all_the_same(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="pre-training for the ladder is not kept"):
+    with noted("pre-training for the ladder is not kept"):
         assert Run(tmp_path / "file").ladder_checkpoints() is None
 
 
 def test_resuming_where_nothing_is_starts_and_says_so(tmp_path):
-    with pytest.warns(UserWarning, match="no run in .* yet"):
+    with noted("no run in .* yet"):
         Run.open(tmp_path / "run", {}, resume=True)
     assert is_run(tmp_path / "run")
 

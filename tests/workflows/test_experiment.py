@@ -24,6 +24,7 @@ from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again, validating
 from handful.workflows.train import train
+from noted import noted
 
 TINY = {"steps": 4, "meta_batch_size": 2, "validation_tasks": 5}
 
@@ -114,7 +115,7 @@ def test_validation_has_no_more_classes_than_its_split(species, tmp_path):
     assert validating(tasks, 3, 1, 3).sizes.way == 2
     assert validating(tasks, (2, 6), 1, 3).sizes.way == (2, 2)
     assert validating(tasks, 2, 1, 3).split_name == "val"
-    with pytest.warns(UserWarning, match="its best step chosen, on 2-way tasks"):
+    with noted("its best step chosen, on 2-way tasks"):
         model = train(replace(species, way=3), tmp_path / "run")
     assert model.facts["selection"].endswith("of the val split, 2-way")
     report = evaluate(tmp_path / "run", settings=[(3, 1)], tasks=4, costly_tasks=0)
@@ -137,7 +138,7 @@ def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
     train(species, tmp_path / "one")
     assert evaluate(tmp_path / "one", tasks=4, costly_tasks=0, equivalence_tasks=3).equivalence.tasks == 3
     train(replace(species, shot=(1, 2)), tmp_path / "varied")
-    with pytest.warns(UserWarning, match="no data equivalence: shots vary"):
+    with noted("no data equivalence: shots vary"):
         report = evaluate(tmp_path / "varied", tasks=4, costly_tasks=0, equivalence_tasks=3)
     assert report.equivalence is None
 
@@ -281,7 +282,7 @@ def test_data_that_grew_are_accepted_and_the_report_says_what_is_new(species, tm
     assert {name: now[name] for name in before.placed()} == before.placed()
     assert len(now) == len(before.placed()) + 30
     assert opened.contents().pipeline == before.pipeline
-    with pytest.warns(UserWarning, match="The data have grown since"):
+    with noted("The data have grown since"):
         train(species, tmp_path / "run", resume=True)
     assert Run(tmp_path / "run").contents().placed() == now
 
@@ -297,7 +298,7 @@ def test_a_run_and_its_data_may_be_moved(species, tmp_path):
     assert "that training never saw" in report.tasks
     (tmp_path / "other.csv").write_text(Path(there.tasks).read_text().replace(".1", ".2"))
     other = replace(there, tasks=str(tmp_path / "other.csv"))
-    with pytest.warns(UserWarning, match="data of the training are not used"):
+    with noted("data of the training are not used"):
         evaluate(tmp_path / "run", other=other, tasks=4, costly_tasks=0)
     train(replace(species, source=there), tmp_path / "run", resume=True)
     evaluate(tmp_path / "run", tasks=4, costly_tasks=0)
@@ -324,10 +325,7 @@ def test_runs_compare_where_their_test_examples_are_the_same_wherever_they_are(s
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):
     """The test split has 3 classes; the run's own way may be more than it has."""
-    with (
-        pytest.warns(UserWarning, match="2-way tasks"),
-        pytest.warns(UserWarning, match="The test split has fewer classes than a task: evaluate on tasks of 3"),
-    ):
+    with noted("2-way tasks", "The test split has fewer classes than a task: evaluate on tasks of 3"):
         train(replace(species, way=4), tmp_path / "run")
     with pytest.raises(UserError, match=r"A 4-way task.*Lower way="):
         evaluate(tmp_path / "run", tasks=4, costly_tasks=0)

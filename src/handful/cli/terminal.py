@@ -23,6 +23,7 @@ from handful.events import (
     StepEvent,
     ValidationEvent,
 )
+from handful.notes import Note, collecting
 
 # Texts are shown as they are: a class may be named [b] or :cat:, which Rich takes for a style and a picture.
 _literal = functools.partial(Console, highlight=False, markup=False, emoji=False)
@@ -126,17 +127,15 @@ def print_csv(rows: list[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """Warnings as notes on stderr, each once."""
-    said: set[str] = set()
+    """The library's notes on stderr, each once, and warnings of other packages likewise."""
 
-    def note(message: Warning | str, *_: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            err.print(Text("Note:", "yellow"), str(message))
+    def show(note: Note) -> None:
+        times = f" ({note.count} times)" if note.count > 1 else ""
+        err.print(Text("Note:", "yellow"), note.message + times)
 
-    with warnings.catch_warnings():
+    with collecting(show) as collected, warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = note  # type: ignore[assignment]
+        warnings.showwarning = lambda message, *_: collected.add(Note("warning", str(message)))
         yield
 
 

@@ -20,6 +20,7 @@ from handful.cli.options import (
 from handful.cli.terminal import ProgressBars, err, out, score_text
 from handful.errors import UserError
 from handful.events import Event, PlanEvent, ignore
+from handful.notes import collecting
 
 if TYPE_CHECKING:
     from handful.workflows.experiment import Experiment
@@ -207,7 +208,7 @@ def _train_silently(experiment: "Experiment", output: Path, workers: int | None,
 
     warnings.simplefilter("ignore")
     try:
-        with Interruption(ignore, from_the_start=True) as interruption:
+        with collecting(), Interruption(ignore, from_the_start=True) as interruption:
             run(experiment, output, resume=resume, workers=workers, stop=interruption.stop)
     except PeerError:
         raise typer.Exit(FAILED) from None

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from itertools import combinations
 
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from handful import streams
 from handful.doctor.finding import DISTINCT_NUMBERS, Finding, names_are_classes
 from handful.errors import UserError
+from handful.notes import collecting
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution
 
 POOLED_EXAMPLES = 1000
@@ -27,15 +27,14 @@ def sizes(distribution: TaskDistribution) -> tuple[dict[Split, TaskDistribution]
     largest = way[1] if isinstance(way, tuple) else way
     for on in SPLITS:
         split = distribution.split(on)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
+        try:
+            with collecting() as notes:
                 split.check()
                 split.task(0)
-            except UserError as error:
-                findings.append(Finding("sizes", "problem", f"The {on} split: {error.message}", error.hint))
-                continue
-        findings += [Finding("sizes", "warning", f"The {on} split: {warning.message}") for warning in caught]
+        except UserError as error:
+            findings.append(Finding("sizes", "problem", f"The {on} split: {error.message}", error.hint))
+            continue
+        findings += [Finding("sizes", "warning", f"The {on} split: {note.message}") for note in notes]
         splits[on] = split
         classes = names_are_classes(split) and len(names.get(on, []))
         if split.units is not None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from handful.notes import note
+
 Flat: TypeAlias = Callable[..., Any]
 """A function of tensors alone, one after another; it returns a pytree of tensors."""
 
@@ -39,8 +41,8 @@ def compiled(function: Flat, example: Sequence[Tensor]) -> Flat:
             run(*example)
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).splitlines() or [""])[0]
-        warnings.warn(
-            f"The meta-step could not be compiled and runs as it is ({type(error).__name__}: {reason}).", stacklevel=2
+        note(
+            "not-compiled", f"The meta-step could not be compiled and runs as it is ({type(error).__name__}: {reason})."
         )
         return function
     return run

@@ -1,7 +1,6 @@
 """Running a function of one task over many: all at once, in chunks, or one by one."""
 
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from handful.engine.memory import out_of_memory
 from handful.engine.plan import Plan
 from handful.engine.threads import one_core_each, task_threads, unfused_attention
 from handful.errors import HandfulError
+from handful.notes import note
 from handful.types import Tree, take
 
 Result = TypeVar("Result")
@@ -105,10 +105,10 @@ def _note_refusal(learner: nn.Module, refusal: str) -> None:
         known = refused.is_set()
         refused.set()
     if not known:
-        warnings.warn(
+        note(
+            "one-by-one",
             f"{type(learner).__name__} adapts and predicts one task after another, which is slower than all at once: "
             f"vmap refuses an operation of it or of its network ({refusal.splitlines()[0]}).",
-            stacklevel=3,
         )
 
 

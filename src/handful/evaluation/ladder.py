@@ -1,7 +1,6 @@
 """The ladder: the ordinary methods that stand beside every result."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation, evaluate
 from handful.events import LADDER_PRETRAINING, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
+from handful.notes import collecting
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
 
@@ -30,9 +30,8 @@ EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings that classes or tasks are too small: nobody asked for the sizes that are tried inside."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    """Without notes that classes or tasks are too small: nobody asked for the sizes that are tried inside."""
+    with collecting():
         yield
 
 

@@ -6,7 +6,6 @@ import itertools
 import math
 import threading
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from handful.learners.learner import Learner
 from handful.models import batches
 from handful.models.card import card
 from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
+from handful.notes import note
 from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers.images import IMAGES
@@ -291,10 +291,10 @@ class MetaModel:
         count = support.targets.shape[1]
         column = self.pipeline and self.pipeline.group
         if column and any(own is None for own in groups):
-            warnings.warn(
+            note(
+                "no-estimate",
                 f"No estimate of the task's own score: the model was trained with groups ({column!r}), which may hold "
                 "examples that are much alike, and these do not say which group they are of.",
-                stacklevel=3,
             )
             return estimates
         if self.learner.costly or not 3 <= count <= 100:

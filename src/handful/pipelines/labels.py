@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import warn_of_case, written
+from handful.cells import note_case, written
 from handful.errors import DataError
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
@@ -50,7 +50,7 @@ def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
         found = tuple(names[label] for label in row)
     else:
         found = tuple(_class_name(label, origin, place) for place, label in enumerate(row))
-    warn_of_case(found, origin.labels)
+    note_case(found, origin.labels)
     return found
 
 

@@ -1,6 +1,5 @@
 """Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ from handful.cells import without_comma
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.notes import note
 from handful.pipelines.pipeline import (
     InputPipeline,
     as_moments,
@@ -163,10 +163,10 @@ class TablePipeline(RowPipeline):
                 unknown = sorted({cell for cell in cells if cell is not None and cell not in places})
                 if unknown:
                     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-                    warnings.warn(
+                    note(
+                        "unknown-category",
                         f"Values of the column {column['name']!r} that the rows that were learned from do not have "
                         f"({unknown[0]!r}{more}) count as empty.",
-                        stacklevel=4,
                     )
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
             else:
@@ -175,10 +175,11 @@ class TablePipeline(RowPipeline):
                 if column.get("gaps"):
                     parts.append(missing.float())
                 elif missing.any():
-                    warnings.warn(
-                        f"Empty cells of the column {column['name']!r} ({int(missing.sum())}) count as its mean: the "
-                        "rows that were learned from have none.",
-                        stacklevel=4,
+                    note(
+                        "empty-cells",
+                        f"Empty cells of the column {column['name']!r} count as its mean: the rows that were learned "
+                        "from have none.",
+                        count=int(missing.sum()),
                     )
         return torch.cat(parts, dim=1)
 
@@ -201,9 +202,9 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
             hint="Leave it out with {drop}, or merge its values.",
         )
     if categories and all(map(without_comma, categories)):
-        warnings.warn(
+        note(
+            "read-as-categories",
             f"The column {name!r} is read as categories such as {categories[0]!r}{without_comma(categories[0])}.",
-            stacklevel=4,
         )
     return {"name": name, "categories": categories}
 

@@ -1,6 +1,5 @@
 """A labeled pool: N-way K-shot tasks drawn from examples that bear global class labels."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -9,6 +8,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError
+from handful.notes import note
 from handful.pipelines.pipeline import prepared
 from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
@@ -170,11 +170,11 @@ class LabeledPool(TaskDistribution):
                 hint="Lower {way}, {shot} or {query_shot}.",
             )
         if len(eligible) < len(classes):
-            warnings.warn(
+            note(
+                "left-out",
                 f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.split_name} split have fewer "
                 f"than {shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are "
                 "left out.",
-                stacklevel=3,
             )
 
     def pool(self) -> Pool | None:

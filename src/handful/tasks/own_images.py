@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from handful.cells import class_order, warn_of_case
+from handful.cells import class_order, note_case
 from handful.errors import DataError
 from handful.pipelines.images import ImagePipeline
 from handful.readers import images
@@ -32,7 +32,7 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
     names = class_order(classes)
     check_several(names, path)
-    warn_of_case(names, path)
+    note_case(names, path)
     if pipeline is not None and options.splits is None:
         splits = everywhere(len(names))
     elif given:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import class_order, warn_of_case
+from handful.cells import class_order, note_case
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, named
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
@@ -260,7 +260,7 @@ def _of_rows(
     labels = class_order(rows.labels or [])
     if rows.labels:
         check_several(labels, rows.origin)
-        warn_of_case(labels, rows.origin)
+        note_case(labels, rows.origin)
     names = labels if rows.tasks is None else sorted(set(rows.tasks))
     units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
     groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))

@@ -1,7 +1,6 @@
 """A collection of tasks: a table with a task column, such as one customer, shop or school per value."""
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -10,6 +9,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError
+from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline, prepared
 from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
 from handful.types import Examples, Task, TaskSpec
@@ -183,9 +183,9 @@ class TaskCollection(TaskDistribution):
             fewest = "2 usable rows (1 to learn from and 1 to be scored on)"
             if self.split_name != "train":
                 fewest = f"{shot + 1} usable rows ({shot} to learn from and 1 to be scored on)"
-            warnings.warn(
+            note(
+                "left-out",
                 f"Left out: {left_out} of {len(tasks)} tasks of the {self.split_name} split, with fewer than {fewest}.",
-                stacklevel=3,
             )
 
     def _check_any(self) -> None:

@@ -5,7 +5,6 @@ import platform
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from handful.errors import ArtifactError, UserError
 from handful.events import Stop, StoppedError
 from handful.learners.pretraining import Pretraining
+from handful.notes import note
 from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.tasks.splits import SPLITS, Contents
 from handful.training.budget import StepCount
@@ -83,7 +83,7 @@ class Run:
             run._go_on_with(config, data)
             return run
         if resume:
-            warnings.warn(f"There is no run in {path} yet: starting one.", stacklevel=2)
+            note("run-started", f"There is no run in {path} yet: starting one.")
         if exists:
             try:
                 shutil.rmtree(path)
@@ -129,11 +129,11 @@ class Run:
             if known:
                 torch.set_num_threads(saved)
             if torch.get_num_threads() != saved:
-                warnings.warn(
+                note(
+                    "threads-differ",
                     f"The run in {self.path} was started with {saved if known else 'an unknown number of'} threads and "
                     f"goes on with {torch.get_num_threads()}: its last bits may differ from those of a run that was "
                     "not interrupted.",
-                    stacklevel=3,
                 )
             yield
         finally:
@@ -180,12 +180,12 @@ class Run:
             try:
                 tensors, facts, _ = read_tensors(path)
             except ArtifactError as error:
-                warnings.warn(f"{error} It is left out.", stacklevel=2)
+                note("left-out", f"{error} It is left out.")
                 continue
             training.restore(tensors, facts)
             return True
         if self._checkpoints():
-            warnings.warn(f"{self.path} has no whole checkpoint: starting over.", stacklevel=2)
+            note("started-over", f"{self.path} has no whole checkpoint: starting over.")
         return False
 
     @property
@@ -203,9 +203,7 @@ class Run:
         try:
             check_writable(path.parent)
         except UserError as error:
-            warnings.warn(
-                f"{error.message} The pre-training for the ladder is not kept in case of an interruption.", stacklevel=2
-            )
+            note("not-kept", f"{error.message} The pre-training for the ladder is not kept in case of an interruption.")
             return None
         saved = None
         if path.exists():
@@ -213,7 +211,7 @@ class Run:
                 tensors, facts, _ = read_tensors(path)
                 saved = (tensors, facts["pretraining"]) if facts["version"] == version else None
             except ArtifactError as error:
-                warnings.warn(f"{error} It is left out.", stacklevel=2)
+                note("left-out", f"{error} It is left out.")
 
         def save(pretraining: Pretraining) -> None:
             tensors, facts = pretraining.state()
@@ -256,10 +254,10 @@ class Run:
                 hint="Or start over with {force}.",
             )
         if new := data.new_since(before):
-            warnings.warn(
+            note(
+                "grown-data",
                 f"The data have grown since the run in {self.path} was started ({new}): training goes on with them, so "
                 "that it ends otherwise than one that was not interrupted.",
-                stacklevel=4,
             )
         if config != saved or data != before:
             write_json(self.path / "data.json", data.to_json())

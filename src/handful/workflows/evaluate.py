@@ -1,6 +1,5 @@
 """From a run to its report."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import check_fits, check_number
 from handful.events import OnEvent, Stop, ignore, until
 from handful.models.meta_model import MetaModel
+from handful.notes import note
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import Contents
@@ -100,10 +100,10 @@ def evaluate(
     if count := min(tasks, equivalence_tasks):
         equivalence = ladder.equivalence(places[0], choosing[0], tasks=count)
         if equivalence is None:
-            warnings.warn(
+            note(
+                "no-equivalence",
                 "There is no data equivalence: shots vary, the same tasks have no other numbers of examples, no simple "
                 "method can do them, or the learner diverges.",
-                stacklevel=2,
             )
     source = other or experiment.source
     return Report(
@@ -141,10 +141,10 @@ def _opened(
             raise
         if (moved := _moved(run, experiment, model, other)) is not None:
             return moved, moved, moved.contents().new_since(run.contents())
-        warnings.warn(
+        note(
+            "no-training-data",
             f"The data of the training are not used: {error.message} Methods that are pre-trained on them "
             "are left out, and options of others are chosen on the validation split of the tasks that are given.",
-            stacklevel=3,
         )
         return None, other.open(pipeline=model.pipeline), ""
     return (home, home, new) if other is None else (home, other.open(pipeline=model.pipeline), "")

@@ -9,6 +9,7 @@ from handful.errors import HandfulError
 from handful.evaluation.formatting import size
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting, note
 from handful.pipelines.pipeline import InputPipeline
 from handful.storage import write_json
 from handful.tasks.distribution import TaskDistribution
@@ -46,14 +47,14 @@ def train(
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
     narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
     if narrower:
-        warnings.warn(
+        note(
+            "fewer-classes",
             "The val split has fewer classes than a task: training is validated, and its best step chosen, on "
             f"{validation.sizes.way}-way tasks.",
-            stacklevel=2,
         )
     most = fillable(distribution.split("test"), experiment.way)
     if most != experiment.tasks(distribution).sizes.way:
-        warnings.warn(f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.", stacklevel=2)
+        note("fewer-classes", f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.")
     start = experiment.start()
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
@@ -128,9 +129,10 @@ def work() -> None:
     What it has to say of its end, it says on the standard error, where the first worker finds it.
     """
     facts = job()
-    warnings.simplefilter("ignore")  # the first worker gives them
+    warnings.simplefilter("ignore")
     try:
-        train(Experiment.from_config(facts["experiment"]), Path(facts["path"]), resume=True)
+        with collecting():  # the first worker makes the same notes
+            train(Experiment.from_config(facts["experiment"]), Path(facts["path"]), resume=True)
     except (PeerError, StoppedError, KeyboardInterrupt):
         sys.exit(PEER_LOST_EXIT_CODE)
     except HandfulError as error:

@@ -1,0 +1,80 @@
+"""Notes: what a user should know of the data or of the run although nothing is wrong."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from handful.errors import Field
+
+
+@dataclass(frozen=True)
+class Note:
+    """One of them.
+
+    code: what kind of note, such as "left-out".
+    message: for the user, as it is.
+    field: which part of what was given it is about.
+    count: of how many things it is true, such as cells.
+    """
+
+    code: str
+    message: str
+    field: Field = ()
+    count: int = 1
+
+
+class Notes:
+    """The notes of one piece of work in their order, equal ones merged into one with the sum of their counts.
+
+    hear: called with each note that is unlike those before it, when it is made.
+    """
+
+    def __init__(self, hear: Callable[[Note], None] | None = None) -> None:
+        self._counts: dict[tuple[str, str, Field], int] = {}
+        self._hear = hear
+
+    def add(self, note: Note) -> None:
+        """Add a note."""
+        what = note.code, note.message, note.field
+        if what not in self._counts and self._hear:
+            self._hear(note)
+        self._counts[what] = self._counts.get(what, 0) + note.count
+
+    def __iter__(self) -> Iterator[Note]:
+        return (Note(*what, count) for what, count in self._counts.items())
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+_collecting: ContextVar[Notes | None] = ContextVar("notes", default=None)
+_log = logging.getLogger("handful")
+
+
+@contextlib.contextmanager
+def collecting(hear: Callable[[Note], None] | None = None) -> Iterator[Notes]:
+    """Collect the notes of what runs in here, in this thread or asynchronous task and nowhere else.
+
+    >>> with collecting() as notes:
+    ...     note("left-out", "A class is left out.")
+    ...     note("left-out", "A class is left out.")
+    >>> list(notes)
+    [Note(code='left-out', message='A class is left out.', field=(), count=2)]
+    """
+    notes = Notes(hear)
+    token = _collecting.set(notes)
+    try:
+        yield notes
+    finally:
+        _collecting.reset(token)
+
+
+def note(code: str, message: str, field: Field = (), count: int = 1) -> None:
+    """Make a note, for the nearest `collecting` around; without one it goes to the log "handful", as a warning."""
+    notes = _collecting.get()
+    if notes is None:
+        _log.warning("%s", message)
+    else:
+        notes.add(Note(code, message, field, count))
