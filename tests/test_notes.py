@@ -1,8 +1,11 @@
 """Notes reach whoever collects them in the same thread, and nobody else."""
 
+import ast
 import logging
 import threading
+from pathlib import Path
 
+import handful
 from handful.notes import Note, collecting, note
 
 
@@ -62,3 +65,9 @@ def test_what_nobody_collects_is_logged(caplog):
         thread.start()
         thread.join()
     assert caplog.messages == ["100 % are left out."]
+
+
+def test_the_library_warns_by_notes_alone():
+    for path in Path(handful.__file__).parent.rglob("*.py"):
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not {"warnings.warn", "warn"} & set(calls), path

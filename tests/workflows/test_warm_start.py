@@ -13,6 +13,7 @@ from handful.models.meta_model import MetaModel
 from handful.training.run import Run
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
+from noted import noted
 
 SETTINGS = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2, "plan": "vmap"}
 
@@ -82,7 +83,7 @@ def test_a_run_does_not_go_on_from_other_weights(species, first, tmp_path):
 
 def test_test_classes_that_the_weights_were_trained_on_are_told(species, first, tmp_path):
     elsewhere = replace(species, seed=1, source=replace(species.source, seed=1), warm_start=first)
-    with pytest.warns(UserWarning, match=r"were trained on examples of \d+ names of the test split"):
+    with noted(r"were trained on examples of \d+ names of the test split"):
         train(elsewhere, tmp_path / "second")
 
 

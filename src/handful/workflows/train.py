@@ -63,10 +63,10 @@ def train(
     else:
         data = distribution.contents()
         if experiment.warm_start is not None and (seen := trained_on(experiment.warm_start, data)):
-            warnings.warn(
+            note(
+                "trained-on-test",
                 f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
                 f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
-                stacklevel=2,
             )
         run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
     try:
