@@ -118,6 +118,15 @@ def _number(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() / 86_400
 
 
+def is_date(text: str) -> bool:
+    """Whether a text is a date in ISO form, and no number."""
+    try:
+        float(text)
+    except ValueError:
+        return _number(text) is not None
+    return False
+
+
 def is_text(kind: Any) -> bool:
     """Whether a column of this Arrow type holds texts."""
     import pyarrow.types as kinds

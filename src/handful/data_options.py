@@ -19,6 +19,7 @@ class DataOptions:
     task: str | None = _option("Column that tells the tasks apart: customer, shop, school.")
     target: str | None = _option("Column with the number to predict.")
     group: str | None = _option("Column of a writer, video, patient: never on both sides of a task.")
+    order: str | None = _option("Column of a date, week: the examples of a task precede its queries.")
     drop: tuple[str, ...] = _option("Column to leave out; repeatable.", ())
     text: str | None = _option("Column with a text, read by a sentence encoder.")
     encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)

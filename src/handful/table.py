@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from handful.cells import days, floats, is_empty, is_missing, is_text, without_comma, written
+from handful.cells import days, floats, is_date, is_empty, is_missing, is_text, without_comma, written
 from handful.errors import DataError
 
 
@@ -90,6 +90,16 @@ class Table:
         found = floats(column)
         readable = np.isfinite(found).sum()
         return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
+
+    def dated(self, name: str) -> bool:
+        """Whether a column holds dates: by its type, or because its texts read as such."""
+        import pyarrow.types as kinds
+
+        column = self.arrow.column(name)
+        if not is_text(column.type):
+            return bool(kinds.is_date(column.type) or kinds.is_timestamp(column.type))
+        cells = [cell for cell in column.slice(0, 100).to_pylist() if not is_empty(cell)]
+        return bool(cells) and all(map(is_date, cells))
 
     def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
         """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.

@@ -97,3 +97,20 @@ def test_a_draw_reads_the_examples_of_its_own_classes_only(groups, monkeypatch):
     monkeypatch.setattr(tasks, "members", Watched(tasks.members))
     drawn = [label for index in range(5) for label in tasks.manifest(index).classes]
     assert len(read) <= 2 * len(drawn) < 100
+
+
+def test_with_an_order_all_support_examples_precede_all_queries():
+    """Examples of equal moments are on one side; of each class the support are the last ones before the queries."""
+    order = torch.arange(80) * 7 % 40 // 2
+    tasks = pool([10] * 8, order=order).with_sizes(way=2, shot=2, query_shot=3)
+    moments = set()
+    for index in range(40):
+        manifest = tasks.manifest(index)
+        support, query = order[list(manifest.support)], order[list(manifest.query)]
+        assert support.max() < query.min()
+        assert len({*manifest.support, *manifest.query}) == 2 * 5
+        moments.add(int(support.max()))
+    assert len(moments) > 3
+    same = pool([10] * 8, order=torch.zeros(80).long()).with_sizes(way=2, shot=2, query_shot=3)
+    with pytest.raises(DataError, match="in order"):
+        same.task(0)

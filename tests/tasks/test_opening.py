@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from handful.doctor.diagnosis import diagnose
 from handful.errors import DataError, UserError
 from handful.pipelines.images import ImagePipeline
 from handful.tasks.glyphs import Glyphs
@@ -357,6 +358,51 @@ def test_real_schools(data):
 
 
 def test_real_avocado(data):
-    tasks = open_tasks(data / "avocado" / "avocado.parquet", task="region", target="AveragePrice")
+    with pytest.warns(UserWarning, match="'Date' holds dates"):
+        tasks = open_tasks(data / "avocado" / "avocado.parquet", task="region", target="AveragePrice")
     assert sum(len(names) for names in tasks.split_manifest().values()) == 54
     assert "Date" in tasks.pipeline.names
+
+
+def meters(path, **columns):
+    """A table of 6 meters with 8 days each, whose rows are not in order."""
+    lines = [f"m{n // 8},2024-01-{n * 3 % 8 + 1:02},{n % 5},{n}" for n in range(48)]
+    path.write_text("\n".join(["meter,day,warm,load", *lines]) + "\n")
+    return open_tasks(path, task="meter", target="load", **columns)
+
+
+def test_the_order_is_no_input_and_divides_the_rows(tmp_path):
+    tasks = meters(tmp_path / "meters.csv", order="day").with_sizes(shot=3, query_shot=2)
+    assert tasks.pipeline.names == ["warm"]
+    for on in ("train", "test"):
+        for index in range(6):
+            manifest = tasks.split(on).manifest(index)
+            assert max(n * 3 % 8 for n in manifest.support) < min(n * 3 % 8 for n in manifest.query)
+    again = meters(tmp_path / "meters.csv", order="day", pipeline=tasks.pipeline)
+    assert again.order is not None
+    (order,) = [finding for finding in diagnose(tasks, tasks=2) if finding.check == "order"]
+    assert order.status == "ok"
+
+
+def test_a_column_of_dates_that_is_not_the_order_leaks_the_future(tmp_path):
+    with pytest.warns(UserWarning, match=r"'day' holds dates.*leak the future"):
+        tasks = meters(tmp_path / "meters.csv")
+    (order,) = [
+        finding for finding in diagnose(tasks.with_sizes(shot=3, query_shot=2), tasks=2) if finding.check == "order"
+    ]
+    assert order.status == "warning"
+    assert "'day'" in order.message
+    meters(tmp_path / "meters.csv", drop=["day"])
+
+
+def test_an_order_and_groups_are_not_both_taken(tmp_path):
+    with pytest.raises(UserError, match="by groups or by an order"):
+        meters(tmp_path / "meters.csv", order="day", group="warm")
+
+
+def test_arrays_have_an_order_too(tmp_path):
+    order = np.arange(48) * 5 % 8
+    facts = {"targets": np.arange(48.0), "task": np.arange(48) // 8, "order": order}
+    np.savez(tmp_path / "meters.npz", inputs=np.arange(48.0).reshape(48, 1), **facts)
+    manifest = open_tasks(tmp_path / "meters.npz").with_sizes(shot=3, query_shot=2).manifest(0)
+    assert order[list(manifest.support)].max() < order[list(manifest.query)].min()

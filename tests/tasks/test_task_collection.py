@@ -244,3 +244,32 @@ def test_pool_is_all_rows_of_the_split(shops):
     examples = pool.draw(torch.Generator().manual_seed(0), 500)
     assert pool.outputs == 1
     assert set(examples.targets.flatten().tolist()) == set(map(float, shops.splits["val"]))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_with_an_order_all_support_rows_precede_all_query_rows(split):
+    """Rows of equal moments are on one side, and outside of training all later rows are scored."""
+    order = torch.arange(20 * 30) * 7 % 30 // 2
+    shops = collection([30] * 20)
+    shops = TaskCollection(shops.inputs, shops.targets, shops.tasks, shops.names, splits=shops.splits, order=order)
+    shops = shops.with_sizes(shot=5, query_shot=4).split(split)
+    starts = set()
+    for index in range(30):
+        manifest = shops.manifest(index)
+        support, query = list(manifest.support), list(manifest.query)
+        assert len(support) == 5
+        assert order[support].max() < order[query].min()
+        own = shops.members[int(shops.tasks[support[0]])]
+        later = int((order[own] > order[support].max()).sum())
+        assert len(query) == (4 if split == "train" else later)
+        starts.add(int(order[support].min()))
+    assert len(starts) > 3
+
+
+def test_a_task_without_a_later_row_is_not_drawn():
+    shops = collection([4] * 6)
+    order = torch.arange(24) % 4
+    order[shops.members[shops.splits["train"][0]]] = 0  # all at the same moment
+    shops = TaskCollection(shops.inputs, shops.targets, shops.tasks, shops.names, splits=shops.splits, order=order)
+    assert shops.splits["train"][0] not in shops.eligible
+    assert len(shops.eligible) == len(shops.splits["train"]) - 1

@@ -10,7 +10,7 @@ from handful.doctor.finding import Finding as Finding
 from handful.doctor.generalization import adaptation, gap, mismatch
 from handful.doctor.learner_checks import exchange, memorization, transduction
 from handful.doctor.near_duplicates import near_duplicates
-from handful.doctor.task_checks import leakage, overlap, sizes
+from handful.doctor.task_checks import leakage, order, overlap, sizes
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.scoring import check_fits
@@ -37,6 +37,7 @@ def diagnose(
         raise UserError(f"A diagnosis needs at least 2 tasks, got {tasks}.")
     splits, findings = sizes(distribution)
     findings += [overlap(splits, tasks), leakage(splits, tasks), near_duplicates(splits, tasks)]
+    findings += order(distribution)
     if "train" in splits:
         findings.append(diversity(splits["train"], tasks))
     if learner is None:

@@ -159,6 +159,20 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
     return Finding("leakage", "ok", f"Train, val and test share no {noun} and no example ({compared} compared).")
 
 
+def order(distribution: TaskDistribution) -> list[Finding]:
+    """Whether rows that have an order in time are divided by it; nothing where none is known."""
+    if distribution.order is not None:
+        return [Finding("order", "ok", "The support of each task precedes its queries in time.")]
+    if not distribution.dates:
+        return []
+    dates = ", ".join(map(repr, distribution.dates))
+    message = (
+        f"The column {dates} orders the rows in time, but queries lie between the examples of their task: scores leak "
+        "the future."
+    )
+    return [Finding("order", "warning", message, "Name the column with {order}: then examples precede queries.")]
+
+
 def _pooled(split: TaskDistribution) -> list[bytes]:
     pool = split.pool()
     return [] if pool is None else _hashes(pool.draw(streams.pool_sample(split.seed), POOLED_EXAMPLES).inputs)

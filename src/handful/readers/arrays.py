@@ -16,7 +16,7 @@ from handful.raw_batch import RawBatch
 from handful.readers.paths import existing
 from handful.readers.reader import Reader, check_one_task, row_numbers
 
-ARRAYS = ("inputs", "labels", "targets", "task", "group")
+ARRAYS = ("inputs", "labels", "targets", "task", "group", "order")
 """The keys of an npz file."""
 
 
@@ -46,7 +46,7 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
 
 
 def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarray]:
-    """The arrays of an npz file by the keys `inputs`, `labels`, `targets`, `task`, `group`; never a pickle."""
+    """The arrays of an npz file by the keys `inputs`, `labels`, `targets`, `task`, `group`, `order`; never a pickle."""
     path = existing(path)
     with opened_npz(path, limits) as file:
         keys = list(file.keys())
@@ -54,7 +54,7 @@ def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarra
     if "inputs" not in arrays:
         raise DataError(
             f"{path} has no array 'inputs'. It holds: {', '.join(map(repr, keys)) or 'nothing'}. "
-            "Needed: inputs, and labels or targets; task and group if you have them."
+            "Needed: inputs, and labels or targets; task, group and order if you have them."
         )
     rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
     limits.check(path, rows=rows)

@@ -112,6 +112,8 @@ class TaskDistribution(ABC):
             the scale plus the mean is in the user's units.
         error_unit: what a prediction error is counted in then.
         digests: of the examples of each class or task by its name, for the user's own data (see `Contents`).
+        order: places in time of the examples, by which support precedes query, or None.
+        dates: columns of dates in the user's data that are not the order.
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
     """
 
@@ -123,6 +125,8 @@ class TaskDistribution(ABC):
     nested: bool = True
     pipeline: InputPipeline | None = None
     digests: Mapping[str, list[str]] = MappingProxyType({})
+    order: Tensor | None = None
+    dates: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -250,3 +254,9 @@ class TaskDistribution(ABC):
     def summary(cls) -> str:
         """The first line of the source's docstring."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def in_order(names: Tensor, order: Tensor | None) -> Tensor:
+    """The examples `(n,)` name by name, those of one in their order in time, if they have one, else as they come."""
+    times = torch.arange(len(names)) if order is None else torch.argsort(order, stable=True)
+    return times[torch.argsort(names[times], stable=True)]

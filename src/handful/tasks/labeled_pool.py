@@ -10,7 +10,7 @@ from handful import streams
 from handful.errors import DataError
 from handful.notes import note
 from handful.pipelines.pipeline import prepared
-from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution
+from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution, in_order
 from handful.types import Examples, Task, TaskSpec
 
 REDRAWS = 200
@@ -29,9 +29,11 @@ class LabeledPool(TaskDistribution):
 
     inputs: `(n, *raw_shape)`, kept as they are, not copied, and turned into floats by `prepare` when a task is drawn.
     labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
-    a group (one writer, video, patient). splits: class ids of each split. repeats: draw with replacement, for sources
-    whose examples come out different each time. families: of each class, `(classes,)` ids or None: the classes of a
-    task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell apart.
+    a group (one writer, video, patient). order: `(n,)` places in time or None: all support examples of a task are
+    before all of its query examples, see `_in_order`. splits: class ids of each split. repeats: draw with replacement,
+    for sources whose examples come out different each time. families: of each class, `(classes,)` ids or None: the
+    classes of a task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell
+    apart.
     """
 
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
@@ -46,18 +48,18 @@ class LabeledPool(TaskDistribution):
         *,
         splits: Mapping[Split, Sequence[int]],
         groups: Tensor | None = None,
+        order: Tensor | None = None,
         repeats: bool = False,
         families: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
         self.inputs, self.labels, self.names = inputs, labels, list(names)
-        self.groups = groups
+        self.groups, self.order = groups, order
         self.repeats, self.families = repeats, families
         self.splits = {on: torch.tensor(sorted(splits[on]), dtype=torch.long) for on in SPLITS}
-        order = torch.argsort(labels, stable=True)
         self.counts = torch.bincount(labels, minlength=len(self.names))  # examples of each class
-        self.members = list(torch.split(order, self.counts.tolist()))
+        self.members = list(torch.split(in_order(labels, order), self.counts.tolist()))
         if groups is not None:
             count = int(groups.max()) + 1
             self.has_group = torch.zeros(len(self.names), count, dtype=torch.bool)
@@ -91,9 +93,9 @@ class LabeledPool(TaskDistribution):
                 return Draw(chosen, *drawn)
         raise DataError(
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
-            f"such that support and query share no group.",
+            f"such that support and query are of different groups, or in order.",
             code="too-few-examples",
-            hint="Lower {way}, {shot} or {query_shot}, or leave out {group}.",
+            hint="Lower {way}, {shot} or {query_shot}, or leave out {group} or {order}.",
         )
 
     def _classes(self, classes: Tensor, way: int, generator: Generator) -> Tensor:
@@ -107,6 +109,8 @@ class LabeledPool(TaskDistribution):
     def _examples(
         self, classes: Tensor, shot: int, query_shot: int, generator: Generator
     ) -> tuple[Tensor, Tensor] | None:
+        if self.order is not None:
+            return self._in_order(classes, shot, query_shot, generator)
         support_side = None
         if self.groups is not None:  # each group is on one side in this whole task
             support_side = torch.rand(self.has_group.shape[1], generator=generator) < 0.5
@@ -133,6 +137,26 @@ class LabeledPool(TaskDistribution):
                     return None
                 else:
                     into.append(side[torch.randperm(len(side), generator=generator)[:count]])
+        return torch.cat(support), torch.cat(query)
+
+    def _in_order(
+        self, classes: Tensor, shot: int, query_shot: int, generator: Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        """The last support examples of each class before a random moment, and any of the later ones as query."""
+        assert self.order is not None
+        members = [self.members[label] for label in classes.tolist()]
+        times = [self.order[own] for own in members]
+        first = max(int(own[shot - 1]) for own in times)
+        end = min(int(own[-query_shot]) for own in times)
+        if first >= end:
+            return None
+        moment = int(torch.randint(first, end, (), generator=generator))
+        support, query = [], []
+        for own, at in zip(members, times, strict=True):
+            before = int((at <= moment).sum())
+            later = own[before:]
+            support.append(own[before - shot : before])
+            query.append(later[torch.randperm(len(later), generator=generator)[:query_shot]])
         return torch.cat(support), torch.cat(query)
 
     def _task(self, draw: Draw, support: Tensor, query: Tensor) -> Task:

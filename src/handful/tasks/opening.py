@@ -36,8 +36,8 @@ def open_tasks(
     A folder of tables is as many tasks, with columns of their own and a `target` or `label`, which may be "last". A
     folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
     splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`;
-    the other columns, but for `group` and those to `drop`, are the inputs. With `text`, that column alone is the
-    input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
+    the other columns, but for `group`, `order` and those to `drop`, are the inputs. With `text`, that column alone is
+    the input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
     drawn from the classes, and these are split; with one the tasks are split.
 
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or

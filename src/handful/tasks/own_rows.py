@@ -1,6 +1,7 @@
 """The user's own tables, texts and arrays as tasks."""
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, named
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
-from handful.pipelines.pipeline import InputPipeline
+from handful.pipelines.pipeline import InputPipeline, numbers
 from handful.pipelines.rows import RowPipeline, TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.arrays import read_arrays
@@ -76,7 +77,7 @@ def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) ->
         if isinstance(model, TablePipeline) and answer in model.names:
             raise UserError(f"The model reads the column {answer!r} as an input, so it cannot be asked to predict it.")
     _check_roles(table, label, task, target)
-    columns = (label, task, target, options.group, options.split_by, text)
+    columns = (label, task, target, options.group, options.order, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
     labels = table.names_in(label) if label else None
     if label and labels and not task and pipeline is None:
@@ -88,19 +89,21 @@ def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) ->
         tasks=table.names_in(task) if task else None,
         groups=table.names_in(options.group) if options.group else None,
         wholes=table.names_in(options.split_by) if options.split_by else None,
+        order=table.numbers(options.order) if options.order else None,
+        dates=[name for name in table.names if name not in {*columns, *options.drop} and table.dated(name)],
     )
     roles = {"label": label, "target": target, "task": task, "group": options.group}
     if text or isinstance(model, TextPipeline):
         return _texts(table, rows, options, roles, cast(TextPipeline | None, model))
 
     def fit(train: np.ndarray, labels: list[str] | None) -> TablePipeline:
-        dropped = (*options.drop, *filter(None, [options.split_by]))
+        dropped = (*options.drop, *filter(None, [options.split_by, options.order]))
         return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
 
     options.refuse("a table without a text column", "encoder")
 
     def digested(fitted: TablePipeline) -> list[str]:
-        return _table_digests(table, *fitted.names, *roles.values(), options.split_by)
+        return _table_digests(table, *fitted.names, *roles.values(), options.split_by, options.order)
 
     return _of_rows(
         rows, fit, lambda fitted: fitted.encode(table), digested, cast(TablePipeline | None, model), options
@@ -124,7 +127,7 @@ def _texts(
             rows,
             fit,
             lambda fitted: fitted.encode(table),
-            lambda _: _table_digests(table, text, *roles.values(), options.split_by),
+            lambda _: _table_digests(table, text, *roles.values(), options.split_by, options.order),
             None,
             options,
         )
@@ -135,7 +138,7 @@ def _texts(
         rows,
         lambda *_: model,
         lambda _: reader.encode(table),
-        lambda _: _table_digests(table, reader.text, *roles.values(), options.split_by),
+        lambda _: _table_digests(table, reader.text, *roles.values(), options.split_by, options.order),
         model,
         options,
     )
@@ -219,6 +222,7 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
         values=array_targets(path, arrays) if valued else None,
         tasks=array_names(path, arrays, "task") if "task" in arrays else None,
         groups=array_names(path, arrays, "group") if "group" in arrays else None,
+        order=numbers(arrays["order"], f"{path}, 'order'") if "order" in arrays else None,
     )
     inputs = arrays["inputs"]
 
@@ -238,7 +242,8 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a file says of each of its rows. labels or values: the answers. wholes: what no split may divide."""
+    """What a file says of each of its rows. labels or values: the answers. wholes: what no split may divide. order:
+    what comes first. dates: the columns that hold dates and have no role."""
 
     origin: str
     labels: list[str] | None
@@ -246,6 +251,8 @@ class _Rows:
     tasks: list[str] | None
     groups: list[str] | None
     wholes: list[str] | None = None
+    order: np.ndarray | None = None
+    dates: Sequence[str] = ()
 
 
 def _of_rows(
@@ -264,6 +271,13 @@ def _of_rows(
     names = labels if rows.tasks is None else sorted(set(rows.tasks))
     units = _numbers_of((rows.labels or []) if rows.tasks is None else rows.tasks, names)
     groups = None if rows.groups is None else _numbers_of(rows.groups, sorted(set(rows.groups)))
+    order = None if rows.order is None else torch.from_numpy(np.unique(rows.order, return_inverse=True)[1].reshape(-1))
+    if rows.groups and order is not None:
+        raise UserError(
+            "Tasks are divided by groups or by an order, not by both.", hint="Leave out {group} or {order}."
+        )
+    if rows.dates and order is None and pipeline is None:
+        warn_of_future(rows.dates)
     noun = "class" if rows.tasks is None else "task"
     seed = options.seed
     if pipeline and options.splits is None:
@@ -278,8 +292,8 @@ def _of_rows(
     inputs = encode(pipeline)
     contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
     if rows.tasks is None:
-        pool = LabeledPool(inputs, units, names, splits=splits, groups=groups, seed=seed)
-        return completed(pool, contents, pipeline)
+        pool = LabeledPool(inputs, units, names, splits=splits, groups=groups, order=order, seed=seed)
+        return completed(pool, contents, pipeline, dates=rows.dates)
     if rows.values is not None:
         targets = pipeline.scaled(rows.values)
     else:
@@ -287,9 +301,18 @@ def _of_rows(
         targets = _numbers_of(rows.labels or [], pipeline.labels or labels)
     classes = None if rows.labels is None else len(pipeline.labels or labels)
     collection = TaskCollection(
-        inputs, targets, units, names, splits=splits, classes=classes, groups=groups, pipeline=pipeline, seed=seed
+        inputs,
+        targets,
+        units,
+        names,
+        splits=splits,
+        classes=classes,
+        groups=groups,
+        order=order,
+        pipeline=pipeline,
+        seed=seed,
     )
-    return completed(collection, contents, pipeline)
+    return completed(collection, contents, pipeline, dates=rows.dates)
 
 
 def _split_whole(
@@ -331,7 +354,19 @@ def everywhere(count: int) -> dict[Split, list[int]]:
     return {on: list(range(count)) for on in SPLITS}
 
 
-def completed(tasks: TaskDistribution, digests: Mapping[str, list[str]], pipeline: InputPipeline) -> TaskDistribution:
-    """The tasks, which take the digests of their examples and the pipeline that made their inputs."""
-    tasks.digests, tasks.pipeline = digests, pipeline
+def warn_of_future(dates: Sequence[str]) -> None:
+    """Warn of columns of dates that do not order the rows."""
+    listed = ", ".join(map(repr, dates))
+    warnings.warn(
+        f"The column {listed} holds dates, but support and query rows are drawn without regard to them: queries lie "
+        "between examples in time, and scores leak the future. Name the column by which examples precede queries.",
+        stacklevel=4,
+    )
+
+
+def completed(
+    tasks: TaskDistribution, digests: Mapping[str, list[str]], pipeline: InputPipeline, dates: Sequence[str] = ()
+) -> TaskDistribution:
+    """The tasks, which take the digests of their examples, what made their inputs, and columns of dates."""
+    tasks.digests, tasks.pipeline, tasks.dates = digests, pipeline, tuple(dates)
     return tasks

@@ -11,7 +11,18 @@ from handful import streams
 from handful.errors import DataError, UserError
 from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline, prepared
-from handful.tasks.distribution import BLOCK, SPLITS, Manifest, Pool, Size, SizeRanges, Sizes, Split, TaskDistribution
+from handful.tasks.distribution import (
+    BLOCK,
+    SPLITS,
+    Manifest,
+    Pool,
+    Size,
+    SizeRanges,
+    Sizes,
+    Split,
+    TaskDistribution,
+    in_order,
+)
 from handful.types import Examples, Task, TaskSpec
 
 NEAREST = 16
@@ -47,7 +58,8 @@ class TaskCollection(TaskDistribution):
     inputs: `(n, *input_shape)`, bytes stand for 0 to 1. targets: `(n,)` global class indices (integers) or
     `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
     classes: how many there are; None for regression. groups: `(n,)` ids or None: support and query of a draw never
-    share one. pipeline: what made the inputs; the errors are reported in the units that it scales targets by.
+    share one. order: `(n,)` places in time or None: all support rows of a draw are before all of its query rows, see
+    `_in_order`. pipeline: what made the inputs; the errors are reported in the units that it scales targets by.
     """
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
@@ -62,19 +74,21 @@ class TaskCollection(TaskDistribution):
         splits: Mapping[Split, Sequence[int]],
         classes: int | None = None,
         groups: Tensor | None = None,
+        order: Tensor | None = None,
         pipeline: InputPipeline | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
         self.inputs, self.targets, self.names = inputs, targets, list(names)
         self.tasks = tasks
-        self.classes, self.groups = classes, groups
+        self.classes, self.groups, self.order = classes, groups, order
         self.pipeline = pipeline
         if pipeline is not None:
             self.target_mean, self.target_scale = pipeline.target_mean, pipeline.target_scale
         self.splits = {on: sorted(splits[on]) for on in SPLITS}
-        order = torch.argsort(tasks, stable=True)
-        self.members = list(torch.split(order, torch.bincount(tasks, minlength=len(self.names)).tolist()))
+        self.members = list(
+            torch.split(in_order(tasks, order), torch.bincount(tasks, minlength=len(self.names)).tolist())
+        )
         self.room = [self._room(task) for task in range(len(self.names))]
         self._settle(self.default_sizes.query_shot or 15)
 
@@ -127,6 +141,10 @@ class TaskCollection(TaskDistribution):
     def _room(self, task: int) -> int:
         """The most rows that support and query of a task can have together, with one query row at least."""
         members = self.members[task]
+        if self.order is not None:
+            times = self.order[members]
+            before = int((times < times[-1:]).sum())  # none of those at the last moment has a later query row
+            return before + 1 if before else 0
         if self.groups is None:
             return len(members)
         counts = torch.unique(self.groups[members], return_counts=True)[1]
@@ -265,6 +283,9 @@ class TaskCollection(TaskDistribution):
 
     def _left(self, task: int, shot: int) -> int:
         """As many query rows a task surely has beside a support of `shot` rows: none or fewer if it is too small."""
+        if self.order is not None:
+            times = self.order[self.members[task]]
+            return int((times > times[shot - 1]).sum()) if shot <= len(times) else 0
         if self.groups is None:
             return len(self.members[task]) - shot
         counts = torch.unique(self.groups[self.members[task]], return_counts=True)[1].sort(descending=True).values
@@ -293,6 +314,8 @@ class TaskCollection(TaskDistribution):
     def _divided(self, task: int, shot: int, query: int | None, generator: Generator) -> tuple[Tensor, Tensor]:
         """Disjoint support and query rows of a task that has so many; query None: all that remain."""
         members = self.members[task]
+        if self.order is not None:
+            return self._in_order(members, shot, query, generator)
         members = members[torch.randperm(len(members), generator=generator)]
         if self.groups is None:
             return members[:shot], members[shot:] if query is None else members[shot : shot + query]
@@ -303,6 +326,18 @@ class TaskCollection(TaskDistribution):
         on_support = torch.isin(self.groups[members], groups[order[: _needed(sizes[order], shot)]])
         rest = members[~on_support]
         return members[on_support][:shot], rest if query is None else rest[:query]
+
+    def _in_order(self, members: Tensor, shot: int, query: int | None, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Rows one after another as support, from a random one on, and as query any or all that are later."""
+        assert self.order is not None
+        times = self.order[members]
+        later = torch.searchsorted(times, times[shot - 1 :], right=True)  # the first later row, for each start
+        starts = (len(members) - later >= (query or 1)).nonzero().flatten()
+        start = int(starts[torch.randint(len(starts), (), generator=generator)])
+        rest = members[later[start] :]
+        if query is not None:
+            rest = rest[torch.randperm(len(rest), generator=generator)[:query]]
+        return members[start : start + shot], rest
 
     def _task(self, support: Tensor, query: Tensor) -> Task:
         examples = self._examples(torch.cat([support, query]))
