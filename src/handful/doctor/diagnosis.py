@@ -14,12 +14,14 @@ from handful.doctor.task_checks import leakage, order, overlap, sizes
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.scoring import check_fits
+from handful.functional.own_settings import own_settings
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, Split, TaskDistribution
 
 OF_LEARNERS = ("memorization", "transduction", "adaptation", "gap")
 
 
+@own_settings()
 def diagnose(
     distribution: TaskDistribution,
     learner: Learner | None = None,

@@ -22,6 +22,7 @@ from handful.engine.planner import rule
 from handful.errors import UserError
 from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Interval, class_interval, interval
 from handful.events import OnEvent, StepEvent, ignore
+from handful.functional.own_settings import own_settings
 from handful.learners.learner import Learner
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import (
@@ -149,6 +150,7 @@ class Evaluation:
         return int(other.scores[:count].isfinite().sum()) - int(self.scores[:count].isfinite().sum())
 
 
+@own_settings()
 def evaluate(
     learner: Learner,
     distribution: TaskDistribution,

@@ -12,6 +12,7 @@ from handful import backbones, streams
 from handful.backbones import Backbone
 from handful.errors import UserError
 from handful.functional.normalization import MODES, Normalization
+from handful.functional.own_settings import own_settings
 from handful.learners.options import check_options
 from handful.learners.pretraining import Keeper as Keeper
 from handful.learners.pretraining import PretrainingExamples, pretrain
@@ -90,6 +91,7 @@ class Learner(nn.Module, ABC):
         return super().__new__(cls)
 
     @classmethod
+    @own_settings()
     def build(
         cls,
         spec: TaskSpec,
@@ -167,6 +169,7 @@ class Learner(nn.Module, ABC):
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         return self._mean(prediction.loss(task.query.targets), task, spec)
 
+    @own_settings()
     def pretrain(
         self,
         pool: PretrainingExamples,

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError
+from handful.functional.own_settings import own_settings, without_inference
 from handful.notes import note
 from handful.pipelines.pipeline import prepared
 from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution, in_order
@@ -40,6 +41,7 @@ class LabeledPool(TaskDistribution):
     family: ClassVar[str] = "family"
     """What a family is called."""
 
+    @own_settings()
     def __init__(
         self,
         inputs: Tensor,
@@ -54,6 +56,7 @@ class LabeledPool(TaskDistribution):
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
+        inputs, labels, groups = without_inference((inputs, labels, groups))
         self.inputs, self.labels, self.names = inputs, labels, list(names)
         self.groups, self.order = groups, order
         self.repeats, self.families = repeats, families

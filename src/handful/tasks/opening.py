@@ -7,6 +7,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from handful.data_options import DataOptions
 from handful.errors import DataError, UserError, unknown_name
+from handful.functional.own_settings import own_settings
 from handful.limits import LOCAL, Limits
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
@@ -22,6 +23,7 @@ from handful.tasks.own_rows import array_tasks, many_table_tasks, table_tasks
 from handful.tasks.splits import Split
 
 
+@own_settings()
 def open_tasks(
     source: str | Path,
     *,

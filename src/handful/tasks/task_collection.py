@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError
+from handful.functional.own_settings import own_settings, without_inference
 from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline, prepared
 from handful.tasks.distribution import (
@@ -64,6 +65,7 @@ class TaskCollection(TaskDistribution):
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
 
+    @own_settings()
     def __init__(
         self,
         inputs: Tensor,
@@ -79,6 +81,7 @@ class TaskCollection(TaskDistribution):
         seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
+        inputs, targets, tasks, groups = without_inference((inputs, targets, tasks, groups))
         self.inputs, self.targets, self.names = inputs, targets, list(names)
         self.tasks = tasks
         self.classes, self.groups, self.order = classes, groups, order

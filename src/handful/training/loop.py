@@ -36,6 +36,7 @@ from handful.events import (
     ignore,
 )
 from handful.functional.normalization import recalibrate
+from handful.functional.own_settings import own_settings
 from handful.functional.stateless import shared_copy
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining, below, moments, put_moments
@@ -496,6 +497,7 @@ class Trained:
     history: list[dict[str, Any]]
 
 
+@own_settings()
 def meta_train(
     learner: Learner,
     distribution: TaskDistribution,
