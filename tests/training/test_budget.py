@@ -11,7 +11,7 @@ from handful.errors import UserError
 from handful.evaluation.scoring import evaluate
 from handful.events import NoteEvent, PlanEvent, StepEvent
 from handful.registry import LEARNERS
-from handful.training import loop
+from handful.training import checkpoint, loop
 from handful.training.budget import StepCount, affordable, validation_interval
 from handful.training.loop import meta_train
 from handful.training.run import Run
@@ -61,7 +61,10 @@ def clock(monkeypatch):
         clock.now += clock.validation
         return evaluate(learner, distribution, tasks=tasks)
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now))
+    for module in (loop, checkpoint):
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now)
+        )
     monkeypatch.setattr(loop, "MetaGradient", Timed)
     monkeypatch.setattr(loop, "evaluate", timed)
     return clock

@@ -492,7 +492,7 @@ def test_pre_training_comes_first_counts_as_seen_and_is_not_repeated_on_resume(t
 @pytest.mark.parametrize("key", ["protonet", "transfer", "pooled"])
 def test_a_pre_training_that_was_interrupted_goes_on_to_the_same_bits(key, fault, plan, tmp_path, monkeypatch):
     """What a step of pre-training has done is lost neither to a stop nor, but for the last seconds, to a kill."""
-    monkeypatch.setattr("handful.training.run.SAVE_AFTER", 0.0)
+    monkeypatch.setattr("handful.training.checkpoint.SAVE_AFTER", 0.0)
     tasks = Shared() if key == "pooled" else rows()
 
     def trained(run, stop_at=None):

@@ -18,7 +18,8 @@ from handful.events import CheckpointEvent, DoneEvent, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
 from handful.tasks.opening import open_tasks
-from handful.training.run import PretrainingCheckpoints, Run
+from handful.training.checkpoint import PretrainingCheckpoints
+from handful.training.run import Run
 from handful.workflows.compare import compare
 from handful.workflows.diagnose import checkup
 from handful.workflows.evaluate import describe, evaluate

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
@@ -39,10 +39,11 @@ from handful.functional.normalization import recalibrate
 from handful.functional.own_settings import own_settings
 from handful.functional.stateless import shared_copy
 from handful.learners.learner import Learner
-from handful.learners.pretraining import Pretraining, below, moments, put_moments
+from handful.learners.pretraining import Pretraining
 from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training.budget import CLOSE, StepCount, affordable, validation_interval
-from handful.training.run import PretrainingCheckpoints, Run
+from handful.training.checkpoint import PretrainingCheckpoints, TrainingState
+from handful.training.run import Run
 from handful.training.settings import Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
 from handful.types import Task, TaskSpec, stack, take, to_device
@@ -58,61 +59,23 @@ COUNTED_BLOCKS = 64
 """Of which the mean size of tasks is taken then."""
 
 
-@dataclass
-class Training:
-    """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history.
-
-    best_rank: by which weights are compared, the larger the better.
+class Training(TrainingState):
+    """A training under way.
 
     With several workers each has one, with the same bits; but only the first one knows scores and best weights.
     """
 
-    learner: Learner
-    distribution: TaskDistribution
-    validation: TaskDistribution
-    settings: Settings
-    step: int = 0
-    best_score: float | None = None
-    best_diverged: int = 0
-    best_rank: tuple[int, float] = (0, 0.0)
-    best_step: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    workers: Workers = field(default_factory=Workers.present)
-
     def __post_init__(self) -> None:
-        self.plan = cast(Plan | None, self.settings.plan)
-        self.step_count = None if self.settings.steps is None else StepCount(self.settings.steps)
-        self.began = time.monotonic()
-        self.validation_seconds = 0.0
+        super().__post_init__()
         self.trials: list[PlanTrial] = []
-        self.predicted_bytes: int | None = None
         self._gradient: MetaGradient | None = None
         self.network_draws = False
-        self.pretraining: Pretraining | None = None
-        self.unfinished: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-        self.best: dict[str, Tensor] = {}
-        self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        # To pull a bias, a temperature, a rate towards zero is no regularization.
-        free = {id(p) for name in self.learner.no_weight_decay for p in getattr(self.learner, name).parameters()}
-        decayed = [p for p in self.parameters if p.ndim > 1 and id(p) not in free]
-        others = [p for p in self.parameters if p.ndim <= 1 or id(p) in free]
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr, fused=True)
 
     @property
     def steps(self) -> int:
         """Meta-steps to take: none where nothing is meta-trained."""
         assert self.step_count is not None, "fixed before"
         return self.step_count.total if self.parameters else 0
-
-    @property
-    def spent(self) -> float:
-        """Seconds of the clock that this training has taken, those before an interruption included."""
-        return time.monotonic() - self.began
 
     def cores(self) -> AbstractContextManager[None]:
         """With task threads no operation takes more than a core, and no bit depends on how many there are.
@@ -393,48 +356,6 @@ class Training:
             self.best_step = self.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
         return {"val": score.mean} | ({"val_diverged": score.diverged} if score.diverged else {})
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All of it as named tensors and JSON facts."""
-        tensors = {f"learner/{name}": tensor for name, tensor in self.learner.state_dict().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in moments(self.optimizer).items()}
-        unfinished, pretraining = self.pretraining.state() if self.pretraining else ({}, None)
-        tensors |= {f"pretraining/{name}": tensor for name, tensor in unfinished.items()}
-        facts = {
-            "pretraining": pretraining,
-            "step": self.step,
-            "best_score": self.best_score,
-            "best_diverged": self.best_diverged,
-            "best_rank": self.best_rank,
-            "best_step": self.best_step,
-            "seconds": self.seconds,
-            "spent": self.spent,
-            "validation_seconds": self.validation_seconds,
-            "steps": None if self.step_count is None else self.step_count.to_json(),
-            "plan": None if self.plan is None else asdict(self.plan),
-            "predicted_bytes": self.predicted_bytes,
-            "history": self.history,
-        }
-        return tensors, facts
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
-        self.learner.load_state_dict(below("learner", tensors))
-        self.best = below("best", tensors)
-        put_moments(self.optimizer, below("optimizer", tensors))
-        pretraining = facts.get("pretraining")
-        self.unfinished = (below("pretraining", tensors), pretraining) if pretraining else None
-        self.step, self.best_step = facts["step"], facts["best_step"]
-        self.best_score, self.best_diverged = facts["best_score"], facts["best_diverged"]
-        self.best_rank = (*facts["best_rank"],)
-        self.seconds, self.history = facts["seconds"], facts["history"]
-        self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
-        self.predicted_bytes = facts.get("predicted_bytes")
-        self.began = time.monotonic() - facts.get("spent", 0.0)
-        self.validation_seconds = facts.get("validation_seconds", 0.0)
-        if facts.get("steps"):
-            self.step_count = StepCount.from_json(facts["steps"])
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):

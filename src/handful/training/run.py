@@ -4,8 +4,7 @@ import json
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,18 +13,17 @@ import torch
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
-from handful.events import Stop, StoppedError
+from handful.events import Stop
 from handful.learners.pretraining import Pretraining
 from handful.notes import note
 from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
 from handful.tasks.splits import SPLITS, Contents
 from handful.training.budget import StepCount
+from handful.training.checkpoint import PretrainingCheckpoints
 
 FORMAT, SCHEMA = "handful run", 1
 STEPS = "steps.json"
 KEPT_CHECKPOINTS = 2
-SAVE_AFTER = 20.0
-"""Seconds of pre-training after which it is saved again."""
 FILES_BEFORE_THE_RUN = ("env.json", "data.json", "tuning.json")
 """What may be in a folder before it is a run."""
 NO_CONTENTS = Contents({on: {} for on in SPLITS})
@@ -308,37 +306,6 @@ def check_free(path: Path) -> None:
     entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
     if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
         raise UserError(f"{path} exists, is not empty and is not a run.", hint="Choose another place with {path}.")
-
-
-class PretrainingCheckpoints:
-    """Saves a pre-training now and then, at its end, and where it is to stop.
-
-    save: writes it. saved: tensors and facts of an earlier one, which is continued if it is the same.
-    """
-
-    def __init__(
-        self,
-        save: Callable[[Pretraining], None],
-        saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
-        stop: Stop | None = None,
-    ) -> None:
-        self.save, self.saved, self.stop = save, saved, stop
-        self.last = time.monotonic()
-
-    def begin(self, pretraining: Pretraining) -> None:
-        """See `pretraining.Keeper`."""
-        if self.saved and self.saved[1]["identity"] == pretraining.identity:
-            pretraining.restore(*self.saved)
-        self.saved = None
-
-    def after_step(self, pretraining: Pretraining) -> None:
-        """See `pretraining.Keeper`; raises `StoppedError` where it is to stop."""
-        asked, finished = self.stop is not None and self.stop.is_set(), pretraining.step == pretraining.steps
-        if asked or finished or time.monotonic() > self.last + SAVE_AFTER:
-            self.save(pretraining)
-            self.last = time.monotonic()
-        if asked:
-            raise StoppedError("The pre-training was stopped on request.")
 
 
 def environment() -> dict[str, Any]:
