@@ -362,6 +362,6 @@ def test_the_report_in_the_docs_has_the_fields_of_the_schema():
     assert set(setting) == {"way", "shot", "query_shot", "transductive", "rows"}
     (row,) = setting["rows"]
     assert set(row) == {"learner", "baseline", "score", "cost", "paired"}
-    assert set(row["score"]) == {"metric", "mean", "low", "high", "tasks", "diverged"}
+    assert set(row["score"]) == {"metric", "mean", "low", "high", "tasks", "diverged", "undefined", "root"}
     assert set(row["cost"]) == {"adapt_seconds", "state_bytes"}
-    assert set(row["paired"]) == {"against", "mean", "low", "high", "tasks", "diverged"}
+    assert set(row["paired"]) == {"against", "mean", "low", "high", "tasks", "diverged", "undefined"}

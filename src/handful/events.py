@@ -41,13 +41,14 @@ class StepEvent:
 class ValidationEvent:
     """The score on validation tasks after a meta-step, reported before the `StepEvent` of that step.
 
-    metric: as in an `Evaluation`. diverged: on how many draws no prediction is finite.
+    metric: its name. diverged: on how many draws no prediction is finite. undefined: on how many there is no score.
     """
 
     step: int
     score: float
     metric: str
     diverged: int = 0
+    undefined: int = 0
 
 
 @dataclass(frozen=True)

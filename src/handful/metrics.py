@@ -43,6 +43,8 @@ class Metric:
         doubles. NaN where it is undefined, as an AUC with one class. A task with a prediction that is not finite has
         the worst score: 0 for a share, else an infinite one.
     root: whether scores are squares, whose means and intervals are shown as their root.
+    sentence: how good a learner is, after its name, with `{score}` in it.
+    chance: the score of guessing among so many classes; None where there is no such.
 
     Example:
         >>> METRICS["accuracy"].score(Categorical(torch.eye(2)[None]), torch.tensor([[0, 0]]), torch.ones(1, 2).bool())
@@ -56,6 +58,8 @@ class Metric:
     unit: Unit
     score: Score
     root: bool = False
+    sentence: str = "scores {score}"
+    chance: Callable[[int], float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.score, _FiniteOnly):
@@ -65,6 +69,11 @@ class Metric:
     def bounds(self) -> tuple[float, float] | None:
         """The least and the largest score that there can be; None where there are none."""
         return (0.0, 1.0) if self.unit == "share" else None
+
+    @property
+    def bounds_apart(self) -> tuple[float, float] | None:
+        """The least and the largest difference of two scores; None where there are none."""
+        return (-1.0, 1.0) if self.unit == "share" else None
 
     @property
     def sign(self) -> int:
@@ -159,7 +168,7 @@ def read_costs(path: Path, class_names: Sequence[str] | None = None) -> Tensor:
     if not all(len(row) == len(columns) and all(map(math.isfinite, row)) for row in rows.values()):
         raise DataError(f"{path} needs {len(columns)} finite costs in each line.", field=field)
     places = [columns.index(name) for name in names]
-    return torch.tensor([[rows[name][place] for place in places] for name in names], dtype=torch.float64)
+    return torch.tensor([[rows[name][place] for place in places] for name in names], dtype=torch.float64, device="cpu")
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -266,21 +275,64 @@ def _cost(costs: Tensor, predictions: Prediction, targets: Tensor, mask: Tensor)
     return _mean(costs.to(logits.device)[targets, logits.argmax(-1)], mask)
 
 
+def _guessing(way: int) -> float:
+    return 1 / way
+
+
+def _coin(way: int) -> float:
+    return 0.5
+
+
 def _no_costs(predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor:
     raise UserError("Costs are in a file, as in cost:costs.csv.", field=("metric",))
 
 
-COST = Metric("cost", "cost", CLASSES, False, "cost", _no_costs)
+COST = Metric("cost", "cost", CLASSES, False, "cost", _no_costs, sentence="costs {score} per prediction")
 """Needs a file: see `find_metric`."""
 
 for _metric in (
-    Metric("accuracy", "accuracy", CLASSES, True, "share", _accuracy),
-    Metric("balanced-accuracy", "balanced accuracy", CLASSES, True, "share", _balanced_accuracy),
-    Metric("macro-f1", "macro F1", CLASSES, True, "share", _macro_f1),
-    Metric("auc", "AUC", CLASSES, True, "share", _auc),
-    Metric("log-likelihood", "log-likelihood", CLASSES | VALUES, True, "nats", _log_likelihood),
-    Metric("rmse", "RMSE", VALUES, False, "target", _squared_error, root=True),
-    Metric("mae", "MAE", VALUES, False, "target", _absolute_error),
+    Metric(
+        "accuracy",
+        "accuracy",
+        CLASSES,
+        True,
+        "share",
+        _accuracy,
+        sentence="answers {score} of the questions right",
+        chance=_guessing,
+    ),
+    Metric(
+        "balanced-accuracy",
+        "balanced accuracy",
+        CLASSES,
+        True,
+        "share",
+        _balanced_accuracy,
+        sentence="has a balanced accuracy of {score}",
+        chance=_guessing,
+    ),
+    Metric("macro-f1", "macro F1", CLASSES, True, "share", _macro_f1, sentence="has a macro F1 of {score}"),
+    Metric("auc", "AUC", CLASSES, True, "share", _auc, sentence="has an AUC of {score}", chance=_coin),
+    Metric(
+        "log-likelihood",
+        "log-likelihood",
+        CLASSES | VALUES,
+        True,
+        "nats",
+        _log_likelihood,
+        sentence="has a log-likelihood of {score}",
+    ),
+    Metric(
+        "rmse",
+        "RMSE",
+        VALUES,
+        False,
+        "target",
+        _squared_error,
+        root=True,
+        sentence="is off by {score} in a typical prediction",
+    ),
+    Metric("mae", "MAE", VALUES, False, "target", _absolute_error, sentence="is off by {score} on average"),
     COST,
 ):
     METRICS.register(_metric.name, _metric)

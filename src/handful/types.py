@@ -69,11 +69,6 @@ class TaskSpec:
         """Whether targets are class indices."""
         return self.kind == "classification"
 
-    @property
-    def metric(self) -> str:
-        """What a prediction is scored by: "accuracy" (a fraction), or "mse" (in squared units of the target)."""
-        return "accuracy" if self.classification else "mse"
-
 
 class Categorical(NamedTuple):
     """A distribution over classes. logits: `(n, way)`."""

@@ -75,15 +75,15 @@ def test_runs_are_told_with_their_intervals():
     assert "50.0 ± 12.5 %" in first
     assert "25.0 ± 12.5 %" in second
     assert "+25.0 ± 6.2 " in second
-    values = lines(tables.comparison({"setting": "s", "metric": "mse", "runs": runs}))
-    assert "0.50 ± 0.12 " in values[2]
-    assert "+0.250 ± 0.062" in values[3]
+    values = lines(tables.comparison({"setting": "s", "metric": "rmse", "runs": runs}))
+    assert "0.707 ± 0.089" in values[2], "the roots"
+    assert "+0.207 ± 0.052" in values[3], "their difference"
 
 
 def test_runs_are_told_in_the_words_of_the_report():
     """Ends where an interval would leave 0 to 100 %, no interval of one task, and no number where there is none."""
     shown = {}
-    for metric in ("accuracy", "mse"):
+    for metric in ("accuracy", "rmse"):
         runs = [
             {"run": "a", "learner": "maml", "score": score(0.97, 0.07)},
             {"run": "b", "learner": "r2d2", "score": score(1234.5, 0.0) | {"low": math.nan, "high": math.nan}},
@@ -91,8 +91,8 @@ def test_runs_are_told_in_the_words_of_the_report():
         ]
         _, _, *shown[metric] = lines(tables.comparison({"setting": "s", "metric": metric, "runs": runs}))
     assert "97.0 (90.0 to 100.0) %" in shown["accuracy"][0]
-    assert shown["mse"][1].split() == ["b", "r2d2", "1,234", "9"]
-    assert shown["accuracy"][2].split() == shown["mse"][2].split() == ["c", "cavia", "diverged", "diverged", "9"]
+    assert shown["rmse"][1].split() == ["b", "r2d2", "35.1", "9"]
+    assert shown["accuracy"][2].split() == shown["rmse"][2].split() == ["c", "cavia", "diverged", "diverged", "9"]
 
 
 def test_plans_are_told_the_fastest_first_and_those_that_failed_last():

@@ -58,7 +58,7 @@ def test_predictions_as_csv_have_a_column_for_each_class(capsys):
 
 def test_a_score_says_what_it_is():
     assert terminal.score_text(0.93, "accuracy") == "accuracy 0.930"
-    assert terminal.score_text(54.2, "mse") == "squared error 54.2 (off by 7.36)"
+    assert terminal.score_text(54.2, "rmse", 1, 2) == "RMSE 7.362 (1 diverged, 2 undefined)"
 
 
 def test_paragraphs_flow_and_lists_stay():

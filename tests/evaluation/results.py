@@ -5,16 +5,18 @@ from torch import Tensor
 
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.scoring import Evaluation
+from handful.registry import METRICS
 
 
 def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **facts) -> Evaluation:
     """An evaluation with these scores, 5-way 1-shot unless told otherwise."""
     count = len(scores)
     sure = torch.linspace(0.2, 1, count)
-    classification = metric == "accuracy"
+    value = METRICS[metric]
+    classification = "classification" in value.kinds
     given = {
         "units": torch.arange(count),
-        "diverged": ~scores.isfinite(),
+        "diverged": scores.isinf(),
         "way": 5 if classification else None,
         "shot": 1,
         "query_shot": 15,
@@ -24,7 +26,7 @@ def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **fact
         "adapt_seconds": 0.0012,
         "state_bytes": 4096,
     }
-    return Evaluation(learner=learner, metric=metric, scores=scores.double(), **(given | facts))
+    return Evaluation(learner=learner, metric=value, scores=scores.double(), **(given | facts))
 
 
 def compare(own: Evaluation, *rungs: Evaluation) -> Comparison:

@@ -38,10 +38,10 @@ def test_an_interval_whose_mean_is_not_its_middle_is_told_by_its_ends():
     assert percent(three) == "100.0 (29.2 to 100.0) %"
     assert percent(interval(torch.full((3,), 0.5), bounds=SHARE)) == "50.0 ± 35.4 %"
     ahead = interval(torch.full((3,), 0.02), bounds=SHARES_APART)
-    assert difference(ahead, "accuracy") == "+2.0 (-70.2 to +71.3)"
+    assert difference(ahead, share=True) == "+2.0 (-70.2 to +71.3)"
     assert points(ahead) == "2.0 points (-70.2 to +71.3)"
     behind = interval(torch.full((3,), -0.02), bounds=SHARES_APART)
-    assert difference(behind, "accuracy") == "-2.0 (-71.3 to +70.2)"
+    assert difference(behind, share=True) == "-2.0 (-71.3 to +70.2)"
     assert points(behind) == points(ahead), "of the one that is ahead"
     assert points(known(-0.05, 0.01)) == "5.0 ± 1.0 points"
     assert points(known(0.05, math.inf)) == "5.0 points"
@@ -56,7 +56,7 @@ def test_what_diverged_is_told_beside_each_score():
 
 
 def test_a_difference_has_its_sign_and_accuracies_are_in_points():
-    assert difference(known(0.0123, 0.0047), "accuracy") == "+1.2 ± 0.5"
-    assert difference(known(-0.0001, 0.0047), "accuracy") == "+0.0 ± 0.5", "no minus zero"
-    assert difference(known(-0.0123, 0.0045), "mse") == "-0.0123 ± 0.0045"
-    assert difference(known(4.72e-05, 0.043), "mse") == "+0.000 ± 0.043"
+    assert difference(known(0.0123, 0.0047), share=True) == "+1.2 ± 0.5"
+    assert difference(known(-0.0001, 0.0047), share=True) == "+0.0 ± 0.5", "no minus zero"
+    assert difference(known(-0.0123, 0.0045), share=False) == "-0.0123 ± 0.0045"
+    assert difference(known(4.72e-05, 0.043), share=False) == "+0.000 ± 0.043"

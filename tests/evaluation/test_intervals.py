@@ -66,20 +66,21 @@ def test_half_the_width_needs_four_times_the_tasks():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_left_out_and_counted(value):
+    what = "undefined" if math.isnan(value) else "diverged"
     scores, other = normal(20), normal(30, seed=1)
     bad = torch.cat([scores[:5], torch.tensor([value]), scores[5:], torch.tensor([value])])
     places = torch.arange(22)
-    assert interval(bad, places // 4) == replace(interval(scores, places[bad.isfinite()] // 4), diverged=2)
+    assert interval(bad, places // 4) == replace(interval(scores, places[bad.isfinite()] // 4), **{what: 2})
     assert interval(torch.tensor([1.0, value, value]), torch.tensor([0, 1, 1])).tasks == 1
-    assert difference(bad, other) == replace(difference(scores, other), diverged=2)
+    assert difference(bad, other) == replace(difference(scores, other), **{what: 2})
     seeds = [bad, torch.cat([other[:21], torch.tensor([value])])]
     kept = [of_seed[bad.isfinite()] for of_seed in seeds]
-    assert seeds_interval(seeds) == replace(seeds_interval(kept), diverged=3), "tasks that all seeds have"
-    apart = replace(seeds_interval([scores, other[:21]], same_tasks=False), diverged=3)
+    assert seeds_interval(seeds) == replace(seeds_interval(kept), **{what: 3}), "tasks that all seeds have"
+    apart = replace(seeds_interval([scores, other[:21]], same_tasks=False), **{what: 3})
     assert seeds_interval(seeds, same_tasks=False) == apart
     of_class, drawn = class_scores(9, 20, 3, of_class=1, luck=0.2, seed=3)
     found = class_interval(torch.cat([of_class, torch.tensor([value])]), [*drawn, [0, 1, 2]])
-    assert found == replace(class_interval(of_class, drawn), diverged=1)
+    assert found == replace(class_interval(of_class, drawn), **{what: 1})
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -9,6 +9,7 @@ from results import compare, evaluation, noisy
 
 from handful.evaluation.data_equivalence import equivalence
 from handful.evaluation.intervals import class_interval
+from handful.registry import METRICS
 from handful.reports import plots
 from handful.reports.report import Report
 from handful.reports.summary_lines import needed_line
@@ -76,7 +77,7 @@ def test_the_curve_over_shots_shows_it(own):
     curve = [torch.full((20,), value) for value in (0.5, 0.7, 0.9)]
     found = equivalence(torch.full((20,), own), 1, curve, [1, 4, 16])
     shown = evaluation("maml", noisy(own)).score
-    figure = plots.shots_curve({"maml": [(1, shown), (5, shown)]}, equivalence=found)
+    figure = plots.shots_curve({"maml": [(1, shown), (5, shown)]}, METRICS["accuracy"], equivalence=found)
     texts = [text.get_text() for text in figure.axes[0].texts]
     expected = {0.8: "x 8", 0.95: "x 16 or more"}.get(own)
     assert (expected in texts) if expected else not any(texts)

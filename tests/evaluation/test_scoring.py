@@ -21,7 +21,7 @@ from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import LEVELS, evaluate
 from handful.registry import LEARNERS
-from handful.types import Examples, Task
+from handful.types import Examples, Task, TaskSpec
 from noted import noted
 
 
@@ -119,6 +119,49 @@ def test_scores_are_those_of_each_task_alone(cls, distribution):
     ],
     ids=["of each class", "of a task", "ragged"],
 )
+class TwoSlopes(Slopes):
+    """Two targets, the second in much larger units."""
+
+    def __init__(self):
+        super().__init__()
+        self.target_mean, self.target_scale = torch.tensor([[20.0, 1013.0], [2.0, 300.0]]).double()
+
+    def spec_for(self, sizes):
+        return TaskSpec("regression", (1,), 2)
+
+    def sample(self, generator, sizes):
+        task = super().sample(generator, sizes)
+        return Task(*(Examples(part.inputs, torch.cat([part.targets, -part.targets], 1)) for part in task))
+
+
+@pytest.mark.parametrize(("metric", "power"), [("rmse", 2), ("mae", 1)])
+def test_of_several_targets_the_score_is_that_of_the_standardized_ones(metric, power):
+    tasks = TwoSlopes()
+    found = evaluate(LEARNERS["neighbors"].build(tasks.spec, backbone="raw"), tasks, tasks=4, metric=metric)
+    assert found.target_names == ("target 1", "target 2")
+    torch.testing.assert_close(found.target_scores[:, 0] * 150**power, found.target_scores[:, 1])
+    torch.testing.assert_close(found.scores, found.target_scores[:, 0] / 2**power)
+    assert found.by_target["target 2"].mean == pytest.approx(found.score.mean * 300**power)
+
+
+def test_an_evaluation_is_by_the_metric_that_was_asked_for():
+    tasks = Clusters().with_sizes(way=2, query_shot=4)
+    learner = Toy.build(tasks.spec, backbone="raw")
+    found = {name: evaluate(learner, tasks, tasks=5, metric=name) for name in ("accuracy", "auc", "log-likelihood")}
+    assert {name: one.metric.name for name, one in found.items()} == {name: name for name in found}
+    assert (found["auc"].scores >= found["accuracy"].scores - 0.5).all()
+    assert (found["log-likelihood"].scores < 0).all()
+    with pytest.raises(UserError, match="'rmse' cannot score classification"):
+        evaluate(learner, tasks, tasks=2, metric="rmse")
+
+
+def test_a_score_that_is_undefined_is_left_out_and_counted():
+    """A point prediction has no likelihood, and is not diverged."""
+    found = evaluate(Line.build(Slopes().spec, backbone="raw"), Slopes(), tasks=3, metric="log-likelihood")
+    assert found.scores.isnan().all()
+    assert (found.score.undefined, found.score.diverged, found.score.tasks, found.unscored) == (3, 0, 0, 0)
+
+
 def test_of_a_part_of_the_support_the_same_queries_are_answered(cls, tasks, kept):
     learner = cls.build(tasks.spec, backbone="raw")
     found = evaluate(learner, tasks, tasks=70, shot=2)
@@ -211,7 +254,7 @@ def test_it_tells_sizes_confidences_costs_and_transduction():
     tasks = Clusters()
     learner = Whispering.build(tasks.spec, backbone="raw")
     found = evaluate(learner, tasks, tasks=6)
-    assert (found.way, found.shot, found.query_shot, found.metric) == (5, 2, 3, "accuracy")
+    assert (found.way, found.shot, found.query_shot, found.metric.name) == (5, 2, 3, "accuracy")
     assert not found.transductive
     assert len(found.confidences) == len(found.correct) == 6 * 15
     assert ((found.confidences >= 1 / 5) & (found.confidences <= 1)).all()
@@ -339,7 +382,7 @@ def test_a_gain_is_positive_for_the_better_one_and_only_of_the_tasks_of_both():
     assert gain.tasks == 30
     back = bad.gain_over(good)
     assert (back.mean, back.low, back.high) == pytest.approx((-gain.mean, -gain.high, -gain.low))
-    small, large = (evaluation(name, noisy(mse), metric="mse") for name, mse in (("a", 4.0), ("b", 9.0)))
+    small, large = (evaluation(name, noisy(mse), metric="rmse") for name, mse in (("a", 4.0), ("b", 9.0)))
     assert small.gain_over(large).mean == pytest.approx(5)
 
 

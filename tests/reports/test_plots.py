@@ -8,9 +8,11 @@ from PIL import Image
 from results import compare, evaluation, noisy
 
 from handful.evaluation.intervals import Interval
+from handful.registry import METRICS
 from handful.reports import plots
 from handful.types import Examples, Task
 
+ACCURACY = METRICS["accuracy"]
 OWN, RUNG = evaluation("protonet", noisy(0.9)), evaluation("transfer", noisy(0.8, 50, seed=1))
 HISTORY = [{"step": s, "loss": 2 / s, **({"val": 0.1 * s} if s % 3 == 0 else {})} for s in range(1, 10)]
 SHOTS = {name: [(shot, Interval(0.5, 0.4, 0.6, 10)) for shot in (1, 5)] for name in ("protonet", "transfer")}
@@ -29,10 +31,10 @@ def texts(figure: Figure) -> str:
 @pytest.mark.parametrize(
     ("draw", "height"),
     [
-        (lambda: plots.learning_curve(HISTORY), 600),
+        (lambda: plots.learning_curve(HISTORY, ACCURACY), 600),
         (lambda: plots.ladder([compare(OWN, RUNG)]), 288),
         (lambda: plots.ladder([compare(OWN, RUNG)] * 3), 576),
-        (lambda: plots.shots_curve(SHOTS), 720),
+        (lambda: plots.shots_curve(SHOTS, ACCURACY), 720),
         (lambda: plots.reliability(OWN.confidences, OWN.correct), 700),
         (lambda: plots.coverage({0.5: Interval(0.4, 0.3, 0.5, 10), 0.9: Interval(0.8, 0.7, 0.9, 10)}), 700),
     ],
@@ -47,9 +49,9 @@ def test_is_written_at_the_width_of_a_page(draw, height, tmp_path):
 
 
 def test_the_same_picture_is_the_same_bytes_whatever_the_users_style(tmp_path):
-    plots.save(plots.shots_curve(SHOTS), tmp_path / "one.png")
+    plots.save(plots.shots_curve(SHOTS, ACCURACY), tmp_path / "one.png")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
-        plots.save(plots.shots_curve(SHOTS), tmp_path / "two.png")
+        plots.save(plots.shots_curve(SHOTS, ACCURACY), tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert matplotlib.rcParams["axes.spines.top"], "the user's settings are left alone"
 
@@ -65,22 +67,22 @@ def test_the_ladder_tells_scores_chance_and_fewer_tasks():
 
 
 def test_the_ladder_of_regression_shows_roots_of_errors():
-    rows = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 4.0), ("pooled", 9.0))]
+    rows = [evaluation(name, noisy(mse), metric="rmse") for name, mse in (("maml", 4.0), ("pooled", 9.0))]
     widths = {round(bar.get_width(), 6) for bar in plots.ladder([compare(*rows)]).axes[0].patches}
     assert widths == {2.0, 3.0}
 
 
 def test_the_learning_curve_marks_the_validation_that_was_kept():
-    assert "kept: 90.0 %" in texts(plots.learning_curve(HISTORY))
+    assert "kept: 90.0 %" in texts(plots.learning_curve(HISTORY, ACCURACY))
     errors = [{"step": s, "loss": 1.0, "val": float(s)} for s in (4, 9)]
-    assert "kept: 2" in texts(plots.learning_curve(errors, "mse"))
+    assert "kept: 2" in texts(plots.learning_curve(errors, METRICS["rmse"]))
 
 
 def test_one_task_without_an_interval_is_drawn(tmp_path):
     one = compare(evaluation("protonet", torch.tensor([0.9])), evaluation("centroid", torch.tensor([0.5])))
     plots.save(plots.ladder([one]), tmp_path / "ladder.png")
     infinite = {"protonet": [(1, one.learner.evaluation.score), (5, one.learner.evaluation.score)]}
-    plots.save(plots.shots_curve(infinite), tmp_path / "shots.png")
+    plots.save(plots.shots_curve(infinite, ACCURACY), tmp_path / "shots.png")
 
 
 def test_calibration_error_is_the_mean_gap():
@@ -143,32 +145,32 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("-inf"), float("inf")])
 def test_a_score_that_is_not_finite_has_a_label_and_no_bar(value):
-    own = evaluation("maml", torch.full((2,), value), metric="mse")
-    comparison = compare(own, evaluation("dummy", torch.tensor([4.0, 4.0]), metric="mse"))
+    own = evaluation("maml", torch.full((2,), value), metric="rmse")
+    comparison = compare(own, evaluation("dummy", torch.tensor([4.0, 4.0]), metric="rmse"))
     figure = plots.ladder([comparison])
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2]
     assert "(2 diverged)" in texts(figure)
-    some = compare(evaluation("maml", torch.tensor([9.0, value]), metric="mse"), comparison.best_rung.evaluation)
+    some = compare(evaluation("maml", torch.tensor([9.0, value]), metric="rmse"), comparison.best_rung.evaluation)
     assert [bar.get_width() for bar in plots.ladder([some]).axes[0].patches] == [3, 2], "of the finite ones"
     assert "3.00 (1 diverged)" in texts(plots.ladder([some]))
 
 
 def test_errors_are_written_with_equally_many_figures():
-    rungs = [evaluation(name, torch.full((3,), mse), metric="mse") for name, mse in (("b", 0.6561), ("c", 0.6416))]
-    told = texts(plots.ladder([compare(evaluation("a", torch.ones(3), metric="mse"), *rungs)])).split(" | ")
+    rungs = [evaluation(name, torch.full((3,), mse), metric="rmse") for name, mse in (("b", 0.6561), ("c", 0.6416))]
+    told = texts(plots.ladder([compare(evaluation("a", torch.ones(3), metric="rmse"), *rungs)])).split(" | ")
     assert {"1.00", "0.810", "0.801"} <= set(told)
 
 
 def test_a_small_change_of_the_validation_score_looks_small():
     errors = [{"step": s, "loss": 1.0, "val": 1 - s / 1000} for s in (4, 9)]
-    assert plots.learning_curve(errors, "mse").axes[1].get_ylim()[0] == 0
+    assert plots.learning_curve(errors, METRICS["rmse"]).axes[1].get_ylim()[0] == 0
     shares = [{"step": s, "loss": 1.0, "val": 0.5 + s / 1000} for s in (4, 9)]
-    low, high = plots.learning_curve(shares).axes[1].get_ylim()
+    low, high = plots.learning_curve(shares, ACCURACY).axes[1].get_ylim()
     assert high - low >= 10
     best = [{"step": s, "loss": 1.0, "val": v} for s, v in ((4, 0.9), (9, 1.0))]
-    assert plots.learning_curve(best).axes[1].get_ylim()[1] < 105, "no tick passes 100 %"
+    assert plots.learning_curve(best, ACCURACY).axes[1].get_ylim()[1] < 105, "no tick passes 100 %"
 
 
 def test_intervals_of_shares_end_at_100_percent():
@@ -186,11 +188,11 @@ def test_draws_are_told_where_a_rung_has_fewer_of_the_same_tasks():
 
 
 def test_a_range_of_shots_is_written_as_everywhere():
-    own, rung = (evaluation(name, noisy(4.0), metric="mse", shot=(3, 46)) for name in ("cnp", "dummy"))
+    own, rung = (evaluation(name, noisy(4.0), metric="rmse", shot=(3, 46)) for name in ("cnp", "dummy"))
     assert "3 to 46-shot" in texts(plots.ladder([compare(own, rung)]))
 
 
 def test_the_shots_curve_names_its_axes():
-    axes = plots.shots_curve(SHOTS, "mse").axes[0]
-    assert axes.get_ylabel().startswith("typical error")
+    axes = plots.shots_curve(SHOTS, METRICS["rmse"]).axes[0]
+    assert axes.get_ylabel() == "RMSE"
     assert axes.get_xlabel() == "examples of each class"

@@ -13,6 +13,7 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.scoring import LEVELS
+from handful.registry import METRICS
 from handful.reports.report import Report, load, load_scores
 from handful.reports.summary_lines import needed_line, performance_line
 
@@ -70,7 +71,7 @@ def test_three_tasks_with_equal_scores_are_sure_of_nothing(score, tmp_path):
 
 def test_three_equal_errors_have_no_interval():
     own, rung = (
-        evaluation(key, torch.full((3,), value), metric="mse") for key, value in (("maml", 1.0), ("mean", 2.0))
+        evaluation(key, torch.full((3,), value), metric="rmse") for key, value in (("maml", 1.0), ("mean", 2.0))
     )
     told = report(compare(own, rung))
     assert "3 tasks: no interval)" in told.verdict
@@ -126,16 +127,16 @@ def test_bad_news_of_one_setting_comes_before_good_news_of_another():
 
 
 def test_regression_speaks_of_errors_in_the_targets_units_and_of_pooling():
-    own = evaluation("maml", noisy(4.0), metric="mse", shot=10)
-    pooled = evaluation("pooled", noisy(9.0, seed=1), metric="mse", shot=10)
+    own = evaluation("maml", noisy(4.0), metric="rmse", shot=10)
+    pooled = evaluation("pooled", noisy(9.0, seed=1), metric="rmse", shot=10)
     verdict = report(compare(own, pooled)).verdict
     assert "With 10 examples of a new task, maml is off by 2.00 in a typical prediction" in verdict
-    assert "off by 2.00 instead of 3.00" in verdict
+    assert "of RMSE on 100 tasks in common, 2.00 instead of 3.00" in verdict
     assert verdict.endswith("Adapting to each task beats one pooled model for all tasks.")
-    closer = evaluation("ridge-probe", noisy(7.0, seed=2), metric="mse", shot=10)
+    closer = evaluation("ridge-probe", noisy(7.0, seed=2), metric="rmse", shot=10)
     verdict = report(compare(own, closer, pooled)).verdict
-    assert "beats the best simple method, ridge-probe, by 3.00 ± " in verdict
-    assert "Adapting to each task beats one pooled model for all tasks by 5.00 ± " in verdict
+    assert "beats the best simple method, ridge-probe, by 0.646 ± " in verdict
+    assert "Adapting to each task beats one pooled model for all tasks by 1.00 ± " in verdict
     verdict = report(compare(pooled, own)).verdict
     assert "LOSES to maml" in verdict
 
@@ -145,8 +146,8 @@ def test_regression_speaks_of_errors_in_the_targets_units_and_of_pooling():
     [(3.0, "LOSES to one pooled model"), (4.0, "than one pooled model for all tasks cannot be told")],
 )
 def test_regression_says_when_adapting_does_not_beat_pooling(error, words):
-    own = evaluation("maml", noisy(4.0), metric="mse")
-    pooled = evaluation("pooled", noisy(error, seed=1), metric="mse")
+    own = evaluation("maml", noisy(4.0), metric="rmse")
+    pooled = evaluation("pooled", noisy(error, seed=1), metric="rmse")
     verdict = report(compare(own, pooled)).verdict
     assert verdict.startswith("Meta-learning is not worth it here")
     assert words in verdict
@@ -165,19 +166,19 @@ def test_without_a_way_shots_are_those_of_the_task():
     assert verdict.startswith("With 5 examples of a new task, protonet answers 90.0")
 
 
-UNFINITE = pytest.mark.parametrize("value", [math.nan, math.inf])
+UNFINITE = pytest.mark.parametrize("value", [math.inf, -math.inf])
 
 
 def broken(key: str, value: float, mean: float = 4.0, *, places=(7,), seed=0, **facts):
     """An evaluation of errors, of which some are not finite."""
     scores = noisy(mean, seed=seed)
     scores[list(places)] = value
-    return evaluation(key, scores, metric="mse", shot=10, **facts)
+    return evaluation(key, scores, metric="rmse", shot=10, **facts)
 
 
 @UNFINITE
 def test_a_learner_that_diverges_is_said_to(value, tmp_path):
-    rungs = [evaluation(key, noisy(9.0, seed=1), metric="mse", shot=10) for key in ("ridge-probe", "pooled")]
+    rungs = [evaluation(key, noisy(9.0, seed=1), metric="rmse", shot=10) for key in ("ridge-probe", "pooled")]
     told = report(compare(broken("maml", value, places=(7, 8)), *rungs), half_width=0.1)
     assert told.verdict == (
         "Meta-learning is not worth it here: With 10 examples of a new task, maml DIVERGES: it has no finite "
@@ -185,7 +186,7 @@ def test_a_learner_that_diverges_is_said_to(value, tmp_path):
     )
     page = told.write(tmp_path).read_text()
     row, *others = load(tmp_path)["settings"][0]["rows"]
-    mean = float(told.comparisons[0].learner.evaluation.scores.nan_to_num(0, 0).sum() / 98)
+    mean = float(told.comparisons[0].learner.evaluation.scores.nan_to_num(0, 0, 0).sum() / 98)
     assert (row["score"]["mean"], row["score"]["tasks"], row["score"]["diverged"]) == (pytest.approx(mean), 98, 2)
     assert "(2 diverged)" in next(line for line in page.splitlines() if line.startswith("| **maml**"))
     assert [(other["score"]["mean"], other["score"]["diverged"]) for other in others] == [(pytest.approx(9), 0)] * 2
@@ -203,9 +204,9 @@ def test_a_rung_that_diverges_as_often_is_compared_on_the_rest(value):
     own = broken("maml", value)
     told = report(compare(own, broken("pooled", value, 9.0, seed=1))).verdict
     assert "is off by 2.00 in a typical prediction, 1.99 to 2.01 (1 diverged) (in " in told
-    assert "beats the best simple method, pooled, by 5.00" in told
+    assert "beats the best simple method, pooled, by 1.00 ± " in told
     assert "on 99 tasks in common" in told
-    few = evaluation("scratch", noisy(5.0, 10), metric="mse", shot=10)
+    few = evaluation("scratch", noisy(5.0, 10), metric="rmse", shot=10)
     assert report(compare(own, broken("pooled", value), few)).verdict.endswith("Use scratch instead.")
 
 
@@ -228,14 +229,14 @@ def test_of_accuracies_what_diverges_is_wrong_and_told():
 @UNFINITE
 def test_the_draws_that_diverge_are_told_of_all(value):
     own = broken("maml", value, places=(6, 7, 9), units=torch.arange(100) // 4)
-    told = report(compare(own, evaluation("dummy", noisy(9.0), metric="mse"))).verdict
+    told = report(compare(own, evaluation("dummy", noisy(9.0), metric="rmse"))).verdict
     assert "on 3 of 100 draws of 25 tasks" in told
 
 
 @UNFINITE
 def test_a_learner_without_any_finite_prediction_has_no_score(value, tmp_path):
     own = broken("maml", value, places=range(100))
-    told = report(compare(own, evaluation("pooled", noisy(9.0), metric="mse")), half_width=0.1)
+    told = report(compare(own, evaluation("pooled", noisy(9.0), metric="rmse")), half_width=0.1)
     assert "on 100 of 100 tasks" in told.verdict
     page = told.write(tmp_path).read_text()
     assert "where no score is finite" in page
@@ -245,12 +246,12 @@ def test_a_learner_without_any_finite_prediction_has_no_score(value, tmp_path):
 
 @UNFINITE
 def test_a_rung_that_diverges_is_the_last_and_stands_for_no_other(value, tmp_path):
-    own = evaluation("maml", noisy(4.0, seed=1), metric="mse", shot=10)
-    rungs = broken("scratch", value, 1.0), broken("pooled", value), evaluation("centroid", noisy(5.0), metric="mse")
+    own = evaluation("maml", noisy(4.0, seed=1), metric="rmse", shot=10)
+    rungs = broken("scratch", value, 1.0), broken("pooled", value), evaluation("centroid", noisy(5.0), metric="rmse")
     comparison = compare(own, *rungs)
     assert [row.evaluation.learner for row in comparison.rows[:2]] == ["maml", "centroid"]
     verdict = report(comparison).verdict
-    assert "beats the best simple method, centroid, by 1.00 ± " in verdict
+    assert "beats the best simple method, centroid, by 0.236 ± " in verdict
     assert "pooled" not in verdict
     report(comparison).write(tmp_path)
     alone = report(compare(own, rungs[0])).verdict
@@ -279,13 +280,13 @@ def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     assert "LOSES to ridge-probe" in verdict
     assert report(lost, history=rising(0.3, 0.4, 0.4)).verdict.startswith("Meta-learning is not worth it here")
     assert "Not settled" not in report(compare(OWN, WORSE), history=rising(0.3, 0.4)).verdict, "it wins all the same"
-    errors = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
+    errors = [evaluation(name, noisy(mse), metric="rmse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
     assert report(compare(*errors), history=rising(3.0, 2.0)).verdict.startswith("Not settled")
     assert "Not settled" not in report(compare(*errors), history=rising(2.0, 3.0)).verdict
 
 
 def test_noise_and_a_last_hair_of_a_training_that_has_ended_are_not_still_getting_better():
-    errors = [evaluation(name, noisy(mse), metric="mse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
+    errors = [evaluation(name, noisy(mse), metric="rmse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
 
     def unsettled(*values):
         return report(compare(*errors), history=rising(*values)).verdict.startswith("Not settled")
@@ -309,20 +310,21 @@ def test_a_difference_that_is_not_sure_names_the_one_ahead(mean, ahead):
     assert f"simpler fine-tune-all ({ahead} ahead by 1.0 ± " in told.verdict
     assert f" {'+' if mean > 0.9 else '-'}1.0 ± " in told.to_markdown({})
     maml, pooled = (
-        evaluation(name, noisy(value, spread=0.2, seed=seed), metric="mse")
+        evaluation(name, noisy(value, spread=0.2, seed=seed), metric="rmse")
         for name, value, seed in (("maml", 0.9, 0), ("pooled", mean, 2))
     )
-    assert f"({'maml' if mean > 0.9 else 'pooled'} ahead by 0.0100 ± " in report(compare(maml, pooled)).verdict
+    better, gap = ("maml", 0.00526) if mean > 0.9 else ("pooled", 0.00529)
+    assert f"({better} ahead by {gap} ± 0.03" in report(compare(maml, pooled)).verdict
 
 
 def test_draws_of_the_same_tasks_are_counted_beside_them():
     """A costly rung is scored on the first draws: of the same tasks, but other scores of the learner."""
     units = torch.arange(100) % 10
-    own = evaluation("r2d2", torch.cat([noisy(9.0, 30), noisy(16.0, 70)]), metric="mse", units=units)
-    rung = evaluation("fine-tune-all", noisy(4.0, 30, seed=1), metric="mse", units=units[:30])
+    own = evaluation("r2d2", torch.cat([noisy(9.0, 30), noisy(16.0, 70)]), metric="rmse", units=units)
+    rung = evaluation("fine-tune-all", noisy(4.0, 30, seed=1), metric="rmse", units=units[:30])
     told = report(compare(own, rung))
     assert "(in the target's units; 95 % interval, 100 draws of 10 tasks)" in told.verdict
-    assert "on 30 draws of 10 tasks in common, there off by 3.00 instead of 2.00" in told.verdict
+    assert "on 30 draws of 10 tasks in common, there 3.00 instead of 2.00" in told.verdict
     assert "tasks (draws)" in (page := told.to_markdown({}))
     assert "10 (100) |" in page
     assert "10 (30) |" in page
@@ -362,9 +364,9 @@ def test_json_has_exactly_the_keys_of_schema_1(tmp_path):
     assert (setting["way"], setting["shot"], setting["query_shot"], setting["transductive"]) == (5, 1, 15, False)
     for row in setting["rows"]:
         assert list(row) == ["learner", "baseline", "score", "cost", "paired"]
-        assert list(row["score"]) == ["metric", "mean", "low", "high", "tasks", "diverged"]
+        assert list(row["score"]) == ["metric", "mean", "low", "high", "tasks", "diverged", "undefined"]
         assert list(row["cost"]) == ["adapt_seconds", "state_bytes"]
-        assert list(row["paired"]) == ["against", "mean", "low", "high", "tasks", "diverged"]
+        assert list(row["paired"]) == ["against", "mean", "low", "high", "tasks", "diverged", "undefined"]
     first, *rungs = setting["rows"]
     assert (first["learner"], first["baseline"], first["score"]["tasks"]) == ("protonet", False, 100)
     assert math.isclose(first["score"]["mean"], 0.9)
@@ -379,13 +381,13 @@ def unsure() -> Comparison:
     own = evaluation(
         "cnp",
         noisy(4.0),
-        metric="mse",
+        metric="rmse",
         log_likelihoods=noisy(0.5, seed=4),
         coverages=torch.tensor(LEVELS).double().expand(count, -1) - 0.05 + noisy(0.0, spread=1e-6).unsqueeze(1),
         oracle_scores=noisy(3.0, seed=5),
         oracle_log_likelihoods=noisy(1.25, seed=6),
     )
-    return compare(own, evaluation("dummy", noisy(9.0, seed=1), metric="mse"))
+    return compare(own, evaluation("dummy", noisy(9.0, seed=1), metric="rmse"))
 
 
 def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_path):
@@ -395,7 +397,7 @@ def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_p
     gap = comparison.learner.evaluation.likelihood_gap
     assert "Log-likelihood of cnp: 0.500 ± " in words
     assert "True values: 45.0 ± 0.0 % in the 50 % interval, 75.0 ± 0.0 % in the 80 % interval" in words
-    assert "The best prediction that there is has a mean squared error of 3.00: 1.00 ± " in words
+    assert "The best prediction that there is has RMSE 1.732: 0.268 ± " in words
     assert "the best possible: 1.73)" in words, "of the verdict too"
     assert f"Its log-likelihood is 1.250: 0.750 ± {gap.half_width:.3f} nats higher, on the same tasks." in words
     assert "](coverage.png)" in page
@@ -409,8 +411,60 @@ def test_predictions_that_say_how_sure_they_are_are_told_with_what_is_best(tmp_p
     assert not {"log_likelihood", "coverage", "oracle"} & set(rung)
 
 
+def test_a_score_that_is_undefined_is_counted_beside_those_that_are_not(tmp_path):
+    """And no finite number stands for it."""
+    scores = noisy(0.9, spread=0.01)
+    scores[[7, 8]] = math.nan
+    told = report(
+        compare(
+            evaluation("maml", scores, metric="auc"), evaluation("dummy", noisy(0.5, spread=0.01, seed=1), metric="auc")
+        )
+    )
+    assert told.verdict.startswith(
+        "With 1 example of each of 5 new classes, maml has an AUC of 90.0 ± 0.2 % (2 undefined) (95 %"
+    )
+    assert "interval, 98 tasks), and beats the best simple method, dummy, by 40" in told.verdict
+    assert "(2 undefined) |" in told.write(tmp_path).read_text()
+    row = load(tmp_path)["settings"][0]["rows"][0]
+    assert (row["score"]["undefined"], row["score"]["diverged"], row["score"]["tasks"]) == (2, 0, 98)
+    kept = load_scores(tmp_path)["settings"][0]["rows"][0]
+    assert [place for place, score in enumerate(kept["scores"]) if math.isnan(score)] == [7, 8]
+
+
+def test_where_a_metric_is_undefined_on_all_tasks_nothing_is_compared():
+    whole, none = noisy(-1.0), torch.full((100,), math.nan)
+    sure, points = (evaluation(*facts, metric="log-likelihood", way=None) for facts in (("cnp", whole), ("mean", none)))
+    assert report(compare(points, sure)).verdict == (
+        "Meta-learning is not worth it here: With 1 example of a new task, mean HAS NO SCORE: its log-likelihood is "
+        "undefined on all tasks."
+    )
+    told = report(compare(sure, points)).verdict
+    assert told.startswith("With 1 example of a new task, cnp has a log-likelihood of -1.00, -1.02 to ")
+    assert told.endswith("; no simple method has a log-likelihood.")
+
+
+def test_several_targets_have_a_score_each_in_its_unit(tmp_path):
+    errors = torch.stack([noisy(4.0), noisy(900.0)], 1)
+    own = evaluation("cnp", noisy(0.25), metric="rmse", target_scores=errors, target_names=("heat", "rain"))
+    told = report(compare(own, evaluation("dummy", noisy(1.0, seed=1), metric="rmse")))
+    assert "is off by 0.500 in a typical prediction" in told.verdict
+    assert "(in standard deviations of each target; " in told.verdict
+    words = " ".join(told.write(tmp_path).read_text().split())
+    assert "RMSE of cnp by target: heat 2.00 ± 0.0056; rain 30.0 ± 0.00038. Scores in the table are of" in words
+    row = load(tmp_path)["settings"][0]["rows"][0]
+    assert [(one["name"], round(one["mean"])) for one in row["targets"]] == [("heat", 4), ("rain", 900)]
+
+
+def test_the_training_s_metric_may_be_another_than_that_of_the_scores(tmp_path):
+    history = [{"step": step, "loss": 1.0, "val": float(val)} for step, val in ((10, 9), (20, 8), (30, 4))]
+    losing = compare(WORSE, OWN)
+    for metric, settled in ((METRICS["mae"], False), (None, True)):
+        told = report(losing, history=history, validated_by=metric)
+        assert told.verdict.startswith("Meta-learning is not worth it" if settled else "Not settled"), metric
+
+
 def test_lower_errors_are_positive_differences():
-    own, other = (evaluation(n, noisy(m), metric="mse") for n, m in (("maml", 4.0), ("dummy", 9.0)))
+    own, other = (evaluation(n, noisy(m), metric="rmse") for n, m in (("maml", 4.0), ("dummy", 9.0)))
     rows = report(compare(own, other)).to_json()["settings"][0]["rows"]
     assert rows[0]["paired"]["mean"] == pytest.approx(5)
     assert rows[1]["paired"]["mean"] == pytest.approx(-5)

@@ -21,7 +21,7 @@ from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.registry import LEARNERS
+from handful.registry import LEARNERS, METRICS
 from handful.storage import read_tensors
 from handful.tasks.distribution import BLOCK, Pool, TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool
@@ -113,7 +113,7 @@ def validation_of(error, *, lost=0, draws=100):
     """An evaluation with this mean squared error, of which some draws diverged."""
     scores = torch.full((draws,), error).scatter(0, torch.arange(lost), torch.inf)
     score = Interval(error, -math.inf, math.inf, draws - lost, diverged=lost)
-    return SimpleNamespace(score=score, scores=scores, unscored=lost, higher_is_better=False)
+    return SimpleNamespace(score=score, scores=scores, unscored=lost, metric=METRICS["rmse"])
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.1), (7, 0.1), (100, 0.1), (1000, 0.05), (50, 0.9)])
@@ -152,7 +152,7 @@ def test_the_weights_of_the_best_validation_are_kept():
     learner = line()
     weights = []
 
-    def scored(learner, validation, tasks):
+    def scored(learner, validation, tasks, metric=None):
         weights.append(learner.slope.detach().clone())
         return validation_of([3.0, 2.0, 1.0, 4.0, 1.0][len(weights) - 1])
 
@@ -165,6 +165,29 @@ def test_the_weights_of_the_best_validation_are_kept():
     assert torch.equal(learner.slope, weights[2])
     assert not learner.training
     assert [row["step"] for row in trained.history if "val" in row] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("metric", ["log-likelihood", "rmse"])
+def test_the_best_validation_is_by_the_metric_s_own_direction(metric):
+    learner = line()
+    scores = iter([3.0, 2.0, 1.0, 4.0, 1.5])
+
+    def scored(learner, validation, tasks, metric):
+        found = validation_of(next(scores))
+        found.metric = METRICS[metric]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate", scored)
+        trained = meta_train(learner, Same(), steps=10, validate_every=2, metric=metric)
+    assert trained.best_step == {"log-likelihood": 8, "rmse": 6}[metric]
+
+
+def test_a_metric_that_is_undefined_on_all_validation_tasks_is_refused():
+    with pytest.raises(UserError, match="'log-likelihood' is undefined on all validation tasks"):
+        meta_train(line(), Same(), steps=2, validation_tasks=3, metric="log-likelihood")
+    with pytest.raises(UserError, match="'auc' cannot score regression"):
+        meta_train(line(), Same(), steps=2, metric="auc")
 
 
 def test_a_higher_accuracy_is_the_better_one():
@@ -207,7 +230,7 @@ def test_a_training_that_diverges_stops_with_the_last_checkpoint_intact(fault, t
     monkeypatch.setattr(loop, "MetaGradient", type("Broken", (MetaGradient,), {"__call__": broken}))
     if "validation" in fault:
 
-        def scored(learner, validation, tasks):
+        def scored(learner, validation, tasks, metric=None):
             if fault == "matrix of validation" and len(calls) > 4:
                 torch.linalg.cholesky(-torch.eye(2))
             return validation_of(1.0, lost=6 if len(calls) > 4 else 0)
@@ -225,7 +248,7 @@ def test_a_few_validation_draws_that_diverge_do_not_stop_a_training(tmp_path, mo
     """Weights with which fewer diverge are better, whatever the error of the rest."""
     scores = iter([(3.0, 1), (0.5, 5), (2.0, 1), (1.0, 2), (2.5, 1)])
 
-    def scored(learner, validation, tasks):
+    def scored(learner, validation, tasks, metric=None):
         error, lost = next(scores)
         return validation_of(error, lost=lost)
 

@@ -58,7 +58,7 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     rows = predict_from_file(tmp_path / "task", tmp_path / "inputs.csv")
     assert [row["id"] for row in rows] == ["1", "2"]
     assert all(5 < row["sold"] < 15 for row in rows)
-    assert adapted.estimate["metric"] == "mse"
+    assert adapted.estimate["metric"] == "rmse"
     raw = encoded_examples(pipeline_of(adapted.model), tmp_path / "new.csv")
     kept = pipeline_of(adapted.model).unscaled(adapted.support.targets)
     assert torch.allclose(kept.double().flatten(), torch.as_tensor(raw.labels).double().flatten(), atol=1e-4)

@@ -62,7 +62,7 @@ def test_the_interval_is_paired(tmp_path):
     assert gap["high"] == pytest.approx(-0.05, abs=0.002)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+@pytest.mark.parametrize("metric", ["accuracy", "rmse"])
 @pytest.mark.parametrize("several", [False, True])
 def test_equal_scores_and_differences_are_not_sure(tmp_path, several, metric):
     runs = [
@@ -79,7 +79,7 @@ def test_equal_scores_and_differences_are_not_sure(tmp_path, several, metric):
 
 
 def test_of_errors_the_lowest_is_the_best(tmp_path):
-    runs = [evaluated(tmp_path / name, [value, 2 * value], metric="mse") for name, value in (("a", 3.0), ("b", 1.0))]
+    runs = [evaluated(tmp_path / name, [value, 2 * value], metric="rmse") for name, value in (("a", 3.0), ("b", 1.0))]
     first, second = compare(runs)[0]["runs"]
     assert first["run"] == str(tmp_path / "b")
     assert second["against_best"]["mean"] == pytest.approx(-3.0)
@@ -100,7 +100,9 @@ def test_a_run_that_diverged_is_the_last_and_its_errors_are_those_of_the_rest(tm
     tables = {"a": [2.0, 3.0, 4.0], "b": [1.0, 2.0, None], "c": [3.0, 3.0, 5.0]}
     seeds = (0, 1) if several else (0,)
     runs = [
-        evaluated(tmp_path / f"{name}{seed}", scores, metric="mse", learner=name, seed=seed)
+        evaluated(
+            tmp_path / f"{name}{seed}", scores, metric="rmse", learner=name, seed=seed, diverged=[2] * (name == "b")
+        )
         for name, scores in tables.items()
         for seed in seeds
     ]
@@ -111,6 +113,20 @@ def test_a_run_that_diverged_is_the_last_and_its_errors_are_those_of_the_rest(tm
     assert [row["score"]["diverged"] for row in (first, second, third)] == [0, 0, len(seeds)]
     assert (third["score"]["mean"], third["score"]["tasks"]) == (pytest.approx(1.5), 2)
     assert third["against_best"]["mean"] == pytest.approx(1.0), "of the tasks that both have"
+
+
+def test_a_score_that_is_undefined_is_counted_apart(tmp_path):
+    scores = {"a": [0.9, 0.8, None], "b": [0.7, 0.6, None]}
+    first, second = compare([evaluated(tmp_path / name, own, metric="auc") for name, own in scores.items()])[0]["runs"]
+    assert [(row["score"]["diverged"], row["score"]["undefined"]) for row in (first, second)] == [(0, 1)] * 2
+    assert second["against_best"]["mean"] == pytest.approx(-0.2)
+    assert second["against_best"]["undefined"] == 1
+
+
+def test_runs_need_one_metric(tmp_path):
+    runs = [evaluated(tmp_path / metric, [0.9, 0.8], metric=metric) for metric in ("auc", "accuracy")]
+    with pytest.raises(UserError, match=r"different metrics \(accuracy, auc\)"):
+        compare(runs)
 
 
 def test_accuracies_count_what_diverged_as_wrong_and_say_how_often(tmp_path):

@@ -12,6 +12,7 @@ from handful.cli.options import (
     COLUMNS,
     DeviceOption,
     JsonOption,
+    MetricOption,
     NoLimitsOption,
     TrustOption,
     source_of,
@@ -41,6 +42,7 @@ def evaluate(
     half_width: Annotated[
         float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
     ] = None,
+    metric: MetricOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
     ] = None,
@@ -74,6 +76,7 @@ def evaluate(
                 equivalence_tasks=equivalence,
                 half_width=half_width,
                 device=device,
+                metric=metric,
                 trust=trust or (),
                 on_event=interruption.hear,
                 stop=interruption.stop,

@@ -29,6 +29,9 @@ TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", help="Package whose own network the model may build, which runs its code; repeatable."),
 ]
+MetricOption = Annotated[
+    str | None, typer.Option("--metric", help="What tasks are scored by, such as auc, mae or cost:FILE.")
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="cpu, cuda, mps, or auto: a GPU where there is one, else the CPU.")
 ]

@@ -75,19 +75,23 @@ def ladder(comparison: "Comparison") -> Table:
 
 def comparison(setting: dict[str, Any]) -> Table:
     """Runs beside one another in one setting, an entry of `apps.compare`."""
-    from handful.evaluation.formatting import difference, estimate, percent
+    from handful.evaluation.formatting import difference, in_words, rooted_gap
+    from handful.metrics import recorded_metric
 
-    metric = setting["metric"]
-    score = percent if metric == "accuracy" else estimate
-    what = "mean squared error" if metric == "mse" else metric
-    title = f"{setting['setting']}: {what}"
+    metric = recorded_metric(setting["metric"])
+    title = f"{setting['setting']}: {metric.title}"
+    best = setting["runs"][0]["score"]["mean"]
+
+    def shown_gap(row: dict[str, Any], gap: "Interval") -> str:
+        return difference(rooted_gap(gap, metric, row["score"]["mean"], best), share=metric.unit == "share")
+
     table = _plain("run", "learner", "score", "better than the best by", "tasks", title=title)
     for row in setting["runs"]:
         table.add_row(
             row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
             row["learner"],
-            _interval(row["score"], score),
-            _interval(row["against_best"], lambda gap: difference(gap, metric)) if "against_best" in row else "",
+            _interval(row["score"], lambda score: in_words(score, metric)),
+            _interval(row["against_best"], functools.partial(shown_gap, row)) if "against_best" in row else "",
             str(row["score"]["tasks"]),
         )
     return table
@@ -146,5 +150,8 @@ def _interval(found: dict[str, Any], words: "Callable[[Interval], str]") -> str:
     """An interval as JSON has it, in words."""
     from handful.evaluation.intervals import Interval
 
-    interval = Interval(*(found[name] for name in ("mean", "low", "high", "tasks")), diverged=found["diverged"])
-    return words(interval) if math.isfinite(interval.mean) else "diverged"
+    counts = {name: found.get(name, 0) for name in ("diverged", "undefined")}
+    interval = Interval(*(found[name] for name in ("mean", "low", "high", "tasks")), **counts)
+    if not math.isfinite(interval.mean):
+        return "undefined" if interval.undefined and not interval.diverged else "diverged"
+    return words(interval)

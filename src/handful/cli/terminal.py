@@ -73,7 +73,7 @@ class ProgressBars:
         if isinstance(event, NoteEvent):
             err.print(event.message)
         elif isinstance(event, ValidationEvent):
-            self.score = f"val {score_text(event.score, event.metric, event.diverged)}"
+            self.score = f"val {score_text(event.score, event.metric, event.diverged, event.undefined)}"
         elif isinstance(event, StepEvent):
             note = "" if event.loss is None else f"loss {event.loss:.2f}"
             if event.work == META_TRAINING:
@@ -95,15 +95,14 @@ class ProgressBars:
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
 
 
-def score_text(score: float, metric: str, diverged: int = 0) -> str:
-    """A score with what it is: an accuracy, or a squared error in squared units of the target, and its root in them.
+def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0) -> str:
+    """A score with the name of its metric, as shown; and on how many draws no prediction was finite, or no score."""
+    from handful.evaluation.formatting import lost, one_score
+    from handful.evaluation.intervals import Interval
+    from handful.metrics import recorded_metric
 
-    diverged: on how many draws no prediction was finite.
-    """
-    lost = f" ({diverged} diverged)" if diverged else ""
-    if metric == "accuracy":
-        return f"accuracy {score:.3f}{lost}"
-    return f"squared error {score:.4g} (off by {max(score, 0.0) ** 0.5:.3g}){lost}"
+    left_out = lost(Interval(score, score, score, 1, diverged=diverged, undefined=undefined))
+    return one_score(score, recorded_metric(metric)) + left_out
 
 
 def print_json(value: Any) -> None:

@@ -12,6 +12,7 @@ from handful.cli.interruption import Interruption
 from handful.cli.options import (
     DATA,
     DeviceOption,
+    MetricOption,
     TasksOption,
     assignments,
     source_of,
@@ -86,6 +87,7 @@ def train(
     tune: Annotated[
         int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
+    metric: MetricOption = None,
     seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
@@ -110,6 +112,7 @@ def train(
         "outer_lr": outer_lr,
         "pretrain_examples": pretrain,
         "plan": plan,
+        "metric": metric,
         "precision": precision,
         "device": device_named(device).type,  # a run that was started with auto goes on where it was
     }
@@ -177,7 +180,8 @@ def train(
             err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
         raise
     facts, speed = model.facts, performance_line(Run(output).performance())
-    score = score_text(facts["validation score"], model.spec.metric, facts.get("validation draws diverged", 0))
+    left_out = (facts.get(f"validation draws {what}", 0) for what in ("diverged", "undefined"))
+    score = score_text(facts["validation score"], facts["metric"], *left_out)
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     out.print(
         f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "

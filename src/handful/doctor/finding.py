@@ -36,5 +36,5 @@ def names_are_classes(split: TaskDistribution) -> bool:
 def signed(gain: Interval, *, classification: bool) -> str:
     """A difference of scores with half of its interval, in points or in squared units."""
     if classification:
-        return f"{difference(gain, 'accuracy')} points"
-    return f"{difference(gain, 'mse')} of squared error"
+        return f"{difference(gain, share=True)} points"
+    return f"{difference(gain, share=False)} of squared error"

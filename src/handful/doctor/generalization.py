@@ -91,8 +91,7 @@ def gap_by_tasks(
     rows = []
     for count, (learner, own) in sorted(learners.items()):
         one, other = evaluate(learner, own.split("train"), tasks=tasks), evaluate(learner, novel, tasks=tasks)
-        sign = 1 if one.higher_is_better else -1
-        bounds = SHARE if one.metric == "accuracy" else None
+        sign, bounds = one.metric.sign, one.metric.bounds
         ahead = difference(sign * one.scores, sign * other.scores, one.units, other.units, bounds=bounds)
         rows.append(GapRow(count, one.score, other.score, ahead))
     return rows
@@ -124,7 +123,7 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
             f"No validation task can be drawn in the sizes of training ({told}): {error.message}",
             error.hint,
         )
-    sign = 1 if scores[0].higher_is_better else -1
+    sign = scores[0].metric.sign
     values = [sign * (_above_chance(e.scores, e.way) if names_are_classes(novel) else e.scores) for e in scores]
     units = [e.units for e in scores]
     bounds = SHARE if novel.spec.classification else None
@@ -136,7 +135,7 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
     else:
         drop = difference(values[0], values[1], units[0], units[1], bounds=bounds)
     unit = "of what is above chance" if names_are_classes(novel) else "of the score"
-    amount = f"{difference_in_words(drop, 'accuracy').lstrip('+')} points {unit}"
+    amount = f"{difference_in_words(drop, share=True).lstrip('+')} points {unit}"
     if novel.spec.kind == "regression":
         amount = signed(drop, classification=False).lstrip("+")
     seen = f"{told}; in the sizes of training it does better by {amount} ({drop.tasks} validation tasks)"

@@ -11,7 +11,7 @@ from handful.doctor.finding import Finding, names_are_classes, signed
 from handful.engine.plan import Plan
 from handful.evaluation.formatting import count_of, figures, percent
 from handful.evaluation.intervals import SHARE, SHARES_APART, Interval, difference, interval
-from handful.evaluation.scoring import predict_tasks, scores_of
+from handful.evaluation.scoring import metric_of, predict_tasks, scores_of
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
 from handful.types import Categorical, Examples, Task, TaskSpec, stack, take
@@ -167,8 +167,8 @@ def score_of(split: TaskDistribution, learner: Learner, index: int, support: Exa
     """Of the queries of task `index` after adapting to this support; more is better, and no finite prediction worst."""
     task = stack([Task(support, split.task(index).query)])
     predictions = predict_tasks(learner, task, split.spec_of(index), Plan("loop"))
-    score = float(scores_of(predictions, task.query.targets, split.target_scale))
-    return score if split.spec.classification else -score
+    metric = metric_of(split)
+    return metric.sign * float(scores_of(predictions, task.query.targets, metric, split))
 
 
 def _chance(task: Task) -> float:

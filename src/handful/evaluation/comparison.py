@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from handful.evaluation.formatting import rooted_gap
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 
@@ -14,20 +15,24 @@ class Row:
     """One learner's line of a comparison.
 
     against, paired: the learner it is compared with on the tasks of both, and by how much it is better (positive).
-    behind: see `Evaluation.behind`, against the same learner. chosen: options chosen on validation tasks.
+    gap: the same in the unit that scores are shown in. behind: see `Evaluation.behind`, against the same learner.
+    chosen: options chosen on validation tasks.
     """
 
     evaluation: Evaluation
     baseline: bool
     against: str
     paired: Interval
+    gap: Interval
     behind: int
     chosen: dict[str, Any]
 
     @classmethod
     def of(cls, own: Evaluation, other: Evaluation, *, baseline: bool, chosen: dict[str, Any]) -> Self:
         """The line of `own` against `other`."""
-        return cls(own, baseline, other.learner, own.gain_over(other), own.behind(other), chosen)
+        paired = own.gain_over(other)
+        gap = rooted_gap(paired, own.metric, *own.means_with(other))
+        return cls(own, baseline, other.learner, paired, gap, own.behind(other), chosen)
 
     @property
     def better(self) -> bool:
@@ -55,10 +60,11 @@ class Comparison:
         so neither hides a sure loss nor stands for one. Rungs of which more draws are left out of the score come later.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
-        sign = 1 if own.higher_is_better else -1
 
         def rank(row: Row) -> tuple[int, float]:
-            good = row.paired.mean if row.paired.tasks else sign * row.evaluation.score.mean  # of other draws
+            good = (
+                row.paired.mean if row.paired.tasks else own.metric.sign * row.evaluation.score.mean
+            )  # of other draws
             return row.evaluation.unscored, math.inf if math.isnan(good) else -good
 
         rows.sort(key=rank)

@@ -1,9 +1,11 @@
 """Numbers in words: what the sentences of a report are made of."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from handful.evaluation.intervals import Interval
+from handful.metrics import Metric
 
 
 def percent(score: Interval) -> str:
@@ -12,8 +14,10 @@ def percent(score: Interval) -> str:
 
 
 def lost(score: Interval) -> str:
-    """How many draws diverged, where some did."""
-    return f" ({score.diverged:,} diverged)" if score.diverged else ""
+    """How many draws diverged and of how many the score is undefined, where some did or are."""
+    counts = {"diverged": score.diverged, "undefined": score.undefined}
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f" ({told})" if told else ""
 
 
 def share(score: Interval) -> str:
@@ -64,7 +68,7 @@ def figures(value: float, sign: str = "") -> str:
 def estimate(value: Interval, sign: str = "") -> str:
     """Three significant figures with their interval, or as many as the interval leaves. sign: as for `figures`."""
     if math.isnan(value.mean):
-        return "diverged"
+        return "undefined" if value.undefined and not value.diverged else "diverged"
     texts, half = [figures(value.mean, sign)], value.half_width
     if math.isfinite(half) and half > 0:
         places = max(0, 1 - math.floor(math.log10(half)))  # those of its two significant figures
@@ -77,19 +81,53 @@ def root(value: float) -> float:
     return 0.0 if value < 0 else math.sqrt(value)
 
 
+def rooted(score: Interval, metric: Metric) -> Interval:
+    """A score in the unit that it is shown in: of squares their root."""
+    if not metric.root:
+        return score
+    return replace(score, mean=root(score.mean), low=root(score.low), high=root(score.high))
+
+
+def rooted_gap(gap: Interval, metric: Metric, one: float, other: float) -> Interval:
+    """The difference of two mean scores in that unit: of squares the difference of their roots.
+
+    a - b is (a^2 - b^2) / (a + b); the ends of the interval are divided by the same a + b, as by the delta method.
+    """
+    width = root(one) + root(other)
+    if not metric.root or not width > 0:
+        return gap
+    return replace(gap, mean=gap.mean / width, low=gap.low / width, high=gap.high / width)
+
+
+def in_words(score: Interval, metric: Metric) -> str:
+    """A score with its interval: a share in percent, an error in the target's unit."""
+    return percent(score) if metric.unit == "share" else estimate(rooted(score, metric))
+
+
+def heading(metric: Metric) -> str:
+    """The metric's title as a sentence begins."""
+    return metric.title[:1].upper() + metric.title[1:]
+
+
+def one_score(score: float, metric: Metric) -> str:
+    """A metric with a score of it that has no interval."""
+    value = root(score) if metric.root else score
+    return f"{metric.title} {value:.3f}" if metric.unit == "share" else f"{metric.title} {value:.4g}"
+
+
 def nats(value: Interval) -> str:
     """A log-likelihood with its interval."""
     return f"{value.mean:.3f}{plus_minus(value.half_width, '.3f')} nats{lost(value)}"
 
 
-def difference(paired: Interval, metric: str) -> str:
-    """A difference of scores with its sign and interval; of accuracies in points."""
-    if metric == "accuracy":
-        text = signed(100 * paired.mean)
-        if math.isfinite(paired.half_width) and _lopsided(paired):
-            return f"{text} ({signed(100 * paired.low)} to {signed(100 * paired.high)})"
-        return f"{text}{plus_minus(100 * paired.half_width, '.1f')}"
-    return estimate(paired, "+")
+def difference(paired: Interval, *, share: bool) -> str:
+    """A difference of scores with its sign and interval; of shares in points."""
+    if not share:
+        return estimate(paired, "+")
+    text = signed(100 * paired.mean)
+    if math.isfinite(paired.half_width) and _lopsided(paired):
+        return f"{text} ({signed(100 * paired.low)} to {signed(100 * paired.high)})"
+    return f"{text}{plus_minus(100 * paired.half_width, '.1f')}"
 
 
 def size(value: Any) -> str:

@@ -28,7 +28,7 @@ class Interval:
     """A mean with its 95 % interval over `tasks` independent units.
 
     diverged: how many draws had a prediction that is not finite. They count as wrong in an accuracy, and are left out
-    of the mean of what has no worst value, such as an error.
+    of the mean of what has no worst value, such as an error. undefined: how many have no score, and are left out.
     """
 
     mean: float
@@ -36,6 +36,7 @@ class Interval:
     high: float
     tasks: int
     diverged: int = field(default=0, kw_only=True)
+    undefined: int = field(default=0, kw_only=True)
 
     @property
     def half_width(self) -> float:
@@ -70,10 +71,10 @@ class ClassInterval(Interval):
 def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | None = None) -> Interval:
     """Student's t interval of the mean score.
 
-    scores: `(draws,)`; those that are not finite are left out and counted. units: `(draws,)` the task of each draw;
-    draws of one unit are averaged first, since they share its luck (None: every draw is its own unit). bounds: the
-    least and the largest score that there can be (None: there are none). With one unit there is no interval, and it is
-    infinitely wide.
+    scores: `(draws,)`; those that are not finite are left out and counted: NaN as undefined, others as diverged. units:
+    `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its luck (None: every draw
+    is its own unit). bounds: the least and the largest score that there can be (None: there are none). With one unit
+    there is no interval, and it is infinitely wide.
 
     Where all units have equal scores, their spread of 0 says nothing of other units. If a share q of all units had this
     score, `count` units would all have it with probability q ** count, so that q is 0.025 ** (1 / count) or more: the
@@ -86,8 +87,8 @@ def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | No
     means = _of_units(scores, units)
     count = len(means)
     if _equal(means, bounds):
-        return EqualInterval(*_around_equal(means.mean(), count, bounds), count, diverged=_lost(scores))
-    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count, diverged=_lost(scores))
+        return EqualInterval(*_around_equal(means.mean(), count, bounds), count, **left_out(scores))
+    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count, **left_out(scores))
 
 
 def seeds_interval(
@@ -114,7 +115,7 @@ def seeds_interval(
     Scores that are not finite are left out and counted, with `same_tasks` in all seeds. Raises
     `UserError` for `same_tasks` that are not as many for each seed.
     """
-    lost = sum(map(_lost, scores))
+    lost = left_out(*scores)
     if same_tasks and len({len(of_seed) for of_seed in scores}) == 1:
         known = torch.stack([of_seed.isfinite() for of_seed in scores]).all(0)
         scores = [torch.where(known, of_seed, torch.nan) for of_seed in scores]
@@ -124,7 +125,7 @@ def seeds_interval(
     if seeds == 1:
         alone = interval(means[0], bounds=bounds)
         within = float(_spread(means[0]) / tasks) ** 0.5
-        return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within, diverged=lost)
+        return SeedsInterval(alone.mean, alone.low, alone.high, tasks, 1, 0.0, within, **lost)
     between = by_seed.var() / seeds
     if not same_tasks:
         within = (
@@ -134,7 +135,7 @@ def seeds_interval(
         if _equal(by_seed, bounds):
             ends = _around_equal(by_seed.mean(), seeds, bounds)
         parts = (between - within).clamp(min=0).sqrt(), within.sqrt()
-        return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
+        return SeedsInterval(*ends, tasks, seeds, *map(float, parts), **lost)
     if len(set(map(len, means))) > 1:
         raise UserError(
             f"The seeds were scored on {', '.join(str(len(of_seed)) for of_seed in means)} tasks, so not on the same "
@@ -152,7 +153,7 @@ def seeds_interval(
     if _equal(table.flatten(), bounds) and tasks > 1:
         ends = _around_equal(by_seed.mean(), tasks, bounds)
     parts = (between - luck).clamp(min=0).sqrt(), across.sqrt()
-    return SeedsInterval(*ends, tasks, seeds, *map(float, parts), diverged=lost)
+    return SeedsInterval(*ends, tasks, seeds, *map(float, parts), **lost)
 
 
 def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
@@ -178,7 +179,7 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     """
     from scipy.sparse import csr_array
 
-    lost, known = _lost(scores), scores.isfinite()
+    lost, known = left_out(scores), scores.isfinite()
     scores, classes = scores[known], [own for own, kept in zip(classes, known.tolist(), strict=False) if kept]
     numbers, places = torch.unique(
         torch.tensor([number for each in classes for number in each], device="cpu"), return_inverse=True
@@ -208,7 +209,7 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     variance = torch.tensor(sum(parts), device="cpu")
     uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
-    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers), diverged=lost)
+    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers), **lost)
 
 
 def difference(
@@ -231,17 +232,17 @@ def difference(
     means = _of_units(scores, units), _of_units(others, other_units)
     if any(_equal(values, bounds) for values in means):
         one, other = interval(scores, units, bounds=bounds), interval(others, other_units, bounds=bounds)
-        gap, lost = one.mean - other.mean, one.diverged + other.diverged
+        gap, lost = one.mean - other.mean, left_out(scores, others)
         low = gap - math.hypot(one.mean - one.low, other.high - other.mean)
         high = gap + math.hypot(one.high - one.mean, other.mean - other.low)
-        return Interval(gap, low, high, min(one.tasks, other.tasks), diverged=lost)
+        return Interval(gap, low, high, min(one.tasks, other.tasks), **lost)
     parts = [(float(_spread(values)) / max(1, len(values)), len(values) - 1) for values in means]
     variance, uncertainty = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = 0.0 if min(map(len, means)) < 2 else variance**2 / uncertainty if uncertainty else 1.0
     ends = _around(
         means[0].mean() - means[1].mean(), torch.tensor(variance, dtype=torch.float64, device="cpu"), freedom
     )
-    return Interval(*ends, min(map(len, means)), diverged=_lost(scores) + _lost(others))
+    return Interval(*ends, min(map(len, means)), **left_out(scores, others))
 
 
 def tasks_needed(interval: Interval, half_width: float) -> int:
@@ -258,9 +259,17 @@ def tasks_needed(interval: Interval, half_width: float) -> int:
     return max(2, math.ceil(interval.tasks * (interval.half_width / half_width) ** 2))
 
 
-def _lost(scores: Tensor) -> int:
-    """How many scores are not finite."""
-    return int((~scores.isfinite()).sum())
+def left_out(*scores: Tensor) -> dict[str, int]:
+    """How many scores are infinite, as those of draws that diverged, and how many are undefined (NaN)."""
+    return {
+        "diverged": sum(int(some.isinf().sum()) for some in scores),
+        "undefined": sum(int(some.isnan().sum()) for some in scores),
+    }
+
+
+def apart(scores: Tensor, others: Tensor) -> Tensor:
+    """Differences of paired scores; infinite where either is, and so left out and counted as diverged."""
+    return (scores - others).where(~(scores.isinf() | others.isinf()), torch.inf)
 
 
 def _of_units(scores: Tensor, units: Tensor | None) -> Tensor:

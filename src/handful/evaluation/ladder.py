@@ -16,6 +16,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation, evaluate
 from handful.events import LADDER_PRETRAINING, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
+from handful.metrics import Metric
 from handful.notes import collecting
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
@@ -40,8 +41,8 @@ class Ladder:
 
     learner: the one to stand beside; rungs with a network get one of its kind. pool: what a network is pre-trained on
     once for all rungs that start from it (None: they are left out), for `examples` examples: as many as the learner saw
-    in its own training. keeper: where that pre-training is kept while it runs. on_event: called
-    with a `StepEvent` as work goes on.
+    in its own training. keeper: where that pre-training is kept while it runs. metric: see `find_metric`. on_event:
+    called with a `StepEvent` as work goes on.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class Ladder:
         examples: int,
         costly_tasks: int = 50,
         seed: int = 0,
+        metric: Metric | str | None = None,
         on_event: OnEvent = ignore,
         keeper: Keeper | None = None,
     ) -> None:
         self.learner = learner
         self.costly_tasks = costly_tasks
         self.seed = seed
-        self.on_event = on_event
+        self.on_event, self.metric = on_event, metric
         self.pretraining_seconds = 0.0
         self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
         spec = learner.recipe["spec"]
@@ -150,7 +152,9 @@ class Ladder:
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
                 self.on_event(StepEvent("shots curve", shot, max(shots)))
-                curves[learner.key].append((shot, evaluate(learner, place, tasks=tasks, shot=part).score))
+                curves[learner.key].append(
+                    (shot, evaluate(learner, place, tasks=tasks, metric=self.metric, shot=part).score)
+                )
         return curves
 
     def conventional(
@@ -162,7 +166,9 @@ class Ladder:
         options are chosen on tasks of `validation`. shot: see `evaluate`.
         """
         return {
-            rung.key: evaluate(self._build(rung, self._choose(rung, validation)), setting, tasks=tasks, shot=shot)
+            rung.key: evaluate(
+                self._build(rung, self._choose(rung, validation)), setting, tasks=tasks, metric=self.metric, shot=shot
+            )
             for rung in self.rungs
             if rung.start != "pretrained"
         }
@@ -186,8 +192,8 @@ class Ladder:
         shot = setting.sizes.shot
         if isinstance(shot, tuple) or all(rung.start == "pretrained" for rung in self.rungs):
             return None
-        own = evaluate(self.learner, setting, tasks=tasks)
-        if own.unscored:
+        own = evaluate(self.learner, setting, tasks=tasks, metric=self.metric)
+        if not own.scores.isfinite().all():
             return None
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
@@ -207,7 +213,7 @@ class Ladder:
             if size >= shot and any(way.gain_over(own).low > 0 for way in found):
                 break
         scored = {way.learner for way in ways[0]} if ways else set()
-        scored -= {way.learner for found in ways for way in found if way.unscored}
+        scored -= {way.learner for found in ways for way in found if not way.scores.isfinite().all()}
         if not scored:
             return None
         ways = [[way for way in found if way.learner in scored] for found in ways]
@@ -217,11 +223,10 @@ class Ladder:
             [torch.stack([way.scores for way in found]) for found in ways],
             sizes,
             units=own.units,
-            higher_is_better=own.higher_is_better,
+            higher_is_better=own.metric.higher_is_better,
             seed=self.seed,
         )
-        sign = 1 if own.higher_is_better else -1
-        best = [max((way.score for way in found), key=lambda score: sign * score.mean) for found in ways]
+        best = [max((way.score for way in found), key=lambda score: own.metric.sign * score.mean) for found in ways]
         return replace(result, curve=list(zip(sizes, best, strict=True)))
 
     def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:
@@ -254,14 +259,13 @@ class Ladder:
         scores = []
         for done, options in enumerate(candidates):
             self.on_event(StepEvent(f"choosing for {rung.key}", done, len(candidates)))
-            evaluation = evaluate(self._build(rung, options), validation, tasks=count)
-            sign = 1 if evaluation.higher_is_better else -1
-            mean = sign * evaluation.score.mean
+            evaluation = evaluate(self._build(rung, options), validation, tasks=count, metric=self.metric)
+            mean = evaluation.metric.sign * evaluation.score.mean
             scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
         return candidates[scores.index(max(scores))]
 
     def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:
-        return evaluate(learner, setting, tasks=tasks, on_event=self.on_event)
+        return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=self.on_event)
 
 
 def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:

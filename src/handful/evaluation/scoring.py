@@ -20,10 +20,12 @@ from handful.engine.over_tasks import over_tasks
 from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.errors import UserError
-from handful.evaluation.intervals import SHARE, SHARES_APART, ClassInterval, Interval, class_interval, interval
+from handful.evaluation.intervals import SHARE, ClassInterval, Interval, apart, class_interval, interval
 from handful.events import OnEvent, StepEvent, ignore
 from handful.functional.own_settings import own_settings
 from handful.learners.learner import Learner
+from handful.metrics import Metric, find_metric, finite_tasks
+from handful.registry import METRICS
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import (
     Categorical,
@@ -51,9 +53,11 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 class Evaluation:
     """Scores of one learner on tasks 0, 1, ... of one distribution.
 
-    metric: "accuracy" (fraction) or "mse" (squared units of the target). scores: `(draws,)`. units: `(draws,)` which
-    task each draw is of. diverged: `(draws,)` which draws have a prediction that is not finite. They have the worst
-    score: an accuracy of 0, which counts; or an infinite error, which is left out of the mean. way, shot, query_shot:
+    metric: what the scores are. scores: `(draws,)`; of several targets, each in a unit of its own, the mean of those of
+    the standardized targets; NaN where the metric is undefined. units: `(draws,)` which task each draw is of. diverged:
+    `(draws,)` which draws have a prediction that is not finite. They have the worst score: a share of 0, which counts;
+    or an infinite one, which is left out of the mean. target_scores: `(draws, outputs)` those of each of several
+    targets, in its own unit, and target_names; empty for one. way, shot, query_shot:
     as `SizeRanges`. confidences, correct: of every query answer but those of diverged draws, for reliability (empty for
     regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
 
@@ -67,7 +71,7 @@ class Evaluation:
     """
 
     learner: str
-    metric: str
+    metric: Metric
     scores: Tensor
     units: Tensor
     diverged: Tensor
@@ -83,13 +87,15 @@ class Evaluation:
     coverages: Tensor = field(default_factory=lambda: torch.zeros(0, len(LEVELS), device="cpu"))
     oracle_scores: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
     oracle_log_likelihoods: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
+    target_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
+    target_names: tuple[str, ...] = ()
     classes: tuple[tuple[int, ...], ...] = ()
     error_unit: str = TaskDistribution.error_unit
 
     @property
     def score(self) -> Interval:
         """The mean score with its interval over tasks."""
-        found = interval(self.scores, self.units, bounds=SHARE if self.metric == "accuracy" else None)
+        found = interval(self.scores, self.units, bounds=self.metric.bounds)
         return replace(found, diverged=int(self.diverged.sum()))
 
     @property
@@ -100,12 +106,16 @@ class Evaluation:
     @property
     def unscored(self) -> int:
         """How many diverged draws are left out of the mean score."""
-        return int((~self.scores.isfinite()).sum())
+        return int(self.scores.isinf().sum())
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether a larger score is a better one."""
-        return self.metric == "accuracy"
+    def by_target(self) -> dict[str, Interval]:
+        """The mean score of each of several targets, in its own unit, with its interval; empty for one."""
+        if not len(self.target_scores):
+            return {}
+        columns = self.target_scores.unbind(-1)
+        found = [interval(column, self.units, bounds=self.metric.bounds) for column in columns]
+        return dict(zip(self.target_names, found, strict=True))
 
     @property
     def log_likelihood(self) -> Interval | None:
@@ -121,15 +131,17 @@ class Evaluation:
 
     @property
     def error_gap(self) -> Interval | None:
-        """By how much the squared error is above that of the best prediction there is; None where that is unknown."""
-        return interval(self.scores - self.oracle_scores, self.units) if len(self.oracle_scores) else None
+        """By how much the score is worse than that of the best prediction there is; None where that is unknown."""
+        if not len(self.oracle_scores):
+            return None
+        return interval(self.metric.sign * apart(self.oracle_scores, self.scores), self.units)
 
     @property
     def likelihood_gap(self) -> Interval | None:
         """By how much the log-likelihood is below that of the best prediction there is; None where one is unknown."""
         if not (len(self.log_likelihoods) and len(self.oracle_log_likelihoods)):
             return None
-        return interval(self.oracle_log_likelihoods - self.log_likelihoods, self.units)
+        return interval(apart(self.oracle_log_likelihoods, self.log_likelihoods), self.units)
 
     def gain_over(self, other: "Evaluation") -> Interval:
         """By how much this learner is better (positive) than `other` on the tasks that both were scored on.
@@ -137,9 +149,16 @@ class Evaluation:
         Draws that are left out of the score of either are left out here; `behind` tells whose they are.
         """
         count = min(len(self.scores), len(other.scores))
-        difference = self.scores[:count] - other.scores[:count]
-        bounds = SHARES_APART if self.metric == "accuracy" else None
-        return interval(difference if self.higher_is_better else -difference, self.units[:count], bounds=bounds)
+        ahead = self.metric.sign * apart(self.scores[:count], other.scores[:count])
+        return interval(ahead, self.units[:count], bounds=self.metric.bounds_apart)
+
+    def means_with(self, other: "Evaluation") -> tuple[float, float]:
+        """The mean scores of this learner and of `other` on the draws that count for both."""
+        count = min(len(self.scores), len(other.scores))
+        both = self.scores[:count].isfinite() & other.scores[:count].isfinite()
+        units = self.units[:count][both]
+        one, two = (interval(scores[:count][both], units).mean for scores in (self.scores, other.scores))
+        return one, two
 
     def behind(self, other: "Evaluation") -> int:
         """How many more draws than of `other` are left out of this learner's score, of those that both have.
@@ -147,7 +166,7 @@ class Evaluation:
         Whoever has more of them ranks behind, whatever the scores of the rest.
         """
         count = min(len(self.scores), len(other.scores))
-        return int(other.scores[:count].isfinite().sum()) - int(self.scores[:count].isfinite().sum())
+        return int(self.scores[:count].isinf().sum()) - int(other.scores[:count].isinf().sum())
 
 
 @own_settings()
@@ -156,20 +175,22 @@ def evaluate(
     distribution: TaskDistribution,
     *,
     tasks: int = 600,
+    metric: Metric | str | None = None,
     shot: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
-    A copy of the learner is used, in evaluation mode, and the learner stays as it is. shot: adapt to the first so many
-    of the support examples only (of each class, where there is a way), as it takes to see what more of them bring to
-    the same queries. on_event: called with a `StepEvent` after each batch of tasks. Raises `UserError` where the
-    learner cannot do these tasks, or where these are no tasks of that shot.
+    A copy of the learner is used, in evaluation mode, and the learner stays as it is. metric: see `find_metric`. shot:
+    adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to see
+    what more of them bring to the same queries. on_event: called with a `StepEvent` after each batch of tasks. Raises
+    `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
     check_number(tasks)
     if shot is not None:
         _check_part(distribution, shot)
     check_fits(learner, distribution.spec)
+    metric = metric_of(distribution, metric)
     scores = torch.zeros(tasks, dtype=torch.float64, device="cpu")
     diverged = torch.zeros(tasks, dtype=torch.bool, device="cpu")
     confidences: list[Tensor] = []
@@ -184,15 +205,18 @@ def evaluate(
         for indices, whole, spec in batches(distribution, range(tasks), stacked):
             batch = whole if shot is None else Task(_first(whole.support, shot, distribution), whole.query)
             predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)), most=most)
-            found = scores_of(predictions, batch.query.targets, distribution.target_scale)
-            finite = finite_tasks(predictions) & found.isfinite()
-            scores[indices], diverged[indices] = found, ~finite
+            found = target_scores_of(predictions, batch.query.targets, metric, distribution)
+            scores[indices] = scores_of(predictions, batch.query.targets, metric, distribution)
+            finite = finite_tasks(predictions) & ~scores[indices].isinf()
+            diverged[indices] = ~finite
+            if found.shape[1] > 1:
+                more["target_scores"].append(found)
             if isinstance(predictions, Categorical):
                 confidence, answer = predictions.logits[finite].softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
                 correct.append((answer == batch.query.targets[finite]).flatten())
             known = indices if shot is None else []  # the best prediction is known for the whole support
-            for name, values in _of_regression(predictions, batch.query.targets, distribution, known).items():
+            for name, values in _of_regression(predictions, batch.query.targets, metric, distribution, known).items():
                 more[name].append(values)
             order += indices
             on_event(StepEvent(learner.key, len(order), tasks))
@@ -200,7 +224,7 @@ def evaluate(
     sizes = distribution.sizes
     return Evaluation(
         learner=learner.key,
-        metric=distribution.spec.metric,
+        metric=metric,
         scores=scores,
         units=torch.tensor([distribution.unit(index) for index in range(tasks)], device="cpu"),
         diverged=diverged,
@@ -214,6 +238,7 @@ def evaluate(
         state_bytes=size,
         # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
         error_unit=distribution.error_unit,
+        target_names=target_names(distribution),
         classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
         **{name: torch.cat(parts)[places] for name, parts in more.items()},
     )
@@ -294,28 +319,50 @@ def batches(
             yield members, stack([drawn[index] for index in members]), distribution.spec_of(members[0])
 
 
-def finite_tasks(predictions: Prediction) -> Tensor:
-    """Which of stacked tasks have nothing but finite numbers in their predictions `(tasks, n, ...)`."""
-    return torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in predictions]).all(0)
+def metric_of(distribution: TaskDistribution, metric: Metric | str | None = None) -> Metric:
+    """The metric of this name, or by default that of the kind of tasks; see `find_metric`."""
+    spec, pipeline = distribution.spec, distribution.pipeline
+    return find_metric(metric, spec.kind, pipeline.labels if pipeline else None, shared=spec.labels == "shared")
 
 
-def scores_of(predictions: Prediction, targets: Tensor, target_scale: Tensor) -> Tensor:
-    """One score per stacked task in doubles, from predictions and targets `(tasks, n, ...)`.
+def target_names(distribution: TaskDistribution) -> tuple[str, ...]:
+    """Of the targets of a regression, where there are several."""
+    spec, pipeline = distribution.spec, distribution.pipeline
+    if spec.classification or spec.outputs == 1:
+        return ()
+    named = pipeline.targets if pipeline else ()
+    return named if len(named) == spec.outputs else tuple(f"target {place + 1}" for place in range(spec.outputs))
 
-    Errors are in the target's unit; of several targets, each in a unit of its own, they are of standardized ones. A
-    task with a prediction that is not finite has the worst score: an accuracy of 0, or an infinite error.
+
+def target_scores_of(
+    predictions: Prediction, targets: Tensor, metric: Metric, distribution: TaskDistribution
+) -> Tensor:
+    """The scores `(tasks, 1 or outputs)` of stacked tasks, each in its target's own unit.
+
+    predictions, targets: `(tasks, n, ...)` as learners see them.
     """
-    finite = finite_tasks(predictions)
+    mask = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
     if isinstance(predictions, Categorical):
-        return predictions.correct(targets).double().mean(-1).where(finite, 0.0)
-    error = Point(predictions.mean).loss(targets).double().mean(-1)
-    if predictions.mean.shape[-1] == 1:
-        error = error * target_scale.square()  # in double: units may be huge
-    return error.where(finite & error.isfinite(), torch.inf)
+        return metric.score(predictions, targets, mask)
+    mean, scale = distribution.target_mean, distribution.target_scale
+    values = Point(predictions.mean.double() * scale + mean)
+    own: Prediction = values
+    if isinstance(predictions, Gaussian):
+        own = Gaussian(values.mean, predictions.variance.double() * scale.square())
+    return metric.score(own, targets.double() * scale + mean, mask)
+
+
+def scores_of(predictions: Prediction, targets: Tensor, metric: Metric, distribution: TaskDistribution) -> Tensor:
+    """One score per stacked task in doubles `(tasks,)`; see `Evaluation.scores`."""
+    several = not isinstance(predictions, Categorical) and predictions.mean.shape[-1] > 1
+    if not several or metric.unit != "target":
+        return target_scores_of(predictions, targets, metric, distribution).mean(1)
+    mask = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
+    return metric.score(predictions, targets, mask).mean(1)
 
 
 def _of_regression(
-    predictions: Any, targets: Tensor, distribution: TaskDistribution, indices: Sequence[int]
+    predictions: Any, targets: Tensor, metric: Metric, distribution: TaskDistribution, indices: Sequence[int]
 ) -> dict[str, Tensor]:
     """What `Evaluation` holds of stacked tasks beside the scores, by its names, where there is such."""
     more = {}
@@ -325,15 +372,14 @@ def _of_regression(
     known = [oracle for index in indices if (oracle := distribution.oracle(index)) is not None]
     if known:
         oracles = stack(known)
-        more["oracle_scores"] = scores_of(oracles, targets, distribution.target_scale)
+        more["oracle_scores"] = scores_of(oracles, targets, metric, distribution)
         more["oracle_log_likelihoods"] = _log_likelihoods(oracles, targets, distribution)
     return more
 
 
 def _log_likelihoods(predictions: Gaussian, targets: Tensor, distribution: TaskDistribution) -> Tensor:
     """One for each stacked task, minus infinity where it diverged; a density in wider units is lower."""
-    found = -predictions.loss(targets).double().mean(-1) - distribution.target_scale.log().mean()
-    return found.where(found.isfinite(), -torch.inf)
+    return target_scores_of(predictions, targets, METRICS["log-likelihood"], distribution).mean(1)
 
 
 def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:

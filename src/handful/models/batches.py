@@ -18,8 +18,9 @@ from handful.engine.plan import Plan
 from handful.engine.planner import rule
 from handful.engine.threads import cores
 from handful.errors import DataError, DivergedError, HandfulError, UserError
-from handful.evaluation.scoring import evaluating, finite_tasks, predict_tasks, scores_of
+from handful.evaluation.scoring import evaluating, predict_tasks
 from handful.learners.learner import Learner
+from handful.metrics import find_metric, finite_tasks
 from handful.types import Examples, Prediction, Task, TaskSpec, TaskState, stack, take
 
 NUMBERS_AT_ONCE = 2**23
@@ -288,7 +289,7 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
 
     groups: `(tasks, n)` numbers; no group is a whole task.
     """
-    tasks, count = groups.shape
+    metric, (tasks, count) = find_metric(None, spec.kind), groups.shape
     together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
     sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count)
     scores, diverged = torch.zeros(tasks, count, dtype=torch.float64), torch.zeros(tasks, count, dtype=torch.bool)
@@ -304,8 +305,9 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
                 predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
                 single = _with(predictions, (leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
                 targets = out.targets.flatten(0, 1).unsqueeze(1)
+                every = torch.ones(targets.shape[:2], dtype=torch.bool)
                 places = own, rows[:, -size:]
-                scores[places] = scores_of(single, targets, torch.ones(1)).reshape(len(part), size)
+                scores[places] = metric.score(single, targets, every).mean(1).reshape(len(part), size)
                 diverged[places] = ~finite_tasks(single).reshape(len(part), size)
     return scores, diverged
 

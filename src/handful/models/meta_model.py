@@ -22,6 +22,7 @@ from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import evaluating
 from handful.learners.learner import Learner
+from handful.metrics import find_metric
 from handful.models import batches
 from handful.models.card import card
 from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
@@ -318,7 +319,12 @@ class MetaModel:
             if math.isfinite(mean):
                 by = "leave-one-out" if len(set(kin[task].tolist())) == count else "leave-one-group-out"
                 more = {"diverged": lost} if (lost := int(diverged.sum())) else {}
-                estimates[task] = {"metric": spec.metric, "mean": mean, "examples": count, "by": by} | more
+                estimates[task] = {
+                    "metric": find_metric(None, spec.kind).name,
+                    "mean": mean,
+                    "examples": count,
+                    "by": by,
+                } | more
         return estimates
 
 

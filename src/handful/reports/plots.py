@@ -21,9 +21,10 @@ from torch import Tensor
 
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.formatting import count_of, figures, lost, root, setting_name, share
+from handful.evaluation.formatting import count_of, figures, heading, lost, root, setting_name, share
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
+from handful.metrics import Metric
 from handful.storage import replacing
 from handful.types import Task
 
@@ -83,7 +84,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 @_styled
-def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") -> Figure:
+def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
     """Meta-loss by step, smoothed, beside the score on validation tasks with its best moment."""
     figure = Figure(figsize=(WIDTH, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -93,15 +94,15 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") 
     top = sorted(losses)[int(0.995 * (len(losses) - 1))]
     left.set_ylim(min(0.0, min(losses)), 1.08 * top if top > 0 else None)
     left.set_title("Meta-loss on training tasks")
-    right.set_title(f"{'Accuracy' if metric == 'accuracy' else 'Typical error'} on validation tasks")
+    right.set_title(f"{heading(metric)} on validation tasks")
     points = [(row["step"], _shown(row["val"], metric)) for row in history if row.get("val") is not None]
     if points:
         right.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.8, marker="o", markersize=4)
-        best = (max if metric == "accuracy" else min)(points, key=lambda point: point[1])
+        best = (max if metric.higher_is_better else min)(points, key=lambda point: point[1])
         right.plot(*best, marker="o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILION)
-        kept = f"kept: {best[1]:.1f} %" if metric == "accuracy" else f"kept: {figures(best[1])}"
+        kept = f"kept: {best[1]:.1f} %" if metric.unit == "share" else f"kept: {figures(best[1])}"
         side = "right" if best[0] > steps[-1] / 2 else "left"
-        below = metric == "accuracy"
+        below = metric.higher_is_better
         right.annotate(
             kept,
             best,
@@ -114,12 +115,12 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: str = "accuracy") 
         right.margins(y=0.2)
         low, high = right.get_ylim()
         # A change of one percent shall not look like success.
-        if metric == "accuracy":
+        if metric.unit == "share":
             high = min(high, 102.0)
             right.set_ylim(max(0.0, min(low, high - 10)), high)
-        else:
+        elif metric.unit == "target":
             right.set_ylim(0, 1.2 * max(error for _, error in points))
-    if metric == "accuracy":
+    if metric.unit == "share":
         right.yaxis.set_major_formatter(_percent)
     for axes in (left, right):
         axes.set_xlabel("meta-step")
@@ -150,10 +151,10 @@ def ladder(comparisons: Sequence[Comparison]) -> Figure:
 
 def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
     first = comparison.rows[0].evaluation
-    accuracy = first.metric == "accuracy"
+    metric, share_of_all = first.metric, first.metric.unit == "share"
     scores = {row.evaluation.learner: shown(row.evaluation.score, first.metric) for row in comparison.rows}
     finite = [score.mean for score in scores.values() if math.isfinite(score.mean)]
-    reach = 100 if accuracy else max(finite, default=1.0)
+    reach = 100 if share_of_all else max(map(abs, finite), default=1.0) or 1.0
     for row in comparison.rows:
         score = scores[row.evaluation.learner]
         at = names.index(row.evaluation.learner)
@@ -164,17 +165,18 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
             end = max(end, score.high)
         weight = "normal" if row.baseline else "bold"
         panel.text(end + 0.015 * reach, at, _label(row, first), va="center", fontweight=weight)
-    panel.set_xlim(0, 1.3 * reach)
+    panel.set_xlim(1.3 * min(0.0, *finite) if finite else 0, 1.3 * max(0.0, *finite) if not share_of_all else 130)
     title = setting_name(first.way, first.shot)
-    if accuracy:
+    if share_of_all:
         panel.set_xticks(range(0, 101, 20))
         panel.xaxis.set_major_formatter(_percent)
-        if isinstance(first.way, int):
-            panel.axvline(100 / first.way, color=VERMILION, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
-            title += f" (chance: {100 / first.way:.3g} %)"
+        if isinstance(first.way, int) and metric.chance:
+            chance = 100 * metric.chance(first.way)
+            panel.axvline(chance, color=VERMILION, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
+            title += f" (chance: {chance:.3g} %)"
         panel.spines["bottom"].set_bounds(0, 100)
     else:
-        panel.set_xlabel("typical error (root of the mean squared error): shorter is better")
+        panel.set_xlabel(f"{metric.title}: {'longer' if metric.higher_is_better else 'shorter'} is better")
     panel.spines["left"].set_visible(False)
     panel.tick_params(axis="y", length=0)
     panel.set_title(title)
@@ -182,7 +184,7 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
 
 def _label(row: Row, first: Evaluation) -> str:
     own = row.evaluation
-    if own.metric == "accuracy":
+    if own.metric.unit == "share":
         text = share(own.score).partition(" (")[0]  # ends at 0 or 100 % are seen
     else:
         text = "" if math.isnan(own.score.mean) else figures(_shown(own.score.mean, own.metric))
@@ -195,7 +197,7 @@ def _label(row: Row, first: Evaluation) -> str:
 @_styled
 def shots_curve(
     shots: dict[str, list[tuple[int, Interval]]],
-    metric: str = "accuracy",
+    metric: Metric,
     *,
     per_class: bool = True,
     equivalence: Equivalence | None = None,
@@ -233,18 +235,16 @@ def shots_curve(
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("examples of each class" if per_class else "examples of the new task")
-    axes.set_ylabel("accuracy" if metric == "accuracy" else "typical error (root of the mean squared error)")
-    if metric == "accuracy":
+    axes.set_ylabel(metric.title)
+    axes.set_title(f"{heading(metric)} on new tasks, by the number of examples they come with")
+    if metric.unit == "share":
         axes.yaxis.set_major_formatter(_percent)
-        axes.set_title("Accuracy on new tasks, by the number of examples they come with")
-    else:
-        axes.set_title("Typical error on new tasks, by the number of examples they come with")
     _grid(axes, "y")
     figure.legend(loc="outside right center")
     return figure
 
 
-def _conventional(axes: Any, found: Equivalence, metric: str) -> None:
+def _conventional(axes: Any, found: Equivalence, metric: Metric) -> None:
     """The curve of the conventional way, and the factor as an arrow at the learner's score."""
     scores = [shown(score, metric).mean for _, score in found.curve]
     at = [shot for shot, _ in found.curve]
@@ -312,8 +312,8 @@ def coverage(levels: dict[float, Interval]) -> Figure:
     )
     for level, held in levels.items():
         if math.isfinite(held.half_width):
-            ends = shown(held, "accuracy")
-            axes.plot([100 * level] * 2, [ends.low, ends.high], color=INK, linewidth=1.3)
+            ends = [100 * max(0.0, held.low), 100 * min(1.0, held.high)]
+            axes.plot([100 * level] * 2, ends, color=INK, linewidth=1.3)
     axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="level of the interval", ylabel="true values that it holds")
     axes.set_title("How many true values its intervals hold")
     axes.xaxis.set_major_formatter(_percent)
@@ -441,16 +441,16 @@ def _thumbnail(axes: Any, image: Tensor, look: dict[str, Any], at: tuple[float, 
     axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=color, linewidth=1.6, zorder=3))
 
 
-def shown(score: Interval, metric: str) -> Interval:
-    """A score as people read it: percent, of which there are at most 100, or the root of the mean squared error."""
+def shown(score: Interval, metric: Metric) -> Interval:
+    """A score as people read it: percent, of which there are at most 100, or the root of a mean of squares."""
     mean, low, high = (_shown(value, metric) for value in (score.mean, score.low, score.high))
-    if metric == "accuracy" and math.isfinite(score.half_width):
+    if metric.unit == "share" and math.isfinite(score.half_width):
         low, high = max(0.0, low), min(100.0, high)
     return Interval(mean, low, high, score.tasks)
 
 
-def _shown(value: float, metric: str) -> float:
-    return 100 * value if metric == "accuracy" else root(value)
+def _shown(value: float, metric: Metric) -> float:
+    return 100 * value if metric.unit == "share" else root(value) if metric.root else value
 
 
 def _percent(value: float, _: Any) -> str:

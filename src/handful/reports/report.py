@@ -5,7 +5,9 @@
     {"schema": 1, "verdict": str,
      "settings": [{"way", "shot", "query_shot", "transductive",
                    "rows": [{"learner", "baseline": bool,
-                             "score": {"metric", "mean", "low", "high", "tasks", "diverged"},
+                             "score": {"metric", "mean", "low", "high", "tasks", "diverged", "undefined",
+                                       "root": true where these are of squares},
+                             "targets": [{"name", "mean", "low", "high", "tasks"}],
                              "cost": {"adapt_seconds", "state_bytes"},
                              "paired": {"against", "mean", "low", "high", "tasks", "diverged"},
                              "log_likelihood": {"mean", "low", "high", "tasks"},
@@ -14,15 +16,17 @@
      "selection": str, "seed": int, "plan": str,
      "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "predicted_bytes", "share_of_limit"}}
 
-Accuracies are fractions from 0 to 1; `mse` is the mean squared error in squared units of the target. The first row is
-the learner in question, the others are the ladder. `paired` is the mean difference on the tasks of both: above 0 this
-row is better than the learner in `against` (for errors too). `low` and `high` are the ends of the 95 % interval over
-`tasks` tasks. `transductive` says whether the learner in question uses the other queries of a task to answer one.
-`log_likelihood` (nats for each value, densities in units of the target) and `coverage` (the share of true values inside
-the central interval of each level) are of normal predictions only. `oracle` is there where the best prediction that
-there is is known: by how much the error is above its error, and the log-likelihood below its log-likelihood.
-Sizes that vary are `[low, high]`; what is not a finite number, such as the interval of a single task, is null.
-`diverged` is on how many draws a prediction is not finite; an accuracy counts them as wrong, the others leave them out.
+Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
+of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
+the `score` is then that of the standardized ones. The first row is the learner in question, the others are the ladder.
+`paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
+errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
+learner in question uses the other queries of a task to answer one. `log_likelihood` (nats for each value, densities in
+units of the target) and `coverage` (the share of true values inside the central interval of each level) are of normal
+predictions only. `oracle` is there where the best prediction that there is is known: by how much the error is above its
+error, and the log-likelihood below its log-likelihood. Sizes that vary are `[low, high]`; what is not a finite number,
+such as the interval of a single task, is null. `diverged` is on how many draws a prediction is not finite; a share
+counts them as 0, the others leave them out. `undefined` is on how many there is no score, as of an AUC with one class.
 
 `scores.json` holds a hash of the test examples and, for the same settings and rows, the score of each task and its
 unit, from which the intervals follow, and the places of the draws that diverged; likewise, by the names of
@@ -42,16 +46,25 @@ from handful.doctor.finding import Finding
 from handful.errors import ArtifactError, spelled
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.formatting import byte_size, difference, duration, estimate, percent, setting_name, size
+from handful.evaluation.formatting import byte_size, difference, duration, heading, in_words, setting_name, size
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
-from handful.reports.summary_lines import equivalence_line, legend, needed, needed_line, performance_line, uncertainty
+from handful.metrics import Metric, recorded_metric
+from handful.reports.summary_lines import (
+    by_target,
+    equivalence_line,
+    legend,
+    needed,
+    needed_line,
+    performance_line,
+    uncertainty,
+)
 from handful.reports.verdict import Standing
 from handful.storage import finite, read_json, write_json, write_text
 
 SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
-PER_TASK = ("log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
+PER_TASK = ("target_scores", "log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
 """What an evaluation of regression may hold of each task beside its score."""
 
 STILL_RISING = 0.01
@@ -62,11 +75,12 @@ from pathlib import Path
 
 import torch
 from handful.evaluation.intervals import interval
+from handful.metrics import recorded_metric
 from handful.reports.report import load_scores
 
 for setting in load_scores(Path("scores.json"))["settings"]:
     for row in setting["rows"]:
-        scores, bounds = torch.tensor(row["scores"], dtype=torch.float64), {"accuracy": (0, 1)}.get(row["metric"])
+        scores, bounds = torch.tensor(row["scores"], dtype=torch.float64), recorded_metric(row["metric"]).bounds
         found = interval(scores, torch.tensor(row["units"]), bounds=bounds)
         print(setting["way"], setting["shot"], row["learner"], found)
 """
@@ -79,6 +93,7 @@ class Report:
     title: what the page is called. tasks: what was evaluated, one line in plain words. comparisons: the learner and the
     ladder on each setting. selection: how the weights were chosen. seed, plan: what repeats the run. normalization: the
     policy of the learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
+    validated_by: what "val" is; None: as the scores.
     shots: the score against the number of examples, for each learner, the one in question first. nested: whether it is
     of the same tasks at all shots (see `TaskDistribution.nested`). seconds: what took how long, as
     {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
@@ -95,6 +110,7 @@ class Report:
     plan: str
     normalization: str = ""
     history: Sequence[dict[str, Any]] = ()
+    validated_by: Metric | None = None
     shots: dict[str, list[tuple[int, Interval]]] = field(default_factory=dict)
     nested: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
@@ -113,7 +129,7 @@ class Report:
         It is not settled where the learner does not win and the last validation was clearly the best one.
         """
         standings = [Standing(comparison) for comparison in self.comparisons]
-        missed = [standing.outcome != "beats" for standing in standings]
+        missed = [standing.outcome not in ("beats", "alone") for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: not missed[index])
         text = " ".join(standings[index].sentence() for index in order)
         if not any(missed):
@@ -129,9 +145,13 @@ class Report:
         return f"Meta-learning is not worth it {where}: {text}"
 
     @property
+    def _validated_by(self) -> Metric:
+        return self.validated_by or self.comparisons[0].learner.evaluation.metric
+
+    @property
     def _still_rising(self) -> bool:
         """Whether the last validation was the best: by more than 1 %, and by more than they fell when they did."""
-        sign = 1 if self.comparisons[0].learner.evaluation.higher_is_better else -1
+        sign = self._validated_by.sign
         validations: list[float] = [sign * row["val"] for row in self.history if row.get("val") is not None]
         if len(validations) < 2:
             return False
@@ -173,7 +193,7 @@ class Report:
                 "rows": [
                     {
                         "learner": row.evaluation.learner,
-                        "metric": row.evaluation.metric,
+                        "metric": row.evaluation.metric.name,
                         "transductive": row.evaluation.transductive,
                         "scores": row.evaluation.scores.tolist(),
                         "units": row.evaluation.units.tolist(),
@@ -206,7 +226,7 @@ class Report:
         drawings: dict[str, tuple[str, Any]] = {}
         for number, (caption, figure) in enumerate(self.pictures.items(), start=1):
             drawings[caption] = (f"picture-{number}.png", figure)
-        score = "Accuracy" if own.metric == "accuracy" else "Typical error"
+        score = heading(own.metric)
         caption = f"{score} of {own.learner} (blue) and of the ladder, with 95 % intervals"
         drawings[caption] = ("ladder.png", plots.ladder(self.comparisons))
         if self.shots:
@@ -227,7 +247,7 @@ class Report:
             caption = f"How many true values the intervals of {own.learner} hold, with 95 % intervals over tasks"
             drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = ("coverage.png", plots.coverage(own.coverage))
         if len(self.history) > 1:
-            drawings["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, own.metric))
+            drawings["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, self._validated_by))
         for name, figure in drawings.values():
             plots.save(figure, folder / name)
         return {caption: name for caption, (name, _) in drawings.items()}
@@ -257,7 +277,9 @@ class Report:
         """What the interval over tasks does not tell: other classes, and how many tasks a narrower one takes."""
         found = own.over_classes
         if found is not None and math.isfinite(found.half_width):
-            text = f"For other classes of the same kind: {own.learner} {percent(found)} (95 % interval over "
+            text = (
+                f"For other classes of the same kind: {own.learner} {in_words(found, own.metric)} (95 % interval over "
+            )
             yield f"{text}{found.classes} classes and {found.tasks:,} tasks)."
         if self.half_width is not None:
             yield needed_line(own, self.half_width)
@@ -289,10 +311,14 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_scores(path: Path) -> dict[str, Any]:
-    """Read the per-task scores beside a report, from the folder or file; a null among them is not a number."""
+    """Read the per-task scores beside a report, from the folder or file; a null among them is infinite where the draw
+    diverged, and else not a number."""
     scores = _load(path, SCORES, {"schema", "settings"})
     for row in (row for setting in scores["settings"] for row in setting["rows"]):
         row |= {name: _numbers(row[name]) for name in ("scores", *PER_TASK) if name in row}
+        for place in row.get("diverged", ()):
+            if math.isnan(row["scores"][place]):
+                row["scores"][place] = recorded_metric(row["metric"]).worst
     return scores
 
 
@@ -328,8 +354,10 @@ def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:
-    evaluation = row.evaluation
+    evaluation, metric = row.evaluation, row.evaluation.metric
     more: dict[str, Any] = {}
+    if evaluation.by_target:
+        more["targets"] = [{"name": name, **vars(score)} for name, score in evaluation.by_target.items()]
     if evaluation.log_likelihood is not None:
         more["log_likelihood"] = vars(evaluation.log_likelihood)
         more["coverage"] = [{"level": level, **vars(share)} for level, share in evaluation.coverage.items()]
@@ -341,7 +369,7 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     return {
         "learner": evaluation.learner,
         "baseline": row.baseline,
-        "score": {"metric": evaluation.metric, **vars(evaluation.score), **wider},
+        "score": {"metric": metric.name, **vars(evaluation.score), **({"root": True} if metric.root else {}), **wider},
         "cost": {"adapt_seconds": evaluation.adapt_seconds, "state_bytes": evaluation.state_bytes},
         "paired": {"against": row.against, **vars(row.paired)},
         **more,
@@ -363,7 +391,7 @@ def equivalence_to_json(found: Equivalence) -> dict[str, Any]:
 def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
     """The heading of one setting and its table: the header's cells, then those of each row."""
     own = comparison.learner.evaluation
-    score = "accuracy" if own.metric == "accuracy" else "mean squared error"
+    score = own.metric.title
     repeated = len(own.scores) > own.score.tasks
     counted = "tasks (draws)" if repeated else "tasks"
     lines = [["learner", score, counted, f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
@@ -372,15 +400,16 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
         lines.append(
             [
                 evaluation.learner + (" (transductive)" if evaluation.transductive else ""),
-                percent(evaluation.score) if own.metric == "accuracy" else estimate(evaluation.score),
+                in_words(evaluation.score, own.metric),
                 f"{evaluation.score.tasks}{f' ({len(evaluation.scores)})' if repeated else ''}",
-                _paired(row, own.metric) if row.baseline else "",
+                _paired(row) if row.baseline else "",
                 duration(evaluation.adapt_seconds),
                 byte_size(evaluation.state_bytes),
                 ", ".join(f"{name} {value}" for name, value in row.chosen.items()),
             ]
         )
-    chance = f" (chance is {100 / own.way:.3g} %)" if own.metric == "accuracy" and isinstance(own.way, int) else ""
+    guess = own.metric.chance
+    chance = f" (chance is {100 * guess(own.way):.3g} %)" if guess and isinstance(own.way, int) else ""
     queries = "all remaining" if own.query_shot is None else size(own.query_shot)
     per = " per class" if own.way is not None else ""
     return f"{setting_name(own.way, own.shot)}{chance}, {queries} questions{per}", lines
@@ -388,7 +417,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
 
 def _table(comparison: Comparison) -> str:
     """A heading and the rows of one setting, padded so that a terminal shows a table too."""
-    heading, (header, first, *rest) = table_lines(comparison)
+    setting, (header, first, *rest) = table_lines(comparison)
     lines = [header, [f"**{first[0]}**", *first[1:]], *rest]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width if column in (0, 6) else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
@@ -397,9 +426,10 @@ def _table(comparison: Comparison) -> str:
         for cells in (zip(line, widths, strict=True) for line in [header, rule, *lines[1:]])
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
-    return "\n\n".join([f"### {heading}", table, *uncertainty(comparison.learner.evaluation)])
+    own = comparison.learner.evaluation
+    return "\n\n".join([f"### {setting}", table, *by_target(own), *uncertainty(own)])
 
 
-def _paired(row: Row, metric: str) -> str:
-    text = difference(row.paired, metric)
+def _paired(row: Row) -> str:
+    text = difference(row.gap, share=row.evaluation.metric.unit == "share")
     return text if row.paired.tasks == row.evaluation.score.tasks else f"{text} ({row.paired.tasks} tasks)"

@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.formatting import count_of, duration, estimate, examples, figures, nats, percent, rate_text
+from handful.evaluation.formatting import (
+    count_of,
+    duration,
+    estimate,
+    examples,
+    heading,
+    in_words,
+    nats,
+    one_score,
+    percent,
+    rate_text,
+    rooted,
+    rooted_gap,
+)
 from handful.evaluation.intervals import interval, tasks_needed
 from handful.evaluation.scoring import Evaluation
 
@@ -16,16 +29,17 @@ TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
     """How many tasks an interval of this half-width takes, and how many more than were scored; null if unknown."""
-    score = own.score
+    score = rooted(own.score, own.metric)
     count = tasks_needed(score, half_width) if math.isfinite(score.half_width) else None
     more = None if count is None else max(0, count - score.tasks)
     return {"half_width": half_width, "tasks": count, "more": more}
 
 
 def needed_line(own: Evaluation, half_width: float) -> str:
-    """The same in a sentence. half_width: as the metric, a fraction for accuracies."""
+    """The same in a sentence. half_width: in the unit of the metric, a fraction for shares."""
     found = needed(own, half_width)
-    wanted = f"± {100 * half_width:g} points" if own.metric == "accuracy" else f"± {half_width:g} of squared error"
+    share = own.metric.unit == "share"
+    wanted = f"± {100 * half_width:g} points" if share else f"± {half_width:g} of {own.metric.title}"
     if found["tasks"] is None:
         reasons = ("where no score is finite", "from a single one", "where all scores are equal")
         why = reasons[min(own.score.tasks, 2)]
@@ -80,17 +94,26 @@ def uncertainty(own: Evaluation) -> Iterable[str]:
         )
     if error_gap is not None:
         best = interval(own.oracle_scores, own.units).mean
-        text = f"The best prediction that there is has a mean squared error of {figures(best)}: "
-        text += f"{estimate(error_gap)} lower"
+        gap_shown = rooted_gap(error_gap, own.metric, best, own.score.mean)
+        text = f"The best prediction that there is has {one_score(best, own.metric)}: {estimate(gap_shown)} better"
         if gap is not None:
             best = interval(own.oracle_log_likelihoods, own.units).mean
             text += f". Its log-likelihood is {best:.3f}: {nats(gap)} higher"
         yield textwrap.fill(f"{text}, on the same tasks.", 120)
 
 
+def by_target(own: Evaluation) -> Iterable[str]:
+    """The scores of several targets, each in its own unit."""
+    if own.by_target:
+        told = "; ".join(f"{name} {in_words(score, own.metric)}" for name, score in own.by_target.items())
+        unit = " Scores in the table are of standardized targets." if own.metric.unit == "target" else ""
+        yield textwrap.fill(f"{heading(own.metric)} of {own.learner} by target: {told}.{unit}", 120)
+
+
 def legend(own: Evaluation) -> str:
     """What the columns of the tables mean."""
-    unit = "in points" if own.metric == "accuracy" else "in mean squared error, turned so that above 0 is better"
+    share = own.metric.unit == "share"
+    unit = "in points" if share else f"in {own.metric.title}, turned so that above 0 is better"
     text = (
         f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
         f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "

@@ -14,6 +14,7 @@ from handful.evaluation.formatting import (
     plus_minus,
     points,
     root,
+    rooted,
     size,
     two_figures,
 )
@@ -26,7 +27,7 @@ POOLED = "pooled"
 DUMMY = "dummy"
 """The rung that gives the majority class of the support, whatever the question."""
 
-Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged"]
+Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged", "undefined", "alone"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,17 @@ class Standing:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it surely beats that rung, or loses to it, or has no score on more draws than that rung."""
+        """Whether it surely beats that rung, or loses to it, or has no score on more draws than that rung.
+
+        Where the metric is undefined on all tasks of the learner, or of all rungs, there is nothing to compare.
+        """
         rung = self.comparison.best_rung
         if rung.behind < 0:
             return "diverged"
+        if math.isnan(self.comparison.learner.evaluation.score.mean):
+            return "undefined"
+        if math.isnan(rung.evaluation.score.mean) and rung.behind == 0:
+            return "alone"
         return "loses" if rung.better else "beats" if rung.worse else "tie"
 
     @property
@@ -49,7 +57,7 @@ class Standing:
         if self.outcome == "diverged":
             return False
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
-        return any(rung.learner == DUMMY and rung.metric == "accuracy" and rung.score.mean == 1 for rung in rungs)
+        return any(rung.learner == DUMMY and rung.metric.unit == "share" and rung.score.mean == 1 for rung in rungs)
 
     def sentence(self) -> str:
         """How good the learner is, and whether that rung is as good."""
@@ -63,6 +71,11 @@ class Standing:
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
             return f"{text}. {instead(rung.evaluation.learner)}"
+        if self.outcome == "undefined":
+            title = own.metric.title
+            return f"{situation(own)}, {own.learner} HAS NO SCORE: its {title} is undefined on all tasks."
+        if self.outcome == "alone":
+            return f"{situation(own)}, {own.learner} {quality(own)}; no simple method has a {own.metric.title}."
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
             text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
@@ -116,16 +129,20 @@ def situation(own: Evaluation) -> str:
 def quality(own: Evaluation) -> str:
     """How good a learner's answers are."""
     score = own.score
-    seen = drawn(len(own.scores) - own.unscored, score.tasks)
+    seen = drawn(int(own.scores.isfinite().sum()), score.tasks)
     tasks = f"95 % interval, {seen}" if math.isfinite(score.half_width) else f"{seen}: no interval"
-    if own.metric == "accuracy":
-        return f"answers {percent(score)} of the questions right ({tasks})"
-    low, high = root(score.low), root(score.high)
-    between = f", {figures(low)} to {figures(high)}" if math.isfinite(score.half_width) else ""
-    known = len(own.oracle_scores) > 0
-    best = f"; the best possible: {figures(root(interval(own.oracle_scores, own.units).mean))}" if known else ""
-    off = f"is off by {figures(root(score.mean))} in a typical prediction{between}{lost(score)}"
-    return f"{off} (in {own.error_unit}; {tasks}{best})"
+    metric = own.metric
+    if metric.unit == "share":
+        return f"{metric.sentence.format(score=percent(score))} ({tasks})"
+    shown = rooted(score, metric)
+    between = f", {figures(shown.low)} to {figures(shown.high)}" if math.isfinite(score.half_width) else ""
+    best = ""
+    if len(own.oracle_scores):
+        best = f"; the best possible: {figures(rooted(interval(own.oracle_scores, own.units), metric).mean)}"
+    off = f"{metric.sentence.format(score=figures(shown.mean))}{between}{lost(score)}"
+    unit = "standard deviations of each target" if own.target_names else own.error_unit
+    inside = f"in {unit}; {tasks}{best}" if metric.unit == "target" else f"{tasks}{best}"
+    return f"{off} ({inside})"
 
 
 def no_prediction(evaluation: Evaluation) -> str:
@@ -145,9 +162,10 @@ def gap_to(rung: Row, own: Evaluation) -> str:
     sure = rung.better or rung.worse
     # Where it is not sure, the words around do not tell which one is ahead.
     by = "by" if sure else f"{(other if paired.mean > 0 else own).learner} ahead by"
-    if own.metric == "accuracy":
+    metric, gap = own.metric, rung.gap
+    if metric.unit == "share":
         return f"{by} {points(paired)} on {common}"
-    typical = [figures(root(interval(e.scores[:count][both], e.units[:count][both]).mean)) for e in (own, other)]
-    there = "off" if count == len(own.scores) else "there off"
-    words = f"{figures(abs(paired.mean))}{plus_minus(paired.half_width)} of squared error on {common}"
-    return f"{by} {words}, {there} by {typical[0]} instead of {typical[1]}"
+    means = (root(mean) if metric.root else mean for mean in own.means_with(other))
+    there = "" if count == len(own.scores) else "there "
+    words = f"{figures(abs(gap.mean))}{plus_minus(gap.half_width)} of {metric.title} on {common}"
+    return f"{by} {words}, {there}{' instead of '.join(map(figures, means))}"

@@ -20,7 +20,7 @@ from handful.engine.plan import Plan
 from handful.engine.planner import PlanTrial, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
-from handful.evaluation.scoring import check_fits, evaluate
+from handful.evaluation.scoring import check_fits, evaluate, metric_of
 from handful.events import (
     META_TRAINING,
     PRETRAINING,
@@ -336,26 +336,36 @@ class Training(TrainingState):
     def validate(self) -> dict[str, Any]:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
 
-        Returns what the history says of it: {"val": score}, with "val_diverged" where draws diverged. Weights with
-        which fewer draws are left out of the score are better. Raises `HandfulError` where too many diverged. With
-        several workers all measure the statistics, and the first one scores.
+        Returns what the history says of it: {"val": score}, with "val_diverged" where draws diverged and
+        "val_undefined" where their score is undefined. Weights with which fewer draws are left out of the score are
+        better. Raises `HandfulError` where too many diverged. With several workers all measure the statistics, and the
+        first one scores.
         """
         start = time.perf_counter()
         with self._solvable("validation score"):
             self._recalibrate()
             if not self.workers.first:
                 return {}
-            evaluation = evaluate(self.learner, self.validation, tasks=self.settings.validation_tasks)
+            evaluation = evaluate(
+                self.learner, self.validation, tasks=self.settings.validation_tasks, metric=self.settings.metric
+            )
         self.validation_seconds = time.perf_counter() - start
         score, draws = evaluation.score, len(evaluation.scores)
         if score.diverged > MOST_DIVERGED * draws:
             raise self._diverged(f"No prediction was finite on {score.diverged} of {draws} validation draws")
-        rank = (-evaluation.unscored, score.mean if evaluation.higher_is_better else -score.mean)
+        if math.isnan(score.mean):
+            raise UserError(
+                f"The metric {evaluation.metric.name!r} is undefined on all validation tasks. Choose another one, or "
+                "tasks with more queries.",
+                field=("metric",),
+            )
+        rank = (-evaluation.unscored, evaluation.metric.sign * score.mean)
         if not self.best or rank > self.best_rank:
             self.best_rank, self.best_score, self.best_diverged = rank, score.mean, score.diverged
             self.best_step = self.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
-        return {"val": score.mean} | ({"val_diverged": score.diverged} if score.diverged else {})
+        counts = {"val_diverged": score.diverged, "val_undefined": score.undefined}
+        return {"val": score.mean} | {name: count for name, count in counts.items() if count}
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
@@ -526,7 +536,9 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
 
 def _validation(training: Training, found: dict[str, Any]) -> ValidationEvent:
     """Of what `validate` found."""
-    return ValidationEvent(training.step, found["val"], training.distribution.spec.metric, found.get("val_diverged", 0))
+    metric = metric_of(training.validation, training.settings.metric)
+    counts = (found.get(name, 0) for name in ("val_diverged", "val_undefined"))
+    return ValidationEvent(training.step, found["val"], metric.name, *counts)
 
 
 def checked(
@@ -545,6 +557,7 @@ def checked(
         tasks.check()
         check_fits(learner, tasks.spec)
     chosen = Settings(**settings)
+    metric_of(validation, chosen.metric)
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         if learner.start != "pretrained":
             raise UserError(

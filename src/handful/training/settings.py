@@ -9,6 +9,7 @@ from handful.engine.devices import device_named
 from handful.engine.plan import Plan
 from handful.engine.precision import PRECISIONS, Precision
 from handful.errors import UserError
+from handful.metrics import Metric
 from handful.tasks.distribution import BLOCK
 
 FEWEST_STEPS = 10
@@ -32,11 +33,12 @@ class Settings:
     the clock, from the call of `meta_train` to the last validation. meta_batch_size: tasks per step. outer_lr: peak
     rate of AdamW, reached after `warmup` (a fraction of all steps) and then lowered to zero along a cosine. clip:
     largest norm of the meta-gradient. validate_every, checkpoint_every: in steps (0: a tenth, but 10 or more, and a
-    fiftieth of all). validation_tasks: per validation; the weights of the best validation are kept. pretrain_examples:
-    how many examples the backbone is trained on before the first step, as if there were no tasks. plan: how tasks are
-    run (None: chosen). device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays
-    (None: where it is). precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else
-    stays "fp32". seed: of pre-training and of the meta-loss's noise.
+    fiftieth of all). validation_tasks: per validation; the weights of the best validation are kept. metric: what is
+    validated by, see `find_metric`. pretrain_examples: how many examples the backbone is trained on before the first
+    step, as if there were no tasks. plan: how tasks are run (None: chosen). device: one of
+    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). precision: "bf16"
+    lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32". seed: of pre-training and
+    of the meta-loss's noise.
     """
 
     steps: int | None = None
@@ -48,6 +50,7 @@ class Settings:
     clip: float = 10.0
     validate_every: int = 0
     validation_tasks: int = 100
+    metric: Metric | str | None = None
     checkpoint_every: int = 0
     pretrain_examples: int = 0
     plan: Plan | str | None = None

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from handful.errors import UserError
 from handful.evaluation.formatting import setting_name
-from handful.evaluation.intervals import SHARE, SHARES_APART, Bounds, interval, seeds_interval
+from handful.evaluation.intervals import Bounds, apart, interval, seeds_interval
+from handful.metrics import recorded_metric
 from handful.reports.report import load_scores
 from handful.training.run import Run
 
@@ -58,6 +59,13 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     paths = [run.path for group in groups for run in group.runs]
     own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(path))["settings"]} for path in paths]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
+    for setting in shared:
+        names = {settings[setting]["metric"] for settings in own}
+        if len(names) > 1:
+            raise UserError(
+                f"The runs were evaluated by different metrics ({', '.join(sorted(names))}). Evaluate them by one.",
+                field=("metric",),
+            )
     if not shared:
         found = "; ".join(f"{path}: {', '.join(settings)}" for path, settings in zip(paths, own, strict=True))
         raise UserError(
@@ -133,17 +141,16 @@ def _compared(setting: str, groups: Sequence[RunGroup], rows: Sequence[dict[str,
     scores = [torch.tensor([row["scores"][:count] for row in own], dtype=torch.float64) for own in of_kind]
     units = [torch.tensor(row["units"][:count]) for row in of_kind[0]]
     same_tasks = len(set(groups[0].splits)) == 1
-    sign = 1 if rows[0]["metric"] == "accuracy" else -1
-    unscored = [int((~table.isfinite()).sum()) for table in scores]
+    metric = recorded_metric(rows[0]["metric"])
+    unscored = [int(table.isinf().sum()) for table in scores]
     means = [float(table[table.isfinite()].mean()) for table in scores]
-    order = sorted(range(len(groups)), key=lambda i: (unscored[i], -sign * means[i]))
+    order = sorted(range(len(groups)), key=lambda i: (unscored[i], -metric.sign * means[i]))
     best = order[0]
 
-    def over(values: Tensor, bounds: Bounds) -> dict[str, Any]:
-        bounded = bounds if rows[0]["metric"] == "accuracy" else None
+    def over(values: Tensor, bounds: Bounds | None) -> dict[str, Any]:
         if len(values) == 1:
-            return vars(interval(values[0], units[0], bounds=bounded))
-        return vars(seeds_interval(list(values), units, same_tasks=same_tasks, bounds=bounded))
+            return vars(interval(values[0], units[0], bounds=bounds))
+        return vars(seeds_interval(list(values), units, same_tasks=same_tasks, bounds=bounds))
 
     if count < max(len(row["scores"]) for row in rows):
         setting += f", the first {count} draws that all runs have"
@@ -151,14 +158,14 @@ def _compared(setting: str, groups: Sequence[RunGroup], rows: Sequence[dict[str,
     for index in order:
         group = groups[index]
         diverged = sum(place < count for row in of_kind[index] for place in row.get("diverged", ()))
-        score = over(scores[index], SHARE) | {"diverged": max(diverged, unscored[index])}
+        score = over(scores[index], metric.bounds) | {"diverged": max(diverged, unscored[index])}
         entry = {"run": group.name, "learner": of_kind[index][0]["learner"], "score": score}
         if len(group.runs) > 1:
             entry["runs"] = [str(run.path) for run in group.runs]
         if index != best:
-            entry["against_best"] = over(sign * (scores[index] - scores[best]), SHARES_APART)
+            entry["against_best"] = over(metric.sign * apart(scores[index], scores[best]), metric.bounds_apart)
         compared.append(entry)
-    return {"setting": setting, "metric": rows[0]["metric"], "runs": compared}
+    return {"setting": setting, "metric": metric.name, "runs": compared}
 
 
 def _listed(seeds: Sequence[int]) -> str:

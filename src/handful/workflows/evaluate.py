@@ -10,8 +10,9 @@ from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder
-from handful.evaluation.scoring import check_fits, check_number
+from handful.evaluation.scoring import check_fits, check_number, metric_of
 from handful.events import OnEvent, Stop, ignore, until
+from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
 from handful.notes import note
 from handful.reports.report import Report
@@ -35,6 +36,7 @@ def evaluate(
     costly_tasks: int = 50,
     equivalence_tasks: int = 0,
     half_width: float | None = None,
+    metric: str | None = None,
     device: str = "cpu",
     trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
@@ -45,11 +47,11 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
     pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
     `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
-    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. device: one of
-    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the
-    run's own training split in any case, with images changed as the run's own were. on_event: called with a `StepEvent`
-    as work goes on. stop: ends it by a `StoppedError` at the next event; the pre-training is kept, and the next
-    evaluation goes on from there.
+    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. metric: what is
+    scored by, see `find_metric`; None: what the run was validated by. device: one of `handful.engine.devices.DEVICES`.
+    trust: see `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the run's own training split in any
+    case, with images changed as the run's own were. on_event: called with a `StepEvent` as work goes on. stop: ends it
+    by a `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from there.
     """
     check_number(tasks)
     run = Run.existing(path)
@@ -86,6 +88,7 @@ def evaluate(
         examples=model.facts["examples"],
         seed=experiment.seed,
         costly_tasks=costly_tasks,
+        metric=metric_of(away, metric or experiment.settings.get("metric")),
         on_event=until(stop, on_event),
         keeper=run.ladder_checkpoints(stop) if pool else None,
     )
@@ -116,6 +119,7 @@ def evaluate(
         normalization=model.learner.recipe["normalization"],
         findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None),
         history=history,
+        validated_by=recorded_metric(model.facts["metric"]),
         shots=curves,
         nested=places[0].nested,
         seconds={

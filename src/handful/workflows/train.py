@@ -7,6 +7,7 @@ from pathlib import Path
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError
 from handful.evaluation.formatting import size
+from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting, note
@@ -20,6 +21,9 @@ from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, togeth
 from handful.training.workers import place as place_of
 from handful.workflows.experiment import Experiment, fillable, reopened, validating
 from handful.workflows.warm_start import trained_on
+
+LEFT_OUT = ("diverged", "undefined")
+"""Why a validation draw may have no score, or the worst one."""
 
 
 def train(
@@ -84,13 +88,15 @@ def train(
         if not rank:
             run.abandon()
         raise
+    kept = next(row for row in trained.history if row["step"] == trained.best_step and "val" in row)
     facts = {
         "tasks": experiment.source.name,
         "trained steps": trained.history[-1]["step"],
         "kept step": trained.best_step,
         "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
+        "metric": metric_of(validation, chosen.metric).name,
         "validation score": trained.best_score,
-        **({"validation draws diverged": trained.best_diverged} if trained.best_diverged else {}),
+        **{f"validation draws {what}": kept[f"val_{what}"] for what in LEFT_OUT if f"val_{what}" in kept},
         "examples": trained.examples,
         "plan": str(trained.plan),
         "seed": experiment.seed,

@@ -10,6 +10,7 @@ from typing import Any
 
 from handful import streams
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.evaluation.scoring import metric_of
 from handful.events import Event, OnEvent, StepEvent, Stop, ValidationEvent, ignore, until
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
@@ -167,7 +168,7 @@ def tune(
         shutil.rmtree(path)
 
     ranges = space(experiment, distribution.spec.kind)
-    higher = distribution.spec.classification
+    higher = metric_of(distribution, experiment.settings.get("metric")).higher_is_better
     study = optuna.create_study(
         direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
     )
