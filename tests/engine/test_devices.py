@@ -72,6 +72,13 @@ def learner_for(tasks, key, **options):
     return LEARNERS[key].build(tasks.spec, backbone="mlp", backbone_options={"hidden": (4,)}, **options)
 
 
+@pytest.fixture
+def _default_stays(monkeypatch):
+    """`own_settings` would set the CPU as the default, which hides what names no device."""
+    monkeypatch.setattr("torch.get_default_device", lambda: torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("_default_stays")
 @pytest.mark.parametrize(("source", "key", "pretrained"), [(Clusters, "protonet", 128), (KnownSlopes, "anp", 0)])
 def test_training_and_evaluation_name_their_devices(source, key, pretrained):
     tasks = Drawn(source(), 4)
@@ -86,6 +93,7 @@ def test_training_and_evaluation_name_their_devices(source, key, pretrained):
     assert {tensor.device.type for tensor in learner.state_dict().values()} == {"cpu"}
 
 
+@pytest.mark.usefixtures("_default_stays")
 def test_the_ladder_names_its_devices(monkeypatch):
     monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
     tasks = Drawn(Clusters(), 4)
