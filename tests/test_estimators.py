@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.sparse
 import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
@@ -292,6 +293,11 @@ def test_columns_of_a_data_frame_are_found_by_name(table_model):
     np.testing.assert_array_equal(by_name, FewShotClassifier(model).fit(ROWS, [0, 0, 1, 1]).predict_proba(ROWS))
     with pytest.raises(DataError, match="no column 'size'"):
         FewShotClassifier(model).fit(frame[["shop", "note"]], [0, 0, 1, 1])
+
+
+def test_a_sparse_matrix_is_told(table_model):
+    with pytest.raises(DataError, match="sparse matrix"):
+        FewShotClassifier(table_model("protonet")).fit(scipy.sparse.csr_matrix(np.eye(4)), [0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(

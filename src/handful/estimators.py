@@ -282,6 +282,8 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
 
 def _of_model(model: MetaModel, X: Any) -> Tensor:
     """Inputs `(n, *input_shape)` of a meta-model, from any form that it takes."""
+    if hasattr(X, "toarray"):
+        raise DataError("The inputs are a sparse matrix. Give them as a dense one: X.toarray().", code="wrong-shape")
     pipeline, shape = model.pipeline, model.spec.input_shape
     if pipeline is not None:
         return pipeline.encode(X)

@@ -235,6 +235,28 @@ def test_a_pipeline_survives_json_and_takes_arrays(csv, folder):
         pipeline.encode(["a", ""])
 
 
+def test_a_text_is_the_same_from_files_and_memory(csv, folder, tmp_path, letters):
+    pipeline = opened(csv, folder).pipeline
+    texts = ["true  dog", "cafe\u0301 7.0", "false"]
+    (tmp_path / "t.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "t.csv").write_text("\n".join(["question", *texts]), encoding="utf-8")
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"question": text}) for text in texts))
+    letters.calls.clear()
+    expected = pipeline.encode(texts)
+    frame = pa.table({"other": [1, 2, 3], "question": texts})
+    for form in (
+        tuple(texts),
+        np.array(texts),
+        np.array(texts, object)[:, None],
+        [{"question": t} for t in texts],
+        frame,
+    ):
+        assert torch.equal(pipeline.encode(form), expected)
+    for file in ("t.txt", "t.csv", "t.jsonl"):
+        assert torch.equal(encoded_inputs(pipeline, tmp_path / file)[0], expected)
+    assert {text for call in letters.calls for text in call} == set(texts), "not changed, as names are"
+
+
 @pytest.mark.usefixtures("letters")
 def test_an_empty_line_is_told(csv, folder, tmp_path):
     (tmp_path / "t.txt").write_text("a\n\nb")
