@@ -17,6 +17,7 @@ from handful.evaluation.scoring import evaluate as score
 from handful.events import CheckpointEvent, DoneEvent, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
 from handful.reports.report import load, load_scores
+from handful.storage import write_json
 from handful.tasks.opening import open_tasks
 from handful.training.checkpoint import PretrainingCheckpoints
 from handful.training.run import Run
@@ -322,6 +323,16 @@ def test_runs_compare_where_their_test_examples_are_the_same_wherever_they_are(s
     changed_in(copy, "test", source)
     with pytest.raises(UserError, match="scored on other test examples"):
         compare([runs[0], scored("c", replace(species, source=source, learner="r2d2"))])
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"source": {"tasks": "sine", "unit": "m"}}, {"schema": 2}])
+def test_a_run_of_a_newer_version_says_so(species, tmp_path, change):
+    """It may have an option that this version does not have, or another schema."""
+    Run.open(tmp_path / "run", species.config())
+    write_json(tmp_path / "run" / "config.json", Run(tmp_path / "run").config() | change)
+    with pytest.raises(ArtifactError, match=r"run.*version of handful") as told:
+        Experiment.from_config(Run(tmp_path / "run").config())
+    assert told.value.code == "other-version"
 
 
 def test_sizes_that_are_given_replace_those_of_the_run(species, tmp_path):

@@ -138,8 +138,15 @@ class Run:
             torch.set_num_threads(before)
 
     def config(self) -> dict[str, Any]:
-        """The saved configuration."""
-        return read_json(self.path / "config.json")  # type: ignore[no-any-return]
+        """The saved configuration; `ArtifactError` if another version of handful wrote it in another way."""
+        config: dict[str, Any] = read_json(self.path / "config.json")
+        if config.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"The run in {self.path} has schema {config.get('schema')}, but this version of handful reads schema "
+                f"{SCHEMA}. Install the version that wrote it, which env.json names.",
+                code="other-version",
+            )
+        return config
 
     def contents(self) -> Contents:
         """What the data held when the run was started, or resumed last."""

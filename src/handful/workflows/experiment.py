@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from handful.data_options import DataOptions
-from handful.errors import UserError
+from handful.errors import ArtifactError, UserError
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, UNLIMITED
 from handful.models.meta_model import MetaModel
@@ -79,11 +79,17 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """From JSON."""
+        """From JSON; `ArtifactError` where it has what this version does not know."""
         facts = {name: value for name, value in config.items() if name not in ("format", "schema", START)}
-        source = facts.pop("source")
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
-        return cls(source=Source(**source), **facts)
+        try:
+            return cls(**facts | {"source": Source(**facts["source"])})
+        except (TypeError, KeyError) as error:
+            raise ArtifactError(
+                f"The configuration of the run was made by another version of handful, perhaps a newer one ({error}). "
+                "Install the version that wrote it, which env.json names.",
+                code="other-version",
+            ) from error
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes that count."""
