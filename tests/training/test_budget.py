@@ -57,9 +57,9 @@ def clock(monkeypatch):
             clock.now += clock.later if clock.later and clock.calls > loop.TIMED_STEPS else clock.step
             return super().__call__(*arguments)
 
-    def timed(learner, distribution, *, tasks):
+    def timed(learner, distribution, **options):
         clock.now += clock.validation
-        return evaluate(learner, distribution, tasks=tasks)
+        return evaluate(learner, distribution, **options)
 
     for module in (loop, checkpoint):
         monkeypatch.setattr(

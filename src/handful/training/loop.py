@@ -202,7 +202,7 @@ class Training(TrainingState):
         steps = 0
         if self.workers.first:
             start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
-            evaluate(self.learner, self.validation, tasks=few)
+            evaluate(self.learner, self.validation, tasks=few, metric=self.settings.metric)
             self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
             steps = self._affordable(60 * minutes - self.spent, statistics.median(times))
         self._keep_steps(StepCount(self._agreed(steps)), run)
