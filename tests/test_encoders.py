@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +85,26 @@ def test_a_downloaded_encoder_is_loaded_from_its_files_without_code_or_network(i
         assert options["local_files_only"] is True
         assert options["model_kwargs"] == {"use_safetensors": True}
     assert not installed.downloads
+
+
+def test_first_requests_of_several_threads_load_one_encoder(installed):
+    installed.cached = ["old"]
+    encoder = Encoder(NAME)
+    threads = [threading.Thread(target=lambda: encoder.model) for _ in range(4)]
+    loading = installed.sentence_transformer
+
+    def slow(place, **options):
+        time.sleep(0.02)
+        loading(place, **options)
+        return "the encoder"
+
+    sys.modules["sentence_transformers"].SentenceTransformer = slow
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(installed.loaded) == 1
+    assert encoder.model == "the encoder"
 
 
 def test_an_encoder_that_the_user_names_is_downloaded_once(installed):

@@ -37,8 +37,8 @@ def seed_of(stream):
     if isinstance(stream, torch.Generator):
         return stream.initial_seed()
     if isinstance(stream, AbstractContextManager):
-        with stream as generator:
-            return generator.initial_seed()
+        with stream as drawing:
+            return drawing.of(torch.device("cpu")).initial_seed()
     assert isinstance(stream, np.random.Generator | int)
     return None
 

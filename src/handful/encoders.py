@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ class Encoder:
             )
         self.name = str(self.folder or name)
         self.wanted = revision
+        self._model: Any = None
+        self._loading = threading.Lock()
         if self.folder and revision not in (None, self.revision):
             raise UserError(f"The encoder in {self.name} is not the one that the model was trained with. Put it back.")
 
@@ -68,9 +71,15 @@ class Encoder:
         """The folder with its files; that of a published encoder is named by its commit, and may be downloaded now."""
         return self.folder or _published(self.name, self.wanted)
 
-    @functools.cached_property
+    @property
     def model(self) -> Any:
-        """The encoder itself, loaded on first use."""
+        """The encoder itself, loaded on first use, once for all threads."""
+        with self._loading:
+            if self._model is None:
+                self._model = self._loaded()
+            return self._model
+
+    def _loaded(self) -> Any:
         _check_modules(self.files)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other packages' words to their own users

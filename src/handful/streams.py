@@ -8,7 +8,7 @@ can be reproduced; the seeds of a new one begin with its name.
 import functools
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,14 +70,13 @@ def alphabet_order(seed: int) -> Generator:
 
 
 @contextmanager
-def weights(seed: int) -> Iterator[Generator]:
+def weights(seed: int) -> Iterator["Drawing"]:
     """Within it modules of this thread start from this seed, on the CPU: the same bits for every device.
 
     The global generator stays as it is.
     """
-    drawing = _Drawing(seed)
-    with torch.device("cpu"), drawing:
-        yield drawing.of(torch.device("cpu"))
+    with torch.device("cpu"), Drawing(seed) as drawing:
+        yield drawing
 
 
 def pretraining(seed: int) -> Generator:
@@ -91,14 +90,13 @@ def task_noise(seed: int, index: int) -> Generator:
 
 
 @contextmanager
-def network_draws(work: str, seed: int, index: int) -> Iterator[Generator]:
-    """Within it the global generator is this stream, for networks that draw by themselves; it is then as it was before.
+def network_draws(work: str, seed: int, index: int) -> Iterator["Drawing"]:
+    """Within it networks of this thread that draw by themselves draw from this stream; the global generator stays.
 
     work: what is done, such as "pre-training"; index: of the task or step.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices):
-        yield torch.manual_seed(seeded("network_draws", work, seed, index).initial_seed())
+    with Drawing(seeded("network_draws", work, seed, index).initial_seed()) as drawing:
+        yield drawing
 
 
 def tuning_trial(seed: int, number: int) -> int:
@@ -132,11 +130,16 @@ def bootstrap(seed: int) -> Generator:
 # Below, how modules that ask for no generator draw from one of ours
 
 
-class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What operations of this thread draw comes from generators with this seed, as if it were the global one's."""
+class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What operations of this thread draw comes from generators with this seed, as if it were the global one's.
+
+    found: the first operation that did draw, and whether from a generator that the module keeps: many that can draw do
+    not, at a dropout of 0.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.found: tuple[str, bool] | None = None
         self._seed = seed
         self._generators: dict[torch.device, Generator] = {}
 
@@ -153,29 +156,35 @@ class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         device = kwargs.get("device") or next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-        if not _draws(func) or kwargs.get("generator") is not None or device.type == "meta":
+        if torch.Tag.nondeterministic_seeded not in func.tags or device.type == "meta":
             return func(*args, **kwargs)
+        kept = kwargs.get("generator")
+        generator = self.of(device) if kept is None else kept
+        before = None if self.found else generator.get_state()
         taking = _taking_a_generator(func)
         if taking is not None:
-            return taking(*args, **kwargs | {"generator": self.of(device)})
-        with _swapping, torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-            own = self.of(device)
-            _set_global(device, own.get_state())
-            result = func(*args, **kwargs)
-            own.set_state(torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state())
-            return result
+            result = taking(*args, **kwargs | {"generator": generator})
+        else:
+            result = _with_global(generator, lambda: func(*args, **kwargs))
+        if before is not None and not torch.equal(generator.get_state(), before):
+            self.found = func.overloadpacket.__name__, kept is not None
+        return result
 
 
 _swapping = threading.Lock()
 
 
-def _draws(operation: Any) -> bool:
-    """Whether an operation of PyTorch draws random numbers."""
-    return torch.Tag.nondeterministic_seeded in operation.tags
-
-
-def _set_global(device: torch.device, state: Tensor) -> None:
-    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
+def _with_global(generator: Generator, draw: Callable[[], Any]) -> Any:
+    """`draw` with the global generator in the state of this one, which goes on; the global one is then as it was."""
+    gpu = generator.device if generator.device.type == "cuda" else None
+    with _swapping, torch.random.fork_rng([] if gpu is None else [gpu]):
+        if gpu is None:
+            torch.set_rng_state(generator.get_state())
+        else:
+            torch.cuda.set_rng_state(generator.get_state(), gpu)
+        result = draw()
+        generator.set_state(torch.get_rng_state() if gpu is None else torch.cuda.get_rng_state(gpu))
+        return result
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -74,6 +74,7 @@ class Pretraining:
         self.step, self.steps = 0, max(1, round(examples / BATCH))
         self.seconds = 0.0
         self.seed, self.generator = seed, streams.pretraining(seed)
+        self._draws = True  # the network, by itself: until a step shows that it does not
         self.optimizer = torch.optim.AdamW(weights, weight_decay=rates["weight_decay"])
         self.identity = {"steps": self.steps, "seed": seed, "head": [type(head).__name__, *head.weight.shape]}
 
@@ -82,9 +83,13 @@ class Pretraining:
         start = time.perf_counter()
         self.optimizer.param_groups[0]["lr"] = self.rates["lr"] * schedule(self.step, self.steps)
         batch = to_device(self.pool.draw(self.generator, BATCH), self.head.weight.device)
-        # Batch norms that wait for a task's support take the batch's statistics.
-        with fitting(self.backbone), streams.network_draws("pre-training", self.seed, self.step):
+        draws = streams.network_draws("pre-training", self.seed, self.step) if self._draws else nullcontext()
+        with (
+            fitting(self.backbone),
+            draws as drawing,
+        ):  # batch norms that wait for a support take the batch's statistics
             outputs = self.head(self.backbone(batch.inputs))
+        self._draws = drawing is not None and drawing.found is not None
         if self.classification:
             loss = F.cross_entropy(outputs, batch.targets, label_smoothing=self.rates["label_smoothing"])
         else:

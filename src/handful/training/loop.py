@@ -124,10 +124,9 @@ class Training(TrainingState):
             with torch.no_grad():
                 return learner.predict(learner.adapt(task.support, spec), task.query.inputs)
 
-        with streams.network_draws("search", self.settings.seed, 0):
-            of_training = drawing_operation(lambda: learner(task, spec, drawn)) if self.parameters else None
-            learner.eval()
-            of_evaluation = drawing_operation(evaluated)
+        of_training = drawing_operation(lambda: learner(task, spec, drawn)) if self.parameters else None
+        learner.eval()
+        of_evaluation = drawing_operation(evaluated)
         if of_evaluation:
             raise UserError(
                 f"The network draws random numbers in evaluation mode too ({of_evaluation[0]}), so that no prediction "
@@ -139,7 +138,7 @@ class Training(TrainingState):
         operation, own = of_training
         if own or self.workers.count > 1:
             what = "from a generator of its own" if own else "by itself, and several workers share the training"
-            way = "Leave the generator out: training seeds the global one." if own else "Train with one worker."
+            way = "Leave the generator out: training seeds what then is drawn." if own else "Train with one worker."
             raise UserError(f"The network draws random numbers {what} ({operation}), which cannot be seeded. {way}")
         self.network_draws, self.plan = True, Plan("loop")
         on_event(
