@@ -106,19 +106,6 @@ def test_scores_are_those_of_each_task_alone(cls, distribution):
     assert len(set(expected)) > 3, "the tasks differ, so a mix-up would show"
 
 
-@pytest.mark.parametrize(
-    ("cls", "tasks", "kept"),
-    [
-        (
-            Toy,
-            Clusters(inputs=Clusters().inputs[:, 30:]).with_sizes(way=(3, 5), shot=4),
-            lambda way: [4 * label + i for label in range(way) for i in (0, 1)],
-        ),
-        (Line, Slopes(), lambda way: [0, 1]),
-        (Line, Ragged(), lambda way: [0, 1]),
-    ],
-    ids=["of each class", "of a task", "ragged"],
-)
 class TwoSlopes(Slopes):
     """Two targets, the second in much larger units."""
 
@@ -162,6 +149,19 @@ def test_a_score_that_is_undefined_is_left_out_and_counted():
     assert (found.score.undefined, found.score.diverged, found.score.tasks, found.unscored) == (3, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("cls", "tasks", "kept"),
+    [
+        (
+            Toy,
+            Clusters(inputs=Clusters().inputs[:, 30:]).with_sizes(way=(3, 5), shot=4),
+            lambda way: [4 * label + i for label in range(way) for i in (0, 1)],
+        ),
+        (Line, Slopes(), lambda way: [0, 1]),
+        (Line, Ragged(), lambda way: [0, 1]),
+    ],
+    ids=["of each class", "of a task", "ragged"],
+)
 def test_of_a_part_of_the_support_the_same_queries_are_answered(cls, tasks, kept):
     learner = cls.build(tasks.spec, backbone="raw")
     found = evaluate(learner, tasks, tasks=70, shot=2)
