@@ -4,8 +4,6 @@ No GPU is needed for that: with the default device "meta" a tensor that was made
 those of a CPU.
 """
 
-import math
-
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -82,25 +80,33 @@ def _default_stays(monkeypatch):
 @pytest.mark.parametrize(("source", "key", "pretrained"), [(Clusters, "protonet", 128), (KnownSlopes, "anp", 0)])
 def test_training_and_evaluation_name_their_devices(source, key, pretrained):
     tasks = Drawn(source(), 4)
-    with torch.device("meta"):
+
+    def found():
         learner = learner_for(tasks, key)
         sizes = {"meta_batch_size": 2, "validation_tasks": 2, "pretrain_examples": pretrained}
-        trained = meta_train(learner, tasks, steps=2, validate_every=1, **sizes)
-        found = evaluate(learner, tasks, tasks=4)
-        measured = (found.score, found.over_classes, found.error_gap, found.likelihood_gap, *found.coverage.values())
-    assert trained.best_step >= 1
-    assert all(math.isfinite(each.mean) for each in measured if each is not None)
-    assert {tensor.device.type for tensor in learner.state_dict().values()} == {"cpu"}
+        trained = meta_train(learner, tasks, steps=2, validate_every=1, plan="loop", **sizes)
+        scored = evaluate(learner, tasks, tasks=4)
+        measured = scored.score, scored.over_classes, scored.error_gap, scored.likelihood_gap, *scored.coverage.values()
+        losses = [row["loss"] for row in trained.history]
+        return losses, trained.best_score, scored.scores.tolist(), scored.confidences.tolist(), measured
+
+    expected = found()
+    with torch.device("meta"):  # as some operations give any numbers then, and not an error, those are compared
+        assert found() == expected
 
 
 @pytest.mark.usefixtures("_default_stays")
 def test_the_ladder_names_its_devices(monkeypatch):
     monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
     tasks = Drawn(Clusters(), 4)
-    with torch.device("meta"):
+
+    def scores():
         ladder = Ladder(learner_for(tasks, "protonet"), tasks.pool(), examples=128, costly_tasks=0)
-        comparison = ladder.run(tasks, tasks, tasks=4)
-    assert all(math.isfinite(row.evaluation.score.mean) for row in comparison.rows)
+        return [(row.paired, row.evaluation.score) for row in ladder.run(tasks, tasks, tasks=4).rows]
+
+    expected = scores()
+    with torch.device("meta"):
+        assert scores() == expected
 
 
 class OnMeta(Toy):
