@@ -131,7 +131,7 @@ def test_killed_and_interrupted_workers_go_on_to_the_same_bits(tmp_path):
     [
         ("sys.exit('The file x.png is damaged.')", HandfulError, r"Worker 2 of 2 ended: The file x\.png is damaged\."),
         ("1 / 0", RuntimeError, "Worker 2 of 2 failed:\n.*ZeroDivisionError"),
-        ("os.kill(os.getpid(), 9)", HandfulError, "Worker 2 of 2 was killed .SIGKILL, .* memory runs out.*--resume"),
+        ("os.kill(os.getpid(), 9)", HandfulError, "Worker 2 of 2 was killed .SIGKILL, .* memory runs out.*resume="),
     ],
 )
 def test_a_worker_that_ends_before_it_is_ready_is_told_of(code, kind, said):
@@ -188,9 +188,14 @@ def test_sums_come_back_from_bytes_as_they_were():
     ("plan", "tasks", "count", "said"),
     [
         (None, 4, 5, r"A meta-batch of 4 tasks is too small for 5 workers"),
-        (Plan("vmap"), 4, 2, r"Give --plan chunks:2\+threads:1"),
-        (Plan("chunks", 4, threads=1), 8, 4, r"into 2, too few for 4 workers\. Give --plan chunks:2\+threads:1"),
-        (Plan("loop", memory="recompute"), 4, 2, r"Give it task threads: --plan loop\+threads:1\+recompute"),
+        (Plan("vmap"), 4, 2, r"One that suffices is chunks:2\+threads:1\. Give that one as plan="),
+        (
+            Plan("chunks", 4, threads=1),
+            8,
+            4,
+            r"into 2, too few for 4 workers\. One that suffices is chunks:2\+threads:1\.",
+        ),
+        (Plan("loop", memory="recompute"), 4, 2, r"With task threads it is loop\+threads:1\+recompute\."),
     ],
 )
 def test_a_plan_that_workers_cannot_share_is_refused_with_one_that_they_can(plan, tasks, count, said):
