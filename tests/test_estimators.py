@@ -410,3 +410,12 @@ def test_arrays_that_change_after_fitting_change_nothing(estimator):
     np.testing.assert_array_equal(
         changed.partial_fit(*more).predict(COLUMN), expected.partial_fit(*more).predict(COLUMN)
     )
+
+
+def test_an_estimator_works_within_inference_mode():
+    model = MetaModel(LEARNERS["maml"].build(TaskSpec("classification", (4,), 2), backbone="mlp", inner_steps=1))
+    inputs, queries = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+    expected = FewShotClassifier(model).fit(inputs, [0, 0, 0, 1, 1, 1]).predict_proba(queries)
+    with torch.inference_mode():
+        found = FewShotClassifier(model).fit(inputs, [0, 0, 0, 1, 1, 1]).predict_proba(queries)
+    assert np.array_equal(found, expected)

@@ -18,6 +18,7 @@ from handful.cells import class_order, spelled, written
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import DataError, UserError
 from handful.evaluation.scoring import check_fits
+from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
 from handful.models import batches
 from handful.models.meta_model import MetaModel, model_folder
@@ -76,7 +77,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             self.n_features_in_ = prod(X.shape[1:] if hasattr(X, "shape") else inputs.shape[1:])
         return inputs, y
 
+    @own_settings()
     def _adapt(self, support: Examples, outputs: int) -> None:
+        support = without_inference(support)
         shape = tuple(support.inputs.shape[1:])
         learner: Learner
         if self.model_ is None:
@@ -91,6 +94,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         batches.check_answer(state)
         self.learner_, self.state_ = learner, state
 
+    @own_settings()
     def _outputs(self, X: Any) -> Tensor:
         """Logits or means `(n, outputs)` of inputs."""
         check_is_fitted(self, "state_")
