@@ -30,11 +30,6 @@ LAYERS: list[list[set[str]]] = [
 STRANGERS = {"tasks": {"learners"}, "domains": {"learners"}}
 """A domain never knows a learner, though it stands above."""
 
-TO_BE_CUT = {
-    ("models/meta_model.py", "training"),
-}
-"""Arrows from before the layers that readers and models will no longer need; none may join them."""
-
 DOORS = {"__init__"}
 """The package's own module resolves the names of all layers, lazily."""
 
@@ -98,10 +93,7 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_down(path):
-    wrong = violations(home_of(path), imports(ast.parse(path.read_text())))
-    known = {part for name, part in TO_BE_CUT if name == name_of(path)}
-    assert not [name for name in wrong if name.split(".")[1] not in known]
-    assert {name.split(".")[1] for name in wrong} == known, "cut: take it out of the list"
+    assert not violations(home_of(path), imports(ast.parse(path.read_text())))
 
 
 @pytest.mark.parametrize(

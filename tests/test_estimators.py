@@ -150,11 +150,12 @@ def test_a_saved_model_answers_as_its_learner_does(folder, letters):
 def test_classes_are_numbered_as_the_model_numbers_them(folder, letters):
     names = np.array(["10", "9", "2", "1"])[[list(LETTERS).index(name) for name in letters.y]]
     classifier = FewShotClassifier(folder).fit(letters.X, names)
-    task = MetaModel.from_pretrained(folder).adapt(torch.tensor(letters.X), names.tolist())
-    assert task.labels == ["1", "2", "9", "10"]
+    meta = MetaModel.from_pretrained(folder)
+    task = meta.adapt(torch.tensor(letters.X), names.tolist())
+    assert task.labels == ("1", "2", "9", "10")
     assert classifier.classes_.tolist() == ["1", "10", "2", "9"], "sorted as scikit-learn does"
     torch.testing.assert_close(classifier.state_, task.state)
-    best = [task.labels[place] for place in task.predict(torch.tensor(letters.query)).logits.argmax(-1).tolist()]
+    best = [task.labels[place] for place in meta.predict(task, torch.tensor(letters.query)).logits.argmax(-1).tolist()]
     assert classifier.predict(letters.query).tolist() == best
 
 

@@ -1,7 +1,7 @@
 """A thousand adapted tasks: all in one call, over one by one. Prints a JSON line per case.
 
 "learner" is `learner.adapt` and `learner.predict` in a loop, without any check; "model" is `MetaModel.adapt` and
-`AdaptedTask.predict` in a loop, whose `adapt` makes the leave-one-out estimate that `adapt_many` leaves out here.
+`MetaModel.predict` in a loop, whose `adapt` makes the leave-one-out estimate that `adapt_many` leaves out here.
 """
 
 import json
@@ -18,7 +18,9 @@ from handful.learners.learner import Learner
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.r2d2 import R2D2
+from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
+from handful.models.task_bank import TaskBank
 from handful.types import Examples, TaskSpec
 
 ROUNDS = sized(5, 1)
@@ -87,7 +89,10 @@ def measure(case: Case) -> dict[str, Any]:
     few = some[: max(10, case.tasks // 10)]  # the model's way is slow: on some of the tasks, and scaled
     states = [learner.adapt(Examples(*one), case.spec) for one in some]
     singles = [model.adapt(*one) for one in few]
-    many = model.adapt_many(some)
+    bank: TaskBank[int] = TaskBank(model)
+    for number, task in enumerate(model.adapt_many(some)):
+        assert isinstance(task, AdaptedTask)
+        bank.put(number, task)
 
     def adapt_by_learner() -> object:
         return [learner.adapt(Examples(*one), case.spec) for one in some]
@@ -101,10 +106,10 @@ def measure(case: Case) -> dict[str, Any]:
         "adapt_many": (lambda: model.adapt_many(some), 1.0),
         "predict by learner": (predict_by_learner, 1.0),
         "predict by model": (
-            lambda: [task.predict(own) for task, own in zip(singles, queries, strict=False)],
+            lambda: [model.predict(task, own) for task, own in zip(singles, queries, strict=False)],
             case.tasks / len(few),
         ),
-        "predict_many": (lambda: many.predict_many(queries), 1.0),
+        "predict_many": (lambda: bank.predict(list(enumerate(queries))), 1.0),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with torch.no_grad():

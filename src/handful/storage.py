@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
@@ -25,6 +25,9 @@ from handful.types import TaskState
 ENTRY = "handful"
 """The one metadata entry, `{"digest": ..., "facts": ...}`: safetensors writes several in any order, which would give
 the same content other bytes."""
+
+RUN_FORMAT = "handful run"
+"""What the configuration of a run says it is."""
 
 DIGEST_LENGTH = 32
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -103,53 +106,102 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
-    """Write tensors and their facts to one safetensors file; returns the digest that loading checks."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; `ArtifactError` if it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist.", code="missing-artifact") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def tensors_to_bytes(tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[bytes, str]:
+    """Tensors and their facts as a safetensors file, and its checksum: the same content gives the same bytes."""
     # Copies, since safetensors refuses tensors that share memory, as tied weights do.
     whole = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
-    digest = digest_of(whole, text)
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(whole, {ENTRY: _opening(digest) + text + "}"}))
-    return digest
+    checksum = digest_of(whole, text)
+    return save(whole, {ENTRY: _opening(checksum) + text + "}"}), checksum
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, facts and digest of a file of `write_tensors`; `ArtifactError` if it is not one, or not whole."""
+def tensors_from_bytes(content: bytes, source: object) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, facts and checksum of what `tensors_to_bytes` wrote.
+
+    Raises `ArtifactError`, which names the source, where it is something else, or not whole.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist.", code="missing-artifact") from error
-    except (SafetensorError, OSError) as error:
-        if _is_pickle(path):
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        entry = header.get("__metadata__", {}).get(ENTRY)
+    except (SafetensorError, ValueError, RecursionError, KeyError, RuntimeError) as error:
+        if content.startswith(PICKLES):
             raise ArtifactError(
-                f"{path} is a pickle (as torch.save writes). handful never opens pickles, since they can run any code; "
-                "it reads its own safetensors files.",
+                f"{source} is a pickle (as torch.save writes). handful never opens pickles, since they can run any "
+                "code; it reads its own safetensors files.",
                 code="untrusted-model",
             ) from error
         raise ArtifactError(
-            f"{path} is truncated or not a safetensors file ({error}). Make it anew, or take a whole copy."
+            f"{source} is truncated or not a safetensors file ({error}). Make it anew, or take a whole copy."
         ) from error
-    if ENTRY not in metadata:
-        raise ArtifactError(f"{path} is a safetensors file, but not one of handful.")
-    entry = metadata[ENTRY]
+    if entry is None:
+        raise ArtifactError(f"{source} is a safetensors file, but not one of handful.")
     text = entry[len(_opening("")) + DIGEST_LENGTH : -1]
-    digest = digest_of(tensors, text)
-    if entry != _opening(digest) + text + "}":
-        raise ArtifactError(f"{path} was altered or damaged: its content does not match its digest.")
+    checksum = digest_of(tensors, text)
+    if entry != _opening(checksum) + text + "}":
+        raise ArtifactError(f"{source} was altered or damaged: its content does not match its digest.")
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise ArtifactError(f"{path} is a safetensors file, but not one of handful: its facts are no JSON object.")
+        raise ArtifactError(f"{source} is a safetensors file, but not one of handful: its facts are no JSON object.")
     # Cloned, since they begin anywhere in the file, and on some processors a matrix product has other last bits where
     # its factors are not aligned as new tensors are. After the digest: of a bool that is 2, a clone is 1.
-    return {name: tensor.clone() for name, tensor in tensors.items()}, facts, digest
+    return {name: tensor.clone() for name, tensor in tensors.items()}, facts, checksum
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
+    """Write tensors and their facts to one safetensors file; returns its checksum, which loading compares."""
+    content, checksum = tensors_to_bytes(tensors, facts)
+    write_bytes(path, content)
+    return checksum
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, facts and checksum of a file of `write_tensors`; `ArtifactError` if it is not one, or not whole."""
+    return tensors_from_bytes(read_bytes(path), path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
+    if path.is_file():
+        try:
+            found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
+        except (ArtifactError, KeyError):
+            found = "a file"
+        raise ArtifactError(
+            f"{path} is {found}, not a run. Give a folder that `handful train` made.", code="missing-artifact"
+        )
+
+
+def is_run(path: Path) -> bool:
+    """Whether this folder holds a run; another program's `config.json` does not make it one."""
+    try:
+        config = read_json(path / "config.json")
+    except ArtifactError:
+        return False
+    return isinstance(config, dict) and config.get("format") == RUN_FORMAT
 
 
 def flatten(state: TaskState, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
@@ -176,15 +228,6 @@ def unflatten(tensors: dict[str, Tensor], structure: Any, prefix: str = "") -> T
 
 def _opening(digest: str) -> str:
     return f'{{"digest": "{digest}", "facts": '
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether a file that is no safetensors file begins like a pickle (a whole one may: its length comes first)."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4).startswith(PICKLES)
-    except OSError:
-        return False
 
 
 def digest_of(tensors: dict[str, Tensor], facts: str = "") -> str:

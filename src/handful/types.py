@@ -6,7 +6,7 @@ All of them are pytrees of tensors (named tuples, dicts, lists), so that `torch.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,11 @@ class TaskSpec:
             raise UserError(f"A task needs at least one output, got {self.outputs}.")
         if self.kind == "regression":
             object.__setattr__(self, "labels", "shared")
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """The spec of its fields as JSON has them."""
+        return cls(**facts | {"input_shape": tuple(facts["input_shape"])})
 
     @property
     def classification(self) -> bool:

@@ -10,7 +10,10 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.cli.main import app
 from handful.errors import DataError, UserError
 from handful.evaluation.ladder import Ladder
-from handful.models.meta_model import AdaptedTask, AdaptedTasks, MetaModel
+from handful.models.adapted_task import AdaptedTask
+from handful.models.lookup import model_of
+from handful.models.meta_model import MetaModel
+from handful.models.task_bank import TaskBank
 from handful.pipelines.own_tables import LIMIT, Layout, ManyTablesPipeline
 from handful.readers.tables import table_files
 from handful.reports.verdict import quality
@@ -179,7 +182,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
     with noted("column 'z' count as its mean") as notes:
-        answers = [row["y"] for row in predict_from_file(tmp_path / "task", rows)]
+        answers = [row["value"] for row in predict_from_file(tmp_path / "task", rows)]
     assert [note.count for note in notes] == [2]
     assert np.isfinite(answers).all()
 
@@ -215,7 +218,7 @@ def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):
     arguments = ["adapt", run, tmp_path / "new.csv", "--target", "y101", "-o", task]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    predicted = np.array([row["y101"] for row in predict_from_file(task, tmp_path / "rows.csv")])
+    predicted = np.array([row["value"] for row in predict_from_file(task, tmp_path / "rows.csv")])
     answers = table["y101"].to_numpy()[40:]
     assert np.mean((predicted - answers) ** 2) < 0.5 * answers.var(), "in the units of the table"
 
@@ -224,15 +227,20 @@ def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_pa
     adapted = adapt_from_file(run, folder / "t05.csv")
     adapted.save(tmp_path / "a.task")
     loaded = AdaptedTask.load(tmp_path / "a.task")
-    inputs, _ = encoded_inputs(loaded.model.pipeline, folder / "t05.csv")
-    assert torch.equal(inputs, adapted.support.inputs)
-    assert torch.equal(loaded.predict(inputs).mean, adapted.predict(inputs).mean)
+    meta = model_of(loaded, given=run)
+    inputs, _ = encoded_inputs(meta.for_task(loaded).pipeline, folder / "t05.csv")
+    for place, name in enumerate(adapted.manifest):
+        assert torch.equal(inputs[int(name) - 1], adapted.support.inputs[place])
+    found = meta.predict(loaded, inputs)
+    assert torch.equal(found.mean, meta.predict(adapted, inputs).mean)
     mean = pyarrow.csv.read_csv(folder / "t05.csv")["y5"].to_numpy().mean()
-    assert abs(float(loaded.predict(inputs).mean.mean()) - mean) < 20
-    more = loaded.with_examples(inputs[:3], loaded.predict(inputs[:3]).mean)
+    assert abs(float(found.mean.mean()) - mean) < 20
+    more = meta.with_examples(loaded, inputs[:3], found.mean[:3])
     assert len(more.support.inputs) == 43
-    with pytest.raises(UserError, match="units of its own"):
-        AdaptedTasks.from_tasks([loaded])
+    bank = TaskBank(meta)
+    bank.put("t05", loaded)
+    [alike] = bank.predict([("t05", inputs)])
+    torch.testing.assert_close(alike.mean, found.mean)
 
 
 def test_a_run_is_evaluated_on_other_tables_of_more_columns(run, tmp_path):
@@ -364,7 +372,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     pyarrow.csv.write_csv(table.slice(0, 30), tmp_path / "new.csv")
     pyarrow.csv.write_csv(table.slice(30).drop_columns("kind101"), tmp_path / "rows.csv")
     adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", target="kind101")
-    assert adapted.labels == ["101-a", "101-b", "101-c"], "more than the way that was trained on"
+    assert adapted.labels == ("101-a", "101-b", "101-c"), "more than the way that was trained on"
     adapted.save(tmp_path / "task")
     predicted = [row["label"] for row in predict_from_file(tmp_path / "task", tmp_path / "rows.csv")]
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8

@@ -24,10 +24,10 @@ from handful.errors import ArtifactError, UserError
 from handful.evaluation.ladder import Ladder
 from handful.events import StoppedError
 from handful.registry import LEARNERS
-from handful.storage import write_json, write_tensors
+from handful.storage import is_run, write_json, write_tensors
 from handful.tasks.sine import Sine
 from handful.training.loop import Training, meta_train
-from handful.training.run import Run, is_run
+from handful.training.run import Run
 from noted import noted
 
 STEPS = 1000

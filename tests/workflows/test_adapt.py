@@ -10,6 +10,7 @@ import torch
 import own_data
 from handful.errors import ArtifactError, DataError, UserError
 from handful.learners.maml import MAML
+from handful.models.lookup import model_of
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
@@ -57,11 +58,10 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     (tmp_path / "inputs.csv").write_text("price,week\n0.0,0.0\n0.1,0.2\n")
     rows = predict_from_file(tmp_path / "task", tmp_path / "inputs.csv")
     assert [row["id"] for row in rows] == ["1", "2"]
-    assert all(5 < row["sold"] < 15 for row in rows)
-    assert adapted.estimate["metric"] == "rmse"
-    raw = encoded_examples(pipeline_of(adapted.model), tmp_path / "new.csv")
-    kept = pipeline_of(adapted.model).unscaled(adapted.support.targets)
-    assert torch.allclose(kept.double().flatten(), torch.as_tensor(raw.labels).double().flatten(), atol=1e-4)
+    assert all(5 < row["value"] < 15 for row in rows)
+    assert adapted.estimate.metric == "rmse"
+    read = encoded_examples(pipeline_of(model_of(adapted, tmp_path / "task")), tmp_path / "new.csv")
+    assert sorted(adapted.support.targets.flatten().tolist()) == sorted(read.labels.flatten().tolist())
 
 
 def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, tmp_path):
@@ -72,7 +72,7 @@ def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, 
     inputs = torch.arange(4.0).unsqueeze(1).expand(4, *tasks.spec.input_shape)
     adapted = model.adapt(inputs, values, estimate=True)
     expected = sum((value - (20 - value) / 3) ** 2 for value in values) / 4
-    assert adapted.estimate["mean"] == pytest.approx(expected, rel=1e-4)
+    assert adapted.estimate.value == pytest.approx(expected, rel=1e-4)
 
 
 def grouped_table(path, *, patient=True):
@@ -93,8 +93,8 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     lines = (tmp_path / "a.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
     adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True)
-    assert adapted.groups == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
-    assert adapted.estimate["by"] == "leave-one-group-out"
+    assert sorted(adapted.groups) == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
+    assert adapted.estimate.by == "leave-one-group-out"
     assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
     lines = grouped_table(tmp_path / "b.csv", patient=False).read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
@@ -127,7 +127,7 @@ def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, fo
 def test_the_manifest_says_where_each_example_is_from(photos, tmp_path):
     new = own_data.photos(tmp_path / "new", 2, 2)
     adapted = adapt_from_file(photos, new)
-    assert adapted.manifest == ["class00/0.png", "class00/1.png", "class01/0.png", "class01/1.png"]
+    assert sorted(adapted.manifest) == ["class00/0.png", "class00/1.png", "class01/0.png", "class01/1.png"]
     forgotten = adapt_from_file(photos, new, keep_support=False)
     assert forgotten.support is forgotten.manifest is None
 
@@ -137,7 +137,7 @@ def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
     model.save_pretrained(tmp_path / "old")
     task = adapt_from_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
     (tmp_path / "old").rename(tmp_path / "moved")
-    with pytest.raises(ArtifactError, match="model="):
+    with pytest.raises(ArtifactError, match=r"not found beside it.*model="):
         predict_from_file(task, tmp_path / "new" / "class00")
     assert len(predict_from_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from handful.events import StepEvent
-from handful.models.meta_model import AdaptedTask, MetaModel
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
 from handful.training.run import Run
 from handful.workflows import quickstart
 from handful.workflows.encoding import encoded_inputs
@@ -67,10 +68,10 @@ def test_the_new_task_is_files_that_can_be_tried_again(made):
     assert sum(1 for _ in new.examples.rglob("*.png")) == 15
     assert sum(1 for _ in new.inputs.glob("*.png")) == new.count == 20
     assert 0 <= new.right <= new.count
-    pipeline = MetaModel.from_pretrained(folder).pipeline
-    inputs, files = encoded_inputs(pipeline, new.inputs)
+    model = MetaModel.from_pretrained(folder)
+    inputs, files = encoded_inputs(model.pipeline, new.inputs)
     task = AdaptedTask.load(new.task)
-    predicted = [task.labels[number] for number in task.predict(inputs).logits.argmax(-1).tolist()]
+    predicted = [task.labels[number] for number in model.predict(task, inputs).logits.argmax(-1).tolist()]
     truth = [file.removesuffix(".png")[3:] for file in files]
     assert sum(a == b for a, b in zip(predicted, truth, strict=True)) == new.right
     assert set(truth) == {path.name for path in new.examples.iterdir()}

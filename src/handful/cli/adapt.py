@@ -51,7 +51,7 @@ def adapt(
         "task": str(output),
         "examples": adapted.examples,
         "labels": adapted.labels,
-        "estimate": adapted.estimate,
+        "estimate": adapted.estimate and adapted.estimate._asdict(),
         "adapt_seconds": adapted.adapt_seconds,
         "bytes": size,
         "holds_examples": adapted.holds_examples,
@@ -68,7 +68,7 @@ def adapt(
     )
     if adapted.estimate:
         out.print(
-            f"{adapted.estimate['by'].capitalize()} on the examples themselves: "
-            f"{score_text(adapted.estimate['mean'], adapted.estimate['metric'], adapted.estimate.get('diverged', 0))}."
+            f"{adapted.estimate.by.capitalize()} on the examples themselves: "
+            f"{score_text(adapted.estimate.value, adapted.estimate.metric, adapted.estimate.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 from rich.text import Text
 
+from handful.cli.terminal import flat_row
+
 if TYPE_CHECKING:
     from handful.evaluation.comparison import Comparison
     from handful.evaluation.intervals import Interval
@@ -99,7 +101,7 @@ def comparison(setting: dict[str, Any]) -> Table:
 
 def predictions(rows: list[dict[str, Any]]) -> Table:
     """Predictions, one per line; without the probabilities of all classes."""
-    shown = [{name: value for name, value in row.items() if name != "probabilities"} for row in rows]
+    shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
     table = _plain(*shown[0] if shown else ())
     columns = [_written([row[name] for row in shown]) for name in (shown[0] if shown else ())]
     for cells in zip(*columns, strict=True):

@@ -113,15 +113,20 @@ def print_json(value: Any) -> None:
 
 
 def print_csv(rows: list[dict[str, Any]]) -> None:
-    """Predictions as comma-separated values on stdout, with a column `p(name)` for the probability of each class."""
-    flat = [
-        {name: value for name, value in row.items() if name != "probabilities"}
-        | {f"p({name})": value for name, value in row.get("probabilities", {}).items()}
-        for row in rows
-    ]
+    """Predictions as comma-separated values on stdout; see `flat_row` for their columns."""
+    flat = [flat_row(row) for row in rows]
     writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else ["id"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
+
+
+def flat_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A prediction in columns: `p(name)` for the probability of a class, `value(name)` for one of several values."""
+    flat: dict[str, Any] = {}
+    for field, value in row.items():
+        short = "p" if field == "probabilities" else field
+        flat |= {f"{short}({name})": one for name, one in value.items()} if isinstance(value, dict) else {field: value}
+    return flat
 
 
 @contextlib.contextmanager

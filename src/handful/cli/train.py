@@ -95,7 +95,8 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.engine.devices import device_named
     from handful.reports.summary_lines import performance_line
-    from handful.training.run import Run, is_run
+    from handful.storage import is_run
+    from handful.training.run import Run
     from handful.training.settings import DEFAULT_STEPS
     from handful.training.workers import place
     from handful.workflows.experiment import Experiment

@@ -1,4 +1,4 @@
-"""What the user answers to examples, class names or numbers, as the targets that learners see."""
+"""The labels and targets that a user gives for examples, as the targets that a learner sees."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,52 +13,64 @@ from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
 from handful.types import TaskSpec
 
-Answers: TypeAlias = Any
-"""Of n examples: labels as for `class_names`, or targets in their own units as for `target_values`."""
-
-NO_ANSWER = "The answer to example {row} is NaN or infinite. Remove the example or correct it."
+GivenLabels: TypeAlias = Any
+"""Of n examples: labels as for `class_names`, or targets in the user's units as for `target_values`."""
 
 
-class Read(NamedTuple):
-    """Answers, checked. names: of the classes. values: n class numbers, or `(n, outputs)` in their own units."""
+class ReadLabels(NamedTuple):
+    """Labels, checked.
+
+    spec: of the task that they make.
+    names: of its classes by number; None for regression.
+    values: class numbers `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
+    """
 
     spec: TaskSpec
-    names: list[str] | None
-    values: list[int] | Tensor
+    names: tuple[str, ...] | None
+    values: Tensor
 
 
-class AnswerReader:
-    """Reads the answers of any number of tasks for one learner, in the names and units of its pipeline."""
+class LabelReader:
+    """Reads the labels of any number of tasks for one learner, in the names and units of its pipeline."""
 
     def __init__(self, learner: Learner, pipeline: InputPipeline | None) -> None:
         self.learner = learner
         self.spec: TaskSpec = learner.recipe["spec"]
         self.pipeline = pipeline
-        self.known: dict[tuple[str, ...], Read] = {}  # many tasks have the same classes in the same order
+        self.known: dict[tuple[str, ...], ReadLabels] = {}  # many tasks have the same classes in the same order
 
-    def read(self, answers: Answers, count: int) -> Read:
-        """What the answers to `count` examples say; `DataError` if they make no task of this learner."""
+    def read(self, labels: GivenLabels, count: int) -> ReadLabels:
+        """The labels of `count` examples; `DataError` if they make no task of this learner."""
+        if not count:
+            raise DataError("There are no examples to adapt to. Give one at least.", code="too-few-examples")
         if not self.spec.classification:
-            if not count:
-                raise DataError("There are no examples to adapt to. Give one at least.", code="too-few-examples")
-            return Read(self.spec, None, target_values(answers, count, self.spec.outputs))
-        given = class_names(answers)
+            values = target_values(labels, count, self.spec.outputs)
+            if not values.isfinite().all():
+                row = int((~values.isfinite()).any(1).nonzero()[0])
+                raise DataError(
+                    f"The target of example {row} is NaN or infinite. Remove the example or correct it.",
+                    code="non-finite",
+                )
+            return ReadLabels(self.spec, None, values)
+        given = class_names(labels)
+        if len(given) != count:
+            raise DataError(
+                f"There are {count} examples, but {len(given)} labels. Give one for each.", code="ragged-input"
+            )
         if given not in self.known:
             self.known[given] = self._numbered(given)
-        if len(given) != count or not count:
-            raise DataError(f"There are {count} examples, but {len(given)} answers to them.", code="ragged-input")
         return self.known[given]
 
-    def targets(self, reads: Sequence[Read], dtype: torch.dtype) -> Tensor:
-        """Targets `(tasks, n)` or `(tasks, n, outputs)` as learners see them, of tasks with n examples each."""
+    def scaled(self, reads: Sequence[ReadLabels], values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values `(tasks, n)` or `(tasks, n, outputs)` of tasks with these labels, as the learner sees them."""
         if self.spec.classification:
-            return torch.tensor([read.values for read in reads])
-        values = torch.stack([read.values for read in reads if isinstance(read.values, Tensor)])
-        scaled = self.pipeline.scaled(values.flatten(0, 1)) if self.pipeline else values
+            return values
+        flat = values.flatten(0, 1)
+        scaled = self.pipeline.scaled(flat) if self.pipeline else flat
         return scaled.reshape(values.shape).to(dtype)
 
-    def _numbered(self, given: tuple[str, ...]) -> Read:
-        """The classes of a task, and the number of each answer among them."""
+    def _numbered(self, given: tuple[str, ...]) -> ReadLabels:
+        """The classes of a task, and the number of each label among them."""
         spec = self.spec
         if spec.labels == "shared":
             known = self.pipeline.labels if self.pipeline else None
@@ -82,4 +94,4 @@ class AnswerReader:
                 )
         places = {name: number for number, name in enumerate(names)}
         of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
-        return Read(of_task, names, [places[answer] for answer in given])
+        return ReadLabels(of_task, tuple(names), torch.tensor([places[label] for label in given]))

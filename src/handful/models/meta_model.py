@@ -1,128 +1,116 @@
-"""What is kept on disk: meta-models (folders) and adapted tasks (single files). No pickle anywhere."""
+"""Meta-models: a trained learner with what belongs to it, in memory, as bytes or as a folder. No pickle anywhere."""
 
 import contextlib
 import copy
+import hashlib
 import itertools
+import json
 import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils import _pytree as pytree
 
 import handful
 from handful import backbones
+from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
-from handful.evaluation.scoring import evaluating
+from handful.evaluation.leave_one_out import kin, left_out
 from handful.learners.learner import Learner
+from handful.limits import LOCAL, Limits
 from handful.metrics import find_metric
 from handful.models import batches
+from handful.models.adapted_task import AdaptedTask, Estimate
 from handful.models.card import card
-from handful.models.class_numbers import NO_ANSWER, AnswerReader, Answers, Read
+from handful.models.class_numbers import GivenLabels, LabelReader, ReadLabels
 from handful.notes import note
 from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
-from handful.readers.images import IMAGES
-from handful.readers.tables import table_kind
 from handful.registry import LEARNERS
 from handful.storage import (
+    check_folder,
     digest_of,
-    flatten,
+    is_run,
+    read_bytes,
     read_json,
     read_tensors,
-    unflatten,
+    tensors_from_bytes,
+    tensors_to_bytes,
+    write_bytes,
     write_json,
-    write_tensors,
     write_text,
 )
-from handful.training.run import check_folder, is_run
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
 
-MODEL_FORMAT, TASK_FORMAT, SCHEMA = "handful meta-model", "handful adapted task", 1
+FORMAT, SCHEMA = "handful meta-model", 1
 EXTRA_PARAMETERS = 1000
 """So many more parameters than there are weights in the file may be made on the way to a learner."""
-INPUTS = IMAGES | {".npz", ".txt"}
-"""How files of inputs end beside tables: such a one is no adapted task, and not a damaged one."""
+
+
+class _Prepared(NamedTuple):
+    """The examples of one task, checked and in canonical order.
+
+    support: inputs `(n, *input_shape)`, targets as class numbers, or in the user's units as doubles.
+    """
+
+    read: ReadLabels
+    support: Examples
+    manifest: tuple[str, ...]
+    groups: tuple[str, ...] | None
 
 
 class MetaModel:
     """A meta-trained learner with what belongs to it: the pipeline that makes its inputs, and how it was trained.
 
+    It owns its weights: it copies the learner, so that training that one on changes no task adapted before.
+
+    learner: what `meta_train` trained.
+    pipeline: what makes inputs of the user's values; None where tasks come from a generator.
     facts: JSON about its training (tasks, selection, splits), kept and shown but not needed to use it.
+
+    Attributes:
+        path: the folder that it was last saved to or loaded from; None before.
     """
 
     def __init__(
         self, learner: Learner, pipeline: InputPipeline | None = None, facts: dict[str, Any] | None = None
     ) -> None:
-        self.learner = learner.eval()
+        self.learner = copy.deepcopy(learner).eval()
         self.pipeline = pipeline
         self.facts = facts or {}
         self.path: Path | None = None
-        self.digest: str | None = None
 
     @property
     def spec(self) -> TaskSpec:
         """The spec that the learner was made for."""
         return self.learner.recipe["spec"]  # type: ignore[no-any-return]
 
-    def save_pretrained(self, path: str | Path) -> Path:
-        """Write the folder: `model.safetensors` is the model; `config.json` and the card `README.md` are for readers.
+    @cached_property
+    def digest(self) -> str:
+        """What it is: a hash of recipe, pipeline and weights. Adapted tasks name their model by it."""
+        config = self._config()
+        return digest_of(self.learner.state_dict(), json.dumps([config["recipe"], config["pipeline"]], default=repr))
 
-        Returns the folder. Raises `UserError`, before anything is written, where it holds other files than a model's.
-        """
-        folder = Path(path)
-        backbone = backbones.written(self.learner.recipe["backbone"])
-        if backbone is None:
-            raise UserError(
-                "This backbone has no name by which it could be built again, so the model cannot be saved. Give "
-                "build(backbone=...) a subclass of nn.Module or a function with the decorator "
-                "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
-            )
-        config = {
-            "format": MODEL_FORMAT,
-            "schema": SCHEMA,
-            "handful": handful.__version__,
-            "recipe": self.learner.recipe | {"spec": asdict(self.spec), "backbone": backbone},
-            "pipeline": None if self.pipeline is None else self.pipeline.config(),
-            "facts": self.facts,
-        }
-        _check_model_folder(folder)
-        write_json(folder / "config.json", config)
-        write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
-        # Last and by one rename: whoever loads meanwhile has the old model or the new one.
-        self.digest = write_tensors(folder / "model.safetensors", self.learner.state_dict(), config)
-        self.path = folder
-        return folder
+    @property
+    def checksum(self) -> str:
+        """A hash of the whole file, notes and version included; changes of `digest` change it too."""
+        return self._packed()[1]
 
-    @classmethod
-    def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = ()) -> Self:
-        """Load a meta-model from its folder or from the run that holds it.
-
-        It runs no code but handful's, and downloads nothing: a sentence encoder is looked up when texts come.
-
-        path: of the folder.
-        trust: names of packages, with their sub-packages, of which a network of one's own may be built.
-
-        Raises `ArtifactError` if it is missing, truncated, altered, of another format, made by a newer version, or has
-        a network of a package that is not trusted.
-        """
-        folder = model_folder(Path(path))
-        tensors, config, digest = read_tensors(folder / "model.safetensors")
-        if config.get("format") != MODEL_FORMAT:
-            raise ArtifactError(f"{folder} is not a meta-model but a {config.get('format', 'file of unknown format')}.")
-        _check_schema(config, folder)
-        learner = _built(config, tensors, folder, trust)
-        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
-        model = cls(learner, pipeline, config["facts"])
-        model.path, model.digest = folder, digest
-        return model
+    def to(self, device: str | torch.device) -> Self:
+        """The same model on another device; this one stays where it is."""
+        other = copy.copy(self)
+        other.learner = copy.deepcopy(self.learner).to(device)
+        return other
 
     def with_pipeline(self, pipeline: InputPipeline) -> Self:
         """This model with another pipeline: that of one task, whose tables have columns of their own."""
@@ -130,165 +118,313 @@ class MetaModel:
         other.pipeline = pipeline
         return other
 
+    def for_task(self, task: AdaptedTask) -> Self:
+        """This model with the pipeline that reads the inputs of a task: its own, where its table has own columns."""
+        return self if task.pipeline is None else self.with_pipeline(InputPipeline.from_config(dict(task.pipeline)))
+
+    # On disk
+
+    def to_bytes(self) -> bytes:
+        """The model as one file: an equal model with equal facts gives equal bytes."""
+        return self._packed()[0]
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, *, trust: Sequence[str] = (), limits: Limits = LOCAL, source: object = "The model"
+    ) -> Self:
+        """The model that `to_bytes` wrote.
+
+        It runs no code but handful's, and downloads nothing: a sentence encoder is looked up when texts come.
+
+        trust: names of packages, with their sub-packages, of which a network of one's own may be built.
+        limits: how many bytes are read at the most.
+        source: what messages call the data.
+
+        Raises `ArtifactError` if the data are truncated, altered, of another format, made by a newer version, or have
+        a network of a package that is not trusted.
+        """
+        limits.check(source, bytes=len(data))
+        tensors, config, _ = tensors_from_bytes(data, source)
+        if config.get("format") != FORMAT:
+            raise ArtifactError(f"{source} is not a meta-model but a {config.get('format', 'file of unknown format')}.")
+        if config.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"{source} has schema {config.get('schema')}, but this version of handful reads schema {SCHEMA}. "
+                "Install the version that wrote it.",
+                code="other-version",
+            )
+        learner = _built(config, tensors, source, trust)
+        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
+        return cls(learner, pipeline, config["facts"])
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """Write the folder: `model.safetensors` is the model; `config.json` and the card `README.md` are for readers.
+
+        Returns the folder. Raises `UserError`, before anything is written, where it holds other files than a model's.
+        """
+        folder = Path(path)
+        content = self.to_bytes()
+        _check_model_folder(folder)
+        write_json(folder / "config.json", self._config())
+        write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
+        # Last and by one rename: whoever loads meanwhile has the old model or the new one.
+        write_bytes(folder / "model.safetensors", content)
+        self.path = folder
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = (), limits: Limits = LOCAL) -> Self:
+        """Load a meta-model from its folder or from the run that holds it; see `from_bytes`."""
+        folder = model_folder(Path(path))
+        content = read_bytes(folder / "model.safetensors")
+        model = cls.from_bytes(content, trust=trust, limits=limits, source=f"The model in {folder}")
+        model.path = folder
+        return model
+
+    def _packed(self) -> tuple[bytes, str]:
+        config = self._config()
+        if config["recipe"]["backbone"] is None:
+            raise UserError(
+                "This backbone has no name by which it could be built again, so the model cannot be saved. Give "
+                "build(backbone=...) a subclass of nn.Module or a function with the decorator "
+                "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
+            )
+        return tensors_to_bytes(self.learner.state_dict(), config)
+
+    def _config(self) -> dict[str, Any]:
+        recipe = self.learner.recipe
+        return {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "handful": handful.__version__,
+            "recipe": recipe | {"spec": asdict(self.spec), "backbone": backbones.written(recipe["backbone"])},
+            "pipeline": None if self.pipeline is None else self.pipeline.config(),
+            "facts": self.facts,
+        }
+
+    # Adapting
+
     def adapt(
         self,
         inputs: Tensor,
-        answers: Answers,
+        labels: GivenLabels,
         *,
         ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         keep_support: bool = True,
         estimate: bool = False,
-    ) -> "AdaptedTask":
+    ) -> AdaptedTask:
         """Adapt to a task from its examples.
 
-        inputs: `(n, *input_shape)`, as the pipeline makes them. answers: class names, or targets in their own units.
-        ids: where each example is from, for the manifest: one for each, all different. groups: which person, video or
-        batch each example is of (None: each is of its own). keep_support: whether the task keeps its examples, groups
-        and the manifest, which adding to them needs. estimate: whether to estimate the task's own score, which takes as
-        many adaptations as there are groups: each example is predicted without those of its group and without equal
-        ones. Raises `DataError` for wrong shapes or ids, unknown classes or fewer than two of them, and `DivergedError`
-        where what is kept of the task is no finite number.
+        Neither their order nor their ids change a prediction or the task's digests; repeated examples count twice.
+
+        inputs: `(n, *input_shape)`, as the pipeline makes them.
+        labels: n class names, or targets in the user's units `(n,)` or `(n, outputs)`.
+        ids: where each example is from: all different; by default their numbers.
+        groups: which person, video or batch each example is of; None: each is of its own.
+        keep_support: whether the task keeps examples, groups and ids, which adding to them needs.
+        estimate: whether to estimate the task's own score, which takes as many adaptations as there are groups: each
+            example is predicted without those of its group and without equal ones.
+
+        Raises `DataError` for wrong shapes or ids, unknown classes or fewer than two of them, and `DivergedError`
+        where the state is not finite.
         """
-        self._check_inputs(inputs)
-        _check_groups(groups, len(inputs))
-        manifest = _manifest(ids, len(inputs))
-        reader = AnswerReader(self.learner, self.pipeline)
-        read = reader.read(answers, len(inputs))
-        own = inputs.detach().clone()  # the task keeps it, whatever becomes of the caller's
-        support, spec = Examples(own, reader.targets([read], inputs.dtype)[0]), read.spec
-        batches.check_finite(support.targets, NO_ANSWER)
-        start = time.perf_counter()
-        with evaluating(self.learner), torch.no_grad():
-            state = self.learner.adapt(support, spec)
-        batches.check_answer(state)
-        found = None
-        if estimate:
-            found = self._estimates(Examples(*(leaf.unsqueeze(0) for leaf in support)), spec, [groups])[0]
-        return AdaptedTask(
-            model=self,
-            spec=spec,
-            labels=read.names,
-            state=state,
-            support=support if keep_support else None,
-            manifest=manifest if keep_support else None,
-            examples=len(inputs),
-            support_digest=digest_of(support._asdict()),
-            estimate=found,
-            adapt_seconds=time.perf_counter() - start,
-            groups=list(groups) if groups is not None and keep_support else None,
-        )
+        prepared = self._prepared(LabelReader(self.learner, self.pipeline), inputs, labels, ids, groups)
+        [task] = self._adapted([prepared], keep_support, estimate)
+        if isinstance(task, HandfulError):
+            raise batches.diverged()
+        return task
 
     def adapt_many(
         self,
-        tasks: Sequence[tuple[Tensor, Answers]],
+        tasks: Sequence[tuple[Tensor, GivenLabels]],
         *,
         ids: Sequence[Sequence[str]] | None = None,
         groups: Sequence[Sequence[str]] | None = None,
         keep_support: bool = True,
         estimate: bool = False,
-    ) -> "AdaptedTasks":
+    ) -> list[AdaptedTask | HandfulError]:
         """Adapt to many tasks, those of equal sizes at once; each becomes what `adapt` makes of it, to rounding.
 
-        tasks: `(inputs, answers)` of each, as for `adapt`; sizes and numbers of classes may differ. ids, groups: of
-        each task, as for `adapt`, as are keep_support and estimate. Raises `DataError`, before anything is kept, with
-        the number of the task (from 0) that is wrong. One that diverges fails alone, when it is asked to predict.
+        A task fails alone: in its place is the error that `adapt` would raise, naming its number (from 0).
+
+        tasks: `(inputs, labels)` of each, as for `adapt`; sizes and numbers of classes may differ.
+        ids, groups: of each task, as for `adapt`, as are keep_support and estimate.
         """
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(tasks):
                 raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.", code="ragged-input")
-        reader = AnswerReader(self.learner, self.pipeline)
-        reads: list[Read] = []
-        alike: dict[Any, list[int]] = defaultdict(list)
-        for task, (inputs, answers) in enumerate(tasks):
+        reader = LabelReader(self.learner, self.pipeline)
+        found: dict[int, AdaptedTask | HandfulError] = {}
+        ready: dict[int, _Prepared] = {}
+        for number, (inputs, labels) in enumerate(tasks):
+            own = [None if given is None else given[number] for given in (ids, groups)]
             try:
-                self._check_shape(inputs)
-                _check_groups(None if groups is None else groups[task], inputs.shape[0])
-                reads.append(reader.read(answers, inputs.shape[0]))
-                _manifest(None if ids is None else ids[task], inputs.shape[0])
+                ready[number] = self._prepared(reader, inputs, labels, *own)
             except UserError as error:
-                raise batches.named(error, task) from error
-            alike[(inputs.shape[0], inputs.dtype, inputs.device, reads[-1].spec.outputs)].append(task)
-        states: list[batches.Group] = []
-        kept: dict[int, _Kept] = {}
+                found[number] = batches.named(error, number)
+        adapted = self._adapted(list(ready.values()), keep_support, estimate, list(ready))
+        found |= dict(zip(ready, adapted, strict=True))
+        return [found[number] for number in range(len(tasks))]
+
+    def with_examples(
+        self,
+        task: AdaptedTask,
+        inputs: Tensor,
+        labels: GivenLabels,
+        *,
+        ids: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+        estimate: bool = False,
+    ) -> AdaptedTask:
+        """A task adapted anew to its examples and more of them; new classes may be among them.
+
+        The arguments are those of `adapt`, for the new examples; groups are needed where the task has some. Raises
+        `UserError` if the task was told to forget its examples.
+        """
+        support, manifest = self._kept(task)
+        self.check_inputs(inputs)
+        both: Any
+        if task.labels is not None:
+            both = [*(task.labels[number] for number in support.targets.tolist()), *class_names(labels)]
+        else:
+            both = torch.cat([support.targets, target_values(labels, len(inputs), task.spec.outputs)])
+        if (groups is None) != (task.groups is None):
+            raise UserError(
+                "Some of the examples have groups and some have none. Give groups for all or for none.",
+                code="ragged-input",
+            )
+        taken = set(manifest)
+        free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
+        new = _manifest(ids, len(inputs)) if ids is not None else itertools.islice(free, len(inputs))
+        return self.for_task(task).adapt(
+            torch.cat([support.inputs, inputs]),
+            both,
+            ids=[*manifest, *new],
+            groups=None if groups is None or task.groups is None else [*task.groups, *groups],
+            estimate=estimate,
+        )
+
+    def without_examples(self, task: AdaptedTask, ids: Sequence[str], *, estimate: bool = False) -> AdaptedTask:
+        """A task adapted anew without the examples of these ids: equal to one that was never shown them.
+
+        Raises `UserError` for unknown ids, or if the task was told to forget its examples; `DataError` where too few
+        examples are left.
+        """
+        support, manifest = self._kept(task)
+        unknown = [name for name in ids if name not in manifest]
+        if unknown:
+            raise UserError(
+                f"The task has no example {unknown[0]!r}. Its examples: {', '.join(manifest[:5])}, ...",
+                code="not-found",
+            )
+        gone = set(ids)
+        left = [place for place, name in enumerate(manifest) if name not in gone]
+        targets = support.targets[left]
+        labels = targets if task.labels is None else [task.labels[number] for number in targets.tolist()]
+        return self.for_task(task).adapt(
+            support.inputs[left],
+            labels,
+            ids=[manifest[place] for place in left],
+            groups=None if task.groups is None else [task.groups[place] for place in left],
+            estimate=estimate,
+        )
+
+    def _kept(self, task: AdaptedTask) -> tuple[Examples, tuple[str, ...]]:
+        self._check_digest(task)
+        if task.support is None or task.manifest is None:
+            raise UserError(
+                "This task was told to forget its examples, so they cannot be changed. Adapt again on all of them."
+            )
+        return task.support, task.manifest
+
+    def _prepared(
+        self,
+        reader: LabelReader,
+        inputs: Tensor,
+        labels: GivenLabels,
+        ids: Sequence[str] | None,
+        groups: Sequence[str] | None,
+    ) -> _Prepared:
+        self.check_inputs(inputs)
+        if groups is not None and len(groups) != len(inputs):
+            raise DataError(f"There are {len(inputs)} examples, but groups for {len(groups)}.", code="ragged-input")
+        manifest = _manifest(ids, len(inputs))
+        read = reader.read(labels, len(inputs))
+        order = _canonical(inputs, read)
+        support = Examples(inputs.detach()[order].clone(), read.values[order].to(inputs.device))
+        return _Prepared(
+            read,
+            support,
+            tuple(manifest[place] for place in order.tolist()),
+            None if groups is None else tuple(str(groups[place]) for place in order.tolist()),
+        )
+
+    def _adapted(
+        self, ready: Sequence[_Prepared], keep_support: bool, estimate: bool, keys: Sequence[object] | None = None
+    ) -> list[AdaptedTask | HandfulError]:
+        """The tasks of prepared examples, those of equal sizes at once."""
+        keys = range(len(ready)) if keys is None else keys
+        reader = LabelReader(self.learner, self.pipeline)
+        alike: dict[Any, list[int]] = defaultdict(list)
+        for place, one in enumerate(ready):
+            inputs = one.support.inputs
+            alike[inputs.shape[0], inputs.dtype, inputs.device, one.read.spec.outputs].append(place)
+        found: dict[int, AdaptedTask | HandfulError] = {}
         for (count, *_), members in alike.items():
-            spec = reads[members[0]].spec
-            for part in batches.parts(len(members), batches.adapting_numbers(self.learner, count, spec)):
-                some = members[part.start : part.stop]
-                stacked = torch.stack([tasks[task][0] for task in some])  # (tasks, n, *input_shape)
-                batches.check_all_finite(stacked, some)
-                support = Examples(stacked, reader.targets([reads[task] for task in some], stacked.dtype))
-                batches.check_all_finite(support.targets, some, NO_ANSWER)
+            spec = ready[members[0]].read.spec
+            for part in parts(len(members), adapting_numbers(self.learner, count, spec.input_shape)):
+                some = [ready[place] for place in members[part.start : part.stop]]
                 start = time.perf_counter()
-                states.append(batches.Group(batches.adapt(self.learner, support, spec), some))
-                found: list[dict[str, Any] | None] = [None] * len(some)
-                if estimate:
-                    own_groups = [None if groups is None else groups[task] for task in some]
-                    found = self._estimates(support, spec, own_groups)
+                support = pytree.tree_map(lambda *leaves: torch.stack(leaves), *(one.support for one in some))
+                values = reader.scaled([one.read for one in some], support.targets, support.inputs.dtype)
+                seen = Examples(support.inputs, values)
+                with torch.inference_mode(False), torch.no_grad():
+                    states = batches.adapt(self.learner, seen, spec)
+                    estimates = self._estimates(seen, spec, [one.groups for one in some]) if estimate else None
                 seconds = (time.perf_counter() - start) / len(some)
-                for place, (task, scored) in enumerate(zip(some, found, strict=True)):
-                    own = Examples(*(leaf[place].clone() for leaf in support))
-                    kept[task] = _Kept(
-                        spec=spec,
-                        labels=reads[task].names,
-                        support=own if keep_support else None,
-                        ids=tuple(map(str, ids[task])) if ids is not None and keep_support else None,
-                        examples=count,
-                        digest=None if keep_support else digest_of(own._asdict()),
-                        estimate=scored,
-                        adapt_seconds=seconds,
-                        groups=tuple(groups[task]) if groups and keep_support else None,
-                    )
-        return AdaptedTasks(self, batches.StackedStates.of(states), [kept[task] for task in range(len(tasks))])
+                for row, (place, one) in enumerate(zip(members[part.start : part.stop], some, strict=True)):
+                    state = pytree.tree_map(lambda leaf, row=row: leaf[row].clone(), states)
+                    if batches.finite(state):
+                        own = estimates[row] if estimates else None
+                        found[place] = self._task(one, state, keep_support, own, seconds)
+                    else:
+                        found[place] = batches.diverged(keys[place])
+        return [found[place] for place in range(len(ready))]
 
-    def answer(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """The learner's prediction for inputs `(n, *input_shape)`; values of a regression in the target's own units."""
-        prediction = self.learner.predict(state, inputs)
-        if isinstance(prediction, Categorical) or self.pipeline is None:
-            return prediction
-        mean = self.pipeline.unscaled(prediction.mean)
-        if isinstance(prediction, Gaussian):
-            return Gaussian(mean, prediction.variance.double() * self.pipeline.target_scale.square())
-        return Point(mean)
-
-    def _check_inputs(self, inputs: Tensor) -> None:
-        self._check_shape(inputs)
-        batches.check_finite(inputs)
-
-    def _check_shape(self, inputs: Tensor) -> None:
-        self._check_type(inputs)
-        if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
-            raise DataError(
-                f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
-                f"{tuple(inputs.shape)}. Prepare them as for its training.",
-                code="wrong-shape",
-            )
-
-    def _check_type(self, inputs: Tensor) -> None:
-        if not isinstance(inputs, Tensor):
-            raise DataError(
-                f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
-                f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.of_array'}(inputs).",
-                code="wrong-shape",
-            )
-        whole = inputs.dtype in (torch.int32, torch.int64)  # numbers of tokens
-        wanted = next((one.dtype for one in self.learner.parameters() if one.is_floating_point()), inputs.dtype)
-        if inputs.dtype != wanted and not whole:
-            raise DataError(
-                f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
-                "on the scale of its training.",
-                code="wrong-shape",
-            )
+    def _task(
+        self, one: _Prepared, state: TaskState, keep_support: bool, estimate: Estimate | None, seconds: float
+    ) -> AdaptedTask:
+        pipeline = self.pipeline
+        outputs = one.read.spec.outputs
+        return AdaptedTask(
+            model_digest=self.digest,
+            spec=one.read.spec,
+            labels=one.read.names,
+            state=state,
+            support=one.support if keep_support else None,
+            manifest=one.manifest if keep_support else None,
+            groups=one.groups if keep_support else None,
+            examples=len(one.manifest),
+            support_digest=digest_of(one.support._asdict()),
+            pipeline=pipeline.config() if pipeline and pipeline.of_one_task else None,
+            targets=()
+            if one.read.names
+            else (pipeline and pipeline.targets) or tuple(f"value {number}" for number in range(outputs)),
+            holds_examples=keep_support or self.learner.state_holds_examples,
+            estimate=estimate,
+            adapt_seconds=seconds,
+        )
 
     def _estimates(
         self, support: Examples, spec: TaskSpec, groups: Sequence[Sequence[str] | None]
-    ) -> list[dict[str, Any] | None]:
+    ) -> list[Estimate | None]:
         """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
 
         None where that does not leave every class an example, and two examples in all; and, with a warning, where the
         groups that the model was trained with are not known.
         """
-        estimates: list[dict[str, Any] | None] = [None] * len(support.inputs)
+        estimates: list[Estimate | None] = [None] * len(support.inputs)
         count = support.targets.shape[1]
         column = self.pipeline and self.pipeline.group
         if column and any(own is None for own in groups):
@@ -300,8 +436,8 @@ class MetaModel:
             return estimates
         if self.learner.costly or not 3 <= count <= 100:
             return estimates
-        kin = torch.stack([batches.kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
-        together = kin.unsqueeze(2) == kin.unsqueeze(1)  # (tasks, n, n)
+        relatives = torch.stack([kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
+        together = relatives.unsqueeze(2) == relatives.unsqueeze(1)  # (tasks, n, n)
         left = count - together.sum(2).amax(1) >= 2
         if spec.classification:
             targets = support.targets
@@ -310,391 +446,131 @@ class MetaModel:
         chosen = left.nonzero().flatten()
         if not len(chosen):
             return estimates
-        found = batches.left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, kin[chosen])
+        found = left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, relatives[chosen])
         unit = 1.0  # errors of several targets, each in a unit of its own, stay standardized
         if self.pipeline and not spec.classification and spec.outputs == 1:
             unit = self.pipeline.target_scale.square().item()
         for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
             mean = interval(scores).mean * unit
             if math.isfinite(mean):
-                by = "leave-one-out" if len(set(kin[task].tolist())) == count else "leave-one-group-out"
-                more = {"diverged": lost} if (lost := int(diverged.sum())) else {}
-                estimates[task] = {
-                    "metric": find_metric(None, spec.kind).name,
-                    "mean": mean,
-                    "examples": count,
-                    "by": by,
-                } | more
+                by = "leave-one-out" if len(set(relatives[task].tolist())) == count else "leave-one-group-out"
+                estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, by, int(diverged.sum()))
         return estimates
 
+    # Predicting
 
-@dataclass(eq=False)
-class AdaptedTask:
-    """A task that a meta-model was adapted to: a small value with its labels.
+    def predict(self, task: AdaptedTask, inputs: Tensor) -> Prediction:
+        """The prediction of a task for inputs.
 
-    Two of them are equal if they are of the same meta-model, examples and labels.
+        task: adapted from this model.
+        inputs: `(n, *input_shape)`, as the pipeline makes them; n may be 0.
 
-    labels: class names by number (None for regression). support, manifest: the examples and where each is from, None
-    where told to forget them. examples: their number. estimate: accuracy on the support, or mean squared error in the
-    target's units, of each example without those of its group; None where it was not asked for or cannot be made.
-    adapt_seconds: what adapting and the estimate took; 0 for a loaded task. groups: of each example of the support;
-    None where there are none, or told to forget the examples.
-    """
-
-    model: MetaModel
-    spec: TaskSpec
-    labels: list[str] | None
-    state: TaskState
-    support: Examples | None
-    manifest: list[str] | None
-    examples: int
-    support_digest: str
-    estimate: dict[str, Any] | None
-    adapt_seconds: float = 0.0
-    groups: list[str] | None = None
-
-    @property
-    def holds_examples(self) -> bool:
-        """Whether the examples can be read from the task: kept as they are, or in a state that is made of each."""
-        return self.support is not None or self.model.learner.state_holds_examples
-
-    def __eq__(self, other: object) -> bool:
-        return self._identity == other._identity if isinstance(other, AdaptedTask) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    @property
-    def _identity(self) -> tuple[object, ...]:
-        return self.model.digest or id(self.model), self.support_digest, self.labels and tuple(self.labels)
-
-    def predict(self, inputs: Tensor) -> Prediction:
-        """Answer for inputs `(n, *input_shape)`; values of a regression are in the target's own units.
-
-        Raises `DataError` for inputs that the model does not take, `DivergedError` where an answer is not finite.
+        Returns logits `(n, way)`, or means (and variances) `(n, outputs)` in the user's units, as doubles. Raises
+        `UserError` where the task is of another model, `DataError` for inputs that do not fit or are not finite, and
+        `DivergedError` where a prediction is not finite.
         """
-        self.model._check_inputs(inputs)
-        asked = inputs if len(inputs) else inputs.new_zeros(1, *inputs.shape[1:])  # no network has to take nothing
-        prediction = batches.predict(self.model.learner, self.model.answer, self.state, asked)
-        prediction = type(prediction)(*(leaf[: len(inputs)] for leaf in prediction))
-        batches.check_answer(prediction)
-        return prediction
+        self._check_digest(task)
+        self.check_inputs(inputs)
+        prediction = batches.predict_one(self.learner, self.on_device(task.state), inputs)
+        return self.for_task(task).in_units(prediction)
 
-    def with_examples(
-        self,
-        inputs: Tensor,
-        answers: Answers,
-        ids: Sequence[str] | None = None,
-        *,
-        groups: Sequence[str] | None = None,
-        estimate: bool = False,
-    ) -> "AdaptedTask":
-        """The task adapted anew on its support and more examples; `UserError` if the support was forgotten.
+    def in_units(self, prediction: Prediction) -> Prediction:
+        """What the learner predicts, with values of a regression in the user's units, as doubles."""
+        if isinstance(prediction, Categorical) or self.pipeline is None:
+            return prediction
+        mean = self.pipeline.unscaled(prediction.mean)
+        if isinstance(prediction, Gaussian):
+            return Gaussian(mean, prediction.variance.double() * self.pipeline.target_scale.square())
+        return Point(mean)
 
-        ids: where the new examples are from, as for `MetaModel.adapt`. groups, estimate: likewise; groups are needed
-        where the support has some.
+    def on_device(self, state: TaskState) -> TaskState:
+        """A state where the learner is."""
+        device = next((tensor.device for tensor in self.learner.parameters()), None)
+        return state if device is None else pytree.tree_map(lambda leaf: leaf.to(device), state)
+
+    # Checks
+
+    def check(self, task: AdaptedTask) -> None:
+        """Raise a `UserError` where a task is of another model, and an `ArtifactError` where its state cannot be one.
+
+        Structure and shapes of the state are compared with those that this model makes of as many examples.
         """
-        if self.support is None or self.manifest is None:
-            raise UserError(
-                "This task was told to forget its examples, so none can be added. Adapt again on all of them."
-            )
-        self.model._check_inputs(inputs)
-        both: Answers
-        if self.labels is not None:
-            both = [*(self.labels[number] for number in self.support.targets.tolist()), *class_names(answers)]
+        self._check_digest(task)
+        key = task.spec.outputs, task.examples
+        if key not in self._state_shapes:
+            self._state_shapes[key] = _structure(self._any_state(task))
+        if _structure(task.state) != self._state_shapes[key]:
+            raise ArtifactError("The state of this task is none that its meta-model makes. Adapt again.")
+
+    @cached_property
+    def _state_shapes(self) -> dict[tuple[int, int], Any]:
+        return {}
+
+    def _any_state(self, task: AdaptedTask) -> TaskState:
+        """A state for as many examples and classes as a task has, for its shapes."""
+        like = next(self.learner.parameters(), torch.zeros(()))
+        inputs = like.new_zeros(task.examples, *task.spec.input_shape)
+        if task.spec.classification:
+            targets = torch.arange(task.examples, device=like.device) % task.spec.outputs
         else:
-            pipeline = self.model.pipeline
-            kept = pipeline.unscaled(self.support.targets) if pipeline else self.support.targets
-            both = torch.cat([kept.double(), target_values(answers, len(inputs), self.spec.outputs)])
-        if (groups is None) != (self.groups is None):
-            raise UserError(
-                "Some of the examples have groups and some have none. Give groups for all or for none.",
-                code="ragged-input",
+            targets = like.new_zeros(task.examples, task.spec.outputs)
+        with torch.inference_mode(False), torch.no_grad():
+            return self.learner.adapt(Examples(inputs, targets), task.spec)
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raise a `DataError` for inputs of another type or shape than `(n, *input_shape)`, or that are not finite."""
+        if not isinstance(inputs, Tensor):
+            raise DataError(
+                f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
+                f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.encode'}(inputs).",
+                code="wrong-shape",
             )
-        taken = set(self.manifest)
-        free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
-        new_ids = list(itertools.islice(free, len(inputs))) if ids is None else _manifest(ids, len(inputs))
-        return self.model.adapt(
-            torch.cat([self.support.inputs, inputs]),
-            both,
-            ids=[*self.manifest, *new_ids],
-            groups=None if groups is None or self.groups is None else [*self.groups, *groups],
-            estimate=estimate,
-        )
+        whole = inputs.dtype in (torch.int32, torch.int64)  # numbers of tokens
+        wanted = next((one.dtype for one in self.learner.parameters() if one.is_floating_point()), inputs.dtype)
+        if inputs.dtype != wanted and not whole:
+            raise DataError(
+                f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
+                "on the scale of its training.",
+                code="wrong-shape",
+            )
+        if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
+            raise DataError(
+                f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
+                f"{tuple(inputs.shape)}. Prepare them as for its training.",
+                code="wrong-shape",
+            )
+        batches.check_finite(inputs)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the task to one safetensors file of some kilobytes, with its facts as JSON inside."""
-        if self.model.path is None or self.model.digest is None:
-            raise UserError("Save the meta-model first: an adapted task names the model that made it.")
-        tensors, structure = flatten(self.state)
-        tensors = {f"state/{name}": tensor for name, tensor in tensors.items()}
-        if self.support is not None:
-            tensors |= {f"support/{name}": tensor for name, tensor in self.support._asdict().items()}
-        pipeline = self.model.pipeline
-        facts = {
-            "format": TASK_FORMAT,
-            "schema": SCHEMA,
-            "model": {"path": str(self.model.path.resolve()), "digest": self.model.digest},
-            "pipeline": pipeline.config() if pipeline and pipeline.of_one_task else None,
-            "spec": asdict(self.spec),
-            "labels": self.labels,
-            "structure": structure,
-            "holds_examples": self.holds_examples,
-            "manifest": self.manifest,
-            "examples": self.examples,
-            "support_digest": self.support_digest,
-            "estimate": self.estimate,
-            "groups": self.groups,
-        }
-        path = Path(path)
-        _check_replaceable(path)
-        write_tensors(path, tensors, facts)
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path, model: MetaModel | None = None, *, trust: Sequence[str] = ()) -> "AdaptedTask":
-        """Load a task; its meta-model is found where it was (see `MetaModel.from_pretrained` for `trust`), or given.
-
-        Raises `ArtifactError` if the file is missing, truncated, altered, a pickle or of another format, or if the
-        meta-model is not the one that made it.
-        """
-        other = f"{path} is not an adapted task. Make one with `handful adapt`."
-        if Path(path).is_dir() or table_kind(Path(path)) or Path(path).suffix.lower() in INPUTS:
-            raise ArtifactError(other)
-        tensors, facts, _ = read_tensors(Path(path))
-        if facts.get("format") != TASK_FORMAT:
-            raise ArtifactError(other)
-        _check_schema(facts, Path(path))
-        try:
-            place, digest = Path(facts["model"]["path"]), str(facts["model"]["digest"])
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} is incomplete: it names no meta-model. Adapt again.") from error
-        if model is None:
-            try:
-                model = MetaModel.from_pretrained(place, trust=trust)
-            except ArtifactError as error:
-                raise ArtifactError(
-                    f"The meta-model of {path} cannot be loaded: {error.message}",
-                    code=error.code,
-                    hint=error.hint or "Give its new place with {model}.",
-                ) from error
-        if model.digest != digest:
-            raise ArtifactError(
-                f"{path} was made by another meta-model (digest {digest[:8]}) than the one in "
-                f"{model.path} ({str(model.digest)[:8]}). Adapt again with this model.",
+    def _check_digest(self, task: AdaptedTask) -> None:
+        if task.model_digest != self.digest:
+            raise UserError(
+                f"The task is of another meta-model (digest {task.model_digest[:8]}) than this one "
+                f"({self.digest[:8]}). Adapt again with this model, or load that one.",
                 code="other-model",
             )
-        try:
-            return cls._of_file(model, tensors, facts)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"{path} is incomplete ({type(error).__name__}: {error}). Adapt again.") from error
-
-    @classmethod
-    def _of_file(cls, model: MetaModel, tensors: dict[str, Tensor], facts: dict[str, Any]) -> "AdaptedTask":
-        """The task of what `save` wrote."""
-        if facts["pipeline"]:
-            model = model.with_pipeline(InputPipeline.from_config(facts["pipeline"]))
-        parts: dict[str, dict[str, Tensor]] = {"state": {}, "support": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
-        return cls(
-            model=model,
-            spec=_spec_of(facts["spec"]),
-            labels=facts["labels"],
-            state=unflatten(parts["state"], facts["structure"]),
-            support=Examples(**parts["support"]) if parts["support"] else None,
-            manifest=facts["manifest"],
-            examples=facts["examples"],
-            support_digest=facts["support_digest"],
-            estimate=facts["estimate"],
-            groups=facts.get("groups"),  # schema 1 began without it
-        )
 
 
-class _Kept(NamedTuple):
-    """What is kept of one of many tasks beside its state, for its `AdaptedTask`.
+def _structure(state: TaskState) -> Any:
+    leaves, structure = pytree.tree_flatten(state)
+    return structure, [leaf.shape for leaf in leaves]
 
-    ids, examples: what the manifest is made of. digest: of the support; None while nobody asked, if that is kept.
+
+def _canonical(inputs: Tensor, read: ReadLabels) -> Tensor:
+    """An order `(n,)` of examples that depends on nothing but what they are.
+
+    Class by class where class numbers are drawn anew for each task, as training has them; and by a hash, not by size:
+    sorted targets would be an order that no learner that reads its support in order was trained on.
     """
+    rows = inputs.detach().cpu().contiguous()
+    values = read.values.reshape(len(rows), -1).contiguous()
+    by_class = read.spec.labels == "permuted"
 
-    spec: TaskSpec
-    labels: list[str] | None
-    support: Examples | None
-    ids: tuple[str, ...] | None
-    examples: int
-    digest: str | None
-    estimate: dict[str, Any] | None
-    adapt_seconds: float
-    groups: tuple[str, ...] | None
+    def key(place: int) -> tuple[int, bytes]:
+        content = rows[place].reshape(-1).view(torch.uint8).numpy().tobytes()
+        content += values[place].view(torch.uint8).numpy().tobytes()
+        return int(values[place, 0]) if by_class else 0, hashlib.blake2b(content, digest_size=16).digest()
 
-
-class AdaptedTasks:
-    """Many tasks, numbered from 0, that one meta-model was adapted to; their states are stacked for prediction.
-
-    It is a value: `added` and `replaced` make another one, and any number of threads may use it at once. Indexing and
-    iterating give an `AdaptedTask`, with tensors of its own.
-
-    Attributes:
-        model: the meta-model.
-    """
-
-    def __init__(self, model: MetaModel, states: batches.StackedStates, kept: Sequence[_Kept]) -> None:
-        self.model = model
-        self._states = states
-        self._kept = kept
-
-    @classmethod
-    def from_tasks(cls, tasks: Iterable[AdaptedTask], model: MetaModel | None = None) -> Self:
-        """Put single tasks of one meta-model together; `model` is needed where there are none.
-
-        Raises `UserError` if they are of different meta-models.
-        """
-        tasks = list(tasks)
-        if model is None:
-            if not tasks:
-                raise UserError("There are no tasks, so there is no meta-model that they are of. Give it as model.")
-            model = tasks[0].model
-        kept = [_kept_of(task, model, place) for place, task in enumerate(tasks)]
-        return cls(model, batches.StackedStates.of_single(task.state for task in tasks), kept)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __getitem__(self, task: int) -> AdaptedTask:
-        self._check_numbers([task])
-        kept = self._kept[task]
-        digest = kept.digest
-        if digest is None:
-            assert kept.support is not None, "a task without its support has its digest"
-            digest = digest_of(kept.support._asdict())
-        return AdaptedTask(
-            model=self.model,
-            spec=kept.spec,
-            labels=kept.labels and list(kept.labels),
-            state=self._states[task],
-            support=kept.support,
-            manifest=None if kept.support is None else _manifest(kept.ids, kept.examples),
-            examples=kept.examples,
-            support_digest=digest,
-            estimate=kept.estimate,
-            adapt_seconds=kept.adapt_seconds,
-            groups=None if kept.groups is None else list(kept.groups),
-        )
-
-    def __iter__(self) -> Iterator[AdaptedTask]:
-        return (self[task] for task in range(len(self)))
-
-    def labels(self, task: int) -> list[str] | None:
-        """Class names of one task by number, as `self[task].labels` but without making the task."""
-        self._check_numbers([task])
-        names = self._kept[task].labels
-        return names and list(names)
-
-    def added(self, *tasks: AdaptedTask) -> "AdaptedTasks":
-        """These tasks and, after them, others; `UserError` if one is of another meta-model."""
-        more = AdaptedTasks.from_tasks(tasks, self.model)
-        return AdaptedTasks(self.model, self._states.joined(more._states), [*self._kept, *more._kept])
-
-    def replaced(self, number: int, task: AdaptedTask) -> "AdaptedTasks":
-        """The same with another task in one place; `UserError` if there is none, or it is of another meta-model."""
-        self._check_numbers([number])
-        kept = [*self._kept[:number], _kept_of(task, self.model, number), *self._kept[number + 1 :]]
-        return AdaptedTasks(self.model, self._states.replaced(number, task.state), kept)
-
-    @overload
-    def predict_many(self, inputs: Tensor, tasks: Sequence[int] | None = None) -> Prediction: ...
-
-    @overload
-    def predict_many(
-        self, inputs: Sequence[Tensor], tasks: Sequence[int] | None = None
-    ) -> list[Prediction | HandfulError]: ...
-
-    def predict_many(
-        self, inputs: Tensor | Sequence[Tensor], tasks: Sequence[int] | None = None
-    ) -> Prediction | list[Prediction | HandfulError]:
-        """Answer for all tasks, or some; each answer is that of `AdaptedTask.predict`, to rounding.
-
-        inputs: for each task one tensor `(n, *input_shape)`, where n may differ and be 0; predictions come as a list in
-        the same order. A task fails alone: in its place is the error that `AdaptedTask.predict` would raise, a
-        `DataError` about its inputs or a `DivergedError`, naming its number. Or one tensor
-        `(len(tasks), n, *input_shape)`, the fastest way; then the prediction is one stacked along the tasks, as in
-        `Categorical(logits=(len(tasks), n, way))`, and an error is raised, since it has no place in a tensor. tasks:
-        the numbers of the tasks that the inputs are for, in any order and as often as there are inputs for them; all
-        tasks if not given. Raises `UserError` for unknown numbers, another number of inputs than of tasks, or stacked
-        inputs for tasks with different numbers of classes.
-        """
-        if tasks is None:
-            tasks = range(len(self))
-        else:
-            self._check_numbers(tasks)
-        if len(inputs) != len(tasks):
-            raise UserError(
-                f"There are inputs for {len(inputs)} tasks, but {len(tasks)} tasks to answer for.", code="ragged-input"
-            )
-        if isinstance(inputs, Tensor):
-            if not len(tasks):
-                raise UserError("There are no tasks to answer for, so no prediction to stack. Give an empty list.")
-            self.model._check_type(inputs)
-            if inputs.shape[2:] != self.model.spec.input_shape:
-                raise DataError(
-                    f"The model takes stacked inputs of shape (tasks, n, "
-                    f"{', '.join(map(str, self.model.spec.input_shape))}), not {tuple(inputs.shape)}. Prepare them as "
-                    "for its training.",
-                    code="wrong-shape",
-                )
-            return self._states.predict(self.model.learner, self.model.answer, tasks, inputs)
-        failed: dict[int, HandfulError] = {}
-        for request, (task, own) in enumerate(zip(tasks, inputs, strict=True)):
-            try:
-                self.model._check_shape(own)
-            except DataError as error:
-                failed[request] = batches.named(error, task)
-        asked = [request for request in range(len(inputs)) if request not in failed]
-        answers = self._states.predict_ragged(
-            self.model.learner, self.model.answer, [tasks[one] for one in asked], [inputs[one] for one in asked]
-        )
-        found = failed | dict(zip(asked, answers, strict=True))
-        return [found[request] for request in range(len(inputs))]
-
-    def _check_numbers(self, tasks: Sequence[int]) -> None:
-        for task in tasks:
-            if not 0 <= task < len(self):
-                there = f"there are {len(self)}, numbered from 0" if len(self) else "there are none"
-                raise UserError(f"There is no task {task}: {there}.", code="not-found")
-
-
-def _kept_of(task: AdaptedTask, model: MetaModel, number: int) -> _Kept:
-    """What is kept of a task; `UserError` if it is of another meta-model."""
-    pipeline = task.model.pipeline
-    if pipeline and pipeline.of_one_task:
-        raise UserError(
-            f"Task {number} has columns and units of its own, so that it cannot be predicted together with others. "
-            "Predict with each such task alone."
-        )
-    same = task.model is model or (model.digest is not None and task.model.digest == model.digest)
-    if not same:
-        raise UserError(
-            f"Task {number} is of another meta-model (digest {str(task.model.digest)[:8]}) than the others "
-            f"({str(model.digest)[:8]}). Keep the tasks of each model by themselves, or adapt again with one of them.",
-            code="other-model",
-        )
-    return _Kept(
-        spec=task.spec,
-        labels=task.labels,
-        support=task.support,
-        ids=None if task.manifest is None else tuple(task.manifest),
-        examples=task.examples,
-        digest=task.support_digest,
-        estimate=task.estimate,
-        adapt_seconds=task.adapt_seconds,
-        groups=None if task.groups is None else tuple(task.groups),
-    )
-
-
-def _check_groups(groups: Sequence[str] | None, count: int) -> None:
-    if groups is not None and len(groups) != count:
-        raise DataError(f"There are {count} examples, but groups for {len(groups)}.", code="ragged-input")
+    return torch.tensor(sorted(range(len(rows)), key=key))
 
 
 def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
@@ -732,40 +608,21 @@ def _check_model_folder(folder: Path) -> None:
     if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
         return
     with contextlib.suppress(ArtifactError, AttributeError):
-        if read_json(folder / "config.json").get("format") == MODEL_FORMAT:
+        if read_json(folder / "config.json").get("format") == FORMAT:
             return
     with contextlib.suppress(ArtifactError):
-        if read_tensors(folder / "model.safetensors")[1].get("format") == MODEL_FORMAT:
+        if read_tensors(folder / "model.safetensors")[1].get("format") == FORMAT:
             return
     raise UserError(f"{folder} holds files that are not of a meta-model. Save it to a new or an empty folder.")
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
-    if path.suffix.lower() in INPUTS or table_kind(path):
-        raise UserError(
-            f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
-        )
-    if path.exists() and path.stat().st_size:
-        try:
-            _, facts, _ = read_tensors(path)
-        except ArtifactError:
-            facts = {}
-        if facts.get("format") != TASK_FORMAT:
-            raise UserError(
-                f"{path} is there already and no adapted task.", hint="Give {path} another name, or remove it."
-            )
-
-
-def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, trust: Sequence[str]) -> Learner:
+def _built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, trust: Sequence[str]) -> Learner:
     """The learner of a saved model with its weights; `ArtifactError` where its recipe makes another one or none."""
     if isinstance(trust, str):
         raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
     try:
         recipe = dict(config["recipe"])
-        cls, spec = LEARNERS[recipe.pop("learner")], _spec_of(recipe.pop("spec"))
+        cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
         backbones.check_trusted(recipe["backbone"], trust)
         options = recipe.pop("options")
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
@@ -782,7 +639,7 @@ def _built(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, tru
         versions = f"handful {config.get('handful')}, this is {handful.__version__}"
         code = error.code if isinstance(error, ArtifactError) else "other-version"
         raise ArtifactError(
-            f"The model in {folder} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
+            f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
         ) from error
     return learner
 
@@ -814,17 +671,3 @@ def _at_most(count: int) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _spec_of(facts: dict[str, Any]) -> TaskSpec:
-    """A spec out of JSON."""
-    return TaskSpec(**facts | {"input_shape": tuple(facts["input_shape"])})
-
-
-def _check_schema(config: dict[str, Any], path: Path) -> None:
-    if config.get("schema") != SCHEMA:
-        raise ArtifactError(
-            f"{path} has schema {config.get('schema')}, but this version of handful reads schema {SCHEMA}. "
-            "Install the version that wrote it.",
-            code="other-version",
-        )

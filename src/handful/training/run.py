@@ -16,12 +16,22 @@ from handful.errors import ArtifactError, UserError
 from handful.events import Stop
 from handful.learners.pretraining import Pretraining
 from handful.notes import note
-from handful.storage import check_writable, read_json, read_tensors, write_json, write_tensors, write_text
+from handful.storage import (
+    RUN_FORMAT,
+    check_folder,
+    check_writable,
+    is_run,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from handful.tasks.splits import SPLITS, Contents
 from handful.training.budget import StepCount
 from handful.training.checkpoint import PretrainingCheckpoints
 
-FORMAT, SCHEMA = "handful run", 1
+SCHEMA = 1
 STEPS = "steps.json"
 KEPT_CHECKPOINTS = 2
 FILES_BEFORE_THE_RUN = ("env.json", "data.json", "tuning.json")
@@ -66,7 +76,7 @@ class Run:
         """
         run = cls(path)
         try:  # as it will be read back: tuples become lists
-            config = json.loads(json.dumps({"format": FORMAT, "schema": SCHEMA} | config, allow_nan=False))
+            config = json.loads(json.dumps({"format": RUN_FORMAT, "schema": SCHEMA} | config, allow_nan=False))
         except ValueError as error:
             raise UserError(f"A setting is not a finite number ({error}). Correct it.") from error
         exists = is_run(path)
@@ -283,29 +293,6 @@ def _changes(saved: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
 
 def _said(value: Any) -> str:
     return "not given" if value is None else str(value)
-
-
-def check_folder(path: Path) -> None:
-    """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
-    if path.is_file():
-        try:
-            found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
-        except (ArtifactError, KeyError):
-            found = "a file"
-        raise ArtifactError(
-            f"{path} is {found}, not a run. Give a folder that `handful train` made.", code="missing-artifact"
-        )
-
-
-def is_run(path: Path) -> bool:
-    """Whether this folder holds a run; another program's `config.json` does not make it one."""
-    try:
-        config = read_json(path / "config.json")
-    except ArtifactError:
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
 
 
 def check_free(path: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
-from handful.models.meta_model import AdaptedTask, MetaModel
+from handful.models.adapted_task import AdaptedTask
+from handful.models.lookup import remember
+from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
 from handful.workflows.encoding import encoded_examples
 
@@ -27,6 +29,7 @@ def adapt_from_file(
     read.
     """
     meta = MetaModel.from_pretrained(model, trust=trust)
+    remember(meta)
     read = encoded_examples(pipeline_of(meta), examples, target, limits)
     return meta.with_pipeline(read.pipeline).adapt(
         read.inputs, read.labels, ids=read.ids, groups=read.groups, keep_support=keep_support, estimate=estimate

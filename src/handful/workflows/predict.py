@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from handful.limits import LOCAL, Limits
-from handful.models.meta_model import AdaptedTask, MetaModel
-from handful.types import Categorical
+from handful.models.adapted_task import AdaptedTask
+from handful.models.lookup import model_of
+from handful.models.results import results
 from handful.workflows.adapt import pipeline_of
 from handful.workflows.encoding import encoded_inputs
 
@@ -19,26 +20,13 @@ def predict_from_file(
     trust: Sequence[str] = (),
     limits: Limits = LOCAL,
 ) -> list[dict[str, Any]]:
-    """One row per input: its id, and either the class, its probability and those of all, or the predicted values.
+    """One row per input: its id, and the fields of its `Result`.
 
-    model: the place of the meta-model where it was moved. trust: see `MetaModel.from_pretrained`. limits: of the
-    file.
+    model: the place of the meta-model, where it is not found by its digest. trust: see `MetaModel.from_pretrained`.
+    limits: of the file.
     """
-    meta = None if model is None else MetaModel.from_pretrained(model, trust=trust)
-    adapted = AdaptedTask.load(task, meta, trust=trust)
-    pipeline = pipeline_of(adapted.model)
-    values, ids = encoded_inputs(pipeline, inputs, limits)
-    prediction = adapted.predict(values)
-    if not isinstance(prediction, Categorical):
-        names = pipeline.targets or tuple(f"value {i}" for i in range(prediction.mean.shape[1]))
-        return [
-            {"id": id_} | dict(zip(names, row, strict=True))
-            for id_, row in zip(ids, prediction.mean.tolist(), strict=True)
-        ]
-    assert adapted.labels is not None
-    rows = []
-    for id_, probabilities in zip(ids, prediction.logits.softmax(-1).tolist(), strict=True):
-        every = dict(zip(adapted.labels, probabilities, strict=True))
-        label = max(every, key=every.__getitem__)
-        rows.append({"id": id_, "label": label, "probability": every[label], "probabilities": every})
-    return rows
+    adapted = AdaptedTask.load(task)
+    meta = model_of(adapted, task, given=model, trust=trust)
+    values, ids = encoded_inputs(pipeline_of(meta.for_task(adapted)), inputs, limits)
+    found = results(adapted, meta.predict(adapted, values))
+    return [{"id": id_} | result.to_json() for id_, result in zip(ids, found, strict=True)]

@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 
 from handful.events import OnEvent, Stop, ignore
-from handful.models.meta_model import AdaptedTask, MetaModel
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
 from handful.reports import plots
 from handful.reports.report import REPORT, Report
+from handful.storage import is_run
 from handful.tasks.glyphs import Glyphs
-from handful.training.run import Run, is_run
+from handful.training.run import Run
 from handful.types import Categorical
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 from handful.workflows.evaluate import evaluate
@@ -103,10 +105,10 @@ def read_new_letters(model: MetaModel, tasks: Glyphs, folder: Path) -> NewTask:
     adapted.save(folder / "letters.task")
     loaded = AdaptedTask.load(folder / "letters.task")
     inputs, files = encoded_inputs(model.pipeline, folder / "inputs")
-    prediction = loaded.predict(inputs)
+    prediction = model.predict(loaded, inputs)
     assert isinstance(prediction, Categorical)
     assert loaded.labels is not None
-    predicted = [loaded.labels[answer] for answer in prediction.logits.argmax(-1).tolist()]
+    predicted = [loaded.labels[number] for number in prediction.logits.argmax(-1).tolist()]
     truth = [file.removesuffix(".png")[3:] for file in files]
     picture = plots.task_picture(drawn, torch.tensor([names.index(name) for name in predicted]), names=names)
     plots.save(picture, folder / "task.png")

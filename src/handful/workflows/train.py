@@ -12,11 +12,11 @@ from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting, note
 from handful.pipelines.pipeline import InputPipeline
-from handful.storage import write_json
+from handful.storage import is_run, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
 from handful.training.performance import performance
-from handful.training.run import Run, is_run
+from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
 from handful.workflows.experiment import Experiment, fillable, reopened, validating

@@ -14,10 +14,10 @@ from handful.evaluation.scoring import metric_of
 from handful.events import Event, OnEvent, StepEvent, Stop, ValidationEvent, ignore, until
 from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
-from handful.storage import read_json, write_json
+from handful.storage import is_run, read_json, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
-from handful.training.run import check_free, is_run
+from handful.training.run import check_free
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
 from handful.workflows.experiment import Experiment, validating

@@ -1,0 +1,54 @@
+"""A task's own score: each example predicted by the task adapted without it, and without its kin."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from handful.engine.parts import adapting_numbers, parts
+from handful.engine.planner import rule
+from handful.evaluation.scoring import predict_tasks
+from handful.learners.learner import Learner
+from handful.metrics import find_metric, finite_tasks
+from handful.types import Examples, Task, TaskSpec
+
+
+def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The score of each example `(tasks, n)` by its task adapted without the example's group, and whether it diverged.
+
+    groups: `(tasks, n)` numbers; no group is a whole task.
+    """
+    metric, (tasks, count) = find_metric(None, spec.kind), groups.shape
+    together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
+    sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count)
+    scores, diverged = torch.zeros(tasks, count, dtype=torch.float64), torch.zeros(tasks, count, dtype=torch.bool)
+    with torch.no_grad():
+        for size in sorted(set(sizes.flatten().tolist())):
+            task, member = (first & (sizes == size)).nonzero().unbind(1)
+            order = together[task, member].int().argsort(stable=True)  # the group's examples are the last
+            for part in parts(len(task), adapting_numbers(learner, count - size, spec.input_shape)):
+                own, rows = task[part.start : part.stop].unsqueeze(1), order[part.start : part.stop]
+                rest, out = (
+                    Examples(*(leaf[own, some] for leaf in support)) for some in (rows[:, :-size], rows[:, -size:])
+                )
+                predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
+                single = type(predictions)(*(leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
+                targets = out.targets.flatten(0, 1).unsqueeze(1)
+                every = torch.ones(targets.shape[:2], dtype=torch.bool)
+                places = own, rows[:, -size:]
+                scores[places] = metric.score(single, targets, every).mean(1).reshape(len(part), size)
+                diverged[places] = ~finite_tasks(single).reshape(len(part), size)
+    return scores, diverged
+
+
+def kin(inputs: Tensor, groups: Sequence[str] | None) -> Tensor:
+    """Numbers `(n,)` that examples share which are of one group, or have equal inputs, or are so by way of others."""
+    from scipy.sparse.csgraph import connected_components
+
+    equal: Tensor = torch.unique(inputs.flatten(1), dim=0, return_inverse=True)[1]
+    if groups is None:
+        return equal
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    named = torch.tensor([numbers[name] for name in groups])
+    together = (equal.unsqueeze(1) == equal) | (named.unsqueeze(1) == named)
+    return torch.from_numpy(connected_components(together.numpy(), directed=False)[1]).long()

@@ -1,0 +1,192 @@
+"""What a meta-model keeps of one task: a small value, in memory, as bytes or as one file. No pickle anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from torch import Tensor
+
+from handful.errors import ArtifactError, UserError
+from handful.limits import LOCAL, Limits
+from handful.readers.images import IMAGES
+from handful.readers.tables import table_kind
+from handful.storage import flatten, read_bytes, tensors_from_bytes, tensors_to_bytes, unflatten, write_bytes
+from handful.types import Examples, TaskSpec, TaskState
+
+FORMAT, SCHEMA = "handful adapted task", 2
+INPUT_SUFFIXES = IMAGES | {".npz", ".txt"}
+"""How files of inputs end beside tables: such a one is no adapted task, and not a damaged one."""
+
+
+class Estimate(NamedTuple):
+    """A task's own score on its support, each example predicted without those of its group.
+
+    metric: what is scored. value: its mean. examples: how many were scored. by: "leave-one-out", or
+    "leave-one-group-out". diverged: how many of them had no finite prediction.
+    """
+
+    metric: str
+    value: float
+    examples: int
+    by: str
+    diverged: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedTask:
+    """A task that a meta-model was adapted to: a value that holds neither the model nor a path.
+
+    Two are equal if they are of the same meta-model, examples and labels.
+
+    model_digest: of the meta-model that it belongs to, and which alone can predict with it.
+    spec: kind of task, shape of an input, number of classes or values.
+    labels: class names by number; None for regression.
+    state: what the learner keeps of the task.
+    support: the examples in canonical order: inputs `(n, *input_shape)`, targets `(n,)` class numbers or
+        `(n, outputs)` values in the user's units, as doubles. None where told to forget them.
+    manifest: the id of each example of the support; None where told to forget them.
+    groups: of each example of the support; None where there are none, or told to forget them.
+    examples: how many examples it was adapted to.
+    support_digest: of examples and labels, whatever the order in which they came.
+    pipeline: configuration of the input pipeline of a table with columns of its own; None elsewhere.
+    targets: names of the predicted values; empty for classification.
+    holds_examples: whether examples can be read from it: kept as they are, or in a state that is made of each.
+    estimate: its own score; None where it was not asked for or cannot be made.
+    adapt_seconds: what adapting and the estimate took; 0 for a loaded task. No part of its bytes.
+    """
+
+    model_digest: str
+    spec: TaskSpec
+    labels: tuple[str, ...] | None
+    state: TaskState
+    support: Examples | None
+    manifest: tuple[str, ...] | None
+    groups: tuple[str, ...] | None
+    examples: int
+    support_digest: str
+    pipeline: Mapping[str, Any] | None = None
+    targets: tuple[str, ...] = ()
+    holds_examples: bool = True
+    estimate: Estimate | None = None
+    adapt_seconds: float = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, AdaptedTask) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.model_digest, self.support_digest, self.labels
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file of some kilobytes, with the facts as JSON inside; an equal value gives equal bytes."""
+        tensors, structure = flatten(self.state)
+        tensors = {f"state/{name}": tensor for name, tensor in tensors.items()}
+        if self.support is not None:
+            tensors |= {f"support/{name}": tensor for name, tensor in self.support._asdict().items()}
+        facts = {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "model": self.model_digest,
+            "spec": asdict(self.spec),
+            "labels": self.labels,
+            "structure": structure,
+            "manifest": self.manifest,
+            "groups": self.groups,
+            "examples": self.examples,
+            "support_digest": self.support_digest,
+            "pipeline": self.pipeline,
+            "targets": self.targets,
+            "holds_examples": self.holds_examples,
+            "estimate": self.estimate and self.estimate._asdict(),
+        }
+        return tensors_to_bytes(tensors, facts)[0]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, limits: Limits = LOCAL, source: object = "These bytes") -> Self:
+        """The task that `to_bytes` wrote.
+
+        limits: how many bytes are read at the most. source: what messages call the data.
+
+        Raises `ArtifactError` where the data are truncated, altered, a pickle, of another format or a newer version.
+        """
+        limits.check(source, bytes=len(data))
+        tensors, facts, _ = tensors_from_bytes(data, source)
+        if facts.get("format") != FORMAT:
+            raise not_a_task(source)
+        if facts.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"{source} has schema {facts.get('schema')}, but this version of handful reads schema {SCHEMA}. "
+                "Install the version that wrote it, or adapt again.",
+                code="other-version",
+            )
+        parts: dict[str, dict[str, Tensor]] = {"state": {}, "support": {}}
+        try:
+            if not isinstance(facts["model"], str):
+                raise TypeError("it names no meta-model")
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition("/")
+                parts[part][rest] = tensor
+            return cls(
+                model_digest=facts["model"],
+                spec=TaskSpec.from_json(facts["spec"]),
+                labels=_tuple(facts["labels"]),
+                state=unflatten(parts["state"], facts["structure"]),
+                support=Examples(**parts["support"]) if parts["support"] else None,
+                manifest=_tuple(facts["manifest"]),
+                groups=_tuple(facts["groups"]),
+                examples=int(facts["examples"]),
+                support_digest=str(facts["support_digest"]),
+                pipeline=facts["pipeline"],
+                targets=tuple(facts["targets"]),
+                holds_examples=bool(facts["holds_examples"]),
+                estimate=facts["estimate"] and Estimate(**facts["estimate"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArtifactError(f"{source} is incomplete ({type(error).__name__}: {error}). Adapt again.") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the task to one file; `UserError` where that would replace something else than an adapted task."""
+        path = Path(path)
+        _check_replaceable(path)
+        write_bytes(path, self.to_bytes())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, *, limits: Limits = LOCAL) -> Self:
+        """Read a task from its file; errors as those of `from_bytes`."""
+        path = Path(path)
+        if path.is_dir() or table_kind(path) or path.suffix.lower() in INPUT_SUFFIXES:
+            raise not_a_task(path)
+        return cls.from_bytes(read_bytes(path), limits=limits, source=path)
+
+
+def not_a_task(source: object) -> ArtifactError:
+    """The error about something else in place of an adapted task."""
+    return ArtifactError(f"{source} is not an adapted task. Make one with `handful adapt`.")
+
+
+def _tuple(values: Any) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
+    if path.suffix.lower() in INPUT_SUFFIXES or table_kind(path):
+        raise UserError(
+            f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
+        )
+    if path.exists() and path.stat().st_size:
+        try:
+            _, facts, _ = tensors_from_bytes(read_bytes(path), path)
+        except ArtifactError:
+            facts = {}
+        if facts.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is there already and no adapted task.", hint="Give {path} another name, or remove it."
+            )

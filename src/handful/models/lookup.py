@@ -1,0 +1,69 @@
+"""Where meta-models are: in a folder or run, or by the digest that an adapted task names."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from handful.encoders import cache_folder
+from handful.errors import ArtifactError, UserError
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel, model_folder
+from handful.storage import write_text
+
+
+def remember(model: MetaModel) -> None:
+    """Note in the user's cache where a model with this digest was last, for tasks that are far from it."""
+    if model.path is not None:
+        with contextlib.suppress(UserError):  # a cache that cannot be written only makes tasks ask for --model
+            write_text(_note(model.digest), str(model.path.resolve()))
+
+
+def model_of(
+    task: AdaptedTask, near: Path | None = None, *, given: Path | None = None, trust: Sequence[str] = ()
+) -> MetaModel:
+    """The meta-model of a task, found by its digest.
+
+    near: the task's file, beside or above which the model may be. given: the only place where to look. trust: see
+    `MetaModel.from_pretrained`.
+
+    Raises `ArtifactError` where it is nowhere, or another one is in the given place.
+    """
+    if given is not None:
+        model = MetaModel.from_pretrained(given, trust=trust)
+        if model.digest != task.model_digest:
+            raise ArtifactError(
+                f"The task was made by another meta-model (digest {task.model_digest[:8]}) than the one in {given} "
+                f"({model.digest[:8]}). Adapt again with this model.",
+                code="other-model",
+            )
+        return model
+    failed: ArtifactError | None = None
+    for place in _places(task, near):
+        try:
+            model = MetaModel.from_pretrained(model_folder(place), trust=trust)
+        except ArtifactError as error:
+            failed = failed or error
+            continue
+        if model.digest == task.model_digest:
+            return model
+    raise ArtifactError(
+        f"The meta-model of this task (digest {task.model_digest[:8]}) was not found beside it, nor where it was last."
+        + (f" {failed.message}" if failed else ""),
+        code=failed.code if failed else "missing-artifact",
+        hint=f"{failed.hint if failed else ''} Give its place with {{model}}.".strip(),
+    )
+
+
+def _places(task: AdaptedTask, near: Path | None) -> Iterator[Path]:
+    """Folders that may hold the model: where it was last, then around the task's file."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        yield Path(_note(task.model_digest).read_text(encoding="utf-8"))
+    if near is None:
+        return
+    for folder in near.resolve().parents[:3]:
+        if any((place / "model.safetensors").exists() for place in (folder / "model", folder)):
+            yield folder
+
+
+def _note(digest: str) -> Path:
+    return cache_folder() / "models" / digest

@@ -1,0 +1,225 @@
+"""Thousands of adapted tasks of one meta-model in memory, replaced and predicted by any number of threads."""
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from handful.errors import HandfulError, UserError
+from handful.models import batches
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
+from handful.types import Prediction, TaskState, take
+
+Key = TypeVar("Key", bound=Hashable)
+
+SMALLEST_SLAB, LARGEST_SLAB = 8, 256
+"""How many states a slab holds: as many as there are of their shape already, within these bounds."""
+
+
+class TaskBank(Generic[Key]):
+    """The states of many adapted tasks, by keys of the caller's, ready to be predicted together.
+
+    It holds states, no supports. Each prediction is of one version of a task, whatever is put meanwhile: `put` writes
+    the new state to a slot of its own and then moves the key; the old slot is used again once no prediction reads it.
+    States lie in slabs of fixed size, so that no `put` waits for others to be copied.
+
+    model: of all tasks.
+    max_bytes: of the states, beyond which those that were asked for least recently are dropped; None: no limit.
+    load: returns the task of a key that the bank does not hold, or raises a `HandfulError`. Threads that ask for the
+        same key at once call it once.
+
+    Attributes:
+        nbytes: of the states that it holds.
+
+    Raises `UserError` for `max_bytes` without `load`, since what is dropped could not be had again.
+    """
+
+    def __init__(
+        self,
+        model: MetaModel,
+        *,
+        max_bytes: int | None = None,
+        load: Callable[[Key], AdaptedTask] | None = None,
+    ) -> None:
+        if max_bytes is not None and load is None:
+            raise UserError("A bank with max_bytes drops tasks and needs load to get them back. Give both.")
+        self.model, self.max_bytes = model, max_bytes
+        self.nbytes = 0
+        self._load = load
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the least recently asked for first
+        self._slabs: dict[Any, list[_Slab]] = defaultdict(list)
+        self._loading: dict[Key, _Turn] = {}
+
+    def __len__(self) -> int:
+        """The number of tasks that it holds."""
+        return len(self._slots)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether it holds the task of this key; one that it would have to load does not count."""
+        return key in self._slots
+
+    def put(self, key: Key, task: AdaptedTask) -> None:
+        """Hold a task under this key, in place of the one that it had.
+
+        Raises `UserError` where the task is of another meta-model, and `ArtifactError` where its state cannot be one.
+        """
+        slot = self._written(task)
+        with self._lock:
+            self._move(key, slot)
+
+    def remove(self, key: Key) -> bool:
+        """Drop the task of this key; returns whether there was one."""
+        with self._lock:
+            slot = self._slots.pop(key, None)
+            if slot is not None:
+                self._retire(slot)
+        return slot is not None
+
+    def predict(self, requests: Sequence[tuple[Key, Tensor]]) -> list[Prediction | HandfulError]:
+        """Predict the inputs of each request by the task of its key, together where their states have equal shapes.
+
+        requests: key and inputs `(n, *input_shape)`; n may differ and be 0, and a key may come several times.
+
+        Returns what `MetaModel.predict` does, to rounding; or in its place the error about this request alone: an
+        unknown key, inputs that do not fit, a prediction that is not finite, or what `load` raised.
+        """
+        found: dict[int, Prediction | HandfulError] = {}
+        pinned: dict[int, _Slot] = {}
+        try:
+            for number, (key, inputs) in enumerate(requests):
+                try:
+                    self.model.check_inputs(inputs)
+                    pinned[number] = self._pinned(key)
+                except HandfulError as error:
+                    found[number] = error
+            with torch.inference_mode(False), torch.no_grad():
+                predictions = batches.predict(
+                    self.model.learner,
+                    [slot.state for slot in pinned.values()],
+                    [requests[number][1] for number in pinned],
+                    [requests[number][0] for number in pinned],
+                )
+            for (number, slot), prediction in zip(pinned.items(), predictions, strict=True):
+                if isinstance(prediction, HandfulError):
+                    found[number] = prediction
+                else:
+                    found[number] = slot.model.in_units(prediction)
+        finally:
+            with self._lock:
+                for slot in pinned.values():
+                    slot.readers -= 1
+                    self._free(slot)
+        return [found[number] for number in range(len(requests))]
+
+    # Slots. Everything below but `_written` and `_pinned` is called with the lock held.
+
+    def _pinned(self, key: Key) -> "_Slot":
+        """The slot of a key, which is not used again before its reader is gone; loaded first if need be."""
+        with self._lock:
+            if (slot := self._pin(key)) is not None:
+                return slot
+            if self._load is None:
+                raise UserError(f"The bank holds no task {key!r}. Put it first.", code="not-found")
+            turn = self._loading.setdefault(key, _Turn())
+            turn.waiting += 1
+        try:
+            with turn.lock:
+                with self._lock:
+                    if (slot := self._pin(key)) is not None:
+                        return slot
+                slot = self._written(self._load(key))
+                slot.readers += 1  # before the key moves: it may be dropped at once for others
+                with self._lock:
+                    self._move(key, slot)
+                return slot
+        finally:
+            with self._lock:
+                turn.waiting -= 1
+                if not turn.waiting:
+                    self._loading.pop(key, None)
+
+    def _written(self, task: AdaptedTask) -> "_Slot":
+        """A slot of its own with the state of a task, that no key has yet."""
+        self.model.check(task)
+        state = self.model.on_device(task.state)
+        kind = batches.shapes(state)
+        with self._lock:
+            slab = next((slab for slab in self._slabs[kind] if slab.free), None)
+            if slab is None:
+                size = min(LARGEST_SLAB, max(SMALLEST_SLAB, sum(slab.size for slab in self._slabs[kind])))
+                slab = _Slab(state, size)
+                self._slabs[kind].append(slab)
+            row = slab.free.pop()
+        slot = _Slot(slab, row, self.model.for_task(task), sum(leaf.nbytes for leaf in pytree.tree_leaves(state)))
+        pytree.tree_map(lambda into, leaf: into.copy_(leaf), slot.state, state)
+        return slot
+
+    def _pin(self, key: Key) -> "_Slot | None":
+        slot = self._slots.get(key)
+        if slot is not None:
+            self._slots.move_to_end(key)
+            slot.readers += 1
+        return slot
+
+    def _move(self, key: Key, slot: "_Slot") -> None:
+        """Give a key its new slot, and drop what has become too much."""
+        old = self._slots.pop(key, None)
+        self._slots[key] = slot
+        self.nbytes += slot.nbytes
+        if old is not None:
+            self._retire(old)
+        while self.max_bytes is not None and self.nbytes > self.max_bytes and len(self._slots) > 1:
+            self._retire(self._slots.popitem(last=False)[1])
+
+    def _retire(self, slot: "_Slot") -> None:
+        """No key has this slot any more; who reads it goes on."""
+        slot.retired = True
+        self.nbytes -= slot.nbytes
+        self._free(slot)
+
+    def _free(self, slot: "_Slot") -> None:
+        """Let a slot be used again that no key has and nobody reads."""
+        if slot.retired and not slot.readers:
+            slot.retired = False
+            slot.slab.free.append(slot.row)
+
+
+class _Slab:
+    """States of one shape `(size, ...)`, and which rows are free."""
+
+    def __init__(self, like: TaskState, size: int) -> None:
+        self.size = size
+        self.states = pytree.tree_map(lambda leaf: leaf.new_empty(size, *leaf.shape), like)
+        self.free = list(range(size))
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A row of a slab. model: in whose units it predicts. readers: predictions that read it now."""
+
+    slab: _Slab
+    row: int
+    model: MetaModel
+    nbytes: int
+    readers: int = 0
+    retired: bool = False
+
+    @property
+    def state(self) -> TaskState:
+        """The state itself, not a copy."""
+        return take(self.slab.states, self.row)
+
+
+class _Turn:
+    """The one who loads a key, and how many wait for it or do it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting = 0
