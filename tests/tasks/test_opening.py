@@ -358,7 +358,7 @@ def test_real_schools(data):
 
 
 def test_real_avocado(data):
-    with pytest.warns(UserWarning, match="'Date' holds dates"):
+    with noted("'Date' holds dates"):
         tasks = open_tasks(data / "avocado" / "avocado.parquet", task="region", target="AveragePrice")
     assert sum(len(names) for names in tasks.split_manifest().values()) == 54
     assert "Date" in tasks.pipeline.names
@@ -385,7 +385,7 @@ def test_the_order_is_no_input_and_divides_the_rows(tmp_path):
 
 
 def test_a_column_of_dates_that_is_not_the_order_leaks_the_future(tmp_path):
-    with pytest.warns(UserWarning, match=r"'day' holds dates.*leak the future"):
+    with noted(r"'day' holds dates.*leak the future"):
         tasks = meters(tmp_path / "meters.csv")
     (order,) = [
         finding for finding in diagnose(tasks.with_sizes(shot=3, query_shot=2), tasks=2) if finding.check == "order"

@@ -1,7 +1,6 @@
 """The user's own tables, texts and arrays as tasks."""
 
 import copy
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from handful.cells import class_order, note_case
 from handful.encoders import DEFAULT, Encoder
 from handful.errors import DataError, UserError, named
+from handful.notes import note
 from handful.pipelines.arrays import ArrayPipeline, array_names, array_targets
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline, numbers
@@ -357,10 +357,10 @@ def everywhere(count: int) -> dict[Split, list[int]]:
 def warn_of_future(dates: Sequence[str]) -> None:
     """Warn of columns of dates that do not order the rows."""
     listed = ", ".join(map(repr, dates))
-    warnings.warn(
+    note(
+        "future-leaks",
         f"The column {listed} holds dates, but support and query rows are drawn without regard to them: queries lie "
         "between examples in time, and scores leak the future. Name the column by which examples precede queries.",
-        stacklevel=4,
     )
 
 
