@@ -96,10 +96,6 @@ class InputPipeline(ABC):
         """What the files of this model's tasks have, beside the inputs."""
         return DataOptions()
 
-    def of_array(self, array: Any) -> Tensor:
-        """See `encode`."""
-        return self.encode(array)
-
     def described(self) -> str:
         """What the inputs are, in words."""
         return f"arrays of shape {self.input_shape}"
