@@ -35,7 +35,8 @@ def check_faces(folder, examples, inputs, support, labels, query):
     adapt_from_file(folder, examples).save(folder / "a.task")
     told = [[row["probabilities"][name] for name in ("a", "b")] for row in predict_from_file(folder / "a.task", inputs)]
     estimated = FewShotClassifier(model).fit(support, labels).predict_proba(query)
-    logits = model.adapt(model.pipeline.encode(support), labels).predict(model.pipeline.encode(query)).logits
+    task = model.adapt(model.pipeline.encode(support), labels)
+    logits = model.predict(task, model.pipeline.encode(query)).logits
     assert told == logits.softmax(-1).tolist()
     np.testing.assert_array_equal(estimated, logits.double().softmax(-1).numpy())
     np.testing.assert_allclose(told, estimated, atol=1e-6)
