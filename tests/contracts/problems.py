@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils import _pytree as pytree
 
 from handful.learners.learner import Learner
 from handful.learners.options import defaults_of
@@ -102,6 +103,11 @@ class Problem:
         """One task."""
         stacked = self.tasks(1, seed=seed, way=way)
         return Task(*(Examples(*(leaf[0] for leaf in examples)) for examples in stacked))
+
+
+def single(tree: Any) -> Any:
+    """A pytree with its floats in single precision."""
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, tree)
 
 
 def _classes(spec: TaskSpec, generator: Generator) -> Task:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from evaluation.toys import Clusters, KnownSlopes, Toy
+from evaluation.toys import Clusters, KnownSlopes, OnDevice
 from handful.engine.devices import available, device_named
 from handful.engine.plan import Plan
 from handful.errors import UserError
@@ -109,20 +109,8 @@ def test_the_ladder_names_its_devices(monkeypatch):
         assert scores() == expected
 
 
-class OnMeta(Toy):
-    """Holds a number on the device "meta", as on a GPU, and asks that all that it is given is there."""
-
-    def adapt(self, support, spec):
-        assert {part.device.type for part in support} == {self.device.type}
-        return super().adapt(support, spec)
-
-    def predict(self, state, inputs):
-        assert inputs.device.type == self.device.type
-        return super().predict(state, inputs)
-
-
 def test_tasks_go_to_the_device_of_the_learner():
-    learner = OnMeta.build(Clusters().spec, backbone="raw").to("meta")
+    learner = OnDevice.build(Clusters().spec, backbone="raw").to("meta")
     tasks = Clusters().batch(range(2))
     with pytest.raises(NotImplementedError, match="meta"):  # the predictions have no numbers to bring back
         predict_tasks(learner, tasks, Clusters().spec, Plan("loop"))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from contracts.problems import IMAGES, ROWS, VALUES
+from contracts.problems import IMAGES, ROWS, VALUES, single
 from evaluation.toys import Clusters
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
@@ -15,10 +15,6 @@ from handful.training.loop import Training, checked
 from handful.training.settings import Settings
 
 PLANS = [Plan("loop"), Plan("vmap"), Plan("loop", memory="recompute"), Plan("loop", threads=2)]
-
-
-def single(tree):
-    return pytree.tree_map_only(torch.Tensor, lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, tree)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=Plan.written)

@@ -160,6 +160,18 @@ class UnsureLine(Line):
         return Gaussian(mean, torch.full_like(mean, 0.04))
 
 
+class OnDevice(Toy):
+    """Asserts that what it is given is on its own device."""
+
+    def adapt(self, support, spec):
+        assert {part.device.type for part in support} == {self.device.type}
+        return super().adapt(support, spec)
+
+    def predict(self, state, inputs):
+        assert inputs.device.type == self.device.type
+        return super().predict(state, inputs)
+
+
 class Failing(Toy):
     """Has no finite prediction in tasks whose first support example ends with a number above the limit."""
 
@@ -180,6 +192,6 @@ def fails(state, support: Examples):
     return {name: torch.where(bad, torch.nan, value) for name, value in state.items()}
 
 
-for toy in (Toy, Ignoring, Whispering, Line, OneForAll, UnsureLine, Failing, FailingLine):
+for toy in (Toy, OnDevice, Ignoring, Whispering, Line, OneForAll, UnsureLine, Failing, FailingLine):
     toy_name = toy.__name__.lower()
     type.__setattr__(toy, "key", toy_name)  # after the class is made, so that the registry does not know it

@@ -7,6 +7,7 @@ import typer
 
 from handful.cli.application import command
 from handful.cli.options import (
+    DeviceOption,
     JsonOption,
     NoLimitsOption,
     TrustOption,
@@ -29,6 +30,7 @@ def adapt(
         ),
     ] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
+    device: DeviceOption = "cpu",
     trust: TrustOption = None,
     no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
@@ -42,6 +44,7 @@ def adapt(
         target=column,
         keep_support=not forget,
         estimate=True,
+        device=device,
         trust=trust or (),
         limits=limits_of(no_limits),
     )

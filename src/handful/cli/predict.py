@@ -8,6 +8,7 @@ import typer
 from handful.cli import tables
 from handful.cli.application import command
 from handful.cli.options import (
+    DeviceOption,
     JsonOption,
     NoLimitsOption,
     TrustOption,
@@ -22,6 +23,7 @@ def predict(
     task: Annotated[Path, typer.Argument(help="An adapted task.")],
     inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
     model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
+    device: DeviceOption = "cpu",
     trust: TrustOption = None,
     no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
@@ -32,7 +34,7 @@ def predict(
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")
-    rows = predict_from_file(task, inputs, model, trust=trust or (), limits=limits_of(no_limits))
+    rows = predict_from_file(task, inputs, model, device=device, trust=trust or (), limits=limits_of(no_limits))
     if as_json:
         print_json(rows)
     elif as_csv:

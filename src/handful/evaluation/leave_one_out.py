@@ -20,8 +20,9 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
     """
     metric, (tasks, count) = find_metric(None, spec.kind), groups.shape
     together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
-    sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count)
-    scores, diverged = torch.zeros(tasks, count, dtype=torch.float64), torch.zeros(tasks, count, dtype=torch.bool)
+    sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count, device=groups.device)
+    scores = torch.zeros(tasks, count, dtype=torch.float64, device="cpu")
+    diverged = torch.zeros(tasks, count, dtype=torch.bool, device="cpu")
     with torch.no_grad():
         for size in sorted(set(sizes.flatten().tolist())):
             task, member = (first & (sizes == size)).nonzero().unbind(1)
@@ -34,7 +35,7 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
                 predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
                 single = type(predictions)(*(leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
                 targets = out.targets.flatten(0, 1).unsqueeze(1)
-                every = torch.ones(targets.shape[:2], dtype=torch.bool)
+                every = torch.ones(targets.shape[:2], dtype=torch.bool, device="cpu")
                 places = own, rows[:, -size:]
                 scores[places] = metric.score(single, targets, every).mean(1).reshape(len(part), size)
                 diverged[places] = ~finite_tasks(single).reshape(len(part), size)
@@ -49,6 +50,6 @@ def kin(inputs: Tensor, groups: Sequence[str] | None) -> Tensor:
     if groups is None:
         return equal
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
-    named = torch.tensor([numbers[name] for name in groups])
+    named = torch.tensor([numbers[name] for name in groups], device="cpu")
     together = (equal.unsqueeze(1) == equal) | (named.unsqueeze(1) == named)
     return torch.from_numpy(connected_components(together.numpy(), directed=False)[1]).long()

@@ -18,7 +18,7 @@ from handful.engine.planner import rule
 from handful.engine.threads import cores
 from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.learners.learner import Learner
-from handful.types import Examples, Prediction, TaskSpec, TaskState, stack
+from handful.types import Examples, Prediction, TaskSpec, TaskState, stack, to_device
 
 NUMBER = 4
 """Bytes of a number."""
@@ -53,6 +53,8 @@ def predict(
     Requests with states of equal shapes go together. Queries are padded to batch them, but those of a learner that is
     not pointwise, for which they are not alike. Where a prediction is not finite, a `DivergedError` with its key is in
     its place. Raises `HandfulError` where memory runs out.
+
+    Here, as in `adapt`, what is computed with goes to the learner's device, and what comes of it back to the CPU.
     """
     padded = learner.pointwise and rule(learner, 1).backend == "vmap"
     sizes: dict[Any, int] = {}
@@ -73,7 +75,9 @@ def predict(
         for batch in _small_enough(sorted(pieces), _numbers(states[pieces[0].request]), sizes[kind]):
             stacked = stack([states[piece.request] for piece in batch]), _padded([piece.of(inputs) for piece in batch])
             with enough_memory(f"predicting {len(batch) * batch[-1].size} inputs", FEWER):
-                predictions = over_tasks(learner.predict, stacked, rule(learner, len(batch)), learner)
+                there = to_device(stacked, learner.device)
+                predictions = over_tasks(learner.predict, there, rule(learner, len(batch)), learner)
+                predictions = to_device(predictions, "cpu")
             finite = all(map(_all_finite, predictions))
             for piece, prediction in zip(batch, _unpadded(predictions, batch), strict=True):
                 found[piece.request][piece.start] = prediction
@@ -108,6 +112,7 @@ def _small_enough(pieces: Sequence[_Piece], of_state: int, of_query: int) -> Ite
 def _numbers_of_query(learner: Learner, state: TaskState, inputs: Tensor) -> int:
     """What each of these inputs `(n, *input_shape)` takes of `NUMBERS_AT_ONCE` while it is predicted."""
     shape = inputs.shape[1:]
+    state, inputs = to_device((state, inputs), learner.device)
     return max(numbers_of_example(shape), query_bytes(learner, learner.predict, state, shape, inputs) // NUMBER)
 
 
@@ -122,8 +127,9 @@ def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
     plan, threads = rule(learner, count), min(cores(), count)
     if plan.backend == "vmap" and threads > 1:
         plan = Plan("chunks", -(-count // threads), threads=threads)
-    states = over_tasks(lambda own: learner.adapt(own, spec), (support,), plan, learner)
-    return pytree.tree_map(Tensor.contiguous, states)
+    there = to_device(support, learner.device)
+    states = over_tasks(lambda own: learner.adapt(own, spec), (there,), plan, learner)
+    return pytree.tree_map(Tensor.contiguous, to_device(states, "cpu"))
 
 
 def diverged(key: object = None) -> DivergedError:
@@ -175,9 +181,10 @@ def _unpadded(predictions: Prediction, pieces: Sequence[_Piece]) -> Iterator[Pre
     """The answers `(stop - start, ...)` to each piece, out of `(pieces, most, ...)`."""
     sizes = [piece.stop - piece.start for piece in pieces]
     most = predictions[0].shape[1]
-    asked = torch.arange(most) < torch.tensor(sizes).unsqueeze(1)  # (pieces, most)
+    device = predictions[0].device
+    asked = torch.arange(most, device=device) < torch.tensor(sizes, device=device).unsqueeze(1)  # (pieces, most)
     whole = min(sizes) == most
-    leaves = [leaf.flatten(0, 1) if whole else leaf[asked.to(leaf.device)] for leaf in predictions]
+    leaves = [leaf.flatten(0, 1) if whole else leaf[asked] for leaf in predictions]
     return (_with(predictions, own) for own in zip(*(torch.split(leaf, sizes) for leaf in leaves), strict=True))
 
 

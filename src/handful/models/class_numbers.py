@@ -94,4 +94,4 @@ class LabelReader:
                 )
         places = {name: number for number, name in enumerate(names)}
         of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
-        return ReadLabels(of_task, tuple(names), torch.tensor([places[label] for label in given]))
+        return ReadLabels(of_task, tuple(names), torch.tensor([places[label] for label in given], device="cpu"))

@@ -50,7 +50,7 @@ from handful.storage import (
     write_json,
     write_text,
 )
-from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState
+from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState, to_device
 
 FORMAT, SCHEMA = "handful meta-model", 1
 EXTRA_PARAMETERS = 1000
@@ -485,8 +485,7 @@ class MetaModel:
 
     def on_device(self, state: TaskState) -> TaskState:
         """A state where the learner is."""
-        device = next((tensor.device for tensor in self.learner.parameters()), None)
-        return state if device is None else pytree.tree_map(lambda leaf: leaf.to(device), state)
+        return to_device(state, self.learner.device)
 
     # Checks
 
@@ -508,7 +507,7 @@ class MetaModel:
 
     def _any_state(self, task: AdaptedTask) -> TaskState:
         """A state for as many examples and classes as a task has, for its shapes."""
-        like = next(self.learner.parameters(), torch.zeros(()))
+        like = next(self.learner.parameters(), self.learner.progress)
         inputs = like.new_zeros(task.examples, *task.spec.input_shape)
         if task.spec.classification:
             targets = torch.arange(task.examples, device=like.device) % task.spec.outputs
@@ -570,7 +569,7 @@ def _canonical(inputs: Tensor, read: ReadLabels) -> Tensor:
         content += values[place].view(torch.uint8).numpy().tobytes()
         return int(values[place, 0]) if by_class else 0, hashlib.blake2b(content, digest_size=16).digest()
 
-    return torch.tensor(sorted(range(len(rows)), key=key))
+    return torch.tensor(sorted(range(len(rows)), key=key), device="cpu")
 
 
 def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:

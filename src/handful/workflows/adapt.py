@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
 from handful.models.adapted_task import AdaptedTask
@@ -19,16 +20,19 @@ def adapt_from_file(
     target: str | None = None,
     keep_support: bool = True,
     estimate: bool = False,
+    device: str = "cpu",
     trust: Sequence[str] = (),
     limits: Limits = LOCAL,
 ) -> AdaptedTask:
     """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
 
     target: the column to predict, where each task is a table with columns of its own; None: the model's. keep_support,
-    estimate: see `MetaModel.adapt`. trust: see `MetaModel.from_pretrained`. limits: the most that is
+    estimate: see `MetaModel.adapt`. device: one of
+    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: the most that is
     read.
     """
-    meta = MetaModel.from_pretrained(model, trust=trust)
+    there = device_named(device)
+    meta = MetaModel.from_pretrained(model, trust=trust).to(there)
     remember(meta)
     read = encoded_examples(pipeline_of(meta), examples, target, limits)
     return meta.with_pipeline(read.pipeline).adapt(
