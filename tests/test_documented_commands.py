@@ -189,6 +189,7 @@ BENCHMARKS = {
     "benchmarks.engine.picture": [
         *("--results", str(ROOT / "benchmarks" / "results" / "engine.json"), "--output", "growth.png"),
     ],
+    "benchmarks.task_bank": [],
     "benchmarks": [],
 }
 """Their options for tiny sizes, beside those of `benchmarks.tiny`, and in which order they run."""
