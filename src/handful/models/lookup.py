@@ -50,7 +50,7 @@ def model_of(
         f"The meta-model of this task (digest {task.model_digest[:8]}) was not found beside it, nor where it was last."
         + (f" {failed.message}" if failed else ""),
         code=failed.code if failed else "missing-artifact",
-        hint=f"{failed.hint if failed else ''} Give its place with {{model}}.".strip(),
+        hint=(failed.hint if failed else "") or "Give its place with {model}.",
     )
 
 
