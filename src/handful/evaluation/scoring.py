@@ -3,7 +3,6 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -283,17 +282,6 @@ def check_fits(learner: Learner, spec: TaskSpec) -> None:
             f"The learner {learner.key!r} was made for {own.outputs} {what} and takes no other number, but these "
             f"tasks have {spec.outputs}."
         )
-
-
-@contextmanager
-def evaluating(learner: Learner) -> Iterator[None]:
-    """The learner in evaluation mode, and back."""
-    training = learner.training
-    learner.eval()
-    try:
-        yield
-    finally:
-        learner.train(training)
 
 
 def batches(

@@ -91,8 +91,8 @@ def predict(
 
 def predict_one(learner: Learner, state: TaskState, inputs: Tensor) -> Prediction:
     """The prediction by one state for inputs `(n, *input_shape)`; `DivergedError` where it is not finite."""
-    with torch.inference_mode(False), torch.no_grad():
-        [prediction] = predict(learner, [state], [inputs.clone() if inputs.is_inference() else inputs], [None])
+    with torch.no_grad():
+        [prediction] = predict(learner, [state], [inputs], [None])
     if isinstance(prediction, HandfulError):
         raise prediction
     return prediction

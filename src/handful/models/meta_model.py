@@ -26,6 +26,7 @@ from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.leave_one_out import kin, left_out
+from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, Limits
 from handful.metrics import find_metric
@@ -85,7 +86,8 @@ class MetaModel:
     def __init__(
         self, learner: Learner, pipeline: InputPipeline | None = None, facts: dict[str, Any] | None = None
     ) -> None:
-        self.learner = copy.deepcopy(learner).eval()
+        with own_settings():
+            self.learner = copy.deepcopy(learner).eval()
         self.pipeline = pipeline
         self.facts = facts or {}
         self.path: Path | None = None
@@ -106,6 +108,7 @@ class MetaModel:
         """A hash of the whole file, notes and version included; changes of `digest` change it too."""
         return self._packed()[1]
 
+    @own_settings()
     def to(self, device: str | torch.device) -> Self:
         """The same model on another device; this one stays where it is."""
         other = copy.copy(self)
@@ -204,6 +207,7 @@ class MetaModel:
 
     # Adapting
 
+    @own_settings()
     def adapt(
         self,
         inputs: Tensor,
@@ -235,6 +239,7 @@ class MetaModel:
             raise batches.diverged()
         return task
 
+    @own_settings()
     def adapt_many(
         self,
         tasks: Sequence[tuple[Tensor, GivenLabels]],
@@ -267,6 +272,7 @@ class MetaModel:
         found |= dict(zip(ready, adapted, strict=True))
         return [found[number] for number in range(len(tasks))]
 
+    @own_settings()
     def with_examples(
         self,
         task: AdaptedTask,
@@ -305,6 +311,7 @@ class MetaModel:
             estimate=estimate,
         )
 
+    @own_settings()
     def without_examples(self, task: AdaptedTask, ids: Sequence[str], *, estimate: bool = False) -> AdaptedTask:
         """A task adapted anew without the examples of these ids: equal to one that was never shown them.
 
@@ -379,7 +386,7 @@ class MetaModel:
                 support = pytree.tree_map(lambda *leaves: torch.stack(leaves), *(one.support for one in some))
                 values = reader.scaled([one.read for one in some], support.targets, support.inputs.dtype)
                 seen = Examples(support.inputs, values)
-                with torch.inference_mode(False), torch.no_grad():
+                with torch.no_grad():
                     states = batches.adapt(self.learner, seen, spec)
                     estimates = self._estimates(seen, spec, [one.groups for one in some]) if estimate else None
                 seconds = (time.perf_counter() - start) / len(some)
@@ -459,6 +466,7 @@ class MetaModel:
 
     # Predicting
 
+    @own_settings()
     def predict(self, task: AdaptedTask, inputs: Tensor) -> Prediction:
         """The prediction of a task for inputs.
 
@@ -471,7 +479,7 @@ class MetaModel:
         """
         self._check_digest(task)
         self.check_inputs(inputs)
-        prediction = batches.predict_one(self.learner, self.on_device(task.state), inputs)
+        prediction = batches.predict_one(self.learner, self.on_device(task.state), without_inference(inputs))
         return self.for_task(task).in_units(prediction)
 
     def in_units(self, prediction: Prediction) -> Prediction:
@@ -489,6 +497,7 @@ class MetaModel:
 
     # Checks
 
+    @own_settings()
     def check(self, task: AdaptedTask) -> None:
         """Raise a `UserError` where a task is of another model, and an `ArtifactError` where its state cannot be one.
 
@@ -513,7 +522,7 @@ class MetaModel:
             targets = torch.arange(task.examples, device=like.device) % task.spec.outputs
         else:
             targets = like.new_zeros(task.examples, task.spec.outputs)
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             return self.learner.adapt(Examples(inputs, targets), task.spec)
 
     def check_inputs(self, inputs: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from handful.errors import HandfulError, UserError
+from handful.functional.own_settings import own_settings, without_inference
 from handful.models import batches
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
@@ -65,6 +66,7 @@ class TaskBank(Generic[Key]):
         """Whether it holds the task of this key; one that it would have to load does not count."""
         return key in self._slots
 
+    @own_settings()
     def put(self, key: Key, task: AdaptedTask) -> None:
         """Hold a task under this key, in place of the one that it had.
 
@@ -82,6 +84,7 @@ class TaskBank(Generic[Key]):
                 self._retire(slot)
         return slot is not None
 
+    @own_settings()
     def predict(self, requests: Sequence[tuple[Key, Tensor]]) -> list[Prediction | HandfulError]:
         """Predict the inputs of each request by the task of its key, together where their states have equal shapes.
 
@@ -99,11 +102,11 @@ class TaskBank(Generic[Key]):
                     pinned[number] = self._pinned(key)
                 except HandfulError as error:
                     found[number] = error
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.no_grad():
                 predictions = batches.predict(
                     self.model.learner,
                     [slot.state for slot in pinned.values()],
-                    [requests[number][1] for number in pinned],
+                    [without_inference(requests[number][1]) for number in pinned],
                     [requests[number][0] for number in pinned],
                 )
             for (number, slot), prediction in zip(pinned.items(), predictions, strict=True):
