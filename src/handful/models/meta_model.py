@@ -100,8 +100,7 @@ class MetaModel:
     @cached_property
     def digest(self) -> str:
         """What it is: a hash of recipe, pipeline and weights. Adapted tasks name their model by it."""
-        config = self._config()
-        return digest_of(self.learner.state_dict(), json.dumps([config["recipe"], config["pipeline"]], default=repr))
+        return model_digest(self.learner.state_dict(), self._config())
 
     @property
     def checksum(self) -> str:
@@ -556,6 +555,11 @@ class MetaModel:
                 f"({self.digest[:8]}). Adapt again with this model, or load that one.",
                 code="other-model",
             )
+
+
+def model_digest(tensors: dict[str, Tensor], config: dict[str, Any]) -> str:
+    """What a model of these weights and this configuration is: a hash without its notes and version."""
+    return digest_of(tensors, json.dumps([config["recipe"], config["pipeline"]], default=repr))
 
 
 def _structure(state: TaskState) -> Any:

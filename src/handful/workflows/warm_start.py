@@ -7,7 +7,7 @@ from torch import Tensor
 
 from handful.errors import UserError
 from handful.learners.learner import Learner
-from handful.models.meta_model import model_folder
+from handful.models.meta_model import model_digest, model_folder
 from handful.pipelines.pipeline import InputPipeline
 from handful.storage import read_tensors
 from handful.tasks.splits import Contents
@@ -15,8 +15,8 @@ from handful.training.run import Run
 
 
 def digest(path: str) -> str:
-    """Which weights a run or a folder of a meta-model holds; `ArtifactError` if there are none."""
-    return _saved(path)[2]
+    """The digest of the model in a run or folder."""
+    return model_digest(*_saved(path))
 
 
 def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> None:
@@ -25,7 +25,7 @@ def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> N
     Raises `UserError`, before any weight changes, where they do not fit: other inputs, another network, other options
     that decide which weights there are.
     """
-    tensors, config, _ = _saved(path)
+    tensors, config = _saved(path)
     inputs = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
     before, now = _columns(inputs), _columns(pipeline)
     if before != now:
@@ -49,8 +49,8 @@ def trained_on(path: str, data: Contents) -> list[str]:
     return [name for name, digests in data.splits["test"].items() if not seen.isdisjoint(digests)]
 
 
-def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    return read_tensors(model_folder(Path(path)) / "model.safetensors")
+def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return read_tensors(model_folder(Path(path)) / "model.safetensors")[:2]
 
 
 def _columns(pipeline: InputPipeline | None) -> tuple[str, ...]:
