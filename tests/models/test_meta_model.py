@@ -21,7 +21,7 @@ from handful.learners.options import options_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.adapted_task import AdaptedTask, Estimate
 from handful.models.lookup import model_of
-from handful.models.meta_model import MetaModel
+from handful.models.meta_model import MetaModel, model_digest
 from handful.models.task_bank import TaskBank
 from handful.registry import LEARNERS
 from handful.storage import digest_of, read_tensors, write_tensors
@@ -529,6 +529,16 @@ def test_the_digest_is_of_recipe_pipeline_and_weights_and_the_checksum_of_the_wh
     noted = MetaModel(one.learner, facts={"tasks": "others"})
     assert (noted.digest == one.digest, noted.checksum == one.checksum) == (True, False)
     assert MetaModel(one.learner, Texts()).digest != one.digest
+
+
+def test_a_model_from_before_an_option_was_added_is_still_the_one_that_its_tasks_name(saved):
+    _, facts, _ = read_tensors(saved / "model.safetensors")
+    options = {name: value for name, value in facts["recipe"]["options"].items() if name != "temperature"}
+    with_recipe(saved, options=options)
+    tensors, config, _ = read_tensors(saved / "model.safetensors")
+    loaded = MetaModel.from_pretrained(saved)
+    assert "temperature" in loaded.learner.recipe["options"]
+    assert loaded.digest == model_digest(tensors, config) == loaded.adapt(*examples()).model_digest
 
 
 class Texts:

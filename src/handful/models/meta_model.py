@@ -157,7 +157,10 @@ class MetaModel:
             )
         learner = _built(config, tensors, source, trust)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
-        return cls(learner, pipeline, config["facts"])
+        model = cls(learner, pipeline, config["facts"])
+        # By the recipe as it was saved: a later version adds defaults of new options to it, and it is still this model.
+        model.__dict__["digest"] = model_digest(tensors, config)
+        return model
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the folder: `model.safetensors` is the model; `config.json` and the card `README.md` are for readers.
