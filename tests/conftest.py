@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from handful.encoders import CACHE
 from handful.notes import collecting
 from handful.training import performance
 
@@ -34,6 +35,14 @@ def _noted_where_expected():
     with collecting() as notes:
         yield
     assert not list(notes)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory):
+    """Nothing is read from the user's cache or written into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
