@@ -21,7 +21,8 @@ from handful.evaluation.scoring import check_fits
 from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
 from handful.models import batches
-from handful.models.meta_model import MetaModel, model_folder
+from handful.models.folders import model_folder
+from handful.models.meta_model import MetaModel
 from handful.pipelines.labels import Origin, class_names, real_numbers
 from handful.pipelines.pipeline import prepared
 from handful.registry import LEARNERS

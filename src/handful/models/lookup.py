@@ -7,7 +7,8 @@ from pathlib import Path
 from handful.encoders import cache_folder
 from handful.errors import ArtifactError, UserError
 from handful.models.adapted_task import AdaptedTask
-from handful.models.meta_model import MetaModel, model_folder
+from handful.models.folders import model_folder
+from handful.models.meta_model import MetaModel
 from handful.storage import write_text
 
 

@@ -1,23 +1,19 @@
 """Meta-models: a trained learner with what belongs to it, in memory, as bytes or as a folder. No pickle anywhere."""
 
-import contextlib
 import copy
-import hashlib
 import itertools
 import json
 import math
-import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import handful
@@ -33,18 +29,16 @@ from handful.metrics import find_metric
 from handful.models import batches
 from handful.models.adapted_task import AdaptedTask, Estimate
 from handful.models.card import card
-from handful.models.class_numbers import GivenLabels, LabelReader, ReadLabels
+from handful.models.class_numbers import GivenLabels, LabelReader
+from handful.models.folders import check_model_folder, model_folder
+from handful.models.prepared_examples import PreparedExamples, canonical_order, manifest_of
+from handful.models.rebuilding import built
 from handful.notes import note
 from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
-from handful.registry import LEARNERS
 from handful.storage import (
-    check_folder,
     digest_of,
-    is_run,
     read_bytes,
-    read_json,
-    read_tensors,
     tensors_from_bytes,
     tensors_to_bytes,
     write_bytes,
@@ -54,20 +48,6 @@ from handful.storage import (
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState, to_device
 
 FORMAT, SCHEMA = "handful meta-model", 1
-EXTRA_PARAMETERS = 1000
-"""So many more parameters than there are weights in the file may be made on the way to a learner."""
-
-
-class _Prepared(NamedTuple):
-    """The examples of one task, checked and in canonical order.
-
-    support: inputs `(n, *input_shape)`, targets as class numbers, or in the user's units as doubles.
-    """
-
-    read: ReadLabels
-    support: Examples
-    manifest: tuple[str, ...]
-    groups: tuple[str, ...] | None
 
 
 class MetaModel:
@@ -155,7 +135,7 @@ class MetaModel:
                 "Install the version that wrote it.",
                 code="other-version",
             )
-        learner = _built(config, tensors, source, trust)
+        learner = built(config, tensors, source, trust)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
         model = cls(learner, pipeline, config["facts"])
         # By the recipe as it was saved: a later version adds defaults of new options to it, and it is still this model.
@@ -169,7 +149,7 @@ class MetaModel:
         """
         folder = Path(path)
         content = self.to_bytes()
-        _check_model_folder(folder)
+        check_model_folder(folder)
         write_json(folder / "config.json", self._config())
         write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
         # Last and by one rename: whoever loads meanwhile has the old model or the new one.
@@ -263,7 +243,7 @@ class MetaModel:
                 raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.", code="ragged-input")
         reader = LabelReader(self.learner, self.pipeline)
         found: dict[int, AdaptedTask | HandfulError] = {}
-        ready: dict[int, _Prepared] = {}
+        ready: dict[int, PreparedExamples] = {}
         for number, (inputs, labels) in enumerate(tasks):
             own = [None if given is None else given[number] for given in (ids, groups)]
             try:
@@ -304,7 +284,7 @@ class MetaModel:
             )
         taken = set(manifest)
         free = (name for number in itertools.count() if (name := f"added {number}") not in taken)
-        new = _manifest(ids, len(inputs)) if ids is not None else itertools.islice(free, len(inputs))
+        new = manifest_of(ids, len(inputs)) if ids is not None else itertools.islice(free, len(inputs))
         return self.for_task(task).adapt(
             torch.cat([support.inputs, inputs]),
             both,
@@ -354,15 +334,15 @@ class MetaModel:
         labels: GivenLabels,
         ids: Sequence[str] | None,
         groups: Sequence[str] | None,
-    ) -> _Prepared:
+    ) -> PreparedExamples:
         self.check_inputs(inputs)
         if groups is not None and len(groups) != len(inputs):
             raise DataError(f"There are {len(inputs)} examples, but groups for {len(groups)}.", code="ragged-input")
-        manifest = _manifest(ids, len(inputs))
+        manifest = manifest_of(ids, len(inputs))
         read = reader.read(labels, len(inputs))
-        order = _canonical(inputs, read)
+        order = canonical_order(inputs, read)
         support = Examples(inputs.detach()[order].clone(), read.values[order].to(inputs.device))
-        return _Prepared(
+        return PreparedExamples(
             read,
             support,
             tuple(manifest[place] for place in order.tolist()),
@@ -370,7 +350,11 @@ class MetaModel:
         )
 
     def _adapted(
-        self, ready: Sequence[_Prepared], keep_support: bool, estimate: bool, keys: Sequence[object] | None = None
+        self,
+        ready: Sequence[PreparedExamples],
+        keep_support: bool,
+        estimate: bool,
+        keys: Sequence[object] | None = None,
     ) -> list[AdaptedTask | HandfulError]:
         """The tasks of prepared examples, those of equal sizes at once."""
         keys = range(len(ready)) if keys is None else keys
@@ -402,7 +386,7 @@ class MetaModel:
         return [found[place] for place in range(len(ready))]
 
     def _task(
-        self, one: _Prepared, state: TaskState, keep_support: bool, estimate: Estimate | None, seconds: float
+        self, one: PreparedExamples, state: TaskState, keep_support: bool, estimate: Estimate | None, seconds: float
     ) -> AdaptedTask:
         pipeline = self.pipeline
         outputs = one.read.spec.outputs
@@ -568,121 +552,3 @@ def model_digest(tensors: dict[str, Tensor], config: dict[str, Any]) -> str:
 def _structure(state: TaskState) -> Any:
     leaves, structure = pytree.tree_flatten(state)
     return structure, [leaf.shape for leaf in leaves]
-
-
-def _canonical(inputs: Tensor, read: ReadLabels) -> Tensor:
-    """An order `(n,)` of examples that depends on nothing but what they are.
-
-    Class by class where class numbers are drawn anew for each task, as training has them; and by a hash, not by size:
-    sorted targets would be an order that no learner that reads its support in order was trained on.
-    """
-    rows = inputs.detach().cpu().contiguous()
-    values = read.values.reshape(len(rows), -1).contiguous()
-    by_class = read.spec.labels == "permuted"
-
-    def key(place: int) -> tuple[int, bytes]:
-        content = rows[place].reshape(-1).view(torch.uint8).numpy().tobytes()
-        content += values[place].view(torch.uint8).numpy().tobytes()
-        return int(values[place, 0]) if by_class else 0, hashlib.blake2b(content, digest_size=16).digest()
-
-    return torch.tensor(sorted(range(len(rows)), key=key), device="cpu")
-
-
-def _manifest(ids: Sequence[str] | None, count: int) -> list[str]:
-    """Where each of `count` examples is from, or their numbers; `DataError` for ids that do not tell them apart."""
-    if ids is None:
-        return [str(index) for index in range(count)]
-    names = [str(name) for name in ids]
-    if len(names) != count:
-        raise DataError(f"There are {count} examples, but {len(names)} ids. Give one for each.", code="ragged-input")
-    twice = next((name for name, number in Counter(names).items() if number > 1), None)
-    if twice is not None:
-        raise DataError(f"Two examples have the id {twice!r}. Give each its own.")
-    return names
-
-
-def model_folder(path: Path) -> Path:
-    """The folder of a meta-model, given it or the run that holds it."""
-    for folder in (path / "model", path):
-        if (folder / "model.safetensors").exists():
-            return folder
-    check_folder(path)
-    if is_run(path):
-        raise ArtifactError(
-            f"The run {path} holds no finished model.",
-            code="missing-artifact",
-            hint="Continue its training with {resume}.",
-        )
-    raise ArtifactError(
-        f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.", code="missing-artifact"
-    )
-
-
-def _check_model_folder(folder: Path) -> None:
-    """Raise a `UserError` where saving a model here could replace files that are not a model's."""
-    if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
-        return
-    with contextlib.suppress(ArtifactError, AttributeError):
-        if read_json(folder / "config.json").get("format") == FORMAT:
-            return
-    with contextlib.suppress(ArtifactError):
-        if read_tensors(folder / "model.safetensors")[1].get("format") == FORMAT:
-            return
-    raise UserError(f"{folder} holds files that are not of a meta-model. Save it to a new or an empty folder.")
-
-
-def _built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, trust: Sequence[str]) -> Learner:
-    """The learner of a saved model with its weights; `ArtifactError` where its recipe makes another one or none."""
-    if isinstance(trust, str):
-        raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
-    try:
-        recipe = dict(config["recipe"])
-        cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
-        backbones.check_trusted(recipe["backbone"], trust)
-        options = recipe.pop("options")
-        parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
-        if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
-            with torch.device("meta"), _at_most(EXTRA_PARAMETERS + len(tensors)):
-                planned = cls.build(spec, **options, **recipe).state_dict()
-            _check_shapes(planned, tensors)
-        learner: Learner = cls.build(spec, **options, **recipe)
-        learner.load_state_dict(tensors)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
-        reason, hint = f"{type(error).__name__}: {error}.", ""
-        if isinstance(error, HandfulError):
-            reason, hint = error.message, error.hint
-        versions = f"handful {config.get('handful')}, this is {handful.__version__}"
-        code = error.code if isinstance(error, ArtifactError) else "other-version"
-        raise ArtifactError(
-            f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
-        ) from error
-    return learner
-
-
-def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Raise an `ArtifactError` where weights have other names or shapes than those that a recipe makes."""
-    for name in sorted(planned.keys() | tensors.keys()):
-        shapes = [tuple(some[name].shape) if name in some else None for some in (planned, tensors)]
-        if shapes[0] != shapes[1]:
-            raise ArtifactError(
-                f"Its weights are not those that its learner has in this version: {name} is {shapes[1] or 'missing'} "
-                f"where {shapes[0] or 'nothing'} belongs. Train it again, or use that version."
-            )
-
-
-@contextlib.contextmanager
-def _at_most(count: int) -> Iterator[None]:
-    """Raise an `ArtifactError` where this thread gives modules more parameters: shapes alone may go on forever."""
-    thread, made = threading.get_ident(), 0
-
-    def counted(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal made
-        made += threading.get_ident() == thread
-        if made > count:
-            raise ArtifactError("Its recipe asks for more parameters than it has weights.")
-
-    hook = register_module_parameter_registration_hook(counted)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from handful.errors import UserError
 from handful.learners.learner import Learner
-from handful.models.meta_model import model_digest, model_folder
+from handful.models.folders import model_folder
+from handful.models.meta_model import model_digest
 from handful.pipelines.pipeline import InputPipeline
 from handful.storage import read_tensors
 from handful.tasks.splits import Contents

@@ -1,0 +1,77 @@
+"""The learner of a saved model, built again without running any code that its file names."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+import handful
+from handful import backbones
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.learners.learner import Learner
+from handful.registry import LEARNERS
+from handful.types import TaskSpec
+
+EXTRA_PARAMETERS = 1000
+"""So many more parameters than there are weights in the file may be made on the way to a learner."""
+
+
+def built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, trust: Sequence[str]) -> Learner:
+    """The learner of a saved model with its weights; `ArtifactError` where its recipe makes another one or none."""
+    if isinstance(trust, str):
+        raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
+    try:
+        recipe = dict(config["recipe"])
+        cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
+        backbones.check_trusted(recipe["backbone"], trust)
+        options = recipe.pop("options")
+        parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
+        if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
+            with torch.device("meta"), _at_most(EXTRA_PARAMETERS + len(tensors)):
+                planned = cls.build(spec, **options, **recipe).state_dict()
+            _check_shapes(planned, tensors)
+        learner: Learner = cls.build(spec, **options, **recipe)
+        learner.load_state_dict(tensors)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
+        reason, hint = f"{type(error).__name__}: {error}.", ""
+        if isinstance(error, HandfulError):
+            reason, hint = error.message, error.hint
+        versions = f"handful {config.get('handful')}, this is {handful.__version__}"
+        code = error.code if isinstance(error, ArtifactError) else "other-version"
+        raise ArtifactError(
+            f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
+        ) from error
+    return learner
+
+
+def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Raise an `ArtifactError` where weights have other names or shapes than those that a recipe makes."""
+    for name in sorted(planned.keys() | tensors.keys()):
+        shapes = [tuple(some[name].shape) if name in some else None for some in (planned, tensors)]
+        if shapes[0] != shapes[1]:
+            raise ArtifactError(
+                f"Its weights are not those that its learner has in this version: {name} is {shapes[1] or 'missing'} "
+                f"where {shapes[0] or 'nothing'} belongs. Train it again, or use that version."
+            )
+
+
+@contextlib.contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise an `ArtifactError` where this thread gives modules more parameters: shapes alone may go on forever."""
+    thread, made = threading.get_ident(), 0
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal made
+        made += threading.get_ident() == thread
+        if made > count:
+            raise ArtifactError("Its recipe asks for more parameters than it has weights.")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
