@@ -720,7 +720,7 @@ def test_the_own_estimate_is_leave_one_out():
 
 def test_the_time_of_adapting_is_that_of_the_estimate_too(monkeypatch):
     meta = model()
-    monkeypatch.setattr(MetaModel, "_estimates", lambda *arguments: time.sleep(0.02) or [None])
+    monkeypatch.setattr("handful.models.meta_model.own_scores", lambda *arguments: time.sleep(0.02) or [None])
     assert meta.adapt(*examples(), estimate=True).adapt_seconds >= 0.02
     assert meta.adapt_many([examples()], estimate=True)[0].adapt_seconds >= 0.02
 

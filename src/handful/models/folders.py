@@ -4,13 +4,10 @@ import contextlib
 from pathlib import Path
 
 from handful.errors import ArtifactError, UserError
-from handful.models.meta_model import FORMAT
-from handful.storage import (
-    check_folder,
-    is_run,
-    read_json,
-    read_tensors,
-)
+from handful.storage import check_folder, is_run, read_json, read_tensors
+
+MODEL_FORMAT = "handful meta-model"
+"""What the configuration of a meta-model says it is."""
 
 
 def model_folder(path: Path) -> Path:
@@ -35,9 +32,9 @@ def check_model_folder(folder: Path) -> None:
     if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
         return
     with contextlib.suppress(ArtifactError, AttributeError):
-        if read_json(folder / "config.json").get("format") == FORMAT:
+        if read_json(folder / "config.json").get("format") == MODEL_FORMAT:
             return
     with contextlib.suppress(ArtifactError):
-        if read_tensors(folder / "model.safetensors")[1].get("format") == FORMAT:
+        if read_tensors(folder / "model.safetensors")[1].get("format") == MODEL_FORMAT:
             return
     raise UserError(f"{folder} holds files that are not of a meta-model. Save it to a new or an empty folder.")

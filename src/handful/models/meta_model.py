@@ -3,7 +3,6 @@
 import copy
 import itertools
 import json
-import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,20 +19,17 @@ import handful
 from handful import backbones
 from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
-from handful.evaluation.intervals import interval
-from handful.evaluation.leave_one_out import kin, left_out
 from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, Limits
-from handful.metrics import find_metric
 from handful.models import batches
 from handful.models.adapted_task import AdaptedTask, Estimate
 from handful.models.card import card
 from handful.models.class_numbers import GivenLabels, LabelReader
-from handful.models.folders import check_model_folder, model_folder
+from handful.models.folders import MODEL_FORMAT, check_model_folder, model_folder
+from handful.models.own_scores import own_scores
 from handful.models.prepared_examples import PreparedExamples, canonical_order, manifest_of
 from handful.models.rebuilding import built
-from handful.notes import note
 from handful.pipelines.labels import class_names, target_values
 from handful.pipelines.pipeline import InputPipeline
 from handful.storage import (
@@ -47,7 +43,7 @@ from handful.storage import (
 )
 from handful.types import Categorical, Examples, Gaussian, Point, Prediction, TaskSpec, TaskState, to_device
 
-FORMAT, SCHEMA = "handful meta-model", 1
+SCHEMA = 1
 
 
 class MetaModel:
@@ -127,7 +123,7 @@ class MetaModel:
         """
         limits.check(source, bytes=len(data))
         tensors, config, _ = tensors_from_bytes(data, source)
-        if config.get("format") != FORMAT:
+        if config.get("format") != MODEL_FORMAT:
             raise ArtifactError(f"{source} is not a meta-model but a {config.get('format', 'file of unknown format')}.")
         if config.get("schema") != SCHEMA:
             raise ArtifactError(
@@ -179,7 +175,7 @@ class MetaModel:
     def _config(self) -> dict[str, Any]:
         recipe = self.learner.recipe
         return {
-            "format": FORMAT,
+            "format": MODEL_FORMAT,
             "schema": SCHEMA,
             "handful": handful.__version__,
             "recipe": recipe | {"spec": asdict(self.spec), "backbone": backbones.written(recipe["backbone"])},
@@ -374,7 +370,11 @@ class MetaModel:
                 seen = Examples(support.inputs, values)
                 with torch.no_grad():
                     states = batches.adapt(self.learner, seen, spec)
-                    estimates = self._estimates(seen, spec, [one.groups for one in some]) if estimate else None
+                    estimates = (
+                        own_scores(self.learner, self.pipeline, seen, spec, [one.groups for one in some])
+                        if estimate
+                        else None
+                    )
                 seconds = (time.perf_counter() - start) / len(some)
                 for row, (place, one) in enumerate(zip(members[part.start : part.stop], some, strict=True)):
                     state = pytree.tree_map(lambda leaf, row=row: leaf[row].clone(), states)
@@ -408,47 +408,6 @@ class MetaModel:
             estimate=estimate,
             adapt_seconds=seconds,
         )
-
-    def _estimates(
-        self, support: Examples, spec: TaskSpec, groups: Sequence[Sequence[str] | None]
-    ) -> list[Estimate | None]:
-        """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
-
-        None where that does not leave every class an example, and two examples in all; and, with a warning, where the
-        groups that the model was trained with are not known.
-        """
-        estimates: list[Estimate | None] = [None] * len(support.inputs)
-        count = support.targets.shape[1]
-        column = self.pipeline and self.pipeline.group
-        if column and any(own is None for own in groups):
-            note(
-                "no-estimate",
-                f"No estimate of the task's own score: the model was trained with groups ({column!r}), which may hold "
-                "examples that are much alike, and these do not say which group they are of.",
-            )
-            return estimates
-        if self.learner.costly or not 3 <= count <= 100:
-            return estimates
-        relatives = torch.stack([kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
-        together = relatives.unsqueeze(2) == relatives.unsqueeze(1)  # (tasks, n, n)
-        left = count - together.sum(2).amax(1) >= 2
-        if spec.classification:
-            targets = support.targets
-            others = ~together & (targets.unsqueeze(2) == targets.unsqueeze(1))
-            left &= others.any(2).all(1)
-        chosen = left.nonzero().flatten()
-        if not len(chosen):
-            return estimates
-        found = left_out(self.learner, Examples(*(leaf[chosen] for leaf in support)), spec, relatives[chosen])
-        unit = 1.0  # errors of several targets, each in a unit of its own, stay standardized
-        if self.pipeline and not spec.classification and spec.outputs == 1:
-            unit = self.pipeline.target_scale.square().item()
-        for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
-            mean = interval(scores).mean * unit
-            if math.isfinite(mean):
-                by = "leave-one-out" if len(set(relatives[task].tolist())) == count else "leave-one-group-out"
-                estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, by, int(diverged.sum()))
-        return estimates
 
     # Predicting
 

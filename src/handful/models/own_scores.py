@@ -1,0 +1,61 @@
+"""Estimates of a task's own score, on the few examples that it has."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from handful.evaluation.intervals import interval
+from handful.evaluation.leave_one_out import kin, left_out
+from handful.learners.learner import Learner
+from handful.metrics import find_metric
+from handful.models.adapted_task import Estimate
+from handful.notes import note
+from handful.pipelines.pipeline import InputPipeline
+from handful.types import Examples, TaskSpec
+
+
+def own_scores(
+    learner: Learner,
+    pipeline: InputPipeline | None,
+    support: Examples,
+    spec: TaskSpec,
+    groups: Sequence[Sequence[str] | None],
+) -> list[Estimate | None]:
+    """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
+
+    None where that does not leave every class an example, and two examples in all; and, with a warning, where the
+    groups that the model was trained with are not known.
+    """
+    estimates: list[Estimate | None] = [None] * len(support.inputs)
+    count = support.targets.shape[1]
+    column = pipeline and pipeline.group
+    if column and any(own is None for own in groups):
+        note(
+            "no-estimate",
+            f"No estimate of the task's own score: the model was trained with groups ({column!r}), which may hold "
+            "examples that are much alike, and these do not say which group they are of.",
+        )
+        return estimates
+    if learner.costly or not 3 <= count <= 100:
+        return estimates
+    relatives = torch.stack([kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
+    together = relatives.unsqueeze(2) == relatives.unsqueeze(1)  # (tasks, n, n)
+    left = count - together.sum(2).amax(1) >= 2
+    if spec.classification:
+        targets = support.targets
+        others = ~together & (targets.unsqueeze(2) == targets.unsqueeze(1))
+        left &= others.any(2).all(1)
+    chosen = left.nonzero().flatten()
+    if not len(chosen):
+        return estimates
+    found = left_out(learner, Examples(*(leaf[chosen] for leaf in support)), spec, relatives[chosen])
+    unit = 1.0  # errors of several targets, each in a unit of its own, stay standardized
+    if pipeline and not spec.classification and spec.outputs == 1:
+        unit = pipeline.target_scale.square().item()
+    for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
+        mean = interval(scores).mean * unit
+        if math.isfinite(mean):
+            by = "leave-one-out" if len(set(relatives[task].tolist())) == count else "leave-one-group-out"
+            estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, by, int(diverged.sum()))
+    return estimates
