@@ -147,7 +147,7 @@ def draw(rows: list[Measured], path: Path) -> None:
             axes.plot(sizes, values, style, marker="o", color=color, label=f"{name}, p{percent}")
     axes.set(xscale="log", yscale="log", xlabel="adapted tasks in the bank", ylabel="milliseconds")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 
