@@ -125,8 +125,8 @@ def test_values_come_back_in_the_target_s_own_units():
         expected = meta.predict(single, queries[number])
         close(together[number], expected)
         assert expected.mean.mean() > 20
-        assert adapted[number].estimate.value == pytest.approx(single.estimate.value)
-        assert 1 < single.estimate.value < 50  # of several targets: of standardized ones
+        assert adapted[number].estimate.mean == pytest.approx(single.estimate.mean)
+        assert 1 < single.estimate.mean < 50  # of several targets: of standardized ones
     wide = MetaModel(meta.learner, pipeline)
     wide.learner.predict = lambda state, inputs: Gaussian(inputs[:, :2], inputs[:, :2].square())
     for found, own in zip(predictions(wide, wide.adapt_many(tasks), queries), queries, strict=True):

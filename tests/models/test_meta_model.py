@@ -710,7 +710,7 @@ def test_the_own_estimate_is_leave_one_out():
     right = MetaModel(learner).adapt(inputs, list("aaaabbbb"), estimate=True)
     assert right.estimate == Estimate("accuracy", 1.0, 8, "leave-one-out")
     swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"), estimate=True)
-    assert swapped.estimate.value < 0.7
+    assert swapped.estimate.mean < 0.7
     assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb"), estimate=True).estimate is None
     values = model(LEARNERS["ridge-probe"], VALUES)
     assert values.adapt(*examples(VALUES, 2), estimate=True).estimate is None
@@ -737,7 +737,7 @@ def of_people(people=6, each=4):
 def test_an_estimate_sees_none_of_the_group_that_it_is_scored_on():
     inputs, answers, names = of_people()
     meta = MetaModel(LEARNERS["neighbors"].build(CLASSES))
-    assert meta.adapt(inputs, answers, estimate=True).estimate.value == 1.0, "a row of the same person tells it all"
+    assert meta.adapt(inputs, answers, estimate=True).estimate.mean == 1.0, "a row of the same person tells it all"
     found = meta.adapt(inputs, answers, groups=names, estimate=True).estimate
     right = 0
     for person in set(names):
@@ -746,7 +746,7 @@ def test_an_estimate_sees_none_of_the_group_that_it_is_scored_on():
         told = [task.labels[number] for number in meta.predict(task, inputs[own]).logits.argmax(-1).tolist()]
         right += sum(label == answers[i] for label, i in zip(told, own, strict=True))
     assert found == Estimate("accuracy", right / 24, 24, "leave-one-group-out")
-    assert found.value < 0.8
+    assert found.mean < 0.8
     one_of_a_class = ["p1" if label == "class 1" else name for label, name in zip(answers, names, strict=True)]
     assert meta.adapt(inputs, answers, groups=one_of_a_class, estimate=True).estimate is None
     assert meta.adapt(inputs, answers, groups=["all"] * 24, estimate=True).estimate is None
@@ -758,7 +758,7 @@ def test_an_estimate_sees_no_copy_of_what_it_is_scored_on():
     alone = meta.adapt(inputs, answers, estimate=True).estimate
     copied = meta.adapt(inputs.repeat(3, 1), answers * 3, estimate=True).estimate
     assert copied == alone._replace(examples=24, by="leave-one-group-out")
-    assert copied.value < 1
+    assert copied.mean < 1
 
 
 def test_groups_are_kept_with_the_examples_for_those_that_are_added(saved, tmp_path):
@@ -834,7 +834,7 @@ def test_the_own_estimate_counts_what_diverges():
     inputs = torch.arange(10.0).reshape(10, 1).expand(10, 4) + 0.5
     for spec, answers, mean in ((CLASSES, list("ababababaa"), 0.5), (VALUES, torch.zeros(10, 2), 0.0)):
         found = MetaModel(Fragile.build(spec, backbone="raw")).adapt(inputs, answers, estimate=True).estimate
-        assert (found.diverged, found.value) == (1, mean), "without the last one there is no answer"
+        assert (found.diverged, found.mean) == (1, mean), "without the last one there is no answer"
 
 
 # Own networks

@@ -72,7 +72,7 @@ def test_the_estimate_of_a_regression_is_in_squared_units_of_the_target(folder, 
     inputs = torch.arange(4.0).unsqueeze(1).expand(4, *tasks.spec.input_shape)
     adapted = model.adapt(inputs, values, estimate=True)
     expected = sum((value - (20 - value) / 3) ** 2 for value in values) / 4
-    assert adapted.estimate.value == pytest.approx(expected, rel=1e-4)
+    assert adapted.estimate.mean == pytest.approx(expected, rel=1e-4)
 
 
 def grouped_table(path, *, patient=True):

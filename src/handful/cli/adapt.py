@@ -72,6 +72,6 @@ def adapt(
     if adapted.estimate:
         out.print(
             f"{adapted.estimate.by.capitalize()} on the examples themselves: "
-            f"{score_text(adapted.estimate.value, adapted.estimate.metric, adapted.estimate.diverged)}."
+            f"{score_text(adapted.estimate.mean, adapted.estimate.metric, adapted.estimate.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")

@@ -22,12 +22,12 @@ INPUT_SUFFIXES = IMAGES | {".npz", ".txt"}
 class Estimate(NamedTuple):
     """A task's own score on its support, each example predicted without those of its group.
 
-    metric: what is scored. value: its mean. examples: how many were scored. by: "leave-one-out", or
+    metric: what is scored. mean: over the examples. examples: how many were scored. by: "leave-one-out", or
     "leave-one-group-out". diverged: how many of them had no finite prediction.
     """
 
     metric: str
-    value: float
+    mean: float
     examples: int
     by: str
     diverged: int = 0
