@@ -349,6 +349,13 @@ def test_a_newer_schema_is_refused_with_the_way_out(saved, tmp_path):
         MetaModel.from_pretrained(saved)
 
 
+@pytest.mark.parametrize("pipeline", [{"kind": "images", "crop": True}, {"kind": "sounds"}])
+def test_a_pipeline_of_a_newer_version_is_told_with_the_versions(pipeline, saved):
+    rewritten(saved / "model.safetensors", pipeline=pipeline, handful="7.0.0")
+    with pytest.raises(ArtifactError, match=r"model in .* cannot be built \(it was saved by handful 7\.0\.0"):
+        MetaModel.from_pretrained(saved)
+
+
 def test_a_task_is_no_model_and_a_model_no_task(saved, tmp_path):
     MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
     for wrong in (saved, saved / "model.safetensors", tmp_path):

@@ -131,8 +131,7 @@ class MetaModel:
                 "Install the version that wrote it.",
                 code="other-version",
             )
-        learner = built(config, tensors, source, trust)
-        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
+        learner, pipeline = built(config, tensors, source, trust)
         model = cls(learner, pipeline, config["facts"])
         # By the recipe as it was saved: a later version adds defaults of new options to it, and it is still this model.
         model.__dict__["digest"] = model_digest(tensors, config)

@@ -13,6 +13,7 @@ import handful
 from handful import backbones
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.learner import Learner
+from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.types import TaskSpec
 
@@ -20,8 +21,13 @@ EXTRA_PARAMETERS = 1000
 """So many more parameters than there are weights in the file may be made on the way to a learner."""
 
 
-def built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, trust: Sequence[str]) -> Learner:
-    """The learner of a saved model with its weights; `ArtifactError` where its recipe makes another one or none."""
+def built(
+    config: dict[str, Any], tensors: dict[str, Tensor], source: object, trust: Sequence[str]
+) -> tuple[Learner, InputPipeline | None]:
+    """The learner of a saved model with its weights, and its pipeline.
+
+    Raises `ArtifactError`, with the version that saved it, where its recipe makes another one or none.
+    """
     if isinstance(trust, str):
         raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
     try:
@@ -36,6 +42,7 @@ def built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, tr
             _check_shapes(planned, tensors)
         learner: Learner = cls.build(spec, **options, **recipe)
         learner.load_state_dict(tensors)
+        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
         reason, hint = f"{type(error).__name__}: {error}.", ""
         if isinstance(error, HandfulError):
@@ -45,7 +52,7 @@ def built(config: dict[str, Any], tensors: dict[str, Tensor], source: object, tr
         raise ArtifactError(
             f"{source} cannot be built (it was saved by {versions}). {reason}", code=code, hint=hint
         ) from error
-    return learner
+    return learner, pipeline
 
 
 def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
