@@ -9,14 +9,11 @@ from torch import Tensor
 
 from handful.errors import ArtifactError, UserError
 from handful.limits import LOCAL, Limits
-from handful.readers.images import IMAGES
-from handful.readers.tables import table_kind
+from handful.readers.reader import named_as_inputs
 from handful.storage import flatten, read_bytes, tensors_from_bytes, tensors_to_bytes, unflatten, write_bytes
 from handful.types import Examples, TaskSpec, TaskState
 
 FORMAT, SCHEMA = "handful adapted task", 2
-INPUT_SUFFIXES = IMAGES | {".npz", ".txt"}
-"""How files of inputs end beside tables: such a one is no adapted task, and not a damaged one."""
 
 
 class Estimate(NamedTuple):
@@ -159,7 +156,7 @@ class AdaptedTask:
     def load(cls, path: str | Path, *, limits: Limits = LOCAL) -> Self:
         """Read a task from its file; errors as those of `from_bytes`."""
         path = Path(path)
-        if path.is_dir() or table_kind(path) or path.suffix.lower() in INPUT_SUFFIXES:
+        if path.is_dir() or named_as_inputs(path):  # and not a damaged one
             raise not_a_task(path)
         return cls.from_bytes(read_bytes(path), limits=limits, source=path)
 
@@ -177,7 +174,7 @@ def _check_replaceable(path: Path) -> None:
     """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
-    if path.suffix.lower() in INPUT_SUFFIXES or table_kind(path):
+    if named_as_inputs(path):
         raise UserError(
             f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
         )

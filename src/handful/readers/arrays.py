@@ -87,10 +87,7 @@ class ArrayReader(Reader):
 
     name = "arrays"
     described = "an .npz file"
-
-    def matches(self, path: Path) -> bool:
-        """By its name."""
-        return path.suffix.lower() == ".npz" and path.is_file()
+    suffixes = (".npz",)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """Its arrays, labels and targets as they are."""

@@ -90,10 +90,11 @@ class ImageReader(Reader):
 
     name = "images"
     described = "an image, or a folder of images"
+    suffixes = tuple(sorted(IMAGES))
 
     def matches(self, path: Path) -> bool:
-        """Folders, and files by their names."""
-        return path.is_dir() or path.suffix.lower() in IMAGES or not path.suffix
+        """Folders, and files that end so or have no ending."""
+        return path.is_dir() or super().matches(path) or not path.suffix
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The files, by name."""

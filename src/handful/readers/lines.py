@@ -14,10 +14,7 @@ class LineReader(Reader):
 
     name = "lines"
     described = "a .txt file with a text in each line"
-
-    def matches(self, path: Path) -> bool:
-        """By its name."""
-        return path.suffix.lower() == ".txt" and path.is_file()
+    suffixes = (".txt",)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The lines; an empty one is an error."""

@@ -1,5 +1,6 @@
 """Reading any file or folder of the user's by the reader of its format."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,25 +18,57 @@ READERS: Registry[Any] = Registry("reader", "handful.readers")
 
 
 class Reader(ABC):
-    """Reads one format. A subclass is registered under its name.
+    """Reads one format. A subclass with a `name` is registered under it: a new format is a module of this package.
 
-    described: what it reads, in words.
+    Attributes:
+        name: of the format.
+        described: what it reads, in words.
+        suffixes: how its files end, in small letters; some have two, such as ".csv.gz".
+        by_content: whether it looks into files that end as those of others do, and so is asked before them.
     """
 
     name: ClassVar[str]
     described: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    by_content: ClassVar[bool] = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        READERS.register(cls.name, cls())
+        if "name" in vars(cls) and not inspect.isabstract(cls):
+            READERS.register(cls.name, cls())
 
-    @abstractmethod
     def matches(self, path: Path) -> bool:
-        """Whether what is at this path is of this format."""
+        """Whether what is at this path is of this format; here a file that ends so."""
+        return self.named(path) and path.is_file()
+
+    def named(self, path: Path) -> bool:
+        """Whether a path ends as files of this format do."""
+        return path.name.lower().endswith(self.suffixes)
 
     @abstractmethod
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """See `read`."""
+
+
+def readers() -> list[Reader]:
+    """The readers of all formats, in the order in which they are asked."""
+    return sorted((reader for _, reader in READERS.items()), key=lambda reader: not reader.by_content)
+
+
+def reader_of(path: Path) -> Reader:
+    """The reader of what is at this path; `DataError` if there is none."""
+    for reader in readers():
+        if reader.matches(path):
+            return reader
+    raise DataError(
+        f"{path} is of no kind that is read here: {', '.join(dict.fromkeys(one.described for one in readers()))}.",
+        code="unsupported-media",
+    )
+
+
+def named_as_inputs(path: Path) -> bool:
+    """Whether a path ends as files of some format do."""
+    return any(reader.named(path) for reader in readers())
 
 
 def read(
@@ -48,14 +81,7 @@ def read(
     with the file, and the row or column.
     """
     path = existing(path)
-    readers: list[Reader] = [reader for _, reader in READERS.items()]
-    for reader in readers:
-        if reader.matches(path):
-            return reader.read(path, options or DataOptions(), labeled, limits)
-    raise DataError(
-        f"{path} is of no kind that is read here: {', '.join(reader.described for reader in readers)}.",
-        code="unsupported-media",
-    )
+    return reader_of(path).read(path, options or DataOptions(), labeled, limits)
 
 
 def check_one_task(names: Iterable[object], source: str) -> None:

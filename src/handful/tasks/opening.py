@@ -14,7 +14,7 @@ from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers.paths import existing, subfolders
-from handful.readers.tables import table_files, table_kind
+from handful.readers.tables import table_files, table_reader
 from handful.registry import TASKS
 from handful.tasks.data_options import COLUMNS, Options, checked_kind
 from handful.tasks.distribution import TaskDistribution
@@ -68,7 +68,7 @@ def open_tasks(
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     if path.is_dir():
         return image_tasks(path, options, checked_kind(pipeline, ImagePipeline, path))
-    if table_kind(path):
+    if table_reader(path):
         return table_tasks(path, options, pipeline)
     if path.suffix.lower() == ".npz":
         return array_tasks(path, options, checked_kind(pipeline, ArrayPipeline, path))
