@@ -95,7 +95,7 @@ class DataError(UserError):
 
 
 class DivergedError(HandfulError):
-    """A prediction, or what adapting keeps of a task, is no finite number, so that there is no answer.
+    """A prediction, or what adapting keeps of a task, is not finite.
 
     key: which task it is of, where there are several; None where there is one.
     """

@@ -63,7 +63,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         return MetaModel.from_pretrained(self.model, trust=self.trust)
 
     def _examples(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, Any]:
-        """Labeled examples: inputs `(n, *input_shape)`, and answers that are yet to be checked."""
+        """Labeled examples: inputs `(n, *input_shape)`, and labels or targets that are yet to be checked."""
         X = _plain(X, "X")
         if self.model_ is None:
             X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, reset=reset)
@@ -92,7 +92,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             check_fits(learner, spec)
         with torch.no_grad():
             state: TaskState = evaluation_copy(learner).adapt(support, spec)
-        batches.check_answer(state)
+        batches.refuse_diverged(state)
         self.learner_, self.state_ = learner, state
 
     @own_settings()

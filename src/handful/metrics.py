@@ -298,7 +298,7 @@ for _metric in (
         True,
         "share",
         _accuracy,
-        sentence="answers {score} of the questions right",
+        sentence="predicts {score} of the queries right",
         chance=_guessing,
     ),
     Metric(

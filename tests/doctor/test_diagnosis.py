@@ -187,7 +187,7 @@ def test_memorized_class_numbers_are_found():
     tasks = FixedNumbers()
     status, message = found(tasks, build(Ignoring, tasks))["memorization"]
     assert status == "problem"
-    assert "knows answers that its support does not tell" in message
+    assert "predicts what its support does not say" in message
     assert "chance 20.0 % (30 training tasks)" in message
 
 
@@ -238,7 +238,7 @@ def test_undeclared_use_of_other_queries_is_a_problem_and_declared_use_a_warning
     learner = build(Whispering, Clusters())
     status, message = found(Clusters(), learner)["transduction"]
     assert status == "problem"
-    assert "declares to answer each query by itself, but" in message
+    assert "declares to predict each query by itself, but" in message
     learner.transductive = True
     status, message = found(Clusters(), learner)["transduction"]
     assert status == "warning"

@@ -30,7 +30,7 @@ def test_the_module_is_pytorchs_multihead_attention_with_the_same_weights():
         linear = (own.query_proj, own.key_proj, own.value_proj)
         native.in_proj_weight.copy_(torch.cat([layer.weight for layer in linear]))
         native.in_proj_bias.copy_(torch.cat([own.query_proj.bias, torch.zeros(6), own.value_proj.bias]))
-        native.out_proj.load_state_dict(own.of_answers.state_dict())
+        native.out_proj.load_state_dict(own.out_proj.state_dict())
     queries, keys, values = rows(4, 5, 5)
     torch.testing.assert_close(own(queries, keys, values), native(queries, keys, values)[0])
 

@@ -39,7 +39,7 @@ def test_answers_are_those_of_one_masked_pass_over_support_and_queries():
         rows, attention = layer.attention_norm(tokens), layer.attention
         projected = [heads(p(rows)) for p in (attention.query_proj, attention.key_proj, attention.value_proj)]
         found = F.scaled_dot_product_attention(*projected, attn_mask=seen.expand(10, 10)).transpose(0, 1)
-        tokens = tokens + attention.of_answers(found.reshape(10, -1))
+        tokens = tokens + attention.out_proj(found.reshape(10, -1))
         tokens = tokens + layer.outer(F.gelu(layer.inner(layer.network_norm(tokens))))
     expected = learner.last(learner.norm(tokens[5:]))
     torch.testing.assert_close(learner.reply(state, query), expected)

@@ -67,9 +67,9 @@ def test_with_answers_of_zero_it_is_pytorchs_adam():
 
 def test_with_answers_set_by_hand_it_divides_gradients_by_their_root_mean_square():
     """Minus Adam's momentum, plus the gradient, twice as long: AdaGrad on averages, in numpy."""
-    answers = network(spread=0.0)
-    answers["last.bias"][:] = torch.tensor([3 * np.arctanh(np.log(2) / 3), 1, 0, -1, 0, 0])
-    seen = run(LearnedRule(answers, 0.1), slopes(5))
+    outputs = network(spread=0.0)
+    outputs["last.bias"][:] = torch.tensor([3 * np.arctanh(np.log(2) / 3), 1, 0, -1, 0, 0])
+    seen = run(LearnedRule(outputs, 0.1), slopes(5))
     weight, squares = np.ones(4), np.zeros(4)
     for turn, (gradients, mine) in enumerate(zip(slopes(5), seen, strict=True), 1):
         gradient = gradients["b"].numpy()
@@ -89,17 +89,17 @@ def test_the_memory_is_pytorchs_lstm_cell_with_an_open_gate():
         cell.bias_hh[6:12] += 1
     features = torch.randn(9, FEATURES, dtype=torch.float64)
     state = {name: torch.randn(9, 6, dtype=torch.float64) for name in ("hidden", "cell")}
-    _, memory = rule._answers(features, state)
+    _, memory = rule._outputs(features, state)
     expected = cell(features, (state["hidden"], state["cell"]))
     torch.testing.assert_close((memory["hidden"], memory["cell"]), tuple(expected))
 
 
 def test_with_pairs_it_can_take_the_steps_of_limited_memory_bfgs():
     """Minus Adam's momentum, plus the quasi-Newton direction, which the rule makes shorter in units of its rate."""
-    answers = network(spread=0.0)
-    answers["last.bias"][:] = torch.tensor([0, 0, 0, -1, 0, 1])
+    outputs = network(spread=0.0)
+    outputs["last.bias"][:] = torch.tensor([0, 0, 0, -1, 0, 1])
     curved = torch.diag(torch.tensor([1.0, 2, 3, 4]).double())
-    weights, rules = {"b": torch.ones(4).double()}, (LearnedRule(answers, 0.1, pairs=4), LBFGS(LONGEST * 0.1, 4))
+    weights, rules = {"b": torch.ones(4).double()}, (LearnedRule(outputs, 0.1, pairs=4), LBFGS(LONGEST * 0.1, 4))
     states = [rule.start(weights) for rule in rules]
     for turn in range(6):
         slopes = {"b": curved @ weights["b"]}

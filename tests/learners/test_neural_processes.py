@@ -22,7 +22,7 @@ def examples(count, seed=0):
     return Examples(*(torch.randn(count, size, generator=generator, dtype=torch.float64) for size in (3, 2)))
 
 
-def answer(learner, support, inputs):
+def predicted(learner, support, inputs):
     return learner.predict(learner.adapt(support, SPEC), inputs)
 
 
@@ -31,9 +31,9 @@ def test_the_order_of_examples_does_not_matter(cls):
     learner, support, query = made(cls), examples(7), examples(5, seed=1).inputs
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(order, torch.arange(7))
-    one, other = answer(learner, support, query), answer(learner, Examples(*(p[order] for p in support)), query)
+    one, other = predicted(learner, support, query), predicted(learner, Examples(*(p[order] for p in support)), query)
     torch.testing.assert_close(one, other)
-    changed = answer(learner, support._replace(targets=support.targets[order]), query)
+    changed = predicted(learner, support._replace(targets=support.targets[order]), query)
     assert not torch.allclose(one.mean, changed.mean), "which target belongs to which input does matter"
 
 
@@ -43,7 +43,7 @@ def test_the_code_is_the_mean_of_those_of_the_examples():
     torch.testing.assert_close(learner.adapt(support, SPEC)["code"], torch.stack(alone).mean(0))
     twice = Examples(*(part.repeat(2, 1) for part in support))
     query = examples(5, seed=1).inputs
-    torch.testing.assert_close(answer(learner, twice, query), answer(learner, support, query))
+    torch.testing.assert_close(predicted(learner, twice, query), predicted(learner, support, query))
     assert learner.adapt(twice, SPEC)["code"].shape == (128,), "a state does not grow with the support"
 
 
@@ -51,7 +51,7 @@ def test_attention_looks_at_the_examples_near_the_query():
     """With keys as long as this, all of it is at the example that is there: the others could as well be missing."""
     learner, support = made(AttentiveNeuralProcess, backbone="raw"), examples(6)
     with torch.no_grad():
-        learner.among_examples.of_answers.weight.zero_()  # examples look at themselves only
+        learner.among_examples.out_proj.weight.zero_()  # examples look at themselves only
         # In each of four heads the product of two inputs of length 1, which is largest for equal ones.
         learner.to_keys.weight.copy_(torch.cat([50 * torch.eye(16, 3)] * 4))
         for projection in (learner.to_examples.query_proj, learner.to_examples.key_proj):
@@ -59,7 +59,7 @@ def test_attention_looks_at_the_examples_near_the_query():
     far = support._replace(inputs=support.inputs / support.inputs.norm(dim=-1, keepdim=True))
     for index in range(6):
         only = Examples(*(part[index : index + 1] for part in far))
-        torch.testing.assert_close(answer(learner, far, only.inputs), answer(learner, only, only.inputs))
+        torch.testing.assert_close(predicted(learner, far, only.inputs), predicted(learner, only, only.inputs))
 
 
 @BOTH
@@ -67,7 +67,7 @@ def test_no_deviation_is_below_the_smallest(cls):
     learner = made(cls, smallest_deviation=0.25)
     with torch.no_grad():
         learner.decoder[-1].bias[2:] = -100.0
-    variance = answer(learner, examples(4), examples(9, seed=1).inputs).variance
+    variance = predicted(learner, examples(4), examples(9, seed=1).inputs).variance
     torch.testing.assert_close(variance, torch.full_like(variance, 0.0625))
 
 

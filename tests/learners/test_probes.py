@@ -37,13 +37,13 @@ def values(seed: int = 0, count: int = 8) -> tuple[Examples, torch.Tensor]:
     return Examples(inputs, targets), torch.randn(20, D, generator=generator, dtype=torch.float64)
 
 
-def answer(learner, support: Examples, query: torch.Tensor):
+def predicted(learner, support: Examples, query: torch.Tensor):
     return learner.predict(learner.adapt(support, learner.recipe["spec"]), query)
 
 
 def test_constant_answers_the_majority_and_ties_are_equal() -> None:
     support = Examples(torch.zeros(5, D), torch.tensor([2, 2, 2, 0, 1]))
-    logits = answer(Constant.build(CLASSES), support, torch.zeros(3, D)).logits
+    logits = predicted(Constant.build(CLASSES), support, torch.zeros(3, D)).logits
     assert logits.argmax(-1).tolist() == [2, 2, 2]
     assert logits[0, 0] == logits[0, 1] > logits[0, 3] > -10
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(3))
@@ -51,17 +51,17 @@ def test_constant_answers_the_majority_and_ties_are_equal() -> None:
 
 def test_constant_answers_the_mean() -> None:
     support, query = values()
-    mean = answer(Constant.build(VALUES), support, query).mean
+    mean = predicted(Constant.build(VALUES), support, query).mean
     torch.testing.assert_close(mean, support.targets.mean(0).expand(20, 2))
 
 
 def test_centroid_equals_scikit_learn_and_an_absent_class_never_wins() -> None:
     support, query = classes()
     reference = ReferenceCentroid().fit(support.inputs.numpy(), support.targets.numpy())
-    logits = answer(NearestCentroid.build(CLASSES), support, query).logits
+    logits = predicted(NearestCentroid.build(CLASSES), support, query).logits
     assert logits.argmax(-1).tolist() == reference.predict(query.numpy()).tolist()
     fewer = Examples(support.inputs[SHOT:], support.targets[SHOT:])
-    logits = answer(NearestCentroid.build(CLASSES), fewer, query).logits
+    logits = predicted(NearestCentroid.build(CLASSES), fewer, query).logits
     assert logits.isfinite().all()
     assert (logits.argmax(-1) != 0).all()
 
@@ -71,27 +71,27 @@ def test_neighbors_equal_scikit_learn(neighbors: int) -> None:
     support, query = classes(way=2, shot=6)  # two classes and an odd number of votes: no ties
     reference = KNeighborsClassifier(neighbors).fit(support.inputs.numpy(), support.targets.numpy())
     learner = NearestNeighbors.build(TaskSpec("classification", (D,), 2), neighbors=neighbors)
-    assert answer(learner, support, query).logits.argmax(-1).tolist() == reference.predict(query.numpy()).tolist()
+    assert predicted(learner, support, query).logits.argmax(-1).tolist() == reference.predict(query.numpy()).tolist()
 
     support, query = values()
     regression = KNeighborsRegressor(neighbors).fit(support.inputs.numpy(), support.targets.numpy())
     learner = NearestNeighbors.build(VALUES, neighbors=neighbors)
-    np.testing.assert_allclose(answer(learner, support, query).mean.numpy(), regression.predict(query.numpy()))
+    np.testing.assert_allclose(predicted(learner, support, query).mean.numpy(), regression.predict(query.numpy()))
 
 
 def test_a_tie_of_neighbors_goes_to_the_nearest_and_more_votes_always_win() -> None:
     spec = TaskSpec("classification", (1,), 3)
     query = torch.zeros(1, 1)
     tie = Examples(torch.tensor([[3.0], [1.0], [2.0]]), torch.tensor([0, 2, 1]))
-    assert answer(NearestNeighbors.build(spec, neighbors=3), tie, query).logits.argsort(-1).tolist() == [[0, 1, 2]]
+    assert predicted(NearestNeighbors.build(spec, neighbors=3), tie, query).logits.argsort(-1).tolist() == [[0, 1, 2]]
     # the two nearest against the three farther ones
     votes = Examples(torch.arange(1.0, 6).unsqueeze(1), torch.tensor([0, 0, 1, 1, 1]))
-    assert answer(NearestNeighbors.build(spec, neighbors=5), votes, query).logits.argmax() == 1
+    assert predicted(NearestNeighbors.build(spec, neighbors=5), votes, query).logits.argmax() == 1
 
 
 def test_neighbors_are_capped_by_the_support() -> None:
     support, query = values(count=2)
-    mean = answer(NearestNeighbors.build(VALUES, neighbors=5), support, query).mean
+    mean = predicted(NearestNeighbors.build(VALUES, neighbors=5), support, query).mean
     torch.testing.assert_close(mean, support.targets.mean(0).expand(20, 2))
 
 
@@ -100,7 +100,7 @@ def test_ridge_probe_equals_scikit_learn(strength: float) -> None:
     support, query = values()
     scale = spread(support.inputs)
     reference = Ridge(alpha=strength).fit((support.inputs / scale).numpy(), support.targets.numpy())
-    mean = answer(RidgeProbe.build(VALUES, regularization=strength), support, query).mean
+    mean = predicted(RidgeProbe.build(VALUES, regularization=strength), support, query).mean
     np.testing.assert_allclose(mean.numpy(), reference.predict((query / scale).numpy()), atol=1e-8)
 
 
@@ -110,7 +110,7 @@ def test_logistic_probe_gives_the_probabilities_of_scikit_learn(strength: float)
     scale = spread(support.inputs)
     reference = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000)
     reference.fit((support.inputs / scale).numpy(), support.targets.numpy())
-    ours = answer(LogisticProbe.build(CLASSES, regularization=strength), support, query).logits.softmax(-1)
+    ours = predicted(LogisticProbe.build(CLASSES, regularization=strength), support, query).logits.softmax(-1)
     np.testing.assert_allclose(ours.numpy(), reference.predict_proba((query / scale).numpy()), atol=5e-3)
 
 
@@ -120,7 +120,10 @@ def test_the_unit_of_the_inputs_does_not_matter(cls) -> None:
     moved = support._replace(inputs=1000 * support.inputs + 50)
     learner = cls.build(CLASSES)
     torch.testing.assert_close(
-        answer(learner, support, query).logits, answer(learner, moved, 1000 * query + 50).logits, atol=1e-6, rtol=1e-6
+        predicted(learner, support, query).logits,
+        predicted(learner, moved, 1000 * query + 50).logits,
+        atol=1e-6,
+        rtol=1e-6,
     )
 
 
@@ -134,7 +137,7 @@ def test_many_tasks_at_once_are_as_one_by_one(cls, spec: TaskSpec) -> None:
     stacked = stack(draws)
 
     def one(draw):
-        return answer(learner, *draw)
+        return predicted(learner, *draw)
 
     loop, vmap = (over_tasks(one, (stacked,), Plan(backend)) for backend in ("loop", "vmap"))
     torch.testing.assert_close(vmap[0], loop[0])
@@ -146,7 +149,7 @@ def test_one_example_per_class_and_one_example_in_all_are_finite(cls, dtype: tor
     learner = cls.build(CLASSES)
     for count in (WAY, 1):
         support = Examples(torch.randn(count, D, dtype=dtype), torch.arange(count))
-        logits = answer(learner, support, torch.randn(5, D, dtype=dtype)).logits
+        logits = predicted(learner, support, torch.randn(5, D, dtype=dtype)).logits
         assert logits.dtype == dtype
         assert logits.isfinite().all()
 

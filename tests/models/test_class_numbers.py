@@ -47,7 +47,7 @@ def test_values_have_a_row_for_each_example():
 @pytest.mark.parametrize(
     ("answers", "count", "said"),
     [
-        (["a", "b"], 2, "answers are not all numbers"),
+        (["a", "b"], 2, "targets are not all numbers"),
         ([1.0, 2.0, 3.0], 2, r"of 2 examples have shape \(3,\)"),
         ([], 0, "no examples"),
         ([1.0, 2.0], 2, r"of 2 examples have shape \(2,\)"),

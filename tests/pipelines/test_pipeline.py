@@ -109,8 +109,8 @@ def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
         [96, 0, 0, 0, 1, 1],
     ]
     assert (pipeline.target_mean.tolist(), pipeline.target_scale.tolist()) == ([2], [1])
-    assert pipeline.answers(table).tolist() == [[1], [3], [100]]
-    assert pipeline.scaled(pipeline.answers(table)).tolist() == [[-1], [1], [98]]
+    assert pipeline.labels_or_targets(table).tolist() == [[1], [3], [100]]
+    assert pipeline.scaled(pipeline.labels_or_targets(table)).tolist() == [[-1], [1], [98]]
 
 
 def test_new_table_may_have_other_columns_and_order(pipeline, tmp_path):

@@ -107,10 +107,10 @@ def test_coverage_shows_shares_and_their_intervals():
 
 def test_the_picture_of_a_task_frames_right_and_wrong_answers(tmp_path):
     task = image_task()
-    answers = task.query.targets.clone()
-    answers[4] = 2
-    figure = plots.task_picture(task, answers)
-    assert "5 of 6 answers are right" in texts(figure)
+    predicted = task.query.targets.clone()
+    predicted[4] = 2
+    figure = plots.task_picture(task, predicted)
+    assert "5 of 6 predictions are right" in texts(figure)
     frames = [matplotlib.colors.to_hex(patch.get_edgecolor()).upper() for patch in figure.axes[0].patches]
     counts = [frames.count(color) for color in (plots.BLUE, plots.GREEN, plots.VERMILION)]
     assert counts == [3, 5, 1]
@@ -128,7 +128,7 @@ def test_the_picture_of_a_task_takes_any_images_and_any_names(tmp_path):
     with Image.open(tmp_path / "task.png") as picture:
         assert picture.width <= 1600
     assert "1  $5 and $x" in texts(figure)
-    assert "24 of 24 answers are right (20 shown)" in texts(figure)
+    assert "24 of 24 predictions are right (20 shown)" in texts(figure)
 
 
 def test_a_picture_that_fails_leaves_the_old_one(tmp_path):

@@ -36,7 +36,7 @@ def test_a_clear_win_is_said_plainly_with_its_interval_and_both_numbers_of_tasks
     verdict = report(comparison).verdict
     half, gap = OWN.score.half_width, comparison.learner.paired
     assert verdict == (
-        f"With 1 example of each of 5 new classes, protonet answers 90.0 ± {100 * half:.1f} % of the questions right "
+        f"With 1 example of each of 5 new classes, protonet predicts 90.0 ± {100 * half:.1f} % of the queries right "
         f"(95 % interval, 100 tasks), and beats the best simple method, transfer, by 10.0 ± "
         f"{100 * gap.half_width:.1f} points on 100 tasks in common."
     )
@@ -155,7 +155,7 @@ def test_regression_says_when_adapting_does_not_beat_pooling(error, words):
 
 def test_one_task_is_not_given_an_interval():
     verdict = report(compare(evaluation("protonet", torch.tensor([0.75])), evaluation("centroid", torch.tensor([0.5]))))
-    assert "75.0 % of the questions right (1 task: no interval)" in verdict.verdict
+    assert "75.0 % of the queries right (1 task: no interval)" in verdict.verdict
     assert "cannot be told apart" in verdict.verdict
     assert "inf" not in verdict.verdict
 
@@ -163,7 +163,7 @@ def test_one_task_is_not_given_an_interval():
 def test_without_a_way_shots_are_those_of_the_task():
     """Tasks of a table have the classes that they have, and `shot` counts rows of a task."""
     verdict = report(compare(*(replace(e, way=None, shot=5) for e in (OWN, WORSE)))).verdict
-    assert verdict.startswith("With 5 examples of a new task, protonet answers 90.0")
+    assert verdict.startswith("With 5 examples of a new task, protonet predicts 90.0")
 
 
 UNFINITE = pytest.mark.parametrize("value", [math.inf, -math.inf])
@@ -343,7 +343,7 @@ def test_no_share_passes_0_or_100_percent():
     few = torch.tensor([1.0, 1.0, 0.2])
     own, rung = evaluation("protonet", few), evaluation("centroid", 1 - few)
     page = report(compare(own, rung)).to_markdown({})
-    assert "answers 73.3 (0.0 to 100.0) % of the questions right" in page
+    assert "predicts 73.3 (0.0 to 100.0) % of the queries right" in page
     assert "26.7 (0.0 to 100.0) %" in page
     wide = evaluation("protonet", torch.tensor([0.7, 0.9]), way=None)
     low, high = wide.score.low, wide.score.high
@@ -555,7 +555,7 @@ def test_a_transductive_score_says_so_on_the_page_and_in_the_json(tmp_path):
     told = report(compare(replace(OWN, transductive=True), WORSE))
     page = told.write(tmp_path).read_text()
     assert "protonet (transductive)" in page
-    assert "Transductive: an answer may depend" in page
+    assert "Transductive: a prediction may depend" in page
     assert told.to_json()["settings"][0]["transductive"] is True
 
 

@@ -80,14 +80,14 @@ def test_tables_are_split_and_all_have_inputs_of_one_width(tasks):
     assert tasks.split("test").task(0).query.inputs.shape == (40 - 16, 7)
 
 
-def by_hand(table, answers, support):
+def by_hand(table, targets, support):
     """Columns and target of a draw, standardized by numpy from the support rows alone."""
     columns = []
     for name in table.column_names[:-1]:
         values = table[name].to_numpy()
         columns += [(values == kind).astype(float) for kind in KINDS] if name == "kind" else [values]
     columns = [(c - c[support].mean()) / c[support].std() for c in columns if c[support].std() > 0]
-    return columns, (answers - answers[support].mean()) / answers[support].std()
+    return columns, (targets - targets[support].mean()) / targets[support].std()
 
 
 def test_inputs_and_targets_of_a_draw_are_standardized_by_its_support_alone(tasks, folder):
@@ -98,9 +98,9 @@ def test_inputs_and_targets_of_a_draw_are_standardized_by_its_support_alone(task
         table = pyarrow.csv.read_csv(folder / name)
         first = int((tasks.tasks < tasks.names.index(name)).sum())
         support, query = (np.array(rows) - first for rows in (manifest.support, manifest.query))
-        columns, answers = by_hand(table, table[table.column_names[-1]].to_numpy(), support)
+        columns, targets = by_hand(table, table[table.column_names[-1]].to_numpy(), support)
         for rows, part in ((support, task.support), (query, task.query)):
-            close(part.targets[:, 0], answers[rows].clip(-LIMIT, LIMIT))
+            close(part.targets[:, 0], targets[rows].clip(-LIMIT, LIMIT))
         scale = (tasks.width / len(columns)) ** 0.5
         places = set()
         for column in columns:  # each has one place of its own, with either sign
@@ -182,9 +182,9 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
     with noted("column 'z' count as its mean") as notes:
-        answers = [row["value"] for row in predict_from_file(tmp_path / "task", rows)]
+        targets = [row["value"] for row in predict_from_file(tmp_path / "task", rows)]
     assert [note.count for note in notes] == [2]
-    assert np.isfinite(answers).all()
+    assert np.isfinite(targets).all()
 
 
 def test_small_tables_train_too(tmp_path):
@@ -219,8 +219,8 @@ def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     predicted = np.array([row["value"] for row in predict_from_file(task, tmp_path / "rows.csv")])
-    answers = table["y101"].to_numpy()[40:]
-    assert np.mean((predicted - answers) ** 2) < 0.5 * answers.var(), "in the units of the table"
+    targets = table["y101"].to_numpy()[40:]
+    assert np.mean((predicted - targets) ** 2) < 0.5 * targets.var(), "in the units of the table"
 
 
 def test_an_adapted_task_reads_its_support_as_it_was_adapted(run, folder, tmp_path):

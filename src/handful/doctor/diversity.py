@@ -17,7 +17,7 @@ ALIKE, REPRODUCED = 0.2, 0.05
 
 
 def diversity(split: TaskDistribution, tasks: int) -> Finding:
-    """How far tasks differ in what predicts their answers.
+    """How far tasks differ in what predicts their labels.
 
     After the diversity coefficient of *The Curse of Low Task Diversity* (Miranda et al., 2022),
     https://arxiv.org/abs/2208.01545, the mean distance of two tasks in the space of Task2Vec, made cheap: a task is
@@ -79,7 +79,7 @@ def coefficient(split: TaskDistribution, tasks: int) -> Interval | None:
 
 
 def _heads(split: TaskDistribution, index: int) -> tuple[Tensor, Tensor]:
-    """Ridge heads `(d + 1, outputs)` of the even and of the odd examples of a task, the last row their mean answer."""
+    """Ridge heads `(d + 1, outputs)` of the even and of the odd examples of a task, the last row their mean target."""
     task, spec = split.task(index), split.spec_of(index)
     inputs = torch.cat([part.inputs.flatten(1) for part in task]).double()
     targets = torch.cat([part.targets for part in task])

@@ -49,7 +49,7 @@ def adaptation(novel: SupportExchange | None, learner: Learner, *, classificatio
 
 
 def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, *, classification: bool) -> Finding:
-    """By how much training tasks are answered better than new ones. trained, novel: scores, more is better."""
+    """By how much training tasks are predicted better than new ones. trained, novel: scores, more is better."""
     bounds = SHARE if classification else None
     ahead = difference(trained, novel, *units, bounds=bounds)
     scores = interval(trained, units[0], bounds=bounds), interval(novel, units[1], bounds=bounds)
@@ -67,7 +67,7 @@ def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, 
             "It needs more tasks or classes to learn from, or more restraint: a smaller network, fewer steps, a larger "
             "{weight_decay} (such as 1), for images or values {augment}.",
         )
-    return Finding("gap", "ok", f"New tasks are answered about as well as training tasks: {seen}.")
+    return Finding("gap", "ok", f"New tasks are predicted about as well as training tasks: {seen}.")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def gap_by_tasks(
     """How the gap between training and new tasks closes as the number of training tasks grows.
 
     learners: by the number of tasks or classes trained on, the learner and a distribution over these. novel: tasks that
-    none of them was trained on, of its present split. The gap is positive where training tasks are answered better.
+    none of them was trained on, of its present split. The gap is positive where training tasks are predicted better.
     """
     rows = []
     for count, (learner, own) in sorted(learners.items()):

@@ -65,7 +65,7 @@ def memorization(
     trained: SupportExchange | None,
     novel: SupportExchange | None,
 ) -> Finding:
-    """Whether answers come from the support of the task, or from what was learned of other tasks.
+    """Whether predictions come from the support of the task, or from what was learned of other tasks.
 
     trained, novel: of training tasks, and of validation tasks where there are any.
     """
@@ -108,7 +108,7 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
         return Finding(
             "memorization",
             "problem",
-            f"{learner.key} knows answers that its support does not tell: {numbers}. It has memorized what class "
+            f"{learner.key} predicts what its support does not say: {numbers}. It has memorized what class "
             "numbers mean in the training tasks. Draw class numbers anew for each task.",
         )
     if gain.low <= 0:
@@ -117,13 +117,13 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
             "problem",
             f"{learner.key} does not use its support: {numbers}. Train it (longer), or look for an error in adapt.",
         )
-    return Finding("memorization", "ok", f"{learner.key} answers from its support: {numbers}.")
+    return Finding("memorization", "ok", f"{learner.key} predicts from its support: {numbers}.")
 
 
 def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str, *, classification: bool) -> Finding:
     """Where outputs mean the same in all tasks: what the own support is worth, and what the training tasks are without.
 
-    One who knows the training tasks by heart answers them well with any support, and new tasks badly.
+    A learner that has memorized the training tasks predicts them well with any support, and new tasks badly.
     """
     bounds = SHARE if classification else None
     scores = [interval(values, trained.units, bounds=bounds) for values in (trained.own, trained.foreign)]
@@ -172,12 +172,12 @@ def score_of(split: TaskDistribution, learner: Learner, index: int, support: Exa
 
 
 def _chance(task: Task) -> float:
-    """The accuracy of answering any class of the support at random."""
+    """The accuracy of predicting any class of the support at random."""
     return 1 / len(set(task.support.targets.tolist()))
 
 
 def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> Finding:
-    """Whether a query is answered the same alone and among others."""
+    """Whether the prediction of a query is the same alone and among others."""
     largest, diverged = 0.0, 0
     for index in range(tasks):
         task, spec = split.task(index), split.spec_of(index)
@@ -193,24 +193,24 @@ def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> F
     if diverged == tasks:
         seen = f"{learner.key} has no finite prediction on {count_of(tasks, 'task')}."
         return Finding("transduction", "skipped", seen)
-    seen = f"alone or among others, the answer to a query differs by up to {100 * largest:.2g} % ({tasks} tasks"
+    seen = f"alone or among others, the prediction of a query differs by up to {100 * largest:.2g} % ({tasks} tasks"
     seen += f", {diverged} of which diverged)" if diverged else ")"
     if largest <= PURE and learner.pointwise:
-        return Finding("transduction", "ok", f"{learner.key} answers each query by itself: {seen}.")
+        return Finding("transduction", "ok", f"{learner.key} predicts each query by itself: {seen}.")
     if largest <= PURE:
         return Finding("transduction", "ok", f"{learner.key} declares to use the other queries of a task, but {seen}.")
     if learner.pointwise:
         return Finding(
             "transduction",
             "problem",
-            f"{learner.key} declares to answer each query by itself, but {seen}: its scores are not those that single "
+            f"{learner.key} declares to predict each query by itself, but {seen}: its scores are not those that single "
             "queries get. Look for statistics of the query batch, such as batch normalization in training mode.",
         )
     return Finding(
         "transduction",
         "warning",
         f"{learner.key} uses the other queries of a task, as it declares: {seen}. Do not compare its scores with those "
-        "of learners that answer one query at a time.",
+        "of learners that predict one query at a time.",
         "With the frozen {normalization} it would be one.",
     )
 

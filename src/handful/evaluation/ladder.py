@@ -125,7 +125,7 @@ class Ladder:
         All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept; or
         drawn anew for each shot, where a part of a support is none (see `TaskDistribution.nested`). Shots for which the
         data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
-        half of the user's tasks have enough, are left out; none of them left is an empty answer.
+        half of the user's tasks have enough, are left out; none of them left is an empty result.
         """
         cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
         raw = [rung for rung in cheap if rung.start == "raw"]

@@ -57,7 +57,7 @@ class Evaluation:
     `(draws,)` which draws have a prediction that is not finite. They have the worst score: a share of 0, which counts;
     or an infinite one, which is left out of the mean. target_scores: `(draws, outputs)` those of each of several
     targets, in its own unit, and target_names; empty for one. way, shot, query_shot:
-    as `SizeRanges`. confidences, correct: of every query answer but those of diverged draws, for reliability (empty for
+    as `SizeRanges`. confidences, correct: of every query but those of diverged draws, for reliability (empty for
     regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
 
     Of regression, each empty where there is none: log_likelihoods: `(draws,)` of a true value, the mean over queries
@@ -211,9 +211,9 @@ def evaluate(
             if found.shape[1] > 1:
                 more["target_scores"].append(found)
             if isinstance(predictions, Categorical):
-                confidence, answer = predictions.logits[finite].softmax(-1).max(-1)
+                confidence, predicted = predictions.logits[finite].softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
-                correct.append((answer == batch.query.targets[finite]).flatten())
+                correct.append((predicted == batch.query.targets[finite]).flatten())
             known = indices if shot is None else []  # the best prediction is known for the whole support
             for name, values in _of_regression(predictions, batch.query.targets, metric, distribution, known).items():
                 more[name].append(values)

@@ -12,7 +12,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int = 1, mask: 
     """Scaled dot-product attention: `(m, heads * d)`, `(n, heads * d)`, `(n, heads * v)` to `(m, heads * v)`.
 
     *Attention Is All You Need* (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762. mask: `(m, n)`, true where a
-    query sees a key; each query sees at least one. Without any key the answer is zero.
+    query sees a key; each query sees at least one. Without any key the result is zero.
     """
     q, k, v = (_by_head(rows, heads) for rows in (queries, keys, values))  # (heads, m, d)
     scores = q @ k.mT / math.sqrt(q.shape[-1])  # (heads, m, n)
@@ -28,8 +28,8 @@ def _by_head(rows: Tensor, heads: int) -> Tensor:
 class Attention(nn.Module):
     """Attention of several heads between learned projections of rows of one width.
 
-    `remembered` is all that an answer needs of keys and values, so a state that holds it makes answers cheap. At the
-    start queries and keys are projected alike, and answers undo the projection of values: each query finds what is like
+    `remembered` is all that `attend` needs of keys and values, so a state that holds it makes predictions cheap. At the
+    start queries and keys are projected alike, and the output undoes the projection of values: each query finds what is like
     it and takes it over as it is, which random matrices would first have to learn (*Mimetic Initialization of
     Self-Attention Layers*, Trockman & Kolter, 2023, https://arxiv.org/abs/2305.09828). Raises `UserError` for a width
     that the heads do not divide.
@@ -43,22 +43,22 @@ class Attention(nn.Module):
         self.query_proj = nn.Linear(width, width)
         self.key_proj = nn.Linear(width, width, bias=False)  # a bias would add the same to all scores of a query
         self.value_proj = nn.Linear(width, width)
-        self.of_answers = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
         with torch.no_grad():
             nn.init.orthogonal_(self.query_proj.weight)
             nn.init.orthogonal_(self.value_proj.weight)
             self.key_proj.weight.copy_(self.query_proj.weight)
-            self.of_answers.weight.copy_(self.value_proj.weight.mT)
+            self.out_proj.weight.copy_(self.value_proj.weight.mT)
 
     def remembered(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `(n, width)` as they are attended to; same shapes."""
         return self.key_proj(keys), self.value_proj(values)
 
-    def answer(self, queries: Tensor, remembered: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+    def recall(self, queries: Tensor, remembered: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """What queries `(m, width)` find in what is remembered: `(m, width)`. mask: as in `attend`."""
-        answers: Tensor = self.of_answers(attend(self.query_proj(queries), *remembered, self.heads, mask))
-        return answers
+        found: Tensor = self.out_proj(attend(self.query_proj(queries), *remembered, self.heads, mask))
+        return found
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries `(m, width)` attend to keys and values `(n, width)`: `(m, width)`."""
-        return self.answer(queries, self.remembered(keys, values), mask)
+        return self.recall(queries, self.remembered(keys, values), mask)

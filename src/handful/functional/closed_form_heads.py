@@ -23,7 +23,7 @@ def centroids(features: Tensor, targets: Tensor, outputs: int) -> tuple[Tensor, 
 
 
 def without_absent(logits: Tensor, present: Tensor) -> Tensor:
-    """Logits `(n, outputs)` under which a class that is not `present` `(outputs,)` is never the answer."""
+    """Logits `(n, outputs)` under which a class that is not `present` `(outputs,)` is never predicted."""
     return torch.where(present, logits, logits.amin(-1, keepdim=True).detach() - ABSENT)
 
 
@@ -138,15 +138,15 @@ def descended(
         at_start = features @ weight.mT + bias
         check_shape("targets", wanted, at_start)
         gram = weight_rate * (features @ features.mT) + bias_rate if dual else None  # (n, n)
-        total, answers = torch.zeros_like(at_start), at_start
+        total, current = torch.zeros_like(at_start), at_start
         for step in range(steps):
-            total = total + (answers.softmax(-1) if targets.ndim == 1 else answers) - wanted
+            total = total + (current.softmax(-1) if targets.ndim == 1 else current) - wanted
             if step == steps - 1:
                 break
             if gram is not None:
-                answers = torch.addmm(at_start, gram, total, alpha=-1)
+                current = torch.addmm(at_start, gram, total, alpha=-1)
             else:
                 moved = weight_rate * (features @ (features.mT @ total)) + bias_rate * total.sum(0)
-                answers = at_start - moved
+                current = at_start - moved
         toward = total.mT @ features
     return weight - weight_rate * toward, bias - bias_rate * total.sum(0)

@@ -72,13 +72,13 @@ class CAVIA(Learner):
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The network's outputs under the task's context."""
-        return self._answer(tensors(self.decoder), self.backbone(inputs), state["context"])
+        return self._predict(tensors(self.decoder), self.backbone(inputs), state["context"])
 
     def _inner_loss(self, state: dict[str, Tensor], given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        answer = self._answer(given["decoder"], given["features"], state["context"])
-        return answer.loss(given["targets"]).mean(), {}
+        prediction = self._predict(given["decoder"], given["features"], state["context"])
+        return prediction.loss(given["targets"]).mean(), {}
 
-    def _answer(self, decoder: dict[str, Tensor], features: Tensor, context: Tensor) -> Prediction:
+    def _predict(self, decoder: dict[str, Tensor], features: Tensor, context: Tensor) -> Prediction:
         outputs = call(self.decoder, decoder, features, context)  # (contexts, n, outputs)
         return Categorical(outputs.squeeze(-1).mT) if self.classification else Point(outputs.squeeze(0))
 

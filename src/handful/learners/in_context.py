@@ -21,7 +21,7 @@ class InContextTransformer(SequenceLearner):
     to the support alone, and no position is encoded, so the order of the support means nothing. The state is what
     each layer attends to: its keys and values `(n, width)`. Departures: normalization before each layer; a query does
     not attend to itself; classification by label codes (see `SequenceLearner`); attention starts as matching (see
-    `Attention`), and the reply as the half of the token that holds the answer.
+    `Attention`), and the reply as the half of the token that holds the label.
     """
 
     key = "in-context"
@@ -73,6 +73,6 @@ class _Layer(nn.Module):
 
     def forward(self, tokens: Tensor, remembered: tuple[Tensor, Tensor]) -> Tensor:
         """Tokens `(m, width)` after this layer; same shape."""
-        tokens = tokens + self.attention.answer(self.attention_norm(tokens), remembered)
+        tokens = tokens + self.attention.recall(self.attention_norm(tokens), remembered)
         changed: Tensor = self.outer(F.gelu(self.inner(self.network_norm(tokens))))
         return tokens + changed

@@ -24,7 +24,7 @@ Start: TypeAlias = Literal["raw", "pretrained", "own"]
 
 
 class Learner(nn.Module, ABC):
-    """Learns to learn: `adapt` makes a state of a support set, `predict` answers from the state.
+    """Learns to learn: `adapt` makes a state of a support set, `predict` makes predictions from it.
 
     A learner is written for one task; the engine batches it over tasks. Its parameters are the meta-parameters. It is
     made by `build` alone, which checks kinds and options and keeps them in `recipe`; calling the class is refused.
@@ -37,7 +37,7 @@ class Learner(nn.Module, ABC):
         labels: the kinds of class labels that it can do (a network that does not adapt needs shared ones).
         any_way: whether a trained learner adapts to another number of classes than it was trained with.
         meta_gradient: "exact", "approximate" (with a reference test of its own) or "none" (nothing is meta-trained).
-        answers_absent: whether it may answer a class of which the support has no example; else queries of such a class
+        predicts_absent: whether it may predict a class of which the support has no example; else queries of such a class
             have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
@@ -59,7 +59,7 @@ class Learner(nn.Module, ABC):
     labels: ClassVar[frozenset[Labels]] = frozenset({"permuted", "shared"})
     any_way: bool = True
     meta_gradient: ClassVar[MetaGradientKind] = "exact"
-    answers_absent: ClassVar[bool] = True
+    predicts_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
     state_holds_examples: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
@@ -162,7 +162,7 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """Answer for inputs `(n, *input_shape)` from the state alone."""
+        """Predict for inputs `(n, *input_shape)` from the state alone."""
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
@@ -202,8 +202,8 @@ class Learner(nn.Module, ABC):
         )
 
     def _mean(self, losses: Tensor, task: Task, spec: TaskSpec) -> Tensor:
-        """The mean of the query's losses `(n,)`, of those that the learner can answer; 0 where there are none."""
-        if self.answers_absent or not spec.classification:
+        """The mean of the query's losses `(n,)`, of those that the learner can predict; 0 where there are none."""
+        if self.predicts_absent or not spec.classification:
             return losses.mean()
         present = (task.query.targets.unsqueeze(1) == task.support.targets).any(1)
         return torch.where(present, losses, 0.0).sum() / present.sum().clamp_min(1)

@@ -17,7 +17,7 @@ DECAY = 0.95
 
 
 class MemoryAugmentedNetwork(SequenceLearner):
-    """Read the labeled examples one by one, write each into a memory, and answer from what a query finds there.
+    """Read the labeled examples one by one, write each into a memory, and predict from what a query finds there.
 
     *Meta-Learning with Memory-Augmented Neural Networks* (Santoro et al., 2016), https://arxiv.org/abs/1605.06065. The
     controller is an LSTM; memory is addressed by cosine similarity, and written where it was used least. The state is
@@ -25,7 +25,7 @@ class MemoryAugmentedNetwork(SequenceLearner):
     comes together with its label, instead of a step before it, since the support is labeled; queries read and do not
     write, each on its own; the similarity has a learned sharpness, as in Graves et al., 2014
     (https://arxiv.org/abs/1410.5401); keys are made of the example as well as of the controller's output, and start as
-    the example's rotation, which the answer undoes: a fresh network already matches, where the paper's learns nothing
+    the example's rotation, which reading undoes: a fresh network already matches, where the paper's learns nothing
     for thousands of tasks. Label codes: see `SequenceLearner`.
     """
 

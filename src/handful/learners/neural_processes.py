@@ -1,4 +1,4 @@
-"""Neural processes: a network that reads a set of examples and answers, with nothing to optimize for a new task."""
+"""Neural processes: a network that reads a set of examples and predicts, with nothing to optimize for a new task."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from handful.types import Examples, Gaussian, TaskSpec, TaskState
 
 
 class ConditionalNeuralProcess(Learner):
-    """Encode each example, take the mean code, and decode an answer with its uncertainty from code and query.
+    """Encode each example, take the mean code, and decode a prediction with its uncertainty from code and query.
 
     *Conditional Neural Processes* (Garnelo et al., 2018), https://arxiv.org/abs/1807.01613. Departures: inputs are a
     backbone's features; the loss is that of the query, not of the support too; a standard deviation stays above
@@ -101,7 +101,7 @@ class AttentiveNeuralProcess(Learner):
     def predict(self, state: TaskState, inputs: Tensor) -> Gaussian:
         """Means and variances."""
         features = self.backbone(inputs)
-        code = self.to_examples.answer(self.to_keys(features), (state["keys"], state["values"]))
+        code = self.to_examples.recall(self.to_keys(features), (state["keys"], state["values"]))
         return normal(self.decoder(torch.cat([features, code], dim=-1)), self.smallest_deviation)
 
 
@@ -110,7 +110,7 @@ class Layers(nn.Sequential):
 
     They start larger than PyTorch does it, so that the signal lives (*Efficient BackProp*, LeCun et al., 1998,
     https://doi.org/10.1007/3-540-49430-8_2): little of an example was left behind so many layers, and a
-    conditional neural process answered the mean of all functions for thousands of steps.
+    conditional neural process predicted the mean of all functions for thousands of steps.
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, depth: int) -> None:

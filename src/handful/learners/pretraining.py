@@ -21,10 +21,10 @@ WARM_UP = 0.1
 FOR_FEATURES = {"lr": 0.01, "weight_decay": 1.0, "label_smoothing": 0.1}
 """Peak rate and regularization where only the features are kept: strong, since they must serve other classes. Chosen on
 the validation letters of `glyphs`."""
-FOR_ANSWERS = {"lr": 0.003, "weight_decay": 0.05, "label_smoothing": 0.0}
-"""The same where the head is kept, and must answer for the same outputs."""
+FOR_HEAD = {"lr": 0.003, "weight_decay": 0.05, "label_smoothing": 0.0}
+"""The same where the head is kept, and must have the same outputs."""
 SCALE = 10.0
-"""Of the cosines in a head that answers by them."""
+"""Of the cosines in a head that predicts by them."""
 CALIBRATION = 10
 """Batches for the statistics of the batch norms."""
 
@@ -140,7 +140,7 @@ def pretrain(
     the same bits, interrupted or not; whether weights require a gradient is as before. Returns the seconds that it
     took, those before an interruption included.
     """
-    chosen = FOR_FEATURES if head is None else FOR_ANSWERS
+    chosen = FOR_FEATURES if head is None else FOR_HEAD
     head = head if head is not None else _head(backbone, pool, seed, CosineClassifier if cosine else nn.Linear)
     with _trainable([*weights, *head.parameters()]) as trained, torch.enable_grad(), _training(backbone):
         pretraining = Pretraining(

@@ -45,7 +45,7 @@ class OnRawInputs(Learner):
 
 
 class Constant(OnRawInputs):
-    """Answer the support's majority class or its mean target, whatever the input.
+    """Predict the support's majority class or its mean target, whatever the input.
 
     The logits are the logarithms of class frequencies with half an example added to each class, so equally frequent
     classes have equal logits and an absent class has a finite one.
@@ -54,16 +54,16 @@ class Constant(OnRawInputs):
     key = "dummy"
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
-        """The answer `(outputs,)`."""
+        """The prediction `(outputs,)`."""
         if not spec.classification:
-            return {"answer": support.targets.mean(0)}
+            return {"prediction": support.targets.mean(0)}
         counts = F.one_hot(support.targets, spec.outputs).sum(0).to(support.inputs)
-        return {"answer": torch.log((counts + 0.5) / (counts + 0.5).sum())}
+        return {"prediction": torch.log((counts + 0.5) / (counts + 0.5).sum())}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
-        """The same answer for each input."""
-        answers = state["answer"].expand(len(inputs), -1)
-        return Categorical(answers) if self.classification else Point(answers)
+        """The same prediction for each input."""
+        predictions = state["prediction"].expand(len(inputs), -1)
+        return Categorical(predictions) if self.classification else Point(predictions)
 
 
 class NearestCentroid(OnRawInputs):

@@ -43,7 +43,7 @@ class PrototypicalNetwork(Learner):
 
     key = "protonet"
     kinds = frozenset({"classification"})
-    answers_absent = False
+    predicts_absent = False
 
     maps: Tensor
 

@@ -26,7 +26,7 @@ class RelationNetwork(Learner):
 
     key = "relation"
     kinds = frozenset({"classification"})
-    answers_absent = False
+    predicts_absent = False
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What learners have in common that read the support as a sequence of tokens, each an example with its answer."""
+"""What learners have in common that read the support as a sequence of tokens, each an example with its label."""
 
 import math
 from abc import abstractmethod
@@ -19,15 +19,15 @@ LEAST_VARIANCE = 1e-4
 
 
 class SequenceLearner(Learner):
-    """Reads tokens `(n, width)` of the support, and answers tokens of queries whose answer is unknown.
+    """Reads tokens `(n, width)` of the support, and predicts for tokens of queries, whose label is unknown.
 
-    Half of a token is the example's features, half its answer: a projection of the target, or the code of its class.
+    Half of a token is the example's features, half its label: a projection of the target, or the code of its class.
     Codes are fixed random directions, at right angles or opposite, and a query's class is the one whose code is most
     like the reply, so that any way up to `width` is possible (*Context-Aware Meta-Learning*, Fifty et al., 2024,
     https://arxiv.org/abs/2310.10971). Where class numbers mean nothing, each training task draws which class has which
     code, so that all codes are trained; where the order of the support could be read, it is drawn anew too. For classes
     features are measured from the support's mean in units of its spread, since what all examples share tells none apart
-    (*SimpleShot*, Wang et al., 2019, https://arxiv.org/abs/1911.04623). Values are answered by a normal distribution.
+    (*SimpleShot*, Wang et al., 2019, https://arxiv.org/abs/1911.04623). Values are predicted by a normal distribution.
     """
 
     reads_order: ClassVar[bool] = True
@@ -108,8 +108,8 @@ class SequenceLearner(Learner):
         mean, variance = replies.chunk(2, -1)
         return Gaussian(mean, LEAST_VARIANCE + F.softplus(variance))
 
-    def _tokens(self, features: Tensor, answers: Tensor) -> Tensor:
-        return torch.cat([self.of_features(features), answers], -1)
+    def _tokens(self, features: Tensor, labels: Tensor) -> Tensor:
+        return torch.cat([self.of_features(features), labels], -1)
 
     def _codes(self, spec: TaskSpec, order: Tensor | None = None) -> Tensor | None:
         """The codes of this task's classes, or None where values are predicted."""

@@ -32,7 +32,7 @@ class SiameseNetwork(Learner):
     key = "siamese"
     state_holds_examples = True
     kinds = frozenset({"classification"})
-    answers_absent = False
+    predicts_absent = False
 
     def __init__(
         self,

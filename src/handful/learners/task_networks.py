@@ -29,19 +29,19 @@ class TaskNetwork(Learner):
         """The network's outputs under the task's weights."""
         weights: Weights = self._network() | state["weights"]
         features, _ = self._features(weights | state["statistics"], inputs, fit=False)
-        return self._answer(weights, features)
+        return self._predict(weights, features)
 
     def _inner_loss(self, fast: Weights, context: dict[str, Any]) -> tuple[Tensor, Weights]:
         """The mean loss of `context["support"]`, and the normalization's statistics of it."""
         weights, support = context["slow"] | fast, context["support"]
         features, statistics = self._features(weights, support.inputs, fit=True)
-        return self._answer(weights, features).loss(support.targets).mean(), statistics
+        return self._predict(weights, features).loss(support.targets).mean(), statistics
 
     def _query_loss(self, fast: Weights, statistics: Weights, query: Examples) -> Tensor:
         state = {"weights": fast, "statistics": statistics}
         return self.predict(state, query.inputs).loss(query.targets).mean()
 
-    def _answer(self, weights: Weights, features: Tensor) -> Prediction:
+    def _predict(self, weights: Weights, features: Tensor) -> Prediction:
         outputs = F.linear(features, weights["head.weight"], weights.get("head.bias"))
         return Categorical(outputs) if self.classification else Point(outputs)
 

@@ -32,7 +32,7 @@ class Pretrained(Learner):
     meta_gradient = "none"
     baseline = True
     start = "pretrained"
-    cosine = False  # whether the head that pre-training throws away answers by cosines
+    cosine = False  # whether the head that pre-training throws away predicts by cosines
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Transfer(Pretrained):
 
 
 class Pooled(Pretrained):
-    """Answer with the pre-trained network and its head as they are: one model for all tasks, no adaptation."""
+    """Predict with the pre-trained network and its head as they are: one model for all tasks, no adaptation."""
 
     key = "pooled"
     labels = frozenset({"shared"})
@@ -241,10 +241,10 @@ class FineTuneAll(FineTuned):
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """The task's own network."""
         network = under("backbone", tensors(self.backbone))
-        return self._answer(network | state, inputs)
+        return self._predict(network | state, inputs)
 
     def _inner_loss(self, weights: Weights, context: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._answer(context["slow"] | weights, context["inputs"]).loss(context["targets"]).mean(), {}
+        return self._predict(context["slow"] | weights, context["inputs"]).loss(context["targets"]).mean(), {}
 
-    def _answer(self, weights: Weights, inputs: Tensor) -> Prediction:
+    def _predict(self, weights: Weights, inputs: Tensor) -> Prediction:
         return self._prediction(weights, call(self.backbone, part(weights, "backbone"), inputs))

@@ -33,13 +33,13 @@ class LearnedRule(NamedTuple):
     """An update rule: Adam's step, which a small network scales and bends for each weight on its own.
 
     network: the small network's weights, which are the meta-parameters. rate: Adam's, which the rule has as long as the
-    network answers zeros. recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
+    network gives zeros. recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
     pairs: of past steps and gradients from which the quasi-Newton direction comes, two numbers each per weight; with 0
     there is none.
 
     The step of a weight is `-rate * exp(s) * (adam + c @ directions)`: the directions `(5,)` are the gradient and three
     momenta in units of the root of the mean squared gradient and that of limited-memory BFGS in units of the rate, s
-    and c `(5,)` the network's answers. What the network sees does not depend on the loss's scale, and a step is zero
+    and c `(5,)` the network's outputs. What the network sees does not depend on the loss's scale, and a step is zero
     where the gradients are.
     """
 
@@ -74,10 +74,10 @@ class LearnedRule(NamedTuple):
         directions = torch.cat([scaled, newton.unsqueeze(-1)], dim=-1)
         sizes = [weight.numel() for weight in weights.values()]
         features = _features(row, slope, state["momenta"][:, 1], directions, roots, steps, sizes)
-        answers, memory = self._answers(features, state)
+        outputs, memory = self._outputs(features, state)
         adam = directions[:, 1 + MOMENTA.index(0.9)]
-        bent = adam + (answers[:, 1:] * directions).sum(-1)
-        row = row - self.rate * (3 * torch.tanh(answers[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
+        bent = adam + (outputs[:, 1:] * directions).sum(-1)
+        row = row - self.rate * (3 * torch.tanh(outputs[:, 0] / 3)).exp() * bent  # a factor from 1/20 to 20
         return in_shape(row, weights), {"momenta": momenta, "squares": squares, "steps": steps} | memory | secants
 
     def _newton(self, row: Tensor, slope: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Secants]]:
@@ -87,8 +87,8 @@ class LearnedRule(NamedTuple):
         secants = state["secants"].grown(row, slope)
         return shortened(secants.direction(slope) / self.rate, LONGEST), {"secants": secants}
 
-    def _answers(self, features: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The network's answers `(weights, 1 + directions)` and its new memory."""
+    def _outputs(self, features: Tensor, state: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network's outputs `(weights, 1 + directions)` and its new memory."""
         own = self.network
         first = F.linear(features, own["first.weight"], own["first.bias"])
         if not self.recurrent:

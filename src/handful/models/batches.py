@@ -137,7 +137,7 @@ def diverged(key: object = None) -> DivergedError:
     return DivergedError(DIVERGED.format(whose="" if key is None else f" of task {key}"), key)
 
 
-def check_answer(values: Prediction | TaskState) -> None:
+def refuse_diverged(values: Prediction | TaskState) -> None:
     """Raise a `DivergedError` where a prediction, or the state that predictions come from, is not finite."""
     if not finite(values):
         raise diverged()
@@ -178,7 +178,7 @@ def _padded(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _unpadded(predictions: Prediction, pieces: Sequence[_Piece]) -> Iterator[Prediction]:
-    """The answers `(stop - start, ...)` to each piece, out of `(pieces, most, ...)`."""
+    """The predictions `(stop - start, ...)` to each piece, out of `(pieces, most, ...)`."""
     sizes = [piece.stop - piece.start for piece in pieces]
     most = predictions[0].shape[1]
     device = predictions[0].device

@@ -142,4 +142,4 @@ def real_numbers(targets: Any) -> Tensor:
             raise TypeError(f"they are {array.dtype}")
         return torch.from_numpy(array.astype(np.float64, order="C"))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DataError(f"The model predicts numbers, but the answers are not all numbers ({error}).") from error
+        raise DataError(f"The model predicts numbers, but the targets are not all numbers ({error}).") from error

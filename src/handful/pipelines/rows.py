@@ -27,9 +27,9 @@ MOST_NAMED = 12
 
 
 class RowPipeline(InputPipeline):
-    """Rows of a table, whatever is made of them: which columns have the answers, and what the answers mean.
+    """Rows of a table, whatever is made of them: which columns have the labels or targets, and what these mean.
 
-    label, target: the column with the answers. task, group: the columns that the tasks were made with.
+    label, target: the column that is predicted. task, group: the columns that the tasks were made with.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RowPipeline(InputPipeline):
         scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
         return {name: getattr(self, name) for name in names} | scale
 
-    def answers(self, table: Table) -> list[str] | Tensor:
+    def labels_or_targets(self, table: Table) -> list[str] | Tensor:
         """Label names, or targets in the user's units `(rows, 1)`."""
         if self.target:
             table.require([self.target], ", the target")

@@ -264,7 +264,7 @@ def _conventional(axes: Any, found: Equivalence, metric: Metric) -> None:
 
 @_styled
 def reliability(confidences: Tensor, correct: Tensor) -> Figure:
-    """How often answers of each confidence are right, and how often each confidence is given; `(answers,)` both."""
+    """How often predictions of each confidence are right, and how often each confidence is given; `(predictions,)` both."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     bins = calibration(confidences, correct)
@@ -283,8 +283,8 @@ def reliability(confidences: Tensor, correct: Tensor) -> Figure:
     left.set_title(f"Reliability (calibration error {100 * calibration_error(confidences, correct):.1f} points)")
     counts = torch.histc(confidences.float(), BINS, 0, 1) / max(1, len(confidences))
     right.bar([100 * (i + 0.5) / BINS for i in range(BINS)], (100 * counts).tolist(), width=90 / BINS, color=GRAY)
-    right.set(xlim=(0, 100), xlabel="how sure it says it is", ylabel="share of answers")
-    right.set_title(f"How sure it is ({len(confidences):,} answers)")
+    right.set(xlim=(0, 100), xlabel="how sure it says it is", ylabel="share of predictions")
+    right.set_title(f"How sure it is ({len(confidences):,} predictions)")
     for axes in (left, right):
         axes.xaxis.set_major_formatter(_percent)
         axes.yaxis.set_major_formatter(_percent)
@@ -323,7 +323,7 @@ def coverage(levels: dict[float, Interval]) -> Figure:
 
 
 def calibration(confidences: Tensor, correct: Tensor, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and number of answers of each bin of equal width that has answers."""
+    """Mean confidence, accuracy and number of predictions of each bin of equal width that has any."""
     place = (confidences * bins).long().clamp(0, bins - 1)
     rows = []
     for index in range(bins):
@@ -336,7 +336,7 @@ def calibration(confidences: Tensor, correct: Tensor, bins: int = BINS) -> list[
 
 
 def calibration_error(confidences: Tensor, correct: Tensor) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by their answers.
+    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by their predictions.
 
     *Obtaining Well Calibrated Probabilities Using Bayesian Binning* (Naeini et al., 2015),
     https://doi.org/10.1609/aaai.v29i1.9602.
@@ -355,10 +355,10 @@ def task_picture(
     shots: int = 5,
     queries: int = 10,
 ) -> Figure:
-    """One task of images to look at: a row for each class, what was learned from on the left, the answers on the right.
+    """One task of images to look at: a row for each class, what was learned from on the left, the predictions on the right.
 
-    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` the query's answers. names: of the
-    classes. rows, shots, queries: how many are drawn at most. Right answers are framed green, wrong ones red with the
+    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` the query's predictions. names: of the
+    classes. rows, shots, queries: how many are drawn at most. Right predictions are framed green, wrong ones red with the
     class that they were taken for.
     """
     way = int(max(task.support.targets.max(), task.query.targets.max())) + 1
@@ -388,14 +388,14 @@ def task_picture(
     axes.text(
         5 / side,
         12 / side - head,
-        title or f"A new task: {right} of {len(predicted)} answers are right{part}",
+        title or f"A new task: {right} of {len(predicted)} predictions are right{part}",
         fontsize=11.5,
         fontweight="bold",
         va="center",
     )
     caption: dict[str, Any] = {"fontsize": 8.5, "va": "baseline"}
     axes.text(left, -8 / side, "learned from", color=BLUE, **caption)
-    axes.text(start, -8 / side, "answered right", color=GREEN, **caption)
+    axes.text(start, -8 / side, "predicted right", color=GREEN, **caption)
     if right < len(predicted):
         axes.text(start + 75 / side, -8 / side, "wrong, with the class taken", color=VERMILION, **caption)
     look = _look(task.support.inputs)
@@ -406,12 +406,12 @@ def task_picture(
         for column, image in enumerate(support[row]):
             _thumbnail(axes, image, look, (left + column * pitch, top), BLUE)
         for column, index in enumerate(query[row].tolist()):
-            answer = int(predicted[index])
+            label = int(predicted[index])
             x = start + column * pitch
-            _thumbnail(axes, task.query.inputs[index], look, (x, top), GREEN if answer == row else VERMILION)
-            if answer != row:
+            _thumbnail(axes, task.query.inputs[index], look, (x, top), GREEN if label == row else VERMILION)
+            if label != row:
                 style: dict[str, Any] = {"fontsize": 7.5, "color": "white", "bbox": badge, "zorder": 4}
-                axes.text(x + 1 - 2 / side, top + 1 - 2 / side, str(answer + 1), ha="right", va="bottom", **style)
+                axes.text(x + 1 - 2 / side, top + 1 - 2 / side, str(label + 1), ha="right", va="bottom", **style)
     middle, half = start - (gap + pitch - 1) / 2, 0.27
     arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (middle + half, down / 2), (middle - half, down / 2), arrowprops=arrow)

@@ -21,7 +21,7 @@ of squared errors, in squared units of the target. `targets` has the scores of e
 the `score` is then that of the standardized ones. The first row is the learner in question, the others are the ladder.
 `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
 errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
-learner in question uses the other queries of a task to answer one. `log_likelihood` (nats for each value, densities in
+learner in question uses the other queries of a task to predict one. `log_likelihood` (nats for each value, densities in
 units of the target) and `coverage` (the share of true values inside the central interval of each level) are of normal
 predictions only. `oracle` is there where the best prediction that there is is known: by how much the error is above its
 error, and the log-likelihood below its log-likelihood. Sizes that vary are `[low, high]`; what is not a finite number,
@@ -294,9 +294,9 @@ class Report:
             yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""
         yield policy + (
-            "**Transductive: an answer may depend on the other queries of its task.**"
+            "**Transductive: a prediction may depend on the other queries of its task.**"
             if own.transductive
-            else "Not transductive: each query is answered as if it were alone."
+            else "Not transductive: each query is predicted as if it were alone."
         )
         yield f"Seed {self.seed}, plan: {self.plan}."
         if self.seconds:

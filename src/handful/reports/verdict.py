@@ -23,7 +23,7 @@ from handful.evaluation.scoring import Evaluation
 from handful.registry import LEARNERS
 
 POOLED = "pooled"
-"""The rung that answers without adapting: one model for all tasks."""
+"""The rung that predicts without adapting: one model for all tasks."""
 DUMMY = "dummy"
 """The rung that gives the majority class of the support, whatever the question."""
 
@@ -53,7 +53,7 @@ class Standing:
 
     @property
     def trivial(self) -> bool:
-        """Whether all answers of a task are of one class, that of its support, and the learner has answers."""
+        """Whether all labels of a task are of one class, that of its support, and the learner has predictions."""
         if self.outcome == "diverged":
             return False
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
@@ -127,7 +127,7 @@ def situation(own: Evaluation) -> str:
 
 
 def quality(own: Evaluation) -> str:
-    """How good a learner's answers are."""
+    """How good a learner's predictions are."""
     score = own.score
     seen = drawn(int(own.scores.isfinite().sum()), score.tasks)
     tasks = f"95 % interval, {seen}" if math.isfinite(score.half_width) else f"{seen}: no interval"

@@ -1,4 +1,4 @@
-"""Augmentation of training tasks: new looks for images, and answers that nobody can know without the support."""
+"""Augmentation of training tasks: new looks for images, and labels that nobody can know without the support."""
 
 import math
 from abc import abstractmethod
@@ -115,7 +115,7 @@ class AugmentedTargets(AugmentedTasks):
     """Each training task changes its targets, of support and query alike.
 
     *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. Where the
-    inputs tell which training task they are of, a learner can know the answers by heart and ignore the support. With
+    inputs tell which training task they are of, a learner can memorize the labels and ignore the support. With
     a change that is drawn anew for each draw of a task, and known from its support alone, it cannot.
 
     Regression: around the mean target of training tasks, of deviation d, targets are scaled by (1 + strength * e) / n

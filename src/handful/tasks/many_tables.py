@@ -69,7 +69,7 @@ class ManyTables(TaskCollection):
         layout = Layout.of(features[:count], self.width, streams.table_layout(self.seed, support.tolist()))
         inputs = layout.inputs(features, self.width)
         mean, rate = measured(targets[:count])
-        # Where all answers of the support are the same, they tell no unit: that of the whole table stays.
+        # Where all targets of the support are the same, they tell no unit: that of the whole table stays.
         targets = standardized(targets, mean, torch.where(rate > 0, rate, 1.0))
         return Task(Examples(inputs[:count], targets[:count]), Examples(inputs[count:], targets[count:]))
 
@@ -80,7 +80,7 @@ class LabeledTables(LabeledPool):
     Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as they have classes; one with
     fewer than N classes that have examples enough is not.
 
-    features: of each table `(rows, features)`, of the order of 1. answers: the class of each row of each table. names:
+    features: of each table `(rows, features)`, of the order of 1. labels: the class of each row of each table. names:
     of the tables. splits, pipeline: see `ManyTables`.
     """
 
@@ -92,18 +92,18 @@ class LabeledTables(LabeledPool):
     def __init__(
         self,
         features: Sequence[Tensor],
-        answers: Sequence[Sequence[str]],
+        labels: Sequence[Sequence[str]],
         names: Sequence[str],
         *,
         splits: Mapping[Split, Sequence[int]],
         pipeline: "ManyTablesPipeline",
         seed: int = 0,
     ) -> None:
-        classes = [(table, name) for table, own in enumerate(answers) for name in class_order(own)]
+        classes = [(table, name) for table, own in enumerate(labels) for name in class_order(own)]
         place = {one: number for number, one in enumerate(classes)}
         super().__init__(
             _as_one(features),
-            torch.tensor([place[table, name] for table, own in enumerate(answers) for name in own]),
+            torch.tensor([place[table, name] for table, own in enumerate(labels) for name in own]),
             [f"{names[table]}/{name}" for table, name in classes],
             splits={on: [place[one] for one in classes if one[0] in splits[on]] for on in SPLITS},
             families=torch.tensor([table for table, _ in classes]),
@@ -181,16 +181,16 @@ def open_tables(
     asked = ManyTablesPipeline(width=WIDEST, target=target, label=label, drop=drop)
     plain = [asked.plain(table) for table in tables]
     features = [own.features(table) for own, table in zip(plain, tables, strict=True)]
-    answers = [own.answers(table) for own, table in zip(plain, tables, strict=True)]
+    given = [own.labels_or_targets(table) for own, table in zip(plain, tables, strict=True)]
     if pipeline is None:
         width = max(features[number].shape[1] for number in splits["train"])
         pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, drop=drop)
     made: ManyTables | LabeledTables
     if label:
-        classes = cast(list[list[str]], answers)
+        classes = cast(list[list[str]], given)
         made = LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
     else:
-        targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], answers), strict=True)]
+        targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], given), strict=True)]
         made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)
     made.digests = {
         name: digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))

@@ -17,7 +17,7 @@ class Quadratics(TaskDistribution):
     https://arxiv.org/abs/1606.04474: ||W theta - y||^2, where theta `(dimensions,)` is the head of the backbone "raw",
     with `intercept=False`. Support inputs are the rows of W `(shot, dimensions)`, normal numbers, and targets are y.
     Departures: y is W theta* for a normal theta* in place of normal numbers, so that the queries, which are further
-    rows, have an answer; the least loss is 0; learners divide the loss by the number of rows.
+    rows, have a solution; the least loss is 0; learners divide the loss by the number of rows.
     """
 
     key = "quadratics"
@@ -41,7 +41,7 @@ class Quadratics(TaskDistribution):
 class SmallNetworks(TaskDistribution):
     """Random functions and clusters on which to train a small network.
 
-    With `problem="regression"` targets are the answers of a random teacher, a network of 8 units with tanh, whose first
+    With `problem="regression"` targets are the outputs of a random teacher, a network of 8 units with tanh, whose first
     layer has a gain from 1 to 3; with "classification" a class is two normal clusters with a deviation of 0.5, whose
     centers are normal numbers. Inputs have `inputs` numbers. All of it is drawn anew for each task, so that classes
     have no ids.

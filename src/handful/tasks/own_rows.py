@@ -73,9 +73,9 @@ def table_tasks(path: Path, options: Options, pipeline: InputPipeline | None) ->
         assert model is not None
         label, target = _asked_of(model, options)
         task = task or model.task
-        answer = label or target
-        if isinstance(model, TablePipeline) and answer in model.names:
-            raise UserError(f"The model reads the column {answer!r} as an input, so it cannot be asked to predict it.")
+        column = label or target
+        if isinstance(model, TablePipeline) and column in model.names:
+            raise UserError(f"The model reads the column {column!r} as an input, so it cannot be asked to predict it.")
     _check_roles(table, label, task, target)
     columns = (label, task, target, options.group, options.order, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
@@ -179,7 +179,7 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
         )
     given = [name for name in (label, task, target) if name]
     if len(set(given)) < len(given):
-        raise UserError(f"The column {given[0]!r} cannot be the task and the answer at once. {columns}")
+        raise UserError(f"The column {given[0]!r} cannot be the task and the label (or target) at once. {columns}")
 
 
 def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
@@ -242,7 +242,7 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a file says of each of its rows. labels or values: the answers. wholes: what no split may divide. order:
+    """What a file says of each of its rows. labels or values: what is predicted. wholes: what no split may divide. order:
     what comes first. dates: the columns that hold dates and have no role."""
 
     origin: str

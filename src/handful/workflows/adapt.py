@@ -45,6 +45,6 @@ def pipeline_of(model: MetaModel) -> InputPipeline:
     if model.pipeline is None:
         raise UserError(
             f"The tasks of {model.path} come from a generator, so the model cannot read files. Use it from Python: "
-            "MetaModel.from_pretrained(...).adapt(inputs, answers)."
+            "MetaModel.from_pretrained(...).adapt(inputs, labels)."
         )
     return model.pipeline
