@@ -298,7 +298,7 @@ for _metric in (
         True,
         "share",
         _accuracy,
-        sentence="predicts {score} of the queries right",
+        sentence="predicts {score} of queries correctly",
         chance=_guessing,
     ),
     Metric(

@@ -36,7 +36,7 @@ def test_a_clear_win_is_said_plainly_with_its_interval_and_both_numbers_of_tasks
     verdict = report(comparison).verdict
     half, gap = OWN.score.half_width, comparison.learner.paired
     assert verdict == (
-        f"With 1 example of each of 5 new classes, protonet predicts 90.0 ± {100 * half:.1f} % of the queries right "
+        f"With 1 example of each of 5 new classes, protonet predicts 90.0 ± {100 * half:.1f} % of queries correctly "
         f"(95 % interval, 100 tasks), and beats the best simple method, transfer, by 10.0 ± "
         f"{100 * gap.half_width:.1f} points on 100 tasks in common."
     )
@@ -155,7 +155,7 @@ def test_regression_says_when_adapting_does_not_beat_pooling(error, words):
 
 def test_one_task_is_not_given_an_interval():
     verdict = report(compare(evaluation("protonet", torch.tensor([0.75])), evaluation("centroid", torch.tensor([0.5]))))
-    assert "75.0 % of the queries right (1 task: no interval)" in verdict.verdict
+    assert "75.0 % of queries correctly (1 task: no interval)" in verdict.verdict
     assert "cannot be told apart" in verdict.verdict
     assert "inf" not in verdict.verdict
 
@@ -221,7 +221,7 @@ def test_of_accuracies_what_diverges_is_wrong_and_told():
     scores = torch.full((40,), 0.9).scatter(0, torch.arange(10), 0.0)
     own = evaluation("maml", scores, diverged=scores == 0)
     told = report(compare(own, evaluation("ridge-probe", noisy(0.85, 40, spread=0.01))))
-    assert "% (10 diverged) of the questions right" in told.verdict
+    assert "% (10 diverged) of queries correctly" in told.verdict
     assert "LOSES to ridge-probe" in told.verdict
     assert told.scores_to_json()["settings"][0]["rows"][0]["diverged"] == list(range(10))
 
@@ -343,7 +343,7 @@ def test_no_share_passes_0_or_100_percent():
     few = torch.tensor([1.0, 1.0, 0.2])
     own, rung = evaluation("protonet", few), evaluation("centroid", 1 - few)
     page = report(compare(own, rung)).to_markdown({})
-    assert "predicts 73.3 (0.0 to 100.0) % of the queries right" in page
+    assert "predicts 73.3 (0.0 to 100.0) % of queries correctly" in page
     assert "26.7 (0.0 to 100.0) %" in page
     wide = evaluation("protonet", torch.tensor([0.7, 0.9]), way=None)
     low, high = wide.score.low, wide.score.high

@@ -225,7 +225,7 @@ def test_group_keeps_to_one_side_and_is_no_input(table):
         ({"target": "sold"}, "numbers of 'sold', a column.*'shop', 'price'.*task="),
         ({"task": "shop"}, "What to predict from a table is not given"),
         ({"task": "shop", "label": "kind", "target": "sold"}, "not both"),
-        ({"task": "shop", "label": "shop"}, "cannot be the task and the label (or target) at once"),
+        ({"task": "shop", "label": "shop"}, "cannot be the task and the label or target at once"),
         ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
         ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
         ({"task": "shop", "target": "again"}, r"'again', row 1 \(line 2 .*\): '(yes|no)' is not a finite number"),

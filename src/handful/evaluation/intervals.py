@@ -80,9 +80,10 @@ def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | No
     score, `count` units would all have it with probability q ** count, so that q is 0.025 ** (1 / count) or more: the
     exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the Case of
     the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the bounds, and
-    without bounds there is no interval. What is counted are units, and not the predictions in them, which may be right or
-    wrong together: the largest design effect of clusters that there is (Korn and Graubard, *Confidence Intervals for
-    Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey Methodology 24).
+    without bounds there is no interval. What is counted are units, not the predictions in them, which may be
+    right or wrong together: the largest design effect of clusters that there is (Korn and Graubard, *Confidence
+    Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey
+    Methodology 24).
     """
     means = _of_units(scores, units)
     count = len(means)

@@ -29,8 +29,8 @@ class Attention(nn.Module):
     """Attention of several heads between learned projections of rows of one width.
 
     `remembered` is all that `attend` needs of keys and values, so a state that holds it makes predictions cheap. At the
-    start queries and keys are projected alike, and the output undoes the projection of values: each query finds what is like
-    it and takes it over as it is, which random matrices would first have to learn (*Mimetic Initialization of
+    start queries and keys are projected alike, and the output undoes the projection of values: each query finds what is
+    like it and takes it over as it is, which random matrices would first have to learn (*Mimetic Initialization of
     Self-Attention Layers*, Trockman & Kolter, 2023, https://arxiv.org/abs/2305.09828). Raises `UserError` for a width
     that the heads do not divide.
     """

@@ -37,8 +37,8 @@ class Learner(nn.Module, ABC):
         labels: the kinds of class labels that it can do (a network that does not adapt needs shared ones).
         any_way: whether a trained learner adapts to another number of classes than it was trained with.
         meta_gradient: "exact", "approximate" (with a reference test of its own) or "none" (nothing is meta-trained).
-        predicts_absent: whether it may predict a class of which the support has no example; else queries of such a class
-            have no part in `meta_loss`.
+        predicts_absent: whether it may predict a class of which the support has no example; else queries of such a
+            class have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
             that forgets its examples still holds them.

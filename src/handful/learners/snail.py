@@ -24,8 +24,8 @@ class SNAIL(SequenceLearner):
     causal convolutions, attention, convolutions, attention, each adding channels to those before. The state is what a
     next column needs: keys and values of the attention, and of each convolution the one column that lies its dilation
     back. `reach` is how far back the convolutions look; attention sees supports of any length. Departures: dilations
-    are 1, 2, 4, ... instead of 2, 4, 8, ...; columns are normalized before attention and prediction; a query attends to the
-    support, not to itself; classification by label codes (see `SequenceLearner`); the first attention starts as
+    are 1, 2, 4, ... instead of 2, 4, 8, ...; columns are normalized before attention and prediction; a query attends to
+    the support, not to itself; classification by label codes (see `SequenceLearner`); the first attention starts as
     matching, and the prediction as what it finds.
     """
 

@@ -106,7 +106,7 @@ class ManyTablesPipeline(InputPipeline):
         )
 
     def plain(self, table: Table, column: str | None = None) -> TablePipeline:
-        """Columns and labels (or targets) of a whole table, standardized by all its rows; `DataError` without such a column.
+        """Columns and labels or targets of a whole table, standardized by all its rows; `DataError` without the column.
 
         column: to predict, by default the pipeline's.
         """

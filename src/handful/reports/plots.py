@@ -264,7 +264,7 @@ def _conventional(axes: Any, found: Equivalence, metric: Metric) -> None:
 
 @_styled
 def reliability(confidences: Tensor, correct: Tensor) -> Figure:
-    """How often predictions of each confidence are right, and how often each confidence is given; `(predictions,)` both."""
+    """How often predictions of each confidence are right, and how often each confidence is given; `(n,)` both."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     bins = calibration(confidences, correct)
@@ -336,7 +336,7 @@ def calibration(confidences: Tensor, correct: Tensor, bins: int = BINS) -> list[
 
 
 def calibration_error(confidences: Tensor, correct: Tensor) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by their predictions.
+    """Expected calibration error: the mean gap between confidence and accuracy over bins, weighted by their numbers.
 
     *Obtaining Well Calibrated Probabilities Using Bayesian Binning* (Naeini et al., 2015),
     https://doi.org/10.1609/aaai.v29i1.9602.
@@ -355,11 +355,11 @@ def task_picture(
     shots: int = 5,
     queries: int = 10,
 ) -> Figure:
-    """One task of images to look at: a row for each class, what was learned from on the left, the predictions on the right.
+    """One task of images to look at: a row for each class, the support on the left, the predictions on the right.
 
-    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` the query's predictions. names: of the
-    classes. rows, shots, queries: how many are drawn at most. Right predictions are framed green, wrong ones red with the
-    class that they were taken for.
+    task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` class numbers. names: of the
+    classes. rows, shots, queries: how many are drawn at most. Right predictions are framed green, wrong ones red with
+    the class that was predicted.
     """
     way = int(max(task.support.targets.max(), task.query.targets.max())) + 1
     titles = [f"{number + 1}  {names[number]}" if names is not None else str(number + 1) for number in range(way)]

@@ -179,7 +179,7 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
         )
     given = [name for name in (label, task, target) if name]
     if len(set(given)) < len(given):
-        raise UserError(f"The column {given[0]!r} cannot be the task and the label (or target) at once. {columns}")
+        raise UserError(f"The column {given[0]!r} cannot be the task and the label or target at once. {columns}")
 
 
 def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
@@ -242,8 +242,8 @@ def array_tasks(path: Path, options: Options, pipeline: ArrayPipeline | None) ->
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a file says of each of its rows. labels or values: what is predicted. wholes: what no split may divide. order:
-    what comes first. dates: the columns that hold dates and have no role."""
+    """What a file says of each of its rows. labels or values: what is predicted. wholes: what no split may divide.
+    order: what comes first. dates: the columns that hold dates and have no role."""
 
     origin: str
     labels: list[str] | None
