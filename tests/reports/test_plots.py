@@ -5,12 +5,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from results import compare, evaluation, noisy
 
 from handful.evaluation.intervals import Interval
 from handful.registry import METRICS
 from handful.reports import plots
 from handful.types import Examples, Task
+from results import compare, evaluation, noisy
 
 ACCURACY = METRICS["accuracy"]
 OWN, RUNG = evaluation("protonet", noisy(0.9)), evaluation("transfer", noisy(0.8, 50, seed=1))

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from results import compare, evaluation, noisy
 
 from handful.doctor.diagnosis import Finding
 from handful.errors import ArtifactError, UserError
@@ -16,6 +15,7 @@ from handful.evaluation.scoring import LEVELS
 from handful.registry import METRICS
 from handful.reports.report import Report, load, load_scores
 from handful.reports.summary_lines import needed_line, performance_line
+from results import compare, evaluation, noisy
 
 OWN = evaluation("protonet", noisy(0.9))
 WORSE = evaluation("transfer", noisy(0.8, seed=1))
