@@ -97,7 +97,8 @@ def intents(name: str, folder: Path, encoder: Encoder, count: int) -> dict[str, 
         learner, _ = trained(LEARNER, pool, pool.split("val"), train_way=train_way, steps=STEPS, seed=0)
         own.append(handful.evaluate(learner, pool.split("test"), tasks=count // len(folds)).scores)
         for against, seen in inputs.items():
-            same = LabeledPool(seen, data.labels, data.classes, splits=splits).with_sizes(way, 1, QUERIES)
+            same = LabeledPool(seen, data.labels, data.classes, splits=splits, copy=False)
+            same = same.with_sizes(way, 1, QUERIES)
             raw = LEARNERS["protonet"].build(same.spec, backbone="raw")
             for size in INTENTS:
                 scores[against][size].append(conventional(raw, same, size, count // len(folds)))

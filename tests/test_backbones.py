@@ -150,6 +150,7 @@ class Counts(nn.Module):
     ("network", "message"),
     [
         (nn.Linear(4, 2), r"does not take inputs of shape \(5,\)"),
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten()), r"numbers of tokens, embed inputs\.long\(\)"),
         (Counts(), "expected 7 channels"),
         (nn.Unflatten(1, (5, 1)), r"\(1, 5, 1\).*nn.Flatten"),
         (ReturnsAPair(), "a tuple"),

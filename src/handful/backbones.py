@@ -278,8 +278,10 @@ def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             features = functional_call(network.eval(), swapped, (like.new_zeros(1, *input_shape),))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        tokens = any(isinstance(module, nn.Embedding) for module in network.modules())
+        hint = "Inputs are floats: where they are numbers of tokens, embed inputs.long()." if tokens else ""
         raise UserError(
-            f"The backbone does not take inputs of shape {input_shape}: {error}", code="wrong-shape"
+            f"The backbone does not take inputs of shape {input_shape}: {error}", code="wrong-shape", hint=hint
         ) from error
     finally:
         network.train(training)

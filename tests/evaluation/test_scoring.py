@@ -17,10 +17,11 @@ from evaluation.toys import (
     UnsureLine,
     Whispering,
 )
-from handful.errors import HandfulError, UserError
+from handful.errors import DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
 from handful.evaluation.scoring import LEVELS, evaluate
 from handful.registry import LEARNERS
+from handful.training.loop import meta_train
 from handful.types import Examples, Task, TaskSpec
 from noted import noted
 
@@ -104,6 +105,19 @@ def test_scores_are_those_of_each_task_alone(cls, distribution):
     assert torch.allclose(found.scores, torch.tensor(expected, dtype=torch.float64), rtol=1e-5)
     assert found.score == interval(found.scores)
     assert len(set(expected)) > 3, "the tasks differ, so a mix-up would show"
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float64])
+def test_inputs_of_a_type_that_the_learner_does_not_take_are_told(kind):
+    class Other(Slopes):
+        def sample(self, generator, sizes):
+            task = super().sample(generator, sizes)
+            return Task(*(Examples((99 * part.inputs).to(kind), part.targets) for part in task))
+
+    learner = LEARNERS["r2d2"].build(Other().spec, backbone="mlp")
+    for work in (evaluate, meta_train):
+        with pytest.raises(DataError, match=f"inputs of type torch.float32, not {kind}"):
+            work(learner, Other())
 
 
 class TwoSlopes(Slopes):

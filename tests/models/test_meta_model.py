@@ -113,6 +113,21 @@ def test_examples_may_come_later_and_be_taken_out_again(cls, spec):
     assert original.without_examples(extended, list("ghi")).to_bytes() == first.to_bytes()
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_whole_numbers_are_taken_as_the_same_floats(kind):
+    meta, rows, labels = model(), torch.randint(-9, 9, (9, 4)), list("abcabcabc")
+    task, floats = meta.adapt(rows.to(kind), labels), meta.adapt(rows.float(), labels)
+    assert task == floats
+    expected = meta.predict(floats, rows.float()).logits
+    assert torch.equal(meta.predict(task, rows.to(kind)).logits, expected)
+    bank = TaskBank(meta)
+    bank.put("a", meta.with_examples(task, rows.to(kind), labels))
+    assert len(bank.predict([("a", rows.to(kind))])[0].logits) == 9
+    rows[3, 1] = 2**40
+    with pytest.raises(DataError, match=r"Example 3 .* 1099511627776"):
+        meta.predict(task, rows.to(torch.int64))
+
+
 def test_examples_that_a_task_does_not_have_cannot_be_taken_out():
     meta = model()
     task = meta.adapt(*examples(), ids=list("abcdefghi"))

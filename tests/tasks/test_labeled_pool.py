@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from handful.errors import DataError
+from handful.learners.prototypical import PrototypicalNetwork
 from handful.tasks.labeled_pool import LabeledPool
 from noted import noted, nothing_noted
 
@@ -114,3 +116,54 @@ def test_with_an_order_all_support_examples_precede_all_queries():
     same = pool([10] * 8, order=torch.zeros(80).long()).with_sizes(way=2, shot=2, query_shot=3)
     with pytest.raises(DataError, match="in order"):
         same.task(0)
+
+
+def test_what_is_done_to_its_tensors_later_changes_no_task():
+    """Whatever the tensors are: also the order, and the families of the classes."""
+    labels = torch.arange(8).repeat_interleave(10)
+    columns = {"groups": torch.arange(80) % 4} | {"families": torch.arange(8) % 2}
+    for own in (columns, {"order": torch.arange(80) % 10}):
+        given = {"inputs": torch.arange(80.0).unsqueeze(1), "labels": labels.clone(), **own}
+        given = {name: column.clone() for name, column in given.items()}
+        tasks = LabeledPool(names=list("abcdefgh"), splits=SHARED | {"train": range(8)}, **given)
+        tasks = tasks.with_sizes(way=2, shot=2, query_shot=2)
+        before, seen = [tasks.task(index) for index in range(5)], tasks.pool().draw(torch.Generator(), 5)
+        for column in given.values():
+            column.zero_()
+        again = [tasks.task(index) for index in range(5)]
+        assert all(map(torch.equal, pytree.tree_leaves(before), pytree.tree_leaves(again)))
+        assert torch.equal(tasks.pool().draw(torch.Generator(), 5).targets, seen.targets)
+
+
+def test_tensors_that_are_handed_over_are_not_copied():
+    inputs = torch.zeros(80, 3)
+    tasks = LabeledPool(inputs, torch.arange(80) // 10, list("abcdefgh"), splits=SHARED, copy=False)
+    assert tasks.inputs is inputs or tasks.inputs.data_ptr() == inputs.data_ptr()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_rows_of_whole_numbers_reach_networks_as_floats(kind):
+    inputs = torch.randint(-9, 9, (80, 3)).to(kind)
+    tasks = LabeledPool(inputs, torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
+    tasks = tasks.with_sizes(way=2, shot=2, query_shot=2)
+    task, manifest = tasks.task(0), tasks.manifest(0)
+    assert task.support.inputs.dtype == torch.float32
+    assert torch.equal(task.support.inputs, inputs[list(manifest.support)].float())
+    learner = PrototypicalNetwork.build(tasks.spec, backbone="mlp")
+    assert learner.meta_loss(task, tasks.spec).isfinite()
+
+
+def test_whole_numbers_that_floats_cannot_hold_are_named():
+    inputs = torch.zeros(80, 3, dtype=torch.int64)
+    inputs[7, 2] = -(2**24) - 1
+    with pytest.raises(DataError, match=r"Example 7 .* -16777217"):
+        LabeledPool(inputs, torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
+    inputs[7, 2] += 1
+    LabeledPool(inputs, torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
+
+
+def test_columns_of_other_lengths_are_told():
+    with pytest.raises(DataError, match=r"inputs of shape \(79, 3\), but labels of shape \(80,\)"):
+        LabeledPool(torch.zeros(79, 3), torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
+    with pytest.raises(DataError, match="but groups of shape"):
+        pool([10] * 8, groups=torch.zeros(81, dtype=torch.long))

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from handful.errors import DataError, UserError
 from handful.notes import collecting
@@ -273,3 +274,43 @@ def test_a_task_without_a_later_row_is_not_drawn():
     shops = TaskCollection(shops.inputs, shops.targets, shops.tasks, shops.names, splits=shops.splits, order=order)
     assert shops.splits["train"][0] not in shops.eligible
     assert len(shops.eligible) == len(shops.splits["train"]) - 1
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_what_is_done_to_its_tensors_later_changes_no_task(classes):
+    tasks = torch.arange(6).repeat_interleave(9)
+    targets = torch.arange(54) % 3 if classes else torch.randn(54, 2)
+    given = {"inputs": torch.randn(54, 2), "targets": targets, "tasks": tasks, "order": torch.arange(54) % 9}
+    splits = {"train": range(4), "val": [4], "test": [5]}
+    shops = TaskCollection(names=list("abcdef"), splits=splits, classes=classes, **given).with_sizes(shot=3)
+    before = [[split.task(index) for index in range(4)] for split in map(shops.split, splits)]
+    for column in given.values():
+        column.zero_()
+    again = [[split.task(index) for index in range(4)] for split in map(shops.split, splits)]
+    assert all(map(torch.equal, pytree.tree_leaves(before), pytree.tree_leaves(again)))
+
+
+def test_whole_numbers_are_floats_and_classes_are_numbers_of_64_bits():
+    tasks, splits = torch.arange(6).repeat_interleave(9), {"train": range(4), "val": [4], "test": [5]}
+    rows = torch.arange(54, dtype=torch.int32)
+    shops = TaskCollection(rows[:, None], rows[:, None], tasks, list("abcdef"), splits=splits).with_sizes(shot=3)
+    assert {part.dtype for examples in shops.task(0) for part in examples} == {torch.float32}
+    shops = TaskCollection(rows[:, None], rows % 3, tasks, list("abcdef"), splits=splits, classes=3).with_sizes(shot=3)
+    assert shops.task(0).query.targets.dtype == torch.int64
+    assert shops.task(0).query.targets.tolist() == [row % 3 for row in shops.manifest(0).query]
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes", "words"),
+    [
+        (torch.zeros(54), None, r"float32 of shape \(54,\), but should be values \(n, outputs\)"),
+        (torch.zeros(54), 3, "float32 of shape .*whole numbers of classes"),
+        (torch.zeros(54, 1, dtype=torch.int64), 3, "int64 of shape .*whole numbers of classes"),
+        (torch.arange(54) % 4, 3, "Example 3 is of class 3, but the 3 classes are 0 to 2"),
+        (torch.zeros(1, 54), None, r"inputs of shape \(54, 1\), but targets of shape \(1, 54\)"),
+    ],
+)
+def test_targets_that_no_loss_takes_are_told(targets, classes, words):
+    tasks, splits = torch.arange(6).repeat_interleave(9), {"train": range(4), "val": [4], "test": [5]}
+    with pytest.raises(DataError, match=words):
+        TaskCollection(torch.zeros(54, 1), targets, tasks, list("abcdef"), splits=splits, classes=classes)

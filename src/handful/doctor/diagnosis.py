@@ -13,7 +13,7 @@ from handful.doctor.near_duplicates import near_duplicates
 from handful.doctor.task_checks import leakage, order, overlap, sizes
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
-from handful.evaluation.scoring import check_fits
+from handful.evaluation.scoring import check_tasks
 from handful.functional.own_settings import own_settings
 from handful.learners.learner import Learner
 from handful.tasks.distribution import SizeRanges, Split, TaskDistribution
@@ -48,7 +48,7 @@ def diagnose(
         reason = "No training task of this size can be drawn."
         return [*findings, *(Finding(check, "skipped", reason) for check in OF_LEARNERS)]
     try:
-        check_fits(learner, splits["train"].spec)
+        check_tasks(learner, splits["train"])
     except UserError as error:
         return [*findings, Finding("fit", "problem", error.message, error.hint)]
     with torch.no_grad():

@@ -188,7 +188,7 @@ def evaluate(
     check_number(tasks)
     if shot is not None:
         _check_part(distribution, shot)
-    check_fits(learner, distribution.spec)
+    check_tasks(learner, distribution)
     metric = metric_of(distribution, metric)
     scores = torch.zeros(tasks, dtype=torch.float64, device="cpu")
     diverged = torch.zeros(tasks, dtype=torch.bool, device="cpu")
@@ -282,6 +282,12 @@ def check_fits(learner: Learner, spec: TaskSpec) -> None:
             f"The learner {learner.key!r} was made for {own.outputs} {what} and takes no other number, but these "
             f"tasks have {spec.outputs}."
         )
+
+
+def check_tasks(learner: Learner, distribution: TaskDistribution) -> None:
+    """Raise a `UserError` if a learner cannot take these tasks, by their spec or by the type of their inputs."""
+    check_fits(learner, distribution.spec)
+    learner.check_type(distribution.task(0).support.inputs)
 
 
 def batches(

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from handful import backbones, streams
 from handful.backbones import Backbone
-from handful.errors import UserError
+from handful.errors import DataError, UserError
 from handful.functional.normalization import MODES, Normalization
 from handful.functional.own_settings import own_settings
 from handful.learners.options import check_options
@@ -155,6 +155,17 @@ class Learner(nn.Module, ABC):
     def pointwise(self) -> bool:
         """Whether a query's prediction is the same alone and among others."""
         return not self.transductive
+
+    def check_type(self, inputs: Tensor) -> None:
+        """Raise a `DataError` for inputs that are of no type that it computes with: that of its weights."""
+        floating = inputs.dtype if inputs.is_floating_point() else torch.float32
+        wanted = next((one.dtype for one in self.parameters() if one.is_floating_point()), floating)
+        if inputs.dtype != wanted:
+            raise DataError(
+                f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
+                "on the scale of its training.",
+                code="wrong-shape",
+            )
 
     @abstractmethod
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:

@@ -31,7 +31,7 @@ from handful.models.own_scores import own_scores
 from handful.models.prepared_examples import PreparedExamples, canonical_order, manifest_of
 from handful.models.rebuilding import built
 from handful.pipelines.labels import class_names, target_values
-from handful.pipelines.pipeline import InputPipeline
+from handful.pipelines.pipeline import InputPipeline, floats
 from handful.storage import (
     digest_of,
     read_bytes,
@@ -266,7 +266,7 @@ class MetaModel:
         `UserError` if the task was told to forget its examples.
         """
         support, manifest = self._kept(task)
-        self.check_inputs(inputs)
+        inputs = self.checked_inputs(inputs)
         both: Any
         if task.labels is not None:
             both = [*(task.labels[number] for number in support.targets.tolist()), *class_names(labels)]
@@ -330,7 +330,7 @@ class MetaModel:
         ids: Sequence[str] | None,
         groups: Sequence[str] | None,
     ) -> PreparedExamples:
-        self.check_inputs(inputs)
+        inputs = self.checked_inputs(inputs)
         if groups is not None and len(groups) != len(inputs):
             raise DataError(f"There are {len(inputs)} examples, but groups for {len(groups)}.", code="ragged-input")
         manifest = manifest_of(ids, len(inputs))
@@ -422,8 +422,8 @@ class MetaModel:
         `DivergedError` where a prediction is not finite.
         """
         self._check_digest(task)
-        self.check_inputs(inputs)
-        prediction = batches.predict_one(self.learner, self.on_device(task.state), without_inference(inputs))
+        inputs = self.checked_inputs(inputs)
+        prediction = batches.predict_one(self.learner, self.on_device(task.state), inputs)
         return self.for_task(task).in_units(prediction)
 
     def in_units(self, prediction: Prediction) -> Prediction:
@@ -469,22 +469,19 @@ class MetaModel:
         with torch.no_grad():
             return self.learner.adapt(Examples(inputs, targets), task.spec)
 
-    def check_inputs(self, inputs: Tensor) -> None:
-        """Raise a `DataError` for inputs of another type or shape than `(n, *input_shape)`, or that are not finite."""
+    def checked_inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs as the learner takes them: whole numbers as floats.
+
+        Raises a `DataError` for another type or shape than `(n, *input_shape)`, and for inputs that are not finite.
+        """
         if not isinstance(inputs, Tensor):
             raise DataError(
                 f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
                 f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.encode'}(inputs).",
                 code="wrong-shape",
             )
-        whole = inputs.dtype in (torch.int32, torch.int64)  # numbers of tokens
-        wanted = next((one.dtype for one in self.learner.parameters() if one.is_floating_point()), inputs.dtype)
-        if inputs.dtype != wanted and not whole:
-            raise DataError(
-                f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "
-                "on the scale of its training.",
-                code="wrong-shape",
-            )
+        inputs = floats(without_inference(inputs))
+        self.learner.check_type(inputs)
         if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
             raise DataError(
                 f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
@@ -492,6 +489,7 @@ class MetaModel:
                 code="wrong-shape",
             )
         batches.check_finite(inputs)
+        return inputs
 
     def _check_digest(self, task: AdaptedTask) -> None:
         if task.model_digest != self.digest:

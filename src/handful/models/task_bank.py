@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from handful.errors import HandfulError, UserError
-from handful.functional.own_settings import own_settings, without_inference
+from handful.functional.own_settings import own_settings
 from handful.models import batches
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
@@ -95,10 +95,11 @@ class TaskBank(Generic[Key]):
         """
         found: dict[int, Prediction | HandfulError] = {}
         pinned: dict[int, _Slot] = {}
+        ready: dict[int, Tensor] = {}
         try:
             for number, (key, inputs) in enumerate(requests):
                 try:
-                    self.model.check_inputs(inputs)
+                    ready[number] = self.model.checked_inputs(inputs)
                     pinned[number] = self._pinned(key)
                 except HandfulError as error:
                     found[number] = error
@@ -106,7 +107,7 @@ class TaskBank(Generic[Key]):
                 predictions = batches.predict(
                     self.model.learner,
                     [slot.state for slot in pinned.values()],
-                    [without_inference(requests[number][1]) for number in pinned],
+                    [ready[number] for number in pinned],
                     [requests[number][0] for number in pinned],
                 )
             for (number, slot), prediction in zip(pinned.items(), predictions, strict=True):

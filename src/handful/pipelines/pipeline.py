@@ -21,6 +21,10 @@ from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import PYTHON, Origin, class_names, target_values
 from handful.registry import Registry
 
+WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64)
+MOST = 2**24
+"""All whole numbers to this one are floats of 32 bits."""
+
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
 
 
@@ -169,6 +173,23 @@ class InputPipeline(ABC):
 def prepared(stored: Tensor) -> Tensor:
     """Stored inputs as floats: bytes of images become 0 to 1."""
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+
+
+def floats(inputs: Tensor) -> Tensor:
+    """Whole numbers `(n, ...)`, also those of tokens, as equal floats of 32 bits; floats and bytes as they are.
+
+    Raises a `DataError` that names the first row with a number that has none.
+    """
+    if inputs.dtype not in WHOLE:
+        return inputs
+    whole = inputs.long()
+    wrong = ((whole > MOST) | (whole < -MOST)).nonzero()
+    if len(wrong):
+        raise DataError(
+            f"Example {int(wrong[0][0])} of the inputs holds {int(inputs[tuple(wrong[0])])}: inputs are floats of 32 "
+            f"bits, which hold whole numbers to {MOST:,} only. Scale them, or number them anew.",
+        )
+    return inputs.float()
 
 
 def moments(values: np.ndarray) -> tuple[float, float]:

@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from handful import streams
-from handful.errors import UserError
-from handful.pipelines.pipeline import InputPipeline
+from handful.errors import DataError, UserError
+from handful.functional.own_settings import without_inference
+from handful.pipelines.pipeline import InputPipeline, floats
 from handful.registry import TASKS
 from handful.tasks.splits import SPLITS as SPLITS
 from handful.tasks.splits import Contents
@@ -254,6 +255,24 @@ class TaskDistribution(ABC):
     def summary(cls) -> str:
         """The first line of the source's docstring."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tensor | Any, ...]:
+    """What a source keeps of n examples: inputs, and in their order what else there is of each, or None.
+
+    copy: share no memory with what is given, so that what its owner does to it later changes no task. Whole numbers
+    that are inputs become floats, but for bytes. Raises `DataError` for columns of different lengths, and for whole
+    numbers that floats cannot hold.
+    """
+    for name, column in columns.items():
+        if column is not None and column.shape[:1] != inputs.shape[:1]:
+            raise DataError(
+                f"There are inputs of shape {tuple(inputs.shape)}, but {name} of shape {tuple(column.shape)}. Give one "
+                "for each example.",
+                code="ragged-input",
+            )
+    kept = tuple(None if column is None else column.detach() for column in (floats(inputs), *columns.values()))
+    return tuple(column if column is None else column.clone() for column in kept) if copy else without_inference(kept)
 
 
 def in_order(names: Tensor, order: Tensor | None) -> Tensor:

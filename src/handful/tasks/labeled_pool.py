@@ -8,10 +8,20 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError
-from handful.functional.own_settings import own_settings, without_inference
+from handful.functional.own_settings import own_settings
 from handful.notes import note
 from handful.pipelines.pipeline import prepared
-from handful.tasks.distribution import SPLITS, Manifest, Pool, SizeRanges, Sizes, Split, TaskDistribution, in_order
+from handful.tasks.distribution import (
+    SPLITS,
+    Manifest,
+    Pool,
+    SizeRanges,
+    Sizes,
+    Split,
+    TaskDistribution,
+    in_order,
+    owned,
+)
 from handful.types import Examples, Task, TaskSpec
 
 REDRAWS = 200
@@ -28,13 +38,13 @@ class Draw(NamedTuple):
 class LabeledPool(TaskDistribution):
     """N-way K-shot tasks from labeled examples, split by class.
 
-    inputs: `(n, *raw_shape)`, kept as they are, not copied, and turned into floats by `prepare` when a task is drawn.
+    inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
     labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
     a group (one writer, video, patient). order: `(n,)` places in time or None: all support examples of a task are
     before all of its query examples, see `_in_order`. splits: class ids of each split. repeats: draw with replacement,
     for sources whose examples come out different each time. families: of each class, `(classes,)` ids or None: the
     classes of a task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell
-    apart.
+    apart. copy: whether tensors are copied, so that what is done to them later changes no task.
     """
 
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
@@ -54,12 +64,13 @@ class LabeledPool(TaskDistribution):
         repeats: bool = False,
         families: Tensor | None = None,
         seed: int = 0,
+        copy: bool = True,
     ) -> None:
         super().__init__(seed=seed)
-        inputs, labels, groups = without_inference((inputs, labels, groups))
+        inputs, labels, groups, order = owned(copy=copy, inputs=inputs, labels=labels, groups=groups, order=order)
         self.inputs, self.labels, self.names = inputs, labels, list(names)
         self.groups, self.order = groups, order
-        self.repeats, self.families = repeats, families
+        self.repeats, self.families = repeats, None if families is None else families.clone()
         self.splits = {on: torch.tensor(sorted(splits[on]), dtype=torch.long) for on in SPLITS}
         self.counts = torch.bincount(labels, minlength=len(self.names))  # examples of each class
         self.members = list(torch.split(in_order(labels, order), self.counts.tolist()))

@@ -52,7 +52,14 @@ class ManyTables(TaskCollection):
         tasks = torch.arange(len(features)).repeat_interleave(torch.tensor([len(table) for table in features]))
         self.width = pipeline.width
         super().__init__(
-            _as_one(features), torch.cat(list(targets)), tasks, names, splits=splits, pipeline=pipeline, seed=seed
+            _as_one(features),
+            torch.cat(list(targets)),
+            tasks,
+            names,
+            splits=splits,
+            pipeline=pipeline,
+            seed=seed,
+            copy=False,
         )
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
@@ -108,6 +115,7 @@ class LabeledTables(LabeledPool):
             splits={on: [place[one] for one in classes if one[0] in splits[on]] for on in SPLITS},
             families=torch.tensor([table for table, _ in classes]),
             seed=seed,
+            copy=False,
         )
         self.tables = tuple(names)
         self.pipeline, self.width = pipeline, pipeline.width

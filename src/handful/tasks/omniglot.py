@@ -67,6 +67,7 @@ class Omniglot(LabeledPool):
             splits=splits,
             families=torch.cat([alphabets + turn * count for turn in range(4)]) if one_alphabet else None,
             seed=seed,
+            copy=False,
         )
 
 

@@ -44,7 +44,8 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     inputs = pipeline.stored(images.ImageFiles([file for name in names for file in classes[name][0]]), options.limits)
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
     contents = {name: digests(file.read_bytes() for file in files) for name, (files, _) in classes.items()}
-    return completed(LabeledPool(inputs, labels, names, splits=splits, seed=options.seed), contents, pipeline)
+    pool = LabeledPool(inputs, labels, names, splits=splits, seed=options.seed, copy=False)
+    return completed(pool, contents, pipeline)
 
 
 def _split_folders(path: Path) -> dict[str, Path]:

@@ -292,7 +292,7 @@ def _of_rows(
     inputs = encode(pipeline)
     contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
     if rows.tasks is None:
-        pool = LabeledPool(inputs, units, names, splits=splits, groups=groups, order=order, seed=seed)
+        pool = LabeledPool(inputs, units, names, splits=splits, groups=groups, order=order, seed=seed, copy=False)
         return completed(pool, contents, pipeline, dates=rows.dates)
     if rows.values is not None:
         targets = pipeline.scaled(rows.values)
@@ -311,6 +311,7 @@ def _of_rows(
         order=order,
         pipeline=pipeline,
         seed=seed,
+        copy=False,
     )
     return completed(collection, contents, pipeline, dates=rows.dates)
 

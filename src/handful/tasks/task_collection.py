@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import DataError, UserError
-from handful.functional.own_settings import own_settings, without_inference
+from handful.functional.own_settings import own_settings
 from handful.notes import note
-from handful.pipelines.pipeline import InputPipeline, prepared
+from handful.pipelines.pipeline import WHOLE, InputPipeline, floats, prepared
 from handful.tasks.distribution import (
     BLOCK,
     SPLITS,
@@ -23,6 +23,7 @@ from handful.tasks.distribution import (
     Split,
     TaskDistribution,
     in_order,
+    owned,
 )
 from handful.types import Examples, Task, TaskSpec
 
@@ -60,7 +61,8 @@ class TaskCollection(TaskDistribution):
     `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
     classes: how many there are; None for regression. groups: `(n,)` ids or None: support and query of a draw never
     share one. order: `(n,)` places in time or None: all support rows of a draw are before all of its query rows, see
-    `_in_order`. pipeline: what made the inputs; the errors are reported in the units that it scales targets by.
+    `_in_order`. pipeline: what made the inputs; the errors are reported in the units that it scales targets by. copy:
+    whether tensors are copied, so that what is done to them later changes no task.
     """
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
@@ -79,10 +81,13 @@ class TaskCollection(TaskDistribution):
         order: Tensor | None = None,
         pipeline: InputPipeline | None = None,
         seed: int = 0,
+        copy: bool = True,
     ) -> None:
         super().__init__(seed=seed)
-        inputs, targets, tasks, groups = without_inference((inputs, targets, tasks, groups))
-        self.inputs, self.targets, self.names = inputs, targets, list(names)
+        inputs, targets, tasks, groups, order = owned(
+            copy=copy, inputs=inputs, targets=targets, tasks=tasks, groups=groups, order=order
+        )
+        self.inputs, self.targets, self.names = inputs, _as_learned(targets, classes), list(names)
         self.tasks = tasks
         self.classes, self.groups, self.order = classes, groups, order
         self.pipeline = pipeline
@@ -352,6 +357,26 @@ class TaskCollection(TaskDistribution):
 
     def _examples(self, rows: Tensor) -> Examples:
         return Examples(prepared(self.inputs[rows]), self.targets[rows])
+
+
+def _as_learned(targets: Tensor, classes: int | None) -> Tensor:
+    """Targets as losses take them: class numbers `(n,)` in 64 bits, or floats `(n, outputs)`; else a `DataError`."""
+    if classes is None and targets.ndim == 2:
+        return floats(targets)
+    if classes is None or targets.ndim != 1 or targets.dtype not in WHOLE:
+        wanted = "values (n, outputs)" if classes is None else "whole numbers of classes (n,)"
+        raise DataError(
+            f"The targets are {targets.dtype} of shape {tuple(targets.shape)}, but should be {wanted}.",
+            code="wrong-shape",
+        )
+    wrong = ((targets < 0) | (targets >= classes)).nonzero()
+    if len(wrong):
+        place = int(wrong[0])
+        raise DataError(
+            f"Example {place} is of class {int(targets[place])}, but the {classes} classes are 0 to {classes - 1}.",
+            code="unknown-label",
+        )
+    return targets.long()
 
 
 def _needed(sizes: Tensor, shot: int) -> int:

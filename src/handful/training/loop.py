@@ -20,7 +20,7 @@ from handful.engine.plan import Plan
 from handful.engine.planner import PlanTrial, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
-from handful.evaluation.scoring import check_fits, evaluate, metric_of
+from handful.evaluation.scoring import check_tasks, evaluate, metric_of
 from handful.events import (
     META_TRAINING,
     PRETRAINING,
@@ -554,7 +554,7 @@ def checked(
             raise unknown_name("setting", name, known)
     for tasks in (distribution, validation):
         tasks.check()
-        check_fits(learner, tasks.spec)
+        check_tasks(learner, tasks)
     chosen = Settings(**settings)
     metric_of(validation, chosen.metric)
     if not any(parameter.requires_grad for parameter in learner.parameters()):

@@ -10,7 +10,7 @@ from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import Ladder
-from handful.evaluation.scoring import check_fits, check_number, metric_of
+from handful.evaluation.scoring import check_number, check_tasks, metric_of
 from handful.events import OnEvent, Stop, ignore, until
 from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
@@ -78,7 +78,7 @@ def evaluate(
                 f"The inputs of this model are {takes}; those of {name} are arrays of shape {place.spec.input_shape}. "
                 "Give tasks like those that it was trained on."
             )
-        check_fits(model.learner, place.spec)
+        check_tasks(model.learner, place)
     choosing = [validating(home or away, place.sizes.way, place.sizes.shot, queries) for place in places]
     trained = experiment.training_tasks(home.split("train")) if home else None
     pool = trained.pool() if trained else None
