@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from results import evaluation, noisy
 from torch.distributions import Normal
 
 from evaluation.toys import (
@@ -24,6 +23,7 @@ from handful.registry import LEARNERS
 from handful.training.loop import meta_train
 from handful.types import Examples, Task, TaskSpec
 from noted import noted
+from results import evaluation, noisy
 
 
 class Wide(torch.nn.Module):
