@@ -1,8 +1,13 @@
 """Small files that hold huge ones are refused before they are in memory, in each format that packs."""
 
 import gzip
+import io
 import json
+import os
+import threading
 import tracemalloc
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +28,7 @@ from handful.tasks.opening import open_tasks
 from handful.workflows import experiment
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 
-SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000)
+SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000, images=10)
 
 
 def read_image(path, size, channels, limits=LOCAL):
@@ -117,11 +122,99 @@ def test_arrays_that_become_huge_are_refused(rows, tmp_path):
         read_arrays(path, SMALL)
 
 
+def asking_for(path, count, content=b"", name="inputs.npy"):
+    """An npz file with an array that by its header has so many numbers."""
+    header = io.BytesIO()
+    facts = {"descr": "<f8", "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(header, facts)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, header.getvalue() + content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["inputs.npy", "other.npy"])
+def test_what_the_header_of_an_array_asks_for_is_looked_at_before_it_is_allocated(name, tmp_path, monkeypatch):
+    """NumPy would allocate first: of terabytes and of gigabytes alike."""
+    monkeypatch.setattr(np, "ndarray", None)
+    for count in (2**40, 2**62):
+        with pytest.raises(DataError, match=rf"t\.npz holds {8 * count:,} bytes or more"):
+            read_arrays(asking_for(tmp_path / "t.npz", count, name=name))
+    for limits in (LOCAL, UNLIMITED):
+        with pytest.raises(DataError, match=r"damaged npz file.*asks for 800,000,000 bytes and has"):
+            read_arrays(asking_for(tmp_path / "t.npz", 10**8, bytes(80), name), limits)
+
+
+def test_an_npz_file_that_is_packed_in_a_way_unknown_is_told(tmp_path):
+    path = asking_for(tmp_path / "t.npz", 10, bytes(80))
+    content = bytearray(path.read_bytes())
+    for place in (8, content.index(b"PK\1\2") + 10):  # its method, in the local header and in the directory
+        content[place] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged npz file"):
+        read_arrays(path)
+
+
 def test_an_image_that_becomes_huge_is_refused(tmp_path):
     Image.new("L", (101, 100)).save(tmp_path / "t.png")
     assert read_image(tmp_path / "t.png", 8, 1).shape == (1, 8, 8)
     with pytest.raises(DataError, match=r"t\.png holds 10,100 pixels or more; at most 10,000"):
         read_image(tmp_path / "t.png", 8, 1, SMALL)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
+def test_the_bound_on_pixels_is_that_of_the_limits_and_not_the_host_s(kind, tmp_path, monkeypatch):
+    """Pillow's is one of the whole process, which stays as its owner has set it."""
+    Image.new("L", (101, 100), 9).save(tmp_path / "t", kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    host, done = [], threading.Event()
+
+    def decode():
+        while not done.is_set():
+            try:
+                Image.open(tmp_path / "t").load()
+            except Image.DecompressionBombError as error:
+                host.append(error)
+            else:
+                host.append(None)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert read_image(tmp_path / "t", 8, 1, UNLIMITED).max() <= 10
+            with pytest.raises(DataError, match="holds 10,100 pixels or more"):
+                read_image(tmp_path / "t", 8, 1, SMALL)
+    finally:
+        done.set()
+        thread.join()
+    assert host
+    assert all(host), "the host program's own threads have its bound"
+    assert Image.MAX_IMAGE_PIXELS == 10
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "t").load()
+
+
+def test_a_folder_of_too_many_images_is_refused_before_one_is_read(tmp_path):
+    for part in ("train", "test"):
+        for name in "abc":
+            (tmp_path / part / f"{part}-{name}").mkdir(parents=True)
+            for number in range(3):
+                (tmp_path / part / f"{part}-{name}" / f"{number}.png").touch()
+    with pytest.raises(DataError, match="holds 18 images or more; at most 10 are read"):
+        open_tasks(tmp_path, limits=SMALL)  # of both parts together
+    with pytest.raises(DataError, match="holds 9 images or more"):
+        open_tasks(tmp_path / "train", limits=replace(SMALL, images=8))
+    for read in (encoded_examples, encoded_inputs):
+        folder = tmp_path / "train" if read is encoded_examples else tmp_path / "train" / "train-a"
+        with pytest.raises(DataError, match="images or more; at most 2 are read"):
+            read(ImagePipeline(size=4), folder, limits=replace(SMALL, images=2))
+
+
+def test_an_image_file_that_is_huge_is_not_read(tmp_path):
+    (tmp_path / "t.png").touch()
+    os.truncate(tmp_path / "t.png", 2**40)
+    with pytest.raises(DataError, match=r"t\.png holds 1,099,511,627,776 bytes or more"):
+        encoded_inputs(ImagePipeline(size=4), tmp_path / "t.png")
 
 
 def test_an_image_is_no_program(tmp_path):
@@ -161,6 +254,7 @@ def test_a_service_is_stricter_than_ones_own_machine():
     assert SERVICE.bytes < LOCAL.bytes < UNLIMITED.bytes
     assert SERVICE.rows < LOCAL.rows < UNLIMITED.rows
     assert SERVICE.pixels < LOCAL.pixels < UNLIMITED.pixels
+    assert SERVICE.images < LOCAL.images < UNLIMITED.images
 
 
 def test_the_option_lifts_the_limits(tmp_path, monkeypatch):

@@ -11,19 +11,21 @@ class Limits:
     """The most that is read of one file.
 
     bytes: of its content, unpacked, and of the table or arrays that it makes. rows: of a table or of arrays, and lines
-    of texts. pixels: of an image, by its header.
+    of texts. pixels: of an image, by its header. images: of a folder, in all its class folders.
     """
 
     bytes: int
     rows: int
     pixels: int
+    images: int
 
-    def check(self, source: object, *, bytes: int = 0, rows: int = 0, pixels: int = 0) -> None:
+    def check(self, source: object, *, bytes: int = 0, rows: int = 0, pixels: int = 0, images: int = 0) -> None:
         """Raise a `DataError` that names the source where it has more than that."""
         for found, most, unit in (
             (bytes, self.bytes, "bytes"),
             (rows, self.rows, "rows"),
             (pixels, self.pixels, "pixels"),
+            (images, self.images, "images"),
         ):
             if found > most:
                 raise DataError(
@@ -33,8 +35,8 @@ class Limits:
                 )
 
 
-LOCAL = Limits(bytes=4 * 2**30, rows=10_000_000, pixels=100_000_000)
+LOCAL = Limits(bytes=4 * 2**30, rows=10_000_000, pixels=100_000_000, images=1_000_000)
 """Of one's own files: what surely is a mistake or an attack."""
-SERVICE = Limits(bytes=256 * 2**20, rows=100_000, pixels=25_000_000)
+SERVICE = Limits(bytes=256 * 2**20, rows=100_000, pixels=25_000_000, images=2_000)
 """Of files that strangers send."""
-UNLIMITED = Limits(bytes=sys.maxsize, rows=sys.maxsize, pixels=sys.maxsize)
+UNLIMITED = Limits(bytes=sys.maxsize, rows=sys.maxsize, pixels=sys.maxsize, images=sys.maxsize)

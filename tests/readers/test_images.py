@@ -108,9 +108,7 @@ def test_corrupt_empty_and_truncated_images_are_named(tmp_path):
 @pytest.mark.parametrize("side", [10_001, 60_000])
 def test_bomb_is_refused_by_its_header(tmp_path, side):
     bomb = png_header(tmp_path / "bomb.png", side, side)
-    with pytest.raises(
-        DataError, match=r"bomb\.png (holds 100,020,001 pixels or more; at most 100,000,000|has far more pixels)"
-    ):
+    with pytest.raises(DataError, match=rf"bomb\.png holds {side**2:,} pixels or more; at most 100,000,000"):
         read_image(bomb, 28, 1)
 
 

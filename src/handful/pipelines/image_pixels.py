@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,23 @@ from handful.limits import LOCAL, Limits
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """How images may be stored, whatever the file is called: Pillow would also run a program to read PostScript."""
+
+
+_check: ContextVar[Callable[[tuple[int, int]], None] | None] = ContextVar("pixels", default=None)
+"""What decides about the size of an image while it is decoded here."""
+_check_of_pillow: Callable[..., None] = Image._decompression_bomb_check
+
+
+def _check_pixels(size: tuple[int, int], **options: Any) -> None:
+    """What Pillow asks before it allocates an image: its own bound is one of the whole process, and not ours to set."""
+    check = _check.get()
+    if check is None:
+        _check_of_pillow(size, **options)
+    else:
+        check(size)
+
+
+Image._decompression_bomb_check = _check_pixels
 
 
 def pixels_of(value: Any, size: int, channels: int, source: str, limits: Limits = LOCAL) -> np.ndarray:
@@ -39,15 +58,14 @@ def decoded(value: Any, mode: str, source: str, limits: Limits = LOCAL) -> Image
     """One image in color ("RGB") or gray ("L"), turned as its camera was held; see `pixels_of`."""
     try:
         with warnings.catch_warnings():
-            # Pillow's own bomb check warns at three times our limit, which follows at once; others are about metadata.
-            warnings.simplefilter("ignore")
-            image = _opened(value)
-            limits.check(source, pixels=image.width * image.height)
-            return _colors(ImageOps.exif_transpose(image), mode, source)
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{source} has far more pixels than any image may have. Make it smaller.", code="payload-too-large"
-        ) from error
+            warnings.simplefilter("ignore")  # they are about metadata
+            token = _check.set(lambda size: limits.check(source, pixels=size[0] * size[1]))
+            try:
+                image = _opened(value)
+                _check_pixels(image.size)
+                return _colors(ImageOps.exif_transpose(image), mode, source)
+            finally:
+                _check.reset(token)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
         if isinstance(error, DataError):
             raise

@@ -3,6 +3,7 @@
 import contextlib
 import zipfile
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,31 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
             file.seek(0)
             arrays = np.load(file, allow_pickle=False)
             limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
+            _check_headers(path, arrays.zip, limits)
             yield arrays
-    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
             f"{path} is a damaged npz file; write it again with numpy.savez. ({error})", code="unsupported-media"
         ) from error
+
+
+def _check_headers(path: Path, members: zipfile.ZipFile, limits: Limits) -> None:
+    """NumPy allocates what an array's header asks for, before it reads any of it."""
+    whole = 0
+    for member in members.infolist():
+        if not member.filename.endswith(".npy"):
+            continue
+        with members.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        asked = prod(shape) * dtype.itemsize
+        whole += asked
+        limits.check(path, bytes=whole)
+        if asked > member.file_size and not dtype.hasobject:
+            raise ValueError(f"{member.filename} asks for {asked:,} bytes and has {member.file_size:,}")
 
 
 def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import overload
 from handful.cells import written
 from handful.data_options import DataOptions
 from handful.errors import DataError
-from handful.limits import Limits
+from handful.limits import LOCAL, Limits
 from handful.raw_batch import RawBatch
 from handful.readers.paths import existing, subfolders
 from handful.readers.reader import Reader
@@ -18,8 +18,8 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".
 class ImageFiles(Sequence[bytes]):
     """What image files hold, each read when it is asked for: many photos may not fit into memory."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
+    def __init__(self, files: Sequence[Path], limits: Limits = LOCAL) -> None:
+        self.files, self.limits = files, limits
 
     def __len__(self) -> int:
         return len(self.files)
@@ -29,10 +29,11 @@ class ImageFiles(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> "ImageFiles": ...
     def __getitem__(self, index: int | slice) -> "bytes | ImageFiles":
-        """The content of one file; `DataError` if it cannot be read."""
+        """The content of one file; `DataError` if it cannot be read, or is larger than the limits."""
         if isinstance(index, slice):
-            return ImageFiles(self.files[index])
+            return ImageFiles(self.files[index], self.limits)
         try:
+            self.limits.check(self.files[index], bytes=self.files[index].stat().st_size)
             return self.files[index].read_bytes()
         except OSError as error:
             raise DataError(f"{self.files[index]} cannot be read ({error.strerror}).") from error
@@ -42,7 +43,7 @@ class ImageFiles(Sequence[bytes]):
         return str(self.files[index])
 
 
-def image_files(path: str | Path) -> list[Path]:
+def image_files(path: str | Path, limits: Limits = LOCAL) -> list[Path]:
     """One image file, or the image files of a folder by name; other files and hidden ones are passed over."""
     path = existing(path)
     if path.is_file():
@@ -52,10 +53,11 @@ def image_files(path: str | Path) -> list[Path]:
         raise DataError(
             f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).", code="too-few-examples"
         )
+    limits.check(path, images=len(files))
     return files
 
 
-def image_classes(folder: str | Path) -> dict[str, list[Path]]:
+def image_classes(folder: str | Path, limits: Limits = LOCAL) -> dict[str, list[Path]]:
     """The image files of each class: a folder holds one subfolder per class, named like it."""
     folder = existing(folder)
     if not folder.is_dir():
@@ -68,6 +70,7 @@ def image_classes(folder: str | Path) -> dict[str, list[Path]]:
                 f"The class folder {one} holds no images. Add some, or remove the folder.", code="too-few-examples"
             )
         classes.setdefault(written(one.name) or one.name, []).extend(files)
+        limits.check(folder, images=sum(map(len, classes.values())))
     if not classes:
         loose = len(_images_in(folder))
         found = f"holds {loose} images and no subfolders" if loose else "is empty"
@@ -99,9 +102,10 @@ class ImageReader(Reader):
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The files, by name."""
         if not labeled:
-            files = image_files(path)
-            return RawBatch(ImageFiles(files), [file.name for file in files])
-        classes = image_classes(path)
+            files = image_files(path, limits)
+            return RawBatch(ImageFiles(files, limits), [file.name for file in files])
+        classes = image_classes(path, limits)
         files = [file for members in classes.values() for file in members]
         labels = [name for name, members in classes.items() for _ in members]
-        return RawBatch(ImageFiles(files), [f"{file.parent.name}/{file.name}" for file in files], labels, str(path))
+        ids = [f"{file.parent.name}/{file.name}" for file in files]
+        return RawBatch(ImageFiles(files, limits), ids, labels, str(path))

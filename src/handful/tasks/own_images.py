@@ -27,9 +27,10 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     """Tasks from a folder of images; see `open_tasks`."""
     options.refuse("a folder of images", *COLUMNS)
     given = _split_folders(path)
-    parts = {on: images.image_classes(folder) for on, folder in (given or {"": path}).items()}
+    parts = {on: images.image_classes(folder, options.limits) for on, folder in (given or {"": path}).items()}
     _check_no_class_twice(path, parts)
     classes = {name: (files, on) for on, part in parts.items() for name, files in part.items()}
+    options.limits.check(path, images=sum(len(files) for files, _ in classes.values()))
     names = class_order(classes)
     check_several(names, path)
     note_case(names, path)
@@ -40,8 +41,10 @@ def image_tasks(path: Path, options: Options, pipeline: ImagePipeline | None) ->
     else:
         splits = split_names(names, options.seed, options.splits)
     train = [file for number in sorted(splits["train"]) for file in classes[names[number]][0]]
-    pipeline = pipeline or ImagePipeline.fit(images.ImageFiles(train), options.image_size, options.limits)
-    inputs = pipeline.stored(images.ImageFiles([file for name in names for file in classes[name][0]]), options.limits)
+    limits = options.limits
+    pipeline = pipeline or ImagePipeline.fit(images.ImageFiles(train, limits), options.image_size, limits)
+    files = [file for name in names for file in classes[name][0]]
+    inputs = pipeline.stored(images.ImageFiles(files, limits), limits)
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(classes[name][0]) for name in names]))
     contents = {name: digests(file.read_bytes() for file in files) for name, (files, _) in classes.items()}
     pool = LabeledPool(inputs, labels, names, splits=splits, seed=options.seed, copy=False)
