@@ -24,7 +24,7 @@ NAMED = {
     if inspect.isfunction(stream) and stream.__module__ == streams.__name__ and name != "seeded" and name[0] != "_"
 }
 
-VALUES = {"split": range(3), "support": [[3], [0, 4], [2, 0, 1], [1, 0, 2, 5]]}
+VALUES = {"split": range(3), "support": [[3], [0, 4], [2, 0, 1], [1, 0, 2, 5]], "device": ["cpu"]}
 """Of the parameters that are not any number."""
 
 MAKERS = {"Generator", "manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "SeedSequence", "Random"}

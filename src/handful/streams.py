@@ -70,12 +70,12 @@ def alphabet_order(seed: int) -> Generator:
 
 
 @contextmanager
-def weights(seed: int) -> Iterator["Drawing"]:
+def weights(seed: int, device: str = "cpu") -> Iterator["Drawing"]:
     """Within it modules of this thread start from this seed, on the CPU: the same bits for every device.
 
-    The global generator stays as it is.
+    The global generator stays as it is. device: "meta" for shapes alone.
     """
-    with torch.device("cpu"), Drawing(seed) as drawing:
+    with torch.device(device), Drawing(seed) as drawing:
         yield drawing
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils import _pytree as pytree
 
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
@@ -460,6 +461,18 @@ def test_a_recipe_cannot_ask_for_more_memory_than_the_weights_take(learner, chan
     with_recipe(folder, **changes)
     with pytest.raises(ArtifactError, match="cannot be built"):
         MetaModel.from_pretrained(folder)
+
+
+def test_weights_of_other_shapes_are_refused_before_any_are_made(saved):
+    with_recipe(saved, backbone_options={"hidden": [6, 8]})
+    made = []
+    hook = register_module_parameter_registration_hook(lambda module, name, weight: made.append(weight.device.type))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be built"):
+            MetaModel.from_pretrained(saved)
+    finally:
+        hook.remove()
+    assert set(made) == {"meta"}, "which has no numbers"
 
 
 def test_images_of_terabytes_are_no_trouble_until_they_come(tmp_path):

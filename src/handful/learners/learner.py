@@ -91,7 +91,6 @@ class Learner(nn.Module, ABC):
         return super().__new__(cls)
 
     @classmethod
-    @own_settings()
     def build(
         cls,
         spec: TaskSpec,
@@ -108,6 +107,30 @@ class Learner(nn.Module, ABC):
         weights; options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in
         `recipe`, from which a saved meta-model is built again. Raises `UserError` for what does not fit together.
         """
+        return cls.built_on(
+            "cpu",
+            spec,
+            backbone=backbone,
+            backbone_options=backbone_options,
+            normalization=normalization,
+            seed=seed,
+            **options,
+        )
+
+    @classmethod
+    @own_settings()
+    def built_on(
+        cls,
+        device: str,
+        spec: TaskSpec,
+        *,
+        backbone: Backbone = "auto",
+        backbone_options: dict[str, Any] | None = None,
+        normalization: Normalization | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """What `build` makes, with its weights on this device: on "meta" they are shapes alone and take no memory."""
         if spec.kind not in cls.kinds:
             fitting = [key for key, other in LEARNERS.items() if spec.kind in other.kinds and not other.baseline]
             raise UserError(
@@ -126,7 +149,7 @@ class Learner(nn.Module, ABC):
                 + ("." if policy in MODES else f" (there are {', '.join(MODES)}).")
             )
         chosen = check_options(cls, options, spec.kind)
-        with streams.weights(seed):
+        with streams.weights(seed, device):
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls.__new__(cls)
             learner.__init__(spec, network, **chosen, **cls.fixed_options)  # type: ignore[misc]

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -37,8 +36,8 @@ def built(
         options = recipe.pop("options")
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
-            with torch.device("meta"), _at_most(EXTRA_PARAMETERS + len(tensors)):
-                planned = cls.build(spec, **options, **recipe).state_dict()
+            with _at_most(EXTRA_PARAMETERS + len(tensors)):
+                planned = cls.built_on("meta", spec, **options, **recipe).state_dict()
             _check_shapes(planned, tensors)
         learner: Learner = cls.build(spec, **options, **recipe)
         learner.load_state_dict(tensors)
