@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from results import compare, evaluation, noisy
 
 from handful.evaluation.data_equivalence import equivalence
 from handful.evaluation.intervals import class_interval
@@ -13,6 +12,7 @@ from handful.registry import METRICS
 from handful.reports import plots
 from handful.reports.report import Report
 from handful.reports.summary_lines import needed_line
+from results import compare, evaluation, noisy
 
 CLASSES = tuple(
     tuple(row) for row in torch.rand(100, 12, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :5].tolist()
