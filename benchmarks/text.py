@@ -30,7 +30,7 @@ from handful import LEARNERS, evaluate, meta_train
 from handful.encoders import DEFAULT, Encoder
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
-from handful.readers.tables import read_table
+from handful.readers import reader
 from handful.tasks.distribution import Split
 from handful.tasks.labeled_pool import LabeledPool
 
@@ -91,7 +91,7 @@ class Intents(NamedTuple):
 
 def read(name: str, folder: Path, encoder: Encoder) -> Intents:
     """All texts whose intent is known."""
-    table = read_table(folder / name / f"{name}.jsonl.gz")
+    table = reader.read(folder / name / f"{name}.jsonl.gz").inputs
     intents = table.names_in("intent")
     known = torch.tensor([intent != "oos" for intent in intents])
     classes = sorted(set(intents) - {"oos"})

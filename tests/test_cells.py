@@ -12,9 +12,9 @@ from handful.errors import DataError
 from handful.estimators import FewShotClassifier
 from handful.pipelines.labels import class_names
 from handful.readers.images import image_classes
-from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
 from noted import noted, nothing_noted
+from tables import read_table
 
 SPELLINGS = {
     "two words": ["two words ", "\ttwo  words", "two\u00a0words", "two\u200b words", "\ufefftwo words", "two\nwords"],
@@ -75,12 +75,12 @@ def test_estimators_take_spellings_for_one_class():
 
 
 def test_labels_that_differ_only_in_case_are_told(tmp_path):
-    with noted("The labels may have one class in two spellings: 'Paris' and 'paris' count"):
+    with noted("The labels may have one label in two spellings: 'Paris' and 'paris' count"):
         assert class_names(["paris", "Rome", "Paris"]) == ("paris", "Rome", "Paris")
     path = tmp_path / "t.csv"
     labels = [name for name in ("paris", "Paris", *"abcdefgh") for _ in range(4)]
     path.write_text("x,y\n" + "".join(f"{row},{label}\n" for row, label in enumerate(labels)))
-    with noted(r"t\.csv, column 'y', may have one class in two spellings: 'Paris'"):
+    with noted(r"t\.csv, column 'y', may have one label in two spellings: 'Paris'"):
         open_tasks(path, label="y")
     with nothing_noted():
         class_names(["a", "b"])

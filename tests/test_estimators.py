@@ -384,6 +384,15 @@ def test_what_are_no_labels_is_refused(given, said):
         FewShotClassifier().fit(COLUMN, given)
 
 
+@pytest.mark.parametrize("labels", [["7", "7.0", "b", "b"], ["true", "True", "b", "b"]])
+def test_labels_that_are_one_to_models_are_not_two_here(labels):
+    with pytest.raises(DataError, match="are one in two spellings"):
+        FewShotClassifier().fit(COLUMN, labels)
+    learner = LEARNERS["protonet"].build(TaskSpec("classification", (2,), 2), backbone="raw")
+    task = MetaModel(learner).adapt(torch.tensor(COLUMN).float(), labels)
+    assert task.labels == (written(labels[0]), "b")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

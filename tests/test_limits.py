@@ -23,10 +23,10 @@ from handful.pipelines.image_pixels import pixels_of
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
 from handful.readers.arrays import read_arrays
-from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
 from handful.workflows import experiment
 from handful.workflows.encoding import encoded_examples, encoded_inputs
+from tables import read_table
 
 SMALL = Limits(bytes=200_000, rows=1_000, pixels=10_000, images=10)
 

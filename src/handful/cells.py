@@ -41,12 +41,12 @@ def spelled(text: str) -> str:
     return " ".join(text.split())
 
 
-def note_case(names: Iterable[str], origin: object) -> None:
-    """Make a note where two class names differ only in case, which may be one class in two spellings."""
+def note_case(names: Iterable[str], origin: object, noun: str = "label") -> None:
+    """Make a note where two names differ only in case, which may be one label, task or group in two spellings."""
     known: dict[str, str] = {}
     for name in sorted(set(names)):
         if (other := known.setdefault(name.casefold(), name)) != name:
-            note("case-differs", f"{origin} may have one class in two spellings: {other!r} and {name!r} count as two.")
+            note("case-differs", f"{origin} may have one {noun} in two spellings: {other!r} and {name!r} count as two.")
             return
 
 

@@ -21,10 +21,12 @@ from handful.evaluation.scoring import check_fits
 from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
 from handful.models import batches
+from handful.models.class_numbers import shared_names
 from handful.models.folders import model_folder
 from handful.models.meta_model import MetaModel
-from handful.pipelines.labels import Origin, class_names, real_numbers
+from handful.pipelines.labels import class_names, class_numbers, real_numbers
 from handful.pipelines.pipeline import prepared
+from handful.raw_batch import Origin, numbered
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, TaskSpec, TaskState
 
@@ -160,26 +162,22 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 f"The classes were fixed as {_listed(fixed)}, but the examples have {_listed(seen)}.",
                 code="unknown-label",
             )
-        names = _shared_names(self.model_)
-        if names is not None:
-            classes_, columns = _shared_columns(names, seen, fixed)
-            outputs = len(names)
+        shared = shared_names(self.model_.spec, self.model_.pipeline) if self.model_ else None
+        classes_ = seen if fixed is None else fixed
+        if shared is not None:
+            names, known = shared, shared
+            classes_ = _shared_classes(shared, seen, fixed)
         else:
-            classes_ = seen if fixed is None else fixed
             if len(classes_) < fewest:
                 raise DataError(
                     f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.",
                     code="one-class",
                 )
-            present = np.isin(classes_, seen)
+            _check_spelling(classes_)
             packed = self.model_ is None or self.model_.learner.any_way
-            numbered = _as_of_models(classes_, present if packed else np.ones_like(present))
-            columns = np.full(len(classes_), -1)
-            columns[numbered] = np.arange(len(numbered))
-            columns[~present] = -1
-            outputs = int(present.sum()) if packed else len(classes_)
-        places = columns[np.searchsorted(classes_, y)]
-        self._adapt(Examples(inputs, torch.from_numpy(places)), outputs)
+            names, known = class_order(_named(seen if packed else classes_)), _named(seen)
+        self._adapt(Examples(inputs, class_numbers(_named(y), names)), len(names))
+        columns = np.array([names.index(name) if name in known else -1 for name in _named(classes_)])
         self.classes_, self._columns = classes_, columns
         self._support, self._fixed = (inputs, y), fixed
         return self
@@ -275,7 +273,7 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
     if array.dtype.kind == "S":  # scikit-learn takes no bytes
         array = np.strings.decode(array, "utf-8")
     array = column_or_1d(np.array(array.tolist()) if array.dtype.kind == "T" else array, warn=True)
-    class_names(array, Origin(name))
+    class_names(array, Origin(name, numbered(f"{name}, example")))
     if array.dtype.kind == "U":
         array = np.array([spelled(label) for label in array.tolist()])
     elif array.dtype.kind == "O":
@@ -306,21 +304,14 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
     return _copied(array).reshape(-1, *shape)
 
 
-def _shared_names(model: MetaModel | None) -> list[str] | None:
-    """Class names by number where they mean the same in every task, else None."""
-    if model is None or not model.spec.classification or model.spec.labels != "shared":
-        return None
-    return (model.pipeline and model.pipeline.labels) or [str(number) for number in range(model.spec.outputs)]
-
-
-def _shared_columns(names: list[str], seen: np.ndarray, fixed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted classes as values of the user's own type, and the model's number of each."""
+def _shared_classes(names: list[str], seen: np.ndarray, fixed: np.ndarray | None) -> np.ndarray:
+    """The model's classes as sorted values of the user's own type."""
     wanted = seen if fixed is None else fixed
-    unknown = [value for value in wanted.tolist() if written(value) not in names]
+    unknown = [value for value, name in zip(wanted.tolist(), _named(wanted), strict=True) if name not in names]
     if unknown:
         raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown[0]!r}.", code="unknown-label")
     if fixed is not None:
-        return fixed, np.array([names.index(str(written(value))) for value in fixed.tolist()])
+        return fixed
     values = np.array(names)
     try:
         if seen.dtype.kind == "b":
@@ -329,15 +320,20 @@ def _shared_columns(names: list[str], seen: np.ndarray, fixed: np.ndarray | None
             values = values.astype(np.float64 if seen.dtype.kind == "f" else np.int64)
     except ValueError as error:
         raise UserError(f"The model's classes are texts ({', '.join(names)}); give labels as texts too.") from error
-    order = np.argsort(values)
-    return values[order], order
+    return np.sort(values)
 
 
-def _as_of_models(classes: np.ndarray, chosen: np.ndarray) -> list[int]:
-    """Places of the chosen classes in the order in which meta-models number them: scikit-learn has "10" before "2"."""
-    names = [str(written(value)) for value in classes.tolist()]
-    rank = {name: number for number, name in enumerate(class_order(names))}
-    return sorted(np.flatnonzero(chosen).tolist(), key=lambda place: rank[names[place]])
+def _check_spelling(classes: np.ndarray) -> None:
+    """Raise a `DataError` where two labels are one in meta-models, as 7.0 is 7."""
+    spelled_by: dict[str, Any] = {}
+    for value, name in zip(classes.tolist(), _named(classes), strict=True):
+        if (other := spelled_by.setdefault(name, value)) is not value:
+            raise DataError(f"The labels {other!r} and {value!r} are one in two spellings. Write it in one.")
+
+
+def _named(values: np.ndarray) -> list[str]:
+    """Labels as models call them."""
+    return [str(written(value)) for value in values.tolist()]
 
 
 def _copied(array: np.ndarray) -> Tensor:

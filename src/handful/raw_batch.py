@@ -1,21 +1,60 @@
 """What readers give and pipelines take: a batch of the user's raw values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
+
+Place: TypeAlias = Callable[[int], str]
+"""What messages call the value at a place: "sales.csv, row 12"."""
+
+
+def numbered(noun: str, first: int = 0) -> Place:
+    """Values by their numbers, counted from `first`."""
+    return lambda place: f"{noun} {place + first}"
+
+
+INPUT = numbered("Input")
+"""Inputs that come without a file."""
+
+
+class Origin(NamedTuple):
+    """What messages call labels, targets or names of some values.
+
+    whole: all of them. place: one of them. noun: what one is.
+    """
+
+    whole: str
+    place: Place
+    noun: str = "label"
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """The n values of a file or folder.
+    """The n values of a file or folder, and what it says of each where it was asked for it and says it.
 
-    inputs: the content of image files, each read when it is indexed; a `Table`; texts; or an array. ids: of each, file
-    names or row numbers from 1. labels: names or targets, None where they were not asked for or there are none. source:
-    what messages call the labels. groups: of each, where the file has some.
+    inputs: `(n,)`: the content of image files, each read when it is indexed; a `Table`; texts; or an array.
+    ids: unique: file names, or row numbers from 1.
+    place: what messages call each.
+    called: what they call all labels, targets, tasks or groups, by the name of the `DataOptions`.
+    labels: names of classes.
+    targets: numbers `(n,)` or `(n, outputs)`.
+    tasks: names of tasks; of a table None where a cell is empty.
+    groups: names of groups.
+    order: numbers, what comes first.
+    splits: "train", "val" or "test", where the data are split already.
     """
 
     inputs: Any
     ids: Sequence[str]
+    place: Place
+    called: Callable[[str], str] = str
     labels: Any = None
-    source: str = ""
-    groups: Sequence[str] | None = None
+    targets: Any = None
+    tasks: Any = None
+    groups: Any = None
+    order: Any = None
+    splits: Sequence[str] | None = None
+
+    def origin(self, role: str) -> Origin:
+        """What messages call the labels, targets, tasks or groups."""
+        return Origin(self.called(role), self.place, role)

@@ -158,11 +158,17 @@ class Table:
         found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
         found += without_comma(value)
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
-        line = f" (line {row + 2} with the header)" if self.header else ""
         return DataError(
-            f"{self.name}: column {name!r}, row {row + 1}{line}: {found}{more}. Correct or remove the "
+            f"{self.name}: column {name!r}, {self._row(row)}: {found}{more}. Correct or remove the "
             f"{'rows' if count > 1 else 'row'}, or drop the column."
         )
+
+    def place(self, row: int) -> str:
+        """What messages call a row."""
+        return f"{self.name}, {self._row(row)}"
+
+    def _row(self, row: int) -> str:
+        return f"row {row + 1}" + (f" (line {row + 2} with the header)" if self.header else "")
 
     def _unusable(self, name: str) -> DataError:
         kind = self.arrow.column(name).type

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from handful.errors import DataError
-from handful.pipelines.labels import Origin, class_names, target_values
+from handful.pipelines.labels import class_names, target_values
+from handful.raw_batch import Origin, numbered
 
 DAY = datetime.date(2020, 1, 31)
 
@@ -122,8 +123,8 @@ def test_missing_labels_of_arrays_are_no_classes():
     ):
         with pytest.raises(DataError, match="example 1: the label is missing"):
             class_names(labels)
-    with pytest.raises(DataError, match=r"x\.npz: 'labels', row 2: the label is missing"):
-        class_names(np.array(["a", ""]), Origin("x.npz: 'labels'", "row", 1))
+    with pytest.raises(DataError, match=r"x\.npz, row 2: the label is missing"):
+        class_names(np.array(["a", ""]), Origin("x.npz: 'labels'", numbered("x.npz, row", 1)))
 
 
 @pytest.mark.parametrize(

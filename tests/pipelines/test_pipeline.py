@@ -14,10 +14,10 @@ from handful.pipelines.pipeline import PIPELINES, InputPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.images import ImageFiles
-from handful.readers.tables import read_table
 from handful.tasks.opening import open_tasks
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 from noted import noted
+from tables import read_table
 
 
 def csv(tmp_path, text, name="table.csv"):
@@ -191,9 +191,15 @@ def test_examples_of_one_class_or_an_unknown_label(tmp_path):
 # Images
 
 
+def fitted(folder, **options):
+    """The pipeline of all images in a folder or in its subfolders."""
+    files = sorted(folder.rglob("*.png"))
+    return ImagePipeline.fit(ImageFiles(files), np.arange(len(files)), **options)
+
+
 def test_dark_ink_becomes_bright(tmp_path):
     folder = letters(tmp_path / "dark")
-    pipeline = ImagePipeline.fit(ImageFiles(sorted(folder.glob("*/*.png"))))
+    pipeline = fitted(folder)
     assert pipeline.settings() == {"size": 28, "channels": 1, "invert": True}
     examples = encoded_examples(pipeline, folder)
     assert examples.labels == ("a", "a", "b", "b")
@@ -201,17 +207,15 @@ def test_dark_ink_becomes_bright(tmp_path):
     assert examples.inputs.shape == (4, 1, 28, 28)
     assert examples.inputs[:, :, 0].max() == 0
     assert examples.inputs.max() == 1
-    assert (
-        ImagePipeline.fit(ImageFiles(sorted(letters(tmp_path / "b", paper=0, ink=255).glob("*/*.png")))).invert is False
-    )
+    assert fitted(letters(tmp_path / "b", paper=0, ink=255)).invert is False
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, 28), (50, 50), (200, 84)])
 def test_colored_images_choose_their_size(tmp_path, side, size):
     Image.new("RGB", (side, side), (200, 0, 0)).save(tmp_path / "a.png")
-    pipeline = ImagePipeline.fit(ImageFiles([tmp_path / "a.png"]))
+    pipeline = fitted(tmp_path)
     assert pipeline.settings() == {"size": size, "channels": 3, "invert": False}
-    assert ImagePipeline.fit(ImageFiles([tmp_path / "a.png"]), size=32).input_shape == (3, 32, 32)
+    assert fitted(tmp_path, size=32).input_shape == (3, 32, 32)
 
 
 def test_inputs_are_one_image_or_a_folder(tmp_path):
@@ -259,7 +263,7 @@ def test_rows_are_standardized_by_the_training_rows():
     assert pipeline.encode(inputs).tolist() == [[-1, 0], [1, 0], [99, 1]]
     with pytest.raises(DataError, match=r"inputs of shape \(n, 2\), got \(1, 3\)"):
         pipeline.encode(np.zeros((1, 3)))
-    with pytest.raises(DataError, match="row 2: nan is not a finite number"):
+    with pytest.raises(DataError, match="Input 1: nan is not a finite number"):
         pipeline.encode(np.array([[0, 0], [0, np.nan]]))
 
 

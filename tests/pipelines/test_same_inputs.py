@@ -16,7 +16,8 @@ from handful.pipelines.images import ImagePipeline
 from handful.pipelines.pipeline import prepared
 from handful.pipelines.rows import TablePipeline
 from handful.readers.images import ImageFiles
-from handful.readers.tables import read_table
+from handful.workflows.encoding import encoded_inputs
+from tables import read_table
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8)
 
@@ -69,7 +70,7 @@ def test_images_that_are_none_are_told_by_their_place(tmp_path):
             pipeline.encode([NOISE, wrong])
     (tmp_path / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"x\.png is empty"):
-        pipeline.encode(ImageFiles([tmp_path / "x.png"]))
+        encoded_inputs(pipeline, tmp_path / "x.png")
 
 
 def test_floats_are_as_learners_see_them():

@@ -16,7 +16,7 @@ from handful.limits import LOCAL
 from handful.pipelines.image_pixels import pixels_of
 from handful.readers.arrays import read_arrays
 from handful.readers.images import image_classes, image_files
-from handful.readers.tables import read_table
+from tables import read_table
 
 
 def png_header(path, width, height):
@@ -377,7 +377,7 @@ def test_labeled_texts_by_name_become_three_columns(tmp_path):
         ("t.jsonl", b"{", "cannot be read as a jsonl table"),
         ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as a csv table"),
         ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
-        ("t.parquet.gz", b"", "is not a table"),
+        ("t.parquet.gz", b"", "of no kind that is read here"),
         ("t.json", b'{"train": []}', "a list of objects"),
         ("t.json", b'[{"a": 123456789012345678901234567890}]', "cannot be read as a json table"),
         ("t.json", b"[" + 5000 * b"1" + b"]", "cannot be read as a json table"),

@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as compute
 import pytest
+from PIL import Image
 
+from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError
 from handful.models.adapted_task import AdaptedTask
 from handful.readers.json_lines import JsonLinesReader
@@ -26,7 +28,7 @@ def _known_for_one_test():
 def test_a_new_format_of_tables_is_read_everywhere(tmp_path):
     path = tmp_path / "t.WORDS"
     path.write_text("".join(f"k{n % 9} {n} {n * n % 7}\n" for n in range(45)))
-    with pytest.raises(DataError, match="is not a source of tasks"):
+    with pytest.raises(DataError, match="of no kind that is read here"):
         open_tasks(path, label="kind")
 
     class WordsReader(TableReader):
@@ -85,3 +87,44 @@ def test_every_format_says_what_it_reads_and_how_its_files_end():
     for reader in readers():
         assert reader.described
         assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in reader.suffixes)
+
+
+def test_a_batch_says_what_the_file_says_of_each_value(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,shop,kind,sold,who,week\n1,a,k,2.5,p,3\n2,,l,1,q,1\n")
+    options = DataOptions(label="kind", target="sold", task="shop", group="who", order="week")
+    raw = read(path, options=options, labeled=True)
+    assert (raw.labels, raw.tasks, raw.groups) == (["k", "l"], ["a", None], ["p", "q"])
+    assert (raw.targets.tolist(), raw.order.tolist(), raw.splits) == ([2.5, 1.0], [3.0, 1.0], None)
+    assert list(raw.ids) == ["1", "2"]
+    assert raw.place(1) == f"{path}, row 2 (line 3 with the header)"
+    assert raw.called("label") == f"{path}, column 'kind',"
+    bare = read(path, options=options)
+    assert (bare.labels, bare.targets, bare.tasks, bare.groups, bare.order) == (None,) * 5
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 3)), labels=["k", "l"], task=[7, 8], order=[1, 0])
+    raw = read(tmp_path / "t.npz", labeled=True)
+    assert (raw.labels.tolist(), raw.targets, raw.tasks.tolist()) == (["k", "l"], None, [7, 8])
+    assert (raw.groups, raw.order.tolist(), raw.place(0)) == (None, [1, 0], f"{tmp_path / 't.npz'}, row 1")
+    assert read(tmp_path / "t.npz").labels is None
+
+
+def test_a_batch_of_images_is_class_by_class_and_knows_given_splits(tmp_path):
+    for name in ("train/10", "train/2", "valid/1", "test/3"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (2, 2)).save(tmp_path / name / f"{number}.png")
+    raw = read(tmp_path, labeled=True)
+    assert raw.labels == ["1", "1", "2", "2", "3", "3", "10", "10"]
+    assert raw.splits == ["val", "val", "train", "train", "test", "test", "train", "train"]
+    assert raw.ids[2] == "train/2/0.png"
+    assert raw.place(2) == str(tmp_path / "train" / "2" / "0.png")
+    assert raw.inputs[2] == (tmp_path / "train" / "2" / "0.png").read_bytes()
+    assert read(tmp_path / "train", labeled=True).splits is None
+    assert read(tmp_path / "train" / "2").labels is None
+
+
+def test_an_example_without_a_task_is_told_by_its_place(tmp_path):
+    rows = "".join(f"{n},t{n // 4},{n % 3}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("x,shop,y\n" + rows + "1,,2\n")
+    with pytest.raises(DataError, match=r"t\.csv, row 41 \(line 42 with the header\): the task is missing"):
+        open_tasks(tmp_path / "t.csv", task="shop", target="y")

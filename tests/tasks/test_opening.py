@@ -100,7 +100,7 @@ def test_wrong_names_and_options_of_sources(tmp_path):
     with pytest.raises(UserError, match="Name a source of tasks"):
         open_tasks("")
     (tmp_path / "x.docx").write_text("")
-    with pytest.raises(DataError, match="is not a source of tasks"):
+    with pytest.raises(DataError, match="of no kind that is read here"):
         open_tasks(tmp_path / "x.docx")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from handful.cells import class_order
 from handful.errors import DataError
 from handful.learners.learner import Learner
-from handful.pipelines.labels import class_names, target_values
+from handful.pipelines.labels import class_names, class_numbers, target_values
 from handful.pipelines.pipeline import InputPipeline
 from handful.types import TaskSpec
 
@@ -72,9 +72,8 @@ class LabelReader:
     def _numbered(self, given: tuple[str, ...]) -> ReadLabels:
         """The classes of a task, and the number of each label among them."""
         spec = self.spec
-        if spec.labels == "shared":
-            known = self.pipeline.labels if self.pipeline else None
-            names = known or [str(number) for number in range(spec.outputs)]
+        names = shared_names(spec, self.pipeline)
+        if names is not None:
             unknown = class_order(set(given) - set(names))
             if unknown:
                 raise DataError(
@@ -92,6 +91,12 @@ class LabelReader:
                     f"This {self.learner.key} model was made for {spec.outputs} classes and takes no other number, but "
                     f"the examples have {len(names)}."
                 )
-        places = {name: number for number, name in enumerate(names)}
         of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
-        return ReadLabels(of_task, tuple(names), torch.tensor([places[label] for label in given], device="cpu"))
+        return ReadLabels(of_task, tuple(names), class_numbers(given, names))
+
+
+def shared_names(spec: TaskSpec, pipeline: InputPipeline | None) -> list[str] | None:
+    """The names of the classes by number where they mean the same in every task, else None."""
+    if not spec.classification or spec.labels != "shared":
+        return None
+    return (pipeline and pipeline.labels) or [str(number) for number in range(spec.outputs)]

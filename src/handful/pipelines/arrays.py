@@ -11,7 +11,6 @@ from torch import Tensor
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.labels import Origin, class_names
 from handful.pipelines.pipeline import (
     InputPipeline,
     as_moments,
@@ -21,6 +20,7 @@ from handful.pipelines.pipeline import (
     shaped,
     target_moments,
 )
+from handful.raw_batch import INPUT, Place
 
 
 class ArrayPipeline(InputPipeline):
@@ -104,11 +104,11 @@ class ArrayPipeline(InputPipeline):
             "target_scale": self.target_scale.tolist(),
         } | ({"group": self.group} if self.group else {})
 
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Arrays `(n, *raw_shape)`, flattened or not; images may also be floats as the learner sees them."""
         array = np.asarray(values)
         if self.images and array.dtype != np.uint8:
-            return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats")
+            return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats", place)
         if array.ndim == 2 and array.shape[1] == prod(self.raw_shape):
             array = array.reshape(-1, *self.raw_shape)
         if array.shape[1:] != self.raw_shape:
@@ -118,7 +118,7 @@ class ArrayPipeline(InputPipeline):
             )
         if self.images:
             return torch.from_numpy(_channels_first(array).copy())
-        standardized = (numbers(array, "'inputs'") - np.asarray(self.mean)) / np.asarray(self.scale)
+        standardized = (numbers(array, "'inputs'", place=place) - np.asarray(self.mean)) / np.asarray(self.scale)
         return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
 
     @property
@@ -129,20 +129,14 @@ class ArrayPipeline(InputPipeline):
         return DataOptions(label="labels", task="task" if self.labels is not None else None)
 
 
-def array_names(path: object, arrays: dict[str, np.ndarray], key: str) -> list[str]:
-    """An array of labels, tasks or groups as texts `(n,)`; `DataError` if it has another shape or empty names."""
-    return list(class_names(arrays[key], Origin(f"{path}: {key!r}", "row", 1)))
-
-
-def array_targets(path: object, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The targets as floats `(n, outputs)`; `DataError` if they have another shape or are not all finite numbers."""
-    array = arrays["targets"]
-    if array.ndim > 2 or not array.size:
+def array_targets(targets: np.ndarray, source: str) -> np.ndarray:
+    """Targets as floats `(n, outputs)`; `DataError` if they have another shape or are not all finite numbers."""
+    if targets.ndim > 2 or not targets.size:
         raise DataError(
-            f"{path}: 'targets' has shape {array.shape}, but should hold one number, or a row of numbers, per row.",
+            f"{source} has shape {targets.shape}, but should hold one number, or a row of numbers, per row.",
             code="wrong-shape",
         )
-    return numbers(array, f"{path}, 'targets'").reshape(len(array), -1)
+    return numbers(targets, source).reshape(len(targets), -1)
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

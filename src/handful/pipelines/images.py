@@ -11,6 +11,7 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.image_pixels import decoded, pixels_of
 from handful.pipelines.pipeline import InputPipeline, joined, shaped
+from handful.raw_batch import INPUT, Place
 
 SAMPLED = 20
 """How many images, evenly spaced, tell what all are like."""
@@ -32,16 +33,24 @@ class ImagePipeline(InputPipeline):
         self.input_shape = (channels, size, size)
 
     @classmethod
-    def fit(cls, values: Any, size: int | None = None, limits: Limits = LOCAL) -> Self:
-        """The pipeline for images like these: see `stored`, but for arrays of floats.
+    def fit(
+        cls,
+        values: Any,
+        rows: np.ndarray,
+        *,
+        size: int | None = None,
+        limits: Limits = LOCAL,
+        place: Place = INPUT,
+    ) -> Self:
+        """Fit to the training rows (indices) of images: see `stored`, but for arrays of floats.
 
         Gray if a sample of them is (channels within 8 of 255 levels: JPEG is not exact); gray images on light paper
         (median pixel above the middle) are inverted. size, if None: 28 for gray ones; for colored ones their own
         longer side, from 28 to 84.
         """
         sample = []
-        for index in np.unique(np.linspace(0, len(values) - 1, SAMPLED).astype(int)):
-            image = decoded(values[index], "RGB", _source(values, index), limits)
+        for index in rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(int))].tolist():
+            image = decoded(values[index], "RGB", place(index), limits)
             image.thumbnail((84, 84))
             sample.append(np.asarray(image))
         gray = all(int(np.ptp(image.astype(int), axis=-1).max()) <= 8 for image in sample)
@@ -58,7 +67,7 @@ class ImagePipeline(InputPipeline):
         color = "gray" if self.channels == 1 else "color"
         return f"{color} images of {self.size} x {self.size} pixels{', inverted' if self.invert else ''}"
 
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Images as bytes `(n, channels, size, size)`, or floats as they are given.
 
         values: each what its file holds, an image of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
@@ -72,11 +81,11 @@ class ImagePipeline(InputPipeline):
                 wanted = (
                     f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
                 )
-                return shaped(array[:, None] if gray else array, self.input_shape, wanted)
+                return shaped(array[:, None] if gray else array, self.input_shape, wanted, place)
             values = self._each(array)
         pixels = np.empty((len(values), *self.input_shape), np.uint8)
         for index in range(len(values)):
-            pixels[index] = pixels_of(values[index], self.size, self.channels, _source(values, index), limits)
+            pixels[index] = pixels_of(values[index], self.size, self.channels, place(index), limits)
         return torch.from_numpy(255 - pixels if self.invert else pixels)
 
     def _each(self, array: np.ndarray) -> np.ndarray:
@@ -99,8 +108,3 @@ def _as_array(values: Any) -> np.ndarray | None:
     if isinstance(first, list | tuple) or (hasattr(first, "dtype") and np.asarray(first).dtype.kind != "u"):
         return np.asarray(values)
     return None
-
-
-def _source(values: Any, index: int) -> str:
-    """What messages call one of the values: as its reader does, which knows its file."""
-    return str(values.origin(index)) if hasattr(values, "origin") else f"Input {index}"

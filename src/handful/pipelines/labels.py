@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,25 +13,15 @@ from torch import Tensor
 
 from handful.cells import note_case, written
 from handful.errors import DataError
+from handful.raw_batch import Origin, numbered
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
 """Types of labels beside bytes; others are written in ways that tell nothing, or the same of all."""
 WAY_OUT = "Give a list with one text or number for each example."
 
 
-class Origin(NamedTuple):
-    """How messages call labels, and one of them by its noun and number, counted from `first`."""
-
-    labels: str = "The labels"
-    noun: str = "example"
-    first: int = 0
-
-    def __call__(self, place: int) -> str:
-        """The label at this place."""
-        return f"{self.labels}, {self.noun} {place + self.first}"
-
-
-PYTHON = Origin()
+PYTHON = Origin("The labels", numbered("The labels, example"))
+"""Labels that come without a file."""
 
 
 def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
@@ -50,8 +40,14 @@ def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
         found = tuple(names[label] for label in row)
     else:
         found = tuple(_class_name(label, origin, place) for place, label in enumerate(row))
-    note_case(found, origin.labels)
+    note_case(found, origin.whole, origin.noun)
     return found
+
+
+def class_numbers(names: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """The number of each name: its place among the classes `(n,)`."""
+    places = {name: place for place, name in enumerate(classes)}
+    return torch.tensor([places[name] for name in names], dtype=torch.long, device="cpu")
 
 
 def target_values(targets: Any, count: int, outputs: int) -> Tensor:
@@ -81,7 +77,7 @@ def _row(labels: Any, origin: Origin) -> Sequence[Any]:
         array = np.asarray(labels)
         if array.ndim != 1:
             raise DataError(
-                f"{origin.labels} have shape {array.shape}, but should be one for each example: (n,).",
+                f"{origin.whole} have shape {array.shape}, but should be one for each example: (n,).",
                 code="wrong-shape",
             )
         row: list[Any] = array.tolist() if array.dtype.kind in "biuU" else list(array)
@@ -89,7 +85,7 @@ def _row(labels: Any, origin: Origin) -> Sequence[Any]:
             row = [None if masked else label for label, masked in zip(row, np.ma.getmaskarray(labels), strict=True)]
         return row
     if not isinstance(labels, Sequence) or isinstance(labels, str | bytes | bytearray):
-        raise DataError(f"{origin.labels} are of type {kind}. {WAY_OUT}")
+        raise DataError(f"{origin.whole} are of type {kind}. {WAY_OUT}")
     return labels
 
 
@@ -97,11 +93,11 @@ def _array_of(labels: Tensor, origin: Origin) -> np.ndarray:
     if labels.is_floating_point() and labels.dtype not in (torch.float16, torch.float32, torch.float64):
         labels = labels.double()  # NumPy lacks the type
         if not torch.equal(labels, labels.round()):
-            raise DataError(f"{origin.labels} are numbers of too few bits: as such, 0.1 would be 0.1001. {WAY_OUT}")
+            raise DataError(f"{origin.whole} are numbers of too few bits: as such, 0.1 would be 0.1001. {WAY_OUT}")
     try:
         return labels.detach().cpu().numpy()
     except (TypeError, RuntimeError) as error:
-        raise DataError(f"{origin.labels} cannot be read ({error}). {WAY_OUT}") from error
+        raise DataError(f"{origin.whole} cannot be read ({error}). {WAY_OUT}") from error
 
 
 def _class_name(label: Any, origin: Origin, place: int) -> str:
@@ -116,15 +112,16 @@ def _class_name(label: Any, origin: Origin, place: int) -> str:
     try:
         label = label.decode() if isinstance(label, bytes) else label
     except UnicodeDecodeError as error:
-        raise DataError(f"{origin(place)}: {label!r} is not text in UTF-8.", code="unsupported-media") from error
+        raise DataError(f"{origin.place(place)}: {label!r} is not text in UTF-8.", code="unsupported-media") from error
     known = isinstance(label, LABELS) and not isinstance(label, np.timedelta64) and label not in (math.inf, -math.inf)
     name = written(label) if known or not hasattr(label, "__len__") else ""
     if name is None:
         raise DataError(
-            f"{origin(place)}: the label is missing. Remove the example, or label it.", code="missing-label"
+            f"{origin.place(place)}: the {origin.noun} is missing. Remove the example, or give it one.",
+            code="missing-label",
         )
     if not known:
-        raise DataError(f"{origin(place)}: {label!r:.60} is no label. {WAY_OUT}")
+        raise DataError(f"{origin.place(place)}: {label!r:.60} is no label. {WAY_OUT}")
     return name
 
 

@@ -12,6 +12,7 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import TablePipeline
+from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
 LAST = "last"
@@ -116,7 +117,7 @@ class ManyTablesPipeline(InputPipeline):
         table.require([column], ", the label" if label else ", the target")
         return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
 
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Raises a `DataError`: see `of_task`."""
         raise self._asked()
 

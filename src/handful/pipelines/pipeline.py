@@ -18,7 +18,8 @@ from handful.cells import class_order
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.labels import PYTHON, Origin, class_names, target_values
+from handful.pipelines.labels import PYTHON, class_names, target_values
+from handful.raw_batch import INPUT, Origin, Place, numbered
 from handful.registry import Registry
 
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -63,20 +64,23 @@ class InputPipeline(ABC):
         """The constructor's arguments, as values that JSON can hold."""
 
     @abstractmethod
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Inputs as they are kept in memory `(n, *stored_shape)`: images of 8 bits as bytes, all else as floats.
 
-        values: n of what readers give or Python has, see each pipeline. limits: the most that one may become. Raises
-        `DataError` for what cannot be an input.
+        values: n of what readers give or Python has, see each pipeline.
+        limits: the most that one may become.
+        place: what messages call each.
+
+        Raises `DataError` for what cannot be an input.
         """
 
     def prepare(self, stored: Tensor) -> Tensor:
         """What `stored` gives as learners see it: floats `(n, *input_shape)`."""
         return prepared(stored)
 
-    def encode(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def encode(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Inputs `(n, *input_shape)` of values, from wherever they come; see `stored`."""
-        return self.prepare(self.stored(values, limits))
+        return self.prepare(self.stored(values, limits, place))
 
     def encode_labels(self, values: Any, origin: Origin = PYTHON) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
@@ -88,11 +92,11 @@ class InputPipeline(ABC):
             try:
                 targets = target_values(values, len(values), len(self.targets))
             except DataError as error:
-                raise error if origin == PYTHON else error.about(origin.labels) from error
-            numbers(targets.numpy(), origin.labels)
+                raise error if origin == PYTHON else error.about(origin.whole) from error
+            numbers(targets.numpy(), origin.whole)
             return targets
         names = class_names(values, origin)
-        self.check_labels(names, origin.labels)
+        self.check_labels(names, origin.whole)
         return names
 
     @property
@@ -209,8 +213,11 @@ def as_moments(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
-def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:
-    """An array as floats; `DataError` names the first row that is not finite numbers, or with `gaps` NaN either."""
+def numbers(array: np.ndarray, what: str, *, gaps: bool = False, place: Place | None = None) -> np.ndarray:
+    """An array as floats; `DataError` names the first row that is not finite numbers, or with `gaps` NaN either.
+
+    what, place: what messages call the array and its rows.
+    """
     try:
         if np.iscomplexobj(array):
             raise TypeError("they are complex")
@@ -219,20 +226,21 @@ def numbers(array: np.ndarray, what: str, *, gaps: bool = False) -> np.ndarray:
         raise DataError(f"{what} should hold numbers only ({error}).") from error
     wrong = np.argwhere(np.isinf(floats) if gaps else ~np.isfinite(floats))
     if len(wrong):
+        where = (place or numbered(f"{what}, row", 1))(int(wrong[0][0]))
         raise DataError(
-            f"{what}, row {wrong[0][0] + 1}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it.",
+            f"{where}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it.",
             code="non-finite",
         )
     return floats
 
 
-def shaped(array: np.ndarray, shape: tuple[int, ...], expected: str) -> Tensor:
+def shaped(array: np.ndarray, shape: tuple[int, ...], expected: str, place: Place = INPUT) -> Tensor:
     """Floats `(n, *shape)`, also given flattened."""
     if array.ndim == 2 and array.shape[1] == prod(shape):
         array = array.reshape(-1, *shape)
     if array.shape[1:] != shape:
         raise DataError(f"The model expects {expected}, got an array of shape {array.shape}.", code="wrong-shape")
-    return torch.from_numpy(numbers(array, "The inputs")).float()
+    return torch.from_numpy(numbers(array, "The inputs", place=place)).float()
 
 
 def joined(shape: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from handful.pipelines.pipeline import (
     moments,
     target_moments,
 )
+from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
 MOST_CATEGORIES = 50
@@ -137,7 +138,7 @@ class TablePipeline(RowPipeline):
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         return ", ".join(named[:MOST_NAMED] + more)
 
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Rows as `(n, features)`: a `Table`, mappings, a data frame, or `(n, columns)` in the order of `names`."""
         return self._inputs(self.features(Table.of(values, self.names)))
 

@@ -12,6 +12,7 @@ from handful.encoders import Encoder
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline
+from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
 
@@ -71,12 +72,12 @@ class TextPipeline(RowPipeline):
         own = ("text", "encoder", "revision", "width", "scale")
         return {name: getattr(self, name) for name in own} | super().settings()
 
-    def stored(self, values: Any, limits: Limits = LOCAL) -> Tensor:
+    def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Vectors `(n, width)` of texts `(n,)` or `(n, 1)`, or of the text column of a `Table`, mappings or a data
         frame; numbers `(n, width)` are taken for embeddings of the encoder."""
         array = np.asarray(values) if hasattr(values, "__array__") and not hasattr(values, "columns") else None
         if array is not None and array.dtype.kind in "fiub":
-            return shaped(array, self.input_shape, f"texts (n,), or embeddings (n, {self.width})") / self.scale
+            return shaped(array, self.input_shape, f"texts (n,), or embeddings (n, {self.width})", place) / self.scale
         if array is not None and array.ndim < 3:
             values = array.reshape(-1, 1)
         elif isinstance(values, Sequence) and (not values or isinstance(values[0], str | bytes)):

@@ -3,22 +3,24 @@
 import contextlib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handful.cells import written
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.raw_batch import RawBatch
+from handful.raw_batch import RawBatch, numbered
 from handful.readers.paths import existing
-from handful.readers.reader import Reader, check_one_task, row_numbers
+from handful.readers.reader import Reader, row_numbers
 
 ARRAYS = ("inputs", "labels", "targets", "task", "group", "order")
 """The keys of an npz file."""
+KEYS = {"label": "labels", "target": "targets"}
+"""The keys that `DataOptions` call otherwise."""
 
 
 # Arrays
@@ -109,15 +111,25 @@ class ArrayReader(Reader):
     suffixes = (".npz",)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
-        """Its arrays, labels and targets as they are."""
+        """Its arrays as they are."""
         arrays = read_arrays(path, limits)
-        ids = row_numbers(len(arrays["inputs"]))
+        inputs = arrays.pop("inputs")
+        raw = RawBatch(
+            inputs,
+            row_numbers(len(inputs)),
+            numbered(f"{path}, row", 1),
+            lambda role: f"{path}: {KEYS.get(role, role)!r}",
+        )
+        if not labeled:
+            return raw
         key = options.target or options.label
-        if not labeled or key is None:
-            return RawBatch(arrays["inputs"], ids)
-        if key not in arrays:
+        if key and key not in arrays:
             raise DataError(f"{path} has no array {key!r}, which the examples of this model need.", code="wrong-shape")
-        if options.task in arrays:
-            check_one_task(arrays[options.task].tolist(), f"{path}, {options.task!r},")
-        groups = None if "group" not in arrays else [str(written(name)) for name in arrays["group"].tolist()]
-        return RawBatch(arrays["inputs"], ids, arrays[key], f"{path}: {key!r}", groups)
+        return replace(
+            raw,
+            labels=arrays.get("labels"),
+            targets=arrays.get("targets"),
+            tasks=arrays.get("task"),
+            groups=arrays.get("group"),
+            order=arrays.get("order"),
+        )

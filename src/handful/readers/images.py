@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from handful.cells import written
+from handful.cells import class_order, written
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.raw_batch import RawBatch
+from handful.raw_batch import Place, RawBatch
 from handful.readers.paths import existing, subfolders
 from handful.readers.reader import Reader
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""How the folders of a set of images that is split already may be called."""
 
 
 class ImageFiles(Sequence[bytes]):
@@ -37,10 +40,6 @@ class ImageFiles(Sequence[bytes]):
             return self.files[index].read_bytes()
         except OSError as error:
             raise DataError(f"{self.files[index]} cannot be read ({error.strerror}).") from error
-
-    def origin(self, index: int) -> str:
-        """What messages call it."""
-        return str(self.files[index])
 
 
 def image_files(path: str | Path, limits: Limits = LOCAL) -> list[Path]:
@@ -100,12 +99,38 @@ class ImageReader(Reader):
         return path.is_dir() or super().matches(path) or not path.suffix
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
-        """The files, by name."""
+        """The files by name; of labeled ones class by class, in the order of classes."""
         if not labeled:
             files = image_files(path, limits)
-            return RawBatch(ImageFiles(files, limits), [file.name for file in files])
-        classes = image_classes(path, limits)
-        files = [file for members in classes.values() for file in members]
-        labels = [name for name, members in classes.items() for _ in members]
-        ids = [f"{file.parent.name}/{file.name}" for file in files]
-        return RawBatch(ImageFiles(files, limits), ids, labels, str(path))
+            return RawBatch(ImageFiles(files, limits), [file.name for file in files], _named(files))
+        parts = _split_folders(path)
+        found = [
+            (name, file, on)
+            for on, folder in (parts or {"": path}).items()
+            for name, members in image_classes(folder, limits).items()
+            for file in members
+        ]
+        limits.check(path, images=len(found))
+        rank = {name: number for number, name in enumerate(class_order(name for name, _, _ in found))}
+        labels, files, splits = map(list, zip(*sorted(found, key=lambda one: rank[one[0]]), strict=True))
+        return RawBatch(
+            ImageFiles(files, limits),
+            [file.relative_to(path).as_posix() for file in files],
+            _named(files),
+            lambda _: str(path),
+            labels=labels,
+            splits=splits if parts else None,
+        )
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """The folders of the splits, if that is what the subfolders are: train, test and perhaps val."""
+    folders = subfolders(path) if path.is_dir() else []
+    given = {SPLIT_FOLDERS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
+    nested = all(subfolders(folder) for folder in folders)
+    whole = len(given) == len(folders) and {"train", "test"} <= set(given)
+    return {on: given[on] for on in ("train", "val", "test") if on in given} if whole and nested else {}
+
+
+def _named(files: Sequence[Path]) -> Place:
+    return lambda place: str(files[place])

@@ -5,7 +5,7 @@ from pathlib import Path
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.raw_batch import RawBatch
+from handful.raw_batch import RawBatch, numbered
 from handful.readers.reader import Reader, row_numbers
 
 
@@ -32,4 +32,4 @@ class LineReader(Reader):
                 f"{path}{f', line {empty[0]},' if content else ''} is empty. Write one text in each line.",
                 code="missing-value",
             )
-        return RawBatch(lines, row_numbers(len(lines)))
+        return RawBatch(lines, row_numbers(len(lines)), numbered(f"{path}, line", 1))

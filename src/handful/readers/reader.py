@@ -2,11 +2,10 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from handful.cells import written
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
@@ -76,22 +75,14 @@ def read(
 ) -> RawBatch:
     """The values of a file or folder.
 
-    options: which columns are what, as a model's pipeline tells (`InputPipeline.data_options`). labeled: whether they
-    are the labeled examples of one task. limits: the most that is read. Raises `DataError` for what cannot be read,
-    with the file, and the row or column.
+    options: which columns are what; of a trained model `InputPipeline.data_options`.
+    labeled: whether labeled examples are wanted, or inputs alone: a folder of images is one of either.
+    limits: the most that is read.
+
+    Raises `DataError` for what cannot be read, with the file, and the row or column.
     """
     path = existing(path)
     return reader_of(path).read(path, options or DataOptions(), labeled, limits)
-
-
-def check_one_task(names: Iterable[object], source: str) -> None:
-    """Raise a `DataError` where labeled examples are of several tasks; a row without a name is one of the same task."""
-    tasks = sorted({name for name in map(written, names) if name is not None})
-    if len(tasks) > 1:
-        raise DataError(
-            f"{source} has {len(tasks)} tasks ({', '.join(tasks[:3])}{', ...' if len(tasks) > 3 else ''}), but a model "
-            "adapts to one at a time. Give the rows of one."
-        )
 
 
 def row_numbers(count: int) -> Sequence[str]:

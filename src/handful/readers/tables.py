@@ -4,15 +4,16 @@ import gzip
 import zlib
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from handful.data_options import DataOptions
 from handful.errors import DataError
-from handful.limits import LOCAL, Limits
+from handful.limits import Limits
 from handful.raw_batch import RawBatch
-from handful.readers.paths import existing
-from handful.readers.reader import Reader, check_one_task, readers, row_numbers
+from handful.readers.reader import Reader, readers, row_numbers
 from handful.table import Table
 
 PIECE = 2**24
@@ -71,48 +72,37 @@ class TableReader(Reader):
         return Table(str(path), arrow, header=self.header)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
-        """The whole table, or its texts; with the label or the target, which only labeled examples have."""
+        """The whole table; of labeled examples also the columns that have a role, if they are there."""
         table = self.table(path, options, limits)
-        labels: Any = None
-        key = options.target or options.label
-        if labeled and options.target:
-            table.require([options.target], ", the target")
-            labels = table.numbers(options.target)
-        elif labeled and options.label:
-            table.require([options.label], ", the label")
-            labels = table.names_in(options.label)
-        if labeled and options.task in table.names:
-            check_one_task(table.texts(options.task), f"{path}, column {options.task!r},")
-        groups = table.names_in(options.group) if labeled and options.group in table.names else None
-        inputs: Any = table
-        if options.text:
-            table.require([options.text], ", the text")
-            inputs = table.sentences(options.text)
-        return RawBatch(inputs, row_numbers(table.rows), labels, f"{path}, column {key!r},", groups)
-
-
-def table_reader(path: Path) -> TableReader | None:
-    """The reader of a file that is a table; None for anything else."""
-    reader = next((one for one in readers() if one.matches(path)), None)
-    return reader if isinstance(reader, TableReader) else None
-
-
-def read_table(path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None) -> Table:
-    """The table in a file; see `TableReader.table`."""
-    path = existing(path)
-    reader = table_reader(path)
-    if reader is None:
-        suffixes = {suffix for one in readers() if isinstance(one, TableReader) for suffix in one.suffixes}
-        raise DataError(
-            f"{path} is not a table. Expected a file that ends in {', '.join(sorted(suffixes))}.",
-            code="unsupported-media",
+        raw = RawBatch(
+            table, row_numbers(table.rows), table.place, lambda role: f"{path}, column {getattr(options, role)!r},"
         )
-    return reader.table(path, options or DataOptions(), limits)
+        if not labeled:
+            return raw
+        table.require([options.target] if options.target else [], ", the target")
+        table.require([options.label] if options.label else [], ", the label")
+
+        def column(role: str | None, read: Callable[[str], Any]) -> Any:
+            return read(role) if role in table.names else None
+
+        return replace(
+            raw,
+            labels=column(options.label, table.names_in),
+            targets=column(options.target, table.numbers),
+            tasks=column(options.task, table.texts),
+            groups=column(options.group, table.names_in),
+            order=column(options.order, table.numbers),
+        )
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is read as a table."""
+    return any(reader.matches(path) for reader in readers() if isinstance(reader, TableReader))
 
 
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
-    return sorted(file for file in folder.iterdir() if file.name[0] != "." and table_reader(file))
+    return sorted(file for file in folder.iterdir() if file.name[0] != "." and is_table(file))
 
 
 def content_of(path: Path, limits: Limits) -> bytes:

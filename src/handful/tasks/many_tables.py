@@ -13,7 +13,9 @@ from handful.cells import class_order
 from handful.errors import unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, standardized
-from handful.readers.tables import read_table, table_files
+from handful.readers.reader import read
+from handful.readers.tables import table_files
+from handful.table import Table
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.splits import digests, split_names
@@ -181,7 +183,7 @@ def open_tables(
         splits: dict[Split, list[int]] = {on: list(range(len(files))) for on in SPLITS}
     else:
         splits = split_names(names, seed, placed, noun="table")
-    tables = [read_table(file, limits) for file in files]
+    tables: list[Table] = [read(file, limits=limits).inputs for file in files]
     columns = {name for table in tables for name in table.names}
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):

@@ -11,8 +11,8 @@ from handful import streams
 from handful.errors import DataError
 from handful.pipelines.images import ImagePipeline
 from handful.readers.arrays import opened_npz
-from handful.readers.images import ImageFiles, image_files
 from handful.readers.paths import existing, subfolders
+from handful.readers.reader import read
 from handful.tasks.distribution import SPLITS, Split
 from handful.tasks.labeled_pool import LabeledPool
 
@@ -139,7 +139,8 @@ def _read_folders(path: Path) -> _Drawings:
             f"{path}: the folders {' and '.join(ALPHABET_FOLDERS)} hold no alphabets with character folders.",
             code="too-few-examples",
         )
-    images = [Omniglot.pipeline.stored(ImageFiles(image_files(folder))).squeeze(1).numpy() for _, _, folder in folders]
+    read_ones = [read(folder) for _, _, folder in folders]
+    images = [Omniglot.pipeline.stored(one.inputs, place=one.place).squeeze(1).numpy() for one in read_ones]
     return _Drawings(
         np.concatenate(images),
         np.repeat(np.arange(len(images)), [len(drawings) for drawings in images]),

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
+import numpy as np
+
 from handful.data_options import DataOptions
 from handful.errors import DataError, UserError, unknown_name
 from handful.functional.own_settings import own_settings
@@ -13,13 +15,17 @@ from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
+from handful.readers.images import ImageFiles
 from handful.readers.paths import existing, subfolders
-from handful.readers.tables import table_files, table_reader
+from handful.readers.reader import read
+from handful.readers.tables import table_files
 from handful.registry import TASKS
+from handful.table import Table
 from handful.tasks.data_options import COLUMNS, Options, checked_kind
 from handful.tasks.distribution import TaskDistribution
+from handful.tasks.own_arrays import array_tasks
 from handful.tasks.own_images import image_tasks
-from handful.tasks.own_rows import array_tasks, many_table_tasks, table_tasks
+from handful.tasks.own_tables import many_table_tasks, table_tasks, with_own_columns
 from handful.tasks.splits import Split
 
 
@@ -66,17 +72,15 @@ def open_tasks(
     path = existing(path)
     if path.is_dir() and table_files(path) and not subfolders(path):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
-    if path.is_dir():
-        return image_tasks(path, options, checked_kind(pipeline, ImagePipeline, path))
-    if table_reader(path):
-        return table_tasks(path, options, pipeline)
-    if path.suffix.lower() == ".npz":
-        return array_tasks(path, options, checked_kind(pipeline, ArrayPipeline, path))
-    raise DataError(
-        f"{path} is not a source of tasks: give a folder of images or of tables, or a .csv, .parquet, .jsonl or .npz "
-        "file.",
-        code="unsupported-media",
-    )
+    options = with_own_columns(options, pipeline)
+    raw = read(path, options=options, labeled=True, limits=limits)
+    if isinstance(raw.inputs, Table):
+        return table_tasks(raw, options, pipeline)
+    if isinstance(raw.inputs, np.ndarray):
+        return array_tasks(path, raw, options, checked_kind(pipeline, ArrayPipeline, path))
+    if isinstance(raw.inputs, ImageFiles):
+        return image_tasks(raw, options, checked_kind(pipeline, ImagePipeline, path))
+    raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
 
 
 def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:

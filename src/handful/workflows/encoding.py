@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from handful.cells import written
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.labels import Origin
+from handful.pipelines.labels import class_names
 from handful.pipelines.pipeline import InputPipeline
+from handful.raw_batch import RawBatch
 from handful.readers.reader import read
 
 
@@ -38,17 +40,30 @@ def encoded_examples(
     of_task = pipeline.of_task(raw.inputs, target)
     if of_task is not pipeline:
         raw = read(path, options=of_task.data_options, labeled=True, limits=limits)
-    if raw.labels is None:
+    given = raw.targets if of_task.targets else raw.labels
+    if given is None:
         raise DataError(
             f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
             code="unsupported-media",
         )
-    labels = of_task.encode_labels(raw.labels, Origin(raw.source, "row", 1))
-    groups = None if raw.groups is None else list(raw.groups)
-    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits), labels, list(raw.ids), groups)
+    if pipeline.data_options.task and raw.tasks is not None:
+        _check_one_task(raw)
+    labels = of_task.encode_labels(given, raw.origin("target" if of_task.targets else "label"))
+    groups = None if raw.groups is None else list(class_names(raw.groups, raw.origin("group")))
+    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.place), labels, list(raw.ids), groups)
 
 
 def encoded_inputs(pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
     """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them."""
     raw = read(path, options=pipeline.data_options, limits=limits)
-    return pipeline.encode(raw.inputs, limits), list(raw.ids)
+    return pipeline.encode(raw.inputs, limits, raw.place), list(raw.ids)
+
+
+def _check_one_task(raw: RawBatch) -> None:
+    """Raise a `DataError` where examples are of several tasks; one without a name is of the same task."""
+    tasks = sorted({name for name in map(written, raw.tasks) if name is not None})
+    if len(tasks) > 1:
+        raise DataError(
+            f"{raw.called('task')} has {len(tasks)} tasks ({', '.join(tasks[:3])}{', ...' if len(tasks) > 3 else ''}), "
+            "but a model adapts to one at a time. Give the rows of one."
+        )

@@ -1,0 +1,179 @@
+"""The user's own tables and texts as tasks."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from handful.encoders import DEFAULT, Encoder
+from handful.errors import DataError, UserError, named
+from handful.pipelines.own_tables import LAST, ManyTablesPipeline
+from handful.pipelines.pipeline import InputPipeline
+from handful.pipelines.rows import RowPipeline, TablePipeline
+from handful.pipelines.texts import TextPipeline
+from handful.raw_batch import RawBatch
+from handful.table import Table
+from handful.tasks.data_options import COLUMNS, Options, checked_kind
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
+from handful.tasks.own_rows import tasks_of
+from handful.tasks.splits import digests
+
+Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
+
+
+def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
+    """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
+    others = [name for name in COLUMNS if name not in ("target", "label", "drop")]
+    options.refuse("a folder of tables, each a task of its own", *others, "image_size")
+    target, label = options.target, options.label
+    if pipeline:  # the model's own column, unless another one is named
+        label, target = _asked_of(pipeline, options)
+    if not target and not label:
+        raise UserError(
+            f"What to predict from the tables of {path} is not given. {LAST} stands for the last column of each.",
+            hint="Name a column that all of them have with {target} (a number) or {label} (a class).",
+        )
+    if target and label:
+        raise UserError("Tables predict a number or a class, not both.", hint="Give {target} or {label}.")
+    drop = options.drop or (pipeline.drop if pipeline else ())
+    return open_tables(
+        path,
+        target=target,
+        label=label,
+        drop=drop,
+        seed=options.seed,
+        placed=options.splits,
+        pipeline=pipeline,
+        limits=options.limits,
+    )
+
+
+def with_own_columns(options: Options, pipeline: InputPipeline | None) -> Options:
+    """The options with the columns of a trained model, unless others are named."""
+    if not isinstance(pipeline, RowPipeline):
+        return options
+    label, target = _asked_of(pipeline, options)
+    text = options.text or (pipeline.text if isinstance(pipeline, TextPipeline) else None)
+    return replace(options, label=label, target=target, task=options.task or pipeline.task, text=text)
+
+
+def table_tasks(raw: RawBatch, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
+    """Tasks from one table; see `open_tasks`. options: those of `with_own_columns`."""
+    options.refuse("a table", "image_size")
+    table: Table = raw.inputs
+    label, task, target, text = options.label, options.task, options.target, options.text
+    model: InputPipeline | None = checked_kind(pipeline, TextPipeline if text else TablePipeline, Path(table.name))
+    if isinstance(model, TablePipeline) and (label or target) in model.names:
+        raise UserError(
+            f"The model reads the column {label or target!r} as an input, so it cannot be asked to predict it."
+        )
+    _check_roles(table, label, task, target)
+    columns = (label, task, target, options.group, options.order, options.split_by, text)
+    table.require(filter(None, (*columns, *options.drop)))
+    if label and not task and pipeline is None:
+        _check_classes(table, label, raw.labels)
+    wholes = table.names_in(options.split_by) if options.split_by else None
+    dates = [name for name in table.names if name not in {*columns, *options.drop} and table.dated(name)]
+    roles = {"label": label, "target": target, "task": task, "group": options.group}
+
+    fit, reader = (_texts if text else _columns)(table, options, roles, model)
+
+    def digested(fitted: Any) -> list[str]:
+        inputs = (text,) if text else fitted.names
+        facts = filter(None, (*inputs, *roles.values(), options.split_by, options.order))
+        return digests(zip(*map(table.cells, facts), strict=True))
+
+    return tasks_of(raw, fit, digested, model, options, reader=reader, wholes=wholes, dates=dates)
+
+
+def _columns(
+    table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
+) -> tuple[Fit, None]:
+    """What fits a pipeline to a table."""
+    options.refuse("a table without a text column", "encoder")
+
+    def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
+        dropped = (*options.drop, *filter(None, [options.split_by, options.order]))
+        return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
+
+    return fit, None
+
+
+def _texts(
+    table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
+) -> tuple[Fit, TextPipeline | None]:
+    """What fits a pipeline to texts, and what reads them for a trained model: another column may hold them."""
+    options.refuse("texts, whose other columns are passed over", "drop")
+    text = options.text
+    assert text, "asked before"
+    if isinstance(model, TextPipeline):
+        options.refuse("texts that a trained model reads with its own", "encoder")
+        reader = copy.copy(model)
+        reader.text = text
+        return lambda *_: model, reader
+    if text in roles.values():
+        raise UserError(f"The column {text!r} cannot be the text and something else at once.")
+    encoder = Encoder(options.encoder or DEFAULT)
+
+    def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
+        return TextPipeline.fit(table, train, text=text, encoder=encoder, **roles, labels=labels)
+
+    return fit, None
+
+
+def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tuple[str | None, str | None]:
+    """The columns of the label and of the target, one of them None: the model's own unless another one is named."""
+    if options.label if model.target else options.target:
+        what, option = ("numbers", "target") if model.target else ("classes", "label")
+        raise UserError(f"This model predicts {what}.", hint=f"Name the column with {named(option)}.")
+    return (None, options.target or model.target) if model.target else (options.label or model.label, None)
+
+
+def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
+    columns = f"The columns of {table.name}: {', '.join(map(repr, table.names))}."
+    if label and target:
+        raise UserError(
+            f"A table predicts classes or a number, not both. {columns}",
+            hint="Give {label} (classes) or {target} (a number).",
+        )
+    if not label and not target:
+        raise UserError(
+            f"What to predict from a table is not given. {columns}",
+            hint="Name a column with {label} (tasks are drawn from its classes), one each with {task} and {label} (one "
+            "task per value of the first, with classes that mean the same in all), or one each with {task} and "
+            "{target} (the same, predicting a number).",
+        )
+    if target and not task:
+        raise UserError(
+            f"To predict the numbers of {target!r}, a column must tell which task a row belongs to (a customer, a "
+            f"shop, a school). {columns}",
+            hint="Name it with {task}.",
+        )
+    given = [name for name in (label, task, target) if name]
+    if len(set(given)) < len(given):
+        raise UserError(f"The column {given[0]!r} cannot be the task and the label or target at once. {columns}")
+
+
+def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
+    """Raise a `DataError` where tasks cannot be drawn from these classes, but the rows may be meant otherwise."""
+    count = len(set(labels))
+    if count == 2:
+        raise DataError(
+            f"{table.name}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
+            "all rows?",
+            code="one-class",
+            hint="Then name with {task} the column that tells the tasks apart (a customer, a shop, a school).",
+        )
+    repeated = sum(rows >= 3 for rows in Counter(labels).values())
+    if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
+        raise DataError(
+            f"{table.name}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
+            "classes.",
+            hint="To predict them as numbers, name this column with {target}, and with {task} the one that tells the "
+            "tasks apart.",
+        )

@@ -1,0 +1,9 @@
+"""For tests of tables in files."""
+
+from handful.limits import LOCAL
+from handful.readers.reader import read
+
+
+def read_table(path, limits=LOCAL):
+    """The table in a file."""
+    return read(path, limits=limits).inputs
