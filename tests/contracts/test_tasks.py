@@ -105,12 +105,24 @@ def labeled_tables(folder: Path, seed: int) -> TaskDistribution:
     return tables.with_sizes(shot=3, query_shot=4)
 
 
+def ragged_labeled_tables(folder: Path, seed: int) -> TaskDistribution:
+    """Tables of which most have fewer rows of their two classes than a task asks for."""
+    generator, counts = torch.Generator().manual_seed(0), [4, 6, 8, 30, 10, 40, *[40] * 12]
+    features = [torch.randn(count, 3, generator=generator) for count in counts]
+    splits = {"train": range(6), "val": range(6, 12), "test": range(12, 18)}
+    names, pipeline = [f"table {i}" for i in range(18)], ManyTablesPipeline(width=4, label="last")
+    answers = ["ab" * (count // 2) for count in counts]
+    tables = LabeledTables(features, answers, names, splits=splits, pipeline=pipeline, seed=seed)
+    return tables.with_sizes(shot=3, query_shot=8)
+
+
 OWN = {
     "own pool": pool,
     "own collection": collection,
     "ragged collection": ragged_collection,
     "own tables": tables,
     "own labeled tables": labeled_tables,
+    "ragged labeled tables": ragged_labeled_tables,
     "augmented collection": lambda folder, seed: augmented(collection(folder, seed), 0.5),
     "augmented tables": lambda folder, seed: augmented(tables(folder, seed), 0.5),
 }

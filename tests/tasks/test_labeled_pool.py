@@ -1,9 +1,12 @@
+import re
+
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
 from handful.errors import DataError
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.labeled_pool import LabeledPool
 from noted import noted, nothing_noted
 
@@ -67,10 +70,115 @@ def test_too_few_examples_names_the_classes_and_the_way_out():
         pool([2] + [10] * 7).with_sizes(way=3, shot=3, query_shot=4)
 
 
-def test_small_classes_are_left_out_aloud():
-    with noted("1 of 3 classes of the train split have fewer than 7"):
-        tasks = pool([2] + [10] * 7).with_sizes(way=2, shot=3, query_shot=4)
+def test_classes_of_one_example_are_left_out_aloud():
+    with noted(r"1 of 3 classes of the train split have fewer than 2 examples \(1 to learn from, 1 to be scored on\)"):
+        tasks = pool([1] + [10] * 7).with_sizes(way=2, shot=3, query_shot=4)
     assert {c for i in range(20) for c in tasks.manifest(i).classes} == {1, 2}
+    assert not tasks.small_tasks()
+
+
+def test_small_classes_are_left_out_aloud_where_they_are_not_trained_on():
+    with nothing_noted():
+        tasks = pool([10] * 3 + [6, 10, 10, 6, 10]).with_sizes(way=2, shot=3, query_shot=4)
+    with noted("1 of 3 classes of the test split have fewer than 7 examples"):
+        test = tasks.split("test").with_sizes(way=2)
+    assert {c for i in range(20) for c in test.manifest(i).classes} == {5, 7}
+    assert {test.sizes_of(index) for index in range(0, 9 * BLOCK, BLOCK)} == {Sizes(2, 3, 4)}
+
+
+def ragged(**options) -> LabeledPool:
+    """Five training classes of each of these numbers of examples."""
+    counts = [2, 3, 5, 6, 9, 40] * 5
+    splits = {"train": range(30), "val": [], "test": []}
+    return pool(counts, splits=splits, **options).with_sizes(way=3, shot=5, query_shot=4)
+
+
+def test_every_class_with_two_examples_trains():
+    tasks, drawn, seen = ragged(), torch.zeros(30), set()
+    for index in range(0, 250 * BLOCK, BLOCK // 8):
+        sizes, manifest = tasks.sizes_of(index), tasks.manifest(index)
+        assert len(set(manifest.classes)) == 3
+        assert (len(manifest.support), len(manifest.query)) == (3 * sizes.shot, 3 * sizes.query_shot)
+        assert len({*manifest.support, *manifest.query}) == 3 * (sizes.shot + sizes.query_shot)
+        drawn[list(manifest.classes)] += 1
+        seen.add((sizes.shot, sizes.query_shot))
+    assert seen == {(1, 1), (2, 1), (4, 1), (5, 1), (5, 4)}
+    assert drawn.min() > 0
+    small = tasks.counts < 9
+    said = re.fullmatch(
+        r"20 of 30 training classes have fewer than 9 usable examples \(5 to learn from and 4 to be scored on\): they "
+        r"are ([\d.]+) % of the classes drawn, with 1 to 5 support and 1 to 4 query examples",
+        tasks.small_tasks(),
+    )
+    assert float(said[1]) / 100 == pytest.approx(float(drawn[small].sum() / drawn.sum()), abs=0.05)
+    assert not tasks.split("val").small_tasks()
+
+
+def test_sizes_are_the_same_in_a_block_and_a_pure_function_of_it():
+    tasks, again = ragged(), ragged()
+    blocks = [tasks.sizes_of(block * BLOCK) for block in range(12)]
+    assert len(set(blocks)) > 2
+    for block in (7, 2):
+        assert {again.sizes_of(block * BLOCK + place) for place in range(BLOCK)} == {blocks[block]}
+        batch = again.batch([block * BLOCK + 1, block * BLOCK + 60])
+        assert batch.support.inputs.shape[1] == 3 * blocks[block].shot
+    assert [ragged(seed=1).sizes_of(block * BLOCK) for block in range(12)] != blocks
+    assert tasks.varied
+    assert tasks.typical(3) == range(0, 3 * BLOCK, BLOCK)
+    assert not pool([10] * 8).with_sizes(way=3, shot=5, query_shot=5).varied
+
+
+def test_classes_that_are_all_large_enough_are_drawn_as_ever():
+    """Recorded results depend on it."""
+    manifest = pool([10] * 8).with_sizes(way=3, shot=2, query_shot=4).manifest(3)
+    assert manifest.support == (9, 0, 15, 14, 24, 26)
+    assert manifest.query == (8, 4, 2, 1, 10, 12, 18, 19, 29, 23, 27, 21)
+    families = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
+    splits = {"train": range(10), "val": [], "test": []}
+    tasks = pool([10] * 10, splits=splits, families=families).with_sizes(way=2, shot=(1, 3), query_shot=4)
+    assert tasks.manifest(3) == ((9, 5), (99, 93, 50, 58), (97, 98, 94, 92, 52, 54, 51, 59))
+
+
+def test_a_small_class_is_drawn_with_others_of_its_family():
+    """Of each family four classes have many examples, so that they are not near to the small ones."""
+    families = torch.arange(12).repeat_interleave(6)
+    splits = {"train": range(72), "val": [], "test": []}
+    tasks = pool([40, 40, 40, 40, 3, 2] * 12, splits=splits, families=families).with_sizes(4, 5, 4)
+    drawn = torch.zeros(72)
+    for classes in drawn_classes(tasks, 100):
+        assert len(set(classes)) == 4
+        assert len(set(families[list(classes)].tolist())) == 1
+        drawn[list(classes)] += 1
+    assert all(drawn[tasks.counts == count].sum() > 0 for count in (2, 3, 40))
+
+
+@pytest.mark.parametrize("each", [4, 10])
+@pytest.mark.parametrize("apart", ["groups", "order"])
+def test_small_classes_that_groups_or_times_keep_apart_do_not_end_a_training(apart, each):
+    """The small classes have one group each, or other times than all others; large ones are drawn in their place."""
+    counts = [each] * 20 + [40] * 5
+    labels = torch.arange(25).repeat_interleave(torch.tensor(counts))
+    splits = {"train": range(25), "val": [], "test": []}
+    place = torch.arange(len(labels))
+    kept = {
+        "groups": torch.where(labels < 20, 0, place % 4),
+        "order": torch.where(labels < 20, 999 * labels + 99, 0) + place % 40,
+    }
+    tasks = pool(counts, splits=splits, **{apart: kept[apart]}).with_sizes(way=3, shot=2, query_shot=10)
+    assert {tasks.sizes_of(index) for index in range(0, 9 * BLOCK, BLOCK)} == {Sizes(3, 2, min(10, each - 2))}
+    assert {c for classes in drawn_classes(tasks, 20) for c in classes} <= {20, 21, 22, 23, 24}
+
+
+def test_a_way_that_varies_takes_families_of_fewer_classes_too():
+    families = torch.tensor([0] * 2 + [1] * 4)
+    splits = {"train": range(6), "val": [], "test": []}
+    tasks = pool([3] * 2 + [20] * 4, splits=splits, families=families).with_sizes(way=(2, 4), shot=5, query_shot=5)
+    seen = {(*map(int, families[list(classes)].unique()), len(classes)) for classes in drawn_classes(tasks, 60)}
+    assert seen == {(0, 2), (1, 2), (1, 3), (1, 4)}
+
+
+def drawn_classes(tasks, blocks):
+    return [tasks.manifest(index).classes for index in range(0, blocks * BLOCK, BLOCK)]
 
 
 def test_enough_examples_are_no_warning():

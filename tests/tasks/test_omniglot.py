@@ -8,6 +8,7 @@ from PIL import Image
 
 from handful.errors import DataError
 from handful.tasks.omniglot import Omniglot
+from noted import noted
 
 
 @pytest.fixture
@@ -84,7 +85,8 @@ def test_lake_s_split_of_an_npz_file(npz):
 
 
 def test_tasks_within_one_alphabet(npz):
-    omniglot = Omniglot(npz, one_alphabet=True).with_sizes(way=2, shot=1, query_shot=1)
+    with noted("4 of 12 classes of the train split have .* or no 2 classes of their family have, and are left out"):
+        omniglot = Omniglot(npz, one_alphabet=True).with_sizes(way=2, shot=1, query_shot=1)
     for index in range(20):
         classes = omniglot.manifest(index).classes
         names = [omniglot.names[c] for c in classes]

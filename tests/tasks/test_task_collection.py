@@ -151,8 +151,10 @@ def test_a_rare_size_is_drawn_with_the_next_larger_ones():
     rows = torch.arange(len(tasks)).float().unsqueeze(1)
     splits = {"train": range(61), "val": [], "test": []}
     shops = TaskCollection(rows, rows, tasks, [str(task) for task in range(61)], splits=splits)
-    (smallest,) = {block for block in map(shops._block, range(0, 900 * BLOCK, BLOCK)) if block.query_shot == 1}
-    assert shops._tasks_of(smallest) == list(range(31)), "all of eight rows, since they are equally near"
+    (smallest,) = {block for block in map(shops.block_at, range(0, 900 * BLOCK, BLOCK)) if block.sizes.query_shot == 1}
+    assert shops.training_sizes().drawn_from(smallest) == list(range(31)), (
+        "all of eight rows, since they are equally near"
+    )
 
 
 def test_ranges_of_sizes_are_cut_to_the_tasks_too():

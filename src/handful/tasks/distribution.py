@@ -89,6 +89,10 @@ class SizeRanges:
 
         return self._each(one)
 
+    def smallest(self) -> Sizes:
+        """The lower ends."""
+        return self._each(lambda size: size[0] if isinstance(size, tuple) else size)
+
     def largest(self) -> Sizes:
         """The upper ends."""
         return self._each(lambda size: size[1] if isinstance(size, tuple) else size)

@@ -18,10 +18,10 @@ from handful.tasks.distribution import (
     SizeRanges,
     Sizes,
     Split,
-    TaskDistribution,
     in_order,
     owned,
 )
+from handful.tasks.training_sizes import Block, TrainingSizes, UserTasks
 from handful.types import Examples, Task, TaskSpec
 
 REDRAWS = 200
@@ -35,7 +35,7 @@ class Draw(NamedTuple):
     query: Tensor
 
 
-class LabeledPool(TaskDistribution):
+class LabeledPool(UserTasks):
     """N-way K-shot tasks from labeled examples, split by class.
 
     inputs: `(n, *raw_shape)`, kept as they are and turned into floats by `prepare` when a task is drawn.
@@ -45,9 +45,14 @@ class LabeledPool(TaskDistribution):
     for sources whose examples come out different each time. families: of each class, `(classes,)` ids or None: the
     classes of a task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell
     apart. copy: whether tensors are copied, so that what is done to them later changes no task.
+
+    Which classes are used: in training, all that have two examples and, of their family, as many others as a task
+    takes, see `TrainingSizes`. In validation and test, classes have to have shot + query_shot. `check` notes what is
+    left out.
     """
 
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
+    nouns = ("classes", "examples", "classes drawn")
     family: ClassVar[str] = "family"
     """What a family is called."""
 
@@ -74,6 +79,7 @@ class LabeledPool(TaskDistribution):
         self.splits = {on: torch.tensor(sorted(splits[on]), dtype=torch.long) for on in SPLITS}
         self.counts = torch.bincount(labels, minlength=len(self.names))  # examples of each class
         self.members = list(torch.split(in_order(labels, order), self.counts.tolist()))
+        self._training_sizes: dict[tuple[SizeRanges, int], TrainingSizes] = {}  # shared by all copies
         if groups is not None:
             count = int(groups.max()) + 1
             self.has_group = torch.zeros(len(self.names), count, dtype=torch.bool)
@@ -99,18 +105,58 @@ class LabeledPool(TaskDistribution):
     def draw(self, generator: Generator, sizes: Sizes) -> Draw:
         """The examples of one task."""
         way, shot, query_shot = sizes.way, sizes.shot, sizes.query_shot
-        classes = self.eligible(sizes)
-        for _ in range(REDRAWS):
-            chosen = self._classes(classes, way, generator)
-            drawn = self._examples(chosen, shot, query_shot, generator)
-            if drawn is not None:
-                return Draw(chosen, *drawn)
+        for classes in self._drawn_from(sizes):
+            for _ in range(REDRAWS):
+                chosen = self._classes(classes, way, generator)
+                drawn = self._examples(chosen, shot, query_shot, generator)
+                if drawn is not None:
+                    return Draw(chosen, *drawn)
         raise DataError(
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
             f"such that support and query are of different groups, or in order.",
             code="too-few-examples",
             hint="Lower {way}, {shot} or {query_shot}, or leave out {group} or {order}.",
         )
+
+    def _drawn_from(self, sizes: Sizes) -> list[Tensor]:
+        """The classes for tasks of these sizes; in training, then those that are large enough for all that is asked.
+
+        The latter for where groups or an order leave no task of the former.
+        """
+        asked, training = self.sizes.smallest(), self.training_sizes(sizes.way)
+        if training is None:
+            return [self.eligible(sizes)]
+        if sizes.shot >= asked.shot and sizes.query_shot >= min(asked.query_shot, training.typical_left):
+            fitting = self.eligible(sizes)
+        else:
+            fitting = torch.tensor(training.drawn_from(Block(sizes, left=sizes.query_shot)), dtype=torch.long)
+        return [fitting, self.eligible(self.sizes.largest())]
+
+    def training_sizes(self, way: int) -> TrainingSizes | None:
+        """Those of training tasks of so many classes; None in other splits, and where examples do not run out."""
+        if self.split_name != "train" or self.repeats:
+            return None
+        key = self.sizes, way
+        if key not in self._training_sizes:
+            rooms, largest = self._rooms(way), self.sizes.largest()
+            self._training_sizes[key] = TrainingSizes(
+                rooms,
+                lambda label, shot: rooms[label] - shot,
+                Sizes(way, largest.shot, largest.query_shot),
+                family=lambda label: 0 if self.families is None else int(self.families[label]),
+            )
+        return self._training_sizes[key]
+
+    def _rooms(self, way: int) -> dict[int, int]:
+        """Of each training class its examples, but no more than `way` classes of its family have."""
+        classes = self.splits["train"]
+        families = torch.zeros_like(classes) if self.families is None else self.families[classes]
+        rooms = self.counts[classes]
+        for family in set(families.tolist()):
+            own = families == family
+            largest = rooms[own].sort(descending=True).values
+            rooms[own] = rooms[own].clamp(max=int(largest[way - 1]) if len(largest) >= way else 0)
+        return dict(zip(classes.tolist(), rooms.tolist(), strict=True))
 
     def _classes(self, classes: Tensor, way: int, generator: Generator) -> Tensor:
         if self.families is not None:  # as often as it has classes, if these are enough
@@ -207,13 +253,29 @@ class LabeledPool(TaskDistribution):
                 code="too-few-examples",
                 hint="Lower {way}, {shot} or {query_shot}.",
             )
-        if len(eligible) < len(classes):
+        left_out = len(classes) - len(self.drawable())
+        if left_out:
+            if self.split_name == "train":
+                shot, query_shot, way = 1, 1, self.sizes.smallest().way
+            alone = f", or no {way} classes of their {self.family} have" if self.families is not None else ""
             note(
                 "left-out",
-                f"{len(classes) - len(eligible)} of {len(classes)} classes of the {self.split_name} split have fewer "
-                f"than {shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on) and are "
+                f"{left_out} of {len(classes)} classes of the {self.split_name} split have fewer than "
+                f"{shot + query_shot} examples ({shot} to learn from, {query_shot} to be scored on){alone}, and are "
                 "left out.",
             )
+
+    def drawable(self) -> Tensor:
+        """The classes that tasks are drawn from, of the largest sizes but where training tasks may be small."""
+        training = self.training_sizes(self.sizes.smallest().way)
+        if training is not None:
+            return torch.tensor(training.units, dtype=torch.long)
+        sizes = self.sizes.largest()
+        eligible = self.eligible(sizes)
+        if self.families is None:
+            return eligible
+        families = self.families[eligible]
+        return eligible[torch.bincount(families)[families] >= sizes.way]
 
     def pool(self) -> Pool | None:
         """The examples of the present split, with class ids counted from 0 within the split."""

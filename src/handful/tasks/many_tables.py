@@ -87,7 +87,7 @@ class LabeledTables(LabeledPool):
     """N-way K-shot tasks whose classes are those of one table, with columns of its own. Tables are split, not rows.
 
     Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as they have classes; one with
-    fewer than N classes that have examples enough is not.
+    fewer than N classes that have examples enough is not, see `LabeledPool`.
 
     features: of each table `(rows, features)`, of the order of 1. labels: the class of each row of each table. names:
     of the tables. splits, pipeline: see `ManyTables`.
@@ -133,8 +133,7 @@ class LabeledTables(LabeledPool):
     @property
     def units(self) -> int:
         """The number of tables that are drawn from."""
-        sizes = self.sizes.largest()
-        return int((torch.bincount(self.families[self.eligible(sizes)]) >= sizes.way).sum())
+        return len(set(self.families[self.drawable()].tolist()))
 
     def unit(self, index: int) -> int:
         """The table of draw `index`: many draws of a few tables tell about few tasks."""

@@ -2,18 +2,17 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Self
+from dataclasses import astuple
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
 
-from handful import streams
 from handful.errors import DataError, UserError
 from handful.functional.own_settings import own_settings
 from handful.notes import note
 from handful.pipelines.pipeline import WHOLE, InputPipeline, floats, prepared
 from handful.tasks.distribution import (
-    BLOCK,
     SPLITS,
     Manifest,
     Pool,
@@ -21,41 +20,22 @@ from handful.tasks.distribution import (
     SizeRanges,
     Sizes,
     Split,
-    TaskDistribution,
     in_order,
     owned,
 )
+from handful.tasks.training_sizes import Block, TrainingSizes, UserTasks
 from handful.types import Examples, Task, TaskSpec
 
-NEAREST = 16
-"""Tasks at least, where there are so many, that a block of small training tasks is drawn from."""
 
-
-class BlockSizes(NamedTuple):
-    """What the training tasks of a block have in common.
-
-    left: query rows that the anchor has beside its support, where it is too small for the sizes asked for; else None.
-    """
-
-    shot: int
-    query_shot: int
-    left: int | None = None
-
-
-class TaskCollection(TaskDistribution):
+class TaskCollection(UserTasks):
     """Tasks that the user has: classification with shared labels, or regression. Tasks are split, not rows.
 
     `shot` is the number of support rows of a task (not per class). Training draws a random task of the split, `shot`
     rows as support and `query_shot` others as query. Validation and test go through the tasks in order, again and
     again with a new support, and score *all* remaining rows: draw i is of task i % units.
 
-    Which tasks are used: in training, all that have two rows. Each block of draws takes its sizes from one task, its
-    anchor: `shot`, and `query_shot` or as many rows as half of the tasks with more than a support have left, since with
-    more queries fewer tasks would be large enough. If the anchor is too small for that, as many support rows as leave
-    it a query row, and as many query rows as it has left. The anchor is drawn at random, the more often the more query
-    rows it gives, so that query rows count alike. A block of small tasks is drawn from those that are nearest in size
-    to the anchor, `NEAREST` at least. In validation and test, tasks have to have shot + 1 rows. `check` warns of what
-    is left out.
+    Which tasks are used: in training, all that have two rows, see `TrainingSizes`. In validation and test, tasks have
+    to have shot + 1 rows. `check` warns of what is left out.
 
     inputs: `(n, *input_shape)`, bytes stand for 0 to 1. targets: `(n,)` global class indices (integers) or
     `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
@@ -66,6 +46,7 @@ class TaskCollection(TaskDistribution):
     """
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
+    nouns = ("tasks", "rows", "training draws")
 
     @own_settings()
     def __init__(
@@ -137,14 +118,13 @@ class TaskCollection(TaskDistribution):
         fewest = 2 if self.split_name == "train" else _largest(self.sizes.shot) + 1
         self.eligible = [task for task in self.splits[self.split_name] if self.room[task] >= fewest]
         self.places = {task: place for place, task in enumerate(self.eligible)}
-        self._drawn_from: dict[BlockSizes, list[int]] = {}
-        shot = _largest(self.sizes.shot)
-        left = sorted(self._left(task, shot) for task in self.eligible if self.room[task] > shot)
-        self.typical_left = left[len(left) // 2] if left else 1
-        asked = Sizes(0, shot, _largest(query_shot))
-        self._of_anchors = [self._block_of(task, asked) for task in self.eligible if self.split_name == "train"]
-        cumulated = torch.tensor([block.query_shot for block in self._of_anchors], dtype=torch.float64).cumsum(0)
-        self._cumulated = cumulated / cumulated[-1:]
+        asked = Sizes(0, _largest(self.sizes.shot), _largest(query_shot))
+        rooms = {task: self.room[task] for task in self.eligible}
+        self._training_sizes = TrainingSizes(rooms, self._left, asked) if self.split_name == "train" else None
+
+    def training_sizes(self, way: int = 0) -> TrainingSizes | None:
+        """Those of training tasks; None in other splits."""
+        return self._training_sizes
 
     def _room(self, task: int) -> int:
         """The most rows that support and query of a task can have together, with one query row at least."""
@@ -177,7 +157,7 @@ class TaskCollection(TaskDistribution):
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw a random task of the present split that has so many rows, and its rows."""
         if self.split_name == "train":
-            return self._task(*self._drawn(generator, BlockSizes(sizes.shot, sizes.query_shot)))
+            return self._task(*self._drawn(generator, Block(sizes)))
         self._check_any()
         task = self.eligible[int(torch.randint(len(self.eligible), (), generator=generator))]
         return self._task(*self._divided(task, sizes.shot, None, generator))
@@ -227,68 +207,6 @@ class TaskCollection(TaskDistribution):
                 hint="Lower {shot}, or add rows.",
             )
 
-    @property
-    def varied(self) -> bool:
-        """Also where training tasks are smaller than the sizes ask for, and not all equally small."""
-        return super().varied or len({(block.shot, block.query_shot) for block in self._of_anchors}) > 1
-
-    def small_tasks(self) -> str:
-        """How many training tasks are smaller than the sizes ask for, how often they are drawn, and of which sizes."""
-        blocks, facts = self._of_anchors, []
-        shot, query_shot = _largest(self.sizes.shot), min(_largest(self.query_shot), self.typical_left)
-        if blocks and query_shot < _largest(self.query_shot):
-            facts.append(
-                f"half of the training tasks with more than {shot} usable rows have at most {shot + query_shot}, so "
-                f"that {query_shot} and not {_largest(self.query_shot)} query rows are scored"
-            )
-        small = {task for task, block in zip(self.eligible, blocks, strict=False) if block.left is not None}
-        if small:
-            of = {block: len(small.intersection(tasks := self._tasks_of(block))) / len(tasks) for block in blocks}
-            share = sum(block.query_shot * of[block] for block in blocks) / sum(block.query_shot for block in blocks)
-            facts.append(
-                f"{len(small)} of {self.units} training tasks have fewer than {shot + query_shot} usable rows ({shot} "
-                f"to learn from and {query_shot} to be scored on): they are {100 * share:.3g} % of the training draws, "
-                f"with {_numbers({block.shot for block in blocks})} support and "
-                f"{_numbers({block.query_shot for block in blocks})} query rows"
-            )
-        return "; ".join(facts)
-
-    def sizes_of(self, index: int) -> Sizes:
-        """As everywhere, but in training no larger than the anchor of the block."""
-        sizes = super().sizes_of(index)
-        if self.split_name != "train" or not self.eligible:
-            return sizes
-        block = self._block(index)
-        return Sizes(0, block.shot, block.query_shot)
-
-    def _block(self, index: int) -> BlockSizes:
-        """What the training tasks of the block of draw `index` have in common."""
-        self._check_any()
-        generator = streams.block_anchor(self.seed, SPLITS.index(self.split_name), index // BLOCK)
-        anchor = torch.searchsorted(
-            self._cumulated, torch.rand((), generator=generator, dtype=torch.float64), right=True
-        )
-        return self._block_of(self.eligible[int(anchor)], super().sizes_of(index))
-
-    def _block_of(self, anchor: int, asked: Sizes) -> BlockSizes:
-        """That of a block for which these sizes are asked, with this anchor."""
-        shot, query_shot = min(asked.shot, self.room[anchor] - 1), min(asked.query_shot, self.typical_left)
-        left = self._left(anchor, shot)
-        if shot == asked.shot and left >= query_shot:
-            return BlockSizes(shot, query_shot)
-        return BlockSizes(shot, min(left, query_shot), left)
-
-    def _tasks_of(self, block: BlockSizes) -> list[int]:
-        """The tasks that a block is drawn from."""
-        if block not in self._drawn_from:
-            left = {task: self._left(task, block.shot) for task in self.eligible}
-            fitting = [task for task in self.eligible if left[task] >= block.query_shot]
-            if block.left is not None:
-                nearest = sorted(left[task] for task in fitting)[:NEAREST]
-                fitting = [task for task in fitting if left[task] <= max(nearest[-1], block.left)]
-            self._drawn_from[block] = fitting
-        return self._drawn_from[block]
-
     def _left(self, task: int, shot: int) -> int:
         """As many query rows a task surely has beside a support of `shot` rows: none or fewer if it is too small."""
         if self.order is not None:
@@ -302,22 +220,23 @@ class TaskCollection(TaskDistribution):
     def _rows(self, index: int) -> tuple[Tensor, Tensor]:
         """Support and query row ids of draw `index`."""
         generator = self.generator_of(index)
-        if self.split_name == "train":
-            return self._drawn(generator, self._block(index))
         self._check_any()
+        if self.split_name == "train":
+            return self._drawn(generator, self.block_at(index))
         return self._divided(self.eligible[index % len(self.eligible)], self.sizes_of(index).shot, None, generator)
 
-    def _drawn(self, generator: Generator, block: BlockSizes) -> tuple[Tensor, Tensor]:
-        tasks = self._tasks_of(block)
+    def _drawn(self, generator: Generator, block: Block) -> tuple[Tensor, Tensor]:
+        assert self._training_sizes is not None
+        tasks, (_, shot, query_shot) = self._training_sizes.drawn_from(block), astuple(block.sizes)
         if not tasks:
             raise DataError(
-                f"No task of the {self.split_name} split has {block.shot} support and {block.query_shot} query rows"
+                f"No task of the {self.split_name} split has {shot} support and {query_shot} query rows"
                 f"{' in different groups' if self.groups is not None else ''}.",
                 code="too-few-examples",
                 hint="Lower {shot} or {query_shot}.",
             )
         task = tasks[int(torch.randint(len(tasks), (), generator=generator))]
-        return self._divided(task, block.shot, block.query_shot, generator)
+        return self._divided(task, shot, query_shot, generator)
 
     def _divided(self, task: int, shot: int, query: int | None, generator: Generator) -> tuple[Tensor, Tensor]:
         """Disjoint support and query rows of a task that has so many; query None: all that remain."""
@@ -386,7 +305,3 @@ def _needed(sizes: Tensor, shot: int) -> int:
 
 def _largest(size: Size) -> int:
     return size[1] if isinstance(size, tuple) else size
-
-
-def _numbers(values: set[int]) -> str:
-    return str(min(values)) if len(values) == 1 else f"{min(values)} to {max(values)}"
