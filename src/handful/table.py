@@ -2,7 +2,7 @@
 
 import datetime
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
@@ -91,7 +91,11 @@ class Table:
         readable = np.isfinite(found).sum()
         return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
 
-    def dated(self, name: str) -> bool:
+    def dates(self, known: Container[str | None]) -> list[str]:
+        """The columns of dates, but for those that are known."""
+        return [name for name in self.names if name not in known and self._dated(name)]
+
+    def _dated(self, name: str) -> bool:
         """Whether a column holds dates: by its type, or because its texts read as such."""
         import pyarrow.types as kinds
 

@@ -814,7 +814,7 @@ def test_groups_are_kept_with_the_examples_for_those_that_are_added(saved, tmp_p
 def test_without_the_groups_that_a_model_was_trained_with_there_is_no_estimate():
     inputs, answers, names = of_people()
     meta = model()
-    meta.pipeline = SimpleNamespace(group="patient", labels=None, of_one_task=False, config=dict)
+    meta.pipeline = SimpleNamespace(order=None, group="patient", labels=None, of_one_task=False, config=dict)
     with noted(r"No estimate .*trained with groups \('patient'\)"):
         assert meta.adapt(inputs, answers, estimate=True).estimate is None
     assert meta.adapt(inputs, answers, groups=names, estimate=True).estimate is not None

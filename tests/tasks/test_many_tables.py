@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from handful import LEARNERS, evaluate, meta_train
 from handful.cli.main import app
+from handful.doctor.diagnosis import diagnose
 from handful.errors import DataError, UserError
 from handful.evaluation.ladder import Ladder
 from handful.models.adapted_task import AdaptedTask
@@ -24,7 +25,7 @@ from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
 from handful.workflows.predict import predict_from_file
-from noted import noted
+from noted import noted, nothing_noted
 from own_data import write_csv
 
 KINDS = np.array(["oak", "elm", "ash"])
@@ -57,6 +58,57 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tasks(folder):
     return open_tasks(folder, target="last").with_sizes(shot=16, query_shot=12)
+
+
+def dated_tables(folder, *, labeled=False, last="y", **columns):
+    """Six tables of rows that are not in the order of their days; each row's input tells its day."""
+    folder.mkdir()
+    for number in range(6):
+        day = np.random.default_rng(number).permutation(24)
+        y = np.array(["no", "yes"])[day % 2] if labeled else 3 * day + number
+        days = [f"2024-01-{one + 1:02}" for one in day]
+        write_csv(folder / f"t{number}.csv", {"x": 1.0 * day, "day": days, last: y} | columns)
+    return folder
+
+
+@pytest.mark.parametrize("labeled", [False, True])
+def test_the_order_is_no_input_and_the_support_precedes_the_queries(tmp_path, labeled):
+    column = {"label" if labeled else "target": "y"}
+    folder = dated_tables(tmp_path / "tables", labeled=labeled)
+    with nothing_noted():
+        tasks = open_tasks(folder, order="day", **column).with_sizes(shot=3, query_shot=2)
+    assert tasks.spec.input_shape == (1,)
+    for on in ("train", "val", "test"):
+        split = tasks.split(on)
+        for index in range(8):
+            support, query = (split.inputs[list(rows), 0] for rows in split.manifest(index)[1:])
+            assert support.max() < query.min()
+    assert [finding.status for finding in diagnose(tasks, tasks=2) if finding.check == "order"] == ["ok"]
+    again = ManyTablesPipeline.from_config(tasks.pipeline.config())
+    own = again.of_task(pyarrow.csv.read_csv(folder / "t0.csv"))
+    assert (again.order, own.order, own.names) == ("day", "day", ["x"])
+    with noted(r"trained on examples that precede their queries by 'day', but these do not.*leak the future"):
+        open_tasks(dated_tables(tmp_path / "others", labeled=labeled), pipeline=again, drop=["day"])
+    with nothing_noted():
+        open_tasks(folder, pipeline=again, order="day")
+
+
+def test_a_column_of_dates_of_a_table_that_is_not_the_order_leaks_the_future(tmp_path):
+    folder = dated_tables(tmp_path / "tables")
+    with noted(r"'day' holds dates.*leak the future"):
+        tasks = open_tasks(folder, target="y")
+    assert tasks.dates == ("day",)
+    with nothing_noted():
+        open_tasks(folder, target="y", drop=["day"])
+
+
+def test_an_order_that_a_table_lacks_or_that_is_predicted_is_told(tmp_path):
+    folder = dated_tables(tmp_path / "tables", last="when")
+    with pytest.raises(UserError, match=r"t0\.csv: the column 'when' cannot be predicted and be the order at once"):
+        open_tasks(folder, target="last", order="when")
+    write_csv(folder / "t3.csv", {"x": [1.0, 2.0, 3.0], "when": [1.0, 2.0, 4.0]})
+    with pytest.raises(DataError, match=r"t3\.csv has no column 'day', the order"):
+        open_tasks(folder, target="when", order="day")
 
 
 @pytest.fixture(scope="module")

@@ -225,7 +225,8 @@ def test_group_keeps_to_one_side_and_is_no_input(table):
         ({"target": "sold"}, "numbers of 'sold', a column.*'shop', 'price'.*task="),
         ({"task": "shop"}, "What to predict from a table is not given"),
         ({"task": "shop", "label": "kind", "target": "sold"}, "not both"),
-        ({"task": "shop", "label": "shop"}, "cannot be the task and the label or target at once"),
+        ({"task": "shop", "label": "shop"}, "'shop' cannot be two of the task, the order and the label or target"),
+        ({"task": "shop", "target": "sold", "order": "sold"}, "'sold' cannot be two of"),
         ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
         ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
         ({"task": "shop", "target": "again"}, r"'again', row 1 \(line 2 .*\): '(yes|no)' is not a finite number"),
@@ -393,6 +394,12 @@ def test_a_column_of_dates_that_is_not_the_order_leaks_the_future(tmp_path):
     assert order.status == "warning"
     assert "'day'" in order.message
     meters(tmp_path / "meters.csv", drop=["day"])
+
+
+def test_other_data_without_the_order_of_the_model_leak_the_future(tmp_path):
+    pipeline = meters(tmp_path / "meters.csv", order="day").pipeline
+    with noted(r"trained on examples that precede their queries by 'day', but these do not.*leak the future"):
+        meters(tmp_path / "meters.csv", pipeline=pipeline, drop=["day"])
 
 
 def test_an_order_and_groups_are_not_both_taken(tmp_path):

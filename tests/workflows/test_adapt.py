@@ -20,7 +20,7 @@ from handful.workflows.encoding import encoded_examples
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
-from noted import noted
+from noted import noted, nothing_noted
 
 TINY = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
 
@@ -100,6 +100,30 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
     with noted(r"No estimate .*groups \('patient'\)"):
         assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True).estimate is None
+
+
+def test_where_examples_precede_queries_no_estimate_is_made_by_later_ones(tmp_path):
+    lines = ["meter,day,warm,load", *(f"m{n // 8},2024-01-{n * 3 % 8 + 1:02},{n % 5},{n}" for n in range(48))]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "new.csv").write_text("\n".join(lines[:9]) + "\n")
+    arrays = {"inputs": np.random.default_rng(0).normal(size=(64, 3)), "targets": np.arange(64.0)}
+    np.savez(tmp_path / "arrays.npz", **arrays, task=np.arange(64) // 8, order=np.arange(64) % 8)
+    np.savez(tmp_path / "new.npz", **{name: array[:8] for name, array in arrays.items()})
+    (tmp_path / "tables").mkdir()
+    for number in range(3):
+        (tmp_path / "tables" / f"{number}.csv").write_text("\n".join(lines) + "\n")
+    columns = {"target": "load", "order": "day"}
+    for source, new in (
+        (Source(str(tmp_path / "table.csv"), task="meter", **columns), "new.csv"),
+        (Source(str(tmp_path / "tables"), drop=("meter",), **columns), "new.csv"),
+        (Source(str(tmp_path / "arrays.npz")), "new.npz"),
+    ):
+        tasks = source.open().with_sizes(shot=3, query_shot=2)
+        MetaModel(LEARNERS["ridge-probe"].build(tasks.spec), tasks.pipeline).save_pretrained(tmp_path / "model")
+        with noted(r"No estimate .* precede their queries by '(day|order)'.* scored by later ones"):
+            assert adapt_from_file(tmp_path / "model", tmp_path / new, estimate=True).estimate is None
+        with nothing_noted():
+            adapt_from_file(tmp_path / "model", tmp_path / new)
 
 
 def test_the_groups_of_arrays_are_kept_too(tmp_path):

@@ -205,7 +205,8 @@ class MetaModel:
         groups: which person, video or batch each example is of; None: each is of its own.
         keep_support: whether the task keeps examples, groups and ids, which adding to them needs.
         estimate: whether to estimate the task's own score, which takes as many adaptations as there are groups: each
-            example is predicted without those of its group and without equal ones.
+            example is predicted without those of its group and without equal ones. There is none, but a note, where
+            the model was trained with an order.
 
         Raises `DataError` for wrong shapes or ids, unknown classes or fewer than two of them, and `DivergedError`
         where the state is not finite.

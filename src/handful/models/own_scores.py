@@ -24,11 +24,19 @@ def own_scores(
 ) -> list[Estimate | None]:
     """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
 
-    None where that does not leave every class an example, and two examples in all; and, with a warning, where the
-    groups that the model was trained with are not known.
+    None where that does not leave every class an example, and two examples in all; and, with a note, where the groups
+    that the model was trained with are not known, or where it was trained with an order: each example would be
+    predicted from later ones.
     """
     estimates: list[Estimate | None] = [None] * len(support.inputs)
     count = support.targets.shape[1]
+    if pipeline and pipeline.order:
+        note(
+            "no-estimate",
+            "No estimate of the task's own score: the model was trained on examples that precede their queries by "
+            f"{pipeline.order!r}, and each example would be scored by later ones.",
+        )
+        return estimates
     column = pipeline and pipeline.group
     if column and any(own is None for own in groups):
         note(

@@ -24,13 +24,13 @@ from handful.raw_batch import INPUT, Place
 
 
 class ArrayPipeline(InputPipeline):
-    """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task` and `group`.
+    """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task`, `group` and `order`.
 
     Bytes (uint8) with more than one axis per example are images `(h, w)`, `(h, w, c)` or `(c, h, w)` and become floats
     from 0 to 1, `(c, h, w)`. Rows of numbers are standardized by column, other arrays as a whole, by the training rows.
 
     raw_shape: of one example in the file. images: whether they are bytes of images. mean, scale: one number, or one
-    per column. group: the array with the groups that the tasks were made with.
+    per column. group, order: the arrays with the groups and the order that the tasks were made with.
     """
 
     kind = "arrays"
@@ -47,8 +47,9 @@ class ArrayPipeline(InputPipeline):
         target_mean: Sequence[float] = (0.0,),
         target_scale: Sequence[float] = (1.0,),
         group: str | None = None,
+        order: str | None = None,
     ) -> None:
-        self.raw_shape, self.images, self.group = tuple(raw_shape), images, group
+        self.raw_shape, self.images, self.group, self.order = tuple(raw_shape), images, group, order
         self.mean, self.scale = mean, scale
         self.labels = labels
         self.outputs = outputs
@@ -66,6 +67,7 @@ class ArrayPipeline(InputPipeline):
         labels: list[str] | None = None,
         targets: np.ndarray | None = None,
         group: str | None = None,
+        order: str | None = None,
     ) -> Self:
         """Fit to the training rows (indices) of the arrays."""
         images = inputs.dtype == np.uint8 and inputs.ndim > 2
@@ -89,6 +91,7 @@ class ArrayPipeline(InputPipeline):
             target_mean=target_mean,
             target_scale=target_scale,
             group=group,
+            order=order,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -102,7 +105,7 @@ class ArrayPipeline(InputPipeline):
             "outputs": self.outputs,
             "target_mean": self.target_mean.tolist(),
             "target_scale": self.target_scale.tolist(),
-        } | ({"group": self.group} if self.group else {})
+        } | {name: key for name, key in (("group", self.group), ("order", self.order)) if key}
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Arrays `(n, *raw_shape)`, flattened or not; images may also be floats as the learner sees them."""

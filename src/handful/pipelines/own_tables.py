@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from handful import streams
-from handful.errors import DataError
+from handful.errors import DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import TablePipeline
@@ -75,16 +75,22 @@ def standardized(values: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
 class ManyTablesPipeline(InputPipeline):
     """Tables with columns of their own: each task has a pipeline of its own, made of its examples.
 
-    width: of the inputs. target or label: the column to predict, or "last". drop: columns to leave out, in tables with
-    them.
+    width: of the inputs. target or label: the column to predict, or "last". order: the column by which support preceded
+    query. It and the columns to drop are left out, in tables with them.
     """
 
     kind = "tables"
 
     def __init__(
-        self, *, width: int, target: str | None = None, label: str | None = None, drop: Sequence[str] = ()
+        self,
+        *,
+        width: int,
+        target: str | None = None,
+        label: str | None = None,
+        order: str | None = None,
+        drop: Sequence[str] = (),
     ) -> None:
-        self.width, self.target, self.label, self.drop = width, target, label, tuple(drop)
+        self.width, self.target, self.label, self.order, self.drop = width, target, label, order, tuple(drop)
         self.input_shape = (width,)
 
     def described(self) -> str:
@@ -92,8 +98,9 @@ class ManyTablesPipeline(InputPipeline):
         return f"the columns of each table, as {self.width} numbers"
 
     def settings(self) -> dict[str, Any]:
-        """Width, the column to predict and dropped columns."""
-        return {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
+        """Width, the column to predict, the order and dropped columns."""
+        own = {"width": self.width, "target": self.target, "label": self.label, "drop": list(self.drop)}
+        return own | ({"order": self.order} if self.order else {})
 
     def of_task(self, values: Any, target: str | None = None) -> "OwnTablePipeline":
         """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
@@ -113,9 +120,12 @@ class ManyTablesPipeline(InputPipeline):
         """
         asked = column or self.target or self.label or LAST
         column = table.names[-1] if asked == LAST and LAST not in table.names else asked
+        if column == self.order:
+            raise UserError(f"{table.name}: the column {column!r} cannot be predicted and be the order at once.")
         label, target = (column, None) if self.label else (None, column)
         table.require([column], ", the label" if label else ", the target")
-        return TablePipeline.fit(table, np.arange(table.rows), label=label, target=target, drop=self.drop)
+        rows = np.arange(table.rows)
+        return TablePipeline.fit(table, rows, label=label, target=target, order=self.order, drop=self.drop)
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Raises a `DataError`: see `of_task`."""

@@ -36,6 +36,7 @@ class InputPipeline(ABC):
         kind: its name on disk.
         input_shape: shape of one example.
         group: what tells the group of an example, where the tasks were made with groups, else None.
+        order: what tells its place in time, where the support of the tasks preceded their queries, else None.
         labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
         targets: names of the predicted values (regression), else empty.
         target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
@@ -49,6 +50,7 @@ class InputPipeline(ABC):
     of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
     group: str | None = None
+    order: str | None = None
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()
     target_mean: Tensor = torch.zeros(1, dtype=torch.float64, device="cpu")

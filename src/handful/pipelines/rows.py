@@ -30,7 +30,7 @@ MOST_NAMED = 12
 class RowPipeline(InputPipeline):
     """Rows of a table, whatever is made of them: which columns have the labels or targets, and what these mean.
 
-    label, target: the column that is predicted. task, group: the columns that the tasks were made with.
+    label, target: the column that is predicted. task, group, order: the columns that the tasks were made with.
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class RowPipeline(InputPipeline):
         target: str | None = None,
         task: str | None = None,
         group: str | None = None,
+        order: str | None = None,
         labels: list[str] | None = None,
         target_mean: Sequence[float] = (0.0,),
         target_scale: Sequence[float] = (1.0,),
     ) -> None:
-        self.label, self.target, self.task, self.group = label, target, task, group
+        self.label, self.target, self.task, self.group, self.order = label, target, task, group, order
         self.labels = labels
         self.targets = (target,) if target else ()
         self.target_mean, self.target_scale = as_moments(target_mean), as_moments(target_scale)
@@ -53,7 +54,7 @@ class RowPipeline(InputPipeline):
         """Roles, labels and the target's scale."""
         names = ("label", "target", "task", "group", "labels")
         scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
-        return {name: getattr(self, name) for name in names} | scale
+        return {name: getattr(self, name) for name in names} | scale | ({"order": self.order} if self.order else {})
 
     def labels_or_targets(self, table: Table) -> list[str] | Tensor:
         """Label names, or targets in the user's units `(rows, 1)`."""
@@ -101,11 +102,12 @@ class TablePipeline(RowPipeline):
         target: str | None = None,
         task: str | None = None,
         group: str | None = None,
+        order: str | None = None,
         labels: list[str] | None = None,
         drop: Sequence[str] = (),
     ) -> Self:
         """Fit to the training rows (indices) of a table; all columns that have no role and are not dropped are used."""
-        roles = {label, target, task, group, *drop}
+        roles = {label, target, task, group, order, *drop}
         used = [name for name in table.names if name not in roles]
         columns = [_fit_column(table, name, rows) for name in used]
         columns = [column for column in columns if column.get("categories", " ")]
@@ -118,6 +120,7 @@ class TablePipeline(RowPipeline):
             target=target,
             task=task,
             group=group,
+            order=order,
             labels=labels,
             target_mean=mean,
             target_scale=scale,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -277,6 +278,11 @@ def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tens
             )
     kept = tuple(None if column is None else column.detach() for column in (floats(inputs), *columns.values()))
     return tuple(column if column is None else column.clone() for column in kept) if copy else without_inference(kept)
+
+
+def places_in_time(values: np.ndarray) -> Tensor:
+    """Whole numbers `(n,)` in the order of the values `(n,)` of a column, the same for equal ones."""
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1))
 
 
 def in_order(names: Tensor, order: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, s
 from handful.readers.reader import read
 from handful.readers.tables import table_files
 from handful.table import Table
-from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split
+from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.splits import digests, split_names
 from handful.tasks.task_collection import TaskCollection
@@ -36,6 +37,7 @@ class ManyTables(TaskCollection):
 
     features: of each table `(rows, features)`, targets: `(rows, 1)`, both of the order of 1. names: of the tables.
     splits: numbers of the tables of each split. pipeline: what new tables are read by; its width is that of the inputs.
+    order: of all rows, see `TaskCollection`.
     """
 
     error_unit = "deviations of the examples' targets"
@@ -49,6 +51,7 @@ class ManyTables(TaskCollection):
         *,
         splits: Mapping[Split, Sequence[int]],
         pipeline: "ManyTablesPipeline",
+        order: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         tasks = torch.arange(len(features)).repeat_interleave(torch.tensor([len(table) for table in features]))
@@ -59,6 +62,7 @@ class ManyTables(TaskCollection):
             tasks,
             names,
             splits=splits,
+            order=order,
             pipeline=pipeline,
             seed=seed,
             copy=False,
@@ -90,7 +94,7 @@ class LabeledTables(LabeledPool):
     fewer than N classes that have examples enough is not, see `LabeledPool`.
 
     features: of each table `(rows, features)`, of the order of 1. labels: the class of each row of each table. names:
-    of the tables. splits, pipeline: see `ManyTables`.
+    of the tables. splits, pipeline, order: see `ManyTables`.
     """
 
     default_sizes = SizeRanges(way=2, shot=5, query_shot=15)
@@ -106,6 +110,7 @@ class LabeledTables(LabeledPool):
         *,
         splits: Mapping[Split, Sequence[int]],
         pipeline: "ManyTablesPipeline",
+        order: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         classes = [(table, name) for table, own in enumerate(labels) for name in class_order(own)]
@@ -115,6 +120,7 @@ class LabeledTables(LabeledPool):
             torch.tensor([place[table, name] for table, own in enumerate(labels) for name in own]),
             [f"{names[table]}/{name}" for table, name in classes],
             splits={on: [place[one] for one in classes if one[0] in splits[on]] for on in SPLITS},
+            order=order,
             families=torch.tensor([table for table, _ in classes]),
             seed=seed,
             copy=False,
@@ -164,6 +170,7 @@ def open_tables(
     *,
     target: str | None = None,
     label: str | None = None,
+    order: str | None = None,
     drop: Sequence[str],
     seed: int,
     placed: Mapping[str, Split] | None = None,
@@ -172,7 +179,8 @@ def open_tables(
 ) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
-    target or label: the column to predict, a number or a class. placed: the split of each table, see `split_names`.
+    target or label: the column to predict, a number or a class. order: the column by which support precedes query.
+    placed: the split of each table, see `split_names`.
     Raises a `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
     `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
@@ -187,22 +195,29 @@ def open_tables(
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):
             raise unknown_name("column to drop", name, columns)
-    asked = ManyTablesPipeline(width=WIDEST, target=target, label=label, drop=drop)
+    for table in tables:
+        table.require([order] if order else [], ", the order")
+    no_input = order or (pipeline.order if pipeline else None)
+    asked = ManyTablesPipeline(width=WIDEST, target=target, label=label, order=no_input, drop=drop)
     plain = [asked.plain(table) for table in tables]
     features = [own.features(table) for own, table in zip(plain, tables, strict=True)]
     given = [own.labels_or_targets(table) for own, table in zip(plain, tables, strict=True)]
     if pipeline is None:
         width = max(features[number].shape[1] for number in splits["train"])
-        pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, drop=drop)
+        pipeline = ManyTablesPipeline(width=min(width, WIDEST), target=target, label=label, order=order, drop=drop)
+    times = places_in_time(np.concatenate([table.numbers(order) for table in tables])) if order else None
     made: ManyTables | LabeledTables
     if label:
         classes = cast(list[list[str]], given)
-        made = LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, seed=seed)
+        made = LabeledTables(features, classes, names, splits=splits, pipeline=pipeline, order=times, seed=seed)
     else:
         targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], given), strict=True)]
-        made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, seed=seed)
+        made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, order=times, seed=seed)
     made.digests = {
         name: digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))
         for name, table in zip(names, tables, strict=True)
     }
+    known = ({own.label, own.target, own.order, *drop} for own in plain)
+    dates = [name for table, roles in zip(tables, known, strict=True) for name in table.dates(roles)]
+    made.dates = tuple(dict.fromkeys(dates))
     return made

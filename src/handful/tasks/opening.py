@@ -11,6 +11,7 @@ from handful.data_options import DataOptions
 from handful.errors import DataError, UserError, unknown_name
 from handful.functional.own_settings import own_settings
 from handful.limits import LOCAL, Limits
+from handful.notes import note
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
@@ -69,11 +70,17 @@ def open_tasks(
     path = Path(source).expanduser()
     if not path.exists() and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
-    path = existing(path)
+    tasks = _of_own_data(existing(path), options, pipeline)
+    if pipeline is None or splits is None:  # else they are those of a training, which had the note
+        _note_of_future(tasks, pipeline)
+    return tasks
+
+
+def _of_own_data(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
     if path.is_dir() and table_files(path) and not subfolders(path):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     options = with_own_columns(options, pipeline)
-    raw = read(path, options=options, labeled=True, limits=limits)
+    raw = read(path, options=options, labeled=True, limits=options.limits)
     if isinstance(raw.inputs, Table):
         return table_tasks(raw, options, pipeline)
     if isinstance(raw.inputs, np.ndarray):
@@ -81,6 +88,24 @@ def open_tasks(
     if isinstance(raw.inputs, ImageFiles):
         return image_tasks(raw, options, checked_kind(pipeline, ImagePipeline, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
+
+
+def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> None:
+    """Note where no column orders the rows, but some hold dates, or a column did in the training of the model."""
+    if tasks.order is not None:
+        return
+    if tasks.dates:
+        listed = ", ".join(map(repr, tasks.dates[:3])) + (", ..." if len(tasks.dates) > 3 else "")
+        why = f"The column {listed} holds dates, but support and query rows are drawn without regard to them"
+    elif pipeline is not None and pipeline.order:
+        why = f"The model was trained on examples that precede their queries by {pipeline.order!r}, but these do not"
+    else:
+        return
+    note(
+        "future-leaks",
+        f"{why}: queries lie between examples in time, and scores leak the future. Name the column by which examples "
+        "precede queries.",
+    )
 
 
 def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:

@@ -32,8 +32,8 @@ def array_tasks(path: Path, raw: RawBatch, options: Options, pipeline: ArrayPipe
         raw = replace(raw, order=numbers(raw.order, f"{path}: 'order'"))
 
     def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
-        group = None if raw.groups is None else "group"
-        return ArrayPipeline.fit(raw.inputs, train, labels=labels, targets=raw.targets, group=group)
+        group, order = None if raw.groups is None else "group", None if raw.order is None else "order"
+        return ArrayPipeline.fit(raw.inputs, train, labels=labels, targets=raw.targets, group=group, order=order)
 
     def digested(_: ArrayPipeline) -> list[str]:
         return digests(zip((row.tobytes() for row in raw.inputs), *(fact.tolist() for fact in facts), strict=True))

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from handful.cells import class_order
 from handful.errors import DataError, UserError
-from handful.notes import note
 from handful.pipelines.labels import class_names, class_numbers
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
 from handful.tasks.data_options import AnyPipeline, Options
-from handful.tasks.distribution import SPLITS, Split, TaskDistribution
+from handful.tasks.distribution import SPLITS, Split, TaskDistribution, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.splits import by_name, split_names
 from handful.tasks.task_collection import TaskCollection
@@ -52,9 +50,7 @@ def tasks_of(
             "Tasks are divided by groups or by an order, not by both.", hint="Leave out {group} or {order}."
         )
     grouped = None if groups is None else class_numbers(groups, sorted(set(groups)))
-    order = None if raw.order is None else torch.from_numpy(np.unique(raw.order, return_inverse=True)[1].reshape(-1))
-    if dates and order is None and pipeline is None:
-        warn_of_future(dates)
+    order = None if raw.order is None else places_in_time(raw.order)
     noun = "class" if tasks is None else "task"
     if pipeline and options.splits is None:
         splits = everywhere(len(names))
@@ -147,16 +143,6 @@ def check_several(names: Sequence[str], origin: object) -> None:
 def everywhere(count: int) -> dict[Split, list[int]]:
     """All classes or tasks in each split: of a source that nothing is trained on."""
     return {on: list(range(count)) for on in SPLITS}
-
-
-def warn_of_future(dates: Sequence[str]) -> None:
-    """Warn of columns of dates that do not order the rows."""
-    listed = ", ".join(map(repr, dates))
-    note(
-        "future-leaks",
-        f"The column {listed} holds dates, but support and query rows are drawn without regard to them: queries lie "
-        "between examples in time, and scores leak the future. Name the column by which examples precede queries.",
-    )
 
 
 def _completed(

@@ -28,7 +28,7 @@ Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
 
 def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
     """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
-    others = [name for name in COLUMNS if name not in ("target", "label", "drop")]
+    others = [name for name in COLUMNS if name not in ("target", "label", "order", "drop")]
     options.refuse("a folder of tables, each a task of its own", *others, "image_size")
     target, label = options.target, options.label
     if pipeline:  # the model's own column, unless another one is named
@@ -45,6 +45,7 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         path,
         target=target,
         label=label,
+        order=options.order,
         drop=drop,
         seed=options.seed,
         placed=options.splits,
@@ -72,20 +73,20 @@ def table_tasks(raw: RawBatch, options: Options, pipeline: InputPipeline | None)
         raise UserError(
             f"The model reads the column {label or target!r} as an input, so it cannot be asked to predict it."
         )
-    _check_roles(table, label, task, target)
+    _check_roles(table, label, task, target, options.order)
     columns = (label, task, target, options.group, options.order, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
     if label and not task and pipeline is None:
         _check_classes(table, label, raw.labels)
     wholes = table.names_in(options.split_by) if options.split_by else None
-    dates = [name for name in table.names if name not in {*columns, *options.drop} and table.dated(name)]
-    roles = {"label": label, "target": target, "task": task, "group": options.group}
+    dates = table.dates({*columns, *options.drop})
+    roles = {"label": label, "target": target, "task": task, "group": options.group, "order": options.order}
 
     fit, reader = (_texts if text else _columns)(table, options, roles, model)
 
     def digested(fitted: Any) -> list[str]:
         inputs = (text,) if text else fitted.names
-        facts = filter(None, (*inputs, *roles.values(), options.split_by, options.order))
+        facts = filter(None, (*inputs, *roles.values(), options.split_by))
         return digests(zip(*map(table.cells, facts), strict=True))
 
     return tasks_of(raw, fit, digested, model, options, reader=reader, wholes=wholes, dates=dates)
@@ -98,7 +99,7 @@ def _columns(
     options.refuse("a table without a text column", "encoder")
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
-        dropped = (*options.drop, *filter(None, [options.split_by, options.order]))
+        dropped = (*options.drop, *filter(None, [options.split_by]))
         return TablePipeline.fit(table, train, **roles, labels=labels, drop=dropped)
 
     return fit, None
@@ -134,7 +135,7 @@ def _asked_of(model: RowPipeline | ManyTablesPipeline, options: Options) -> tupl
     return (None, options.target or model.target) if model.target else (options.label or model.label, None)
 
 
-def _check_roles(table: Table, label: str | None, task: str | None, target: str | None) -> None:
+def _check_roles(table: Table, label: str | None, task: str | None, target: str | None, order: str | None) -> None:
     columns = f"The columns of {table.name}: {', '.join(map(repr, table.names))}."
     if label and target:
         raise UserError(
@@ -154,9 +155,10 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
             f"shop, a school). {columns}",
             hint="Name it with {task}.",
         )
-    given = [name for name in (label, task, target) if name]
+    given = [name for name in (label or target, task, order) if name]
     if len(set(given)) < len(given):
-        raise UserError(f"The column {given[0]!r} cannot be the task and the label or target at once. {columns}")
+        twice = max(given, key=given.count)
+        raise UserError(f"The column {twice!r} cannot be two of the task, the order and the label or target. {columns}")
 
 
 def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
