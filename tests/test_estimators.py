@@ -20,6 +20,7 @@ from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.scoring import evaluate
 from handful.models.meta_model import MetaModel
 from handful.pipelines.rows import TablePipeline
+from handful.pipelines.spread import DEVIATIONS
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 from handful.types import Examples, TaskSpec
@@ -55,7 +56,10 @@ def table_model():
 
     def make(learner, **answers):
         pipeline = TablePipeline(
-            columns=[{"name": "size", "mean": 10.0, "scale": 2.0}, {"name": "shop", "categories": ["a", "b"]}],
+            columns=[
+                {"name": "size", "median": 10.0, "width": 2 * DEVIATIONS, "clipped": True},
+                {"name": "shop", "categories": ["a", "b"]},
+            ],
             **answers,
         )
         kind = "regression" if "target" in answers else "classification"

@@ -23,6 +23,21 @@ THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 """The name of a class that is a number: no sign for infinity, no date."""
 
+LARGEST = float(np.float32(1e30))
+"""The largest number, either way: what is beyond it stands for nothing, as 9.97e36 does, and its square is infinite."""
+
+
+def too_large(numbers: np.ndarray) -> np.ndarray:
+    """Which numbers are beyond the largest, or infinite; NaN is not."""
+    return np.asarray(np.abs(numbers) > LARGEST)
+
+
+def fault_of(number: float) -> str:
+    """What is wrong with a number that is NaN or too large, in words."""
+    if np.isfinite(number):
+        return "is beyond 1e30: if it marks a missing number, leave it out"
+    return "is not a finite number"
+
 
 def written(value: object) -> str | None:
     """A cell as text, the same from csv, parquet, JSON and Python; None if it is empty."""

@@ -10,7 +10,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from handful.cells import days, floats, is_date, is_empty, is_missing, is_text, without_comma, written
+from handful.cells import (
+    days,
+    fault_of,
+    floats,
+    is_date,
+    is_empty,
+    is_missing,
+    is_text,
+    too_large,
+    without_comma,
+    written,
+)
 from handful.errors import DataError
 
 
@@ -125,9 +136,9 @@ class Table:
             numbers = np.full(self.rows, np.nan)
         else:
             raise self._unusable(name)
-        wrong = np.flatnonzero(np.isinf(numbers) if gaps else ~np.isfinite(numbers))
+        wrong = np.flatnonzero(too_large(numbers) if gaps else too_large(numbers) | np.isnan(numbers))
         if len(wrong):
-            raise self._cell(name, int(wrong[0]), len(wrong), "a finite number")
+            raise self._cell(name, int(wrong[0]), len(wrong), fault_of(numbers[wrong[0]]))
         return numbers
 
     def texts(self, name: str) -> list[str | None]:
@@ -154,12 +165,12 @@ class Table:
         values = self.texts(name)
         empty = [row for row, value in enumerate(values) if value is None]
         if empty:
-            raise self._cell(name, empty[0], len(empty), "a name")
+            raise self._cell(name, empty[0], len(empty), "is not a name")
         return [value for value in values if value is not None]
 
-    def _cell(self, name: str, row: int, count: int, wanted: str) -> DataError:
+    def _cell(self, name: str, row: int, count: int, fault: str) -> DataError:
         value = self.arrow.column(name)[row].as_py()
-        found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} is not {wanted}"
+        found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} {fault}"
         found += without_comma(value)
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
         return DataError(

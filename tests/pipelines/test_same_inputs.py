@@ -100,8 +100,8 @@ CSV = """code,open,city,when,size
 7.0,TRUE,,2021-01-01,NA
 """
 COLUMNS = [
-    {"name": "size", "mean": 2.0, "scale": 0.7, "gaps": True},
-    {"name": "when", "mean": 18300.0, "scale": 99.0},
+    {"name": "size", "median": 2.0, "width": 3.2, "clipped": True, "gaps": True},
+    {"name": "when", "median": 18300.0, "width": 450.0, "clipped": True},
     {"name": "city", "categories": ["B", "caf\u00e9 A"]},
     {"name": "open", "categories": ["False", "True"]},
     {"name": "code", "categories": ["12", "7"]},

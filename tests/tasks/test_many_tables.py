@@ -233,7 +233,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     model.save_pretrained(tmp_path / "model")
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
-    with noted("column 'z' count as its mean") as notes:
+    with noted("column 'z' count as an ordinary value") as notes:
         targets = [row["value"] for row in predict_from_file(tmp_path / "task", rows)]
     assert [note.count for note in notes] == [2]
     assert np.isfinite(targets).all()

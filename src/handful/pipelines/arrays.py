@@ -15,11 +15,11 @@ from handful.pipelines.pipeline import (
     InputPipeline,
     as_moments,
     joined,
-    moments,
     numbers,
     shaped,
     target_moments,
 )
+from handful.pipelines.spread import AS_THEY_ARE, Spread, note_clipped
 from handful.raw_batch import INPUT, Place
 
 
@@ -27,10 +27,11 @@ class ArrayPipeline(InputPipeline):
     """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task`, `group` and `order`.
 
     Bytes (uint8) with more than one axis per example are images `(h, w)`, `(h, w, c)` or `(c, h, w)` and become floats
-    from 0 to 1, `(c, h, w)`. Rows of numbers are standardized by column, other arrays as a whole, by the training rows.
+    from 0 to 1, `(c, h, w)`. Rows of numbers are scaled by column, other arrays as a whole, by the training rows; far
+    values are clipped with a note.
 
-    raw_shape: of one example in the file. images: whether they are bytes of images. mean, scale: one number, or one
-    per column. group, order: the arrays with the groups and the order that the tasks were made with.
+    raw_shape: of one example in the file. images: whether they are bytes of images. spread: of each column, or of all
+    numbers, see `Spread`. group, order: the arrays with the groups and the order that the tasks were made with.
     """
 
     kind = "arrays"
@@ -40,8 +41,7 @@ class ArrayPipeline(InputPipeline):
         *,
         raw_shape: Sequence[int],
         images: bool = False,
-        mean: float | list[float] = 0.0,
-        scale: float | list[float] = 1.0,
+        spread: dict[str, list[Any]] | None = None,
         labels: list[str] | None = None,
         outputs: int = 0,
         target_mean: Sequence[float] = (0.0,),
@@ -50,7 +50,7 @@ class ArrayPipeline(InputPipeline):
         order: str | None = None,
     ) -> None:
         self.raw_shape, self.images, self.group, self.order = tuple(raw_shape), images, group, order
-        self.mean, self.scale = mean, scale
+        self.spread = Spread.from_json(spread) if spread else AS_THEY_ARE
         self.labels = labels
         self.outputs = outputs
         self.targets = ("target",) if outputs == 1 else tuple(f"target {i + 1}" for i in range(outputs))
@@ -71,21 +71,17 @@ class ArrayPipeline(InputPipeline):
     ) -> Self:
         """Fit to the training rows (indices) of the arrays."""
         images = inputs.dtype == np.uint8 and inputs.ndim > 2
-        mean: float | list[float] = 0.0
-        scale: float | list[float] = 1.0
-        if not images and inputs.ndim == 2:
-            columns = [moments(column) for column in numbers(inputs, "'inputs'")[rows].T]
-            mean, scale = [m for m, _ in columns], [s for _, s in columns]
-        elif not images:
-            mean, scale = moments(numbers(inputs, "'inputs'")[rows])
+        spread = None
+        if not images:
+            found = numbers(inputs, "'inputs'")[rows]
+            spread = Spread.of(found if inputs.ndim == 2 else found.reshape(-1, 1)).to_json()
         target_mean, target_scale = [0.0], [1.0]
         if targets is not None:
             target_mean, target_scale = target_moments(numbers(targets, "'targets'")[rows])
         return cls(
             raw_shape=inputs.shape[1:],
             images=images,
-            mean=mean,
-            scale=scale,
+            spread=spread,
             labels=labels,
             outputs=0 if targets is None else prod(targets.shape[1:]),
             target_mean=target_mean,
@@ -95,12 +91,11 @@ class ArrayPipeline(InputPipeline):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Shapes, moments, labels and the target's scale."""
+        """Shapes, spread, labels and the target's scale."""
         return {
             "raw_shape": list(self.raw_shape),
             "images": self.images,
-            "mean": self.mean,
-            "scale": self.scale,
+            "spread": self.spread.to_json(),
             "labels": self.labels,
             "outputs": self.outputs,
             "target_mean": self.target_mean.tolist(),
@@ -121,8 +116,10 @@ class ArrayPipeline(InputPipeline):
             )
         if self.images:
             return torch.from_numpy(_channels_first(array).copy())
-        standardized = (numbers(array, "'inputs'", place=place) - np.asarray(self.mean)) / np.asarray(self.scale)
-        return torch.from_numpy(standardized).float().reshape(len(array), *self.input_shape)
+        found = numbers(array, "'inputs'", place=place).reshape(-1, len(self.spread.median))
+        scaled, far = self.spread.scaled(found)
+        note_clipped("'inputs'", far)
+        return torch.from_numpy(scaled).float().reshape(len(array), *self.input_shape)
 
     @property
     def data_options(self) -> DataOptions:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import class_order
+from handful.cells import class_order, fault_of, too_large
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
@@ -216,9 +216,9 @@ def as_moments(values: Sequence[float]) -> Tensor:
 
 
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False, place: Place | None = None) -> np.ndarray:
-    """An array as floats; `DataError` names the first row that is not finite numbers, or with `gaps` NaN either.
+    """An array as floats; `DataError` names the first cell that is no number, or beyond the largest one.
 
-    what, place: what messages call the array and its rows.
+    what, place: what messages call the array and its rows. gaps: NaN is allowed.
     """
     try:
         if np.iscomplexobj(array):
@@ -226,11 +226,13 @@ def numbers(array: np.ndarray, what: str, *, gaps: bool = False, place: Place | 
         floats = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} should hold numbers only ({error}).") from error
-    wrong = np.argwhere(np.isinf(floats) if gaps else ~np.isfinite(floats))
+    wrong = np.argwhere(too_large(floats) if gaps else too_large(floats) | np.isnan(floats))
     if len(wrong):
         where = (place or numbered(f"{what}, row", 1))(int(wrong[0][0]))
+        column = f", column {wrong[0][1] + 1}" if floats.ndim == 2 and floats.shape[1] > 1 else ""
+        number = floats[tuple(wrong[0])]
         raise DataError(
-            f"{where}: {floats[tuple(wrong[0])]} is not a finite number. Correct or remove it.",
+            f"{where}{column}: {number:g} {fault_of(number)}. Correct or remove it.",
             code="non-finite",
         )
     return floats

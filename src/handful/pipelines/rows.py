@@ -12,12 +12,8 @@ from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.notes import note
-from handful.pipelines.pipeline import (
-    InputPipeline,
-    as_moments,
-    moments,
-    target_moments,
-)
+from handful.pipelines.pipeline import InputPipeline, as_moments, target_moments
+from handful.pipelines.spread import Spread, note_clipped
 from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
@@ -75,14 +71,14 @@ class RowPipeline(InputPipeline):
 class TablePipeline(RowPipeline):
     """Rows of a table as one vector.
 
-    Columns of numbers and dates are standardized by the training rows; columns of text or true/false have one output
-    per value that the training rows have (an unknown or empty value is 0 in all; an unknown one is warned of). An empty
-    cell in a column of numbers is 0, the mean; where the training rows have such cells, the column has a second output,
-    1 for them, and elsewhere they are warned of. Further columns of a new file are passed over; a missing one is an
-    error.
+    Columns of numbers and dates are scaled by the training rows, and far values are clipped with a note: see `Spread`.
+    Columns of text or true/false have one output per value that the training rows have (an unknown or empty value is 0
+    in all; an unknown one gets a note). An empty cell in a column of numbers is 0, the median; where the training rows
+    have such cells, the column has a second output, 1 for them, and elsewhere they get a note. Further columns of a new
+    file are passed over; a missing one is an error.
 
-    columns: in their order, `{"name", "mean", "scale"}`, with `"gaps": True` where the training rows have empty cells,
-    or `{"name", "categories"}`. roles: see `RowPipeline`.
+    columns: in their order, `{"name", "median", "width", "clipped"}`, with `"gaps": True` where the training rows have
+    empty cells, or `{"name", "categories"}`. roles: see `RowPipeline`.
     """
 
     kind = "table"
@@ -90,6 +86,7 @@ class TablePipeline(RowPipeline):
     def __init__(self, *, columns: list[dict[str, Any]], **roles: Any) -> None:
         super().__init__(**roles)
         self.columns = columns
+        self.spreads = [None if "categories" in column else Spread.from_json(column) for column in columns]
         self.input_shape = (sum(len(c.get("categories", " ")) + c.get("gaps", False) for c in columns),)
 
     @classmethod
@@ -160,8 +157,8 @@ class TablePipeline(RowPipeline):
     def _features(self, values: Sequence[Any], rows: int) -> Tensor:
         """Of columns of floats (numeric ones) and lists of texts (categories)."""
         parts = []
-        for column, cells in zip(self.columns, values, strict=True):
-            if "categories" in column:
+        for column, spread, cells in zip(self.columns, self.spreads, values, strict=True):
+            if spread is None:
                 places = {name: place for place, name in enumerate(column["categories"])}
                 numbers = torch.tensor([places.get(cell, -1) for cell in cells], dtype=torch.long)
                 unknown = sorted({cell for cell in cells if cell is not None and cell not in places})
@@ -174,15 +171,17 @@ class TablePipeline(RowPipeline):
                     )
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
             else:
-                parts.append(torch.from_numpy((cells - column["mean"]) / column["scale"]).float().reshape(rows, 1))
+                scaled, far = spread.scaled(cells.reshape(rows, 1))
+                note_clipped(f"the column {column['name']!r}", far)
+                parts.append(torch.from_numpy(scaled).float())
                 missing = parts[-1].isnan()
                 if column.get("gaps"):
                     parts.append(missing.float())
                 elif missing.any():
                     note(
                         "empty-cells",
-                        f"Empty cells of the column {column['name']!r} count as its mean: the rows that were learned "
-                        "from have none.",
+                        f"Empty cells of the column {column['name']!r} count as an ordinary value: the rows that were "
+                        "learned from have none.",
                         count=int(missing.sum()),
                     )
         return torch.cat(parts, dim=1)
@@ -194,8 +193,8 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
         there = found[~np.isnan(found)]
         if not len(there):
             return {"name": name, "categories": []}  # nothing to learn from
-        mean, scale = moments(there)
-        column = {"name": name, "mean": mean, "scale": scale}
+        spread = Spread.of(there.reshape(-1, 1)).to_json()
+        column = {"name": name} | {fact: part[0] for fact, part in spread.items()}
         return column if len(there) == len(found) else column | {"gaps": True}
     texts = table.texts(name)
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
