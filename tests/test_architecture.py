@@ -12,7 +12,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: list[list[set[str]]] = [
     [{"types", "errors", "notes", "events", "streams", "registry", "storage", "limits"}],
-    [{"functional"}, {"cells", "table", "raw_batch", "data_options"}],
+    [{"functional"}, {"cells", "dialect", "written_columns", "table", "raw_batch", "data_options"}],
     [{"metrics"}],
     [{"backbones"}, {"engine"}, {"encoders"}],
     [{"learners"}, {"readers"}, {"pipelines"}],

@@ -1,8 +1,5 @@
 """Cells of tables by one rule, from files and from Python: names, numbers, dates, and what is empty."""
 
-import contextlib
-import datetime
-import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -88,26 +85,10 @@ def is_empty(value: object) -> bool:
 
 def without_comma(value: object) -> str:
     """How to write what is a number but for its comma, in brackets; nothing for other cells."""
-    if not (isinstance(value, str) and "," in value and _number(point := value.replace(",", ".")) is not None):
+    if not (isinstance(value, str) and NUMBER.fullmatch(point := value.strip().replace(",", ".")) and "," in value):
         return ""
     parts = f", or if it parts thousands, {value.replace(',', '')}" if THOUSANDS.match(value) else ""
     return f" (write {point}{parts})"
-
-
-def floats(column: Any) -> np.ndarray:
-    """Texts as numbers or days since 1970 `(rows,)`: NaN for an empty cell, infinite for what is neither."""
-    import pyarrow as pa
-    import pyarrow.compute as compute
-
-    bare = compute.utf8_trim_whitespace(column)
-    empty = compute.is_in(compute.utf8_lower(bare), value_set=pa.array(sorted(EMPTY), bare.type))
-    known = compute.if_else(empty, pa.scalar(None, bare.type), bare)
-    with contextlib.suppress(pa.ArrowInvalid):
-        return known.cast(pa.float64()).to_numpy().copy()  # type: ignore[no-any-return]
-    with contextlib.suppress(pa.ArrowInvalid):
-        return days(known.cast(pa.timestamp("us")))
-    read = [np.nan if text is None else _number(text) for text in known.to_pylist()]  # a mixture, or bad cells
-    return np.array([np.inf if number is None else number for number in read], dtype=np.float64)
 
 
 def days(moments: Any) -> np.ndarray:
@@ -117,29 +98,6 @@ def days(moments: Any) -> np.ndarray:
     zone = getattr(moments.type, "tz", None)
     counted = moments.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
     return counted.cast(pa.float64(), safe=False).to_numpy() / 86_400e6  # type: ignore[no-any-return]
-
-
-@functools.lru_cache(maxsize=100_000)
-def _number(text: str) -> float | None:
-    """A text as a number, or as days since 1970 if it is an ISO date."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() / 86_400
-
-
-def is_date(text: str) -> bool:
-    """Whether a text is a date in ISO form, and no number."""
-    try:
-        float(text)
-    except ValueError:
-        return _number(text) is not None
-    return False
 
 
 def is_text(kind: Any) -> bool:

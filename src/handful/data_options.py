@@ -1,14 +1,14 @@
 """The options of the user's data: what the columns of a table are, and how inputs are made."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from handful.errors import UserError, named, unknown_name
 
 
-def _option(words: str, default: Any = None, *, settled: bool = False) -> Any:
-    """An option with its help. settled: whether a trained model has settled it."""
-    return field(default=default, metadata={"help": words, "settled": settled})
+def _option(words: str, default: Any = None, *, settled: bool = False, of_file: bool = False) -> Any:
+    """An option with its help. settled: whether a trained model has settled it. of_file: whether each file has one."""
+    return field(default=default, metadata={"help": words, "settled": settled, "of_file": of_file})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class DataOptions:
     group: str | None = _option("Column of a writer, video, patient: never on both sides of a task.")
     order: str | None = _option("Column of a date, week: the examples of a task precede its queries.")
     drop: tuple[str, ...] = _option("Column to leave out; repeatable.", ())
+    decimal: str | None = _option("Decimal mark, . or ,: where the cells of a file do not show it.", of_file=True)
+    dates: str | None = _option("Order of dates, dmy or mdy: where the cells of a file do not show it.", of_file=True)
+    encoding: str | None = _option("Encoding of a text file that is not UTF-8 or UTF-16, such as cp1252.", of_file=True)
     text: str | None = _option("Column with a text, read by a sentence encoder.")
     encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)
     split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
@@ -28,6 +31,18 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drop", tuple(self.drop or ()))
+        for name, known in (("decimal", (".", ",")), ("dates", ("dmy", "mdy"))):
+            if getattr(self, name) not in (None, *known):
+                raise UserError(
+                    f"{getattr(self, name)!r} is not one of {' and '.join(known)}.",
+                    field=(name,),
+                    hint=f"Give one of them as {named(name)}.",
+                )
+
+    def for_file(self, given: "DataOptions | None") -> Self:
+        """These options, but for what is given of one file alone: how it is written."""
+        own = [option.name for option in fields(DataOptions) if option.metadata["of_file"]]
+        return replace(self, **{name: value for name in own if given and (value := getattr(given, name))})
 
     @staticmethod
     def check(given: dict[str, Any]) -> None:

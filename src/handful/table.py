@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import functools
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,32 +11,25 @@ from typing import Any, Self
 
 import numpy as np
 
-from handful.cells import (
-    days,
-    fault_of,
-    floats,
-    is_date,
-    is_empty,
-    is_missing,
-    is_text,
-    too_large,
-    without_comma,
-    written,
-)
+from handful.cells import days, fault_of, is_empty, is_missing, is_text, too_large, without_comma, written
+from handful.dialect import DATE, PROGRAM, Dialect
 from handful.errors import DataError
+from handful.notes import note
+from handful.written_columns import WrittenColumns
 
 
 @dataclass(frozen=True)
 class Table:
     """A table in memory. Rows are counted from 1 in messages and ids, without the header.
 
-    name: what messages call it. arrow: its columns, as Arrow has them. header: whether its file has one in the first
-    line.
+    name: what messages call it. arrow: its columns, as Arrow has them. lines: above its first row, in a file
+    that has lines. given: how its texts write numbers and dates where no cell decides.
     """
 
     name: str
     arrow: Any
-    header: bool = False
+    lines: int = 0
+    given: Dialect = PROGRAM
 
     @classmethod
     def of(cls, values: Any, columns: Sequence[str]) -> Self:
@@ -91,35 +85,42 @@ class Table:
             code="wrong-shape",
         )
 
+    @functools.cached_property
+    def _written(self) -> WrittenColumns:
+        """Its columns of texts, as numbers and dates."""
+        columns = {name: self.arrow.column(name) for name in self.names}
+        texts = {name: column for name, column in columns.items() if is_text(column.type)}
+        return WrittenColumns(self.name, texts, self.given)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its texts write numbers and dates, as far as its cells or the user say."""
+        return self._written.dialect
+
     def numeric(self, name: str) -> bool:
-        """Whether a column holds numbers or dates: by its type, or because most of its texts read as such."""
+        """Whether a column holds numbers or dates: by its type, or as most of its texts; see `TextColumn.numeric`."""
         import pyarrow.types as kinds
 
-        column = self.arrow.column(name)
-        if not is_text(column.type):
-            return not kinds.is_boolean(column.type)
-        found = floats(column)
-        readable = np.isfinite(found).sum()
-        return bool(readable and 2 * readable >= (~np.isnan(found)).sum())
+        kind = self.arrow.column(name).type
+        return self._written.columns[name].numeric if is_text(kind) else not kinds.is_boolean(kind)
+
+    def unit(self, name: str) -> str:
+        """The unit of a column: of most of its texts, such as a currency, %, mi; `DATE`; "" for none."""
+        import pyarrow.types as kinds
+
+        kind = self.arrow.column(name).type
+        if is_text(kind):
+            return self._written.columns[name].unit
+        return DATE if kinds.is_date(kind) or kinds.is_timestamp(kind) else ""
 
     def dates(self, known: Container[str | None]) -> list[str]:
         """The columns of dates, but for those that are known."""
-        return [name for name in self.names if name not in known and self._dated(name)]
+        return [name for name in self.names if name not in known and self.unit(name) == DATE and self.numeric(name)]
 
-    def _dated(self, name: str) -> bool:
-        """Whether a column holds dates: by its type, or because its texts read as such."""
-        import pyarrow.types as kinds
-
-        column = self.arrow.column(name)
-        if not is_text(column.type):
-            return bool(kinds.is_date(column.type) or kinds.is_timestamp(column.type))
-        cells = [cell for cell in column.slice(0, 100).to_pylist() if not is_empty(cell)]
-        return bool(cells) and all(map(is_date, cells))
-
-    def numbers(self, name: str, *, gaps: bool = False) -> np.ndarray:
+    def numbers(self, name: str, *, gaps: bool = False, unit: str | None = None) -> np.ndarray:
         """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
 
-        gaps: empty cells are NaN, and no error.
+        gaps: empty cells are NaN, and no error. unit: that cells must have, by default the one that most of them have.
         """
         import pyarrow as pa
         import pyarrow.types as kinds
@@ -127,7 +128,7 @@ class Table:
         column = self.arrow.column(name)
         kind = column.type
         if is_text(kind):
-            numbers = floats(column)
+            numbers = self._written.numbers(name, unit)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
             numbers = days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
@@ -138,8 +139,36 @@ class Table:
             raise self._unusable(name)
         wrong = np.flatnonzero(too_large(numbers) if gaps else too_large(numbers) | np.isnan(numbers))
         if len(wrong):
-            raise self._cell(name, int(wrong[0]), len(wrong), fault_of(numbers[wrong[0]]))
+            number, unit = numbers[wrong[0]], self.unit(name) if unit is None else unit
+            of_another = f"is not {DATE if unit == DATE else f'a number of {unit}'}"
+            fault = of_another if unit and np.isinf(number) else fault_of(number)
+            raise self._cell(name, int(wrong[0]), len(wrong), fault)
         return numbers
+
+    def note_numbers(self, name: str) -> None:
+        """Make a note where a column of categories has cells that look like numbers."""
+        if not is_text(self.arrow.column(name).type):
+            return
+        column = self._written.columns[name]
+        count, row = int(column.counts[column.readings.readable].sum()), column.first(column.readings.readable)
+        if row is not None:
+            cell = self.arrow.column(name)[row].as_py()
+            note(
+                "numbers-in-categories",
+                f"{self.name}: the column {name!r} is read as categories, though cells such as {cell!r} look like "
+                "numbers.",
+                count=count,
+            )
+
+    def note_markers(self, name: str) -> None:
+        """Make a note where a column of numbers has cells that stand for empty ones, such as NA."""
+        cells = [cell for cell in self.cells(name) if isinstance(cell, str) and cell.strip() and is_empty(cell)]
+        if cells:
+            note(
+                "empty-markers",
+                f"{self.name}: cells of the column {name!r} such as {cells[0]!r} count as empty.",
+                count=len(cells),
+            )
 
     def texts(self, name: str) -> list[str | None]:
         """A column as texts, None where a cell is empty; whole numbers are written without a point."""
@@ -183,12 +212,17 @@ class Table:
         return f"{self.name}, {self._row(row)}"
 
     def _row(self, row: int) -> str:
-        return f"row {row + 1}" + (f" (line {row + 2} with the header)" if self.header else "")
+        return f"row {row + 1}" + (f" (line {self.lines + row + 1} of the file)" if self.lines else "")
 
     def _unusable(self, name: str) -> DataError:
         kind = self.arrow.column(name).type
-        hint = " If it is text, save the file as UTF-8." if "binary" in str(kind) else ""
-        return DataError(f"{self.name}: column {name!r} is of type {kind}, which is not used; drop it.{hint}")
+        binary = "binary" in str(kind)
+        return DataError(
+            f"{self.name}: column {name!r} is of type {kind}, which is not used.",
+            hint="Leave it out with {drop}, or if it is text, name its encoding with {encoding}."
+            if binary
+            else "Leave it out with {drop}.",
+        )
 
 
 def _columns_of(values: Any, columns: Sequence[str]) -> list[Any]:

@@ -15,6 +15,7 @@ from handful.pipelines.rows import TablePipeline
 from handful.pipelines.spread import DEVIATIONS
 from handful.pipelines.texts import TextPipeline
 from handful.readers.images import ImageFiles
+from handful.table import Table
 from handful.tasks.opening import open_tasks
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 from noted import noted
@@ -150,7 +151,8 @@ def test_empty_cells_are_the_median_and_say_so_where_the_training_rows_have_some
     rows = read_table(csv(tmp_path, "age,size\n50,2\n,2\n", "new.csv"))
     assert again.encode(rows).tolist() == [[SIDE, 0, 0], [0, 1, 0]]
     assert again.encode([[50, 2], [np.nan, 2]]).tolist() == [[SIDE, 0, 0], [0, 1, 0]]
-    assert again.encode(np.array([[50, 2], ["NA", 2]], dtype=object)).tolist() == [[SIDE, 0, 0], [0, 1, 0]]
+    with noted("cells of the column 'age' such as 'NA' count as empty"):
+        assert again.encode(np.array([[50, 2], ["NA", 2]], dtype=object)).tolist() == [[SIDE, 0, 0], [0, 1, 0]]
     with noted("Empty cells of the column 'size' count as an ordinary value: the rows that"):
         assert again.encode(read_table(path))[3].tolist() == [0, 0, 0]
     with pytest.raises(DataError, match="column 'size', row 1: inf is not a finite number"):
@@ -175,11 +177,12 @@ def test_too_many_categories(tmp_path):
         TablePipeline.fit(table, np.arange(51), label="label", drop=["id"])
 
 
-def test_numbers_with_a_comma_are_told(tmp_path):
-    table = read_table(csv(tmp_path, "price;label\n1,5;a\n2,5;b\n"))
-    with noted(r"'price' is read as categories such as '1,5' \(write 1\.5\)"):
-        TablePipeline.fit(table, np.arange(2), label="label")
-    many = read_table(csv(tmp_path, "price;label\n" + "".join(f"{i},500;a\n" for i in range(1, 52))))
+def test_categories_that_look_like_numbers_are_told(tmp_path):
+    table = read_table(csv(tmp_path, "size,label\n10,a\nsmall,b\nlarge,a\n0077,b\n"))
+    with noted(r"'size' is read as categories, though cells such as '10' look like numbers") as notes:
+        TablePipeline.fit(table, np.arange(4), label="label")
+    assert [note.count for note in notes] == [2]
+    many = Table.of([{"price": f"{i},500", "label": "a"} for i in range(1, 52)], ["price", "label"])
     with pytest.raises(DataError, match=r"such as '1,500' \(write 1\.500, or if it parts thousands, 1500\)"):
         TablePipeline.fit(many, np.arange(51), label="label")
 

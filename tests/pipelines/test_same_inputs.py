@@ -17,6 +17,7 @@ from handful.pipelines.pipeline import prepared
 from handful.pipelines.rows import TablePipeline
 from handful.readers.images import ImageFiles
 from handful.workflows.encoding import encoded_inputs
+from noted import noted
 from tables import read_table
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8)
@@ -101,7 +102,7 @@ CSV = """code,open,city,when,size
 """
 COLUMNS = [
     {"name": "size", "median": 2.0, "width": 3.2, "clipped": True, "gaps": True},
-    {"name": "when", "median": 18300.0, "width": 450.0, "clipped": True},
+    {"name": "when", "median": 18300.0, "width": 450.0, "clipped": True, "unit": "a date"},
     {"name": "city", "categories": ["B", "caf\u00e9 A"]},
     {"name": "open", "categories": ["False", "True"]},
     {"name": "code", "categories": ["12", "7"]},
@@ -115,7 +116,8 @@ def table():
 
 def test_a_row_is_the_same_from_a_file_and_memory(table, tmp_path):
     (tmp_path / "t.csv").write_text(CSV, encoding="utf-8")
-    expected = table.encode(read_table(tmp_path / "t.csv"))
+    with noted("cells of the column 'size' such as 'NA' count as empty"):
+        expected = table.encode(read_table(tmp_path / "t.csv"))
     assert expected.shape == (3, 9)
     names = [column["name"] for column in COLUMNS]
     lists = [[row[name] for name in names] for row in ROWS]
@@ -158,7 +160,7 @@ def test_a_row_is_the_same_from_a_file_and_memory(table, tmp_path):
         (np.zeros((2, 3)), r"rows of 5 values .* got \(2, 3\)"),
         (["a text"], "rows of 5 values"),
         ("abcde", "rows of 5 values .* got str"),
-        ([[1.0, "soon", "B", True, 7]], "column 'when', row 1: 'soon' is not a finite number"),
+        ([[1.0, "soon", "B", True, 7]], "column 'when', row 1: 'soon' is not a date"),
     ],
 )
 def test_what_is_no_row_is_told(table, values, said):

@@ -97,7 +97,7 @@ def test_a_batch_says_what_the_file_says_of_each_value(tmp_path):
     assert (raw.labels, raw.tasks, raw.groups) == (["k", "l"], ["a", None], ["p", "q"])
     assert (raw.targets.tolist(), raw.order.tolist(), raw.splits) == ([2.5, 1.0], [3.0, 1.0], None)
     assert list(raw.ids) == ["1", "2"]
-    assert raw.place(1) == f"{path}, row 2 (line 3 with the header)"
+    assert raw.place(1) == f"{path}, row 2 (line 3 of the file)"
     assert raw.called("label") == f"{path}, column 'kind',"
     bare = read(path, options=options)
     assert (bare.labels, bare.targets, bare.tasks, bare.groups, bare.order) == (None,) * 5
@@ -126,5 +126,5 @@ def test_a_batch_of_images_is_class_by_class_and_knows_given_splits(tmp_path):
 def test_an_example_without_a_task_is_told_by_its_place(tmp_path):
     rows = "".join(f"{n},t{n // 4},{n % 3}\n" for n in range(40))
     (tmp_path / "t.csv").write_text("x,shop,y\n" + rows + "1,,2\n")
-    with pytest.raises(DataError, match=r"t\.csv, row 41 \(line 42 with the header\): the task is missing"):
+    with pytest.raises(DataError, match=r"t\.csv, row 41 \(line 42 of the file\): the task is missing"):
         open_tasks(tmp_path / "t.csv", task="shop", target="y")

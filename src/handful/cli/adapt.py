@@ -1,23 +1,28 @@
 """`handful adapt`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from handful.cli.application import command
 from handful.cli.options import (
+    FILE,
     DeviceOption,
     JsonOption,
     NoLimitsOption,
     TrustOption,
     limits_of,
+    takes,
 )
 from handful.cli.terminal import err, out, print_json, score_text
+from handful.data_options import DataOptions
 
 
 @command("handful adapt runs/photos new-customer/ -o new-customer.task")
+@takes(FILE)
 def adapt(
+    data: dict[str, Any],
     model: Annotated[Path, typer.Argument(help="A run or a meta-model.")],
     examples: Annotated[
         Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
@@ -47,6 +52,7 @@ def adapt(
         device=device,
         trust=trust or (),
         limits=limits_of(no_limits),
+        options=DataOptions(**data),
     )
     adapted.save(output)
     size = output.stat().st_size

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -42,22 +42,25 @@ NoLimitsOption = Annotated[
 ]
 
 
-def _flags(*, settled: bool) -> dict[str, Any]:
-    """The options of the user's data as flags; the settled ones too, or only those that a trained model leaves open."""
+def _flags(wanted: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    """Those options of the user's data as flags whose metadata are wanted."""
     kinds = get_type_hints(DataOptions)
     return {
         option.name: Annotated[
             list[str] | None if option.default == () else kinds[option.name], of_data(help=option.metadata["help"])
         ]
         for option in fields(DataOptions)
-        if settled or not option.metadata["settled"]
+        if wanted(option.metadata)
     }
 
 
-COLUMNS = _flags(settled=False)
+COLUMNS = _flags(lambda option: not option["settled"])
 """Options that say what the columns of the user's data are."""
 
-DATA = _flags(settled=True) | {"no_limits": NoLimitsOption}
+FILE = _flags(lambda option: option["of_file"])
+"""Options that say how one file is written."""
+
+DATA = _flags(lambda option: True) | {"no_limits": NoLimitsOption}
 """With those that say how data is read and split, which a trained model has settled."""
 
 

@@ -27,6 +27,8 @@ class RowPipeline(InputPipeline):
     """Rows of a table, whatever is made of them: which columns have the labels or targets, and what these mean.
 
     label, target: the column that is predicted. task, group, order: the columns that the tasks were made with.
+    decimal, dates: how the training file writes numbers and dates, which holds for later files whose cells do not show
+    it.
     """
 
     def __init__(
@@ -40,15 +42,18 @@ class RowPipeline(InputPipeline):
         labels: list[str] | None = None,
         target_mean: Sequence[float] = (0.0,),
         target_scale: Sequence[float] = (1.0,),
+        decimal: str | None = None,
+        dates: str | None = None,
     ) -> None:
         self.label, self.target, self.task, self.group, self.order = label, target, task, group, order
+        self.decimal, self.dates = decimal, dates
         self.labels = labels
         self.targets = (target,) if target else ()
         self.target_mean, self.target_scale = as_moments(target_mean), as_moments(target_scale)
 
     def settings(self) -> dict[str, Any]:
         """Roles, labels and the target's scale."""
-        names = ("label", "target", "task", "group", "labels")
+        names = ("label", "target", "task", "group", "labels", "decimal", "dates")
         scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
         return {name: getattr(self, name) for name in names} | scale | ({"order": self.order} if self.order else {})
 
@@ -64,8 +69,9 @@ class RowPipeline(InputPipeline):
 
     @property
     def data_options(self) -> DataOptions:
-        """The roles."""
-        return DataOptions(label=self.label, target=self.target, task=self.task, group=self.group)
+        """The roles, and how numbers and dates are written."""
+        names = ("label", "target", "task", "group", "decimal", "dates")
+        return DataOptions(**{name: getattr(self, name) for name in names})
 
 
 class TablePipeline(RowPipeline):
@@ -78,7 +84,7 @@ class TablePipeline(RowPipeline):
     file are passed over; a missing one is an error.
 
     columns: in their order, `{"name", "median", "width", "clipped"}`, with `"gaps": True` where the training rows have
-    empty cells, or `{"name", "categories"}`. roles: see `RowPipeline`.
+    empty cells and `"unit"` where cells have one, or `{"name", "categories"}`. roles: see `RowPipeline`.
     """
 
     kind = "table"
@@ -121,6 +127,7 @@ class TablePipeline(RowPipeline):
             labels=labels,
             target_mean=mean,
             target_scale=scale,
+            **written(table),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -145,8 +152,13 @@ class TablePipeline(RowPipeline):
     def features(self, table: Table) -> Tensor:
         """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
         table.require(self.names, ", which the model was trained with")
+        for column in self.columns:
+            if "categories" not in column:
+                table.note_markers(column["name"])
         values = [
-            table.texts(column["name"]) if "categories" in column else table.numbers(column["name"], gaps=True)
+            table.texts(column["name"])
+            if "categories" in column
+            else table.numbers(column["name"], gaps=True, unit=column.get("unit", ""))
             for column in self.columns
         ]
         return self._features(values, table.rows)
@@ -195,6 +207,7 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
             return {"name": name, "categories": []}  # nothing to learn from
         spread = Spread.of(there.reshape(-1, 1)).to_json()
         column = {"name": name} | {fact: part[0] for fact, part in spread.items()}
+        column |= {"unit": unit} if (unit := table.unit(name)) else {}
         return column if len(there) == len(found) else column | {"gaps": True}
     texts = table.texts(name)
     categories = sorted({text for row in rows if (text := texts[row]) is not None})
@@ -204,12 +217,14 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
             f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have.",
             hint="Leave it out with {drop}, or merge its values.",
         )
-    if categories and all(map(without_comma, categories)):
-        note(
-            "read-as-categories",
-            f"The column {name!r} is read as categories such as {categories[0]!r}{without_comma(categories[0])}.",
-        )
+    table.note_numbers(name)
     return {"name": name, "categories": categories}
+
+
+def written(table: Table) -> dict[str, str | None]:
+    """How a file writes numbers and dates, as arguments of `RowPipeline`."""
+    dialect = table.dialect
+    return {"decimal": dialect.decimal if dialect.grouped else None, "dates": dialect.dates}
 
 
 def _described(column: dict[str, Any]) -> str:

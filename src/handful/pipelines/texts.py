@@ -1,6 +1,7 @@
 """The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from handful.data_options import DataOptions
 from handful.encoders import Encoder
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
-from handful.pipelines.rows import RowPipeline
+from handful.pipelines.rows import RowPipeline, written
 from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
@@ -62,6 +63,7 @@ class TextPipeline(RowPipeline):
             target=target,
             target_mean=mean,
             target_scale=scale,
+            **written(table),
             **roles,
         )
         pipeline._loaded = encoder
@@ -89,7 +91,7 @@ class TextPipeline(RowPipeline):
     @property
     def data_options(self) -> DataOptions:
         """The roles, and the text."""
-        return DataOptions(label=self.label, target=self.target, task=self.task, group=self.group, text=self.text)
+        return replace(super().data_options, text=self.text)
 
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""

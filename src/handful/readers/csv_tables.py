@@ -1,50 +1,149 @@
-"""Tables in csv files: comma, semicolon or tab."""
+"""Tables in csv files: comma, semicolon or tab, in UTF-8, UTF-16 or a named encoding."""
 
+import codecs
 import contextlib
 import csv
 import io
+import re
+from collections import Counter
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from handful.data_options import DataOptions
+from handful.dialect import cell_readings
+from handful.errors import DataError, UserError
 from handful.limits import Limits
-from handful.readers.tables import TableReader, buffer, content_of
+from handful.notes import note
+from handful.readers.tables import LINES, TableReader, buffer, content_of
+
+LOOKED_AT = 2**16
+"""Bytes of a file that are searched for a zero."""
+ROWS = 50
+"""Rows of a file by which its header is found."""
+DELIMITERS = ",;\t"
+
+
+class Header(NamedTuple):
+    """Where the rows of a file begin.
+
+    delimiter: of its cells. lines: how many are above the first row of data, with the one of the names. titles: how
+    many rows are above that. fitting: how many rows have a cell for each name.
+    """
+
+    delimiter: str
+    names: list[str]
+    lines: int = 0
+    titles: int = 0
+    fitting: int = 0
 
 
 class CsvReader(TableReader):
-    """A csv file, whose first line has the names of the columns."""
+    """A csv file. Titles above the names of the columns, and Excel's line `sep=;`, are passed over."""
 
     name = "csv"
     described = "a csv table (.csv, .tsv)"
     suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-    header = True
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Its columns as texts."""
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
-        content = content_of(path, limits)
-        headers = {delimiter: _header(content, delimiter) for delimiter in ",;\t"}
-        delimiter = max(headers, key=lambda one: len(headers[one]))
+        content = as_utf8(content_of(path, limits), path, options.encoding)
+        header = _header(content)
+        "".join(header.names).encode()  # an error where they are not UTF-8
+        if header.titles:
+            note("title-rows", f"{path}: the {header.titles} rows above the names of the columns are passed over.")
         # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which
         # would give the header, has one of its own whatever the options say.
-        one_block = arrow_csv.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
-        parse = arrow_csv.ParseOptions(delimiter=delimiter)
+        one_block = arrow_csv.ReadOptions(
+            block_size=min(len(content) + 1024, 2**31 - 1),
+            use_threads=False,
+            skip_rows=header.lines,
+            column_names=header.names,
+        )
+        parse = arrow_csv.ParseOptions(delimiter=header.delimiter)
         # Cells stay as they are written: by types of their own, the code 007 would be 7, and true another class in a
         # file that has no other word in the column.
-        as_written = arrow_csv.ConvertOptions(column_types=dict.fromkeys(headers[delimiter], pa.binary()))
-        arrow = arrow_csv.read_csv(buffer(content), one_block, parse, as_written)
+        as_written = arrow_csv.ConvertOptions(column_types=dict.fromkeys(header.names, pa.binary()))
+        try:
+            arrow = arrow_csv.read_csv(buffer(content), one_block, parse, as_written)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" not in str(error) or not header.names:
+                raise
+            arrow = pa.table({name: pa.array([], pa.string()) for name in header.names})
         for index, name in enumerate(arrow.column_names):
             with contextlib.suppress(pa.ArrowInvalid):  # not UTF-8, which matters only where the column is used
                 arrow = arrow.set_column(index, name, arrow.column(index).cast(pa.string()))
-        return arrow
+        return arrow.replace_schema_metadata({LINES: str(header.lines)})
 
 
-def _header(content: bytes, delimiter: str) -> list[str]:
-    """The cells of the first line that is not empty, of which no more is decoded than needed."""
-    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="replace", newline="")
+def as_utf8(content: bytes, path: Path, encoding: str | None) -> bytes:
+    """The text of a file in UTF-8, from the encoding that is named, or that its first bytes are the mark of.
+
+    Raises `DataError` where it is of another, and `UserError` where there is no encoding of this name.
+    """
+    if encoding is None and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    if encoding is None:
+        if b"\0" in content[:LOOKED_AT]:
+            raise DataError(
+                f"{path} is not text in UTF-8: it has zero bytes, as UTF-16 has.",
+                code="unsupported-media",
+                hint="Name its encoding with {encoding}.",
+            )
+        return content
     try:
-        return next(filter(None, csv.reader(text, delimiter=delimiter)), [])
-    except csv.Error:  # a quote that is never closed; what is wrong is told by the one who reads the rows
-        return []
+        return content.decode(encoding).encode()
+    except LookupError as error:
+        raise UserError(
+            f"There is no encoding {encoding!r}.", field=("encoding",), hint="Name another with {encoding}."
+        ) from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} is not text in {encoding}: {error}.",
+            code="unsupported-media",
+            hint="Name its encoding with {encoding}.",
+        ) from error
+
+
+def _header(content: bytes) -> Header:
+    """The header by the delimiter that makes columns, with the fewest titles above it and the most rows that fit."""
+    start = content[:100].decode("utf-8-sig", errors="replace").splitlines()[:1]
+    if start and (named := re.fullmatch("sep=(.)", start[0].strip("\r\n"), re.IGNORECASE)):
+        return _header_by(named[1], content, above=1)
+    return max(
+        (_header_by(delimiter, content) for delimiter in DELIMITERS),
+        key=lambda found: (len(found.names) > 1 and found.fitting > 1, -found.titles, found.fitting, len(found.names)),
+    )
+
+
+def _header_by(delimiter: str, content: bytes, above: int = 0) -> Header:
+    """The first row that is no title, of which no more is decoded than needed; above: lines that are passed over.
+
+    A quote that is never closed is no row; what is wrong is told by the one who reads them.
+    """
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(islice(text, above, None), delimiter=delimiter)
+    rows: list[tuple[list[str], int]] = []
+    with contextlib.suppress(csv.Error):
+        rows += ((row, above + reader.line_num) for row in islice(reader, ROWS) if row)
+    if not rows:
+        return Header(delimiter, [])
+    widths = Counter(len(row) for row, _ in rows)
+    width = widths.most_common(1)[0][0]
+    titles = 0
+    while titles < len(rows) - 1 and _is_title(rows[titles][0], width):
+        titles += 1
+    if any(cell_readings(cell.strip()) for cell in rows[titles][0]):  # no names: it was a column of single cells
+        titles = 0
+    names, lines = rows[titles]
+    if 1 < len(names) == width - 1:  # R names no column for the names of rows
+        names = ["", *names]
+    return Header(delimiter, names, lines, titles, widths[len(names)])
+
+
+def _is_title(row: list[str], width: int) -> bool:
+    """Whether nothing but the first cell of a row is written; beside two columns a title has the delimiter too."""
+    return bool(len(row) == width > 1 or width > 2) and bool(row[0].strip()) and not any(map(str.strip, row[1:]))

@@ -18,6 +18,7 @@ class JsonLinesReader(TableReader):
     name = "jsonl"
     described = "JSON lines (.jsonl)"
     suffixes = (".jsonl", ".jsonl.gz")
+    by_people = False
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Its columns with their types, but dates as they are written."""

@@ -19,6 +19,7 @@ class JsonReader(TableReader):
     name = "json"
     described = "a table in JSON (.json)"
     suffixes = (".json", ".json.gz")
+    by_people = False
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Its columns, with their types."""

@@ -1,6 +1,7 @@
 """Tables: what the readers of their formats share."""
 
 import gzip
+import re
 import zlib
 from abc import abstractmethod
 from collections import Counter
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from handful.data_options import DataOptions
+from handful.dialect import PROGRAM, Dialect
 from handful.errors import DataError
 from handful.limits import Limits
+from handful.notes import note
 from handful.raw_batch import RawBatch
 from handful.readers.reader import Reader, readers, row_numbers
 from handful.table import Table
@@ -19,19 +22,25 @@ from handful.table import Table
 PIECE = 2**24
 """Bytes that are read at a time, to stop at the limit."""
 PACKED = ".gz"
+LINES = b"lines above"
+UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+"""The names of columns without a name, also as pandas writes them."""
 
 
 class TableReader(Reader):
     """Reads tables of one format: a subclass gives the `columns` of a file.
 
-    header: whether the names of the columns are in a line of their own.
+    by_people: whether its texts may write numbers and dates as people do; else they write them as programs do.
     """
 
-    header: ClassVar[bool] = False
+    by_people: ClassVar[bool] = True
 
     @abstractmethod
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """What a file holds, as a table of Arrow. What Arrow and Python raise becomes a `DataError` that names it."""
+        """What a file holds, as a table of Arrow. What Arrow and Python raise becomes a `DataError` that names it.
+
+        Its metadata may have `LINES`, how many are above the first row, for messages.
+        """
 
     def table(self, path: Path, options: DataOptions, limits: Limits) -> Table:
         """The table in a file; `DataError` if it is unreadable, has no rows, or more than the limits."""
@@ -39,10 +48,11 @@ class TableReader(Reader):
 
         try:
             arrow = self.columns(path, options, limits)
-            names = arrow.column_names
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise DataError(
-                f"{path} is not text in UTF-8: save the table as UTF-8 csv, or as parquet.", code="unsupported-media"
+                f"{path} is not text in UTF-8.",
+                code="unsupported-media",
+                hint="Name its encoding with {encoding}, or save it as UTF-8.",
             ) from error
         except DataError:
             raise
@@ -60,16 +70,16 @@ class TableReader(Reader):
             raise DataError(
                 f"{path} cannot be read as a {self.name} table: {reason[0]}", code="unsupported-media"
             ) from error
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
+        lines = int((arrow.schema.metadata or {}).get(LINES, 0))
+        arrow = _named_columns(path, arrow)
         if not arrow.num_rows:
             raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
         limits.check(path, rows=arrow.num_rows)
         for index, field in enumerate(arrow.schema):
             if pa.types.is_dictionary(field.type):
                 arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
-        return Table(str(path), arrow, header=self.header)
+        given: Any = Dialect(options.decimal, options.dates) if self.by_people else PROGRAM  # type: ignore[arg-type]
+        return Table(str(path), arrow, lines, given)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The whole table; of labeled examples also the columns that have a role, if they are there."""
@@ -93,6 +103,24 @@ class TableReader(Reader):
             groups=column(options.group, table.names_in),
             order=column(options.order, table.numbers),
         )
+
+
+def _named_columns(path: Path, arrow: Any) -> Any:
+    """The columns that have names, each its own; those without one number the rows, or are empty."""
+    unnamed = [name for name in arrow.column_names if UNNAMED.fullmatch(name)]
+    named = [index for index, name in enumerate(arrow.column_names) if not UNNAMED.fullmatch(name)]
+    if unnamed:
+        note("unnamed-column", f"{path}: a column without a name is left out.", count=len(unnamed))
+        arrow = arrow.select(named)
+    spellings: dict[str, str] = {}
+    for name in arrow.column_names:
+        other = spellings.setdefault(name.strip().casefold(), name)
+        if other != name:
+            raise DataError(f"{path}: the columns {other!r} and {name!r} differ only in case or blanks. Rename one.")
+    twice = [name for name, count in Counter(arrow.column_names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
+    return arrow
 
 
 def is_table(path: Path) -> bool:

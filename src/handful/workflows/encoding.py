@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from handful.cells import written
+from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import class_names
@@ -30,16 +31,21 @@ class EncodedExamples(NamedTuple):
 
 
 def encoded_examples(
-    pipeline: InputPipeline, path: str | Path, target: str | None = None, limits: Limits = LOCAL
+    pipeline: InputPipeline,
+    path: str | Path,
+    target: str | None = None,
+    limits: Limits = LOCAL,
+    options: DataOptions | None = None,
 ) -> EncodedExamples:
     """Read the labeled examples of a task; `DataError` names what is wrong with them.
 
-    target: the column to predict, where each task is a table with columns of its own; None: the model's.
+    target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
+    the file is written (see `DataOptions.for_file`).
     """
-    raw = read(path, options=pipeline.data_options, labeled=True, limits=limits)
+    raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
     of_task = pipeline.of_task(raw.inputs, target)
     if of_task is not pipeline:
-        raw = read(path, options=of_task.data_options, labeled=True, limits=limits)
+        raw = read(path, options=of_task.data_options.for_file(options), labeled=True, limits=limits)
     given = raw.targets if of_task.targets else raw.labels
     if given is None:
         raise DataError(
@@ -53,9 +59,14 @@ def encoded_examples(
     return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.place), labels, list(raw.ids), groups)
 
 
-def encoded_inputs(pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL) -> tuple[Tensor, list[str]]:
-    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them."""
-    raw = read(path, options=pipeline.data_options, limits=limits)
+def encoded_inputs(
+    pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None
+) -> tuple[Tensor, list[str]]:
+    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them.
+
+    options: how the file is written (see `DataOptions.for_file`).
+    """
+    raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
     return pipeline.encode(raw.inputs, limits, raw.place), list(raw.ids)
 
 

@@ -1,0 +1,91 @@
+"""Csv files as other programs write them: encodings, titles, delimiters, columns without a name."""
+
+import codecs
+import random
+
+import numpy as np
+import pytest
+from tests.readers.locales import check
+
+from handful.data_options import DataOptions
+from handful.errors import DataError, UserError
+from noted import noted
+from tables import read_table
+
+TEXT = "size;label\n1,5;é\n2,5;b\n"
+
+
+def written(path, content, encoding="utf-8"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        codecs.BOM_UTF8 + TEXT.encode(),
+        TEXT.encode("utf-16"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+        TEXT.replace("\n", "\r\n").encode(),
+        TEXT.replace("\n", "\r").encode(),
+        ("sep=;\n" + TEXT).encode(),
+        ("sep=;\r\n" + TEXT.replace("\n", "\r\n")).encode("utf-16"),
+        TEXT.replace(";", "\t").encode("utf-16"),
+        ("sep=|\n" + TEXT.replace(";", "|")).encode(),
+    ],
+)
+def test_what_excel_writes_is_read_as_it_is(tmp_path, content):
+    table = read_table(written(tmp_path / "t.csv", content))
+    assert table.numbers("size").tolist() == [1.5, 2.5]
+    assert table.names_in("label") == ["é", "b"]
+
+
+def test_other_encodings_are_named(tmp_path):
+    path = written(tmp_path / "t.csv", TEXT, "cp1252")
+    assert read_table(path, options=DataOptions(encoding="cp1252")).names_in("label") == ["é", "b"]
+    with pytest.raises(UserError, match="no encoding 'cp999'"):
+        read_table(path, options=DataOptions(encoding="cp999"))
+    with pytest.raises(DataError, match="is not text in utf-8"):
+        read_table(path, options=DataOptions(encoding="utf-8"))
+    with pytest.raises(DataError, match="zero bytes, as UTF-16 has") as caught:
+        read_table(written(tmp_path / "t.csv", TEXT, "utf-16-le"))
+    assert "{encoding}" in caught.value.hint
+    assert read_table(path, options=DataOptions(encoding="utf-16-le")).names_in("label") == ["é", "b"]
+
+
+@pytest.mark.parametrize("title", ["Sales of 2024\n", "Sales of 2024;;\nall shops;;\n", '"Sales, and\nmore"\n\n'])
+def test_titles_above_the_names_are_passed_over(tmp_path, title):
+    path = written(tmp_path / "t.csv", title + "size;label;n\n1,5;a;1\n2,5;b;2\nx;c;3\n")
+    with noted("rows above the names of the columns are passed over"):
+        table = read_table(path)
+    assert table.names == ["size", "label", "n"]
+    with pytest.raises(DataError, match=rf"row 3 \(line {4 + title.count(chr(10))} of the file\): 'x'"):
+        table.numbers("size")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [",size,label\n0,1.5,a\n1,2.5,b\n", "Unnamed: 0,size,label\n0,1.5,a\n1,2.5,b\n", "size,label\n1,1.5,a\n2,2.5,b\n"],
+)
+def test_a_column_without_a_name_is_left_out(tmp_path, content):
+    path = written(tmp_path / "t.csv", content)
+    with noted("a column without a name is left out"):
+        table = read_table(path)
+    assert table.names == ["size", "label"]
+    np.testing.assert_array_equal(table.numbers("size"), [1.5, 2.5])
+
+
+def test_names_that_differ_only_in_case_are_refused(tmp_path):
+    with pytest.raises(DataError, match="the columns 'Size' and 'size' differ only in case"):
+        read_table(written(tmp_path / "t.csv", "Size,size\n1,2\n"))
+
+
+def test_one_column_of_single_cells_has_no_titles(tmp_path):
+    assert read_table(written(tmp_path / "t.csv", "text\nfirst\nsecond\n")).names == ["text"]
+    assert read_table(written(tmp_path / "t.csv", "text;more\nfirst;\nsecond;\n")).names == ["text", "more"]
+
+
+def test_no_locale_is_read_to_other_numbers(tmp_path):
+    draw = random.Random(7)
+    outcomes = [check(tmp_path / "t.csv", draw) for _ in range(150)]
+    assert outcomes.count("read") > 100
