@@ -32,25 +32,44 @@ def turned():
 IMAGES = {
     "color": lambda: (Image.fromarray(NOISE), {"format": "PNG"}),
     "gray": lambda: (Image.fromarray(NOISE[..., 0]), {"format": "PNG"}),
-    "16 bits": lambda: (Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257), {"format": "PNG"}),
     "palette": lambda: (Image.fromarray(NOISE).convert("P"), {"format": "PNG"}),
     "CMYK": lambda: (Image.fromarray(NOISE).convert("CMYK"), {"format": "TIFF"}),
     "transparent": lambda: (Image.fromarray(NOISE).convert("RGBA"), {"format": "PNG"}),
     "turned": turned,
     "large photo": lambda: (Image.fromarray(NOISE).resize((240, 400)), {"format": "JPEG"}),
 }
+DEEP = {
+    "16 bits": lambda: (Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257), {"format": "PNG"}),
+    "12 bits in 16": lambda: (Image.fromarray(NOISE[..., 0].astype(np.uint16) * 16), {"format": "TIFF"}),
+    "32 bits": lambda: (Image.fromarray(NOISE[..., 0].astype(np.int32) - 99), {"format": "TIFF"}),
+    "floats": lambda: (Image.fromarray(NOISE[..., 0] / np.float32(7)), {"format": "TIFF"}),
+}
+PIPELINES = {
+    "color": ImagePipeline(size=12, channels=3),
+    "inverted": ImagePipeline(size=8, invert=True),
+    "16 bits": ImagePipeline(size=8, levels=(0, 65535)),
+    "levels, inverted": ImagePipeline(size=50, channels=3, invert=True, levels=(-99, 40000)),
+}
 
 
-@pytest.mark.parametrize("pipeline", [ImagePipeline(size=12, channels=3), ImagePipeline(size=8, invert=True)])
-@pytest.mark.parametrize("kind", IMAGES)
-def test_an_image_is_the_same_from_a_file_bytes_and_memory(kind, pipeline, tmp_path):
-    image, options = IMAGES[kind]()
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind in IMAGES | DEEP
+        for name, pipeline in PIPELINES.items()
+        if (kind in DEEP) == (pipeline.levels is not None)
+    ],
+)
+def test_an_image_is_the_same_from_a_file_bytes_and_memory(kind, name, tmp_path):
+    pipeline = PIPELINES[name]
+    image, options = (IMAGES | DEEP)[kind]()
     written = io.BytesIO()
     image.save(written, **options)
     (tmp_path / "one").write_bytes(written.getvalue())
     expected = pipeline.encode(ImageFiles([tmp_path / "one"]))
     stored = pipeline.stored([written.getvalue()])
-    assert stored.dtype == torch.uint8
+    assert stored.dtype == (torch.float32 if kind in DEEP else torch.uint8)
     assert torch.equal(pipeline.prepare(stored), expected)
     opened = Image.open(written)
     before = opened.size
@@ -58,7 +77,7 @@ def test_an_image_is_the_same_from_a_file_bytes_and_memory(kind, pipeline, tmp_p
     opened.load()
     assert opened.size == before
     assert torch.equal(pipeline.encode([opened]), expected), "decoded"
-    if kind in ("color", "gray", "16 bits"):
+    if kind in ("color", "gray", *(set(DEEP) - {"floats"})):
         assert torch.equal(pipeline.encode([np.asarray(image)]), expected)
         assert torch.equal(pipeline.encode(np.asarray(image)[None]), expected)
 

@@ -25,19 +25,7 @@ from handful.workflows.experiment import Experiment, Source
 from handful.workflows.predict import predict_from_file
 from handful.workflows.train import train
 from noted import noted
-
-WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
-
-
-class Letters:
-    """In place of sentence-transformers: counts of the letters. calls: the texts of each call."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[str]] = []
-
-    def encode(self, texts, **options):
-        self.calls.append(list(texts))
-        return np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+from small_encoders import WORDS, Letters, tiny_encoder
 
 
 @pytest.fixture
@@ -288,24 +276,7 @@ def test_a_file_without_texts_is_told(csv, folder, tmp_path, content, said):
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    """The folder of a real encoder of one small layer with random weights."""
-    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    raw = tmp_path / "bert"
-    raw.mkdir()
-    (raw / "vocab.txt").write_text("\n".join(words))
-    BertTokenizer(str(raw / "vocab.txt")).save_pretrained(raw)
-    torch.manual_seed(0)
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(raw)
-    transformer = Transformer(str(raw))
-    pooling = Pooling(transformer.get_embedding_dimension())
-    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path / "tiny"))
-    return tmp_path / "tiny"
+    return tiny_encoder(tmp_path / "tiny")
 
 
 @pytest.mark.filterwarnings("default")

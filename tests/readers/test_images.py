@@ -14,9 +14,13 @@ from handful.cells import class_order
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL
-from handful.pipelines.image_pixels import pixels_of
+from handful.pipelines.image_decoding import decoded
+from handful.pipelines.image_pixels import bytes_of
 from handful.readers.arrays import read_arrays
 from handful.readers.images import image_classes, image_files
+from handful.readers.reader import read
+from handful.tasks.opening import open_tasks
+from noted import noted, nothing_noted
 from tables import read_table
 
 
@@ -32,7 +36,7 @@ def png_header(path, width, height):
 
 
 def read_image(path, size, channels, limits=LOCAL):
-    return pixels_of(path.read_bytes(), size, channels, str(path), limits)
+    return bytes_of(decoded(path.read_bytes(), str(path), limits), size, channels, str(path))
 
 
 def csv(tmp_path, text, name="table.csv", encoding="utf-8"):
@@ -128,7 +132,8 @@ def test_transparency_is_white_and_deep_gray_is_scaled(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (read_image(tmp_path / "clear.png", 8, 1) == 255).all()
     Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
-    assert (read_image(tmp_path / "deep.png", 8, 1) == 100).all()
+    with noted("of 16 bits are read as if white were 65,535"):
+        assert (read_image(tmp_path / "deep.png", 8, 1) == 100).all()
     Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
     assert (read_image(tmp_path / "bits.png", 8, 3) == 255).all()
 
@@ -403,7 +408,7 @@ def test_an_image_of_floats_is_from_0_to_1(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert np.array_equal(read_image(tmp_path / "a.tif", 8, 1)[0], (255 * values).round().astype(np.uint8))
     Image.fromarray(700 * values).save(tmp_path / "b.tif")
-    with pytest.raises(DataError, match=r"b\.tif is an image of floats from 0 to 700; they should be from 0 to 1"):
+    with pytest.raises(DataError, match=r"b\.tif has values from 0 to 700 in 32 bits, of which none is white"):
         read_image(tmp_path / "b.tif", 8, 1)
 
 
@@ -421,3 +426,35 @@ def test_an_image_of_floats_is_from_0_to_1(tmp_path):
 )
 def test_class_names_are_in_the_order_of_numbers_where_all_are_numbers(names, order):
     assert class_order(names) == class_order(reversed(names)) == order
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "raw" / "more").mkdir(parents=True)
+        (tmp_path / name / "1.png").write_bytes(b"")
+        (tmp_path / name / "raw" / "more" / "2.png").write_bytes(b"")
+        (tmp_path / name / "Thumbs.db").write_bytes(b"")
+        (tmp_path / name / ".DS_Store").write_bytes(b"")
+    with noted("some files are passed over, such as a/raw/more/2.png") as notes:
+        assert read(tmp_path, labeled=True).ids == ["a/1.png", "b/1.png"]
+    assert [note.count for note in notes] == [2]
+    (tmp_path / "readme.md").write_text("")
+    (tmp_path / "3.png").write_bytes(b"")
+    with noted("such as 3.png") as notes:
+        read(tmp_path, labeled=True)
+    assert [note.count for note in notes] == [4]
+    with noted("such as a/1.png") as notes:
+        assert read(tmp_path).ids == ["3.png"]
+    assert [note.count for note in notes] == [5]
+    with nothing_noted():
+        read(tmp_path / "3.png")
+
+
+def test_files_beside_tables_are_counted(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.csv").write_text("x,y\n" + "".join(f"{n},{n * number}\n" for n in range(9)))
+    (tmp_path / "notes.docx").write_bytes(b"")
+    (tmp_path / ".hidden.txt").write_bytes(b"")
+    with noted(r"some files are passed over, such as notes\.docx") as notes:
+        open_tasks(tmp_path, target="y")
+    assert [note.count for note in notes] == [1]

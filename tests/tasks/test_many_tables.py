@@ -51,7 +51,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     for number in range(24):
         one_table(folder / f"t{number:02}.csv", number)
-    (folder / "notes.txt").write_text("not a table")
     return folder
 
 

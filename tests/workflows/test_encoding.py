@@ -1,23 +1,28 @@
-"""An image and a row give the same digits through files, estimators and models."""
+"""An image, a row and a text give the same digits through files, estimators and models."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from handful.encoders import Encoder
 from handful.errors import DataError
 from handful.estimators import FewShotClassifier
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
+from handful.pipelines.texts import TextPipeline
 from handful.readers.reader import read
 from handful.registry import LEARNERS
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 from handful.workflows.predict import predict_from_file
+from small_encoders import Letters, tiny_encoder
 from tables import read_table
 
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 30, 20, 3), np.uint8)
@@ -42,26 +47,80 @@ def check_faces(folder, examples, inputs, support, labels, query):
     np.testing.assert_allclose(told, estimated, atol=1e-6)
 
 
-def test_an_image_through_all_faces(tmp_path):
-    modes = ("RGB", "P", "CMYK", "L", "RGBA", "turned")
-    contents = []
-    for pixels, mode in zip(NOISE, modes, strict=True):
-        written = io.BytesIO()
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        options = {"format": "JPEG", "exif": exif} if mode == "turned" else {"format": "TIFF"}
-        Image.fromarray(pixels).convert("RGB" if mode == "turned" else mode).save(written, **options)
-        contents.append(written.getvalue())
+def saved(pixels, mode):
+    """A file of such an image: on its side if it is turned, and where it has floats or 32 bits in their unit."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gray = pixels[..., 0]
+    image, options = {
+        "turned": lambda: (Image.fromarray(pixels), {"format": "JPEG", "exif": exif}),
+        "16 bits": lambda: (Image.fromarray(gray.astype(np.uint16) * 257), {"format": "PNG"}),
+        "12 bits in 16": lambda: (Image.fromarray(gray.astype(np.uint16) * 16), {"format": "TIFF"}),
+        "32 bits": lambda: (Image.fromarray(gray.astype(np.int32) * 99 - 777), {"format": "TIFF"}),
+        "floats": lambda: (Image.fromarray(gray / np.float32(3)), {"format": "TIFF"}),
+    }.get(mode, lambda: (Image.fromarray(pixels).convert(mode), {"format": "TIFF"}))()
+    content = io.BytesIO()
+    image.save(content, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("RGB", "P", "CMYK", "L", "RGBA", "turned"),
+        ("16 bits",) * 6,
+        ("12 bits in 16",) * 6,
+        ("32 bits",) * 6,
+        ("floats",) * 6,
+    ],
+    ids=lambda modes: modes[0],
+)
+def test_an_image_through_all_faces(modes, tmp_path):
+    contents = [saved(pixels, mode) for pixels, mode in zip(NOISE, modes, strict=True)]
     places = ["examples/a/0.tif", "examples/a/1.tif", "examples/b/0.tif", "examples/b/1.tif", "in/0.tif", "in/1.jpg"]
     for place, content in zip(places, contents, strict=True):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(content)
-    model_of(ImagePipeline(size=8, channels=3), tmp_path / "model")
+    with collecting():
+        pipeline = ImagePipeline.fit(contents, np.arange(6), size=8)
+    assert (pipeline.levels is None) == (modes[0] == "RGB")
+    model_of(pipeline, tmp_path / "model")
     opened = [Image.open(io.BytesIO(content)) for content in contents]
     for values in (contents, opened):
         check_faces(
             tmp_path / "model", tmp_path / "examples", tmp_path / "in", values[:4], ["a", "a", "b", "b"], values[4:]
         )
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("encoder", ["letters", "tiny"])
+def test_a_text_through_all_faces(encoder, tmp_path, monkeypatch):
+    folder = tmp_path / "encoder"
+    if encoder == "tiny":
+        folder = tiny_encoder(folder)
+    else:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        monkeypatch.setattr(Encoder, "model", Letters())
+    support, query = ["apple bank", "dog, dog", " eagle ", "fish jam"], ["bank dog", "jam \u00e9"]
+    rows = zip(support, ["a", "a", "b", "b"], strict=True)
+    (tmp_path / "e.csv").write_text("text,y\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
+    (tmp_path / "q.txt").write_text("\n".join(query), encoding="utf-8")
+    (tmp_path / "q.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in query))
+    pipeline = TextPipeline.fit(
+        read_table(tmp_path / "e.csv"), np.arange(4), text="text", encoder=Encoder(str(folder)), label="y"
+    )
+    model_of(pipeline, tmp_path / "model")
+    for form in (list, np.array, lambda texts: [{"text": text} for text in texts], lambda texts: [[t] for t in texts]):
+        for inputs in ("q.txt", "q.jsonl"):
+            check_faces(
+                tmp_path / "model",
+                tmp_path / "e.csv",
+                tmp_path / inputs,
+                form(support),
+                ["a", "a", "b", "b"],
+                form(query),
+            )
 
 
 def test_a_row_through_all_faces(tmp_path):

@@ -1,103 +1,137 @@
-"""Pixels: from an image to bytes in a square."""
+"""Pixels: from a decoded image to numbers in a square."""
 
-import io
-import warnings
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from handful.errors import DataError
-from handful.limits import LOCAL, Limits
+from handful.notes import note
+from handful.pipelines.image_decoding import is_deep
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""How images may be stored, whatever the file is called: Pillow would also run a program to read PostScript."""
-
-
-_check: ContextVar[Callable[[tuple[int, int]], None] | None] = ContextVar("pixels", default=None)
-"""What decides about the size of an image while it is decoded here."""
-_check_of_pillow: Callable[..., None] = Image._decompression_bomb_check
+FILL = 1e30
+"""What is beyond is no value but stands for a missing one, such as -3.4e38."""
+HIGH = 65_535
+"""White of 16 bits."""
 
 
-def _check_pixels(size: tuple[int, int], **options: Any) -> None:
-    """What Pillow asks before it allocates an image: its own bound is one of the whole process, and not ours to set."""
-    check = _check.get()
-    if check is None:
-        _check_of_pillow(size, **options)
-    else:
-        check(size)
+class Levels(NamedTuple):
+    """The values of black and white, in images of more than 8 bits."""
+
+    black: float
+    white: float
+
+    def __str__(self) -> str:
+        """In words, with the number of bits if these are all of them."""
+        bits = int(self.white + 1).bit_length() - 1
+        known = self.black == 0 and self.white == 2**bits - 1 and bits >= 8
+        return f"{f'{bits} bits' if known else 'values'} from {_number(self.black)} to {_number(self.white)}"
 
 
-Image._decompression_bomb_check = _check_pixels
+def levels_of(arrays: Iterable[np.ndarray]) -> Levels:
+    """The levels of images: all of the bits that their whole numbers take, 0 to 1, or their least and largest value."""
+    least, largest, whole = np.inf, -np.inf, True
+    for values in arrays:
+        least, largest = min(least, float(values.min())), max(largest, float(values.max()))
+        whole = whole and values.dtype.kind in "iu"
+    if whole and least >= 0:  # cameras have 8, 10, 12, 14 or 16 bits
+        bits = max(8, int(largest).bit_length())
+        return Levels(0, 2 ** (bits + bits % 2) - 1)
+    if least >= 0 and largest <= 1:
+        return Levels(0, 1)
+    return Levels(least, largest if largest > least else least + 1)
 
 
-def pixels_of(value: Any, size: int, channels: int, source: str, limits: Limits = LOCAL) -> np.ndarray:
-    """One image as bytes `(channels, size, size)`.
+def deep_values(image: Image.Image, source: str) -> np.ndarray:
+    """The values of an image of more than 8 bits `(h, w)`; `DataError` where one is none."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        wrong = np.argwhere(~(np.abs(values) < FILL))
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise DataError(
+                f"{source}: the pixel in row {row}, column {column} is {values[row, column]:g}, which stands for a "
+                f"missing value (and {len(wrong) - 1} more). Fill them with a value of the image's own.",
+                code="non-finite",
+            )
+    return values
+
+
+def shown(image: Image.Image, levels: Levels | None, source: str) -> np.ndarray:
+    """An image as it looks: bytes `(h, w, 3)`, 84 pixels a side at the most."""
+    if levels is not None and is_deep(image):
+        share = (deep_values(image, source) - levels.black) / (levels.white - levels.black)
+        image = Image.fromarray((255 * share.clip(0, 1)).round().astype(np.uint8))
+    image = image.convert("RGB")
+    image.thumbnail((84, 84))
+    return np.asarray(image)
+
+
+def bytes_of(image: Image.Image, size: int, channels: int, source: str) -> np.ndarray:
+    """An image in a square, as bytes `(channels, size, size)`.
 
     It keeps its shape: the longer side becomes `size`, the rest is filled with the median color of its border. Reduced
-    with antialiasing; transparency is laid on white; a camera's turning flag is obeyed.
-
-    value: what its file holds, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)` as Pillow takes it.
-    source: what messages call it.
+    with antialiasing. One of 16 bits, or of floats from 0 to 1, is scaled; another is a `DataError`.
     """
-    return framed(decoded(value, "RGB" if channels == 3 else "L", source, limits), size)
+    if is_deep(image):
+        image = _of_8_bits(deep_values(image, source), source)
+    image = image.convert("RGB" if channels == 3 else "L")
+    return _framed(image, size).reshape(size, size, -1).transpose(2, 0, 1).copy()
 
 
-def framed(image: Image.Image, size: int) -> np.ndarray:
-    """A gray ("L") or color ("RGB") image in a square: bytes `(channels, size, size)`."""
+def values_of(image: Image.Image, size: int, channels: int, levels: Levels, source: str) -> np.ndarray:
+    """An image in a square as `bytes_of`, but as floats `(channels, size, size)` in the unit of `levels`.
+
+    Black and white of 8 bits become those of the levels. Values further beyond the levels than these are apart count
+    as so far.
+    """
+    width = levels.white - levels.black
+    if is_deep(image):
+        values = deep_values(image, source).astype(np.float32)
+        bound = values.clip(levels.black - width, levels.white + width)
+        if not np.array_equal(bound, values):
+            note(
+                "beyond-levels",
+                f"Images have pixels far beyond those of the training images ({levels}), which are cut off.",
+            )
+        planes = [bound] * channels
+    else:
+        note(
+            "other-depth",
+            f"Images of 8 bits are read as if their black and white were those of the training images ({levels}).",
+        )
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+        planes = list(
+            (pixels / 255 * width + levels.black).astype(np.float32).reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+        )
+    # Reduced images overshoot at edges; those of 8 bits stop at black and white, too.
+    black, white = min(levels.black, *(plane.min() for plane in planes)), max(levels.white, *(p.max() for p in planes))
+    return np.stack([_framed(Image.fromarray(plane), size).clip(black, white) for plane in planes])
+
+
+def _of_8_bits(values: np.ndarray, source: str) -> Image.Image:
+    """Values `(h, w)` of more than 8 bits as an image of 8, by their full range."""
+    if values.dtype.kind == "u":
+        note("other-depth", f"Images of 16 bits are read as if white were {HIGH:,}: the training images have 8 bits.")
+        return Image.fromarray((values / 257).round().astype(np.uint8))
+    if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+        return Image.fromarray((255 * values).round().astype(np.uint8))
+    raise DataError(
+        f"{source} has values from {_number(values.min())} to {_number(values.max())} in 32 bits, of which none is "
+        "white; the model was trained on images of 8 bits. Save it as such, or train on images like it.",
+        code="unsupported-media",
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.7g}"
+
+
+def _framed(image: Image.Image, size: int) -> np.ndarray:
+    """An image ("L", "RGB" or "F") in a square `(size, size)` or `(size, size, 3)`."""
     pixels = np.asarray(image).reshape(image.height, image.width, -1)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    color = tuple(int(value) for value in np.median(border, axis=0))
-    square = ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=color if len(color) > 1 else color[0])
-    return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1).copy()
-
-
-def decoded(value: Any, mode: str, source: str, limits: Limits = LOCAL) -> Image.Image:
-    """One image in color ("RGB") or gray ("L"), turned as its camera was held; see `pixels_of`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are about metadata
-            token = _check.set(lambda size: limits.check(source, pixels=size[0] * size[1]))
-            try:
-                image = _opened(value)
-                _check_pixels(image.size)
-                return _colors(ImageOps.exif_transpose(image), mode, source)
-            finally:
-                _check.reset(token)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
-        raise DataError(
-            f"{source} {what}. Images are expected here: remove it, or replace it by a whole one.",
-            code="unsupported-media",
-        ) from error
-
-
-def _opened(value: Any) -> Image.Image:
-    if isinstance(value, Image.Image):
-        return value
-    if isinstance(value, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(value), formats=FORMATS)
-    array = np.asarray(value)
-    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
-
-
-def _colors(image: Image.Image, mode: str, source: str) -> Image.Image:
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise DataError(
-                f"{source} is an image of floats from {values.min():g} to {values.max():g}; they should be from 0 to "
-                "1. Scale them, or give arrays (.npz), which take any.",
-                code="unsupported-media",
-            )
-        image = Image.fromarray((255 * values).round().astype(np.uint8))
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip and not scale
-        image = Image.fromarray(np.clip(np.asarray(image) / 257, 0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    color = np.median(border, axis=0)
+    fill: Any = float(color[0]) if image.mode == "F" else tuple(map(int, color))
+    return np.asarray(ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=fill))

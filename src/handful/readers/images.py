@@ -9,10 +9,12 @@ from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.raw_batch import Place, RawBatch
-from handful.readers.paths import existing, subfolders
+from handful.readers.paths import existing, note_passed_over, subfolders
 from handful.readers.reader import Reader
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+COMMON = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+IMAGES = frozenset(COMMON | {".avif", ".jp2", ".j2k", ".heic", ".heif"})
+"""How files of images end, whether or not this machine has what reads them."""
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """How the folders of a set of images that is split already may be called."""
@@ -102,6 +104,8 @@ class ImageReader(Reader):
         """The files by name; of labeled ones class by class, in the order of classes."""
         if not labeled:
             files = image_files(path, limits)
+            if path.is_dir():
+                note_passed_over(path, [path], set(files))
             return RawBatch(ImageFiles(files, limits), [file.name for file in files], _named(files))
         parts = _split_folders(path)
         found = [
@@ -113,6 +117,8 @@ class ImageReader(Reader):
         limits.check(path, images=len(found))
         rank = {name: number for number, name in enumerate(class_order(name for name, _, _ in found))}
         labels, files, splits = map(list, zip(*sorted(found, key=lambda one: rank[one[0]]), strict=True))
+        folders = {path, *parts.values(), *(file.parent for file in files)}
+        note_passed_over(path, sorted(folders), {*files, *folders})
         return RawBatch(
             ImageFiles(files, limits),
             [file.relative_to(path).as_posix() for file in files],

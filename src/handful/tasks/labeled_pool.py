@@ -92,7 +92,7 @@ class LabeledPool(UserTasks):
 
     def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
         """Raw examples `(n, *raw_shape)` as a learner sees them `(n, *input_shape)`; bytes become 0 to 1."""
-        return prepared(raw)
+        return self.pipeline.prepare(raw) if self.pipeline else prepared(raw)
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw classes, then disjoint support and query examples of each."""

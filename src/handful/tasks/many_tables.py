@@ -14,6 +14,7 @@ from handful.cells import class_order
 from handful.errors import unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, standardized
+from handful.readers.paths import note_passed_over
 from handful.readers.reader import read
 from handful.readers.tables import table_files
 from handful.table import Table
@@ -185,6 +186,7 @@ def open_tables(
     `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
+    note_passed_over(folder, [folder], set(files))
     names = [file.name for file in files]
     if pipeline and placed is None:
         splits: dict[Split, list[int]] = {on: list(range(len(files))) for on in SPLITS}

@@ -275,7 +275,8 @@ class TaskCollection(UserTasks):
         )
 
     def _examples(self, rows: Tensor) -> Examples:
-        return Examples(prepared(self.inputs[rows]), self.targets[rows])
+        prepare = self.pipeline.prepare if self.pipeline else prepared
+        return Examples(prepare(self.inputs[rows]), self.targets[rows])
 
 
 def _as_learned(targets: Tensor, classes: int | None) -> Tensor:

@@ -1,0 +1,116 @@
+"""Images as Pillow decodes them: from files, from memory, within limits."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from handful.errors import DataError
+from handful.limits import FORMATS, LOCAL, Limits
+from handful.notes import note
+
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""The brands of images as telephones store them, which Pillow reads by a plugin of another package."""
+
+_check: ContextVar[Callable[[tuple[int, int]], None] | None] = ContextVar("pixels", default=None)
+"""What decides about the size of an image while it is decoded here."""
+_check_of_pillow: Callable[..., None] = Image._decompression_bomb_check
+
+
+def _check_pixels(size: tuple[int, int], **options: Any) -> None:
+    """What Pillow asks before it allocates an image: its own bound is one of the whole process, and not ours to set."""
+    check = _check.get()
+    if check is None:
+        _check_of_pillow(size, **options)
+    else:
+        check(size)
+
+
+Image._decompression_bomb_check = _check_pixels
+
+
+def decoded(value: Any, source: str, limits: Limits = LOCAL) -> Image.Image:
+    """One image in a mode of 8 bits without transparency; or gray in more: "I;16", "I" of 32 bits, or "F" of floats.
+
+    A camera's turning flag is obeyed, and transparency laid on white.
+
+    value: what its file holds, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)` as Pillow takes it.
+    source: what messages call it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are about metadata
+            token = _check.set(lambda size: limits.check(source, pixels=size[0] * size[1]))
+            try:
+                image = _opened(value, limits)
+                _check_pixels(image.size)
+                _note_lost_bits(image)
+                return _flat(image)
+            finally:
+                _check.reset(token)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{source} {_unread(value, limits)}", code="unsupported-media") from error
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _opened(value: Any, limits: Limits) -> Image.Image:
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Image.open(io.BytesIO(value), formats=[name for name in limits.formats if name in _known()])
+    array = np.asarray(value)
+    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
+
+
+def _known() -> dict[str, Any]:
+    """All that Pillow can open, by the names of formats."""
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        with contextlib.suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    return Image.OPEN
+
+
+def _unread(value: Any, limits: Limits) -> str:
+    """What a value is that was not decoded, and the way out."""
+    head = bytes(value[:16]) if isinstance(value, bytes | bytearray | memoryview) else b""
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF and "HEIF" not in Image.OPEN:
+        return "is in HEIC, which Pillow reads with the package pillow-heif only. Install that, or save it as JPEG."
+    for name in FORMATS:
+        accepts = Image.OPEN[name][1] if name in Image.OPEN else None
+        answer = accepts(head) if accepts and head else False
+        if answer and (name not in limits.formats or isinstance(answer, str)):
+            why = f"this Pillow cannot read: {answer}" if isinstance(answer, str) else "is not read here"
+            others = [other for other in limits.formats if other != name]
+            return f"is in {name}, which {why}. Save it as {' or '.join(others[:2])}."
+    what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
+    return f"{what}. Images are expected here: remove it, or replace it by a whole one."
+
+
+def _note_lost_bits(image: Image.Image) -> None:
+    if not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", [])):
+        note("bits-lost", "Images in color or with transparency are read with the upper 8 of their 16 bits.")
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """An image turned as its camera was held, and on white where it is transparent."""
+    if image.mode == "I" and image.format == "PPM":  # Pillow scales it to 16 bits, whatever it has
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    image = ImageOps.exif_transpose(image)
+    if not is_deep(image) and image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
