@@ -13,10 +13,12 @@ from handful.cli.main import app
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.events import ValidationEvent
 from handful.tasks.labeled_pool import LabeledPool
+from handful.training.run import Run
 from handful.workflows import tune as workflow
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
 from handful.workflows.tune import FILE, SearchRange, Trial, Tuning, applied, space, tune
+from noted import noted, nothing_noted
 
 
 @pytest.fixture
@@ -63,13 +65,15 @@ def test_the_best_is_the_best_in_its_direction():
         Trial({"outer_lr": 3.0}, "pruned", None, [(1, 9.0)]),
         Trial({"outer_lr": 4.0}, "failed", None, []),
     ]
-    assert Tuning(experiment, True, trials, {}).best.settings["outer_lr"] == 1.0
-    assert Tuning(experiment, False, trials, {}).best.settings["outer_lr"] == 2.0
+    assert Tuning(experiment, None, True, trials, {}).best.settings["outer_lr"] == 1.0
+    assert Tuning(experiment, None, False, trials, {}).best.settings["outer_lr"] == 2.0
     lost = replace(trials[1], diverged=1)
-    assert Tuning(experiment, False, [lost, trials[0]], {}).best.settings["outer_lr"] == 1.0, "it diverged less often"
-    assert Tuning(experiment, True, [replace(trials[0], diverged=1), lost], {}).best.settings["outer_lr"] == 1.0
+    assert Tuning(experiment, None, False, [lost, trials[0]], {}).best.settings["outer_lr"] == 1.0, (
+        "it diverged less often"
+    )
+    assert Tuning(experiment, None, True, [replace(trials[0], diverged=1), lost], {}).best.settings["outer_lr"] == 1.0
     with pytest.raises(HandfulError, match="every training diverged"):
-        Tuning(experiment, True, trials[2:], {}).best  # noqa: B018
+        Tuning(experiment, None, True, trials[2:], {}).best  # noqa: B018
 
 
 def test_without_optuna_the_message_names_the_extra(species, tmp_path, monkeypatch):
@@ -167,17 +171,37 @@ class TestSearch:
         tune(species, tmp_path / "run", 1, force=True)
         assert not (tmp_path / "run" / "config.json").exists()
         other = Experiment(species.source, learner="r2d2", settings=species.settings)
-        with pytest.raises(UserError, match="learner"):
+        with pytest.raises(UserError, match=r"The search in .* other settings .*learner: was protonet, now r2d2"):
             tune(other, tmp_path / "run", 1, resume=True)
         file = Path(species.source.tasks)
         text = file.read_text()
         file.write_text(text.replace(".1", ".2"))
-        with pytest.raises(UserError, match=r"other: data"):
+        with pytest.raises(UserError, match=r"The data have changed since the search in .*run was started: examples"):
             tune(species, tmp_path / "run", 1, resume=True)
         file.write_text(text)
         (tmp_path / "run" / FILE).write_text("{}")
         with pytest.raises(ArtifactError, match="not a search"):
             tune(species, tmp_path / "run", 1, resume=True)
+
+    def test_a_search_goes_on_with_data_that_moved_and_grew(self, species, tmp_path):
+        """No name moves to another split: validation tasks are those on which trials were scored before."""
+        run, file = tmp_path / "run", Path(species.source.tasks)
+        first = tune(species, run, 1)
+        moved = file.rename(tmp_path / "elsewhere.csv")
+        there = replace(species, source=replace(species.source, tasks=str(moved)))
+        with nothing_noted():
+            assert tune(there, run, 2, resume=True).trials[0] == first.trials[0]
+        rows = moved.read_text().splitlines()
+        more = [f"new{n},{line.split(',', 1)[1]}" for n in range(12) for line in rows[1:7]]
+        moved.write_text("\n".join([*rows, *more]) + "\n")
+        with noted(r"data have grown since the search in .*run was started \(.*examples.*\): it goes on with them"):
+            again = tune(there, run, 3, resume=True)
+        before, now = (tuning.tasks.contents().placed() for tuning in (first, again))
+        assert now.items() > before.items()
+        assert again.trials[0] == first.trials[0]
+        with nothing_noted():
+            train(again.best, run, tasks=again.tasks)
+        assert Run(run).contents() == again.tasks.contents()
 
     @pytest.mark.parametrize(
         ("wrong", "said"),

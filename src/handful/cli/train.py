@@ -24,6 +24,7 @@ from handful.events import Event, PlanEvent, ignore
 from handful.notes import collecting
 
 if TYPE_CHECKING:
+    from handful.tasks.distribution import TaskDistribution
     from handful.workflows.experiment import Experiment
 from handful.cli.application import FAILED, INTERRUPTED, command, of_learner, of_sizes, of_training
 
@@ -138,10 +139,11 @@ def train(
         seed=seed,
     )
 
+    opened = None
     if tune:
         if place(None)[1] > 1:
             raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
-        experiment = _tuned(experiment, output, tune, resume, force)
+        experiment, opened = _tuned(experiment, output, tune, resume, force)
         resume, force = resume and is_run(output), False
     if place(workers)[0]:
         _train_silently(experiment, output, workers, resume)
@@ -170,6 +172,7 @@ def train(
             model = run(
                 experiment,
                 output,
+                tasks=opened,
                 resume=resume,
                 force=force,
                 workers=workers,
@@ -191,8 +194,10 @@ def train(
     )
 
 
-def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool) -> "Experiment":
-    """Search, print the best trials and what mattered, and return the experiment with the best settings."""
+def _tuned(
+    experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool
+) -> "tuple[Experiment, TaskDistribution]":
+    """Search, print the best trials and what mattered; the experiment with the best settings, and its opened source."""
     from handful.workflows.tune import tune
 
     try:
@@ -203,7 +208,7 @@ def _tuned(experiment: "Experiment", output: Path, trials: int, resume: bool, fo
         raise
     best = tuning.best
     out.print(tables.trials(tuning))
-    return best
+    return best, tuning.tasks
 
 
 def _train_silently(experiment: "Experiment", output: Path, workers: int | None, resume: bool) -> None:

@@ -98,7 +98,7 @@ class Run:
             except OSError as error:
                 raise UserError(f"The run in {path} cannot be removed ({error}). Choose another place.") from error
         write_json(path / "env.json", environment())
-        write_json(path / "data.json", data.to_json())
+        run.keep_contents(data)
         write_json(path / "config.json", config)  # last: from here on it is a run
         return run
 
@@ -159,8 +159,12 @@ class Run:
         return config
 
     def contents(self) -> Contents:
-        """What the data held when the run was started, or resumed last."""
+        """What the data held when the run, or the search before it, was started, or resumed last."""
         return Contents.from_json(read_json(self.path / "data.json"))
+
+    def keep_contents(self, data: Contents) -> None:
+        """Keep what the data hold."""
+        write_json(self.path / "data.json", data.to_json())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`: step, loss, and the validation score where one was taken."""
@@ -251,32 +255,42 @@ class Run:
 
     def _go_on_with(self, config: dict[str, Any], data: Contents) -> None:
         saved, before = self.config(), self.contents()
-        changes = _changes(saved, config)
-        if data.own and before.own:
-            changes.pop("tasks", None)  # the place of the user's data, which are known by what they hold
-        if not changes and (changed := data.changed_since(before)):
-            raise UserError(
-                f"The data have changed since the run in {self.path} was started: {changed}. Bring them back as they "
-                "were.",
-                hint="Or start over with {force}.",
-            )
-        if changes:
-            lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
-            listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
-            raise UserError(
-                f"The run in {self.path} was started with other settings ({listed}).{lasting} Resume it with the same "
-                "ones.",
-                hint="Or start over with {force}.",
-            )
-        if new := data.new_since(before):
-            note(
-                "grown-data",
-                f"The data have grown since the run in {self.path} was started ({new}): training goes on with them, so "
-                "that it ends otherwise than one that was not interrupted.",
-            )
+        check_same(f"the run in {self.path}", (saved, before), (config, data))
         if config != saved or data != before:
-            write_json(self.path / "data.json", data.to_json())
+            self.keep_contents(data)
             write_json(self.path / "config.json", config)
+
+
+def check_same(what: str, earlier: tuple[dict[str, Any], Contents], now: tuple[dict[str, Any], Contents]) -> None:
+    """Raise a `UserError` where a run or search cannot go on, since its configuration or data are others.
+
+    Data that have grown are noted.
+
+    what: what messages call it. earlier, now: the configuration, as JSON, and what the data held or hold.
+    """
+    (saved, before), (config, data) = earlier, now
+    changes = _changes(saved, config)
+    if data.own and before.own:
+        changes.pop("tasks", None)  # the place of the user's data, which are known by what they hold
+    if not changes and (changed := data.changed_since(before)):
+        raise UserError(
+            f"The data have changed since {what} was started: {changed}. Bring them back as they were.",
+            hint="Or start over with {force}.",
+        )
+    if changes:
+        lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
+        listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
+        raise UserError(
+            f"{what[0].upper()}{what[1:]} was started with other settings ({listed}).{lasting} Resume it with the same "
+            "ones.",
+            hint="Or start over with {force}.",
+        )
+    if new := data.new_since(before):
+        note(
+            "grown-data",
+            f"The data have grown since {what} was started ({new}): it goes on with them, so that it ends otherwise "
+            "than one that was not interrupted.",
+        )
 
 
 def _changes(saved: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

@@ -145,6 +145,13 @@ def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) 
     return replace(source, encoder=None, image_size=None).open(splits=earlier.placed(), pipeline=pipeline)
 
 
+def continued(source: Source, path: Path) -> TaskDistribution:
+    """A source as the run, or the search, in a folder has divided and read it; its data may be elsewhere now."""
+    earlier = Run(path).contents()
+    pipeline = InputPipeline.from_config(earlier.pipeline) if earlier.own and earlier.pipeline else None
+    return reopened(source, earlier, pipeline)
+
+
 def opened_again(experiment: Experiment, model: MetaModel, run: Run) -> tuple[TaskDistribution, str]:
     """The source of a run, from which a model was trained, and what is new in it, in words.
 

@@ -11,7 +11,6 @@ from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting, note
-from handful.pipelines.pipeline import InputPipeline
 from handful.storage import is_run, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
@@ -19,7 +18,7 @@ from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
-from handful.workflows.experiment import Experiment, fillable, reopened, validating
+from handful.workflows.experiment import Experiment, continued, fillable, validating
 from handful.workflows.warm_start import trained_on
 
 LEFT_OUT = ("diverged", "undefined")
@@ -30,6 +29,7 @@ def train(
     experiment: Experiment,
     path: Path,
     *,
+    tasks: TaskDistribution | None = None,
     resume: bool = False,
     force: bool = False,
     workers: int | None = None,
@@ -38,14 +38,17 @@ def train(
 ) -> MetaModel:
     """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
 
-    workers: processes that share each step; the others are started here, unless `torchrun` or the like has started all
-    of them, each of which calls this. Their number is no part of the run: it may go on with another one. on_event,
-    stop: see `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not
-    fit.
+    tasks: the experiment's source, where a search before has opened it. workers: processes that share each step; the
+    others are started here, unless `torchrun` or the like has started all of them, each of which calls this. Their
+    number is no part of the run: it may go on with another one. on_event, stop: see `meta_train`. Raises `UserError`
+    before anything is written where data, learner, options or sizes do not fit.
     """
     give_back_memory()
     rank, count = place_of(workers)
-    distribution = _opened(experiment, path, resume)
+    if tasks is None:
+        source = experiment.source
+        tasks = continued(source, path) if resume and is_run(path) else source.open()
+    distribution = tasks
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
@@ -115,15 +118,6 @@ def train(
         )
         write_json(path / "performance.json", speed)
     return model
-
-
-def _opened(experiment: Experiment, path: Path, resume: bool) -> TaskDistribution:
-    """The source; that of a run which goes on as the run has divided and read it."""
-    if not (resume and is_run(path)):
-        return experiment.source.open()
-    earlier = Run(path).contents()
-    pipeline = InputPipeline.from_config(earlier.pipeline) if earlier.own and earlier.pipeline else None
-    return reopened(experiment.source, earlier, pipeline)
 
 
 WORKER = "from handful.workflows.train import work; work()"

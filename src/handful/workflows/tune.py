@@ -17,10 +17,10 @@ from handful.registry import LEARNERS
 from handful.storage import is_run, read_json, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.loop import checked, meta_train
-from handful.training.run import check_free
+from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
-from handful.workflows.experiment import Experiment, validating
+from handful.workflows.experiment import Experiment, continued, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -71,9 +71,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search and what it found. importance: share of the variance of completed trials by setting (fANOVA)."""
+    """A search and what it found. importance: share of the variance of completed trials by setting (fANOVA).
+
+    tasks: the experiment's source as the search has divided it.
+    """
 
     experiment: Experiment
+    tasks: TaskDistribution
     higher_is_better: bool
     trials: list[Trial]
     importance: dict[str, float]
@@ -137,10 +141,12 @@ def tune(
     """Search for the best settings in `trials` trials, of which the first has the experiment's own.
 
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
-    kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been.
+    kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been, on
+    data that may be elsewhere or have grown, as for a run.
     on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on. stop: ends the
     search by a `StoppedError` at the next event. Raises `UserError` where a search or run is in the folder and neither
-    `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment; and, before
+    `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment or data have
+    changed; and, before
     anything is deleted, where data, learner, options or sizes do not fit.
     """
     optuna = _optuna()
@@ -156,9 +162,13 @@ def tune(
         raise UserError(
             f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
         )
-    distribution = experiment.source.open()
-    config = experiment.config() | {"data": distribution.contents().digest()} | experiment.start()
-    saved = _loaded(read_json(file), config, file) if file.exists() and not force else []
+    config = _as_read(experiment.config() | experiment.start())
+    earlier = _known(file) if file.exists() and not force else None
+    distribution = experiment.source.open() if earlier is None else continued(experiment.source, path)
+    data, saved = distribution.contents(), []
+    if earlier is not None:
+        check_same(f"the search in {path}", (earlier["experiment"], Run(path).contents()), (config, data))
+        saved = _trials(earlier)
     if not (saved or force) and is_run(path):
         raise UserError(
             f"The run in {path} was not tuned.", hint="Resume it without {trials}, or start over with {force}."
@@ -166,6 +176,7 @@ def tune(
     _check(experiment, distribution)  # before anything is deleted
     if force and used:
         shutil.rmtree(path)
+    Run(path).keep_contents(data)
 
     ranges = space(experiment, distribution.spec.kind)
     higher = metric_of(distribution, experiment.settings.get("metric")).higher_is_better
@@ -186,8 +197,8 @@ def tune(
         state = states[trial.state]
         study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
         saved.append(trial)
-        _write(file, config, Tuning(experiment, higher, saved, {}))
-    tuning = Tuning(experiment, higher, saved, _importance(optuna, study, saved))
+        _write(file, config, Tuning(experiment, distribution, higher, saved, {}))
+    tuning = Tuning(experiment, distribution, higher, saved, _importance(optuna, study, saved))
     _write(file, config, tuning)
     return tuning
 
@@ -266,19 +277,17 @@ def _frozen(optuna: Any, trial: Trial, ranges: dict[str, SearchRange]) -> Any:
     )
 
 
-def _loaded(known: Any, config: dict[str, Any], file: Path) -> list[Trial]:
+def _known(file: Path) -> dict[str, Any]:
+    """What a file says of a search; `ArtifactError` if it is none."""
+    known = read_json(file)
     if not isinstance(known, dict) or known.get("format") != FORMAT:
         raise ArtifactError(
             f"{file} is not a search of handful.", hint="Choose another place with {path}, or start over with {force}."
         )
-    before, now = dict(known["experiment"]), _as_read(config)
-    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
-    if differing:
-        raise UserError(
-            f"The search in {file.parent} was of another experiment (other: {', '.join(differing)}). Resume it with "
-            "the same options.",
-            hint="Or start over with {force}.",
-        )
+    return known
+
+
+def _trials(known: dict[str, Any]) -> list[Trial]:
     return [
         Trial(**trial | {"scores": [(step, score) for step, score in trial["scores"]]}) for trial in known["trials"]
     ]
