@@ -34,7 +34,7 @@ class RawBatch:
 
     inputs: `(n,)`: the content of image files, each read when it is indexed; a `Table`; texts; or an array.
     ids: unique: file names, or row numbers from 1.
-    place: what messages call each.
+    origin: what messages call each: "sales.csv, row 12".
     called: what they call all labels, targets, tasks or groups, by the name of the `DataOptions`.
     labels: names of classes.
     targets: numbers `(n,)` or `(n, outputs)`.
@@ -46,7 +46,7 @@ class RawBatch:
 
     inputs: Any
     ids: Sequence[str]
-    place: Place
+    origin: Place
     called: Callable[[str], str] = str
     labels: Any = None
     targets: Any = None
@@ -55,6 +55,6 @@ class RawBatch:
     order: Any = None
     splits: Sequence[str] | None = None
 
-    def origin(self, role: str) -> Origin:
+    def named(self, role: str) -> Origin:
         """What messages call the labels, targets, tasks or groups."""
-        return Origin(self.called(role), self.place, role)
+        return Origin(self.called(role), self.origin, role)

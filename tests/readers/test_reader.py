@@ -97,14 +97,14 @@ def test_a_batch_says_what_the_file_says_of_each_value(tmp_path):
     assert (raw.labels, raw.tasks, raw.groups) == (["k", "l"], ["a", None], ["p", "q"])
     assert (raw.targets.tolist(), raw.order.tolist(), raw.splits) == ([2.5, 1.0], [3.0, 1.0], None)
     assert list(raw.ids) == ["1", "2"]
-    assert raw.place(1) == f"{path}, row 2 (line 3 of the file)"
+    assert raw.origin(1) == f"{path}, row 2 (line 3 of the file)"
     assert raw.called("label") == f"{path}, column 'kind',"
     bare = read(path, options=options)
     assert (bare.labels, bare.targets, bare.tasks, bare.groups, bare.order) == (None,) * 5
     np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 3)), labels=["k", "l"], task=[7, 8], order=[1, 0])
     raw = read(tmp_path / "t.npz", labeled=True)
     assert (raw.labels.tolist(), raw.targets, raw.tasks.tolist()) == (["k", "l"], None, [7, 8])
-    assert (raw.groups, raw.order.tolist(), raw.place(0)) == (None, [1, 0], f"{tmp_path / 't.npz'}, row 1")
+    assert (raw.groups, raw.order.tolist(), raw.origin(0)) == (None, [1, 0], f"{tmp_path / 't.npz'}, row 1")
     assert read(tmp_path / "t.npz").labels is None
 
 
@@ -117,7 +117,7 @@ def test_a_batch_of_images_is_class_by_class_and_knows_given_splits(tmp_path):
     assert raw.labels == ["1", "1", "2", "2", "3", "3", "10", "10"]
     assert raw.splits == ["val", "val", "train", "train", "test", "test", "train", "train"]
     assert raw.ids[2] == "train/2/0.png"
-    assert raw.place(2) == str(tmp_path / "train" / "2" / "0.png")
+    assert raw.origin(2) == str(tmp_path / "train" / "2" / "0.png")
     assert raw.inputs[2] == (tmp_path / "train" / "2" / "0.png").read_bytes()
     assert read(tmp_path / "train", labeled=True).splits is None
     assert read(tmp_path / "train" / "2").labels is None

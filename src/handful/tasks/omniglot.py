@@ -140,7 +140,7 @@ def _read_folders(path: Path) -> _Drawings:
             code="too-few-examples",
         )
     read_ones = [read(folder) for _, _, folder in folders]
-    images = [Omniglot.pipeline.stored(one.inputs, place=one.place).squeeze(1).numpy() for one in read_ones]
+    images = [Omniglot.pipeline.stored(one.inputs, place=one.origin).squeeze(1).numpy() for one in read_ones]
     return _Drawings(
         np.concatenate(images),
         np.repeat(np.arange(len(images)), [len(drawings) for drawings in images]),

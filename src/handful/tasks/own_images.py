@@ -15,6 +15,6 @@ def image_tasks(raw: RawBatch, options: Options, pipeline: ImagePipeline | None)
     options.refuse("a folder of images", *COLUMNS)
 
     def fit(train: np.ndarray, _: list[str] | None) -> ImagePipeline:
-        return ImagePipeline.fit(raw.inputs, train, size=options.image_size, limits=options.limits, place=raw.place)
+        return ImagePipeline.fit(raw.inputs, train, size=options.image_size, limits=options.limits, place=raw.origin)
 
     return tasks_of(raw, fit, lambda _: digests(raw.inputs), pipeline, options)

@@ -37,9 +37,9 @@ def tasks_of(
     wholes: of each row, what no split may divide.
     dates: the columns that hold dates and have no role.
     """
-    labels = None if raw.labels is None else class_names(raw.labels, raw.origin("label"))
-    tasks = None if raw.tasks is None else class_names(raw.tasks, raw.origin("task"))
-    groups = None if raw.groups is None else class_names(raw.groups, raw.origin("group"))
+    labels = None if raw.labels is None else class_names(raw.labels, raw.named("label"))
+    tasks = None if raw.tasks is None else class_names(raw.tasks, raw.named("task"))
+    groups = None if raw.groups is None else class_names(raw.groups, raw.named("group"))
     classes = class_order(labels or ())
     if labels:
         check_several(classes, raw.called("label"))
@@ -63,7 +63,7 @@ def tasks_of(
     if pipeline is None:
         train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
         pipeline = fit(train, classes if labels and tasks else None)
-    inputs = (reader or pipeline).stored(raw.inputs, options.limits, raw.place)
+    inputs = (reader or pipeline).stored(raw.inputs, options.limits, raw.origin)
     contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
     if tasks is None:
         pool = LabeledPool(

@@ -54,9 +54,9 @@ def encoded_examples(
         )
     if pipeline.data_options.task and raw.tasks is not None:
         _check_one_task(raw)
-    labels = of_task.encode_labels(given, raw.origin("target" if of_task.targets else "label"))
-    groups = None if raw.groups is None else list(class_names(raw.groups, raw.origin("group")))
-    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.place), labels, list(raw.ids), groups)
+    labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"))
+    groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
+    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
 
 
 def encoded_inputs(
@@ -67,7 +67,7 @@ def encoded_inputs(
     options: how the file is written (see `DataOptions.for_file`).
     """
     raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
-    return pipeline.encode(raw.inputs, limits, raw.place), list(raw.ids)
+    return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
 
 
 def _check_one_task(raw: RawBatch) -> None:
