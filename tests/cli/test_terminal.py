@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -54,6 +56,30 @@ def test_predictions_as_csv_have_a_column_for_each_class(capsys):
     assert json.dumps(rows) == before
     terminal.print_csv([])
     assert capsys.readouterr().out == "id\n"
+
+
+SPEAKING = """
+import os, sys
+from handful.cli import terminal
+terminal.err.print("a message")
+terminal.out.print("a message")
+terminal.print_json({})
+terminal.print_csv([])
+assert sys.stdin.read() == ""
+with open(sys.argv[1], "w") as file:
+    file.write("whole")
+    file.flush()
+    for stream in (1, 2):
+        os.write(stream, b"a library's warning")
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&- </dev/null", ">&- </dev/null", "<&-", "<&- >&- 2>&-"])
+def test_without_a_standard_stream_the_work_is_done(closed, tmp_path):
+    """And no file takes its place, into which libraries would write."""
+    shell = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", SPEAKING, str(tmp_path / "file")]
+    assert subprocess.run(shell, check=False, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_text() == "whole"
 
 
 def test_a_score_says_what_it_is():

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import json
+import os
 import re
 import sys
 import time
@@ -31,6 +32,23 @@ _literal = functools.partial(Console, highlight=False, markup=False, emoji=False
 BREAK = re.compile(r"(?<=\S)\n(?=[^\s|])(?![-*] |\d+[.)] )")
 """Where a line ends within a paragraph or an entry of a list, and the next one is no entry, table or indented."""
 
+
+def open_closed_streams() -> None:
+    """Where the command was started without a standard stream (`2>&-`), what it says there goes nowhere.
+
+    Else the first file that is opened would be that stream, and libraries would write their warnings into it.
+    """
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is that of the stream
+            os.dup2(nowhere, number)
+            if nowhere != number:
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+
+
+open_closed_streams()
 out = _literal(soft_wrap=True)
 err = _literal(stderr=True, soft_wrap=not sys.stderr.isatty())
 
