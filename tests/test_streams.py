@@ -14,14 +14,21 @@ import torch
 from torch import nn
 
 import handful
-from handful import streams
+from handful import LEARNERS, Settings, streams
+from handful.errors import UserError
+from handful.tasks.opening import open_tasks
+from handful.tasks.sine import Sine
+from handful.types import TaskSpec
 
 ROOT = Path(handful.__file__).parent
 OTHERS = sorted(path for path in ROOT.rglob("*.py") if path != Path(streams.__file__))
 NAMED = {
     name: stream
     for name, stream in vars(streams).items()
-    if inspect.isfunction(stream) and stream.__module__ == streams.__name__ and name != "seeded" and name[0] != "_"
+    if inspect.isfunction(stream)
+    and stream.__module__ == streams.__name__
+    and name not in ("seeded", "checked_seed")
+    and name[0] != "_"
 }
 
 VALUES = {"split": range(3), "support": [[3], [0, 4], [2, 0, 1], [1, 0, 2, 5]], "device": ["cpu"]}
@@ -41,6 +48,33 @@ def seed_of(stream):
             return drawing.of(torch.device("cpu")).initial_seed()
     assert isinstance(stream, np.random.Generator | int)
     return None
+
+
+TAKING = {
+    "open_tasks": lambda seed: open_tasks("nowhere.csv", label="label", seed=seed),
+    "sine": lambda seed: Sine(seed=seed),
+    "build": lambda seed: LEARNERS["maml"].build(TaskSpec("regression", (1,), 1), backbone="mlp", seed=seed),
+    "settings": lambda seed: Settings(seed=seed),
+    "pre-training": streams.pretraining,
+}
+
+
+@pytest.mark.parametrize("take", TAKING.values(), ids=TAKING)
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "3", None, True])
+def test_what_is_no_seed_is_told_before_anything_else(take, seed):
+    with pytest.raises(UserError, match=r"whole number"):
+        take(seed)
+
+
+@pytest.mark.parametrize("take", [take for name, take in TAKING.items() if name != "open_tasks"])
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, np.int64(3), np.uint64(2**64 - 1)])
+def test_every_other_one_is_taken(take, seed):
+    take(seed)
+
+
+def test_a_number_of_numpy_is_the_same_seed():
+    one, other = Sine(seed=3).task(0), Sine(seed=np.int64(3)).task(0)
+    assert torch.equal(one.support.inputs, other.support.inputs)
 
 
 def test_no_two_streams_are_the_same():

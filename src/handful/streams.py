@@ -7,14 +7,31 @@ can be reproduced; the seeds of a new one begin with its name.
 
 import functools
 import hashlib
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from handful.errors import UserError
+
+SEEDS = 2**64
+"""A seed is below it, as PyTorch's generators need it."""
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed as a plain number, whose hash is not that of NumPy's; a `UserError` for what is none."""
+    if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or not 0 <= operator.index(seed) < SEEDS:
+        raise UserError(
+            f"A seed is a whole number from 0 to {SEEDS - 1} (2^64 - 1), not {seed!r}.",
+            field=("seed",),
+            hint="Give another {seed}.",
+        )
+    return operator.index(seed)
 
 
 def seeded(*parts: int | str) -> Generator:
@@ -75,13 +92,13 @@ def weights(seed: int, device: str = "cpu") -> Iterator["Drawing"]:
 
     The global generator stays as it is. device: "meta" for shapes alone.
     """
-    with torch.device(device), Drawing(seed) as drawing:
+    with torch.device(device), Drawing(checked_seed(seed)) as drawing:
         yield drawing
 
 
 def pretraining(seed: int) -> Generator:
     """The examples of pre-training."""
-    return Generator().manual_seed(seed)
+    return Generator().manual_seed(checked_seed(seed))
 
 
 def task_noise(seed: int, index: int) -> Generator:

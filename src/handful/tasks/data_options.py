@@ -9,6 +9,7 @@ from handful.data_options import DataOptions
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
+from handful.streams import checked_seed
 from handful.tasks.splits import Split
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
@@ -24,6 +25,10 @@ class Options(DataOptions):
     seed: int = 0
     splits: Mapping[str, Split] | None = None
     limits: Limits = LOCAL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 def checked_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:

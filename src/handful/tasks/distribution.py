@@ -140,7 +140,7 @@ class TaskDistribution(ABC):
             TASKS.register(cls.key, cls)
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
+        self.seed = streams.checked_seed(seed)
         self.split_name: Split = "train"
         self.sizes = self.default_sizes
 

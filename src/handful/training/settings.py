@@ -10,6 +10,7 @@ from handful.engine.plan import Plan
 from handful.engine.precision import PRECISIONS, Precision
 from handful.errors import UserError
 from handful.metrics import Metric
+from handful.streams import checked_seed
 from handful.tasks.distribution import BLOCK
 
 FEWEST_STEPS = 10
@@ -65,6 +66,7 @@ class Settings:
             optional = value is None and setting.default is None
             if words and not optional and (isinstance(value, bool) or not isinstance(value, kinds)):
                 raise UserError(f"The setting {setting.name} is {words}, not {value!r}.")
+        object.__setattr__(self, "seed", checked_seed(self.seed))
         for name, least in LEAST.items():
             if getattr(self, name) is not None and not getattr(self, name) >= least:
                 raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
