@@ -19,10 +19,12 @@ from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.scoring import evaluate
 from handful.models.meta_model import MetaModel
+from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.spread import DEVIATIONS
 from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
+from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Examples, TaskSpec
 
 WAY, SHOT = 4, 5
@@ -300,9 +302,30 @@ def test_columns_of_a_data_frame_are_found_by_name(table_model):
         FewShotClassifier(model).fit(frame[["shop", "note"]], [0, 0, 1, 1])
 
 
-def test_a_sparse_matrix_is_told(table_model):
-    with pytest.raises(DataError, match="sparse matrix"):
-        FewShotClassifier(table_model("protonet")).fit(scipy.sparse.csr_matrix(np.eye(4)), [0, 0, 1, 1])
+SPARSE = {
+    "toarray": scipy.sparse.csr_matrix(np.eye(4)),
+    "to_dense": torch.eye(4).to_sparse(),
+}
+
+
+@pytest.mark.parametrize(("way", "values"), SPARSE.items())
+def test_what_is_sparse_is_told_with_the_way_out_wherever_it_comes_in(table_model, way, values):
+    model = table_model("protonet")
+    rows = MetaModel(LEARNERS["protonet"].build(TaskSpec("classification", (4,), 2), backbone="raw"))
+    task = rows.adapt(torch.eye(4), list("abab"))
+    for take in (
+        lambda: FewShotClassifier().fit(values, [0, 0, 1, 1]),
+        lambda: FewShotClassifier(model).fit(values, [0, 0, 1, 1]),
+        lambda: FewShotClassifier(rows).fit(np.eye(4), [0, 0, 1, 1]).predict(values),
+        lambda: FewShotRegressor().fit(np.eye(4), values),
+        lambda: model.pipeline.encode(values),
+        lambda: ImagePipeline(size=2).encode(values),
+        lambda: rows.adapt(values, list("abab")),
+        lambda: rows.predict(task, values),
+        lambda: LabeledPool(values, torch.arange(4), list("abcd"), splits={"train": [0, 1], "val": [2], "test": [3]}),
+    ):
+        with pytest.raises(DataError, match=rf"sparse matrix.*\.{way}\(\)"):
+            take()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from handful.models.class_numbers import shared_names
 from handful.models.folders import model_folder
 from handful.models.meta_model import MetaModel
 from handful.pipelines.labels import class_names, class_numbers, real_numbers
-from handful.pipelines.pipeline import prepared
+from handful.pipelines.pipeline import check_dense, prepared
 from handful.raw_batch import Origin, numbered
 from handful.registry import LEARNERS
 from handful.types import Examples, Kind, TaskSpec, TaskState
@@ -252,6 +252,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
 
 def _plain(values: Any, name: str) -> Any:
     """Values that NumPy takes: tensors as arrays, and whatever else there is as it is; `DataError` for masked ones."""
+    check_dense(values, f"The values of {name}")
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return (values if values.dtype not in (torch.bfloat16, torch.float16) else values.float()).numpy()
@@ -283,8 +284,6 @@ def _labels(y: Any, name: str = "y") -> np.ndarray:
 
 def _of_model(model: MetaModel, X: Any) -> Tensor:
     """Inputs `(n, *input_shape)` of a meta-model, from any form that it takes."""
-    if hasattr(X, "toarray"):
-        raise DataError("The inputs are a sparse matrix. Give them as a dense one: X.toarray().", code="wrong-shape")
     pipeline, shape = model.pipeline, model.spec.input_shape
     if pipeline is not None:
         return pipeline.encode(X)

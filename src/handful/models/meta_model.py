@@ -31,7 +31,7 @@ from handful.models.own_scores import own_scores
 from handful.models.prepared_examples import PreparedExamples, canonical_order, manifest_of
 from handful.models.rebuilding import built
 from handful.pipelines.labels import class_names, target_values
-from handful.pipelines.pipeline import InputPipeline, floats
+from handful.pipelines.pipeline import InputPipeline, check_dense, floats
 from handful.storage import (
     digest_of,
     read_bytes,
@@ -475,6 +475,7 @@ class MetaModel:
 
         Raises a `DataError` for another type or shape than `(n, *input_shape)`, and for inputs that are not finite.
         """
+        check_dense(inputs)
         if not isinstance(inputs, Tensor):
             raise DataError(
                 f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "

@@ -82,6 +82,7 @@ class InputPipeline(ABC):
 
     def encode(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Inputs `(n, *input_shape)` of values, from wherever they come; see `stored`."""
+        check_dense(values)
         return self.prepare(self.stored(values, limits, place))
 
     def encode_labels(self, values: Any, origin: Origin = PYTHON) -> tuple[str, ...] | Tensor:
@@ -179,6 +180,17 @@ class InputPipeline(ABC):
 def prepared(stored: Tensor) -> Tensor:
     """Stored inputs as floats: bytes of images become 0 to 1."""
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+
+
+def check_dense(values: Any, what: str = "The inputs") -> None:
+    """Raise a `DataError` for sparse matrices and tensors, with what makes them dense."""
+    if isinstance(values, Tensor) and values.layout != torch.strided:
+        way = "to_dense"
+    elif hasattr(values, "toarray"):
+        way = "toarray"
+    else:
+        return
+    raise DataError(f"{what} are a sparse matrix. Make them dense with .{way}().", code="wrong-shape")
 
 
 def floats(inputs: Tensor) -> Tensor:

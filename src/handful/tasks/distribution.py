@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from handful import streams
 from handful.errors import DataError, UserError
 from handful.functional.own_settings import without_inference
-from handful.pipelines.pipeline import InputPipeline, floats
+from handful.pipelines.pipeline import InputPipeline, check_dense, floats
 from handful.registry import TASKS
 from handful.tasks.splits import SPLITS as SPLITS
 from handful.tasks.splits import Contents
@@ -269,7 +269,8 @@ def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tens
     that are inputs become floats, but for bytes. Raises `DataError` for columns of different lengths, and for whole
     numbers that floats cannot hold.
     """
-    for name, column in columns.items():
+    for name, column in (("inputs", inputs), *columns.items()):
+        check_dense(column, f"The {name}")
         if column is not None and column.shape[:1] != inputs.shape[:1]:
             raise DataError(
                 f"There are inputs of shape {tuple(inputs.shape)}, but {name} of shape {tuple(column.shape)}. Give one "
