@@ -317,9 +317,10 @@ def test_missing_and_unequal_arrays(tmp_path):
     np.savez(tmp_path / "u.npz", inputs=np.zeros((2, 3)), labels=np.zeros(3))
     with pytest.raises(DataError, match=r"'labels' has shape \(3,\), but 'inputs' has 2 rows"):
         read_arrays(tmp_path / "u.npz")
-    np.savez(tmp_path / "e.npz", inputs=np.zeros((0, 3)))
-    with pytest.raises(DataError, match="'inputs' is empty"):
-        read_arrays(tmp_path / "e.npz")
+    for shape in ((0, 3), (20, 0), (20, 3, 0)):
+        np.savez(tmp_path / "e.npz", inputs=np.zeros(shape), labels=np.zeros(shape[0]))
+        with pytest.raises(DataError, match="'inputs' is empty, its shape is"):
+            read_arrays(tmp_path / "e.npz")
 
 
 def test_not_an_npz(tmp_path):

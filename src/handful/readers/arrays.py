@@ -79,8 +79,10 @@ def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarra
         )
     rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
     limits.check(path, rows=rows)
-    if not rows:
-        raise DataError(f"{path}: the array 'inputs' is empty.", code="too-few-examples")
+    if not arrays["inputs"].size:
+        raise DataError(
+            f"{path}: the array 'inputs' is empty, its shape is {arrays['inputs'].shape}.", code="too-few-examples"
+        )
     for key, array in arrays.items():
         if array.ndim == 0 or len(array) != rows:
             raise DataError(
