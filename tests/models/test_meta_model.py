@@ -743,7 +743,7 @@ def test_the_own_estimate_is_leave_one_out():
     inputs = torch.cat([torch.randn(4, 4) + 20, torch.randn(4, 4) - 20])
     learner = LEARNERS["centroid"].build(CLASSES)
     right = MetaModel(learner).adapt(inputs, list("aaaabbbb"), estimate=True)
-    assert right.estimate == Estimate("accuracy", 1.0, 8, "leave-one-out")
+    assert right.estimate == Estimate("accuracy", 1.0, 8, 8, "leave-one-out")
     swapped = MetaModel(learner).adapt(inputs[[0, 4, 5, 6, 7]], list("aabbb"), estimate=True)
     assert swapped.estimate.mean < 0.7
     assert MetaModel(learner).adapt(inputs[[0, 4, 5]], list("abb"), estimate=True).estimate is None
@@ -780,7 +780,7 @@ def test_an_estimate_sees_none_of_the_group_that_it_is_scored_on():
         task = meta.adapt(inputs[rest], [answers[i] for i in rest])
         told = [task.labels[number] for number in meta.predict(task, inputs[own]).logits.argmax(-1).tolist()]
         right += sum(label == answers[i] for label, i in zip(told, own, strict=True))
-    assert found == Estimate("accuracy", right / 24, 24, "leave-one-group-out")
+    assert found == Estimate("accuracy", right / 24, 24, len(set(names)), "leave-one-group-out")
     assert found.mean < 0.8
     one_of_a_class = ["p1" if label == "class 1" else name for label, name in zip(answers, names, strict=True)]
     assert meta.adapt(inputs, answers, groups=one_of_a_class, estimate=True).estimate is None

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import own_data
+from handful.cli.main import app
 from handful.errors import ArtifactError, DataError, UserError
 from handful.learners.maml import MAML
 from handful.models.lookup import model_of
@@ -95,6 +97,9 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True)
     assert sorted(adapted.groups) == ["p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3"]
     assert adapted.estimate.by == "leave-one-group-out"
+    assert (adapted.estimate.examples, adapted.estimate.groups) == (8, 4), "as few facts as groups"
+    line = ["adapt", str(tmp_path / "model"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "new.task")]
+    assert "on the examples themselves (4 groups):" in CliRunner().invoke(app, line).output
     assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
     lines = grouped_table(tmp_path / "b.csv", patient=False).read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))

@@ -75,9 +75,9 @@ def adapt(
         f"Adapted to {adapted.examples} examples of {what} in {adapted.adapt_seconds * 1000:.0f} ms: {output}, "
         f"{size / 1024:.0f} kB."
     )
-    if adapted.estimate:
+    if own := adapted.estimate:
+        of = f" ({own.groups} groups)" if own.groups < own.examples else ""
         out.print(
-            f"{adapted.estimate.by.capitalize()} on the examples themselves: "
-            f"{score_text(adapted.estimate.mean, adapted.estimate.metric, adapted.estimate.diverged)}."
+            f"{own.by.capitalize()} on the examples themselves{of}: {score_text(own.mean, own.metric, own.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")

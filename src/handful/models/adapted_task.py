@@ -19,13 +19,15 @@ FORMAT, SCHEMA = "handful adapted task", 2
 class Estimate(NamedTuple):
     """A task's own score on its support, each example predicted without those of its group.
 
-    metric: what is scored. mean: over the examples. examples: how many were scored. by: "leave-one-out", or
-    "leave-one-group-out". diverged: how many of them had no finite prediction.
+    metric: what is scored. mean: over the examples. examples: how many were scored. groups: how many they are of, which
+    is how many independent facts the mean rests on. by: "leave-one-out", or "leave-one-group-out". diverged: how many
+    examples had no finite prediction.
     """
 
     metric: str
     mean: float
     examples: int
+    groups: int
     by: str
     diverged: int = 0
 

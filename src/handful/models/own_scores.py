@@ -64,6 +64,7 @@ def own_scores(
     for task, scores, diverged in zip(chosen.tolist(), *found, strict=True):
         mean = interval(scores).mean * unit
         if math.isfinite(mean):
-            by = "leave-one-out" if len(set(relatives[task].tolist())) == count else "leave-one-group-out"
-            estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, by, int(diverged.sum()))
+            kinds = len(set(relatives[task].tolist()))
+            by = "leave-one-out" if kinds == count else "leave-one-group-out"
+            estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, kinds, by, int(diverged.sum()))
     return estimates
