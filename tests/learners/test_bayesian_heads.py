@@ -158,8 +158,13 @@ class NoisyTasks(TaskDistribution):
 
 
 def test_a_short_training_on_noisy_tasks_shrinks_towards_what_all_tasks_share():
-    """The least error is that of the noise, 1; a posterior that trusts five examples has four times as much."""
+    """The least error is that of the noise, 1; a posterior that trusts five examples has four times as much.
+
+    The best log-likelihood is -1.4; with a noise that could not yet be learned, it is -3.
+    """
     tasks = NoisyTasks()
     learner = BayesianLastLayer.build(tasks.spec, backbone="mlp", backbone_options={"hidden": (16,)})
     meta_train(learner, tasks, steps=200, validate_every=100, validation_tasks=20, plan="vmap")
-    assert evaluate(learner, tasks.split("test"), tasks=100).score.mean < 2
+    found = evaluate(learner, tasks.split("test"), tasks=100)
+    assert found.score.mean < 2
+    assert found.log_likelihood.mean > -2
