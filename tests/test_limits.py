@@ -218,7 +218,9 @@ def test_an_image_file_that_is_huge_is_not_read(tmp_path):
         encoded_inputs(ImagePipeline(size=4), tmp_path / "t.png")
 
 
-def test_an_image_is_no_program(tmp_path):
+def test_an_image_is_no_program(tmp_path, monkeypatch):
+    """Pillow reads PostScript by another program."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: pytest.fail("ran"))
     (tmp_path / "t.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(DataError, match="is not an image that can be read"):
         read_image(tmp_path / "t.png", 8, 1)

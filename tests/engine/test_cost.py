@@ -140,18 +140,19 @@ def test_a_large_tensor_that_is_freed_goes_back_to_the_system():
         import torch
         from handful.engine.cost import give_back_memory, resident_bytes
 
-        def grown():
+        def grown(size):
+            torch.ones(size)  # by which glibc learns to keep tensors of that size
             before = resident_bytes()
             for _ in range(4):
-                large = torch.ones(2**22)  # 16 MiB
+                large = torch.ones(size)
                 kept.append(torch.ones(3000))  # lies behind it
                 del large
             return (resident_bytes() - before) // 2**20
 
-        kept = [torch.ones(2**22).numel()]  # by which glibc learns to keep tensors of that size
-        print(grown())
+        kept = []
+        print(grown(2**22))  # 16 MiB each
         give_back_memory()
-        print(grown())
+        print(grown(3 * 2**21))  # too large for the holes that the others left
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     without, given_back = map(int, done.stdout.split())
