@@ -4,7 +4,7 @@ import datetime
 import difflib
 import functools
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Self
@@ -23,13 +23,15 @@ class Table:
     """A table in memory. Rows are counted from 1 in messages and ids, without the header.
 
     name: what messages call it. arrow: its columns, as Arrow has them. lines: above its first row, in a file
-    that has lines. given: how its texts write numbers and dates where no cell decides.
+    that has lines. given: how its texts write numbers and dates where no cell decides. kept: which rows of
+    its file are here, None for all.
     """
 
     name: str
     arrow: Any
     lines: int = 0
     given: Dialect = PROGRAM
+    kept: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, values: Any, columns: Sequence[str]) -> Self:
@@ -71,6 +73,31 @@ class Table:
         """The number of rows."""
         return int(self.arrow.num_rows)
 
+    @property
+    def row_numbers(self) -> list[str]:
+        """The number of each row in its file, from 1."""
+        return [str(self._number(row)) for row in range(self.rows)]
+
+    def _number(self, row: int) -> int:
+        return (row if self.kept is None else self.kept[row]) + 1
+
+    def with_known(self, column: str, *, numbers: bool) -> Self:
+        """The rows that have something in a column, by their numbers in the file; a note counts the others.
+
+        numbers: whether it is a column of numbers, where NA and the like are nothing.
+        """
+        cells = self.texts(column)
+        nothing = is_empty if numbers else is_missing
+        known = tuple(row for row, cell in enumerate(cells) if not nothing(cell))
+        if len(known) in (0, len(cells)):
+            return self
+        note(
+            "unlabeled",
+            f"{self.name}: rows without {column!r} are left out.",
+            count=len(cells) - len(known),
+        )
+        return replace(self, arrow=self.arrow.take(known), kept=known)
+
     def require(self, names: Iterable[str], why: str = "") -> None:
         """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
         missing = [name for name in names if name not in self.names]
@@ -102,7 +129,11 @@ class Table:
         import pyarrow.types as kinds
 
         kind = self.arrow.column(name).type
-        return self._written.columns[name].numeric if is_text(kind) else not kinds.is_boolean(kind)
+        return (
+            self._written.columns[name].numeric
+            if is_text(kind)
+            else not (kinds.is_boolean(kind) or kinds.is_nested(kind))
+        )
 
     def unit(self, name: str) -> str:
         """The unit of a column: of most of its texts, such as a currency, %, mi; `DATE`; "" for none."""
@@ -175,9 +206,20 @@ class Table:
         import pyarrow.types as kinds
 
         kind = self.arrow.column(name).type
+        if kinds.is_list(kind) or kinds.is_large_list(kind):
+            return [written(self._only(name, row, cells)) for row, cells in enumerate(self.cells(name))]
         if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
             raise self._unusable(name)
         return [written(cell) for cell in self.arrow.column(name).to_pylist()]
+
+    def _only(self, name: str, row: int, cells: list[Any] | None) -> Any:
+        """The cell of a list of one, as programs for annotation write labels; None of an empty list."""
+        if cells and len(cells) > 1:
+            raise DataError(
+                f"{self.name}: column {name!r}, {self._row(row)}: {cells!r} are several names. Each example has one "
+                "class: split the row, or leave it out."
+            )
+        return cells[0] if cells else None
 
     def sentences(self, name: str) -> list[str]:
         """A column of texts as they are; `DataError` at the first empty cell."""
@@ -212,7 +254,8 @@ class Table:
         return f"{self.name}, {self._row(row)}"
 
     def _row(self, row: int) -> str:
-        return f"row {row + 1}" + (f" (line {self.lines + row + 1} of the file)" if self.lines else "")
+        number = self._number(row)
+        return f"row {number}" + (f" (line {self.lines + number} of the file)" if self.lines else "")
 
     def _unusable(self, name: str) -> DataError:
         kind = self.arrow.column(name).type

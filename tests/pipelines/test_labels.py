@@ -141,8 +141,10 @@ def test_missing_labels_of_arrays_are_no_classes():
         (torch.tensor(1), r"have shape \(\)"),
         (np.array([["a"], ["b"]]), r"have shape \(2, 1\)"),
         (torch.tensor([[1], [2]]), r"have shape \(2, 1\)"),
-        ([["a"], ["b"]], r"example 0: \['a'\] is no label"),
-        (["a", ("b",)], r"example 1: \('b',\) is no label"),
+        ([["a", "b"], ["b"]], r"example 0: \['a', 'b'\] are several labels"),
+        (["a", ("b", "a")], r"example 1: \('b', 'a'\) are several labels"),
+        (["a", "b", "a|c"], r"example 2: 'a\|c' are several labels"),
+        ([[], "b"], r"example 0: \[\] is no label"),
         (["a", {"b": 1}], "example 1: .* is no label"),
         ([torch.tensor([1]), torch.tensor([2])], "example 0: .* is no label"),
         ([np.array([1, 0]), np.array([0, 1])], "example 0: .* is no label"),
@@ -235,3 +237,7 @@ def test_targets_share_no_memory_with_their_caller(targets):
     found = target_values(targets, 2, 1)
     targets[:] = 7
     assert found.tolist() == [[1], [1]]
+
+
+def test_a_list_of_one_label_is_that_label():
+    assert class_names([["a"], ("b",), "c|d"]) == ("a", "b", "c|d")

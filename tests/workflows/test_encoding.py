@@ -157,7 +157,5 @@ def test_what_a_model_does_not_take_is_told(tmp_path):
         encoded_examples(ImagePipeline(channels=3), tmp_path / "e.csv")
     with pytest.raises(DataError, match=r"e\.csv, row 1 .* is not an image"):
         encoded_inputs(ImagePipeline(), tmp_path / "e.csv")
-    with pytest.raises(
-        DataError, match=r"a\.xyz is of no kind that is read here: an \.npz file, a csv table .*an image"
-    ):
+    with pytest.raises(DataError, match=r"a\.xyz is of no kind that is read here: .*an image"):
         read(tmp_path / "a.xyz")

@@ -40,6 +40,7 @@ def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
         found = tuple(names[label] for label in row)
     else:
         found = tuple(_class_name(label, origin, place) for place, label in enumerate(row))
+    _check_single(found, origin)
     note_case(found, origin.whole, origin.noun)
     return found
 
@@ -100,7 +101,26 @@ def _array_of(labels: Tensor, origin: Origin) -> np.ndarray:
         raise DataError(f"{origin.whole} cannot be read ({error}). {WAY_OUT}") from error
 
 
+def _check_single(names: Sequence[str], origin: Origin) -> None:
+    """Raise a `DataError` about a name such as `a|b`, where a or b is a class of its own."""
+    classes = set(names)
+    for place, name in enumerate(names):
+        if "|" in name and any(part.strip() in classes for part in name.split("|")):
+            raise _several(name, origin, place)
+
+
+def _several(label: object, origin: Origin, place: int) -> DataError:
+    return DataError(
+        f"{origin.place(place)}: {label!r} are several {origin.noun}s, but each example has one class. Give it one, or "
+        "leave it out."
+    )
+
+
 def _class_name(label: Any, origin: Origin, place: int) -> str:
+    if isinstance(label, list | tuple) and len(label) == 1:
+        label = label[0]
+    elif isinstance(label, list | tuple) and label:
+        raise _several(label, origin, place)
     if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
         label = _row(label.reshape(1), origin)[0]
     if hasattr(label, "as_py"):  # a value of pyarrow

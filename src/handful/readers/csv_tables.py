@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handful.data_options import DataOptions
-from handful.dialect import cell_readings
 from handful.errors import DataError, UserError
 from handful.limits import Limits
-from handful.notes import note
-from handful.readers.tables import LINES, TableReader, buffer, content_of
+from handful.readers.tables import LINES, TableReader, buffer, content_of, header_row, note_titles
 
 LOOKED_AT = 2**16
 """Bytes of a file that are searched for a zero."""
@@ -53,8 +51,7 @@ class CsvReader(TableReader):
         content = as_utf8(content_of(path, limits), path, options.encoding)
         header = _header(content)
         "".join(header.names).encode()  # an error where they are not UTF-8
-        if header.titles:
-            note("title-rows", f"{path}: the {header.titles} rows above the names of the columns are passed over.")
+        note_titles(path, header.titles)
         # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which
         # would give the header, has one of its own whatever the options say.
         one_block = arrow_csv.ReadOptions(
@@ -133,17 +130,8 @@ def _header_by(delimiter: str, content: bytes, above: int = 0) -> Header:
         return Header(delimiter, [])
     widths = Counter(len(row) for row, _ in rows)
     width = widths.most_common(1)[0][0]
-    titles = 0
-    while titles < len(rows) - 1 and _is_title(rows[titles][0], width):
-        titles += 1
-    if any(cell_readings(cell.strip()) for cell in rows[titles][0]):  # no names: it was a column of single cells
-        titles = 0
+    titles = header_row([row for row, _ in rows], width)
     names, lines = rows[titles]
     if 1 < len(names) == width - 1:  # R names no column for the names of rows
         names = ["", *names]
     return Header(delimiter, names, lines, titles, widths[len(names)])
-
-
-def _is_title(row: list[str], width: int) -> bool:
-    """Whether nothing but the first cell of a row is written; beside two columns a title has the delimiter too."""
-    return bool(len(row) == width > 1 or width > 2) and bool(row[0].strip()) and not any(map(str.strip, row[1:]))

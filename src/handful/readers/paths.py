@@ -12,9 +12,10 @@ SYSTEMS = ("thumbs.db", "desktop.ini")
 
 
 def existing(path: str | Path) -> Path:
-    """The path; `DataError` with the nearest name beside it if there is nothing there."""
+    """The path, also of a part of a file (`sales.xlsx:2024`); `DataError` with the nearest name if nothing is there."""
     path = Path(path).expanduser()
-    if path.exists():
+    file, _, part = str(path).rpartition(":")
+    if path.exists() or (part and Path(file).is_file()):
         return path
     try:
         beside = [entry.name for entry in path.parent.iterdir()]

@@ -5,18 +5,18 @@ import re
 import zlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from handful.data_options import DataOptions
-from handful.dialect import PROGRAM, Dialect
+from handful.dialect import PROGRAM, Dialect, cell_readings
 from handful.errors import DataError
 from handful.limits import Limits
 from handful.notes import note
 from handful.raw_batch import RawBatch
-from handful.readers.reader import Reader, readers, row_numbers
+from handful.readers.reader import Reader, readers
 from handful.table import Table
 
 PIECE = 2**24
@@ -84,13 +84,16 @@ class TableReader(Reader):
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The whole table; of labeled examples also the columns that have a role, if they are there."""
         table = self.table(path, options, limits)
+        if labeled:
+            table.require([options.target] if options.target else [], ", the target")
+            table.require([options.label] if options.label else [], ", the label")
+            if predicted := options.target or options.label:
+                table = table.with_known(predicted, numbers=bool(options.target))
         raw = RawBatch(
-            table, row_numbers(table.rows), table.place, lambda role: f"{path}, column {getattr(options, role)!r},"
+            table, table.row_numbers, table.place, lambda role: f"{path}, column {getattr(options, role)!r},"
         )
         if not labeled:
             return raw
-        table.require([options.target] if options.target else [], ", the target")
-        table.require([options.label] if options.label else [], ", the label")
 
         def column(role: str | None, read: Callable[[str], Any]) -> Any:
             return read(role) if role in table.names else None
@@ -103,6 +106,26 @@ class TableReader(Reader):
             groups=column(options.group, table.names_in),
             order=column(options.order, table.numbers),
         )
+
+
+def header_row(rows: Sequence[Sequence[str]], width: int) -> int:
+    """Which of the first rows of texts has the names of the columns: the first one that is no title."""
+    titles = 0
+    while titles < len(rows) - 1 and _is_title(rows[titles], width):
+        titles += 1
+    # Names that are numbers are none: it was a column of single cells.
+    return 0 if rows and any(cell_readings(cell.strip()) for cell in rows[titles]) else titles
+
+
+def _is_title(row: Sequence[str], width: int) -> bool:
+    """Whether nothing but the first cell of a row is written; beside two columns a title has the delimiter too."""
+    return bool(len(row) == width > 1 or width > 2) and bool(row[0].strip()) and not any(map(str.strip, row[1:]))
+
+
+def note_titles(path: Path, rows: int) -> None:
+    """Make a note of rows above the names of the columns."""
+    if rows:
+        note("title-rows", f"{path}: the {rows} rows above the names of the columns are passed over.")
 
 
 def _named_columns(path: Path, arrow: Any) -> Any:

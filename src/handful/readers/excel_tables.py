@@ -1,0 +1,75 @@
+"""Tables in workbooks of Excel."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from handful.data_options import DataOptions
+from handful.errors import DataError, UserError
+from handful.limits import Limits
+from handful.readers.tables import LINES, TableReader, header_row, note_titles
+from handful.table import Table
+
+SHEET = re.compile(r"(.+\.xls[xm]):([^:/\\]+)", re.IGNORECASE)
+"""The path of a workbook with the name of a sheet, as in `sales.xlsx:2024`."""
+
+
+class ExcelReader(TableReader):
+    """The first sheet of a workbook, or a named one: numbers and dates as Excel holds them, merged cells filled."""
+
+    name = "excel"
+    described = "an Excel table (.xlsx)"
+    suffixes = (".xlsx", ".xlsm")
+
+    def matches(self, path: Path) -> bool:
+        """Whether it is a workbook, with or without the name of a sheet."""
+        return super().matches(_workbook(path)[0])
+
+    def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
+        """Its columns: of numbers or dates where all cells are, else of texts."""
+        file, sheet = _workbook(path)
+        try:
+            with zipfile.ZipFile(file) as parts:
+                limits.check(file, bytes=sum(part.file_size for part in parts.infolist()))
+            rows = _rows(file, sheet)
+        except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, SyntaxError) as error:  # as openpyxl fails
+            raise ValueError(f"it is no workbook ({error})") from error
+        texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        width = max(map(len, texts), default=0)
+        place = header_row(texts, width)
+        note_titles(path, place)
+        names = [name or f"Unnamed: {index}" for index, name in enumerate(texts[place])] if texts else []
+        if not rows[place + 1 :]:
+            raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
+        cells = [dict(zip(names, row, strict=True)) for row in rows[place + 1 :]]
+        return Table.of(cells, names).arrow.replace_schema_metadata({LINES: str(place + 1)})
+
+
+def _workbook(path: Path) -> tuple[Path, str | None]:
+    """The file and the name of the sheet."""
+    found = SHEET.fullmatch(str(path))
+    return (Path(found[1]), found[2]) if found and not path.exists() else (path, None)
+
+
+def _rows(file: Path, sheet: str | None) -> list[list[Any]]:
+    """The rows of a sheet that hold something, a merged cell in each place that it covers."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise UserError(
+            f"{file} needs openpyxl, which reads Excel: pip install 'handful[excel]', or save the table as csv.",
+            code="unsupported-media",
+        ) from error
+    book = openpyxl.load_workbook(file, data_only=True)
+    if sheet is not None and sheet not in book.sheetnames:
+        raise DataError(f"{file} has no sheet {sheet!r}. Its sheets: {', '.join(map(repr, book.sheetnames))}.")
+    page = book[sheet or book.sheetnames[0]]
+    rows = [list(row) for row in page.iter_rows(values_only=True)]
+    for area in page.merged_cells.ranges:
+        first = rows[area.min_row - 1][area.min_col - 1]
+        for row in rows[area.min_row - 1 : area.max_row]:
+            row[area.min_col - 1 : area.max_col] = [first] * (area.max_col - area.min_col + 1)
+    rows = [row for row in rows if any(cell is not None for cell in row)]
+    width = max((place + 1 for row in rows for place, cell in enumerate(row) if cell is not None), default=0)
+    return [row[:width] for row in rows]

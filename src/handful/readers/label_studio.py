@@ -1,0 +1,53 @@
+"""Tasks that were annotated in Label Studio, as its JSON export holds them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from handful.data_options import DataOptions
+from handful.errors import DataError
+from handful.limits import Limits
+from handful.readers.json_tables import JsonReader
+from handful.readers.tables import content_of
+
+LOOKED_AT = 2**16
+
+
+class LabelStudioReader(JsonReader):
+    """The columns of the data, and one for each choice that was made, by the name of its control."""
+
+    name = "label studio"
+    described = "JSON of Label Studio"
+    by_content = True
+
+    def matches(self, path: Path) -> bool:
+        """Whether its objects have annotations and data."""
+        if not super().matches(path) or path.suffix.lower() != ".json":
+            return False
+        with path.open("rb") as file:
+            first = file.read(LOOKED_AT)
+        return first.lstrip().startswith(b"[") and b'"annotations"' in first and b'"result"' in first
+
+    def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
+        """A row per task; one without a choice has an empty cell."""
+        import pyarrow as pa
+
+        tasks = json.loads(content_of(path, limits).decode("utf-8-sig"))
+        rows = [
+            {**task["data"], **_choices(task, f"{path}, task {task.get('id', place + 1)}")}
+            for place, task in enumerate(tasks)
+        ]
+        names = dict.fromkeys(name for row in rows for name in row)
+        limits.check(path, bytes=8 * len(names) * len(rows))
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _choices(task: dict[str, Any], source: str) -> dict[str, str]:
+    """The choice of each control; several that differ, by one person or by two, are an error."""
+    chosen: dict[str, str] = {}
+    for annotation in task["annotations"]:
+        for result in () if annotation.get("was_cancelled") else annotation["result"]:
+            choices = result["value"].get("choices", ())
+            if len(choices) > 1 or (choices and chosen.setdefault(result["from_name"], choices[0]) != choices[0]):
+                raise DataError(f"{source} has several choices of {result['from_name']!r}. Each has one class.")
+    return chosen

@@ -1,0 +1,177 @@
+"""Formats of other programs: each file is written as they write it, and read with its labels."""
+
+import datetime
+import json
+
+import openpyxl
+import pytest
+
+from handful.data_options import DataOptions
+from handful.errors import DataError
+from handful.readers.reader import read
+from noted import noted
+
+LABELED = DataOptions(text="text", label="label")
+TEXTS = ["how do I pay", "where is my card", "close it"]
+
+
+def labeled(path, options=LABELED):
+    return read(path, options=options, labeled=True)
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# Excel
+
+
+def workbook(path, rows, merged=()):
+    book = openpyxl.Workbook()
+    book.active.title = "first"
+    second = book.create_sheet("sales")
+    for row in rows:
+        second.append(row)
+    for cells in merged:
+        second.merge_cells(cells)
+    for row in [("x", "label"), (1, "a"), (2, "b")]:
+        book["first"].append(row)
+    book.save(path)
+    return path
+
+
+def test_the_first_sheet_or_a_named_one_is_read(tmp_path):
+    path = workbook(
+        tmp_path / "t.xlsx",
+        [
+            ("Sales of the year", None, None, None),
+            (None, None, None, None),
+            ("shop", "when", "price", "kind"),
+            ("north", datetime.datetime(2024, 2, 1), 20.123, "0077"),
+            (None, datetime.datetime(2024, 2, 2), 285, "A1"),
+            ("south", None, "#N/A", "B2"),
+        ],
+        merged=["A4:A5"],
+    )
+    assert read(path).inputs.names == ["x", "label"]
+    with noted("the 1 rows above the names of the columns are passed over"):
+        table = read(f"{path}:sales").inputs
+    assert table.names_in("shop") == ["north", "north", "south"]
+    assert table.numbers("when", gaps=True).tolist()[:2] == [19754, 19755]
+    assert table.numbers("price", gaps=True).tolist()[:2] == [20.123, 285]
+    assert not table.numeric("kind")
+    with pytest.raises(DataError, match=r"has no sheet 'x'\. Its sheets: 'first', 'sales'"):
+        read(f"{path}:x")
+    with pytest.raises(DataError, match=r"t\.xlsy does not exist"):
+        read(tmp_path / "t.xlsy")
+
+
+def test_a_workbook_without_rows_or_that_is_none_is_told(tmp_path):
+    with pytest.raises(DataError, match="columns but no rows"):
+        read(f"{workbook(tmp_path / 't.xlsx', [('a', 'b')])}:sales")
+    (tmp_path / "t.xlsx").write_bytes(b"PK not a workbook")
+    with pytest.raises(DataError, match=r"t\.xlsx cannot be read as a excel table: it is no workbook"):
+        read(tmp_path / "t.xlsx")
+
+
+# ARFF
+
+
+ARFF = """% cars
+@relation cars
+@attribute 'the year' numeric
+@ATTRIBUTE transmission {Manual,Automatic}
+@attribute model string
+@data
+2016,Manual,"audi, A1"
+% two more
+?,Automatic,'seat'
+2013,Manual,ford
+"""
+
+
+def test_arff(tmp_path):
+    path = tmp_path / "t.arff"
+    path.write_text(ARFF)
+    table = read(path).inputs
+    assert table.names == ["the year", "transmission", "model"]
+    assert table.texts("model") == ["audi, A1", "seat", "ford"]
+    assert table.texts("the year") == ["2016", None, "2013"]
+    for wrong, said in (("@data", "no line @data"), ("2013,", "line 10: 4 cells for 3 attributes")):
+        path.write_text(ARFF.replace(wrong, "2013,x," if wrong[0] == "2" else ""))
+        with pytest.raises(DataError, match=said):
+            read(path)
+
+
+# Texts
+
+
+def test_fasttext(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("".join(f"__label__k{n % 2} {text}\n" for n, text in enumerate(TEXTS)))
+    raw = labeled(path)
+    assert raw.labels == ["k0", "k1", "k0"]
+    assert raw.inputs.sentences("text") == TEXTS
+    path.write_text("__label__a one\n__label__a __label__b two\n")
+    with pytest.raises(DataError, match=r"line 2 has 2 labels\. Each text has one class"):
+        read(path)
+
+
+def test_what_was_rejected_in_prodigy_is_no_example(tmp_path):
+    answers = ["accept", "reject", "ignore", "accept"]
+    rows = [{"text": f"t{n}", "label": "pay", "answer": answer} for n, answer in enumerate(answers)]
+    with noted("what was rejected or ignored has no label", "rows without 'label' are left out"):
+        raw = labeled(lines(tmp_path / "t.jsonl", rows))
+    assert (raw.labels, raw.inputs.sentences("text"), raw.ids) == (["pay", "pay"], ["t0", "t3"], ["1", "4"])
+    assert raw.origin(1).endswith("row 4")
+
+
+def test_prodigys_choices(tmp_path):
+    rows = [{"text": f"t{n}", "accept": ["a" if n else "b"], "answer": "accept"} for n in range(3)]
+    assert labeled(lines(tmp_path / "t.jsonl", rows)).labels == ["b", "a", "a"]
+    rows[1]["accept"] = ["a", "b"]
+    with pytest.raises(DataError, match=r"column 'label', row 2: \['a', 'b'\] are several names"):
+        labeled(lines(tmp_path / "t.jsonl", rows))
+
+
+def test_doccano_has_lists_of_one_label(tmp_path):
+    rows = [{"id": n, "text": f"t{n}", "label": ["a"] if n else []} for n in range(3)]
+    with noted("rows without 'label' are left out") as notes:
+        raw = labeled(lines(tmp_path / "t.jsonl", rows))
+    assert [note.count for note in notes] == [1]
+    assert raw.labels == ["a", "a"]
+
+
+def annotated(number, *choices, cancelled=False):
+    result = [{"value": {"choices": [choice]}, "from_name": "label", "type": "choices"} for choice in choices]
+    return {
+        "id": number,
+        "data": {"text": f"t{number}"},
+        "annotations": [{"result": result, "was_cancelled": cancelled}],
+    }
+
+
+def test_label_studio(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([annotated(1, "a"), annotated(2, "b", cancelled=True), annotated(3, "b"), annotated(4)]))
+    with noted("rows without 'label' are left out"):
+        raw = labeled(path)
+    assert (raw.labels, raw.ids) == (["a", "b"], ["1", "3"])
+    path.write_text(json.dumps([annotated(7, "a", "b")]))
+    with pytest.raises(DataError, match="task 7 has several choices of 'label'"):
+        read(path)
+
+
+# Rows without a label
+
+
+def test_rows_without_a_label_or_target_are_left_out_with_a_note(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,label,price\n1,a,5\n2,,6\n3,b,NA\n4,a,7\n")
+    with noted("rows without 'label' are left out"):
+        assert labeled(path, DataOptions(label="label")).ids == ["1", "3", "4"]
+    with noted("rows without 'price' are left out"):
+        raw = labeled(path, DataOptions(target="price"))
+    assert (raw.targets.tolist(), raw.ids) == ([5, 6, 7], ["1", "2", "4"])
+    assert read(path, options=DataOptions(label="label")).inputs.rows == 4
