@@ -1,6 +1,7 @@
 """A plan is measured, right, and lean enough."""
 
 import math
+import time
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from contracts.problems import Unbatchable
 from handful.engine import planner
 from handful.engine.cost import training_limit
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import PlanTrial, _Problem, batches, choose, footprint, measure, planned, rule
+from handful.engine.planner import NO_TIME, PlanTrial, _Problem, batches, choose, footprint, measure, planned, rule
 from handful.errors import UserError
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -44,6 +45,17 @@ class NativeNorm(nn.Module):
 
     def forward(self, inputs):
         return torch.tanh(F.layer_norm(self.linear(inputs), (4,), self.weight, self.bias))
+
+
+def test_no_plan_begins_that_would_end_too_late():
+    """But the first one, which tells how long a meta-step takes."""
+    plans = [Plan("loop"), Plan("vmap"), Plan("loop", memory="sqrt")]
+    tried = measure(maml(), tasks(2), SPEC, plans=plans, seconds=60.0, within=1e-6)
+    assert [bool(trial.times) for trial in tried] == [True, False, False]
+    assert {trial.note for trial in tried[1:]} == {NO_TIME}
+    start = time.perf_counter()
+    measure(maml(), tasks(2), SPEC, plans=plans, seconds=60.0, within=0.5)
+    assert time.perf_counter() - start < 20
 
 
 def test_the_fastest_plan_is_chosen_and_the_first_of_those_that_are_as_fast():

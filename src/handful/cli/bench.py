@@ -1,5 +1,6 @@
 """`handful bench`."""
 
+import math
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -67,3 +68,7 @@ def bench(
         f"{result.limit.products / 1e9:.0f} GFLOP/s on large matrix products, {result.limit.convolutions / 1e9:.0f} on "
         f"convolutions{needed}."
     )
+    if result.needed is not None:
+        out.print(
+            f"Steps take too long here for all of it in {seconds:g} s: --seconds {math.ceil(result.needed)} would do."
+        )

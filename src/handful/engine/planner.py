@@ -42,6 +42,10 @@ COMPARED = 2
 """Tasks on which `vmap` is compared with the loop."""
 ROUNDING_TOLERANCE = 1e-6
 """Relative difference of meta-gradients in double precision that counts as rounding."""
+IN_COMPARISON = 8
+"""About how many of one task's meta-gradients it takes: two ways, two tasks, double precision."""
+NO_TIME = "not tried: there is no time left"
+NO_DIFFERENCE = "not tried: this learner has no inner steps to take again"
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
 
@@ -126,18 +130,22 @@ def measure(
     noise: Any = None,
     plans: Sequence[Plan] | None = None,
     seconds: float = SECONDS,
+    within: float = math.inf,
     limit: int | None = None,
     steps: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> list[PlanTrial]:
-    """Try plans on stacked tasks, for about `seconds` in all; the likeliest is the first.
+    """Try plans on stacked tasks, for about `seconds` once each had its turn; the likeliest is the first.
 
     plans: by default the back-ends, each with the fastest memory mode that keeps the predicted memory under `limit`
     (bytes; by default half of what is free). Plans are tried in turn, so that a machine that is busy for a moment is so
     for all of them; those far behind have one turn. Meta-steps that take long are measured on some of the tasks.
+    within: seconds after which nothing begins, nor earlier if it would end later; but the first plan has its turn, and
+    so has what is compiled, which has to be asked for.
     steps: meta-steps to come: where they take long in all, a compiled plan is tried too, and `say` is told so. Raises
     what the plain loop raises.
     """
+    last = time.perf_counter() + within
     problem = _Problem(learner, tasks, spec, noise, limit)
     count, limit = problem.count, problem.limit
     # All threads have work at least, and each plan its turn.
@@ -151,8 +159,17 @@ def measure(
         losses.sum().item()  # waits for a GPU
         trial.times.append((time.perf_counter() - start) * count / some)
 
+    def in_time(meta_gradients: float) -> bool:
+        return time.perf_counter() + meta_gradients * problem.of_task <= last
+
     def admit(plan: Plan) -> PlanTrial:
+        comparison = 0 if plan.backend == "loop" or "batched" in vars(problem) else IN_COMPARISON
+        if runs and not plan.compiled and not in_time(1 + comparison + some):
+            return PlanTrial(plan, None, note=NO_TIME)
         trial = PlanTrial(plan, problem.predicted(plan))
+        if plans is not None and plan.memory != "whole" and problem.size(plan.memory) == problem.size("whole"):
+            trial.note = NO_DIFFERENCE
+            return trial
         if plan.backend != "loop":
             if trial.bytes is not None and trial.bytes > limit:
                 trial.note = f"not tried: would take {_of_limit(trial.bytes, limit)}"
@@ -176,11 +193,11 @@ def measure(
 
     late = time.perf_counter() + 2 * seconds
     trials = [admit(plan) for plan in plans or _candidates(problem)]
-    end = time.perf_counter() + seconds
+    end = min(time.perf_counter() + seconds, last)
     for trial, gradient in runs:
-        if trial.times[0] < seconds / 4:  # a short first time says nothing yet
+        if trial.times[0] < seconds / 4 and in_time(some):  # a short first time says nothing yet
             run(trial, gradient)
-    _take_turns(runs, run, end)
+    _take_turns(runs, run, end, lambda: in_time(some))
     best = choose(trials)
     worth = steps * min(trial.seconds for trial in trials) > COMPILE_AFTER
     if worth and plans is None and not _convolutional(learner):
@@ -188,7 +205,7 @@ def measure(
             say("Compiling the meta-step, once: about half a minute.")
         trials.append(admit(replace(best, compiled=True)))
         if trials[-1].times:
-            _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4)
+            _take_turns(runs[-1:], run, time.perf_counter() + seconds / 4, lambda: True)
     return trials
 
 
@@ -327,13 +344,16 @@ def back_ends(count: int, threads: int) -> list[Plan]:
 
 
 def _take_turns(
-    runs: list[tuple[PlanTrial, MetaGradient]], run: Callable[[PlanTrial, MetaGradient], None], end: float
+    runs: list[tuple[PlanTrial, MetaGradient]],
+    run: Callable[[PlanTrial, MetaGradient], None],
+    end: float,
+    in_time: Callable[[], bool],
 ) -> None:
     """Run again those that are not far behind, until the time is over."""
     while True:
         fastest = min(trial.seconds for trial, _ in runs)
         for trial, gradient in runs:
-            if trial.seconds <= FAR_BEHIND * fastest:
+            if trial.seconds <= FAR_BEHIND * fastest and in_time():
                 run(trial, gradient)
         if time.perf_counter() > end:
             return

@@ -7,23 +7,32 @@ from handful.engine.cost import Operations, memory_limit, operations, operations
 from handful.engine.devices import device_named
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import PlanTrial, back_ends, choose, footprint, measure
+from handful.engine.planner import IN_COMPARISON, NO_DIFFERENCE, NO_TIME, PlanTrial, back_ends, choose, measure
 from handful.engine.threads import cores
 from handful.errors import UserError
 from handful.training.loop import Training, checked
 from handful.workflows.experiment import Experiment
 
+COUNTING = 2
+"""How many of one task's meta-gradients it takes, at most, to count the operations of one."""
+
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured. rows: one for each plan. fastest: of them. operations: of a meta-step, in floating-point
-    operations (None: they could not be counted within the memory); limit: the most that the machine did in a second.
+    """What was measured.
+
+    rows: one for each plan.
+    fastest: of them.
+    operations: of a meta-step, in floating-point operations; None: they could not be counted in the time or memory.
+    limit: the most that the machine did in a second.
+    needed: seconds that all of it takes, about, where the time was too short; else None.
     """
 
     rows: list[dict[str, Any]]
     fastest: Plan
     operations: float | None
     limit: Operations
+    needed: float | None = None
 
 
 def bench(
@@ -36,9 +45,10 @@ def bench(
 ) -> Bench:
     """Time and memory of a meta-step of this experiment under each back-end and memory mode.
 
-    Memory modes that make no difference to this learner are left out. compiled: whether to try compiled plans too, of
-    which each takes half a minute to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the
-    process is measured on the CPU alone. Raises `UserError` where data, learner, options or sizes do not fit.
+    Memory modes that make no difference to this learner are left out. seconds: how long to measure, about: where a
+    meta-step takes long, not all is. compiled: whether to try compiled plans too, of which each takes half a minute
+    more to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU
+    alone. Raises `UserError` where data, learner, options or sizes do not fit.
     """
     distribution = experiment.source.open()
     learner = experiment.build(distribution).to(device_named(device)).train()
@@ -50,20 +60,23 @@ def bench(
     batch, spec, noise = training.draw(range(meta_batch_size))
     some = training.parameters[0].detach()
     most = memory_limit(some.device)
-    counted, limit = operations(learner, batch, spec, noise, limit=most), operations_per_second(some)
-    sizes = {mode: footprint(learner, batch, spec, noise, mode, most) for mode in MEMORIES}
-    modes = [mode for mode in MEMORIES if mode == "whole" or sizes[mode] != sizes["whole"]]
+    limit = operations_per_second(some)
     threads = cores() if learner.device.type == "cpu" else 1
-    plans = [replace(plan, memory=mode) for plan in back_ends(meta_batch_size, threads) for mode in modes]
+    plans = [replace(plan, memory=mode) for mode in MEMORIES for plan in back_ends(meta_batch_size, threads)]
     if compiled:
         plans += [Plan("vmap", compiled=True), Plan("loop", compiled=True)]
-    trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds)
+    trials = measure(learner, batch, spec, noise=noise, plans=plans, seconds=seconds, within=seconds)
+    trials = [trial for trial in trials if trial.note != NO_DIFFERENCE]
+    of_task = trials[0].seconds / meta_batch_size
+    counting = COUNTING * of_task <= seconds
+    counted = operations(learner, batch, spec, noise, limit=most) if counting else None
+    again = sum(trial.seconds for trial in trials if trial.times) <= seconds / 2
 
     def row(trial: PlanTrial) -> dict[str, Any]:
         gradient = MetaGradient(learner, trial.plan)
         ran = bool(trial.times)
         in_process = learner.device.type == "cpu" and not trial.plan.compiled
-        grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and in_process else None
+        grown = peak_bytes(lambda: gradient(batch, spec, noise)) if ran and in_process and again else None
         return {
             "plan": trial.plan.written(),
             "seconds": trial.seconds if ran else None,
@@ -75,4 +88,12 @@ def bench(
             "note": trial.note,
         }
 
-    return Bench([row(trial) for trial in trials], choose(trials), counted and meta_batch_size * counted.total, limit)
+    whole = again and counting and all(trial.note != NO_TIME for trial in trials)
+    needed = of_task * (IN_COMPARISON + len(trials) * (2 * meta_batch_size + 2))
+    return Bench(
+        [row(trial) for trial in trials],
+        choose(trials),
+        counted and meta_batch_size * counted.total,
+        limit,
+        None if whole else needed,
+    )
