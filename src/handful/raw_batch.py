@@ -38,6 +38,7 @@ class RawBatch:
     called: what they call all labels, targets, tasks or groups, by the name of the `DataOptions`.
     labels: names of classes.
     targets: numbers `(n,)` or `(n, outputs)`.
+    unit: of the targets, where they are written with one.
     tasks: names of tasks; of a table None where a cell is empty.
     groups: names of groups.
     order: numbers, what comes first.
@@ -50,6 +51,7 @@ class RawBatch:
     called: Callable[[str], str] = str
     labels: Any = None
     targets: Any = None
+    unit: str = ""
     tasks: Any = None
     groups: Any = None
     order: Any = None

@@ -14,10 +14,12 @@ from handful.estimators import FewShotClassifier
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting
 from handful.pipelines.images import ImagePipeline
+from handful.pipelines.pipeline import InputPipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.texts import TextPipeline
 from handful.readers.reader import read
 from handful.registry import LEARNERS
+from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_examples, encoded_inputs
@@ -159,3 +161,20 @@ def test_what_a_model_does_not_take_is_told(tmp_path):
         encoded_inputs(ImagePipeline(), tmp_path / "e.csv")
     with pytest.raises(DataError, match=r"a\.xyz is of no kind that is read here: .*an image"):
         read(tmp_path / "a.xyz")
+
+
+def test_targets_are_in_the_unit_of_the_training(tmp_path):
+    rows = "".join(f"s{n % 5};{n};{n},5 \u20ac\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("shop;x;price\n" + rows, encoding="utf-8")
+    pipeline = open_tasks(tmp_path / "t.csv", task="shop", target="price").pipeline
+    assert InputPipeline.from_config(pipeline.config()).unit == "\u20ac"
+    new = tmp_path / "new.csv"
+    for cell in ("7,5 $", "7,5"):
+        new.write_text(f"x;price\n1;{cell}\n2;{cell}\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"'price', is in .*, but the model was trained on \u20ac"):
+            encoded_examples(pipeline, new)
+        (tmp_path / "other.csv").write_text(f"shop;x;price\n{rows}".replace(",5 \u20ac", cell[1:]), encoding="utf-8")
+        with pytest.raises(DataError, match="but the model was trained on \u20ac"):
+            open_tasks(tmp_path / "other.csv", task="shop", target="price", pipeline=pipeline)
+    new.write_text("x;price\n1;7,5 \u20ac\n2;8 \u20ac\n", encoding="utf-8")
+    assert encoded_examples(pipeline, new).labels.tolist() == [[7.5], [8]]

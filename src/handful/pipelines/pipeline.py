@@ -19,7 +19,7 @@ from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import PYTHON, class_names, target_values
-from handful.raw_batch import INPUT, Origin, Place, numbered
+from handful.raw_batch import INPUT, Origin, Place, RawBatch, numbered
 from handful.registry import Registry
 
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -39,6 +39,7 @@ class InputPipeline(ABC):
         order: what tells its place in time, where the support of the tasks preceded their queries, else None.
         labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
         targets: names of the predicted values (regression), else empty.
+        unit: of the targets, where the training file writes them with one.
         target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
             Where targets stay as they are, `(1,)` for all outputs.
         backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
@@ -53,6 +54,7 @@ class InputPipeline(ABC):
     order: str | None = None
     labels: list[str] | None = None
     targets: tuple[str, ...] = ()
+    unit: str = ""
     target_mean: Tensor = torch.zeros(1, dtype=torch.float64, device="cpu")
     target_scale: Tensor = torch.ones(1, dtype=torch.float64, device="cpu")
 
@@ -158,6 +160,14 @@ class InputPipeline(ABC):
     def unscaled(self, values: Tensor) -> Tensor:
         """Predicted values as learners make them in the user's units, as doubles."""
         return values.double() * self.target_scale + self.target_mean  # in double: a mean may need all its digits
+
+    def check_unit(self, raw: RawBatch) -> None:
+        """Raise a `DataError` where targets are in another unit than those of the training."""
+        if raw.targets is not None and raw.unit != self.unit:
+            raise DataError(
+                f"{raw.called('target')} is in {raw.unit or 'no unit'}, but the model was trained on "
+                f"{self.unit or 'numbers without a unit'}. Give targets as the training has them."
+            )
 
     def check_labels(self, labels: Sequence[str], source: object) -> None:
         """Raise a `DataError` where labels are unknown (shared ones), or all the same (others)."""

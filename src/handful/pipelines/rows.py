@@ -28,7 +28,7 @@ class RowPipeline(InputPipeline):
 
     label, target: the column that is predicted. task, group, order: the columns that the tasks were made with.
     decimal, dates: how the training file writes numbers and dates, which holds for later files whose cells do not show
-    it.
+    it. unit: of the target.
     """
 
     def __init__(
@@ -44,16 +44,17 @@ class RowPipeline(InputPipeline):
         target_scale: Sequence[float] = (1.0,),
         decimal: str | None = None,
         dates: str | None = None,
+        unit: str = "",
     ) -> None:
         self.label, self.target, self.task, self.group, self.order = label, target, task, group, order
-        self.decimal, self.dates = decimal, dates
+        self.decimal, self.dates, self.unit = decimal, dates, unit
         self.labels = labels
         self.targets = (target,) if target else ()
         self.target_mean, self.target_scale = as_moments(target_mean), as_moments(target_scale)
 
     def settings(self) -> dict[str, Any]:
         """Roles, labels and the target's scale."""
-        names = ("label", "target", "task", "group", "labels", "decimal", "dates")
+        names = ("label", "target", "task", "group", "labels", "decimal", "dates", "unit")
         scale = {"target_mean": self.target_mean.tolist(), "target_scale": self.target_scale.tolist()}
         return {name: getattr(self, name) for name in names} | scale | ({"order": self.order} if self.order else {})
 
@@ -127,7 +128,7 @@ class TablePipeline(RowPipeline):
             labels=labels,
             target_mean=mean,
             target_scale=scale,
-            **written(table),
+            **written(table, target),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -221,10 +222,14 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     return {"name": name, "categories": categories}
 
 
-def written(table: Table) -> dict[str, str | None]:
-    """How a file writes numbers and dates, as arguments of `RowPipeline`."""
+def written(table: Table, target: str | None) -> dict[str, Any]:
+    """How a file writes numbers, dates and the target, as arguments of `RowPipeline`."""
     dialect = table.dialect
-    return {"decimal": dialect.decimal if dialect.grouped else None, "dates": dialect.dates}
+    return {
+        "decimal": dialect.decimal if dialect.grouped else None,
+        "dates": dialect.dates,
+        "unit": table.unit(target) if target else "",
+    }
 
 
 def _described(column: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ class TextPipeline(RowPipeline):
             target=target,
             target_mean=mean,
             target_scale=scale,
-            **written(table),
+            **written(table, target),
             **roles,
         )
         pipeline._loaded = encoder

@@ -102,6 +102,7 @@ class TableReader(Reader):
             raw,
             labels=column(options.label, table.names_in),
             targets=column(options.target, table.numbers),
+            unit=column(options.target, table.unit) or "",
             tasks=column(options.task, table.texts),
             groups=column(options.group, table.names_in),
             order=column(options.order, table.numbers),

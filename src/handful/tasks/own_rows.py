@@ -75,6 +75,7 @@ def tasks_of(
         classes = pipeline.labels or classes
         targets = class_numbers(labels, classes)
     else:
+        pipeline.check_unit(raw)
         targets = pipeline.scaled(raw.targets)
     collection = TaskCollection(
         inputs,

@@ -52,6 +52,7 @@ def encoded_examples(
             f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
             code="unsupported-media",
         )
+    of_task.check_unit(raw)
     if pipeline.data_options.task and raw.tasks is not None:
         _check_one_task(raw)
     labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"))
