@@ -11,7 +11,7 @@ from handful.cells import written
 from handful.errors import DataError
 from handful.estimators import FewShotClassifier
 from handful.pipelines.labels import class_names
-from handful.readers.images import image_classes
+from handful.readers.reader import read
 from handful.tasks.opening import open_tasks
 from noted import noted, nothing_noted
 from tables import read_table
@@ -66,7 +66,7 @@ def test_folders_are_named_by_the_same_rule(tmp_path):
     for folder in ("cafe\u0301", "two  words"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.png").touch()
-    assert set(image_classes(tmp_path)) == {"caf\u00e9", "two words"}
+    assert read(tmp_path, labeled=True).labels == ["caf\u00e9", "two words"]
 
 
 def test_estimators_take_spellings_for_one_class():

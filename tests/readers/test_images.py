@@ -17,7 +17,7 @@ from handful.limits import LOCAL
 from handful.pipelines.image_decoding import decoded
 from handful.pipelines.image_pixels import bytes_of
 from handful.readers.arrays import read_arrays
-from handful.readers.images import image_classes, image_files
+from handful.readers.images import image_files
 from handful.readers.reader import read
 from handful.tasks.opening import open_tasks
 from noted import noted, nothing_noted
@@ -51,43 +51,14 @@ def csv(tmp_path, text, name="table.csv", encoding="utf-8"):
 def test_missing_path_tells_the_nearest_name(tmp_path):
     (tmp_path / "letters").mkdir()
     with pytest.raises(DataError, match=r"leters does not exist\. Did you mean .*letters\?"):
-        image_classes(tmp_path / "leters")
+        read(tmp_path / "leters", labeled=True)
     with pytest.raises(DataError, match="Check the spelling"):
         read_table(tmp_path / "nowhere" / "table.csv")
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(DataError, match=r"is empty. Make one subfolder per class"):
-        image_classes(tmp_path)
     with pytest.raises(DataError, match="holds no images"):
         image_files(tmp_path)
-
-
-def test_images_without_class_folders(tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="holds 1 images and no subfolders"):
-        image_classes(tmp_path)
-    with pytest.raises(DataError, match="is a file"):
-        image_classes(tmp_path / "a.png")
-
-
-def test_empty_class_folder_is_named(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"class folder .*cat holds no images"):
-        image_classes(tmp_path)
-
-
-def test_hidden_and_other_files_are_passed_over(tmp_path):
-    for name in ("cat", "dog", ".hidden", "__MACOSX"):
-        (tmp_path / name).mkdir()
-        Image.new("L", (8, 8)).save(tmp_path / name / "1.PNG")
-        (tmp_path / name / "._1.png").write_bytes(b"resource fork")
-        (tmp_path / name / "Thumbs.db").write_bytes(b"")
-    assert {name: [f.name for f in files] for name, files in image_classes(tmp_path).items()} == {
-        "cat": ["1.PNG"],
-        "dog": ["1.PNG"],
-    }
 
 
 # Images
@@ -433,10 +404,10 @@ def test_what_is_passed_over_is_counted(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "raw" / "more").mkdir(parents=True)
         (tmp_path / name / "1.png").write_bytes(b"")
-        (tmp_path / name / "raw" / "more" / "2.png").write_bytes(b"")
+        (tmp_path / name / "raw" / "more" / "2.txt").write_bytes(b"")
         (tmp_path / name / "Thumbs.db").write_bytes(b"")
         (tmp_path / name / ".DS_Store").write_bytes(b"")
-    with noted("some files are passed over, such as a/raw/more/2.png") as notes:
+    with noted("some files are passed over, such as a/raw/more/2.txt") as notes:
         assert read(tmp_path, labeled=True).ids == ["a/1.png", "b/1.png"]
     assert [note.count for note in notes] == [2]
     (tmp_path / "readme.md").write_text("")

@@ -59,6 +59,12 @@ def test_support_and_query_share_no_group():
         assert not set(groups[list(manifest.support)].tolist()) & set(groups[list(manifest.query)].tolist())
 
 
+def test_groups_of_one_leave_as_many_for_the_query_as_there_are():
+    tasks = pool([7] * 8, groups=torch.arange(56)).with_sizes(way=3, shot=2, query_shot=5)
+    drawn = {example for index in range(60) for example in tasks.manifest(index).support}
+    assert drawn == set(range(21)), "each example of the training classes is support at times"
+
+
 def test_one_group_cannot_be_divided():
     tasks = pool([10] * 8, groups=torch.zeros(80, dtype=torch.long)).with_sizes(way=2, shot=1, query_shot=1)
     with pytest.raises(DataError, match="group="):

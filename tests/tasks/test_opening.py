@@ -156,11 +156,52 @@ def test_given_splits_without_val(tmp_path):
     assert (len(names["val"]), names["test"]) == (1, ["f", "g"])
 
 
-def test_a_class_in_two_splits_is_a_leak(tmp_path):
-    images(tmp_path / "train", ["cat", "dog"])
-    images(tmp_path / "test", ["cat", "cow"])
-    with pytest.raises(DataError, match="class 'cat' is in both train and test"):
+@pytest.mark.parametrize("lacking", ["val", "test"])
+def test_a_fifth_of_the_training_classes_is_the_split_that_lacks(tmp_path, lacking):
+    other = {"val": "test", "test": "val"}[lacking]
+    images(tmp_path / "train", list("abcdefghij"))
+    images(tmp_path / other, ["x", "y"])
+    tasks = open_tasks(tmp_path)
+    names = tasks.split_manifest()
+    assert sorted(names["train"] + names[lacking]) == list("abcdefghij")
+    assert (len(names[lacking]), names[other]) == (2, ["x", "y"])
+    again = open_tasks(tmp_path, splits={name: on for on, own in names.items() for name in own})
+    assert again.split_manifest() == names
+
+
+def test_parts_without_training_classes(tmp_path):
+    images(tmp_path / "val", ["a", "b"])
+    images(tmp_path / "test", ["c", "d"])
+    with pytest.raises(DataError, match="no training classes"):
         open_tasks(tmp_path)
+
+
+def test_parts_of_the_same_classes_are_one(tmp_path):
+    """The classes are split anew, and of copies in two parts no task has one on each side."""
+    names = list("abcdefghij")
+    images(tmp_path / "train", names, count=6)
+    images(tmp_path / "test", names[:5], count=1)
+    for name in names[:5]:
+        os.replace(tmp_path / "test" / name / "0.png", tmp_path / "test" / name / "new.png")
+        Image.open(tmp_path / "train" / name / "0.png").save(tmp_path / "test" / name / "0.jpg", quality=98)
+    with noted("some classes are in more than one of train, val and test, such as 'a'") as notes:
+        tasks = open_tasks(tmp_path)
+    assert [note.count for note in notes] == [5]
+    assert {on: len(own) for on, own in tasks.split_manifest().items()} == {"train": 6, "val": 2, "test": 2}
+    assert tasks.counts.tolist() == [8] * 5 + [6] * 5
+    copies = {frozenset(one) for one in pairs_of(tasks.groups)}
+    assert len(copies) == 5
+    tasks = tasks.with_sizes(way=5, shot=2, query_shot=4)
+    seen = set()
+    for index in range(100):
+        manifest = tasks.manifest(index)
+        seen |= {*manifest.support, *manifest.query}
+        assert not any(pair & {*manifest.support} and pair & {*manifest.query} for pair in copies)
+    assert any(pair <= seen for pair in copies)
+
+
+def pairs_of(groups):
+    return [own for group in groups.unique() if len(own := torch.nonzero(groups == group).flatten().tolist()) == 2]
 
 
 def test_table_options_do_not_apply_to_images(tmp_path):

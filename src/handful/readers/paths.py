@@ -1,7 +1,7 @@
 """Paths: what is there, or the error that names the nearest name."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from handful.errors import DataError
@@ -27,14 +27,25 @@ def existing(path: str | Path) -> Path:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The subfolders by name, without hidden ones."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
+    """The subfolders by name, without hidden ones, and without links that lead back to a folder around them."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not (_hidden(entry) or _leads_back(entry)))
 
 
-def note_passed_over(source: Path, folders: Iterable[Path], used: Collection[Path]) -> None:
-    """Make a note with the number of files in these folders that are not used, but for those that systems leave."""
-    others = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry not in used]
-    files = [file for entry in others if not _hidden(entry) for file in _files_in(entry) if not _hidden(file)]
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders by name, without hidden ones; each folder once, whatever links to it."""
+    found, seen, waiting = [], set(), [folder]
+    while waiting:
+        at = waiting.pop()
+        if (real := at.resolve()) not in seen:
+            seen.add(real)
+            waiting += subfolders(at)
+            found += [entry for entry in at.iterdir() if entry.is_file() and not _hidden(entry)]
+    return sorted(found)
+
+
+def note_passed_over(source: Path, used: Collection[Path]) -> None:
+    """Make a note with the number of files below a folder that are not used, but for those that systems leave."""
+    files = [file for file in files_below(source) if file not in used]
     if files:
         note(
             "passed-over",
@@ -43,9 +54,10 @@ def note_passed_over(source: Path, folders: Iterable[Path], used: Collection[Pat
         )
 
 
-def _files_in(entry: Path) -> list[Path]:
-    return [entry] if entry.is_file() else sorted(file for file in entry.rglob("*") if file.is_file())
-
-
 def _hidden(entry: Path) -> bool:
     return entry.name.startswith((".", "__")) or entry.name.lower() in SYSTEMS
+
+
+def _leads_back(folder: Path) -> bool:
+    around = folder.parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (around, *around.parents)

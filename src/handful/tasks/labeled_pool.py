@@ -173,8 +173,8 @@ class LabeledPool(UserTasks):
             return self._in_order(classes, shot, query_shot, generator)
         support_side = None
         if self.groups is not None:  # each group is on one side in this whole task
-            support_side = torch.rand(self.has_group.shape[1], generator=generator) < 0.5
             reachable = self.has_group[classes]
+            support_side = self._support_side(classes, shot, generator)
             if not ((reachable & support_side).any(1) & (reachable & ~support_side).any(1)).all():
                 return None
         support, query = [], []
@@ -198,6 +198,27 @@ class LabeledPool(UserTasks):
                 else:
                     into.append(side[torch.randperm(len(side), generator=generator)[:count]])
         return torch.cat(support), torch.cat(query)
+
+    def _support_side(self, classes: Tensor, shot: int, generator: Generator) -> Tensor:
+        """Which groups are on the side of the support, `(groups,)`: a random half where examples do not run out.
+
+        Else random ones until each class has its shot, so that as many as can be are left for the query.
+        """
+        assert self.groups is not None
+        count = self.has_group.shape[1]
+        if self.repeats:
+            return torch.rand(count, generator=generator) < 0.5
+        groups = [self.groups[self.members[label]] for label in classes.tolist()]
+        held = torch.stack([torch.bincount(own, minlength=count) for own in groups])  # (classes, groups)
+        side, lacking = torch.zeros(count, dtype=torch.bool), torch.full((len(classes),), shot)
+        reached = torch.unique(torch.cat(groups))
+        for group in reached[torch.randperm(len(reached), generator=generator)].tolist():
+            if (held[lacking > 0, group] > 0).any():
+                side[group] = True
+                lacking -= held[:, group]
+                if not (lacking > 0).any():
+                    break
+        return side
 
     def _in_order(
         self, classes: Tensor, shot: int, query_shot: int, generator: Generator

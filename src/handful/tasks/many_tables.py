@@ -186,7 +186,7 @@ def open_tables(
     `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
-    note_passed_over(folder, [folder], set(files))
+    note_passed_over(folder, set(files))
     names = [file.name for file in files]
     if pipeline and placed is None:
         splits: dict[Split, list[int]] = {on: list(range(len(files))) for on in SPLITS}

@@ -1,5 +1,6 @@
 """What all of the user's own data become: examples, split by class or by task."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -7,9 +8,11 @@ from torch import Tensor
 
 from handful.cells import class_order
 from handful.errors import DataError, UserError
+from handful.notes import note
 from handful.pipelines.labels import class_names, class_numbers
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
+from handful.tasks.alike import alike
 from handful.tasks.data_options import AnyPipeline, Options
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
@@ -52,9 +55,10 @@ def tasks_of(
     grouped = None if groups is None else class_numbers(groups, sorted(set(groups)))
     order = None if raw.order is None else places_in_time(raw.order)
     noun = "class" if tasks is None else "task"
+    merged = raw.splits is not None and _merged(names, units, raw)
     if pipeline and options.splits is None:
         splits = everywhere(len(names))
-    elif raw.splits:
+    elif raw.splits and not merged:
         splits = _as_given(names, units, raw, options)
     elif wholes:
         splits = _split_whole(units, names, wholes, options, noun)
@@ -64,6 +68,8 @@ def tasks_of(
         train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
         pipeline = fit(train, classes if labels and tasks else None)
     inputs = (reader or pipeline).stored(raw.inputs, options.limits, raw.origin)
+    if merged:
+        grouped = alike(inputs, units, raw.ids)
     contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
     if tasks is None:
         pool = LabeledPool(
@@ -93,23 +99,38 @@ def tasks_of(
     return _completed(collection, contents, pipeline, dates)
 
 
+def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
+    """Whether some class is in more than one of the splits that the data have, which then do not count, with a note."""
+    placed = {*zip(units.tolist(), raw.splits or (), strict=True)}
+    shared = [unit for unit, parts in Counter(unit for unit, _ in placed).items() if parts > 1]
+    if shared:
+        note(
+            "merged",
+            f"{raw.called('label')}: some classes are in more than one of train, val and test, such as "
+            f"{names[min(shared)]!r}. Tasks are tested on classes never trained on, so the parts are read as one, and "
+            "the classes are split anew.",
+            count=len(shared),
+        )
+    return bool(shared)
+
+
 def _as_given(names: Sequence[str], units: Tensor, raw: RawBatch, options: Options) -> dict[Split, list[int]]:
-    """The splits that the data have; without val a fifth of the training classes validates."""
+    """The splits that the data have; a fifth of the training classes is what they lack, val or test."""
     source = raw.called("label")
-    on_of: dict[int, str] = {}
-    for unit, on in zip(units.tolist(), raw.splits or (), strict=True):
-        if on_of.setdefault(unit, on) != on:
-            raise DataError(
-                f"{source}: the class {names[unit]!r} is in both {on_of[unit]} and {on}. Tasks are tested on classes "
-                "never trained on: put all examples of a class into one of them, or do not split them."
-            )
-    splits = {on: [unit for unit in range(len(names)) if on_of[unit] == on] for on in SPLITS}
-    if not splits["val"]:
-        if len(splits["train"]) < 2:
-            raise DataError(f"{source}: one training class only. Add classes, or a folder val.", code="one-class")
+    on_of = dict(zip(units.tolist(), raw.splits or (), strict=True))
+    splits: dict[Split, list[int]] = {on: [unit for unit in range(len(names)) if on_of[unit] == on] for on in SPLITS}
+    lacking: list[tuple[Split, tuple[float, float]]] = [("val", (0.8, 0.2)), ("test", (0.8, 0.0))]
+    for on, fractions in lacking:
+        if splits[on] and splits["train"]:
+            continue
         train = splits["train"]
-        parts = split_names([names[unit] for unit in train], options.seed, options.splits, fractions=(0.8, 0.2))
-        splits["train"], splits["val"] = ([train[place] for place in parts[on]] for on in ("train", "val"))
+        if len(train) < 2:
+            few = "one training class only" if train else "no training classes"
+            raise DataError(
+                f"{source}: {few}. Add classes to train{'' if splits[on] else f', or a folder {on}'}.", code="one-class"
+            )
+        parts = split_names([names[unit] for unit in train], options.seed, options.splits, fractions=fractions)
+        splits["train"], splits[on] = ([train[place] for place in parts[part]] for part in ("train", on))
     return splits
 
 

@@ -43,7 +43,7 @@ def split_names(
     if earlier is not None:
         where = [earlier.get(name) or _by_hash(place(name, seed), fractions) for name in names]
         return {on: [number for number, split in enumerate(where) if split == on] for on in SPLITS}
-    least = 3 if sum(fractions) < 1 else 2
+    least = 1 + (fractions[1] > 0) + (sum(fractions) < 1)
     if len(names) < least:
         plural = {"class": "classes"}.get(noun, f"{noun}s")
         only = " only" if len(names) == 1 else ""
@@ -54,7 +54,8 @@ def split_names(
         )
     order = sorted(range(len(names)), key=lambda number: (place(names[number], seed), names[number]))
     train = min(max(1, round(len(names) * fractions[0])), len(names) - least + 1)
-    val = min(max(1, round(len(names) * fractions[1])), len(names) - train - (least - 2))
+    test = int(sum(fractions) < 1)
+    val = min(max(1, round(len(names) * fractions[1])), len(names) - train - test) if fractions[1] else 0
     return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
 
 
