@@ -55,6 +55,12 @@ def test_constant_answers_the_mean() -> None:
     torch.testing.assert_close(mean, support.targets.mean(0).expand(20, 2))
 
 
+def test_constant_repeats_equal_targets_to_the_last_digit() -> None:
+    targets = torch.tensor([[0.1, 1 / 3]]).expand(7, 2)
+    mean = predicted(Constant.build(VALUES), Examples(torch.zeros(7, D), targets), torch.zeros(3, D)).mean
+    assert torch.equal(mean, targets[:3])
+
+
 def test_centroid_equals_scikit_learn_and_an_absent_class_never_wins() -> None:
     support, query = classes()
     reference = ReferenceCentroid().fit(support.inputs.numpy(), support.targets.numpy())

@@ -72,6 +72,16 @@ def test_the_ladder_of_regression_shows_roots_of_errors():
     assert widths == {2.0, 3.0}
 
 
+def test_errors_of_nothing_but_0_have_an_axis(tmp_path):
+    """Matplotlib warns of axes without a length, which is an error in the tests."""
+    rows = [evaluation(name, torch.zeros(9), metric="rmse") for name in ("maml", "dummy")]
+    history = [{"step": s, "loss": 0.0, "val": 0.0} for s in (4, 9)]
+    for picture in (plots.ladder([compare(*rows)]), plots.learning_curve(history, METRICS["rmse"])):
+        plots.save(picture, tmp_path / "picture.png")
+    diverged = [evaluation(name, torch.full((9,), torch.inf), metric="rmse") for name in ("maml", "dummy")]
+    plots.save(plots.ladder([compare(*diverged)]), tmp_path / "picture.png")
+
+
 def test_the_learning_curve_marks_the_validation_that_was_kept():
     assert "kept: 90.0 %" in texts(plots.learning_curve(HISTORY, ACCURACY))
     errors = [{"step": s, "loss": 1.0, "val": float(s)} for s in (4, 9)]

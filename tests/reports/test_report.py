@@ -339,6 +339,17 @@ def test_where_all_answers_of_a_task_are_of_one_class_there_is_nothing_to_tell_a
     assert "NOTHING" not in report(compare(OWN, evaluation("dummy", noisy(0.2)))).verdict
 
 
+def test_where_all_targets_of_a_task_are_the_same_there_is_nothing_to_tell_apart():
+    rows = [(name, torch.full((20,), error)) for name, error in (("r2d2", 1e-9), ("dummy", 0.0), ("pooled", 4.0))]
+    verdict = report(compare(*(evaluation(name, scores, way=None, metric="rmse") for name, scores in rows))).verdict
+    assert verdict.startswith("With 1 example of a new task, there is NOTHING TO TELL APART: all examples of a task ")
+    assert "have the same target" in verdict
+    assert "(r2d2: RMSE 3.16e-05)" in verdict
+    rows[1] = ("dummy", torch.full((20,), 1e-12))
+    more = report(compare(*(evaluation(name, scores, way=None, metric="rmse") for name, scores in rows))).verdict
+    assert "NOTHING" not in more
+
+
 def test_no_share_passes_0_or_100_percent():
     few = torch.tensor([1.0, 1.0, 0.2])
     own, rung = evaluation("protonet", few), evaluation("centroid", 1 - few)

@@ -18,7 +18,7 @@ from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
 from handful.tasks.task_collection import TaskCollection
 from handful.workflows.encoding import encoded_inputs
-from noted import noted
+from noted import noted, nothing_noted
 
 
 def images(folder: Path, classes: list[str], count: int = 4, mode: str = "L") -> Path:
@@ -133,6 +133,16 @@ def test_classes_are_in_the_order_of_numbers_wherever_they_come_from(tmp_path):
 def test_image_size_and_colors(tmp_path):
     tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
     assert tasks.spec.input_shape == (3, 20, 20)
+
+
+def test_a_target_that_never_changes_is_told(tmp_path):
+    table = pa.table(columns() | {"sold": np.full(300, 7.5)})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    with noted("The target 'sold' is 7.5 in all rows that are trained on: there is nothing to predict") as notes:
+        tasks = open_tasks(tmp_path / "t.parquet", task="shop", target="sold")
+    assert len(notes) == 1
+    with nothing_noted():
+        open_tasks(tmp_path / "t.parquet", task="shop", target="sold", pipeline=tasks.pipeline)
 
 
 def test_one_class_and_two_classes(tmp_path):

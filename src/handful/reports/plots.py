@@ -119,7 +119,7 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
             high = min(high, 102.0)
             right.set_ylim(max(0.0, min(low, high - 10)), high)
         elif metric.unit == "target":
-            right.set_ylim(0, 1.2 * max(error for _, error in points))
+            right.set_ylim(_ends(0, 1.2 * max(error for _, error in points)))
     if metric.unit == "share":
         right.yaxis.set_major_formatter(_percent)
     for axes in (left, right):
@@ -128,6 +128,11 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _grid(axes, "y")
     return figure
+
+
+def _ends(low: float, high: float) -> tuple[float, float]:
+    """Those of an axis, which has a length also where all values are 0."""
+    return (low, high) if high > low else (low, low + 1)
 
 
 @_styled
@@ -165,7 +170,8 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
             end = max(end, score.high)
         weight = "normal" if row.baseline else "bold"
         panel.text(end + 0.015 * reach, at, _label(row, first), va="center", fontweight=weight)
-    panel.set_xlim(1.3 * min(0.0, *finite) if finite else 0, 1.3 * max(0.0, *finite) if not share_of_all else 130)
+    low, high = 1.3 * min([0.0, *finite]), 130 if share_of_all else 1.3 * max([0.0, *finite])
+    panel.set_xlim(_ends(low, high))
     title = setting_name(first.way, first.shot)
     if share_of_all:
         panel.set_xticks(range(0, 101, 20))

@@ -25,7 +25,7 @@ from handful.registry import LEARNERS
 POOLED = "pooled"
 """The rung that predicts without adapting: one model for all tasks."""
 DUMMY = "dummy"
-"""The rung that gives the majority class of the support, whatever the question."""
+"""The rung that gives the majority class or the mean target of the support, whatever the question."""
 
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged", "undefined", "alone"]
 
@@ -53,20 +53,24 @@ class Standing:
 
     @property
     def trivial(self) -> bool:
-        """Whether all labels of a task are of one class, that of its support, and the learner has predictions."""
+        """Whether all labels or targets of a task are those of its support, and the learner has predictions."""
         if self.outcome == "diverged":
             return False
+        perfect = {"share": 1, "target": 0}
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
-        return any(rung.learner == DUMMY and rung.metric.unit == "share" and rung.score.mean == 1 for rung in rungs)
+        return any(rung.learner == DUMMY and rung.score.mean == perfect.get(rung.metric.unit) for rung in rungs)
 
     def sentence(self) -> str:
         """How good the learner is, and whether that rung is as good."""
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
         if self.trivial:
+            what, score = "label", percent(own.score)
+            if own.metric.unit == "target":
+                what, score = "target", f"{own.metric.title} {figures(rooted(own.score, own.metric).mean)}"
             return (
-                f"{situation(own)}, there is NOTHING TO TELL APART: all examples of a task are of one class, so that "
-                f"{DUMMY}, which repeats the class of the support, is always right ({own.learner}: "
-                f"{percent(own.score)}). Take a label that differs within tasks."
+                f"{situation(own)}, there is NOTHING TO TELL APART: all examples of a task have the same {what}, so "
+                f"that {DUMMY}, which repeats that of the support, is always right ({own.learner}: {score}). Take a "
+                f"{what} that differs within tasks."
             )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"

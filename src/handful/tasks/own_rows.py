@@ -67,6 +67,8 @@ def tasks_of(
     if pipeline is None:
         train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
         pipeline = fit(train, classes if labels and tasks else None)
+        if raw.targets is not None:
+            _note_constant(pipeline.targets, np.asarray(raw.targets)[train])
     inputs = (reader or pipeline).stored(raw.inputs, options.limits, raw.origin)
     if merged:
         grouped = alike(inputs, units, raw.ids)
@@ -151,6 +153,16 @@ def _split_whole(
         earlier = {whole_of[unit]: on for unit in whole_of if (on := earlier.get(names[unit]))}
     parts = split_names(values, options.seed, earlier, noun="value to split by")
     return {on: [unit for unit in whole_of if values.index(whole_of[unit]) in parts[on]] for on in SPLITS}
+
+
+def _note_constant(names: Sequence[str], targets: np.ndarray) -> None:
+    """Make a note of targets `(n,)` or `(n, outputs)` that never change."""
+    for name, column in zip(names, targets.reshape(len(targets), -1).T, strict=True):
+        if np.ptp(column) == 0:
+            note(
+                "constant-target",
+                f"The target {name!r} is {column[0]:g} in all rows that are trained on: there is nothing to predict.",
+            )
 
 
 def check_several(names: Sequence[str], origin: object) -> None:
