@@ -409,7 +409,7 @@ def test_fewer_examples_than_shots(home, tmp_path, trained):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", ["nan", "", "much", "inf"])
+@pytest.mark.parametrize("value", ["much", "inf"])
 def test_a_value_that_is_no_number(value, home, tmp_path, trained):
     lines = (home / "shops.csv").read_text().splitlines()
     cells = lines[5].split(",")

@@ -9,6 +9,7 @@ from handful.errors import DataError, UserError
 from handful.workflows.diagnose import checkup
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
+from noted import noted
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def test_data_alone_is_looked_at_without_a_model(run):
 
 def test_a_folder_of_data_with_a_config_of_another_program_is_data(run):
     (run.parent / "photos" / "config.json").write_text("{}")
-    assert checkup(Source(str(run.parent / "photos"), image_size=16), 2, 2, 2)
+    with noted("passed over"):
+        assert checkup(Source(str(run.parent / "photos"), image_size=16), 2, 2, 2)
 
 
 def test_the_same_picture_in_two_classes_is_found(tmp_path):
