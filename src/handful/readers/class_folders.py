@@ -54,7 +54,13 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
             found += [Labeled(written(one.name) or one.name, file, on) for file in files]
             deeper += [(file, one.name) for file in files if file.parent != one]
     if not found:
-        loose = len(ending(top.iterdir(), endings))
+        loose, packed = len(ending(top.iterdir(), endings)), ending(top.iterdir(), {".zip"})
+        if packed:
+            raise DataError(
+                f"{top} holds archives, such as {packed[0].name}. Unpack each into a folder named like its class, and "
+                "remove it.",
+                code="unsupported-media",
+            )
         held = f"holds {loose} {noun} and no subfolders" if loose else "is empty"
         raise DataError(
             f"The folder {top} {held}. Make one subfolder per class and put its {noun} in.", code="too-few-examples"

@@ -1,5 +1,6 @@
 """Folders of images: which files there are, and of which class."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -10,6 +11,7 @@ from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.raw_batch import Place, RawBatch
 from handful.readers.class_folders import ending, labeled_files
+from handful.readers.listed_images import listed_images
 from handful.readers.paths import existing, note_passed_over
 from handful.readers.reader import Reader
 
@@ -57,7 +59,7 @@ def image_files(path: str | Path, limits: Limits = LOCAL) -> list[Path]:
 
 
 class ImageReader(Reader):
-    """One image, or a folder of them; labeled ones are in class folders, see `labeled_files`."""
+    """One image, or a folder of them; labeled ones are as `listed_images` or `labeled_files` has them."""
 
     name = "images"
     described = "an image, or a folder of images"
@@ -74,13 +76,17 @@ class ImageReader(Reader):
             if path.is_dir():
                 note_passed_over(path, set(files))
             return RawBatch(ImageFiles(files, limits), [file.name for file in files], _named(files))
-        found = labeled_files(path, IMAGES, "images", limits)
+        found, sources = listed_images(path, IMAGES, options, limits) if path.is_dir() else ([], set())
+        if not found:
+            options.refuse("class folders of images, whose names are the labels", "label")
+            found = labeled_files(path, IMAGES, "images", limits)
+        limits.check(path, images=len(found))
         rank = {name: number for number, name in enumerate(class_order(name for name, _, _ in found))}
         labels, files, splits = map(list, zip(*sorted(found, key=lambda one: rank[one.label]), strict=True))
-        note_passed_over(path, set(files))
+        note_passed_over(path, {*files, *sources})
         return RawBatch(
             ImageFiles(files, limits),
-            [file.relative_to(path).as_posix() for file in files],
+            [Path(os.path.relpath(file, path)).as_posix() for file in files],
             _named(files),
             lambda _: str(path),
             labels=labels,

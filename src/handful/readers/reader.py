@@ -13,6 +13,7 @@ from handful.raw_batch import RawBatch
 from handful.readers.paths import existing
 from handful.registry import Registry
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 READERS: Registry[Any] = Registry("reader", "handful.readers")
 
 
@@ -59,6 +60,8 @@ def reader_of(path: Path) -> Reader:
     for reader in readers():
         if reader.matches(path):
             return reader
+    if path.suffix.lower() in ARCHIVES:
+        raise DataError(f"{path} is an archive. Unpack it, and give what is in it.", code="unsupported-media")
     raise DataError(
         f"{path} is of no kind that is read here: {', '.join(dict.fromkeys(one.described for one in readers()))}.",
         code="unsupported-media",

@@ -154,7 +154,7 @@ def is_table(path: Path) -> bool:
 
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
-    return sorted(file for file in folder.iterdir() if file.name[0] != "." and is_table(file))
+    return sorted(file for file in folder.iterdir() if file.name[0] != "." and file.is_file() and is_table(file))
 
 
 def content_of(path: Path, limits: Limits) -> bytes:

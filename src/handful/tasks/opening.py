@@ -16,7 +16,8 @@ from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
-from handful.readers.images import ImageFiles
+from handful.readers.class_folders import ending
+from handful.readers.images import IMAGES, ImageFiles
 from handful.readers.paths import existing, subfolders
 from handful.readers.reader import read
 from handful.readers.tables import table_files
@@ -77,7 +78,7 @@ def open_tasks(
 
 
 def _of_own_data(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
-    if path.is_dir() and table_files(path) and not subfolders(path):
+    if path.is_dir() and table_files(path) and not subfolders(path) and not ending(path.iterdir(), IMAGES):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     options = with_own_columns(options, pipeline)
     raw = read(path, options=options, labeled=True, limits=options.limits)

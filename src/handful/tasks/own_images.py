@@ -12,7 +12,7 @@ from handful.tasks.splits import digests
 
 def image_tasks(raw: RawBatch, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
     """Tasks from a folder of images; see `open_tasks`."""
-    options.refuse("a folder of images", *COLUMNS)
+    options.refuse("a folder of images", *(name for name in COLUMNS if name != "label"))
 
     def fit(train: np.ndarray, _: list[str] | None) -> ImagePipeline:
         return ImagePipeline.fit(raw.inputs, train, size=options.image_size, limits=options.limits, place=raw.origin)

@@ -1,0 +1,146 @@
+"""Images whose labels are in a file beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from handful.cells import written
+from handful.data_options import DataOptions
+from handful.errors import DataError
+from handful.limits import Limits
+from handful.notes import note
+from handful.readers.class_folders import PARTS, Labeled, ending
+from handful.readers.paths import files_below, subfolders
+from handful.readers.reader import reader_of
+from handful.readers.tables import TableReader, table_files
+from handful.table import Table
+
+LABELS = ("label", "labels", "class", "class_name", "category")
+"""How a column of labels may be called, in small letters, where there are others too."""
+
+
+def listed_images(
+    folder: Path, endings: frozenset[str], options: DataOptions, limits: Limits
+) -> tuple[list[Labeled], set[Path]]:
+    """The images that files in a folder, or in its folders of parts, give labels of; and these files.
+
+    Such a file is a table with a column of paths and one of labels (`metadata.csv` of Hugging Face, Kaggle's
+    `train.csv`) or a column of 0 and 1 for each class (`_classes.csv` of Roboflow), or a .json file of easyfsl with
+    `class_names` and `class_roots`. Its part is named by its folder or by itself.
+    """
+    found: dict[Path, Labeled] = {}
+    sources: set[Path] = set()
+    for place in [folder, *(one for one in subfolders(folder) if one.name.lower() in PARTS)]:
+        images: dict[str, Path] | None = None
+        for file in table_files(place):
+            if "submission" in file.name.lower():  # of Kaggle: names of the test images, with a label for all
+                continue
+            labels = _of_class_roots(file, endings)
+            if labels is None:
+                images = _by_name(place, endings) if images is None else images
+                labels = _of_table(file, images, options, limits)
+            if not labels:
+                continue
+            sources.add(file)
+            on = PARTS.get(file.stem.lower()) or PARTS.get(place.name.lower())
+            for image, label in labels.items():
+                if found.setdefault(image, Labeled(label, image, on)).label != label:
+                    raise DataError(
+                        f"{file}: {image} has two labels, {found[image].label!r} and {label!r}. Give it one."
+                    )
+    if sources:
+        first = min(sources).relative_to(folder)
+        note("listed", f"{folder}: the labels are those of files such as {first}.", count=len(sources))
+    return list(found.values()), sources
+
+
+def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
+    """The images below a folder by what may name them: their path, or their name with or without its ending."""
+    images = ending(files_below(folder), endings)
+    names: dict[str, list[Path]] = {}
+    for image in images:
+        for name in {image.name, image.stem, image.relative_to(folder).with_suffix("").as_posix()}:
+            names.setdefault(name, []).append(image)
+    alone = {name: own[0] for name, own in names.items() if len(own) == 1}
+    return alone | {image.relative_to(folder).as_posix(): image for image in images}
+
+
+def _of_table(file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits) -> dict[Path, str] | None:
+    """The label of each image that a table lists; None where no column names images, or none has labels."""
+    if not images:
+        return None
+    reader = reader_of(file)
+    assert isinstance(reader, TableReader)
+    try:
+        table = reader.table(file, options, limits)
+    except DataError:  # annotations of another kind, which are passed over
+        return None
+    paths = next((name for name in table.names if _path(table[0][name]) in images), None)
+    if paths is None:
+        return None
+    others = [name for name in table.names if name != paths]
+    known = [name for name in others if name.strip().lower() in LABELS]
+    label = options.label or (known[0] if len(known) == 1 else others[0] if len(others) == 1 else None)
+    if not others:
+        return None
+    if label:
+        table.require([label], ", the label")
+        labels: list[str | None] = list(table.names_in(label))
+    else:
+        labels = _of_one_column_each(table, others)
+    found: dict[Path, str] = {}
+    for row, (name, cell) in enumerate(zip(map(_path, table.arrow.column(paths).to_pylist()), labels, strict=True)):
+        if name not in images:
+            raise DataError(f"{table.place(row)}: there is no image {name!r} beside {file}.", code="not-found")
+        if cell is not None and found.setdefault(images[name], cell) != cell:
+            raise DataError(f"{table.place(row)}: {name!r} has another label above, and images have one label only.")
+    unlabeled = labels.count(None)
+    if unlabeled:
+        note("unlabeled", f"{file}: rows without a label are left out.", count=unlabeled)
+    return found
+
+
+def _path(cell: Any) -> str:
+    return str(written(cell) or "").replace("\\", "/").removeprefix("./")
+
+
+def _of_one_column_each(table: Table, names: list[str]) -> list[str | None]:
+    """The labels of rows that have 1 in the column of their class and 0 in the others; None where all are 0."""
+    columns = [list(map(str, table.names_in(name))) for name in names]
+    if not all(cell in ("0", "1") for column in columns for cell in column):
+        raise DataError(
+            f"{table.name} names images, but which column has their labels is not given. Its columns: "
+            f"{', '.join(map(repr, table.names))}.",
+            code="missing-label",
+            hint="Name it with {label}.",
+        )
+    labels: list[str | None] = []
+    for row, cells in enumerate(zip(*columns, strict=True)):
+        of_row = [name.strip() for name, cell in zip(names, cells, strict=True) if cell == "1"]
+        if len(of_row) > 1:
+            raise DataError(
+                f"{table.place(row)} has the labels {' and '.join(map(repr, of_row[:3]))}, but each image has one "
+                "label here. Leave one, or remove the row."
+            )
+        labels.append(of_row[0] if of_row else None)
+    return labels
+
+
+def _of_class_roots(file: Path, endings: frozenset[str]) -> dict[Path, str] | None:
+    """The images in the folders that easyfsl's .json file lists with the names of their classes."""
+    if file.suffix.lower() != ".json":
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):  # the reader of tables says what is wrong
+        return None
+    if not isinstance(content, dict) or not {"class_names", "class_roots"} <= set(content):
+        return None
+    found: dict[Path, str] = {}
+    for name, root in zip(content["class_names"], content["class_roots"], strict=False):
+        images = ending(files_below(file.parent / str(root)), endings) if (file.parent / str(root)).is_dir() else []
+        if not images:
+            raise DataError(f"{file}: the folder {root!r} of the class {name!r} is not there, or holds no images.")
+        found |= dict.fromkeys(images, written(name) or str(name))
+    return found

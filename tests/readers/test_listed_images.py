@@ -1,0 +1,101 @@
+import pytest
+from test_class_folders import files
+
+from handful.data_options import DataOptions
+from handful.errors import DataError, UserError
+from handful.readers.reader import read
+from noted import noted
+
+
+def labels(folder, *notes, **options):
+    """Label and split of each image by its id."""
+    with noted("the labels are those of files such as", *notes):
+        raw = read(folder, labeled=True, options=DataOptions(**options))
+    return dict(zip(raw.ids, zip(raw.labels, raw.splits or [None] * len(raw.ids), strict=True), strict=True))
+
+
+def test_metadata_of_each_part(tmp_path):
+    files(tmp_path, "train/1.png", "train/2.png", "test/3.png")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n1.png,cat\n2.png,dog\n")
+    (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n3.png,cow\n")
+    assert labels(tmp_path) == {
+        "train/1.png": ("cat", "train"),
+        "train/2.png": ("dog", "train"),
+        "test/3.png": ("cow", "test"),
+    }
+
+
+def test_images_by_their_names_without_endings_and_what_is_not_listed(tmp_path):
+    files(tmp_path, "pictures/a1.jpg", "pictures/a2.jpg", "pictures/a3.jpg")
+    (tmp_path / "train.csv").write_text("id,breed\na1,collie\na2,boxer\n")
+    (tmp_path / "sample_submission.csv").write_text("id,breed\na3,collie\n")
+    found = labels(tmp_path, "some files are passed over, such as pictures/a3.jpg")
+    assert found == {"pictures/a1.jpg": ("collie", None), "pictures/a2.jpg": ("boxer", None)}
+
+
+def test_the_column_of_labels(tmp_path):
+    files(tmp_path, "1.png", "2.png")
+    (tmp_path / "list.csv").write_text("image,kind,size\n1.png,cat,3\n./2.png,dog,4\n")
+    with pytest.raises(DataError, match="which column has their labels is not given"):
+        read(tmp_path, labeled=True)
+    assert labels(tmp_path, label="kind") == {"1.png": ("cat", None), "2.png": ("dog", None)}
+    with pytest.raises(DataError, match="no column 'kin'"):
+        read(tmp_path, labeled=True, options=DataOptions(label="kin"))
+
+
+def test_one_column_for_each_class(tmp_path):
+    files(tmp_path, "1.png", "2.png", "3.png")
+    table = tmp_path / "_classes.csv"
+    table.write_text("filename, cat, dog\n1.png,1,0\n2.png,0,1\n3.png,0,0\n")
+    notes = "rows without a label are left out", "some files are passed over, such as 3.png"
+    assert labels(tmp_path, *notes) == {"1.png": ("cat", None), "2.png": ("dog", None)}
+    table.write_text("filename, cat, dog\n1.png,1,0\n2.png,1,1\n")
+    with pytest.raises(DataError, match=r"row 2.* has the labels 'cat' and 'dog', but each image has one"):
+        read(tmp_path, labeled=True)
+
+
+def test_class_roots(tmp_path):
+    files(tmp_path, "data/a/1.png", "data/b/1.png", "data/c/1.png")
+    (tmp_path / "train.json").write_text('{"class_names": ["cat", "dog"], "class_roots": ["data/a", "data/b"]}')
+    (tmp_path / "test.json").write_text('{"class_names": ["cow"], "class_roots": ["data/c"]}')
+    assert labels(tmp_path) == {
+        "data/a/1.png": ("cat", "train"),
+        "data/b/1.png": ("dog", "train"),
+        "data/c/1.png": ("cow", "test"),
+    }
+    (tmp_path / "test.json").write_text('{"class_names": ["cow"], "class_roots": ["data/d"]}')
+    with pytest.raises(DataError, match="the folder 'data/d' of the class 'cow' is not there"):
+        read(tmp_path, labeled=True)
+
+
+def test_an_image_that_is_not_there_or_has_two_labels(tmp_path):
+    files(tmp_path, "1.png", "2.png")
+    table = tmp_path / "list.csv"
+    table.write_text("image,label\n1.png,cat\n3.png,dog\n")
+    with pytest.raises(DataError, match=r"row 2.*: there is no image '3\.png' beside"):
+        read(tmp_path, labeled=True)
+    table.write_text("image,label\n1.png,cat\n1.png,dog\n")
+    with pytest.raises(DataError, match=r"row 2.*: '1\.png' has another label above"):
+        read(tmp_path, labeled=True)
+    table.write_text("image,label\n1.png,cat\n2.png,dog\n")
+    (tmp_path / "more.csv").write_text("image,label\n1.png,cow\n")
+    with pytest.raises(DataError, match=r"1\.png has two labels, 'cat' and 'cow'"):
+        read(tmp_path, labeled=True)
+
+
+def test_other_tables_and_annotations_are_passed_over(tmp_path):
+    files(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "coco.json").write_text('{"images": [], "annotations": {}}')
+    (tmp_path / "people.csv").write_text("name,label\nann,1\n")
+    with noted("some files are passed over, such as coco.json") as notes:
+        assert read(tmp_path, labeled=True).labels == ["cat", "dog"]
+    assert [note.count for note in notes] == [2]
+    with pytest.raises(UserError, match="label does not apply to class folders"):
+        read(tmp_path, labeled=True, options=DataOptions(label="name"))
+
+
+def test_archives_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"holds archives, such as cat\.zip\. Unpack each"):
+        read(files(tmp_path, "cat.zip", "dog.zip"), labeled=True)
+    with pytest.raises(DataError, match=r"cat\.zip is an archive\. Unpack it"):
+        read(tmp_path / "cat.zip", labeled=True)
