@@ -1,6 +1,7 @@
 """Where an encoder comes from: its folder or the cache, a download where the user named it, and no code of its own."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -9,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from handful.encoders import Encoder
+from handful.encoders import CACHE, Encoder, cache_folder
 from handful.errors import ArtifactError, UserError
 from handful.pipelines.texts import TextPipeline
+from handful.storage import write_text
 
 NAME, COMMIT = "someone/sentences", "0123abc"
 KNOWN = "sentence_transformers.models.Transformer"
@@ -201,3 +203,11 @@ def test_without_the_extra_the_message_names_it(missing, installed, monkeypatch)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r"pip install '\.\[text\]' in the folder of handful"):
         Encoder(NAME, COMMIT).embed(["a"])
+
+
+def test_a_user_without_a_home_has_a_cache_that_is_not_written(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", CACHE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(UserError, match="Cannot write"):
+        write_text(cache_folder() / "models" / "x", "")

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import random
+import resource
+import signal
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from handful.errors import ArtifactError, UserError
 from handful.storage import (
+    check_writable,
     digest_of,
     flatten,
     read_json,
@@ -20,6 +23,7 @@ from handful.storage import (
     unflatten,
     write_json,
     write_tensors,
+    write_text,
 )
 
 TENSORS = {
@@ -149,6 +153,43 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write .*file.*path="):
         write_json(tmp_path / "file" / "x.json", {})
+
+
+def test_the_longest_name_is_written_and_a_longer_one_told(tmp_path):
+    write_json(tmp_path / ("x" * 250 + ".json"), 1)
+    for place in (tmp_path / ("x" * 256), tmp_path / ("x" * 256) / "file"):
+        with pytest.raises(UserError, match="too long"):
+            write_json(place, 1)
+        with pytest.raises(UserError, match="too long"):
+            check_writable(place)
+
+
+def test_names_that_are_no_utf8_come_back(path):
+    """As they are in file names of another code page, on disks of other systems."""
+    odd = {"ids": [os.fsdecode(b"caf\xe9/1.png")], "Ü": "\\udce9"}
+    write_json(path, odd)
+    assert read_json(path) == odd
+    assert path.read_text(encoding="utf-8").count("\\udce9") == 2
+    write_tensors(path, TENSORS, odd)
+    assert read_tensors(path)[1] == odd
+    write_text(path, odd["ids"][0])
+    assert path.read_text(encoding="utf-8") == "caf\\udce9/1.png"
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(path):
+    """A limit on the size of files stands for it."""
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"Cannot write .*thing\.safetensors: File too large"):
+            write_tensors(path, {"large": torch.zeros(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_file_cut_anywhere_is_refused(path):

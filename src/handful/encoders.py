@@ -45,8 +45,8 @@ class Encoder:
     """
 
     def __init__(self, name: str = DEFAULT, revision: str | None = None) -> None:
-        folder = Path(name).expanduser()
-        self.folder = folder.resolve() if folder.is_dir() else None
+        folder = os.path.expanduser(name)
+        self.folder = Path(folder).resolve() if os.path.isdir(folder) else None
         if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
             raise UserError(
                 f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
@@ -143,10 +143,14 @@ class Encoder:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be computed again: `$HANDFUL_CACHE`, else in the user's cache folder."""
+    """Where things are kept that can be computed again: `$HANDFUL_CACHE`, else in the user's cache folder.
+
+    Of a user without a home it is where nothing can be written.
+    """
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handful"
+    home = os.path.expanduser("~")
+    return Path(os.environ.get("XDG_CACHE_HOME") or f"{os.devnull if home == '~' else home}/.cache") / "handful"
 
 
 def _digest(folder: Path) -> str:

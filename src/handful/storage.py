@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         place = Path(os.path.realpath(path))
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+        temporary = place.with_name(f".{secrets.token_hex(8)}")  # a name of its own: `path` may have the longest
         temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as written:
@@ -64,13 +64,13 @@ def replacing(path: Path) -> Iterator[Path]:
 def check_writable(folder: Path) -> None:
     """Raise a `UserError` if no file can be written into this folder, before work is done for it. Makes nothing."""
     place = folder.absolute()
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         tempfile.TemporaryFile(dir=place).close()  # permissions do not tell: of root, of /proc
     except OSError as error:
         raise UserError(
-            f"Cannot write {folder}: {place} is {'read-only' if place.is_dir() else 'a file'}.",
+            f"Cannot write {folder}: {error.strerror} ({place}).",
             code="unwritable",
             hint="Choose another place with {path}.",
         ) from error
@@ -78,13 +78,18 @@ def check_writable(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(value, indent=2) + "\n")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that UTF-8 can hold: names of files may have bytes that are none, which are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # \udce9, as JSON itself writes it
 
 
 def read_json(path: Path) -> Any:
@@ -128,7 +133,7 @@ def tensors_to_bytes(tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple
     whole = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    text = as_json(facts)
     checksum = digest_of(whole, text)
     return save(whole, {ENTRY: _opening(checksum) + text + "}"}), checksum
 
@@ -181,9 +186,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return tensors_from_bytes(read_bytes(path), path)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path; `ArtifactError` where one may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
+    return True
+
+
 def check_folder(path: Path) -> None:
     """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
-    if not path.exists():
+    if not is_there(path):
         raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
     if path.is_file():
         try:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -80,6 +81,50 @@ def test_without_a_standard_stream_the_work_is_done(closed, tmp_path):
     shell = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", SPEAKING, str(tmp_path / "file")]
     assert subprocess.run(shell, check=False, timeout=60).returncode == 0
     assert (tmp_path / "file").read_text() == "whole"
+
+
+SIGNS = """
+from handful.cli import terminal
+terminal.write_any_sign()
+rows = [{"id": "1", "label": "Zo\\xeb \\u65e5 \\U0001f600 \\udce9 80 \\xb1 3"}]
+terminal.err.print(rows[0]["label"])
+terminal.print_json(rows)
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", r"Zo\xeb \u65e5 \U0001f600 \udce9 80 +- 3"),
+        ("cp1252", r"Zoë \u65e5 \U0001f600 \udce9 80 ± 3"),
+        ("utf-8", r"Zoë 日 😀 \udce9 80 ± 3"),
+    ],
+)
+def test_what_a_console_cannot_write_is_written_in_ascii(encoding, shown):
+    ran = subprocess.run(
+        [sys.executable, "-c", SIGNS],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert ran.stderr.decode(encoding) == shown + "\n"
+    assert json.loads(ran.stdout.decode(encoding)) == [{"id": "1", "label": "Zoë 日 😀 \udce9 80 ± 3"}]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothing(tmp_path):
+    def ran(command, where):
+        shell = ["sh", "-c", f'exec "$0" -m handful "$@" {where}', sys.executable, *command]
+        found = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+        return found.returncode, found.stdout, found.stderr
+
+    code, _, said = ran(["list", "--json"], ">/dev/full")
+    assert code == 1
+    assert said.splitlines() == ["Error: What the command prints cannot be read or written (No space left on device)."]
+    command = ["adapt", str(tmp_path / "no-run"), str(tmp_path), "-o", str(tmp_path / "a.task")]
+    code, _, _ = ran(command, "2>/dev/full")
+    assert code == 1
 
 
 def test_a_score_says_what_it_is():

@@ -1,5 +1,7 @@
 """Defining a reader is all that a format takes: training, adapting and predicting read it."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as compute
@@ -128,3 +130,49 @@ def test_an_example_without_a_task_is_told_by_its_place(tmp_path):
     (tmp_path / "t.csv").write_text("x,shop,y\n" + rows + "1,,2\n")
     with pytest.raises(DataError, match=r"t\.csv, row 41 \(line 42 of the file\): the task is missing"):
         open_tasks(tmp_path / "t.csv", task="shop", target="y")
+
+
+def locked(path, monkeypatch):
+    """The system refuses to look at this path, as it does to all but root where permissions are so."""
+
+    def refusing(function):
+        def guarded(place, *arguments, **options):
+            if os.fspath(place) == os.fspath(path):
+                raise PermissionError(13, "Permission denied", os.fspath(place))
+            return function(place, *arguments, **options)
+
+        return guarded
+
+    for name in ("listdir", "stat", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+@pytest.mark.parametrize("inner", ["photos", "photos/b", "photos/b/1.png"])
+def test_what_may_not_be_read_is_named(inner, tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "photos" / name / f"{number}.png").write_bytes(b"")
+    locked(tmp_path / inner, monkeypatch)
+    for call in (lambda path: read(path, labeled=True), open_tasks):
+        with pytest.raises(DataError, match=rf"{inner} cannot be read \(Permission denied\)"):
+            call(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "x" * 300])
+def test_a_name_that_is_too_long_is_told(name, tmp_path):
+    for call in (lambda path: read(path, labeled=True), open_tasks):
+        with pytest.raises(DataError, match="too long"):
+            call(tmp_path / name)
+
+
+def test_a_link_to_nothing_says_what_it_points_to(tmp_path):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"link\.csv is a link to .*gone\.csv, which does not exist\."):
+        read(tmp_path / "link.csv")
+
+
+def test_the_home_of_nobody_and_a_zero_are_not_there(tmp_path):
+    for name in ("~no-such-user/a.csv", "a\0.csv"):
+        with pytest.raises(DataError, match="does not exist"):
+            open_tasks(name)

@@ -1,6 +1,7 @@
 """What commands share: the application, its exit codes, and how an error is printed."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ import typer
 from rich.text import Text
 
 from handful.cli.flags import flag
-from handful.cli.terminal import err, notes
+from handful.cli.terminal import err, go_nowhere, notes
 from handful.errors import DataError, HandfulError, UserError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
             try:
                 with notes():
                     function(*arguments, **options)
+                sys.stdout.flush()
             except KeyboardInterrupt:
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
@@ -49,6 +51,14 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 if not out_of_memory(error):
                     raise
                 err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
+                raise typer.Exit(FAILED) from None
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                if error.filename is None:
+                    go_nowhere(sys.stdout)
+                what = error.filename or "What the command prints"
+                err.print(Text("Error:", "bold red"), f"{what} cannot be read or written ({error.strerror or error}).")
                 raise typer.Exit(FAILED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, DataError)

@@ -1,5 +1,6 @@
 """The command `handful`: everything heavy is imported inside the commands, so that `--help` is quick."""
 
+import logging
 import os
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from handful import __version__
 from handful.cli import adapt, bench, compare, doctor, evaluate, list_members, predict, quickstart, tables, train  # noqa: F401 - an import registers the command
 from handful.cli.application import app
-from handful.cli.terminal import out
+from handful.cli.terminal import out, write_any_sign
 
 
 @app.callback(invoke_without_command=True)
@@ -26,4 +27,7 @@ def main() -> None:
     # Threads that spin while they wait take the processor from those that work: on a busy machine of two cores a step
     # then takes several times as long. A short spin costs nothing on an idle one. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.ERROR)  # what libraries warn their own users of
+    write_any_sign()
     app(prog_name="handful")

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -91,9 +92,9 @@ def source_of(tasks: str, data: dict[str, Any], seed: int = 0) -> "Source":
     """The source of tasks that the arguments name."""
     from handful.workflows.experiment import Source
 
-    if Path(tasks).exists():  # one path for one thing, from whatever folder it is opened again
+    if os.path.exists(tasks):  # one path for one thing, from whatever folder it is opened again
         tasks = str(Path(tasks).resolve())
-    if (encoder := data.get("encoder")) and Path(encoder).is_dir():
+    if (encoder := data.get("encoder")) and os.path.isdir(encoder):
         data = data | {"encoder": str(Path(encoder).resolve())}
     return Source(tasks, seed=seed, **data)
 

@@ -1,8 +1,10 @@
 """What the command line shows: messages, progress, notes, values as JSON or CSV. Light, for `--help` is to be quick."""
 
+import codecs
 import contextlib
 import csv
 import functools
+import io
 import json
 import os
 import re
@@ -10,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -48,9 +50,47 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
 
 
+class Messages(Console):
+    """Where messages go; on a full disk nowhere: the work is done all the same."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """See `rich.console.Console.print`."""
+        try:
+            super().print(*objects, **how)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            go_nowhere(sys.stderr)
+
+
+def go_nowhere(stream: TextIO) -> None:
+    """Whatever a stream holds back and gets later goes nowhere, so that it cannot fail again when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def write_any_sign() -> None:
+    """Signs that the encoding of a console or pipe lacks are written in ASCII, and bytes that are no text escaped."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+PLAIN = {"±": "+-"}
+"""What signs of handful's own are where they cannot be written."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
+
+
 open_closed_streams()
 out = _literal(soft_wrap=True)
-err = _literal(stderr=True, soft_wrap=not sys.stderr.isatty())
+err = Messages(highlight=False, markup=False, emoji=False, stderr=True, soft_wrap=not sys.stderr.isatty())
 
 LOG_SECONDS = 10
 """How often progress is told where there is no terminal to show bars on."""
@@ -125,9 +165,11 @@ def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0)
 
 def print_json(value: Any) -> None:
     """JSON on stdout; null for numbers that JSON does not have."""
-    from handful.storage import finite
+    from handful.storage import as_json, finite
 
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = as_json(finite(value), indent=2) if unicode else json.dumps(finite(value), indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def print_csv(rows: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """What a meta-model keeps of one task: a small value, in memory, as bytes or as one file. No pickle anywhere."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ class AdaptedTask:
     def load(cls, path: str | Path, *, limits: Limits = LOCAL) -> Self:
         """Read a task from its file; errors as those of `from_bytes`."""
         path = Path(path)
-        if path.is_dir() or named_as_inputs(path):  # and not a damaged one
+        if os.path.isdir(path) or named_as_inputs(path):  # and not a damaged one
             raise not_a_task(path)
         return cls.from_bytes(read_bytes(path), limits=limits, source=path)
 
@@ -174,13 +175,13 @@ def _tuple(values: Any) -> tuple[str, ...] | None:
 
 def _check_replaceable(path: Path) -> None:
     """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
     if named_as_inputs(path):
         raise UserError(
             f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
         )
-    if path.exists() and path.stat().st_size:
+    if os.path.exists(path) and path.stat().st_size:
         try:
             _, facts, _ = tensors_from_bytes(read_bytes(path), path)
         except ArtifactError:

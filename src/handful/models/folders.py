@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from handful.errors import ArtifactError, UserError
-from handful.storage import check_folder, is_run, read_json, read_tensors
+from handful.storage import check_folder, is_run, is_there, read_json, read_tensors
 
 MODEL_FORMAT = "handful meta-model"
 """What the configuration of a meta-model says it is."""
@@ -13,7 +13,7 @@ MODEL_FORMAT = "handful meta-model"
 def model_folder(path: Path) -> Path:
     """The folder of a meta-model, given it or the run that holds it."""
     for folder in (path / "model", path):
-        if (folder / "model.safetensors").exists():
+        if is_there(folder / "model.safetensors"):
             return folder
     check_folder(path)
     if is_run(path):

@@ -1,6 +1,7 @@
 """Where meta-models are: in a folder or run, or by the digest that an adapted task names."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def _places(task: AdaptedTask, near: Path | None) -> Iterator[Path]:
     if near is None:
         return
     for folder in near.resolve().parents[:3]:
-        if any((place / "model.safetensors").exists() for place in (folder / "model", folder)):
+        if any(os.path.exists(place / "model.safetensors") for place in (folder / "model", folder)):
             yield folder
 
 

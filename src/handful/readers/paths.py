@@ -1,7 +1,9 @@
 """Paths: what is there, or the error that names the nearest name."""
 
+import contextlib
 import difflib
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from handful.errors import DataError
@@ -11,12 +13,31 @@ SYSTEMS = ("thumbs.db", "desktop.ini")
 """What a system leaves in the folders of its users."""
 
 
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Inside, what the system refuses to read is a `DataError` that names it, or else this path."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read ({error.strerror or error}). Make it readable, or give another "
+            "place.",
+            code="not-found",
+        ) from error
+
+
 def existing(path: str | Path) -> Path:
-    """The path, also of a part of a file (`sales.xlsx:2024`); `DataError` with the nearest name if nothing is there."""
-    path = Path(path).expanduser()
+    """The path, also of a part of a file (`sales.xlsx:2024`); `DataError` with the nearest name if nothing is there.
+
+    Likewise where the path leads to nothing, or may not be read.
+    """
+    path = Path(os.path.expanduser(path))
     file, _, part = str(path).rpartition(":")
-    if path.exists() or (part and Path(file).is_file()):
-        return path
+    with reading(path):
+        if _is_there(path) or (part and os.path.isfile(file)):
+            return path
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to {path.readlink()}, which does not exist.", code="not-found")
     try:
         beside = [entry.name for entry in path.parent.iterdir()]
     except OSError:
@@ -24,6 +45,14 @@ def existing(path: str | Path) -> Path:
     nearest = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.parent / nearest[0]}?" if nearest else " Check the spelling."
     raise DataError(f"{path} does not exist.{hint}", code="not-found")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a zero is in no name
+        return False
+    return True
 
 
 def subfolders(folder: Path) -> list[Path]:

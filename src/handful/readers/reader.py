@@ -10,7 +10,7 @@ from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.raw_batch import RawBatch
-from handful.readers.paths import existing
+from handful.readers.paths import existing, reading
 from handful.registry import Registry
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
@@ -85,7 +85,8 @@ def read(
     Raises `DataError` for what cannot be read, with the file, and the row or column.
     """
     path = existing(path)
-    return reader_of(path).read(path, options or DataOptions(), labeled, limits)
+    with reading(path):
+        return reader_of(path).read(path, options or DataOptions(), labeled, limits)
 
 
 def row_numbers(count: int) -> Sequence[str]:

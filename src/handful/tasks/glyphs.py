@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -113,6 +112,7 @@ def _letters() -> _Letters:
 
 def _draw_all() -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images `(letters, faces, 32, 32)`, which of them exist `(letters, faces)`, and Unicode names by script."""
+    import matplotlib
     from matplotlib.ft2font import FT2Font
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

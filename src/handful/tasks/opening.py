@@ -1,6 +1,7 @@
 """Opening tasks by one name or path: a registered source, or the user's own images, table, texts or arrays."""
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -18,7 +19,7 @@ from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers.class_folders import ending
 from handful.readers.images import IMAGES, ImageFiles
-from handful.readers.paths import existing, subfolders
+from handful.readers.paths import existing, reading, subfolders
 from handful.readers.reader import read
 from handful.readers.tables import table_files
 from handful.registry import TASKS
@@ -68,10 +69,11 @@ def open_tasks(
         return _registered(name, rest, options)
     if not str(source):
         raise UserError(f"Name a source of tasks: a path to your data, or one of {', '.join(TASKS)}.")
-    path = Path(source).expanduser()
-    if not path.exists() and not path.suffix and path.name == str(source):
+    path = Path(source)
+    if not os.path.exists(path) and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
-    tasks = _of_own_data(existing(path), options, pipeline)
+    with reading(path):
+        tasks = _of_own_data(existing(path), options, pipeline)
     if pipeline is None or splits is None:  # else they are those of a training, which had the note
         _note_of_future(tasks, pipeline)
     return tasks

@@ -1,5 +1,6 @@
 """What a run is made of: a source of tasks, a learner, sizes and settings."""
 
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -158,7 +159,7 @@ def opened_again(experiment: Experiment, model: MetaModel, run: Run) -> tuple[Ta
     Raises a `UserError` where what there was is not there as it was, or nothing is at its place.
     """
     source, earlier = experiment.source, run.contents()
-    if earlier.own and not Path(source.tasks).expanduser().exists():
+    if earlier.own and not os.path.exists(os.path.expanduser(source.tasks)):
         raise UserError(
             f"The data of {run.path} are no longer at {source.tasks}.",
             code="not-found",
