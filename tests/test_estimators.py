@@ -1,5 +1,5 @@
 """The scikit-learn face: scikit-learn's own checks, the ridge probe, and real meta-models behind it."""
-# ruff: noqa: N806 - scikit-learn calls inputs X
+# ruff: noqa: N803, N806 - scikit-learn calls inputs X
 
 from types import SimpleNamespace
 
@@ -9,9 +9,14 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification, make_regression
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict, cross_val_score
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from handful.cells import written
@@ -19,6 +24,7 @@ from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
 from handful.evaluation.scoring import evaluate
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
 from handful.pipelines.spread import DEVIATIONS
@@ -332,10 +338,9 @@ def test_what_is_sparse_is_told_with_the_way_out_wherever_it_comes_in(table_mode
     ("labels", "y", "classes"),
     [
         (["stays", "leaves"], ["stays", "leaves", "stays", "leaves"], ["leaves", "stays"]),
-        (["2", "10", "1"], [1, 2, 1, 2], [1, 2, 10]),
-        (["2", "10", "1"], [1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 10.0]),
+        (["2", "10", "1"], [1, 2, 1, 2], [1, 2]),
+        (["2", "10", "1"], [1.0, 2.0, 1.0, 2.0], [1.0, 2.0]),
         (["True", "False"], [True, False, True, False], [False, True]),
-        (["stays", "leaves"], ["stays"] * 4, ["leaves", "stays"]),
     ],
 )
 def test_labels_that_mean_the_same_everywhere_are_the_models_own(table_model, labels, y, classes):
@@ -353,8 +358,53 @@ def test_labels_that_the_model_does_not_know_are_refused(table_model):
     model = table_model("protonet", label="churn", labels=["1", "many"])
     with pytest.raises(DataError, match="knows the classes 1, many, not 'few'"):
         FewShotClassifier(model).fit(ROWS, ["1", "few", "1", "few"])
-    with pytest.raises(UserError, match="classes are texts"):
+    for y in ([1, 2, 1, 2], [0, 1, 2, 0], [0.0, 1.0, 0.0, 1.0]):
+        with pytest.raises(DataError, match=r"knows the classes 1, many, not [02]"):
+            FewShotClassifier(model).fit(ROWS, y)
+    with pytest.raises(DataError, match=r"one class: 1\. Others that may come are given as classes"):
         FewShotClassifier(model).fit(ROWS, [1, 1, 1, 1])
+
+
+def test_a_class_without_examples_is_one_that_is_named(table_model):
+    model = table_model("protonet", label="churn", labels=["2", "10", "1"])
+    classifier = FewShotClassifier(model).partial_fit(ROWS, [1, 2, 1, 2], classes=[1, 2, 10])
+    assert classifier.classes_.tolist() == [1, 2, 10]
+    assert classifier.predict_proba(ROWS).sum(1).round(6).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("names", [["low", "middle", "high", "huge"], [3, 5, 7, 9]])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        lambda both, X, y: cross_val_predict(both[0][1], X, y, cv=3, method="predict_proba").argmax(1),
+        *(
+            lambda both, X, y, make=make: np.unique(y).searchsorted(make(both).fit(X, y).predict(X))
+            for make in (
+                lambda both: VotingClassifier(both, voting="soft"),
+                lambda both: VotingClassifier(both, voting="hard"),
+                lambda both: StackingClassifier(both, cv=3),
+                lambda both: CalibratedClassifierCV(both[0][1], cv=3),
+            )
+        ),
+    ],
+    ids=["cross_val_predict", "soft voting", "hard voting", "stacking", "calibration"],
+)
+def test_tools_of_scikit_learn_number_labels_that_mean_the_same_everywhere(names, count, tool, table_model):
+    """They give 0, 1, ... as y to an estimator, and look for those numbers in its `classes_`."""
+    model = table_model("protonet", label="size", labels=[str(name) for name in names])
+    number = np.arange(12 * count) % count
+    X = np.array([[20.0 * one + place % 5, "a"] for place, one in enumerate(number)], dtype=object)
+    y = np.array(names[-count:])[number]
+    both = [("few", FewShotClassifier(model)), ("other", make_pipeline(FunctionTransformer(_size), GaussianNB()))]
+    with collecting() as notes:
+        predicted = tool(both, X, y)
+    assert (predicted == np.unique(y).searchsorted(y)).mean() > 0.9
+    assert {note.code for note in notes} <= {"numbered-labels"}
+
+
+def _size(rows):
+    return np.asarray(rows)[:, :1].astype(float)
 
 
 def test_what_is_not_finite_is_no_prediction():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handful.cells import class_order, spelled, written
 from handful.engine.evaluation_copy import evaluation_copy
-from handful.errors import DataError, UserError
+from handful.errors import DataError
 from handful.evaluation.scoring import check_fits
 from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
@@ -24,7 +24,8 @@ from handful.models import batches
 from handful.models.class_numbers import shared_names
 from handful.models.folders import model_folder
 from handful.models.meta_model import MetaModel
-from handful.pipelines.labels import class_names, class_numbers, real_numbers
+from handful.notes import note
+from handful.pipelines.labels import class_names, real_numbers
 from handful.pipelines.pipeline import check_dense, prepared
 from handful.raw_batch import Origin, numbered
 from handful.registry import LEARNERS
@@ -117,8 +118,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     relative to their spread; a meta-model has its own. trust: see `MetaModel.from_pretrained`.
 
     Inputs of a meta-model are what its pipeline takes: images `(n, height, width)` or `(n, channels, height, width)`,
-    rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Where the
-    model's labels mean the same in every task, `classes_` are all of them, with or without examples.
+    rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Classes
+    are those of `y`, also where the model's labels mean the same in every task: name others that may come by the
+    `classes` of `partial_fit`. Numbers 0, 1, ... in place of such labels, as `VotingClassifier` and other tools of
+    scikit-learn write them, are taken for the model's first classes, with a note.
 
     >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
     >>> classifier.predict([[0.1], [1.1]]).tolist()
@@ -162,23 +165,23 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 f"The classes were fixed as {_listed(fixed)}, but the examples have {_listed(seen)}.",
                 code="unknown-label",
             )
-        shared = shared_names(self.model_.spec, self.model_.pipeline) if self.model_ else None
         classes_ = seen if fixed is None else fixed
+        if len(classes_) < fewest:
+            raise DataError(
+                f"A task needs examples of at least two classes, got one class: {_listed(classes_)}. Others that may "
+                "come are given as classes of partial_fit.",
+                code="one-class",
+            )
+        _check_spelling(classes_)
+        shared = shared_names(self.model_.spec, self.model_.pipeline) if self.model_ else None
         if shared is not None:
-            names, known = shared, shared
-            classes_ = _shared_classes(shared, seen, fixed)
+            outputs, places = len(shared), _shared_places(shared, classes_)
         else:
-            if len(classes_) < fewest:
-                raise DataError(
-                    f"A task needs examples of at least two classes, got one class: {_listed(classes_)}.",
-                    code="one-class",
-                )
-            _check_spelling(classes_)
             packed = self.model_ is None or self.model_.learner.any_way
-            names, known = class_order(_named(seen if packed else classes_)), _named(seen)
-        self._adapt(Examples(inputs, class_numbers(_named(y), names)), len(names))
-        columns = np.array([names.index(name) if name in known else -1 for name in _named(classes_)])
-        self.classes_, self._columns = classes_, columns
+            names, known = class_order(_named(seen if packed else classes_)), set(_named(seen))
+            outputs, places = len(names), {name: place for place, name in enumerate(names) if name in known}
+        self._adapt(Examples(inputs, torch.tensor([places[name] for name in _named(y)])), outputs)
+        self.classes_, self._columns = classes_, np.array([places.get(name, -1) for name in _named(classes_)])
         self._support, self._fixed = (inputs, y), fixed
         return self
 
@@ -303,23 +306,20 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
     return _copied(array).reshape(-1, *shape)
 
 
-def _shared_classes(names: list[str], seen: np.ndarray, fixed: np.ndarray | None) -> np.ndarray:
-    """The model's classes as sorted values of the user's own type."""
-    wanted = seen if fixed is None else fixed
-    unknown = [value for value, name in zip(wanted.tolist(), _named(wanted), strict=True) if name not in names]
-    if unknown:
-        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown[0]!r}.", code="unknown-label")
-    if fixed is not None:
-        return fixed
-    values = np.array(names)
-    try:
-        if seen.dtype.kind == "b":
-            values = values == "True"
-        elif seen.dtype.kind in "iuf":
-            values = values.astype(np.float64 if seen.dtype.kind == "f" else np.int64)
-    except ValueError as error:
-        raise UserError(f"The model's classes are texts ({', '.join(names)}); give labels as texts too.") from error
-    return np.sort(values)
+def _shared_places(names: list[str], classes: np.ndarray) -> dict[str, int]:
+    """The place of each class among those of the model, by which its labels are called there, or are numbers of."""
+    given = _named(classes)
+    unknown = next((value for value, name in zip(classes.tolist(), given, strict=True) if name not in names), None)
+    if unknown is None:
+        return {name: names.index(name) for name in given}
+    if classes.dtype.kind not in "iu" or classes.tolist() != list(range(len(classes))) or len(classes) > len(names):
+        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown!r}.", code="unknown-label")
+    note(
+        "numbered-labels",
+        f"The labels {_listed(classes)} are numbers, but the model knows the classes {', '.join(names)}: they are "
+        "taken for its first ones, in their order. The examples decide what they mean.",
+    )
+    return {name: place for place, name in enumerate(given)}
 
 
 def _check_spelling(classes: np.ndarray) -> None:
