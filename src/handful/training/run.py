@@ -31,6 +31,7 @@ from handful.storage import (
 from handful.tasks.splits import SPLITS, Contents
 from handful.training.budget import StepCount
 from handful.training.checkpoint import PretrainingCheckpoints
+from handful.training.lock import emptied
 
 SCHEMA = 1
 STEPS = "steps.json"
@@ -94,10 +95,7 @@ class Run:
         if resume:
             note("run-started", f"There is no run in {path} yet: starting one.")
         if exists:
-            try:
-                shutil.rmtree(path)
-            except OSError as error:
-                raise UserError(f"The run in {path} cannot be removed ({error}). Choose another place.") from error
+            emptied(path)
         write_json(path / "env.json", environment())
         run.keep_contents(data)
         write_json(path / "config.json", config)  # last: from here on it is a run

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 from handful.engine.cost import give_back_memory
@@ -13,6 +14,7 @@ from handful.models.meta_model import MetaModel
 from handful.notes import collecting, note
 from handful.storage import is_run, write_json
 from handful.tasks.distribution import TaskDistribution
+from handful.training.lock import locked
 from handful.training.loop import checked, meta_train
 from handful.training.performance import performance
 from handful.training.run import Run
@@ -65,58 +67,59 @@ def train(
     start = experiment.start()
     settings = experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
-    if rank:
-        run = Run(path)
-    else:
-        data = distribution.contents()
-        if experiment.warm_start is not None and (seen := trained_on(experiment.warm_start, data)):
-            note(
-                "trained-on-test",
-                f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
-                f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
-            )
-        run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
-    try:
-        with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
-            trained = meta_train(
+    with nullcontext() if rank else locked(path):
+        if rank:
+            run = Run(path)
+        else:
+            data = distribution.contents()
+            if experiment.warm_start is not None and (seen := trained_on(experiment.warm_start, data)):
+                note(
+                    "trained-on-test",
+                    f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
+                    f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
+                )
+            run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
+        try:
+            with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
+                trained = meta_train(
+                    learner,
+                    training,
+                    validation=validation,
+                    run=run,
+                    on_event=on_event,
+                    stop=stop,
+                    **settings,
+                )
+        except BaseException:  # a stop and Ctrl-C, too
+            if not rank:
+                run.abandon()
+            raise
+        kept = next(row for row in trained.history if row["step"] == trained.best_step and "val" in row)
+        facts = {
+            "tasks": experiment.source.name,
+            "trained steps": trained.history[-1]["step"],
+            "kept step": trained.best_step,
+            "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
+            "metric": metric_of(validation, chosen.metric).name,
+            "validation score": trained.best_score,
+            **{f"validation draws {what}": kept[f"val_{what}"] for what in LEFT_OUT if f"val_{what}" in kept},
+            "examples": trained.examples,
+            "plan": str(trained.plan),
+            "seed": experiment.seed,
+            **start,
+        }
+        model = MetaModel(learner, distribution.pipeline, facts)
+        if not rank:
+            model.save_pretrained(path / "model")
+            # Beside the model, which is the same from run to run; and when it is safe.
+            speed = performance(
+                trained.history,
                 learner,
                 training,
-                validation=validation,
-                run=run,
-                on_event=on_event,
-                stop=stop,
-                **settings,
+                chosen.meta_batch_size,
+                predicted_bytes=trained.predicted_bytes,
             )
-    except BaseException:  # a stop and Ctrl-C, too
-        if not rank:
-            run.abandon()
-        raise
-    kept = next(row for row in trained.history if row["step"] == trained.best_step and "val" in row)
-    facts = {
-        "tasks": experiment.source.name,
-        "trained steps": trained.history[-1]["step"],
-        "kept step": trained.best_step,
-        "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
-        "metric": metric_of(validation, chosen.metric).name,
-        "validation score": trained.best_score,
-        **{f"validation draws {what}": kept[f"val_{what}"] for what in LEFT_OUT if f"val_{what}" in kept},
-        "examples": trained.examples,
-        "plan": str(trained.plan),
-        "seed": experiment.seed,
-        **start,
-    }
-    model = MetaModel(learner, distribution.pipeline, facts)
-    if not rank:
-        model.save_pretrained(path / "model")
-        # Beside the model, which is the same from run to run; and when it is safe.
-        speed = performance(
-            trained.history,
-            learner,
-            training,
-            chosen.meta_batch_size,
-            predicted_bytes=trained.predicted_bytes,
-        )
-        write_json(path / "performance.json", speed)
+            write_json(path / "performance.json", speed)
     return model
 
 

@@ -1,7 +1,6 @@
 """Searching for the settings of a training with Optuna, on validation tasks alone."""
 
 import json
-import shutil
 import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from handful.learners.options import defaults_of
 from handful.registry import LEARNERS
 from handful.storage import is_run, read_json, write_json
 from handful.tasks.distribution import TaskDistribution
+from handful.training.lock import emptied, locked
 from handful.training.loop import checked, meta_train
 from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
@@ -174,33 +174,36 @@ def tune(
             f"The run in {path} was not tuned.", hint="Resume it without {trials}, or start over with {force}."
         )
     _check(experiment, distribution)  # before anything is deleted
-    if force and used:
-        shutil.rmtree(path)
-    Run(path).keep_contents(data)
+    with locked(path):
+        if force and used:
+            emptied(path)
+        Run(path).keep_contents(data)
 
-    ranges = space(experiment, distribution.spec.kind)
-    higher = metric_of(distribution, experiment.settings.get("metric")).higher_is_better
-    study = optuna.create_study(
-        direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
-    )
-    for trial in saved:
-        study.add_trial(_frozen(optuna, trial, ranges))
-    for number in range(len(saved), trials):
-        # A sampler of its own for each trial: what it draws does not depend on where the search was interrupted.
-        seed = streams.tuning_trial(experiment.seed, number)
-        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 4))
-        if number == 0:
-            study.enqueue_trial({name: found.start for name, found in ranges.items()})
-        asked = study.ask(_distributions(optuna, ranges))
-        trial = _tried(experiment, distribution, asked, partial(_renamed, until(stop, on_event), f"trial {number + 1}"))
-        states = {"complete": None, "pruned": "PRUNED", "failed": "FAIL"}
-        state = states[trial.state]
-        study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
-        saved.append(trial)
-        _write(file, config, Tuning(experiment, distribution, higher, saved, {}))
-    tuning = Tuning(experiment, distribution, higher, saved, _importance(optuna, study, saved))
-    _write(file, config, tuning)
-    return tuning
+        ranges = space(experiment, distribution.spec.kind)
+        higher = metric_of(distribution, experiment.settings.get("metric")).higher_is_better
+        study = optuna.create_study(
+            direction="maximize" if higher else "minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
+        )
+        for trial in saved:
+            study.add_trial(_frozen(optuna, trial, ranges))
+        for number in range(len(saved), trials):
+            # A sampler of its own for each trial: what it draws does not depend on where the search was interrupted.
+            seed = streams.tuning_trial(experiment.seed, number)
+            study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 4))
+            if number == 0:
+                study.enqueue_trial({name: found.start for name, found in ranges.items()})
+            asked = study.ask(_distributions(optuna, ranges))
+            trial = _tried(
+                experiment, distribution, asked, partial(_renamed, until(stop, on_event), f"trial {number + 1}")
+            )
+            states = {"complete": None, "pruned": "PRUNED", "failed": "FAIL"}
+            state = states[trial.state]
+            study.tell(asked, trial.score if state is None else None, state and optuna.trial.TrialState[state])
+            saved.append(trial)
+            _write(file, config, Tuning(experiment, distribution, higher, saved, {}))
+        tuning = Tuning(experiment, distribution, higher, saved, _importance(optuna, study, saved))
+        _write(file, config, tuning)
+        return tuning
 
 
 def _check(experiment: Experiment, distribution: TaskDistribution) -> None:
