@@ -1,6 +1,7 @@
 """Each mended defect, put back into a copy of the source, is found by the tests that are named beside it."""
 
 import compileall
+import gc
 import multiprocessing
 import os
 import re
@@ -8,6 +9,8 @@ import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -18,15 +21,22 @@ PARTS = ("pyproject.toml", "src", "tests", "benchmarks")
 """What the tests take of the repository."""
 LARGE = shutil.ignore_patterns("models", "results")
 """What they do not take of its benchmarks, by folder."""
-SECONDS = 120
+OUTPUT = "output.txt"
+"""What pytest says in a copy."""
+SECONDS = 300
 """After which tests that do not end are stopped."""
 NO_PROOF = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
 """Errors by which a test fails whatever it tests."""
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["pytest", "torch._dynamo", "scipy.stats", "sklearn.utils.validation", "pyarrow.csv", "matplotlib.pyplot", "typer"]
-)
+PRELOADED = [
+    "pytest",
+    "torch._dynamo",
+    "scipy.stats",
+    "sklearn.utils.validation",
+    "pyarrow.csv",
+    "matplotlib.pyplot",
+    "typer",
+]
 """Imported once for all copies; handful is not among them."""
 
 
@@ -82,6 +92,15 @@ def test_a_mutation_applies_and_names_tests(mutation):
         assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), f"{mutation.place} names {test}"
 
 
+@pytest.mark.parametrize("old", ["b = 1\n", "a = 1\n", "= 2\n"])
+def test_an_edit_that_no_longer_applies_is_told(old, tmp_path):
+    """Where it is gone, is there twice, or begins within a line."""
+    (tmp_path / "code.py").write_text("a = 1\nc = 2\na = 1\n")
+    mutation = Mutation("some.toml, [one],", "a is another", "code.py", old, "a = 3\n", ["a test"])
+    with pytest.raises(AssertionError, match=r"some\.toml, \[one\], no longer applies.* [02] times in code\.py"):
+        mutation.applied(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A compiled copy of the source, to be copied again: so each process compiles only what was changed."""
@@ -95,44 +114,69 @@ def source(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def processes():
+    """Where processes are forked from one that has imported most of what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 @pytest.mark.slow
 @each
-def test_a_mutation_makes_its_tests_fail(mutation, source, tmp_path):
+def test_a_mutation_makes_its_tests_fail(mutation, source, processes, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(source, root)
     (root / mutation.file).write_text(mutation.applied(root), encoding="utf-8")
-    found = outcomes(root, mutation.fails)
+    found = outcomes(processes, root, mutation.fails)
     for test in mutation.fails:
-        outcome = found.get(test, "was not found")
+        outcome = found.get(test) or f"was not found ({(root / OUTPUT).read_text()[-1000:]})"
         assert outcome.startswith("failed"), f"{test} {outcome} under {mutation.place}: {mutation.defect}"
         assert not outcome.removeprefix("failed: ").startswith(NO_PROOF), f"{mutation.place} {test} {outcome}"
 
 
-def outcomes(root: Path, tests: list[str]) -> dict[str, str]:
+@pytest.mark.slow
+def test_a_test_that_fails_is_told_from_others(processes, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef broken(): assert False\n"
+        "def test_right(): pass\n"
+        "def test_wrong(): assert 1 == 2\n"
+        "def test_skipped(): pytest.skip()\n"
+        "def test_error(broken): pass\n"
+    )
+    names = ("right", "wrong", "skipped", "error")
+    found = outcomes(processes, tmp_path, [f"test_some.py::test_{name}" for name in names])
+    ends = [found[f"test_some.py::test_{name}"].partition(":")[0] for name in names]
+    assert ends == ["passed", "failed", "skipped", "has an error"]
+    assert outcomes(processes, tmp_path, ["test_some.py::test_none"]) == {}
+
+
+def outcomes(processes: BaseContext, root: Path, tests: list[str]) -> dict[str, str]:
     """How tests end in a copy of the repository: "passed", "skipped", "failed: error" or "has an error: error"."""
-    receiver, sender = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=run, args=(root, tests, sender))
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=run, args=(root, tests, sender))
     process.start()
     sender.close()
     try:
         assert receiver.poll(SECONDS), f"{tests} took more than {SECONDS} seconds"
         found, package = receiver.recv()
     except EOFError:
-        pytest.fail(f"The process of {tests} ended by itself: {(root / 'output').read_text()[-2000:]}")
+        pytest.fail(f"The process of {tests} ended by itself: {(root / OUTPUT).read_text()[-1000:]}")
     finally:
         process.kill()
         process.join()
     assert package is None or Path(package).is_relative_to(root), f"{package} was tested, and not the copy"
-    if len(found) < len(tests):
-        print((root / "output").read_text()[-2000:])  # noqa: T201
     return found
 
 
-def run(root: Path, tests: list[str], sender: "multiprocessing.connection.Connection") -> None:
+def run(root: Path, tests: list[str], sender: Connection) -> None:
     """In a process of its own: run tests of a copy of the repository, and send how they end."""
-    with (root / "output").open("w") as output:
+    with (root / OUTPUT).open("w") as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
+    gc.freeze()  # else each collection, of which pytest makes some, goes through all that was imported before
     os.chdir(root)
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         del os.environ[name]
