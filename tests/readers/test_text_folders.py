@@ -1,0 +1,25 @@
+import pytest
+
+from handful.data_options import DataOptions
+from handful.errors import DataError
+from handful.readers.reader import read
+from noted import noted
+
+
+def test_each_file_is_a_text_of_its_class(tmp_path):
+    for part, name, text in (("train", "ham", "hi there"), ("test", "ham", "again"), ("test", "spam", "buy")):
+        (tmp_path / part / name).mkdir(parents=True)
+        (tmp_path / part / name / "1.txt").write_text(text)
+    (tmp_path / "readme.md").write_text("")
+    with noted("some files are passed over, such as readme.md"):
+        raw = read(tmp_path, labeled=True, options=DataOptions(label="label"))
+    assert raw.labels == ["ham", "spam", "ham"]
+    assert raw.inputs.texts("text") == ["again", "buy", "hi there"]
+
+
+def test_another_encoding(tmp_path):
+    (tmp_path / "ham").mkdir()
+    (tmp_path / "ham" / "1.txt").write_bytes("café".encode("cp1252"))
+    with pytest.raises(DataError, match=r"1\.txt is not text in utf-8.*encoding="):
+        read(tmp_path, labeled=True)
+    assert read(tmp_path, labeled=True, options=DataOptions(encoding="cp1252")).inputs.texts("text") == ["café"]
