@@ -39,6 +39,7 @@ def test_a_second_training_is_refused_with_the_process_of_the_first_until_that_e
     train(experiment, run)
     assert (run / "model" / "model.safetensors").exists()
     train(experiment, run, force=True)
+    assert ".lock" not in os.listdir(run)
 
 
 def test_a_search_waits_for_no_training(tmp_path):
@@ -64,3 +65,12 @@ def test_a_place_for_no_folder_is_told(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="Cannot write"), locked(place):
             pass
+
+
+def test_nothing_is_left_where_nothing_was_written(tmp_path):
+    (tmp_path / "own").mkdir()
+    for name in ("own", "new"):
+        with locked(tmp_path / name):
+            pass
+    assert os.listdir(tmp_path) == ["own"]
+    assert os.listdir(tmp_path / "own") == []

@@ -58,7 +58,8 @@ class TrainingSizes:
         of_large = sorted(left(unit, asked.shot) for unit, room in self.rooms.items() if room > asked.shot)
         self.typical_left = of_large[len(of_large) // 2] if of_large else 1
         self.of_anchors = [self.block_of(unit, asked) for unit in self.units]
-        cumulated = torch.tensor([block.sizes.query_shot for block in self.of_anchors], dtype=torch.float64).cumsum(0)
+        queries = [block.sizes.query_shot for block in self.of_anchors]
+        cumulated = torch.tensor(queries, dtype=torch.float64, device="cpu").cumsum(0)
         self._cumulated = cumulated / cumulated[-1:]
         self._drawn_from: dict[Block, list[int]] = {}
 
@@ -69,7 +70,7 @@ class TrainingSizes:
 
     def block(self, asked: Sizes, generator: Generator) -> Block:
         """What the tasks of a block for which these sizes are asked have in common; its generator draws the anchor."""
-        drawn = torch.rand((), generator=generator, dtype=torch.float64)
+        drawn = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
         anchor = int(torch.searchsorted(self._cumulated, drawn, right=True))
         return self.block_of(self.units[anchor], asked)
 

@@ -6,11 +6,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from handful.errors import UserError
 
 LOCK = ".lock"
-"""The file that the process which trains in a folder holds, with its number. It stays: another may have opened it."""
+"""The file that the process which trains in a folder holds, with its number."""
 
 
 @contextlib.contextmanager
@@ -19,40 +20,53 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system gives the lock back when the process ends, in whatever way.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a+")
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {folder}: {error.strerror}.", code="unwritable", hint="Choose another place with {path}."
-        ) from error
-    with lock:
-        if not _got(lock.fileno()):
+    new = not os.path.lexists(folder)
+    with _opened(folder) as lock:
+        if not _got(lock):
             lock.seek(0)
             raise UserError(
                 f"Another training is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
                 hint="Wait for its end, stop it, or choose another place with {path}.",
             )
-        with contextlib.suppress(OSError):  # on a full disk, of which its first file will tell
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-        yield
+        try:
+            with contextlib.suppress(OSError):  # on a full disk, of which its first file will tell
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n")
+                lock.flush()
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink()
+                if new:
+                    folder.rmdir()  # where nothing was written
 
 
-def _got(descriptor: int) -> bool:
-    """Whether a file is locked now; also where there are no locks: on Windows, on some disks of networks."""
+def _opened(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {folder}: {error.strerror}.", code="unwritable", hint="Choose another place with {path}."
+        ) from error
+
+
+def _got(lock: TextIO) -> bool:
+    """Whether a file is locked now; also where there are no locks: on Windows, on some disks of networks.
+
+    A file that was removed meanwhile is no lock: another process may make the next one.
+    """
     if sys.platform == "win32":
         return True
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return True
-    return True
+    return os.fstat(lock.fileno()).st_nlink > 0
 
 
 def emptied(folder: Path) -> None:

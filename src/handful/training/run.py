@@ -1,7 +1,6 @@
 """A run on disk: its configuration, metrics and checkpoints."""
 
 import json
-import os
 import platform
 import shutil
 import sys
@@ -310,7 +309,7 @@ def _said(value: Any) -> str:
 
 def check_free(path: Path) -> None:
     """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
-    entries = path.iterdir() if os.path.isdir(path) else [path] if os.path.lexists(path) else []
+    entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
     if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
         raise UserError(f"{path} exists, is not empty and is not a run.", hint="Choose another place with {path}.")
 
