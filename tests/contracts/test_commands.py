@@ -129,8 +129,8 @@ def test_each_learner_goes_through_each_command(key, kind, home, short, monkeypa
     assert found.exit_code in (0, 1), found.output
     assert json.loads(found.stdout)
     if LEARNERS[key].start != "pretrained":
-    # Counting operations is left out where it does not fit into the seconds.
-    assert "operations" in json.loads(done("bench", *same, "--meta-batch-size", "2", "--seconds", "0.1", "--json"))
+        # Counting operations is left out where it does not fit into the seconds.
+        assert "operations" in json.loads(done("bench", *same, "--meta-batch-size", "2", "--seconds", "0.1", "--json"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
