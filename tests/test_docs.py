@@ -346,6 +346,12 @@ def test_the_page_of_the_learners_names_those_whose_tasks_hold_their_examples():
     assert f"The states of {listed} have" in " ".join(TEXTS[ROOT / "docs" / "learners.md"].split())
 
 
+def test_the_page_of_the_learners_names_those_that_predict_a_deviation():
+    able = [key for key, learner in LEARNERS.items() if learner.predicts_deviation]
+    listed = ", ".join(f"`{key}`" for key in able[:-1]) + f" and `{able[-1]}`"
+    assert f"{listed} predict a deviation" in " ".join(TEXTS[ROOT / "docs" / "learners.md"].split())
+
+
 def test_the_ladder_is_documented_rung_by_rung_in_its_own_words():
     page = TEXTS[ROOT / "docs" / "evaluation.md"]
     for key, learner in LEARNERS.items():

@@ -276,6 +276,33 @@ def test_targets_keep_the_users_units(table_model):
         FewShotClassifier(model).fit(ROWS, [0, 0, 1, 1])
 
 
+@pytest.mark.parametrize("learner", ["bayesian-last-layer", "cnp"])
+def test_deviations_are_in_the_users_units_and_those_of_the_task(table_model, learner):
+    model = table_model(learner, target="price", target_mean=[500.0], target_scale=[100.0])
+    prices = [300.0, 400.0, 700.0, 800.0]
+    values, deviations = FewShotRegressor(model).fit(ROWS, prices).predict(ROWS, return_std=True)
+    task = model.adapt(model.pipeline.encode(ROWS), np.array(prices))
+    prediction = model.predict(task, model.pipeline.encode(ROWS))
+    np.testing.assert_allclose(values, prediction.mean[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(deviations, prediction.variance[:, 0].sqrt(), rtol=1e-5)
+    assert deviations.min() > 0.5, "in the unit of prices"
+    two = MetaModel(LEARNERS[learner].build(TaskSpec("regression", (2,), 2), backbone="raw"))
+    values, deviations = (
+        FewShotRegressor(two).fit([[0, 1], [1, 0]], [[1, 2], [3, 4]]).predict([[0, 0]], return_std=True)
+    )
+    assert values.shape == deviations.shape == (1, 2)
+
+
+def test_a_learner_without_deviations_names_those_that_have_them(table_model):
+    fitted = FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
+    with pytest.raises(UserError, match=r"'ridge-probe' predicts values without a deviation.*one that.*dkt") as refused:
+        fitted.predict([[2.0]], return_std=True)
+    assert refused.value.field == ("return_std",)
+    model = table_model("r2d2", target="price", target_mean=[500.0], target_scale=[100.0])
+    with pytest.raises(UserError, match="'r2d2' predicts values without"):
+        FewShotRegressor(model).fit(ROWS, [1.0, 2, 3, 4]).predict(ROWS, return_std=True)
+
+
 class Frame:
     """As much of a data frame as is asked of one."""
 

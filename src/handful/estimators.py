@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handful.cells import class_order, spelled, written
 from handful.engine.evaluation_copy import evaluation_copy
-from handful.errors import DataError
+from handful.errors import DataError, UserError
 from handful.evaluation.scoring import check_fits
 from handful.functional.own_settings import own_settings, without_inference
 from handful.learners.learner import Learner
@@ -29,7 +29,7 @@ from handful.pipelines.labels import class_names, real_numbers
 from handful.pipelines.pipeline import check_dense, prepared
 from handful.raw_batch import Origin, numbered
 from handful.registry import LEARNERS
-from handful.types import Examples, Kind, TaskSpec, TaskState
+from handful.types import Examples, Gaussian, Kind, Prediction, TaskSpec, TaskState
 
 
 class _FewShot(BaseEstimator):  # type: ignore[misc]
@@ -99,16 +99,15 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         self.learner_, self.state_ = learner, state
 
     @own_settings()
-    def _outputs(self, X: Any) -> Tensor:
-        """Logits or means `(n, outputs)` of inputs."""
+    def _prediction(self, X: Any) -> Prediction:
+        """The prediction for inputs, in the user's units."""
         check_is_fitted(self, "state_")
         if self.model_ is None:
             inputs = _copied(validate_data(self, _plain(X, "X"), dtype=np.float64, reset=False))
         else:
             inputs = _of_model(self.model_, _plain(X, "X"))
-        learner = self.learner_
-        # The first field of every prediction: logits or mean.
-        return batches.predict_one(learner, self.state_, inputs)[0].double()
+        prediction = batches.predict_one(self.learner_, self.state_, inputs)
+        return self.model_.in_units(prediction) if self.model_ else prediction
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
@@ -187,7 +186,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities `(n, classes)`, in the order of `classes_`."""
-        logits = self._outputs(X)
+        logits = self._prediction(X)[0].double()
         known = self._columns >= 0
         probabilities = np.zeros((len(logits), len(known)))
         probabilities[:, known] = logits[:, self._columns[known]].softmax(-1).numpy()
@@ -245,12 +244,25 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         self._support = inputs, y
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Values `(n,)` or `(n, outputs)`, as the targets were."""
-        means = self._outputs(X)
-        if self.model_ and self.model_.pipeline:
-            means = self.model_.pipeline.unscaled(means)
-        return means.numpy().reshape(len(means), *self._support[1].shape[1:])
+    def predict(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Values `(n,)` or `(n, outputs)`, as the targets were.
+
+        return_std: whether to return the standard deviation of each target around its value too, of the same shape and
+            in the same unit; `UserError` where the learner predicts none.
+        """
+        prediction = self._prediction(X)
+        shape = len(prediction[0]), *self._support[1].shape[1:]
+        values = prediction[0].double().numpy().reshape(shape)
+        if not return_std:
+            return values
+        if not isinstance(prediction, Gaussian):
+            able = [key for key, learner in LEARNERS.items() if learner.predicts_deviation]
+            raise UserError(
+                f"The learner {self.learner_.key!r} predicts values without a deviation. Give a model of one that "
+                f"predicts it: {', '.join(able)}.",
+                field=("return_std",),
+            )
+        return values, prediction.variance.double().sqrt().numpy().reshape(shape)
 
 
 def _plain(values: Any, name: str) -> Any:

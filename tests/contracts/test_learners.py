@@ -35,7 +35,7 @@ from handful.learners.options import defaults_of
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.storage import read_tensors, write_tensors
-from handful.types import Categorical, Examples, Task, stack, take, to_device
+from handful.types import Categorical, Examples, Gaussian, Task, stack, take, to_device
 
 CASES = cases()
 META_TRAINED = [(cls, problem) for cls, problem in CASES if cls.meta_gradient != "none"]
@@ -442,6 +442,13 @@ def test_another_number_of_values_is_learned_or_refused_and_never_broadcast(cls,
     except UserError:
         return
     assert prediction.mean.shape == (len(task.query.inputs), outputs)
+
+
+@pytest.mark.parametrize("cls", [cls for cls, problem in CASES if problem is VALUES], ids=name_of)
+def test_a_learner_of_values_says_whether_it_predicts_a_deviation(cls):
+    learner, task = VALUES.learner(cls), VALUES.task()
+    prediction = learner.predict(learner.adapt(task.support, VALUES.spec), task.query.inputs)
+    assert isinstance(prediction, Gaussian) == cls.predicts_deviation
 
 
 # Threads

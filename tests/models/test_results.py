@@ -28,4 +28,7 @@ def test_values_have_their_names_and_bounds():
     assert several.to_json() == {"value": {"value 0": 1.0, "value 1": 2.0}}
     one = model(LEARNERS["ridge-probe"], TaskSpec("regression", (4,), 1)).adapt(torch.randn(4, 4), torch.randn(4))
     [found] = results(one, Gaussian(torch.tensor([[3.0]]), torch.tensor([[4.0]])))
-    assert (found.value, found.low, found.high) == pytest.approx((3.0, 3 - 3.92, 3 + 3.92), abs=1e-3)
+    assert list(found.to_json()) == ["value", "deviation", "low", "high"]
+    assert list(found.to_json().values()) == pytest.approx([3.0, 2.0, 3 - 3.92, 3 + 3.92], abs=1e-3)
+    [several] = results(task, Gaussian(torch.zeros(1, 2), torch.tensor([[4.0, 9.0]])))
+    assert several.deviation == {"value 0": 2.0, "value 1": 3.0}

@@ -29,6 +29,7 @@ class BayesianLastLayer(Learner):
     """
 
     key = "bayesian-last-layer"
+    predicts_deviation = True
     kinds = frozenset({"regression"})
 
     def __init__(
@@ -107,6 +108,7 @@ class DeepKernelTransfer(Learner):
 
     key = "dkt"
     state_holds_examples = True
+    predicts_deviation = True
     kinds = frozenset({"regression"})
 
     def __init__(

@@ -42,6 +42,7 @@ class Learner(nn.Module, ABC):
         uses_support: whether the prediction depends on the support at all.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
             that forgets its examples still holds them.
+        predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
         pointwise: whether a query's prediction is the same alone and among others.
         baseline: whether it is a rung of the ladder that stands beside every result.
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
@@ -62,6 +63,7 @@ class Learner(nn.Module, ABC):
     predicts_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
     state_holds_examples: ClassVar[bool] = False
+    predicts_deviation: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False

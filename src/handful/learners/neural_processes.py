@@ -23,6 +23,7 @@ class ConditionalNeuralProcess(Learner):
     """
 
     key = "cnp"
+    predicts_deviation = True
     kinds = frozenset({"regression"})
 
     def __init__(
@@ -66,6 +67,7 @@ class AttentiveNeuralProcess(Learner):
 
     key = "anp"
     state_holds_examples = True
+    predicts_deviation = True
     kinds = frozenset({"regression"})
 
     def __init__(

@@ -31,6 +31,7 @@ class SequenceLearner(Learner):
     """
 
     reads_order: ClassVar[bool] = True
+    predicts_deviation = True
 
     codes: Tensor
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from handful.models.adapted_task import AdaptedTask
 from handful.types import Categorical, Gaussian, Prediction
 
@@ -19,14 +17,16 @@ class Result:
 
     label, probability: of the most probable class. probabilities: of all classes by name, in the order of the task's
     labels, or of some, the most probable first.
-    value: of a regression, in the target's unit, or by name where there are several. low, high: between which 95 % of
-    such targets are expected, where the learner predicts a distribution.
+    value: of a regression, in the target's unit, or by name where there are several.
+    deviation: standard deviation of such targets around the value, where the learner `predicts_deviation`.
+    low, high: between which 95 % of them are expected, likewise.
     """
 
     label: str | None = None
     probability: float | None = None
     probabilities: Mapping[str, float] | None = None
     value: float | Mapping[str, float] | None = None
+    deviation: float | Mapping[str, float] | None = None
     low: float | Mapping[str, float] | None = None
     high: float | Mapping[str, float] | None = None
 
@@ -47,13 +47,16 @@ def results(task: AdaptedTask, prediction: Prediction, *, top: int | None = None
         return [
             _of_classes(dict(zip(task.labels, row, strict=True)), top) for row in prediction.logits.softmax(-1).tolist()
         ]
-    names, low, high = task.targets, None, None
-    if isinstance(prediction, Gaussian):
-        half = DEVIATIONS * prediction.variance.sqrt()
-        low, high = prediction.mean - half, prediction.mean + half
+    names, means = task.targets, prediction.mean
+    if not isinstance(prediction, Gaussian):
+        return [Result(value=_value(names, row)) for row in means.tolist()]
+    deviations = prediction.variance.sqrt()
+    columns = means, deviations, means - DEVIATIONS * deviations, means + DEVIATIONS * deviations
     return [
-        Result(value=_value(names, row), low=_row(names, low, number), high=_row(names, high, number))
-        for number, row in enumerate(prediction.mean.tolist())
+        Result(
+            value=_value(names, mean), deviation=_value(names, off), low=_value(names, low), high=_value(names, high)
+        )
+        for mean, off, low, high in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 
@@ -61,10 +64,6 @@ def _of_classes(probabilities: dict[str, float], top: int | None) -> Result:
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     label, probability = ranked[0]
     return Result(label, probability, probabilities if top is None else dict(ranked[:top]))
-
-
-def _row(names: tuple[str, ...], values: Tensor | None, number: int) -> float | dict[str, float] | None:
-    return None if values is None else _value(names, values[number].tolist())
 
 
 def _value(names: tuple[str, ...], values: list[float]) -> float | dict[str, float]:

@@ -34,6 +34,8 @@ def entry(name: str) -> dict[str, Any]:
                 text += f"\n\nIt learns {_does(member)}, from any number of examples."
                 if member.state_holds_examples:
                     text += " Its adapted tasks hold their examples, also where they are to forget them."
+                if "regression" in member.kinds and member.predicts_deviation:
+                    text += " Its predictions of values come with a deviation."
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
