@@ -74,7 +74,8 @@ def test_dates(text, ways):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "abc", "A12", "12B", "1,234,5", "1.2.3", "1 23", "1-2", "--5", "1/2", "31/31/2024", "0,123,456", "12 or more"],
+    ["", "abc", "A12", "12B", "1,234,5", "1.2.3", "1 23", "1-2", "--5", "1/2", "31/31/2024", "0,123,456", "12 or more"]
+    + ["285\u00b9", "285 \u00b9", "\u2460", "10\u00b2", "12 m\u00b2 \u2461", "1\u00bd", "\u00b2"],
 )
 def test_what_is_no_number(text):
     assert cell_readings(text) == {}

@@ -155,6 +155,15 @@ def test_an_npz_file_that_is_packed_in_a_way_unknown_is_told(tmp_path):
         read_arrays(path)
 
 
+def test_an_npz_file_whose_packed_bytes_are_damaged_is_told(tmp_path):
+    np.savez_compressed(tmp_path / "t.npz", inputs=np.arange(4000.0).reshape(1000, 4), labels=np.arange(1000))
+    content = bytearray((tmp_path / "t.npz").read_bytes())
+    content[400:900] = b"\xff" * 500
+    (tmp_path / "t.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged npz file.*decompressing"):
+        read_arrays(tmp_path / "t.npz")
+
+
 def test_an_image_that_becomes_huge_is_refused(tmp_path):
     Image.new("L", (101, 100)).save(tmp_path / "t.png")
     assert read_image(tmp_path / "t.png", 8, 1).shape == (1, 8, 8)

@@ -22,7 +22,7 @@ def test_a_cell_of_one_column_settles_the_others():
 def test_where_no_cell_decides_two_cells_are_shown():
     with pytest.raises(DataError) as caught:
         columns(price=["285", "20.123"]).numbers("price")
-    said = "t.csv: '20.123' (column 'price', row 2) may be 20.123 or 20123: no cell of the file decides"
+    said = "t.csv: '20.123' (column 'price', row 2) may be 20.123 or 20123: no column of numbers decides"
     assert caught.value.message == f"{said} ('285' does not either)."
     assert caught.value.hint == "Name the decimal mark with {decimal}."
 
@@ -47,13 +47,13 @@ def test_what_is_given_holds_where_no_cell_decides_and_no_longer():
 def test_dates_are_settled_by_a_day_above_12():
     days = columns(start=["1/2/2024", "3/4/2024"], end=["13/2/2024", "1/1/2024"]).numbers("start")
     assert np.array(days, "M8[D]").astype(str).tolist() == ["2024-02-01", "2024-04-03"]
-    with pytest.raises(DataError, match=r"'1/2/2024' .* may be 2024-02-01 or 2024-01-02: no cell"):
+    with pytest.raises(DataError, match=r"'1/2/2024' .* may be 2024-02-01 or 2024-01-02: no column of numbers"):
         columns(start=["5/5/2024", "1/2/2024"]).numbers("start")
 
 
 def test_columns_of_texts_decide_nothing():
     versions = ["1.234.567", "a", "b", "c"]
-    with pytest.raises(DataError, match="no cell of the file decides"):
+    with pytest.raises(DataError, match="no column of numbers decides"):
         columns(price=["20.123"] * 4, version=versions).numbers("price")
 
 

@@ -8,6 +8,7 @@ import datetime
 import functools
 import re
 import unicodedata
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -130,8 +131,14 @@ def readings(texts: Any, grouped: bool) -> Readings:
 
 @functools.lru_cache(maxsize=100_000)
 def cell_readings(text: str, grouped: bool = True) -> dict[str, Reading]:
-    """All ways in which a text is a number or a date, by what each depends on (see `WAYS`)."""
+    """All ways in which a text is a number or a date, by what each depends on (see `WAYS`).
+
+    Raised or circled digits are a power of a unit (m²) or the number of a footnote (285¹), which is no digit of the
+    cell's own.
+    """
     if not text.isascii():
+        if any(unicodedata.category(one) == "No" and not before.isalpha() for before, one in pairwise(f" {text}")):
+            return {}
         text = "".join(str(unicodedata.decimal(letter, letter)) for letter in unicodedata.normalize("NFKC", text))
         text = text.translate(ALIKE)
     found = CELL.fullmatch(text)

@@ -22,14 +22,14 @@ from handful.written_columns import WrittenColumns
 class Table:
     """A table in memory. Rows are counted from 1 in messages and ids, without the header.
 
-    name: what messages call it. arrow: its columns, as Arrow has them. lines: above its first row, in a file
-    that has lines. given: how its texts write numbers and dates where no cell decides. kept: which rows of
-    its file are here, None for all.
+    name: what messages call it. arrow: its columns, as Arrow has them. header: whether its file has a row above the
+    first one, which names the columns. given: how its texts write numbers and dates where no cell decides. kept: which
+    rows of its file are here, None for all.
     """
 
     name: str
     arrow: Any
-    lines: int = 0
+    header: bool = False
     given: Dialect = PROGRAM
     kept: tuple[int, ...] | None = None
 
@@ -54,7 +54,7 @@ class Table:
             found = {key: [row.get(key) for row in values] for key in names}
         else:
             found = dict(zip(columns, _columns_of(values, columns), strict=True))
-        return cls(name, pa.table({column: _as_arrow(cells, name, column) for column, cells in found.items()}))
+        return cls(name, pa.table({column: arrow_column(cells, name, column) for column, cells in found.items()}))
 
     def __len__(self) -> int:
         return self.rows
@@ -117,7 +117,7 @@ class Table:
         """Its columns of texts, as numbers and dates."""
         columns = {name: self.arrow.column(name) for name in self.names}
         texts = {name: column for name, column in columns.items() if is_text(column.type)}
-        return WrittenColumns(self.name, texts, self.given)
+        return WrittenColumns(self.name, texts, self.given, self._row)
 
     @property
     def dialect(self) -> Dialect:
@@ -160,6 +160,8 @@ class Table:
         kind = column.type
         if is_text(kind):
             numbers = self._written.numbers(name, unit)
+        elif unit is not None and DATE in (unit, self.unit(name)) and unit != self.unit(name):
+            numbers = np.where(column.is_valid(), np.inf, np.nan)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
             numbers = days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
@@ -193,13 +195,7 @@ class Table:
 
     def note_markers(self, name: str) -> None:
         """Make a note where a column of numbers has cells that stand for empty ones, such as NA."""
-        cells = [cell for cell in self.cells(name) if isinstance(cell, str) and cell.strip() and is_empty(cell)]
-        if cells:
-            note(
-                "empty-markers",
-                f"{self.name}: cells of the column {name!r} such as {cells[0]!r} count as empty.",
-                count=len(cells),
-            )
+        note_markers(self.name, name, self.cells(name))
 
     def texts(self, name: str) -> list[str | None]:
         """A column as texts, None where a cell is empty; whole numbers are written without a point."""
@@ -254,8 +250,7 @@ class Table:
         return f"{self.name}, {self._row(row)}"
 
     def _row(self, row: int) -> str:
-        number = self._number(row)
-        return f"row {number}" + (f" (line {self.lines + number} of the file)" if self.lines else "")
+        return f"row {self._number(row)}" + (" below the header" if self.header else "")
 
     def _unusable(self, name: str) -> DataError:
         kind = self.arrow.column(name).type
@@ -265,6 +260,17 @@ class Table:
             hint="Leave it out with {drop}, or if it is text, name its encoding with {encoding}."
             if binary
             else "Leave it out with {drop}.",
+        )
+
+
+def note_markers(source: str, name: str, cells: Iterable[Any]) -> None:
+    """Make a note of the cells of a column of numbers that stand for empty ones, such as NA, but for blank ones."""
+    markers = [cell for cell in cells if isinstance(cell, str) and cell.strip() and is_empty(cell)]
+    if markers:
+        note(
+            "empty-markers",
+            f"{source}: cells of the column {name!r} such as {markers[0]!r} count as empty.",
+            count=len(markers),
         )
 
 
@@ -287,7 +293,7 @@ def _columns_of(values: Any, columns: Sequence[str]) -> list[Any]:
     )
 
 
-def _as_arrow(cells: Any, name: str, column: str) -> Any:
+def arrow_column(cells: Any, name: str, column: str) -> Any:
     """Cells of a column as a column of Arrow: numbers, dates or truth values, if all of them are, else texts."""
     import pyarrow as pa
 

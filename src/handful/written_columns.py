@@ -9,6 +9,9 @@ from handful.cells import EMPTY
 from handful.dialect import DATE, DECIMALS, ORDERS, WAYS, Dialect, Readings, readings
 from handful.errors import DataError
 from handful.notes import note
+from handful.raw_batch import Place, numbered
+
+ROW = numbered("row", 1)
 
 
 class TextColumn:
@@ -81,10 +84,13 @@ QUESTIONS = (
 
 
 class WrittenColumns:
-    """The columns of texts of one file. source: what messages call it. given: what holds where no cell decides."""
+    """The columns of texts of one file.
 
-    def __init__(self, source: str, columns: Mapping[str, Any], given: Dialect) -> None:
-        self.source = source
+    source, row: what messages call it, and each of its rows. given: what holds where no cell decides.
+    """
+
+    def __init__(self, source: str, columns: Mapping[str, Any], given: Dialect, row: Place = ROW) -> None:
+        self.source, self.row = source, row
         self.columns = {name: TextColumn(column, given.grouped) for name, column in columns.items()}
         settled = [self._settled(question, getattr(given, question.option)) for question in QUESTIONS]
         self.dialect = given._replace(decimal=cast(Any, settled[0]), dates=cast(Any, settled[1]))
@@ -144,7 +150,7 @@ class WrittenColumns:
         else:
             second = next((place for place in range(len(column.texts)) if place != column.places[row]), None)
             beside = "" if second is None else f" ({column.texts[second]!r} does not either)"
-            reason = f"no cell of the file decides{beside}"
+            reason = f"no column of numbers decides{beside}"
         raise DataError(
             f"{self.source}: {self._place(name, row)} may be {_shown(one, column.unit)} or "
             f"{_shown(other, column.unit)}: {reason}.",
@@ -153,7 +159,7 @@ class WrittenColumns:
 
     def _place(self, name: str, row: int) -> str:
         column = self.columns[name]
-        return f"{column.texts[column.places[row]]!r} (column {name!r}, row {row + 1})"
+        return f"{column.texts[column.places[row]]!r} (column {name!r}, {self.row(row)})"
 
 
 def _shown(value: float, unit: str) -> str:

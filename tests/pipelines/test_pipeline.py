@@ -277,13 +277,13 @@ def test_rows_are_scaled_by_the_training_rows():
         pipeline.encode(np.array([[0, 0], [0, np.nan]]))
 
 
-@pytest.mark.parametrize("shape", [(20, 20), (20, 20, 3), (3, 20, 20)])
+@pytest.mark.parametrize("shape", [(20, 20), (20, 20, 3), (3, 20, 20), (20, 20, 4), (4, 20, 20)])
 def test_bytes_are_images(tmp_path, shape):
     inputs = np.random.default_rng(0).integers(0, 255, (4, *shape), dtype=np.uint8)
     np.savez(tmp_path / "t.npz", inputs=inputs, labels=[1, 1, 2, 2])
     pipeline = ArrayPipeline.fit(inputs, np.arange(3))
     examples = encoded_examples(pipeline, tmp_path / "t.npz")
-    assert pipeline.input_shape == (3 if 3 in shape else 1, 20, 20)
+    assert pipeline.input_shape == (min(shape) if len(shape) == 3 else 1, 20, 20)
     assert examples.inputs.shape == (4, *pipeline.input_shape)
     assert examples.labels == ("1", "1", "2", "2")
     assert torch.equal(pipeline.encode(inputs), examples.inputs)

@@ -111,7 +111,7 @@ def test_a_cell_beyond_the_largest_number_is_named(cell, tmp_path):
     """As an input, as the target, in what orders, wherever a number is read; in training, examples and queries."""
     path = tmp_path / "t.csv"
     path.write_text(f"shop,x,y\na,1,2\na,{cell},3\nb,4,5\nc,1,2\n")
-    place = r"t\.csv: column 'x', row 2 \(line 3 of the file\): '.*' is (beyond 1e30|not a finite number)"
+    place = r"t\.csv: column 'x', row 2 below the header: '.*' is (beyond 1e30|not a finite number)"
     for options in ({"target": "y"}, {"target": "x"}, {"target": "y", "order": "x"}):
         with pytest.raises(DataError, match=place):
             open_tasks(path, task="shop", **options)

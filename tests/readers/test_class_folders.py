@@ -23,15 +23,17 @@ def read(folder):
 
 def test_hidden_and_other_files_are_left_out(tmp_path):
     for name in ("cat", "dog", ".hidden", "__MACOSX"):
-        files(tmp_path, f"{name}/1.PNG", f"{name}/._1.png", f"{name}/Thumbs.db")
+        files(tmp_path, f"{name}/1.PNG", f"{name}/._1.png", f"{name}/~$1.png", f"{name}/Thumbs.db")
     assert read(tmp_path) == [("cat", "cat/1.PNG", None), ("dog", "dog/1.PNG", None)]
 
 
 def test_no_class_folders(tmp_path):
-    with pytest.raises(DataError, match=r"is empty. Make one subfolder per class"):
+    with pytest.raises(DataError, match="holds no images and no subfolders"):
         read(tmp_path)
     with pytest.raises(DataError, match="holds 1 images and no subfolders"):
         read(files(tmp_path, "a.png"))
+    with pytest.raises(DataError, match="holds no images and no subfolders"):
+        read(files(tmp_path / "notes", "a.txt"))
     with pytest.raises(DataError, match="is a file"):
         read(tmp_path / "a.png")
 

@@ -1,6 +1,7 @@
 """Formats of other programs: each file is written as they write it, and read with its labels."""
 
 import datetime
+import gzip
 import json
 
 import openpyxl
@@ -75,6 +76,35 @@ def test_a_workbook_without_rows_or_that_is_none_is_told(tmp_path):
         read(tmp_path / "t.xlsx")
 
 
+def one_sheet(path, *rows):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+def test_cells_that_hold_numbers_are_not_read_by_the_marks_of_texts(tmp_path):
+    rows = [(1.234, "0,5"), (20.123, "1,5"), (285, "2,5"), ("NA", "3,5")]
+    path = one_sheet(tmp_path / "t.xlsx", ("price", "text"), *rows)
+    with noted("cells of the column 'price' such as 'NA' count as empty"):
+        table = read(path).inputs
+    assert table.numbers("text").tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert table.numbers("price", gaps=True).tolist()[:3] == [1.234, 20.123, 285]
+    mixed = read(one_sheet(tmp_path / "t.xlsx", ("price", "n"), (1.234, 1), ("1.234,5", 2), (20, 3))).inputs
+    with pytest.raises(DataError, match=r"row 1 below the header: '1\.2340' is not a finite number|row 2 .*'1\.234,5'"):
+        mixed.numbers("price")
+    assert read(one_sheet(tmp_path / "t.xlsx", ("code",), (1.234,), ("A",), ("B",))).inputs.texts("code")[1:] == [
+        "A",
+        "B",
+    ]
+
+
+def test_a_workbook_with_two_columns_of_one_name_is_told(tmp_path):
+    with pytest.raises(DataError, match="has more than one column 'a'"):
+        read(one_sheet(tmp_path / "t.xlsx", ("a", "a"), (1, 2)))
+
+
 # ARFF
 
 
@@ -116,6 +146,38 @@ def test_fasttext(tmp_path):
     path.write_text("__label__a one\n__label__a __label__b two\n")
     with pytest.raises(DataError, match=r"line 2 has 2 labels\. Each text has one class"):
         read(path)
+
+
+def test_fasttext_divides_words_at_any_white_space(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("\n__label__pay\thow  do I\tpay \n\n__label__card where is it\r\nclose it\n")
+    with noted("rows without 'label' are left out"):
+        raw = labeled(path)
+    assert (raw.labels, raw.inputs.sentences("text")) == (["pay", "card"], ["how do I pay", "where is it"])
+    assert read(path).inputs.rows == 3
+
+
+ACCENTED = {
+    "t.csv": "text,label\ncafé,a\nthé,b\n",
+    "t.arff": "@attribute text string\n@attribute label string\n@data\ncafé,a\nthé,b\n",
+    "t.jsonl": '{"text": "café", "label": "a"}\n{"text": "thé", "label": "b"}\n',
+    "t.json": '[{"text": "café", "label": "a"}, {"text": "thé", "label": "b"}]',
+    "labeled.txt": "__label__a café\n__label__b thé\n",
+    "t.txt": "café\nthé\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("name", ACCENTED)
+def test_every_format_of_texts_takes_an_encoding(tmp_path, name, encoding):
+    path = tmp_path / name
+    path.write_bytes(ACCENTED[name].replace("\n", "\r\n").encode(encoding))
+    inputs = read(path, options=DataOptions(encoding="cp1252" if encoding == "cp1252" else None)).inputs
+    assert (inputs if name == "t.txt" else inputs.texts("text")) == ["café", "thé"]
+    if encoding == "cp1252" and name != "t.csv":  # which looks at columns that are used alone
+        with pytest.raises(DataError, match=rf"{name} is not text in UTF-8") as caught:
+            read(path)
+        assert "{encoding}" in caught.value.hint
 
 
 def test_what_was_rejected_in_prodigy_is_no_example(tmp_path):
@@ -163,6 +225,24 @@ def test_label_studio(tmp_path):
         read(path)
 
 
+ANNOTATED = {
+    "t.txt": "__label__a one\n__label__b two\n",
+    "t.jsonl": '{"text": "one", "label": "a", "answer": "accept"}\n{"text": "two", "label": "b", "answer": "reject"}\n',
+    "t.json": json.dumps([annotated(1, "a"), annotated(2, "b")]),
+}
+
+
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_files_of_annotation_programs_are_known_when_packed_too(tmp_path, name):
+    (tmp_path / name).write_text(ANNOTATED[name])
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(ANNOTATED[name].encode()))
+    with noted():
+        assert labeled(tmp_path / f"{name}.gz").labels == labeled(tmp_path / name).labels
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(ANNOTATED[name].encode())[:-20])
+    with pytest.raises(DataError, match=rf"{name}\.gz is no whole \.gz file"):
+        labeled(tmp_path / f"{name}.gz")
+
+
 # Rows without a label
 
 
@@ -170,8 +250,12 @@ def test_rows_without_a_label_or_target_are_left_out_with_a_note(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("x,label,price\n1,a,5\n2,,6\n3,b,NA\n4,a,7\n")
     with noted("rows without 'label' are left out"):
-        assert labeled(path, DataOptions(label="label")).ids == ["1", "3", "4"]
+        raw = labeled(path, DataOptions(label="label"))
+    assert (raw.ids, raw.origin(1)) == (["1", "3", "4"], f"{path}, row 3 below the header")
     with noted("rows without 'price' are left out"):
         raw = labeled(path, DataOptions(target="price"))
     assert (raw.targets.tolist(), raw.ids) == ([5, 6, 7], ["1", "2", "4"])
     assert read(path, options=DataOptions(label="label")).inputs.rows == 4
+    path.write_text("x;label\n1;\n2;a\n1.234;b\n")
+    with noted("left out"), pytest.raises(DataError, match=r"'1\.234' \(column 'x', row 3 below the header\) may be"):
+        labeled(path, DataOptions(label="label")).inputs.numbers("x")

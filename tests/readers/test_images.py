@@ -171,7 +171,7 @@ def test_text_that_is_not_utf8(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["1", "2", "abc", "4"], r"column 'price', row 3 \(line 4 of the file\): 'abc' is not a finite number"),
+        (["1", "2", "abc", "4"], r"column 'price', row 3 below the header: 'abc' is not a finite number"),
         (["1", "", "3", ""], r"column 'price', row 2 .*: the cell is empty, NA or the like \(and in 1 more rows\)"),
         (["1", "2", "inf", "4"], "column 'price', row 3 .*: 'inf' is not a finite number"),
         (["1", "nan", "3", "4"], "column 'price', row 2 .*: the cell is empty"),
@@ -353,14 +353,14 @@ def test_labeled_texts_by_name_become_three_columns(tmp_path):
         ("t.json", b'{"a": [1, 2]}', "a list of objects"),
         ("t.json", b"{", "cannot be read as a json table"),
         ("t.jsonl", b"{", "cannot be read as a jsonl table"),
-        ("t.csv.gz", b"a,b\n1,2\n", "cannot be read as a csv table"),
+        ("t.csv.gz", b"a,b\n1,2\n", "is no whole .gz file"),
         ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
         ("t.parquet.gz", b"", "of no kind that is read here"),
         ("t.json", b'{"train": []}', "a list of objects"),
         ("t.json", b'[{"a": 123456789012345678901234567890}]', "cannot be read as a json table"),
         ("t.json", b"[" + 5000 * b"1" + b"]", "cannot be read as a json table"),
         ("t.json", 100_000 * b"[", "cannot be read as a json table"),
-        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:10] + b"\xff\xff\xff\xff", "cannot be read as a csv table"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:10] + b"\xff\xff\xff\xff", "is no whole .gz file"),
     ],
 )
 def test_wrong_json_is_told(tmp_path, name, content, said):

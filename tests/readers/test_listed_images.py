@@ -68,6 +68,14 @@ def test_class_roots(tmp_path):
         read(tmp_path, labeled=True)
 
 
+@pytest.mark.parametrize("names", ['["cat"]', '["cat", "dog", "cow"]', '"cd"', "5"])
+def test_class_roots_of_another_number_than_the_names(tmp_path, names):
+    files(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "train.json").write_text(f'{{"class_names": {names}, "class_roots": ["a", "b"]}}')
+    with pytest.raises(DataError, match=r"train\.json: class_names and class_roots should be lists of the same length"):
+        read(tmp_path, labeled=True)
+
+
 def test_an_image_that_is_not_there_or_has_two_labels(tmp_path):
     files(tmp_path, "1.png", "2.png")
     table = tmp_path / "list.csv"

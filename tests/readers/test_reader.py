@@ -1,6 +1,8 @@
 """Defining a reader is all that a format takes: training, adapting and predicting read it."""
 
+import csv
 import os
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from handful.data_options import DataOptions
-from handful.errors import ArtifactError, DataError
+from handful.errors import ArtifactError, DataError, UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.readers.json_lines import JsonLinesReader
 from handful.readers.reader import READERS, read, readers
@@ -62,6 +64,27 @@ def test_a_new_format_of_tables_is_read_everywhere(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize(
+    "error", [csv.Error("x"), KeyError("x"), TypeError("x"), AttributeError("x"), RecursionError("x"), zlib.error("x")]
+)
+def test_what_a_reader_fails_with_names_the_file(tmp_path, error):
+    class FailingReader(TableReader):
+        name = "failing"
+        described = "nothing (.failing)"
+        suffixes = (".failing",)
+
+        def columns(self, path, options, limits):
+            raise error
+
+    path = tmp_path / "t.failing"
+    path.write_text("")
+    with pytest.raises(DataError, match=r"t\.failing cannot be read as a failing table: '?x"):
+        read(path)
+    error = UserError("a word of its own")
+    with pytest.raises(UserError, match=r"^a word of its own$"):
+        read(path)
+
+
 def test_a_format_that_looks_into_files_is_asked_first(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a", "answer": "accept"}\n{"text": "b", "answer": "reject"}\n')
@@ -99,7 +122,7 @@ def test_a_batch_says_what_the_file_says_of_each_value(tmp_path):
     assert (raw.labels, raw.tasks, raw.groups) == (["k", "l"], ["a", None], ["p", "q"])
     assert (raw.targets.tolist(), raw.order.tolist(), raw.splits) == ([2.5, 1.0], [3.0, 1.0], None)
     assert list(raw.ids) == ["1", "2"]
-    assert raw.origin(1) == f"{path}, row 2 (line 3 of the file)"
+    assert raw.origin(1) == f"{path}, row 2 below the header"
     assert raw.called("label") == f"{path}, column 'kind',"
     bare = read(path, options=options)
     assert (bare.labels, bare.targets, bare.tasks, bare.groups, bare.order) == (None,) * 5
@@ -128,7 +151,7 @@ def test_a_batch_of_images_is_class_by_class_and_knows_given_splits(tmp_path):
 def test_an_example_without_a_task_is_told_by_its_place(tmp_path):
     rows = "".join(f"{n},t{n // 4},{n % 3}\n" for n in range(40))
     (tmp_path / "t.csv").write_text("x,shop,y\n" + rows + "1,,2\n")
-    with pytest.raises(DataError, match=r"t\.csv, row 41 \(line 42 of the file\): the task is missing"):
+    with pytest.raises(DataError, match=r"t\.csv, row 41 below the header: the task is missing"):
         open_tasks(tmp_path / "t.csv", task="shop", target="y")
 
 

@@ -20,6 +20,6 @@ def test_each_file_is_a_text_of_its_class(tmp_path):
 def test_another_encoding(tmp_path):
     (tmp_path / "ham").mkdir()
     (tmp_path / "ham" / "1.txt").write_bytes("café".encode("cp1252"))
-    with pytest.raises(DataError, match=r"1\.txt is not text in utf-8.*encoding="):
+    with pytest.raises(DataError, match=r"1\.txt is not text in UTF-8.*encoding="):
         read(tmp_path, labeled=True)
     assert read(tmp_path, labeled=True, options=DataOptions(encoding="cp1252")).inputs.texts("text") == ["café"]

@@ -101,6 +101,23 @@ def test_a_column_of_dates_of_a_table_that_is_not_the_order_leaks_the_future(tmp
         open_tasks(folder, target="y", drop=["day"])
 
 
+def test_tables_of_a_folder_are_read_as_the_options_say(tmp_path):
+    for number in range(5):
+        cells = [f"{place}.{place + number}00;0{place + 1}/02/2024;é{place % 2};{place}" for place in range(1, 8)]
+        text = "\n".join(["price;when;kind;y", *cells])
+        (tmp_path / f"t{number}.csv").write_bytes(text.encode("cp1252"))
+    (tmp_path / "~$t1.csv").write_text("open in Excel")
+    with pytest.raises(DataError, match="may be"):
+        open_tasks(tmp_path, target="y")
+    with noted("is read by ','", "is read by 'mdy'"):
+        tasks = open_tasks(tmp_path, target="y", decimal=",", dates="mdy", encoding="cp1252")
+    assert len(tasks.names) == 5
+    price, when, *kinds = tasks.inputs[:7].T
+    assert (price.diff() > 0).all()
+    assert torch.allclose(when.diff(), when.diff()[0], rtol=0.2)
+    assert len(kinds) == 2
+
+
 def test_an_order_that_a_table_lacks_or_that_is_predicted_is_told(tmp_path):
     folder = dated_tables(tmp_path / "tables", last="when")
     with pytest.raises(UserError, match=r"t0\.csv: the column 'when' cannot be predicted and be the order at once"):

@@ -280,7 +280,7 @@ def test_group_keeps_to_one_side_and_is_no_input(table):
         ({"task": "shop", "target": "sold", "order": "sold"}, "'sold' cannot be two of"),
         ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
         ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
-        ({"task": "shop", "target": "again"}, r"'again', row 1 \(line 2 .*\): '(yes|no)' is not a finite number"),
+        ({"task": "shop", "target": "again"}, r"'again', row 1 below the header: '(yes|no)' is not a finite number"),
         ({"label": "kind", "image_size": 28}, "image_size does not apply to a table"),
     ],
 )

@@ -22,6 +22,9 @@ from handful.pipelines.pipeline import (
 from handful.pipelines.spread import AS_THEY_ARE, Spread, note_clipped
 from handful.raw_batch import INPUT, Place
 
+CHANNELS = (1, 3, 4)
+"""Of images: gray; red, green, blue; and a fourth, which stays as it is."""
+
 
 class ArrayPipeline(InputPipeline):
     """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task`, `group` and `order`.
@@ -143,6 +146,6 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
     """Images `(n, h, w)`, `(n, h, w, c)` or `(n, c, h, w)` as `(n, c, h, w)`."""
     if images.ndim == 3:
         return images[:, None]
-    if images.ndim == 4 and images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):
+    if images.ndim == 4 and images.shape[-1] in CHANNELS and images.shape[1] not in CHANNELS:
         return images.transpose(0, 3, 1, 2)
     return images

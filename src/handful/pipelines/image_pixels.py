@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from handful.cells import too_large
 from handful.errors import DataError
 from handful.notes import note
 from handful.pipelines.image_decoding import is_deep
 
-FILL = 1e30
-"""What is beyond is no value but stands for a missing one, such as -3.4e38."""
 HIGH = 65_535
 """White of 16 bits."""
 
@@ -47,7 +46,7 @@ def deep_values(image: Image.Image, source: str) -> np.ndarray:
     """The values of an image of more than 8 bits `(h, w)`; `DataError` where one is none."""
     values = np.asarray(image)
     if values.dtype.kind == "f":
-        wrong = np.argwhere(~(np.abs(values) < FILL))
+        wrong = np.argwhere(too_large(values) | np.isnan(values))
         if len(wrong):
             row, column = wrong[0].tolist()
             raise DataError(

@@ -63,8 +63,7 @@ class RowPipeline(InputPipeline):
         if self.target:
             table.require([self.target], ", the target")
             return torch.from_numpy(table.numbers(self.target).reshape(-1, 1))
-        if self.label is None:
-            raise DataError("This model's table has neither a label nor a target column.")
+        assert self.label, "one of both"
         table.require([self.label], ", the label")
         return table.names_in(self.label)
 

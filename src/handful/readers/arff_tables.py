@@ -8,7 +8,7 @@ from typing import Any
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.readers.tables import LINES, TableReader, content_of
+from handful.readers.tables import TableReader, text_of
 
 ATTRIBUTE = re.compile(r"@attribute\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))\s+\S.*", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ class ArffReader(TableReader):
         """Its columns as texts."""
         import pyarrow as pa
 
-        lines = content_of(path, limits).decode(options.encoding or "utf-8-sig").splitlines()
+        lines = text_of(path, options, limits).split("\n")
         data = next((place for place, line in enumerate(lines) if line.strip().lower() == "@data"), None)
         if data is None:
             raise DataError(f"{path} has no line @data.", code="unsupported-media")
@@ -43,5 +43,4 @@ class ArffReader(TableReader):
                 raise DataError(f"{path}, line {number}: {len(cells)} cells for {len(names)} attributes.")
             for column, cell in zip(columns, cells, strict=True):
                 column.append(None if cell.strip() == "?" else cell.strip())
-        table = pa.table([pa.array(column, pa.string()) for column in columns], names=names)
-        return table.replace_schema_metadata({LINES: str(data + 1)})
+        return pa.table([pa.array(column, pa.string()) for column in columns], names=names)

@@ -2,6 +2,7 @@
 
 import contextlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -41,7 +42,7 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
             limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
             _check_headers(path, arrays.zip, limits)
             yield arrays
-    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
+    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(

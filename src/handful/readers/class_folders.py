@@ -8,7 +8,7 @@ from handful.cells import written
 from handful.errors import DataError
 from handful.limits import Limits
 from handful.notes import note
-from handful.readers.paths import existing, files_below, subfolders
+from handful.readers.paths import existing, files_below, hidden, subfolders
 
 PARTS = {
     "train": "train",
@@ -61,7 +61,7 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
                 "remove it.",
                 code="unsupported-media",
             )
-        held = f"holds {loose} {noun} and no subfolders" if loose else "is empty"
+        held = f"holds {loose or 'no'} {noun} and no subfolders"
         raise DataError(
             f"The folder {top} {held}. Make one subfolder per class and put its {noun} in.", code="too-few-examples"
         )
@@ -82,9 +82,7 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
 def ending(entries: Iterable[Path], endings: Collection[str]) -> list[Path]:
     """The files that end so by name, without hidden ones."""
     return sorted(
-        entry
-        for entry in entries
-        if entry.suffix.lower() in endings and entry.is_file() and not entry.name.startswith(".")
+        entry for entry in entries if entry.suffix.lower() in endings and entry.is_file() and not hidden(entry)
     )
 
 

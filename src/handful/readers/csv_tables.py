@@ -1,6 +1,5 @@
 """Tables in csv files: comma, semicolon or tab, in UTF-8, UTF-16 or a named encoding."""
 
-import codecs
 import contextlib
 import csv
 import io
@@ -11,12 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handful.data_options import DataOptions
-from handful.errors import DataError, UserError
 from handful.limits import Limits
-from handful.readers.tables import LINES, TableReader, buffer, content_of, header_row, note_titles
+from handful.readers.tables import TableReader, as_utf8, buffer, content_of, header_row, note_titles
 
-LOOKED_AT = 2**16
-"""Bytes of a file that are searched for a zero."""
 ROWS = 50
 """Rows of a file by which its header is found."""
 DELIMITERS = ",;\t"
@@ -42,6 +38,7 @@ class CsvReader(TableReader):
     name = "csv"
     described = "a csv table (.csv, .tsv)"
     suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+    header = True
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Its columns as texts."""
@@ -73,36 +70,7 @@ class CsvReader(TableReader):
         for index, name in enumerate(arrow.column_names):
             with contextlib.suppress(pa.ArrowInvalid):  # not UTF-8, which matters only where the column is used
                 arrow = arrow.set_column(index, name, arrow.column(index).cast(pa.string()))
-        return arrow.replace_schema_metadata({LINES: str(header.lines)})
-
-
-def as_utf8(content: bytes, path: Path, encoding: str | None) -> bytes:
-    """The text of a file in UTF-8, from the encoding that is named, or that its first bytes are the mark of.
-
-    Raises `DataError` where it is of another, and `UserError` where there is no encoding of this name.
-    """
-    if encoding is None and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    if encoding is None:
-        if b"\0" in content[:LOOKED_AT]:
-            raise DataError(
-                f"{path} is not text in UTF-8: it has zero bytes, as UTF-16 has.",
-                code="unsupported-media",
-                hint="Name its encoding with {encoding}.",
-            )
-        return content
-    try:
-        return content.decode(encoding).encode()
-    except LookupError as error:
-        raise UserError(
-            f"There is no encoding {encoding!r}.", field=("encoding",), hint="Name another with {encoding}."
-        ) from error
-    except UnicodeError as error:
-        raise DataError(
-            f"{path} is not text in {encoding}: {error}.",
-            code="unsupported-media",
-            hint="Name its encoding with {encoding}.",
-        ) from error
+        return arrow
 
 
 def _header(content: bytes) -> Header:

@@ -2,17 +2,21 @@
 
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from handful.cells import is_empty
 from handful.data_options import DataOptions
+from handful.dialect import POINT_OR_GROUP
 from handful.errors import DataError, UserError
 from handful.limits import Limits
-from handful.readers.tables import LINES, TableReader, header_row, note_titles
-from handful.table import Table
+from handful.readers.tables import TableReader, header_row, note_titles
+from handful.table import arrow_column, note_markers
 
 SHEET = re.compile(r"(.+\.xls[xm]):([^:/\\]+)", re.IGNORECASE)
 """The path of a workbook with the name of a sheet, as in `sales.xlsx:2024`."""
+AMBIGUOUS = re.compile(POINT_OR_GROUP)
 
 
 class ExcelReader(TableReader):
@@ -21,13 +25,16 @@ class ExcelReader(TableReader):
     name = "excel"
     described = "an Excel table (.xlsx)"
     suffixes = (".xlsx", ".xlsm")
+    header = True
 
     def matches(self, path: Path) -> bool:
         """Whether it is a workbook, with or without the name of a sheet."""
         return super().matches(_workbook(path)[0])
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """Its columns: of numbers or dates where all cells are, else of texts."""
+        """Its columns: of numbers or dates where all cells are, or stand for empty ones, else of texts."""
+        import pyarrow as pa
+
         file, sheet = _workbook(path)
         try:
             with zipfile.ZipFile(file) as parts:
@@ -42,8 +49,23 @@ class ExcelReader(TableReader):
         names = [name or f"Unnamed: {index}" for index, name in enumerate(texts[place])] if texts else []
         if not rows[place + 1 :]:
             raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
-        cells = [dict(zip(names, row, strict=True)) for row in rows[place + 1 :]]
-        return Table.of(cells, names).arrow.replace_schema_metadata({LINES: str(place + 1)})
+        columns = zip(names, zip(*rows[place + 1 :], strict=True), strict=True)
+        return pa.table([arrow_column(_unmixed(path, *column), str(path), column[0]) for column in columns], names)
+
+
+def _unmixed(path: Path, name: str, cells: Sequence[Any]) -> Sequence[Any]:
+    """The cells of a column that no dialect reads to other numbers.
+
+    Texts that stand for empty cells are none beside numbers or dates. Beside other texts a number such as 1.234 is
+    written as 1.2340.
+    """
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if all(map(is_empty, texts)) and len(texts) < sum(cell is not None for cell in cells):
+        note_markers(str(path), name, texts)
+        cells = [None if isinstance(cell, str) else cell for cell in cells]
+    if {type(cell) for cell in cells if cell is not None} <= {int, float}:
+        return cells
+    return [f"{cell}0" if isinstance(cell, float) and AMBIGUOUS.fullmatch(str(cell)) else cell for cell in cells]
 
 
 def _workbook(path: Path) -> tuple[Path, str | None]:

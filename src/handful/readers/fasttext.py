@@ -6,7 +6,7 @@ from typing import Any
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.readers.tables import TableReader, content_of
+from handful.readers.tables import TableReader, beginning, text_of
 
 MARK = "__label__"
 
@@ -16,27 +16,24 @@ class FastTextReader(TableReader):
 
     name = "fasttext"
     described = "a .txt file of fastText"
-    suffixes = (".txt",)
+    suffixes = (".txt", ".txt.gz")
     by_content = True
     by_people = False
 
     def matches(self, path: Path) -> bool:
         """Whether it begins with a label."""
-        if not super().matches(path):
-            return False
-        with path.open("rb") as file:
-            return file.read(len(MARK)) == MARK.encode()
+        return super().matches(path) and beginning(path).lstrip().startswith(MARK)
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Text and label of each line; several labels are an error."""
         import pyarrow as pa
 
-        lines = content_of(path, limits).decode(options.encoding or "utf-8").removesuffix("\n").split("\n")
-        rows = [line.strip().split(" ") for line in lines]
-        counts = [sum(word.startswith(MARK) for word in words) for words in rows]
-        wrong = next((place for place, count in enumerate(counts) if count != 1), None)
-        if wrong is not None:
-            raise DataError(f"{path}, line {wrong + 1} has {counts[wrong]} labels. Each text has one class.")
-        labels = [next(word.removeprefix(MARK) for word in words if word.startswith(MARK)) for words in rows]
-        texts = [" ".join(word for word in words if not word.startswith(MARK)).strip() for words in rows]
-        return pa.table({"text": texts, "label": labels})
+        rows = []
+        for number, line in enumerate(text_of(path, options, limits).split("\n"), start=1):
+            labels = [word.removeprefix(MARK) for word in line.split() if word.startswith(MARK)]
+            if len(labels) > 1:
+                raise DataError(f"{path}, line {number} has {len(labels)} labels. Each text has one class.")
+            if line.strip():
+                text = " ".join(word for word in line.split() if not word.startswith(MARK))
+                rows.append({"text": text, "label": labels[0] if labels else None})
+        return pa.Table.from_pylist(rows)

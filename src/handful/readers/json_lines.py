@@ -6,7 +6,7 @@ from typing import Any
 
 from handful.data_options import DataOptions
 from handful.limits import Limits
-from handful.readers.tables import TableReader, buffer, content_of
+from handful.readers.tables import TableReader, buffer, text_of
 
 KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 """A name of JSON, and perhaps some more."""
@@ -25,7 +25,7 @@ class JsonLinesReader(TableReader):
         import pyarrow as pa
         from pyarrow import json as rows
 
-        content = content_of(path, limits)
+        content = text_of(path, options, limits).encode()
         _check_cells(path, content, limits)
         one_block = rows.ReadOptions(block_size=min(len(content) + 1024, 2**31 - 1), use_threads=False)
         arrow = rows.read_json(buffer(content), one_block)

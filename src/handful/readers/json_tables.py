@@ -7,7 +7,7 @@ from typing import Any
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.readers.tables import TableReader, content_of
+from handful.readers.tables import TableReader, text_of
 
 
 class JsonReader(TableReader):
@@ -25,7 +25,7 @@ class JsonReader(TableReader):
         """Its columns, with their types."""
         import pyarrow as pa
 
-        content = json.loads(content_of(path, limits).decode("utf-8-sig"))
+        content = json.loads(text_of(path, options, limits))
         if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
             # By the names of all rows: `pa.Table.from_pylist` takes those of the first one.
             names = dict.fromkeys(name for row in content for name in row)

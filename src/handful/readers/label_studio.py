@@ -8,31 +8,26 @@ from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
 from handful.readers.json_tables import JsonReader
-from handful.readers.tables import content_of
-
-LOOKED_AT = 2**16
+from handful.readers.tables import beginning, text_of
 
 
 class LabelStudioReader(JsonReader):
     """The columns of the data, and one for each choice that was made, by the name of its control."""
 
-    name = "label studio"
+    name = "label-studio"
     described = "JSON of Label Studio"
     by_content = True
 
     def matches(self, path: Path) -> bool:
         """Whether its objects have annotations and data."""
-        if not super().matches(path) or path.suffix.lower() != ".json":
-            return False
-        with path.open("rb") as file:
-            first = file.read(LOOKED_AT)
-        return first.lstrip().startswith(b"[") and b'"annotations"' in first and b'"result"' in first
+        first = beginning(path).lstrip() if super().matches(path) else ""
+        return first.startswith("[") and '"annotations"' in first and '"result"' in first
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """A row per task; one without a choice has an empty cell."""
         import pyarrow as pa
 
-        tasks = json.loads(content_of(path, limits).decode("utf-8-sig"))
+        tasks = json.loads(text_of(path, options, limits))
         rows = [
             {**task["data"], **_choices(task, f"{path}, task {task.get('id', place + 1)}")}
             for place, task in enumerate(tasks)

@@ -7,22 +7,19 @@ from handful.errors import DataError
 from handful.limits import Limits
 from handful.raw_batch import RawBatch, numbered
 from handful.readers.reader import Reader, row_numbers
+from handful.readers.tables import text_of
 
 
 class LineReader(Reader):
-    """A .txt file in UTF-8: its lines are inputs without labels."""
+    """A .txt file: its lines are inputs without labels."""
 
     name = "lines"
     described = "a .txt file with a text in each line"
-    suffixes = (".txt",)
+    suffixes = (".txt", ".txt.gz")
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The lines; an empty one is an error."""
-        limits.check(path, bytes=path.stat().st_size)
-        try:
-            content = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not text in UTF-8: save it as UTF-8.", code="unsupported-media") from error
+        content = text_of(path, options, limits)
         # Not by `splitlines`, which also divides at such as U+2028 inside of a text.
         lines = content.removesuffix("\n").split("\n")
         limits.check(path, rows=len(lines))

@@ -137,8 +137,11 @@ def _of_class_roots(file: Path, endings: frozenset[str]) -> dict[Path, str] | No
         return None
     if not isinstance(content, dict) or not {"class_names", "class_roots"} <= set(content):
         return None
+    names, roots = content["class_names"], content["class_roots"]
+    if not (isinstance(names, list) and isinstance(roots, list) and len(names) == len(roots)):
+        raise DataError(f"{file}: class_names and class_roots should be lists of the same length.")
     found: dict[Path, str] = {}
-    for name, root in zip(content["class_names"], content["class_roots"], strict=False):
+    for name, root in zip(names, roots, strict=True):
         images = ending(files_below(file.parent / str(root)), endings) if (file.parent / str(root)).is_dir() else []
         if not images:
             raise DataError(f"{file}: the folder {root!r} of the class {name!r} is not there, or holds no images.")

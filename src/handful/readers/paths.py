@@ -9,8 +9,8 @@ from pathlib import Path
 from handful.errors import DataError
 from handful.notes import note
 
-SYSTEMS = ("thumbs.db", "desktop.ini")
-"""What a system leaves in the folders of its users."""
+SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx", "__pycache__")
+"""What systems and programs leave in the folders of their users, in small letters."""
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def _is_there(path: Path) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The subfolders by name, without hidden ones, and without links that lead back to a folder around them."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not (_hidden(entry) or _leads_back(entry)))
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not (hidden(entry) or _leads_back(entry)))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def files_below(folder: Path) -> list[Path]:
         if (real := at.resolve()) not in seen:
             seen.add(real)
             waiting += subfolders(at)
-            found += [entry for entry in at.iterdir() if entry.is_file() and not _hidden(entry)]
+            found += [entry for entry in at.iterdir() if entry.is_file() and not hidden(entry)]
     return sorted(found)
 
 
@@ -83,8 +83,9 @@ def note_passed_over(source: Path, used: Collection[Path]) -> None:
         )
 
 
-def _hidden(entry: Path) -> bool:
-    return entry.name.startswith((".", "__")) or entry.name.lower() in SYSTEMS
+def hidden(entry: Path) -> bool:
+    """Whether programs keep a file or folder for themselves: Excel calls what is open in it `~$sales.xlsx`."""
+    return entry.name.startswith((".", "~$")) or entry.name.lower() in SYSTEMS
 
 
 def _leads_back(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from handful.data_options import DataOptions
 from handful.limits import Limits
 from handful.notes import note
 from handful.readers.json_lines import JsonLinesReader
+from handful.readers.tables import beginning
 
 ANSWERS = ("accept", "reject", "ignore")
 
@@ -21,13 +22,10 @@ class ProdigyReader(JsonLinesReader):
 
     def matches(self, path: Path) -> bool:
         """Whether the first line tells what was decided."""
-        if not super().matches(path) or path.suffix.lower() != ".jsonl":
+        try:
+            first = json.loads(beginning(path).partition("\n")[0]) if super().matches(path) else None
+        except (ValueError, RecursionError):
             return False
-        with path.open("rb") as file:
-            try:
-                first = json.loads(file.readline(2**20))
-            except ValueError:
-                return False
         return isinstance(first, dict) and first.get("answer") in ANSWERS and bool({"label", "accept"} & first.keys())
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:

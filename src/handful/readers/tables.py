@@ -1,6 +1,9 @@
 """Tables: what the readers of their formats share."""
 
+import codecs
+import csv
 import gzip
+import io
 import re
 import zlib
 from abc import abstractmethod
@@ -12,17 +15,24 @@ from typing import Any, ClassVar
 
 from handful.data_options import DataOptions
 from handful.dialect import PROGRAM, Dialect, cell_readings
-from handful.errors import DataError
+from handful.errors import DataError, HandfulError, UserError
 from handful.limits import Limits
 from handful.notes import note
 from handful.raw_batch import RawBatch
+from handful.readers.paths import hidden
 from handful.readers.reader import Reader, readers
 from handful.table import Table
 
 PIECE = 2**24
 """Bytes that are read at a time, to stop at the limit."""
 PACKED = ".gz"
-LINES = b"lines above"
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What unpacking fails with."""
+LOOKED_AT = 2**16
+"""Bytes of a file that are searched for a zero."""
+BEGINNING = 2**20
+"""Bytes of a file by which its format is found."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
 """The names of columns without a name, also as pandas writes them."""
 
@@ -30,17 +40,17 @@ UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
 class TableReader(Reader):
     """Reads tables of one format: a subclass gives the `columns` of a file.
 
-    by_people: whether its texts may write numbers and dates as people do; else they write them as programs do.
+    Attributes:
+        by_people: whether its texts may write numbers and dates as people do; else they write them as programs do.
+        header: whether a row above the first one names the columns, which messages do not count.
     """
 
     by_people: ClassVar[bool] = True
+    header: ClassVar[bool] = False
 
     @abstractmethod
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """What a file holds, as a table of Arrow. What Arrow and Python raise becomes a `DataError` that names it.
-
-        Its metadata may have `LINES`, how many are above the first row, for messages.
-        """
+        """What a file holds, as a table of Arrow. What Arrow and Python raise becomes a `DataError` that names it."""
 
     def table(self, path: Path, options: DataOptions, limits: Limits) -> Table:
         """The table in a file; `DataError` if it is unreadable, has no rows, or more than the limits."""
@@ -48,29 +58,28 @@ class TableReader(Reader):
 
         try:
             arrow = self.columns(path, options, limits)
-        except UnicodeError as error:
-            raise DataError(
-                f"{path} is not text in UTF-8.",
-                code="unsupported-media",
-                hint="Name its encoding with {encoding}, or save it as UTF-8.",
-            ) from error
-        except DataError:
+        except HandfulError:
             raise
+        except UnicodeError as error:
+            raise _no_text(path) from error
         except (
             pa.ArrowException,
-            OSError,
-            EOFError,
-            ValueError,
-            OverflowError,
-            RecursionError,
+            csv.Error,
             zlib.error,
+            ArithmeticError,
+            AttributeError,
+            EOFError,
+            LookupError,
             MemoryError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
         ) as error:
             reason = str(error).splitlines() or [type(error).__name__]
             raise DataError(
                 f"{path} cannot be read as a {self.name} table: {reason[0]}", code="unsupported-media"
             ) from error
-        lines = int((arrow.schema.metadata or {}).get(LINES, 0))
         arrow = _named_columns(path, arrow)
         if not arrow.num_rows:
             raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
@@ -79,7 +88,7 @@ class TableReader(Reader):
             if pa.types.is_dictionary(field.type):
                 arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
         given: Any = Dialect(options.decimal, options.dates) if self.by_people else PROGRAM  # type: ignore[arg-type]
-        return Table(str(path), arrow, lines, given)
+        return Table(str(path), arrow, self.header, given)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The whole table; of labeled examples also the columns that have a role, if they are there."""
@@ -154,18 +163,77 @@ def is_table(path: Path) -> bool:
 
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
-    return sorted(file for file in folder.iterdir() if file.name[0] != "." and file.is_file() and is_table(file))
+    return sorted(file for file in folder.iterdir() if not hidden(file) and file.is_file() and is_table(file))
 
 
 def content_of(path: Path, limits: Limits) -> bytes:
     """What a file holds, unpacked no further than the limit."""
-    with gzip.open(path) if path.suffix.lower() == PACKED else path.open("rb") as file:
-        parts, size = [], 0
-        while part := file.read(PIECE):
-            parts.append(part)
-            size += len(part)
-            limits.check(path, bytes=size)
+    parts, size = [], 0
+    try:
+        with _opened(path) as file:
+            while part := file.read(PIECE):
+                parts.append(part)
+                size += len(part)
+                limits.check(path, bytes=size)
+    except DAMAGED as error:
+        raise DataError(f"{path} is no whole .gz file: {error}.", code="unsupported-media") from error
     return b"".join(parts)
+
+
+def beginning(path: Path) -> str:
+    """The first letters of a file, in UTF-8 or by its mark in UTF-16; nothing where it cannot be unpacked."""
+    try:
+        with _opened(path) as file:
+            content = file.read(BEGINNING)
+    except DAMAGED:
+        return ""
+    return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig", errors="replace")
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if path.suffix.lower() == PACKED else path.open("rb")
+
+
+def text_of(path: Path, options: DataOptions, limits: Limits) -> str:
+    """The text in a file, with a line feed at the end of a line; `DataError` where it is none, see `as_utf8`."""
+    text = _decoded(as_utf8(content_of(path, limits), path, options.encoding), "utf-8-sig", path)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def as_utf8(content: bytes, path: Path, encoding: str | None) -> bytes:
+    """The text of a file in UTF-8, from the encoding that is named, or that its first bytes are the mark of.
+
+    Where neither is, it stays as it is. Raises `DataError` where it is of another encoding, and `UserError` where there
+    is none of this name.
+    """
+    if encoding is None and content.startswith(UTF_16):
+        encoding = "utf-16"
+    if encoding is None:
+        if b"\0" in content[:LOOKED_AT]:
+            raise _no_text(path, "UTF-8: it has zero bytes, as UTF-16 has")
+        return content
+    return _decoded(content, encoding, path).encode()
+
+
+def _decoded(content: bytes, encoding: str, path: Path) -> str:
+    try:
+        text = content.decode(encoding)
+        text.encode()  # which halves of letters of UTF-16 cannot be
+    except UnicodeError as error:
+        raise _no_text(path, encoding.removesuffix("-sig").upper()) from error
+    except (LookupError, ValueError) as error:
+        raise UserError(
+            f"There is no encoding {encoding!r}.", field=("encoding",), hint="Name another with {encoding}."
+        ) from error
+    return text
+
+
+def _no_text(path: Path, encoding: str = "UTF-8") -> DataError:
+    return DataError(
+        f"{path} is not text in {encoding}.",
+        code="unsupported-media",
+        hint="Name its encoding with {encoding}, or save it as UTF-8.",
+    )
 
 
 def buffer(content: bytes) -> Any:

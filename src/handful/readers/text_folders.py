@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from handful.data_options import DataOptions
-from handful.errors import DataError
 from handful.limits import Limits
 from handful.readers.class_folders import ending, labeled_files
 from handful.readers.paths import files_below, note_passed_over, subfolders
-from handful.readers.tables import TableReader
+from handful.readers.tables import TableReader, text_of
 
 TEXTS = frozenset({".txt"})
 
@@ -41,16 +40,5 @@ class TextFolderReader(TableReader):
         found = labeled_files(path, TEXTS, "texts", limits)
         note_passed_over(path, {one.file for one in found})
         limits.check(path, bytes=sum(one.file.stat().st_size for one in found))
-        texts = [_text(one.file, options.encoding or "utf-8-sig") for one in found]
+        texts = [text_of(one.file, options, limits) for one in found]
         return pa.table({"text": texts, "label": [one.label for one in found]})
-
-
-def _text(file: Path, encoding: str) -> str:
-    try:
-        return file.read_text(encoding=encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is not text in {encoding.removesuffix('-sig')}.",
-            code="unsupported-media",
-            hint="Name its encoding with {encoding}, or save it as UTF-8.",
-        ) from error

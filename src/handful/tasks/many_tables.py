@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from handful import streams
 from handful.cells import class_order
+from handful.data_options import DataOptions
 from handful.errors import unknown_name
 from handful.limits import LOCAL, Limits
 from handful.pipelines.own_tables import Layout, ManyTablesPipeline, measured, standardized
@@ -20,6 +21,7 @@ from handful.readers.tables import table_files
 from handful.table import Table
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
+from handful.tasks.own_rows import everywhere
 from handful.tasks.splits import digests, split_names
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
@@ -177,22 +179,22 @@ def open_tables(
     placed: Mapping[str, Split] | None = None,
     pipeline: ManyTablesPipeline | None,
     limits: Limits = LOCAL,
+    written: DataOptions | None = None,
 ) -> ManyTables | LabeledTables:
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
     target or label: the column to predict, a number or a class. order: the column by which support precedes query.
-    placed: the split of each table, see `split_names`.
+    placed: the split of each table, see `split_names`. written: how the files are written, as `DataOptions.for_file`
+    has it.
     Raises a `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
     `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
     note_passed_over(folder, set(files))
     names = [file.name for file in files]
-    if pipeline and placed is None:
-        splits: dict[Split, list[int]] = {on: list(range(len(files))) for on in SPLITS}
-    else:
-        splits = split_names(names, seed, placed, noun="table")
-    tables: list[Table] = [read(file, limits=limits).inputs for file in files]
+    untrained = pipeline is not None and placed is None
+    splits = everywhere(len(files)) if untrained else split_names(names, seed, placed, noun="table")
+    tables: list[Table] = [read(file, options=DataOptions().for_file(written), limits=limits).inputs for file in files]
     columns = {name for table in tables for name in table.names}
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):

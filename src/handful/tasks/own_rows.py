@@ -152,7 +152,8 @@ def _split_whole(
     if earlier is not None:  # a whole is where those of it are that there were
         earlier = {whole_of[unit]: on for unit in whole_of if (on := earlier.get(names[unit]))}
     parts = split_names(values, options.seed, earlier, noun="value to split by")
-    return {on: [unit for unit in whole_of if values.index(whole_of[unit]) in parts[on]] for on in SPLITS}
+    placed = {values[place]: on for on, places in parts.items() for place in places}
+    return {on: [unit for unit, whole in whole_of.items() if placed[whole] == on] for on in SPLITS}
 
 
 def _note_constant(names: Sequence[str], targets: np.ndarray) -> None:

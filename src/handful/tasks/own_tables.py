@@ -51,6 +51,7 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         placed=options.splits,
         pipeline=pipeline,
         limits=options.limits,
+        written=options,
     )
 
 
