@@ -87,12 +87,13 @@ def alphabet_order(seed: int) -> Generator:
 
 
 @contextmanager
-def weights(seed: int, device: str = "cpu") -> Iterator["Drawing"]:
+def weights(seed: int, device: str | torch.device = "cpu") -> Iterator["Drawing"]:
     """Within it modules of this thread start from this seed, on the CPU: the same bits for every device.
 
-    The global generator stays as it is. device: "meta" for shapes alone.
+    The global generator stays as it is. device: where they go afterwards; for "meta" they are shapes alone already.
     """
-    with torch.device(device), Drawing(checked_seed(seed)) as drawing:
+    where = "meta" if torch.device(device).type == "meta" else "cpu"
+    with torch.device(where), Drawing(checked_seed(seed)) as drawing:
         yield drawing
 
 

@@ -121,6 +121,16 @@ def check_meta_gradients_agree(learner, problem, plans=(*PLANS[1:], *OTHER_PLANS
 
 
 @each_case
+def test_on_meta_it_is_shapes_alone(cls, problem):
+    device = torch.device("meta")
+    options = {"backbone": problem.backbone, "backbone_options": problem.options}
+    learner, built = cls.build(problem.spec, device=device, **options), cls.build(problem.spec, **options)
+    assert {learner.device} | {tensor.device for tensor in tensors(learner).values()} == {device}
+    shapes = [[(name, tensor.shape) for name, tensor in tensors(each).items()] for each in (learner, built)]
+    assert shapes[0] == shapes[1]
+
+
+@each_case
 def test_everything_is_made_on_the_device_of_its_inputs(cls, problem):
     check_device(problem.learner(cls), problem)
 

@@ -355,14 +355,27 @@ def test_another_format_is_refused_by_its_name(saved, tmp_path):
         MetaModel.from_pretrained(saved)
 
 
-def test_a_newer_schema_is_refused_with_the_way_out(saved, tmp_path):
+def test_another_schema_is_refused_with_the_way_out(saved, tmp_path):
     MetaModel.from_pretrained(saved).adapt(*examples()).save(tmp_path / "task")
-    rewritten(tmp_path / "task", schema=3)
-    with pytest.raises(ArtifactError, match=r"schema 3.*Install the version"):
-        AdaptedTask.load(tmp_path / "task")
+    for schema in (2, 4):
+        rewritten(tmp_path / "task", schema=schema)
+        with pytest.raises(ArtifactError, match=rf"schema {schema}.*Install the version that wrote it, or adapt again"):
+            AdaptedTask.load(tmp_path / "task")
     rewritten(saved / "model.safetensors", schema=2)
     with pytest.raises(ArtifactError, match=r"schema 2.*Install the version"):
         MetaModel.from_pretrained(saved)
+
+
+def test_the_schema_of_a_task_is_this_layout(tmp_path):
+    """Who changes the layout gives the schema another number."""
+    model().adapt(*examples(), estimate=True).save(tmp_path / "task")
+    _, facts, _ = read_tensors(tmp_path / "task")
+    layout = (
+        *("format", "schema", "model", "spec", "labels", "structure", "manifest", "groups", "examples"),
+        *("support_digest", "pipeline", "targets", "holds_examples", "estimate"),
+    )
+    estimate = "metric", "mean", "examples", "groups", "by", "diverged"
+    assert (facts["schema"], tuple(facts), tuple(facts["estimate"])) == (3, layout, estimate)
 
 
 @pytest.mark.parametrize("pipeline", [{"kind": "images", "crop": True}, {"kind": "sounds"}])

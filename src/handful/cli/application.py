@@ -1,5 +1,6 @@
 """What commands share: the application, its exit codes, and how an error is printed."""
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -24,6 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+REFUSED = {
+    *(errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.ENXIO, errno.EPERM, errno.EROFS, errno.ESTALE),
+}
+"""Why a system refuses a file of the user's; any other `OSError` is a fault of ours, and shows where it was raised."""
 
 of_sizes = functools.partial(typer.Option, rich_help_panel="Task sizes")
 of_learner = functools.partial(typer.Option, rich_help_panel="Learner")
@@ -52,9 +58,9 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                     raise
                 err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
                 raise typer.Exit(FAILED) from None
-            except BrokenPipeError:
-                raise
             except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
                 if error.filename is None:
                     go_nowhere(sys.stdout)
                 what = error.filename or "What the command prints"

@@ -93,6 +93,7 @@ class Learner(nn.Module, ABC):
         return super().__new__(cls)
 
     @classmethod
+    @own_settings()
     def build(
         cls,
         spec: TaskSpec,
@@ -101,38 +102,21 @@ class Learner(nn.Module, ABC):
         backbone_options: dict[str, Any] | None = None,
         normalization: Normalization | None = None,
         seed: int = 0,
+        device: str | torch.device = "cpu",
         **options: Any,
     ) -> Self:
-        """Make a learner for tasks of this spec, on the CPU and in evaluation mode; `meta_train` sees to its own.
+        """Make a learner for tasks of this spec, in evaluation mode; `meta_train` sees to its own.
 
-        backbone: see `handful.backbones`; normalization: see `handful.functional.normalization`; seed: of the starting
-        weights; options: the learner's own, as `handful list KEY` shows them. The learner remembers all of it in
-        `recipe`, from which a saved meta-model is built again. Raises `UserError` for what does not fit together.
+        backbone: see `handful.backbones`.
+        backbone_options: those of the backbone.
+        normalization: see `handful.functional.normalization`; by default the first of `normalizations`.
+        seed: of the starting weights.
+        device: where its weights are, the same numbers on each; on "meta" they are shapes alone and take no memory.
+        options: the learner's own, as `handful list KEY` shows them.
+
+        The learner remembers all of it but the device in `recipe`, from which a saved meta-model is built again. Raises
+        `UserError` for what does not fit together.
         """
-        return cls.built_on(
-            "cpu",
-            spec,
-            backbone=backbone,
-            backbone_options=backbone_options,
-            normalization=normalization,
-            seed=seed,
-            **options,
-        )
-
-    @classmethod
-    @own_settings()
-    def built_on(
-        cls,
-        device: str,
-        spec: TaskSpec,
-        *,
-        backbone: Backbone = "auto",
-        backbone_options: dict[str, Any] | None = None,
-        normalization: Normalization | None = None,
-        seed: int = 0,
-        **options: Any,
-    ) -> Self:
-        """What `build` makes, with its weights on this device: on "meta" they are shapes alone and take no memory."""
         if spec.kind not in cls.kinds:
             fitting = [key for key, other in LEARNERS.items() if spec.kind in other.kinds and not other.baseline]
             raise UserError(
@@ -167,7 +151,7 @@ class Learner(nn.Module, ABC):
             "seed": seed,
             "options": chosen,
         }
-        return learner.eval()
+        return learner.eval().to(device)
 
     transductive: bool = False
 

@@ -14,7 +14,8 @@ from handful.readers.reader import named_as_inputs
 from handful.storage import flatten, read_bytes, tensors_from_bytes, tensors_to_bytes, unflatten, write_bytes
 from handful.types import Examples, TaskSpec, TaskState
 
-FORMAT, SCHEMA = "handful adapted task", 2
+FORMAT, SCHEMA = "handful adapted task", 3
+"""The schema has another number as soon as the file's facts are others, or mean something else."""
 
 
 class Estimate(NamedTuple):

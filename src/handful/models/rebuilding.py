@@ -37,9 +37,9 @@ def built(
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
             with _at_most(EXTRA_PARAMETERS + len(tensors)):
-                planned = cls.built_on("meta", spec, **options, **recipe).state_dict()
+                planned = cls.build(spec, device="meta", **options, **recipe).state_dict()
             _check_shapes(planned, tensors)
-        learner: Learner = cls.build(spec, **options, **recipe)
+        learner: Learner = cls.build(spec, device="cpu", **options, **recipe)
         learner.load_state_dict(tensors)
         pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
