@@ -1,13 +1,16 @@
 """One training at a time in a folder, and a folder is free again whatever the end of the one before."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from handful.errors import UserError
+from handful.training import lock
 from handful.training.lock import emptied, locked
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
@@ -60,11 +63,55 @@ def test_an_emptied_folder_stays_locked(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("removed", ["the lock", "its folder"])
+def test_a_lock_whose_holder_ends_meanwhile_is_made_again(monkeypatch, tmp_path, removed):
+    run, got = tmp_path / "run", lock._got
+
+    def ending(file):
+        monkeypatch.setattr(lock, "_got", got)
+        (run / lock.LOCK).unlink() if removed == "the lock" else shutil.rmtree(run)
+        return got(file)
+
+    monkeypatch.setattr(lock, "_got", ending)
+    with locked(run), pytest.raises(UserError, match="Another training"), locked(run):
+        pass
+
+
+def test_of_many_one_at_a_time_holds_it(tmp_path):
+    inside, most = [], []
+
+    def hold(thread):
+        for _ in range(100):
+            try:
+                with locked(tmp_path / "run"):
+                    inside.append(thread)
+                    most.append(len(inside))
+                    inside.remove(thread)
+            except UserError as error:
+                assert "Another training is under way" in str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hold, range(4)))
+    assert set(most) == {1}
+
+
 def test_a_place_for_no_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
-        with pytest.raises(UserError, match="Cannot write"), locked(place):
+    for place, why in [
+        (tmp_path / "file", "it is a file, not a folder"),
+        (tmp_path / "file" / "run", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ]:
+        with pytest.raises(UserError, match=f"Cannot write .*: {why}"), locked(place):
             pass
+
+
+def test_a_link_leads_to_the_folder_that_is_made(tmp_path):
+    (tmp_path / "link").symlink_to("run")
+    with locked(tmp_path / "link"):
+        (tmp_path / "link" / "config.json").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "run") == ["config.json"]
 
 
 def test_nothing_is_left_where_nothing_was_written(tmp_path):

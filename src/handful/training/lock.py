@@ -20,14 +20,9 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system gives the lock back when the process ends, in whatever way.
     """
-    new = not os.path.lexists(folder)
-    with _opened(folder) as lock:
-        if not _got(lock):
-            lock.seek(0)
-            raise UserError(
-                f"Another training is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
-                hint="Wait for its end, stop it, or choose another place with {path}.",
-            )
+    place = Path(os.path.realpath(folder))  # a link may lead to a folder that is yet to be made
+    lock, made = _taken(place, folder)
+    with lock:
         try:
             with contextlib.suppress(OSError):  # on a full disk, of which its first file will tell
                 lock.truncate(0)
@@ -36,26 +31,47 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                (folder / LOCK).unlink()
-                if new:
-                    folder.rmdir()  # where nothing was written
+                (place / LOCK).unlink()
+                if made:
+                    place.rmdir()  # where nothing was written
 
 
-def _opened(folder: Path) -> TextIO:
+def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
+    """The lock of a folder at this place, and whether the folder was made for it.
+
+    A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
+    """
+    while True:
+        made = not place.exists()
+        lock = _opened(place, folder)
+        if not _got(lock):
+            with lock:
+                lock.seek(0)
+                raise UserError(
+                    f"Another training is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
+                    hint="Wait for its end, stop it, or choose another place with {path}.",
+                )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), (place / LOCK).stat()):
+                return lock, made
+        lock.close()
+
+
+def _opened(place: Path, folder: Path) -> TextIO:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / LOCK).open("a+")
+        while True:
+            place.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return (place / LOCK).open("a+")
     except OSError as error:
+        reason = "it is a file, not a folder" if place.is_file() else error.strerror
         raise UserError(
-            f"Cannot write {folder}: {error.strerror}.", code="unwritable", hint="Choose another place with {path}."
+            f"Cannot write {folder}: {reason}.", code="unwritable", hint="Choose another place with {path}."
         ) from error
 
 
 def _got(lock: TextIO) -> bool:
-    """Whether a file is locked now; also where there are no locks: on Windows, on some disks of networks.
-
-    A file that was removed meanwhile is no lock: another process may make the next one.
-    """
+    """Whether a file is locked now; also where there are no locks: on Windows, on some disks of networks."""
     if sys.platform == "win32":
         return True
     import fcntl
@@ -66,7 +82,7 @@ def _got(lock: TextIO) -> bool:
         return False
     except OSError:
         return True
-    return os.fstat(lock.fileno()).st_nlink > 0
+    return True
 
 
 def emptied(folder: Path) -> None:
