@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from handful.cli.flags import flag
 from handful.cli.options import COLUMNS, DATA
 from handful.data_options import DataOptions
 from handful.errors import UserError
@@ -26,6 +27,20 @@ def test_columns_to_drop_may_be_in_a_list():
     assert experiment.source.drop == ("a", "b")
     assert Experiment.from_config(experiment.config()) == experiment
     assert Source("x", drop=None).drop == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"decimal": ";"}, "The decimal mark is '.' or ',', not ';'. Give one of them as --decimal."),
+        ({"dates": "ymd"}, "The order of day and month is 'dmy' or 'mdy', not 'ymd'. Give one of them as --dates."),
+        ({"image_size": 0}, "Images have 1 pixel a side at least, not 0. Change --image-size."),
+    ],
+)
+def test_a_value_that_means_nothing_is_told_with_its_option(option, message):
+    with pytest.raises(UserError) as raised:
+        DataOptions(**option)
+    assert raised.value.spelled(flag) == message
 
 
 def test_an_option_that_there_is_not_is_told_with_the_nearest(tmp_path):

@@ -31,13 +31,22 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drop", tuple(self.drop or ()))
-        for name, known in (("decimal", (".", ",")), ("dates", ("dmy", "mdy"))):
+        for name, noun, known in (
+            ("decimal", "decimal mark", (".", ",")),
+            ("dates", "order of day and month", ("dmy", "mdy")),
+        ):
             if getattr(self, name) not in (None, *known):
                 raise UserError(
-                    f"{getattr(self, name)!r} is not one of {' and '.join(known)}.",
+                    f"The {noun} is {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}.",
                     field=(name,),
                     hint=f"Give one of them as {named(name)}.",
                 )
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(
+                f"Images have 1 pixel a side at least, not {self.image_size}.",
+                field=("image_size",),
+                hint="Change {image_size}.",
+            )
 
     def for_file(self, given: "DataOptions | None") -> Self:
         """These options, but for what is given of one file alone: how it is written."""

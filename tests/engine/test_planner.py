@@ -13,7 +13,18 @@ from contracts.problems import Unbatchable
 from handful.engine import planner
 from handful.engine.cost import training_limit
 from handful.engine.plan import MEMORIES, Plan
-from handful.engine.planner import NO_TIME, PlanTrial, _Problem, batches, choose, footprint, measure, planned, rule
+from handful.engine.planner import (
+    NO_DIFFERENCE,
+    NO_TIME,
+    PlanTrial,
+    _Problem,
+    batches,
+    choose,
+    footprint,
+    measure,
+    planned,
+    rule,
+)
 from handful.errors import UserError
 from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
@@ -167,6 +178,15 @@ def test_predicted_memory_counts_the_tasks_at_once(plan, bytes_, monkeypatch):
     problem = _Problem(maml(), tasks(8), SPEC)
     assert problem.predicted(plan) == bytes_
     assert problem.predicted(Plan("vmap", memory="sqrt")) is None
+
+
+@pytest.mark.parametrize(("size", "told"), [(10, True), (None, False), (2**40, False)])
+def test_a_memory_mode_makes_no_difference_only_where_sizes_are_known(size, told, monkeypatch):
+    """Beyond the limit nothing is counted to its end."""
+    monkeypatch.setattr(planner, "footprint", lambda *arguments: size)
+    plans = [Plan("loop"), Plan("loop", memory="recompute")]
+    trials = measure(maml(), tasks(2), SPEC, plans=plans, seconds=0.01, limit=2**30)
+    assert (trials[1].note == NO_DIFFERENCE) is told
 
 
 def test_a_graph_that_does_not_fit_is_not_finished():

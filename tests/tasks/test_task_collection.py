@@ -31,6 +31,12 @@ def shops() -> TaskCollection:
     return collection([30] * 20).with_sizes(shot=5, query_shot=10)
 
 
+@pytest.mark.parametrize("on", ["train", "test"])
+def test_no_queries_are_refused(shops, on):
+    with pytest.raises(UserError, match="query-shot is at least 1"):
+        shops.split(on).with_sizes(query_shot=0)
+
+
 def test_training_draws_fixed_sizes_from_one_task(shops):
     drawn = set()
     for index in range(60):

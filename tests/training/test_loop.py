@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from contracts.problems import Unbatchable
+from handful.cli.flags import flag
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
@@ -351,12 +352,13 @@ def test_a_meta_batch_that_divides_the_block_is_taken(size):
         ({"step": 10}, "Did you mean 'steps'"),
         ({"steps": 10.0}, "steps is a whole number, not 10.0"),
         ({"steps": True}, "steps is a whole number, not True"),
-        ({"outer_lr": "0.1"}, "outer_lr is a number, not '0.1'"),
-        ({"weight_decay": "abc"}, "weight_decay is a number, not 'abc'"),
+        ({"outer_lr": "0.1"}, "outer_lr is a finite number, not '0.1'"),
+        ({"weight_decay": "abc"}, "weight_decay is a finite number, not 'abc'"),
+        ({"weight_decay": math.inf}, "weight_decay is a finite number, not inf"),
         ({"weight_decay": -1}, "weight_decay is at least 0, got -1"),
         ({"seed": None}, "seed is a whole number, not None"),
-        ({"clip": -1}, "clip is at least 0, got -1"),
-        ({"clip": float("nan")}, "clip is at least 0, got nan"),
+        ({"clip": 0}, "clip is a number above 0, got 0"),
+        ({"clip": math.nan}, "clip is a finite number, not nan"),
         ({"warmup": 5.0}, "warmup is a fraction of all steps"),
         ({"validate_every": -3}, "validate_every is at least 0"),
     ],
@@ -364,6 +366,12 @@ def test_a_meta_batch_that_divides_the_block_is_taken(size):
 def test_a_setting_that_means_nothing_is_named(settings, named):
     with pytest.raises(UserError, match=named):
         meta_train(line(), Same(), **settings)
+
+
+def test_the_option_of_a_wrong_setting_is_named():
+    with pytest.raises(UserError) as raised:
+        Settings(outer_lr=math.nan)
+    assert raised.value.spelled(flag) == "The setting outer_lr is a finite number, not nan. Change --outer-lr."
 
 
 def test_numbers_of_numpy_are_numbers():

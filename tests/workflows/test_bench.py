@@ -1,5 +1,7 @@
 """What `handful bench` measures, and on what."""
 
+import math
+
 import pytest
 
 from handful.engine.plan import Plan
@@ -39,6 +41,12 @@ def test_where_steps_take_longer_than_there_is_time_one_plan_is_measured_and_the
     assert {row["seconds"] for row in others} == {None}
     steps = len(result.rows) * 2 * first["seconds"]
     assert steps < result.needed < 10 * steps
+
+
+@pytest.mark.parametrize("seconds", [0, -2, math.nan, math.inf])
+def test_no_time_is_refused_with_its_option(seconds):
+    with pytest.raises(UserError, match=f"seconds above 0, got {seconds}. Change seconds="):
+        bench(Experiment(Source("sine"), learner="maml"), seconds=seconds)
 
 
 def test_what_has_no_meta_step_is_refused():

@@ -208,6 +208,20 @@ def test_tasks_that_the_model_cannot_do_are_refused_before_the_ladder(species, t
     assert not heard
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"half_width": math.inf}, "half-width of an interval is a number above 0, got inf. Change half_width="),
+        ({"half_width": math.nan}, "above 0, got nan"),
+        ({"query_shot": 0}, "query-shot is at least 1"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(species, tmp_path, numbers, message):
+    train(species, tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        evaluate(tmp_path / "run", tasks=3, **numbers)
+
+
 def test_what_is_no_run_cannot_be_evaluated(species, tmp_path):
     with pytest.raises(ArtifactError, match="does not exist"):
         evaluate(tmp_path / "absent")

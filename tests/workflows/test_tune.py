@@ -206,7 +206,7 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            ({"settings": {"weight_decay": "abc"}}, "weight_decay is a number, not 'abc'"),
+            ({"settings": {"weight_decay": "abc"}}, "weight_decay is a finite number, not 'abc'"),
             ({"settings": {"steps": 0}}, "steps is at least 1"),
             ({"options": {"temprature": 1.0}}, "Did you mean 'temperature'"),
             ({"source": Source("no/such.csv", label="kind")}, "does not exist"),

@@ -1,13 +1,14 @@
 """How the command line spells the parameters that the library's hints name."""
 
 OTHER_NAMES = {
+    **{name: f"--set training.{name}=" for name in ("checkpoint_every", "clip", "validate_every", "validation_tasks")},
+    **{name: f"--set training.{name}=" for name in ("warmup", "weight_decay")},
     "inner_lr": "--set inner_lr=",
     "limits": "--no-limits",
     "path": "-o",
     "pretrain_examples": "--pretrain",
     "trials": "--tune",
     "warm_start": "--from",
-    "weight_decay": "--set training.weight_decay=",
 }
 """Where an option has another name than the parameter."""
 

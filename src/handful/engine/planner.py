@@ -167,7 +167,9 @@ def measure(
         if runs and not plan.compiled and not in_time(1 + comparison + some):
             return PlanTrial(plan, None, note=NO_TIME)
         trial = PlanTrial(plan, problem.predicted(plan))
-        if plans is not None and plan.memory != "whole" and problem.size(plan.memory) == problem.size("whole"):
+        whole = problem.size("whole")
+        counted = whole is not None and whole <= limit  # else it is not known whether another mode takes less
+        if plans is not None and plan.memory != "whole" and counted and problem.size(plan.memory) == whole:
             trial.note = NO_DIFFERENCE
             return trial
         if plan.backend != "loop":

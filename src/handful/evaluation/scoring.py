@@ -180,10 +180,15 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
-    A copy of the learner is used, in evaluation mode, and the learner stays as it is. metric: see `find_metric`. shot:
-    adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to see
-    what more of them bring to the same queries. on_event: called with a `StepEvent` after each batch of tasks. Raises
-    `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
+    learner: a copy of it is used, in evaluation mode, and it stays as it is.
+    distribution: the tasks; choose their split and sizes before.
+    tasks: how many are scored, 1 or more.
+    metric: see `find_metric`.
+    shot: adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to
+        see what more of them bring to the same queries.
+    on_event: called with a `StepEvent` after each batch of tasks.
+
+    Raises `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
     check_number(tasks)
     if shot is not None:

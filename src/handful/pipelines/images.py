@@ -79,7 +79,7 @@ class ImagePipeline(InputPipeline):
         gray = all(int(np.ptp(look.astype(int), axis=-1).max()) <= 8 for look in looks)
         longer = int(np.median([max(look.shape) for look in looks]))
         return cls(
-            size=size or (28 if gray else min(84, max(28, longer))),
+            size=size if size is not None else 28 if gray else min(84, max(28, longer)),
             channels=1 if gray else 3,
             invert=gray and float(np.median([np.median(look) for look in looks])) > 127,
             levels=levels,

@@ -51,13 +51,16 @@ def open_tasks(
     the input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
     drawn from the classes, and these are split; with one the tasks are split.
 
-    data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
-    tasks of one value of the `split_by` column are in the same split. seed: of the split and of all draws.
+    source: the name of a registered source, or a path.
+    seed: of the split and of all draws.
     splits: the split of each class or task as an earlier run has stored it; new ones are placed by a hash of (seed,
     name), see `split_names`. A registered source has its own.
     limits: the most that is read of one file.
     pipeline: that of a trained model. The source is then read as the model would read it, and without `splits` it is
     not divided: all its classes or tasks make up each split, since none was trained on.
+    data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
+    tasks of one value of the `split_by` column are in the same split.
+
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
     DataOptions.check(data)

@@ -79,7 +79,7 @@ class TaskCollection(UserTasks):
             torch.split(in_order(tasks, order), torch.bincount(tasks, minlength=len(self.names)).tolist())
         )
         self.room = [self._room(task) for task in range(len(self.names))]
-        self._settle(self.default_sizes.query_shot or 15)
+        self._settle(self.sizes.largest().query_shot)
 
     @property
     def ragged(self) -> bool:
@@ -106,8 +106,9 @@ class TaskCollection(UserTasks):
                 "Tasks from a task column have the classes that they have.", field=("way",), hint="Leave out {way}."
             )
         other = copy.copy(self)
-        other.sizes = SizeRanges(None, self.sizes.shot if shot is None else shot, query_shot or self.query_shot)
-        other._settle(query_shot or self.query_shot)
+        query_shot = self.query_shot if query_shot is None else query_shot
+        other.sizes = SizeRanges(None, self.sizes.shot if shot is None else shot, query_shot)
+        other._settle(query_shot)
         other.check()
         return other
 

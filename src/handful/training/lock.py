@@ -42,7 +42,7 @@ def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
     A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
     """
     while True:
-        made = not place.exists()
+        made = not os.path.exists(place)
         lock = _opened(place, folder)
         if not _got(lock):
             with lock:
@@ -58,16 +58,18 @@ def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
 
 
 def _opened(place: Path, folder: Path) -> TextIO:
-    try:
-        while True:
+    while True:
+        try:
             place.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 return (place / LOCK).open("a+")
-    except OSError as error:
-        reason = "it is a file, not a folder" if place.is_file() else error.strerror
-        raise UserError(
-            f"Cannot write {folder}: {reason}.", code="unwritable", hint="Choose another place with {path}."
-        ) from error
+        except OSError as error:
+            if isinstance(error, FileExistsError) and not os.path.lexists(place):
+                continue  # it was removed while it was found to be there
+            reason = "it is a file, not a folder" if os.path.isfile(place) else error.strerror
+            raise UserError(
+                f"Cannot write {folder}: {reason}.", code="unwritable", hint="Choose another place with {path}."
+            ) from error
 
 
 def _got(lock: TextIO) -> bool:

@@ -440,11 +440,14 @@ def meta_train(
 ) -> Trained:
     """Meta-train `learner` on the train split; on return it holds the weights of the best validation.
 
-    validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes. run: where
-    to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan.
-    on_event: called with each event, see `handful.events`. settings: see `Settings`. The same seed, settings, plan and
-    number of threads give the same bits. stop: once it is set, such as a `threading.Event`, the step or that of
-    pre-training is finished and saved, and then a `StoppedError` raised.
+    learner: made by `Learner.build`; it is changed.
+    distribution: the tasks; those of its "train" split are trained on.
+    validation: tasks to validate on, by default those of the distribution's "val" split with the same sizes.
+    run: where to keep checkpoints and metrics; a run that holds a checkpoint is continued bit for bit, under its plan.
+    on_event: called with each event, see `handful.events`.
+    stop: once it is set, such as a `threading.Event`, the step or that of pre-training is finished and saved, and then
+        a `StoppedError` raised.
+    settings: see `Settings`. The same seed, settings, plan and number of threads give the same bits.
 
     Where `torch.distributed` is initialized, its processes are workers: each calls this with the same arguments, runs
     its own tasks of each step, and returns the same. Only the first one validates, writes to `run` and calls back. The

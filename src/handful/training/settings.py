@@ -8,7 +8,7 @@ from typing import Any
 from handful.engine.devices import device_named
 from handful.engine.plan import Plan
 from handful.engine.precision import PRECISIONS, Precision
-from handful.errors import UserError
+from handful.errors import UserError, named
 from handful.metrics import Metric
 from handful.streams import checked_seed
 from handful.tasks.distribution import BLOCK
@@ -16,30 +16,38 @@ from handful.tasks.distribution import BLOCK
 FEWEST_STEPS = 10
 """Between validations, unless asked for: in a short training these would take most of the time."""
 DEFAULT_STEPS = 1000
-NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a number", Real)}
+NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a finite number", Real)}
 NUMBERS |= {kind | None: described for kind, described in NUMBERS.items()}
 """The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
 LEAST = {
     **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
-    **dict.fromkeys(("pretrain_examples", "weight_decay", "warmup", "clip", "validate_every", "checkpoint_every"), 0),
+    **dict.fromkeys(("pretrain_examples", "weight_decay", "warmup", "validate_every", "checkpoint_every"), 0),
 }
 """Of settings, the least that they may be."""
+ABOVE_ZERO = "minutes", "outer_lr", "clip"
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to meta-train.
 
-    steps: meta-steps, 1000 if neither these nor minutes are given. minutes: as many meta-steps as fit into this time of
-    the clock, from the call of `meta_train` to the last validation. meta_batch_size: tasks per step. outer_lr: peak
-    rate of AdamW, reached after `warmup` (a fraction of all steps) and then lowered to zero along a cosine. clip:
-    largest norm of the meta-gradient. validate_every, checkpoint_every: in steps (0: a tenth, but 10 or more, and a
-    fiftieth of all). validation_tasks: per validation; the weights of the best validation are kept. metric: what is
-    validated by, see `find_metric`. pretrain_examples: how many examples the backbone is trained on before the first
-    step, as if there were no tasks. plan: how tasks are run (None: chosen). device: one of
-    `handful.engine.devices.DEVICES`, on which the learner is trained and stays (None: where it is). precision: "bf16"
-    lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32". seed: of pre-training and
-    of the meta-loss's noise.
+    steps: meta-steps, 1000 if neither these nor minutes are given.
+    minutes: as many meta-steps as fit into this time of the clock, from the call of `meta_train` to
+        the last validation.
+    meta_batch_size: tasks per step.
+    outer_lr: peak rate of AdamW, reached after `warmup` and then lowered to zero along a cosine.
+    weight_decay: of AdamW.
+    warmup: a fraction of all steps.
+    clip: largest norm of the meta-gradient.
+    validate_every: in steps; 0: a tenth of all, but 10 or more.
+    validation_tasks: per validation; the weights of the best validation are kept.
+    metric: what is validated by, see `find_metric`.
+    checkpoint_every: in steps; 0: a fiftieth of all.
+    pretrain_examples: how many examples the backbone is trained on before the first step, as if there were no tasks.
+    plan: how tasks are run; None: chosen.
+    device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays; None: where it is.
+    precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32".
+    seed: of pre-training and of the meta-loss's noise.
     """
 
     steps: int | None = None
@@ -61,15 +69,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            words, kinds = NUMBERS.get(setting.type, ("", object))
             value = getattr(self, setting.name)
-            optional = value is None and setting.default is None
-            if words and not optional and (isinstance(value, bool) or not isinstance(value, kinds)):
-                raise UserError(f"The setting {setting.name} is {words}, not {value!r}.")
+            if setting.type not in NUMBERS or (value is None and setting.default is None):
+                continue
+            words, kinds = NUMBERS[setting.type]
+            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+                raise _refused(setting.name, f"is {words}, not {value!r}.")
         object.__setattr__(self, "seed", checked_seed(self.seed))
         for name, least in LEAST.items():
-            if getattr(self, name) is not None and not getattr(self, name) >= least:
-                raise UserError(f"The setting {name} is at least {least}, got {getattr(self, name)}.")
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise _refused(name, f"is at least {least}, got {getattr(self, name)}.")
+        for name in ABOVE_ZERO:
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise _refused(name, f"is a number above 0, got {getattr(self, name)}.")
         if self.minutes is None:
             object.__setattr__(self, "steps", DEFAULT_STEPS if self.steps is None else self.steps)
         elif self.steps is not None:
@@ -77,25 +89,22 @@ class Settings:
                 f"Steps ({self.steps}) and a time for them ({self.minutes:g} minutes) exclude each other.",
                 hint="Give {steps} or {minutes}.",
             )
-        elif not 0 < self.minutes < math.inf:
-            raise UserError(f"The setting minutes is a number above 0, got {self.minutes}.")
         if isinstance(self.plan, str):
             object.__setattr__(self, "plan", Plan.parse(self.plan))
         elif not (self.plan is None or isinstance(self.plan, Plan)):
-            raise UserError(f"The setting plan is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
+            raise _refused("plan", f"is a Plan or its text, as loop+threads:2, not {self.plan!r}.")
         if self.precision not in PRECISIONS:
-            raise UserError(f"The setting precision is {' or '.join(PRECISIONS)}, not {self.precision!r}.")
+            raise _refused("precision", f"is {' or '.join(PRECISIONS)}, not {self.precision!r}.")
         if self.device is not None:
             object.__setattr__(self, "device", device_named(self.device).type)
         if self.warmup > 1:
-            raise UserError(f"The setting warmup is a fraction of all steps, at most 1, got {self.warmup}.")
-        if not (math.isfinite(self.outer_lr) and self.outer_lr > 0):
-            raise UserError(f"The setting outer_lr is a number above 0, got {self.outer_lr}.")
+            raise _refused("warmup", f"is a fraction of all steps, at most 1, got {self.warmup}.")
         of_block = [size for size in range(1, BLOCK + 1) if BLOCK % size == 0]
         if self.meta_batch_size not in of_block:
-            raise UserError(
-                f"The setting meta_batch_size is {', '.join(map(str, of_block[:-1]))} or {of_block[-1]}, since tasks "
-                f"change their sizes from block to block of {BLOCK}; got {self.meta_batch_size}."
+            raise _refused(
+                "meta_batch_size",
+                f"is {', '.join(map(str, of_block[:-1]))} or {of_block[-1]}, since tasks change their sizes from block "
+                f"to block of {BLOCK}; got {self.meta_batch_size}.",
             )
 
     def rate(self, step: float, steps: int) -> float:
@@ -104,3 +113,7 @@ class Settings:
         if step < warm:
             return self.outer_lr * (step + 1) / warm
         return self.outer_lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _refused(name: str, why: str) -> UserError:
+    return UserError(f"The setting {name} {why}", field=("settings", name), hint=f"Change {named(name)}.")

@@ -1,5 +1,6 @@
 """Measuring a learner on tasks: time and memory of each way to run a meta-step."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,8 @@ def bench(
     more to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU
     alone. Raises `UserError` where data, learner, options or sizes do not fit.
     """
+    if not 0 < seconds < math.inf:
+        raise UserError(f"The time to measure is a number of seconds above 0, got {seconds}.", hint="Change {seconds}.")
     distribution = experiment.source.open()
     learner = experiment.build(distribution).to(device_named(device)).train()
     tasks = experiment.training_tasks(distribution.split("train"))

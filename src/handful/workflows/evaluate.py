@@ -1,5 +1,6 @@
 """From a run to its report."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,10 @@ def evaluate(
     by a `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from there.
     """
     check_number(tasks)
+    if half_width is not None and not 0 < half_width < math.inf:
+        raise UserError(
+            f"The half-width of an interval is a number above 0, got {half_width}.", hint="Change {half_width}."
+        )
     run = Run.existing(path)
     there = device_named(device)
     model = MetaModel.from_pretrained(run.path, trust=trust)
@@ -61,14 +66,12 @@ def evaluate(
     experiment = Experiment.from_config(run.config())
     history = run.metrics()
     home, away, new = _opened(run, experiment, model, other)
-    queries = query_shot or experiment.query_shot
+    queries = experiment.query_shot if query_shot is None else query_shot
     test = away.split("test")
     places = [
         test.with_sizes(experiment.way if way is None else way, experiment.shot if shot is None else shot, queries)
         for way, shot in settings or [(None, None)]
     ]
-    if half_width is not None and not half_width > 0:
-        raise UserError(f"The half-width of an interval is above 0, got {half_width}.")
     for place in places:
         place.check()
         if place.spec.input_shape != model.spec.input_shape:
