@@ -46,5 +46,15 @@ def test_copies_by_their_names():
     assert sets(found) == {frozenset({0, 1}), frozenset({2}), frozenset({3})}
 
 
-def test_equal_images_are_one_group():
-    assert alike(torch.zeros(5, 1, 8, 8), torch.zeros(5, dtype=torch.long), list("abcde")).tolist() == [0] * 5
+def test_what_lies_between_two_images_joins_them():
+    start, end = scenes(40)[:2].float()
+    steps = [(start + share * (end - start)).round() for share in torch.linspace(0, 1, 12)]
+    images = torch.cat([torch.stack(steps[::2] + steps[1::2]), scenes(40)[2:].float()])
+    found = alike(images, torch.zeros(50, dtype=torch.long), ["a.png"] * 50)
+    assert {one for one in sets(found) if len(one) > 1} == {frozenset(range(12))}
+
+
+def test_equal_images_of_any_shade_are_one_group():
+    for shade in (17, 201):
+        images = torch.full((7, 3, 20, 20), shade, dtype=torch.uint8)
+        assert alike(images, torch.zeros(7, dtype=torch.long), list("abcdefg")).tolist() == [0] * 7
