@@ -183,6 +183,36 @@ def test_photos_are_learned(trained, some, tmp_path):
     assert [row["id"] for row in rows] == ["0.png", "1.png", "2.png"]
 
 
+def test_lines_on_the_standard_input_are_answered_line_by_line(trained, some, tmp_path):
+    examples, _ = some("label")
+    done("adapt", trained("label"), examples, "-o", tmp_path / "new.task")
+    rows = [json.dumps({"x0": 0.5, "x1": number, "x2": -1.0}) for number in range(3)]
+    predict = ["predict", str(tmp_path / "new.task"), "-"]
+    text = CliRunner().invoke(app, predict, input="\n".join(rows))
+    assert [line.split()[0] for line in text.stdout.splitlines()] == ["id", "1", "2", "3"]
+    found = CliRunner().invoke(app, [*predict, "--json"], input="\n".join(rows))
+    assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == ["1", "2", "3"]
+    broken = CliRunner().invoke(app, [*predict, "--csv"], input="\n".join([*rows, "x"]))
+    assert (broken.exit_code, len(broken.stdout.splitlines())) == (1, 4)
+    assert broken.stderr.startswith("Error: Standard input, line 4: This is no JSON.")
+    both = json.loads(done("predict", tmp_path / "new.task", examples, examples, "--json").stdout)
+    assert [row["id"] for row in both] == 2 * [f"{examples}:{number}" for number in range(1, 8)]
+
+
+@pytest.mark.slow
+def test_an_answer_is_there_before_the_next_line(trained, some, tmp_path):
+    examples, _ = some("label")
+    done("adapt", trained("label"), examples, "-o", tmp_path / "new.task")
+    command = [sys.executable, "-m", "handful", "predict", str(tmp_path / "new.task"), "-", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for number in range(3):
+            process.stdin.write(json.dumps({"x0": 0.5, "x1": number, "x2": -1.0}) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == str(number + 1)
+        process.stdin.close()
+    assert process.returncode == 0
+
+
 def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
     other = own_data.photos(tmp_path / "elsewhere", 4)
     output = trained("photos")

@@ -31,7 +31,6 @@ def tables_with(name: str) -> dict[str, Table]:
     return {
         "plans": tables.plans(Bench([{"plan": "loop", "seconds": None, "note": name}], Plan(), None, 1.0), 2),
         "comparison": tables.comparison({"setting": name, "metric": "accuracy", "runs": [run]}),
-        "predictions": tables.predictions([{"id": name, "label": name, name: 0.5}]),
         "options": tables.options([{"name": "backbone.hidden", "type": name, "default": name}]),
         "members": tables.members(name, [{"name": name, "summary": name, "does": name}]),
         "findings": tables.findings([{"status": "ok", "check": name, "message": name, "hint": ""}]),
@@ -123,9 +122,18 @@ def test_plans_are_told_the_fastest_first_and_those_that_failed_last():
     ],
 )
 def test_predicted_numbers_have_the_digits_that_tell_them_apart(values, written):
-    shown = lines(tables.predictions([{"id": str(number), "value": value} for number, value in enumerate(values)]))
+    rows = [{"id": str(number), "value": value} for number, value in enumerate(values)]
+    shown = tables.PredictionLines().text(rows).splitlines()
     assert [line.split()[-1] for line in shown[1:]] == written
 
 
-def test_no_predictions_are_an_empty_table():
-    assert not any(lines(tables.predictions([])))
+def test_predictions_stand_below_one_another_whole_and_each_in_a_line():
+    name = "a/long/path/" * 9
+    shown = tables.PredictionLines()
+    first = shown.text([{"id": "1", "label": "日本", "probability": 0.75, "probabilities": {"日本": 0.75, "b": 0.25}}])
+    assert first == "id  label  probability\n1   日本   0.750"
+    assert shown.text([{"id": "10", "label": "b\nc", "probability": 0.5}]) == "10  b c    0.500"
+    assert shown.text([{"id": name, "label": "b", "probability": 0.5}]) == f"{name}  b      0.500"
+    assert tables.PredictionLines().text([]) == ""
+    interval = tables.PredictionLines().text([{"id": "1", "value": 2.0, "deviation": 0.5, "low": 1.0, "high": 3.0}])
+    assert interval.splitlines()[0] == "id  value  deviation  low (95 %)  high (95 %)"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -48,15 +49,34 @@ def test_predictions_as_csv_have_a_column_for_each_class(capsys):
         {"id": "2", "label": "[c]", "probability": 1.0, "probabilities": {"a,b": 0.0, "[c]": 1.0}},
     ]
     before = json.dumps(rows)
-    terminal.print_csv(rows)
+    terminal.print_csv([rows[:1], rows[1:]])
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
         ["id", "label", "probability", "p(a,b)", "p([c])"],
         ["1", "a,b", "0.75", "0.75", "0.25"],
         ["2", "[c]", "1.0", "0.0", "1.0"],
     ]
     assert json.dumps(rows) == before
-    terminal.print_csv([])
-    assert capsys.readouterr().out == "id\n"
+
+
+def test_predictions_are_printed_as_they_come(capsys):
+    """A list of JSON ends with the last of them alone, so that a part of it is not taken for all."""
+
+    def batches():
+        yield [{"id": "1", "value": 0.5}, {"id": "2", "value": math.nan}]
+        shown.append(capsys.readouterr().out)
+        yield [{"id": "3", "value": 2.0}]
+        shown.append(capsys.readouterr().out)
+
+    shown: list[str] = []
+    terminal.print_json_list(batches())
+    assert shown == ['[\n{"id": "1", "value": 0.5},\n{"id": "2", "value": null}', ',\n{"id": "3", "value": 2.0}']
+    assert capsys.readouterr().out == "\n]\n"
+    shown = []
+    terminal.print_json_lines(batches())
+    assert shown == ['{"id": "1", "value": 0.5}\n{"id": "2", "value": null}\n', '{"id": "3", "value": 2.0}\n']
+    shown = []
+    terminal.print_csv(batches())
+    assert shown == ["id,value\n1,0.5\n2,nan\n", "3,2.0\n"]
 
 
 SPEAKING = """

@@ -22,7 +22,7 @@ from handful.tasks.task_collection import TaskCollection
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.predict import predict_from_file
+from handful.workflows.predict import predict_from_files
 from handful.workflows.train import train
 from noted import noted
 from small_encoders import WORDS, Letters, tiny_encoder
@@ -199,14 +199,14 @@ def test_a_model_reads_raw_texts(csv, folder, tmp_path):
     pa.csv.write_csv(pa.table(new), tmp_path / "new.csv")
     adapt_from_file(tmp_path / "run", tmp_path / "new.csv").save(tmp_path / "new.task")
     (tmp_path / "inputs.txt").write_text("qqqqq\nzzzz\n")
-    rows = predict_from_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+    rows = next(predict_from_files(tmp_path / "new.task", [tmp_path / "inputs.txt"]))
     assert [row["label"] for row in rows] == ["q", "z"]
     other = open_tasks(csv, text="domain", pipeline=model.pipeline)
     assert other.pipeline is model.pipeline
     assert not torch.equal(other.inputs, open_tasks(csv, pipeline=model.pipeline).inputs)
     (folder / "config.json").write_text('{"other": 1}')
     with pytest.raises(UserError, match="not the one that the model was trained with"):
-        predict_from_file(tmp_path / "new.task", tmp_path / "inputs.txt")
+        next(predict_from_files(tmp_path / "new.task", [tmp_path / "inputs.txt"]))
 
 
 @pytest.mark.usefixtures("letters")

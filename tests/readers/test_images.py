@@ -415,9 +415,9 @@ def test_what_is_passed_over_is_counted(tmp_path):
     with noted("such as 3.png") as notes:
         read(tmp_path, labeled=True)
     assert [note.count for note in notes] == [4]
-    with noted("such as a/1.png") as notes:
-        assert read(tmp_path).ids == ["3.png"]
-    assert [note.count for note in notes] == [5]
+    with noted("such as a/raw/more/2.txt") as notes:
+        assert read(tmp_path).ids == ["3.png", "a/1.png", "b/1.png"]
+    assert [note.count for note in notes] == [3]
     with nothing_noted():
         read(tmp_path / "3.png")
 

@@ -24,7 +24,7 @@ from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
-from handful.workflows.predict import predict_from_file
+from handful.workflows.predict import predict_from_files
 from noted import noted, nothing_noted
 from own_data import write_csv
 
@@ -250,7 +250,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
     with noted("column 'z' count as an ordinary value") as notes:
-        targets = [row["value"] for row in predict_from_file(tmp_path / "task", rows)]
+        targets = [row["value"] for row in next(predict_from_files(tmp_path / "task", [rows]))]
     assert [note.count for note in notes] == [2]
     assert np.isfinite(targets).all()
 
@@ -286,7 +286,7 @@ def test_a_table_never_seen_is_adapted_to_and_predicted(run, tmp_path):
     arguments = ["adapt", run, tmp_path / "new.csv", "--target", "y101", "-o", task]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    predicted = np.array([row["value"] for row in predict_from_file(task, tmp_path / "rows.csv")])
+    predicted = np.array([row["value"] for row in next(predict_from_files(task, [tmp_path / "rows.csv"]))])
     targets = table["y101"].to_numpy()[40:]
     assert np.mean((predicted - targets) ** 2) < 0.5 * targets.var(), "in the units of the table"
 
@@ -464,7 +464,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     adapted = adapt_from_file(tmp_path / "model", tmp_path / "new.csv", target="kind101")
     assert adapted.labels == ("101-a", "101-b", "101-c"), "more than the way that was trained on"
     adapted.save(tmp_path / "task")
-    predicted = [row["label"] for row in predict_from_file(tmp_path / "task", tmp_path / "rows.csv")]
+    predicted = [row["label"] for row in next(predict_from_files(tmp_path / "task", [tmp_path / "rows.csv"]))]
     assert np.mean(np.array(predicted) == np.array(table["kind101"].to_pylist()[30:])) > 0.8
     again = open_tasks(labeled, pipeline=MetaModel.from_pretrained(tmp_path / "model").pipeline)
     assert again.spec.outputs == 2

@@ -20,7 +20,7 @@ from handful.tasks.sine import Sine
 from handful.workflows.adapt import adapt_from_file, pipeline_of
 from handful.workflows.encoding import encoded_examples
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.predict import predict_from_file
+from handful.workflows.predict import predict_from_files
 from handful.workflows.train import train
 from noted import noted, nothing_noted
 
@@ -58,7 +58,7 @@ def test_a_regression_answers_in_the_target_s_own_units(shops, folder, tmp_path)
     adapted = adapt_from_file(shops, tmp_path / "new.csv", estimate=True)
     adapted.save(tmp_path / "task")
     (tmp_path / "inputs.csv").write_text("price,week\n0.0,0.0\n0.1,0.2\n")
-    rows = predict_from_file(tmp_path / "task", tmp_path / "inputs.csv")
+    rows = next(predict_from_files(tmp_path / "task", [tmp_path / "inputs.csv"]))
     assert [row["id"] for row in rows] == ["1", "2"]
     assert all(5 < row["value"] < 15 for row in rows)
     assert adapted.estimate.metric == "rmse"
@@ -146,7 +146,7 @@ def test_the_groups_of_arrays_are_kept_too(tmp_path):
 
 def test_every_class_has_a_probability_and_the_label_is_the_likeliest(photos, folder, tmp_path):
     adapt_from_file(photos, own_data.photos(tmp_path / "new", 3, 2)).save(tmp_path / "task")
-    rows = predict_from_file(tmp_path / "task", tmp_path / "new" / "class02")
+    rows = next(predict_from_files(tmp_path / "task", [tmp_path / "new" / "class02"]))
     for row in rows:
         assert list(row["probabilities"]) == ["class00", "class01", "class02"]
         assert math.isclose(sum(row["probabilities"].values()), 1, abs_tol=1e-5)
@@ -167,8 +167,8 @@ def test_a_moved_model_is_taken_from_its_new_place(photos, tmp_path):
     task = adapt_from_file(tmp_path / "old", own_data.photos(tmp_path / "new", 2, 2)).save(tmp_path / "task")
     (tmp_path / "old").rename(tmp_path / "moved")
     with pytest.raises(ArtifactError, match=r"not found beside it.*model="):
-        predict_from_file(task, tmp_path / "new" / "class00")
-    assert len(predict_from_file(task, tmp_path / "new" / "class00", tmp_path / "moved")) == 2
+        next(predict_from_files(task, [tmp_path / "new" / "class00"]))
+    assert len(next(predict_from_files(task, [tmp_path / "new" / "class00"], tmp_path / "moved"))) == 2
 
 
 def test_examples_of_another_kind_are_refused(photos, folder):

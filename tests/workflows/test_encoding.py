@@ -23,7 +23,7 @@ from handful.tasks.opening import open_tasks
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_examples, encoded_inputs
-from handful.workflows.predict import predict_from_file
+from handful.workflows.predict import predict_from_files
 from small_encoders import Letters, tiny_encoder
 from tables import read_table
 
@@ -40,7 +40,10 @@ def check_faces(folder, examples, inputs, support, labels, query):
     """Files through the workflows of the commands; values through an estimator and through the model."""
     model = MetaModel.from_pretrained(folder)
     adapt_from_file(folder, examples).save(folder / "a.task")
-    told = [[row["probabilities"][name] for name in ("a", "b")] for row in predict_from_file(folder / "a.task", inputs)]
+    told = [
+        [row["probabilities"][name] for name in ("a", "b")]
+        for row in next(predict_from_files(folder / "a.task", [inputs]))
+    ]
     estimated = FewShotClassifier(model).fit(support, labels).predict_proba(query)
     task = model.adapt(model.pipeline.encode(support), labels)
     logits = model.predict(task, model.pipeline.encode(query)).logits

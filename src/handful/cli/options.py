@@ -26,6 +26,9 @@ TasksOption = Annotated[
         "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
     ),
 ]
+STANDARD_INPUT = Path("-")
+"""What stands for stdin where a file is expected."""
+
 TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", help="Package whose own network the model may build, which runs its code; repeatable."),

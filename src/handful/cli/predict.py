@@ -1,5 +1,6 @@
 """`handful predict`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from handful.cli import tables
 from handful.cli.application import command
 from handful.cli.options import (
     FILE,
+    STANDARD_INPUT,
     DeviceOption,
     JsonOption,
     NoLimitsOption,
@@ -16,7 +18,7 @@ from handful.cli.options import (
     limits_of,
     takes,
 )
-from handful.cli.terminal import out, print_csv, print_json
+from handful.cli.terminal import out, print_csv, print_json_lines, print_json_list
 from handful.data_options import DataOptions
 from handful.errors import UserError
 
@@ -26,7 +28,12 @@ from handful.errors import UserError
 def predict(
     data: dict[str, Any],
     task: Annotated[Path, typer.Argument(help="An adapted task.")],
-    inputs: Annotated[Path, typer.Argument(help="A file or folder of images, a table, an npz file.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, tables, npz files, folders of them; or -: an input in JSON in each line of stdin."
+        ),
+    ],
     model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
     device: DeviceOption = "cpu",
     trust: TrustOption = None,
@@ -34,17 +41,29 @@ def predict(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
-    """Predict with an adapted task."""
-    from handful.workflows.predict import predict_from_file
+    """Predict with an adapted task: a line for each input, as it comes."""
+    from handful.workflows.predict import predict_from_files
 
     if as_json and as_csv:
         raise UserError("Give --json or --csv, not both.")
-    rows = predict_from_file(
-        task, inputs, model, device=device, trust=trust or (), limits=limits_of(no_limits), options=DataOptions(**data)
+    piped = STANDARD_INPUT in inputs
+    batches = predict_from_files(
+        task,
+        [path for path in inputs if path != STANDARD_INPUT],
+        model,
+        lines=sys.stdin.buffer if piped else None,
+        device=device,
+        trust=trust or (),
+        limits=limits_of(no_limits),
+        options=DataOptions(**data),
     )
-    if as_json:
-        print_json(rows)
+    if as_json and piped:
+        print_json_lines(batches)
+    elif as_json:
+        print_json_list(batches)
     elif as_csv:
-        print_csv(rows)
+        print_csv(batches)
     else:
-        out.print(tables.predictions(rows))
+        shown = tables.PredictionLines()
+        for rows in batches:
+            out.print(shown.text(rows))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -99,14 +100,24 @@ def comparison(setting: dict[str, Any]) -> Table:
     return table
 
 
-def predictions(rows: list[dict[str, Any]]) -> Table:
-    """Predictions, one per line; without the probabilities of all classes."""
-    shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
-    table = _plain(*shown[0] if shown else ())
-    columns = [_written([row[name] for row in shown]) for name in (shown[0] if shown else ())]
-    for cells in zip(*columns, strict=True):
-        table.add_row(*cells)
-    return table
+class PredictionLines:
+    """Predictions as text, each in a line of its own without the probabilities of all classes: no name is cut."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def text(self, rows: list[dict[str, Any]]) -> str:
+        """The lines of some of them, below those of the rows before; the first ones have the names of the columns."""
+        shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
+        columns = [[_heading(name), *_written([row[name] for row in shown])] for name in (shown[0] if shown else ())]
+        own, above = [max(map(cell_len, column)) for column in columns], self.widths
+        self.widths = list(map(max, own, above)) if above else own
+        lines = list(zip(*columns, strict=True))[1 if above else 0 :]
+        return "\n".join("  ".join(map(set_cell_size, line, self.widths)).rstrip() for line in lines)
+
+
+def _heading(column: str) -> str:
+    return f"{column} (95 %)" if column.startswith(("low", "high")) else column
 
 
 def _written(column: list[Any]) -> list[str]:
@@ -115,7 +126,7 @@ def _written(column: list[Any]) -> list[str]:
     spread = (max(numbers) - min(numbers) or abs(numbers[0])) if numbers else 0.0
     decimals = 2 - math.floor(math.log10(spread)) if 0 < spread < math.inf else 0
     form = ".4g" if decimals > 8 else f".{max(decimals, 0)}f"
-    return [format(value, form) if isinstance(value, float) else str(value) for value in column]
+    return [format(value, form) if isinstance(value, float) else " ".join(value.splitlines()) for value in column]
 
 
 def options(rows: list[dict[str, str]]) -> Table:

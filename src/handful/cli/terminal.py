@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -163,21 +163,47 @@ def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0)
     return one_score(score, recorded_metric(metric)) + left_out
 
 
-def print_json(value: Any) -> None:
-    """JSON on stdout; null for numbers that JSON does not have."""
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that stdout can write; null for numbers that JSON does not have."""
     from handful.storage import as_json, finite
 
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = as_json(finite(value), indent=2) if unicode else json.dumps(finite(value), indent=2)
-    sys.stdout.write(text + "\n")
+    return as_json(finite(value), indent) if unicode else json.dumps(finite(value), indent=indent)
 
 
-def print_csv(rows: list[dict[str, Any]]) -> None:
-    """Predictions as comma-separated values on stdout; see `flat_row` for their columns."""
-    flat = [flat_row(row) for row in rows]
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]) if flat else ["id"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+def print_json(value: Any) -> None:
+    """JSON on stdout."""
+    sys.stdout.write(json_text(value, indent=2) + "\n")
+
+
+def print_json_lines(batches: Iterable[list[dict[str, Any]]]) -> None:
+    """Predictions on stdout as they come, each a line of JSON."""
+    for rows in batches:
+        sys.stdout.writelines(json_text(row) + "\n" for row in rows)
+        sys.stdout.flush()
+
+
+def print_json_list(batches: Iterable[list[dict[str, Any]]]) -> None:
+    """Predictions on stdout as they come, as one list of JSON with a line for each; it ends when all are there."""
+    before = "["
+    for rows in batches:
+        for row in rows:
+            sys.stdout.write(f"{before}\n{json_text(row)}")
+            before = ","
+        sys.stdout.flush()
+    sys.stdout.write("\n]\n" if before == "," else "[]\n")
+
+
+def print_csv(batches: Iterable[list[dict[str, Any]]]) -> None:
+    """Predictions on stdout as they come, as comma-separated values; see `flat_row` for their columns."""
+    writer = None
+    for rows in batches:
+        for row in map(flat_row, rows):
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, fieldnames=list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+        sys.stdout.flush()
 
 
 def flat_row(row: dict[str, Any]) -> dict[str, Any]:

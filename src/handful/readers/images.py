@@ -1,6 +1,5 @@
 """Folders of images: which files there are, and of which class."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -12,7 +11,7 @@ from handful.limits import LOCAL, Limits
 from handful.raw_batch import Place, RawBatch
 from handful.readers.class_folders import ending, labeled_files
 from handful.readers.listed_images import listed_images
-from handful.readers.paths import existing, note_passed_over
+from handful.readers.paths import existing, files_below, names_within, note_passed_over
 from handful.readers.reader import Reader
 
 COMMON = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -45,11 +44,11 @@ class ImageFiles(Sequence[bytes]):
 
 
 def image_files(path: str | Path, limits: Limits = LOCAL) -> list[Path]:
-    """One image file, or the image files of a folder by name; other files and hidden ones are passed over."""
+    """One image file, or all image files below a folder by name; other files and hidden ones are passed over."""
     path = existing(path)
     if path.is_file():
         return [path]
-    files = ending(path.iterdir(), IMAGES)
+    files = ending(files_below(path), IMAGES)
     if not files:
         raise DataError(
             f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).", code="too-few-examples"
@@ -75,7 +74,8 @@ class ImageReader(Reader):
             files = image_files(path, limits)
             if path.is_dir():
                 note_passed_over(path, set(files))
-            return RawBatch(ImageFiles(files, limits), [file.name for file in files], _named(files))
+            ids = names_within(path, files) if path.is_dir() else [path.name]
+            return RawBatch(ImageFiles(files, limits), ids, _named(files))
         found, sources = listed_images(path, IMAGES, options, limits) if path.is_dir() else ([], set())
         if not found:
             options.refuse("class folders of images, whose names are the labels", "label")
@@ -86,7 +86,7 @@ class ImageReader(Reader):
         note_passed_over(path, {*files, *sources})
         return RawBatch(
             ImageFiles(files, limits),
-            [Path(os.path.relpath(file, path)).as_posix() for file in files],
+            names_within(path, files),
             _named(files),
             lambda _: str(path),
             labels=labels,

@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from handful.errors import DataError
@@ -70,6 +70,11 @@ def files_below(folder: Path) -> list[Path]:
             waiting += subfolders(at)
             found += [entry for entry in at.iterdir() if entry.is_file() and not hidden(entry)]
     return sorted(found)
+
+
+def names_within(folder: Path, files: Sequence[Path]) -> list[str]:
+    """What files below a folder are called in it."""
+    return [Path(os.path.relpath(file, folder)).as_posix() for file in files]
 
 
 def note_passed_over(source: Path, used: Collection[Path]) -> None:

@@ -1,12 +1,14 @@
 """Folders of texts: each a .txt file in the folder of its class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from handful.data_options import DataOptions
 from handful.limits import Limits
+from handful.raw_batch import RawBatch
 from handful.readers.class_folders import ending, labeled_files
-from handful.readers.paths import files_below, note_passed_over, subfolders
+from handful.readers.paths import files_below, names_within, note_passed_over, subfolders
 from handful.readers.tables import TableReader, text_of
 
 TEXTS = frozenset({".txt"})
@@ -15,7 +17,7 @@ TEXTS = frozenset({".txt"})
 class TextFolderReader(TableReader):
     """Class folders of .txt files, see `labeled_files`, as a table of the columns `text` and `label`.
 
-    Classes are split anew, whatever part they are in.
+    Classes are split anew, whatever part they are in. Inputs alone may also be in one folder.
     """
 
     name = "text-folders"
@@ -24,14 +26,24 @@ class TextFolderReader(TableReader):
     by_people = False
 
     def matches(self, path: Path) -> bool:
-        """Folders whose first subfolder holds texts, and nothing else."""
-        inside = subfolders(path) if path.is_dir() else []
-        files = files_below(inside[0]) if inside else []
+        """Folders whose first subfolder, if there is one, holds texts and nothing else."""
+        if not path.is_dir():
+            return False
+        files = files_below([*subfolders(path), path][0])
         return bool(files) and len(ending(files, TEXTS)) == len(files)
 
     def named(self, path: Path) -> bool:
         """No file is called so."""
         return False
+
+    def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
+        """The table, or of inputs alone the text of each file."""
+        if labeled:
+            return super().read(path, options, labeled, limits)
+        files = ending(files_below(path), TEXTS)
+        note_passed_over(path, set(files))
+        texts = _texts(path, files, options, limits)
+        return RawBatch(texts, names_within(path, files), lambda place: str(files[place]))
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """Its columns, one row per file."""
@@ -39,6 +51,10 @@ class TextFolderReader(TableReader):
 
         found = labeled_files(path, TEXTS, "texts", limits)
         note_passed_over(path, {one.file for one in found})
-        limits.check(path, bytes=sum(one.file.stat().st_size for one in found))
-        texts = [text_of(one.file, options, limits) for one in found]
+        texts = _texts(path, [one.file for one in found], options, limits)
         return pa.table({"text": texts, "label": [one.label for one in found]})
+
+
+def _texts(folder: Path, files: Sequence[Path], options: DataOptions, limits: Limits) -> list[str]:
+    limits.check(folder, rows=len(files), bytes=sum(file.stat().st_size for file in files))
+    return [text_of(file, options, limits) for file in files]
