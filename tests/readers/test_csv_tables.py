@@ -89,3 +89,36 @@ def test_no_locale_is_read_to_other_numbers(tmp_path):
     draw = random.Random(7)
     outcomes = [check(tmp_path / "t.csv", draw) for _ in range(150)]
     assert outcomes.count("read") > 100
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "5.1,3.5,setosa\n4.9,3.0,setosa\n6.3,3.3,virginica\n",
+        '1,"how do I pay"\n1,"my card, is gone"\n2,"close it"\n',
+        "0.5,1.25,0.75\n0.25,1.5,0.5\n",
+        "5,0,0,3\n4,0,0,1\n",
+        "2024-02-01,7,north\n2024-02-02,7,north\n",
+    ],
+)
+def test_a_file_without_names_of_columns_is_told(tmp_path, content):
+    with pytest.raises(DataError, match=r"t\.csv has no names of columns: its first row is like those below \('.*\)\."):
+        read_table(written(tmp_path / "t.csv", content))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "shop,2019,2020",
+        "0,1,2",
+        "400.5,402.25,404",
+        "9,6,3",
+        "shop,10,30",
+        "2024-01-01,2024-02-01,2024-03-01",
+        "x,1,1.5",
+    ],
+)
+def test_names_that_are_numbers_are_names_nevertheless(tmp_path, names):
+    cells = ["a" if name in ("shop", "x") else "7" for name in names.split(",")]
+    table = read_table(written(tmp_path / "t.csv", f"{names}\n" + 3 * f"{','.join(cells)}\n"))
+    assert (table.names, table.rows) == (names.split(","), 3)

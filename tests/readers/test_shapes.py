@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def texts(folder):
             (folder / name / f"{index}.txt").write_text(f"text {index} of {name}")
 
 
+@shape
+def archive(folder):
+    class_folders(folder / "animals")
+    return Path(shutil.make_archive(folder, "zip", folder))
+
+
+@shape
+def archive_per_class(folder):
+    for name in CLASSES:
+        class_folders(folder, [name])
+        shutil.make_archive(folder / f"{name}-samples", "zip", folder / name)
+        shutil.rmtree(folder / name)
+
+
 def test_the_shapes_are_those_of_the_docs():
     page = Path(__file__).parents[2].joinpath("docs", "data.md").read_text()
     table = page.partition("| shape | what is in `TASKS` |\n|---|---|\n")[2].partition("\n\n")[0]
@@ -119,12 +134,12 @@ def test_the_shapes_are_those_of_the_docs():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_shape_trains(name, tmp_path):
-    SHAPES[name](tmp_path / "data")
+    source = SHAPES[name](tmp_path / "data") or tmp_path / "data"
     options = {}
     if name == "texts":
         options = {"text": "text", "label": "label", "encoder": str(tiny_encoder(tmp_path / "encoder"))}
     with collecting():
-        tasks = open_tasks(tmp_path / "data", **options).with_sizes(way=2, shot=1, query_shot=1)
+        tasks = open_tasks(source, **options).with_sizes(way=2, shot=1, query_shot=1)
         learner = LEARNERS["protonet"].build(tasks.spec, backbone="mlp")
         meta_train(learner, tasks, steps=1, validation_tasks=1)
     assert tasks.names == CLASSES

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from handful.data_options import DataOptions
 from handful.dialect import PROGRAM, Dialect, cell_readings
 from handful.errors import DataError, HandfulError, UserError
@@ -88,7 +90,10 @@ class TableReader(Reader):
             if pa.types.is_dictionary(field.type):
                 arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
         given: Any = Dialect(options.decimal, options.dates) if self.by_people else PROGRAM  # type: ignore[arg-type]
-        return Table(str(path), arrow, self.header, given)
+        table = Table(str(path), arrow, self.header, given)
+        if self.header:
+            _check_names(table)
+        return table
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The whole table; of labeled examples also the columns that have a role, if they are there."""
@@ -151,9 +156,36 @@ def _named_columns(path: Path, arrow: Any) -> Any:
         if other != name:
             raise DataError(f"{path}: the columns {other!r} and {name!r} differ only in case or blanks. Rename one.")
     twice = [name for name, count in Counter(arrow.column_names).items() if count > 1]
+    if twice and cell_readings(twice[0]):
+        raise _no_names(str(path), arrow.column_names)
     if twice:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename one of them.")
     return arrow
+
+
+def _check_names(table: Table) -> None:
+    """Raise a `DataError` where the names of the columns are no names, but a row like those below.
+
+    So they are where all columns of numbers are called by numbers, and these, or all other names, are found in their
+    columns too, or there are no others. Numbers that rise or fall, such as years or wavelengths, are names.
+    """
+    if not any(map(cell_readings, table.names)):
+        return
+    numbers = {name: list(cell_readings(name).values()) for name in table.names if table.numeric(name)}
+    if not all(any(reading.unit == table.unit(name) for reading in ways) for name, ways in numbers.items()):
+        return
+    others = [name for name in table.names if name not in numbers]
+    steps = np.diff([ways[0].value for ways in numbers.values()])
+    found = any(own and all(name in table.cells(name) for name in own) for own in (list(numbers), others))
+    if found or not (others or (steps > 0).all() or (steps < 0).all()):
+        raise _no_names(table.name, table.names)
+
+
+def _no_names(source: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{source} has no names of columns: its first row is like those below ({', '.join(map(repr, names[:3]))}"
+        f"{', ...' if len(names) > 3 else ''}). Write a row of names above it."
+    )
 
 
 def is_table(path: Path) -> bool:

@@ -17,9 +17,10 @@ from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
+from handful.readers.archives import unpacked
 from handful.readers.class_folders import ending
 from handful.readers.images import IMAGES, ImageFiles
-from handful.readers.paths import existing, reading, subfolders
+from handful.readers.paths import reading, subfolders
 from handful.readers.reader import read
 from handful.readers.tables import table_files
 from handful.registry import TASKS
@@ -75,8 +76,8 @@ def open_tasks(
     path = Path(source)
     if not os.path.exists(path) and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
-    with reading(path):
-        tasks = _of_own_data(existing(path), options, pipeline)
+    with reading(path), unpacked(path, limits) as content:
+        tasks = _of_own_data(content, options, pipeline)
     if pipeline is None or splits is None:  # else they are those of a training, which had the note
         _note_of_future(tasks, pipeline)
     return tasks

@@ -12,6 +12,7 @@ from handful.limits import LOCAL, Limits
 from handful.pipelines.labels import class_names
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
+from handful.readers.archives import unpacked
 from handful.readers.reader import read
 
 
@@ -42,22 +43,23 @@ def encoded_examples(
     target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
     the file is written (see `DataOptions.for_file`).
     """
-    raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
-    of_task = pipeline.of_task(raw.inputs, target)
-    if of_task is not pipeline:
-        raw = read(path, options=of_task.data_options.for_file(options), labeled=True, limits=limits)
-    given = raw.targets if of_task.targets else raw.labels
-    if given is None:
-        raise DataError(
-            f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
-            code="unsupported-media",
-        )
-    of_task.check_unit(raw)
-    if pipeline.data_options.task and raw.tasks is not None:
-        _check_one_task(raw)
-    labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"))
-    groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
-    return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
+    with unpacked(path, limits) as path:
+        raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
+        of_task = pipeline.of_task(raw.inputs, target)
+        if of_task is not pipeline:
+            raw = read(path, options=of_task.data_options.for_file(options), labeled=True, limits=limits)
+        given = raw.targets if of_task.targets else raw.labels
+        if given is None:
+            raise DataError(
+                f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
+                code="unsupported-media",
+            )
+        of_task.check_unit(raw)
+        if pipeline.data_options.task and raw.tasks is not None:
+            _check_one_task(raw)
+        labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"))
+        groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
+        return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
 
 
 def encoded_inputs(
@@ -67,8 +69,9 @@ def encoded_inputs(
 
     options: how the file is written (see `DataOptions.for_file`).
     """
-    raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
-    return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
+    with unpacked(path, limits) as path:
+        raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
+        return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
 
 
 def _check_one_task(raw: RawBatch) -> None:

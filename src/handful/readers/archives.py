@@ -1,0 +1,110 @@
+"""What .zip files hold, unpacked for as long as it is read."""
+
+import contextlib
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from handful.errors import DataError, HandfulError
+from handful.limits import LOCAL, Limits
+from handful.notes import Notes, collecting, note
+from handful.readers.paths import existing, hidden, reading
+
+ENDING = ".zip"
+SAMPLES = "-samples"
+"""How Teachable Machine ends the names of the archives of classes."""
+
+
+@contextlib.contextmanager
+def unpacked(path: str | Path, limits: Limits = LOCAL) -> Iterator[Path]:
+    """A file or folder as it is; for a .zip file what it holds, as long as the context lasts: a file, or a folder.
+
+    A folder of nothing but .zip files, also one in a .zip file, is a folder with a subfolder for each, named like it:
+    Teachable Machine saves a class as `cat-samples.zip`. Errors and notes name the archive as if it were a folder.
+    Raises `DataError` for what cannot be unpacked, leads out of the archive, or is more than the limits.
+    """
+    path = existing(path)
+    with reading(path):
+        archives = _by_class(path) if path.is_dir() else {"": path} if _is_archive(path) else {}
+    if not archives:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="handful-") as place, _called(path, Path(place, path.name)) as content:
+        _unpack(archives, content, limits)
+        content = _entered(content)
+        if inner := content.is_dir() and _by_class(content):
+            _unpack(inner, content, limits)
+            for archive in inner.values():
+                archive.unlink()
+        yield content
+
+
+@contextlib.contextmanager
+def _called(path: Path, content: Path) -> Iterator[Path]:
+    """Inside, errors and notes call what is in the content as if it were in the path."""
+    notes = Notes()
+    try:
+        with collecting() as notes, reading(path):
+            yield content
+    except HandfulError as error:
+        error.message = error.message.replace(str(content), str(path))
+        raise
+    finally:
+        for one in notes:
+            note(one.code, one.message.replace(str(content), str(path)), one.field, one.count)
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ENDING and path.is_file()
+
+
+def _by_class(folder: Path) -> dict[str, Path]:
+    """The archives of a folder by the names of their classes; none if it holds something else."""
+    held = sorted(entry for entry in folder.iterdir() if not hidden(entry))
+    if not all(map(_is_archive, held)):
+        return {}
+    marked = all(archive.stem.endswith(SAMPLES) for archive in held)
+    return {archive.stem.removesuffix(SAMPLES) if marked else archive.stem: archive for archive in held}
+
+
+def _entered(content: Path) -> Path:
+    """What is in a folder, if it is one file or folder."""
+    while content.is_dir() and len(held := list(content.iterdir())) == 1:
+        (content,) = held
+    return content
+
+
+def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None:
+    """The files of archives, without hidden ones, in subfolders of these names."""
+    size = count = 0
+    for name, archive in archives.items():
+        try:
+            with zipfile.ZipFile(archive) as file:
+                members = {member: _parts(archive, member) for member in file.infolist() if not member.is_dir()}
+                members = {member: parts for member, parts in members.items() if not any(map(hidden, map(Path, parts)))}
+                size, count = size + sum(member.file_size for member in members), count + len(members)
+                limits.check(archive, bytes=size, images=count)
+                for member, parts in members.items():
+                    target = content.joinpath(name, *parts)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(member) as packed, target.open("wb") as copy:
+                        shutil.copyfileobj(packed, copy)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise DataError(
+                f"{archive} cannot be unpacked ({error}). Unpack it, and give what is in it.", code="unsupported-media"
+            ) from error
+    if not count:
+        raise DataError(f"{content} holds no files.", code="too-few-examples")
+
+
+def _parts(archive: Path, member: zipfile.ZipInfo) -> tuple[str, ...]:
+    """The folders and the name of a file in an archive."""
+    place = PurePosixPath(member.filename.replace("\\", "/"))
+    if place.is_absolute() or ".." in place.parts:
+        raise DataError(
+            f"{archive} holds {member.filename!r}, which leads out of it. Pack it anew.", code="unsupported-media"
+        )
+    return place.parts
