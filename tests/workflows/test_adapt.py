@@ -1,6 +1,7 @@
 """From files to an adapted task and to predictions, as the command line and a server would ask for them."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,59 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
     with noted(r"No estimate .*groups \('patient'\)"):
         assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv", estimate=True).estimate is None
+
+
+def parts_of(folder: Path, tmp_path: Path, *parts: slice) -> list[Path]:
+    """Rows of the shops in files of their own."""
+    header, *rows = (folder / "shops.csv").read_text().splitlines()
+    files = [tmp_path / f"part{number}.csv" for number in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        file.write_text("\n".join([header, *rows[part]]) + "\n")
+    return files
+
+
+def test_examples_that_are_added_are_as_if_given_at_once(shops, folder, tmp_path):
+    first, more, both = parts_of(folder, tmp_path, slice(0, 6), slice(6, 9), slice(0, 9))
+    adapt_from_file(shops, first).save(tmp_path / "one.task")
+    before = (tmp_path / "one.task").read_bytes()
+    adapted = adapt_from_file(tmp_path / "one.task", more, estimate=True)
+    assert adapted == adapt_from_file(shops, both)
+    assert adapted.examples == adapted.estimate.examples == 9
+    assert sorted(adapted.manifest) == sorted([*"123456", *(f"part1.csv:{number}" for number in (1, 2, 3))])
+    assert (tmp_path / "one.task").read_bytes() == before
+    adapted.save(tmp_path / "one.task")
+    again = adapt_from_file(tmp_path / "one.task", more)
+    assert {f"part1.csv:{number} (2)" for number in (1, 2, 3)} < set(again.manifest)
+    assert not adapt_from_file(tmp_path / "one.task", more, keep_support=False).holds_examples
+
+
+def test_a_class_is_added_to_an_adapted_task(photos, tmp_path):
+    """By a folder that holds no other class, whose files are called as those of the task."""
+    own_data.photos(tmp_path / "all", 3, 2)
+    for part, names in (("old", ["class00", "class01"]), ("more", ["class02"])):
+        for name in names:
+            shutil.copytree(tmp_path / "all" / name, tmp_path / part / name)
+    with pytest.raises(DataError, match="one class only"):
+        adapt_from_file(photos, tmp_path / "more")
+    task = adapt_from_file(photos, tmp_path / "old").save(tmp_path / "task")
+    adapted = adapt_from_file(task, tmp_path / "more")
+    assert adapted == adapt_from_file(photos, tmp_path / "all")
+    assert adapted.labels == ("class00", "class01", "class02")
+    shutil.copytree(tmp_path / "more" / "class02", tmp_path / "more" / "class00")
+    added = adapt_from_file(task, tmp_path / "more")
+    assert {"class00/0.png", "more/class00/0.png", "class02/0.png"} < set(added.manifest)
+
+
+def test_what_examples_cannot_be_added_to_is_told(photos, shops, folder, tmp_path):
+    new = own_data.photos(tmp_path / "new", 2, 2)
+    forgotten = adapt_from_file(photos, new, keep_support=False).save(tmp_path / "forgotten.task")
+    with pytest.raises(UserError, match=r"forget its examples.* Adapt again on all of them"):
+        adapt_from_file(forgotten, new)
+    kept = adapt_from_file(photos, new).save(tmp_path / "kept.task")
+    with pytest.raises(DataError, match=r"shops\.csv"):
+        adapt_from_file(kept, folder / "shops.csv")
+    with pytest.raises(ArtifactError, match="another meta-model"):
+        adapt_from_file(kept, new, model=shops)
 
 
 def test_where_examples_precede_queries_no_estimate_is_made_by_later_ones(tmp_path):

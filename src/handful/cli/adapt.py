@@ -23,7 +23,9 @@ from handful.data_options import DataOptions
 @takes(FILE)
 def adapt(
     data: dict[str, Any],
-    model: Annotated[Path, typer.Argument(help="A run or a meta-model.")],
+    base: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run, a meta-model, or an adapted task that gets more examples.")
+    ],
     examples: Annotated[
         Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
     ],
@@ -34,18 +36,20 @@ def adapt(
             "--target", "--label", help="Column to predict, of a table with columns of its own (by default the run's)."
         ),
     ] = None,
+    model: Annotated[Path | None, typer.Option(help="The meta-model of an adapted task, if it was moved.")] = None,
     forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
     device: DeviceOption = "cpu",
     trust: TrustOption = None,
     no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Adapt a meta-model to a new task from a handful of examples."""
+    """Adapt a meta-model to a new task from a handful of examples, or add examples and classes to a task."""
     from handful.workflows.adapt import adapt_from_file
 
     adapted = adapt_from_file(
-        model,
+        base,
         examples,
+        model=model,
         target=column,
         keep_support=not forget,
         estimate=True,

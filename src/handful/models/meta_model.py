@@ -259,6 +259,7 @@ class MetaModel:
         *,
         ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
+        keep_support: bool = True,
         estimate: bool = False,
     ) -> AdaptedTask:
         """A task adapted anew to its examples and more of them; new classes may be among them.
@@ -286,6 +287,7 @@ class MetaModel:
             both,
             ids=[*manifest, *new],
             groups=None if groups is None or task.groups is None else [*task.groups, *groups],
+            keep_support=keep_support,
             estimate=estimate,
         )
 

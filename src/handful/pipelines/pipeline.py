@@ -87,11 +87,12 @@ class InputPipeline(ABC):
         check_dense(values)
         return self.prepare(self.stored(values, limits, place))
 
-    def encode_labels(self, values: Any, origin: Origin = PYTHON) -> tuple[str, ...] | Tensor:
+    def encode_labels(self, values: Any, origin: Origin = PYTHON, *, added: bool = False) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
 
-        values: see `class_names` and `target_values`. origin: what messages call them. Raises `DataError` for what is
-        none, and where labels are unknown (shared ones), or all the same (others).
+        values: see `class_names` and `target_values`. origin: what messages call them. added: whether they join others,
+        so that all may be the same. Raises `DataError` for what is none, and where labels are unknown (shared ones), or
+        all the same (others).
         """
         if self.targets:
             try:
@@ -101,7 +102,8 @@ class InputPipeline(ABC):
             numbers(targets.numpy(), origin.whole)
             return targets
         names = class_names(values, origin)
-        self.check_labels(names, origin.whole)
+        if self.labels is not None or not added:
+            self.check_labels(names, origin.whole)
         return names
 
     @property

@@ -1,23 +1,26 @@
 """From the user's examples to an adapted task."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from handful.data_options import DataOptions
 from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.limits import LOCAL, Limits
 from handful.models.adapted_task import AdaptedTask
-from handful.models.lookup import remember
+from handful.models.lookup import model_of, remember
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
-from handful.workflows.encoding import encoded_examples
+from handful.workflows.encoding import encoded_examples, id_with
 
 
 def adapt_from_file(
-    model: Path,
+    base: Path,
     examples: Path,
     *,
+    model: Path | None = None,
     target: str | None = None,
     keep_support: bool = True,
     estimate: bool = False,
@@ -26,20 +29,38 @@ def adapt_from_file(
     limits: Limits = LOCAL,
     options: DataOptions | None = None,
 ) -> AdaptedTask:
-    """Adapt the meta-model of a run or folder to the labeled examples in a file or folder.
+    """Adapt to the labeled examples in a file or folder, and to those that a task has already.
 
-    target: the column to predict, where each task is a table with columns of its own; None: the model's. keep_support,
-    estimate: see `MetaModel.adapt`. device: one of
-    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: the most that is
-    read. options: how the file is written (see `DataOptions.for_file`).
+    base: a run, the folder of a meta-model, or the file of an adapted task, which stays as it is. model: the place of
+    its meta-model, where that is not found by its digest. target: the column to predict, where each task is a table
+    with columns of its own; None: the model's. keep_support, estimate: see `MetaModel.adapt`. device: one of
+    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: the most that is read. options:
+    how the file is written (see `DataOptions.for_file`).
+
+    Raises `UserError` where the task does not keep its examples, and `DataError` for others that cannot be used.
     """
     there = device_named(device)
-    meta = MetaModel.from_pretrained(model, trust=trust).to(there)
+    how: dict[str, Any] = {"keep_support": keep_support, "estimate": estimate}
+    if base.is_file():
+        task = AdaptedTask.load(base)
+        meta = model_of(task, base, given=model, trust=trust).to(there)
+        read = encoded_examples(pipeline_of(meta.for_task(task)), examples, target, limits, options, added=True)
+        ids = list(_unlike(task.manifest or (), read.ids, examples))
+        return meta.with_examples(task, read.inputs, read.labels, ids=ids, groups=read.groups, **how)
+    meta = MetaModel.from_pretrained(base, trust=trust).to(there)
     remember(meta)
     read = encoded_examples(pipeline_of(meta), examples, target, limits, options)
-    return meta.with_pipeline(read.pipeline).adapt(
-        read.inputs, read.labels, ids=read.ids, groups=read.groups, keep_support=keep_support, estimate=estimate
-    )
+    return meta.with_pipeline(read.pipeline).adapt(read.inputs, read.labels, ids=read.ids, groups=read.groups, **how)
+
+
+def _unlike(taken: Sequence[str], ids: Sequence[str], path: Path) -> Iterator[str]:
+    """Ids of examples that are added; one that an example has already gets the name of its file, and a number."""
+    used = set(taken)
+    for id_ in ids:
+        named = id_with(path.name, path, id_)
+        more = (f"{named} ({number})" for number in itertools.count(2))
+        used.add(own := next(name for name in itertools.chain([id_, named], more) if name not in used))
+        yield own
 
 
 def pipeline_of(model: MetaModel) -> InputPipeline:

@@ -1,5 +1,6 @@
 """From the user's files to what models take: tensors, labels and ids."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +38,13 @@ def encoded_examples(
     target: str | None = None,
     limits: Limits = LOCAL,
     options: DataOptions | None = None,
+    *,
+    added: bool = False,
 ) -> EncodedExamples:
     """Read the labeled examples of a task; `DataError` names what is wrong with them.
 
     target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
-    the file is written (see `DataOptions.for_file`).
+    the file is written (see `DataOptions.for_file`). added: whether they join others, so that all may be of one class.
     """
     with unpacked(path, limits) as path:
         raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
@@ -57,7 +60,7 @@ def encoded_examples(
         of_task.check_unit(raw)
         if pipeline.data_options.task and raw.tasks is not None:
             _check_one_task(raw)
-        labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"))
+        labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"), added=added)
         groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
         return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
 
@@ -72,6 +75,13 @@ def encoded_inputs(
     with unpacked(path, limits) as path:
         raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
         return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
+
+
+def id_with(name: str, path: Path, id_: str) -> str:
+    """The id of an input of a file or folder among those of others, with what that is called before it."""
+    if id_ == path.name:  # that of the only input of a file is its name
+        return name
+    return os.path.join(name, id_) if path.is_dir() else f"{name}:{id_}"
 
 
 def _check_one_task(raw: RawBatch) -> None:

@@ -23,7 +23,7 @@ from handful.readers.paths import existing, files_below, note_passed_over, readi
 from handful.readers.reader import reader_of
 from handful.readers.tables import table_files
 from handful.workflows.adapt import pipeline_of
-from handful.workflows.encoding import encoded_inputs
+from handful.workflows.encoding import encoded_inputs, id_with
 
 ARRAYS = {".npz"}
 LINE = "Standard input, line {}"
@@ -67,7 +67,7 @@ def predict_from_files(
 
     for path, name in _named(list(map(existing, inputs))):
         values, ids = encoded_inputs(pipeline, path, limits, options)
-        yield rows(values, [_joined(name, path, id_) for id_ in ids])
+        yield rows(values, [id_with(name, path, id_) if name else id_ for id_ in ids])
     if lines is None:
         return
     most = min(limits.bytes, sys.maxsize - 1) + 1
@@ -100,13 +100,6 @@ def _files_of(folder: Path) -> list[Path]:
         if files:
             note_passed_over(folder, files)
         return files
-
-
-def _joined(name: str, path: Path, id_: str) -> str:
-    """The id of an input among those of other files."""
-    if not name or id_ == path.name:  # that of the only input of a file is its name
-        return name or id_
-    return os.path.join(name, id_) if path.is_dir() else f"{name}:{id_}"
 
 
 def _read(line: bytes) -> Any:
