@@ -25,6 +25,7 @@ from handful.notes import collecting
 from handful.streams import seeded
 from handful.tasks.distribution import SPLITS, TaskDistribution
 from handful.tasks.opening import open_tasks
+from handful.tasks.splits import Contents
 from handful.tasks.task_collection import TaskCollection
 
 RESULTS = "small_tasks"
@@ -98,7 +99,8 @@ def as_recorded(path: Path, columns: dict[str, Any], seed: int) -> TaskDistribut
         end = start + len(first[on])
         splits |= {names[number]: on for number in order[start:end]}
         start = end
-    return open_tasks(path, **columns, seed=seed, splits=splits)
+    placed = {on: {name: [] for name in names if splits[name] == on} for on in SPLITS}
+    return open_tasks(path, **columns, seed=seed, earlier=Contents(placed))
 
 
 def scores(learner: str, tasks: TaskCollection, seed: int, steps: int) -> Tensor:

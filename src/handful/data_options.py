@@ -27,6 +27,7 @@ class DataOptions:
     text: str | None = _option("Column with a text, read by a sentence encoder.")
     encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)
     split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
+    test: str | None = _option("Other data like these to test on; then all of these are for training.", settled=True)
     image_size: int | None = _option("Pixels a side of images.", settled=True)
 
     def __post_init__(self) -> None:

@@ -175,7 +175,7 @@ def test_a_fifth_of_the_training_classes_is_the_split_that_lacks(tmp_path, lacki
     names = tasks.split_manifest()
     assert sorted(names["train"] + names[lacking]) == list("abcdefghij")
     assert (len(names[lacking]), names[other]) == (2, ["x", "y"])
-    again = open_tasks(tmp_path, splits={name: on for on, own in names.items() for name in own})
+    again = open_tasks(tmp_path, earlier=tasks.contents())
     assert again.split_manifest() == names
 
 

@@ -135,6 +135,8 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
     way_out = f"Put each {noun} into one split only, else the test is no test of new {new}."
     for one, other in combinations(SPLITS, 2):
         between = f"between {one} and {other}"
+        if other in any_split.aside:
+            continue
         if shared := names.get(one, set()) & names.get(other, set()):
             found = f"{len(shared)} {noun} name(s) are shared {between}: {_listed(shared)}. {way_out}"
             return Finding("leakage", "problem", found)
@@ -154,6 +156,14 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
             )
     if not any(names.values()) and not any(ids.values()):
         return Finding("leakage", "skipped", "The tasks are generated: there is no class or example to be shared.")
+    if any_split.aside:
+        return Finding(
+            "leakage",
+            "warning",
+            f"The {new} of {' and '.join(any_split.aside)} are those that are trained on, of which examples were set "
+            f"aside: scores do not tell how well new {new} are learned.",
+            f"Add {new}, name other data to test on with {{test}}, or evaluate with {{folds}}.",
+        )
     counts = " / ".join(str(len(names.get(on, ()))) for on in SPLITS)
     compared = f"{counts} names and {sum(map(len, ids.values())):,} example ids"
     return Finding("leakage", "ok", f"Train, val and test share no {noun} and no example ({compared} compared).")

@@ -1,6 +1,5 @@
 """The options that say how the user's own data is read."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +9,7 @@ from handful.errors import UserError
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import InputPipeline
 from handful.streams import checked_seed
-from handful.tasks.splits import Split
+from handful.tasks.splits import Contents
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 
@@ -23,7 +22,7 @@ class Options(DataOptions):
     """What `open_tasks` was asked for beside the source."""
 
     seed: int = 0
-    splits: Mapping[str, Split] | None = None
+    earlier: Contents | None = None
     limits: Limits = LOCAL
 
     def __post_init__(self) -> None:

@@ -117,7 +117,9 @@ class TaskDistribution(ABC):
         target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times
             the scale plus the mean is in the user's units.
         error_unit: what a prediction error is counted in then.
-        digests: of the examples of each class or task by its name, for the user's own data (see `Contents`).
+        digests: of each split those of the examples of each class or task by its name, for the user's own data (see
+            `Contents`).
+        aside: splits of examples that are set aside of classes or tasks which are trained on, too few to be split.
         order: places in time of the examples, by which support precedes query, or None.
         dates: columns of dates in the user's data that are not the order.
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
@@ -130,7 +132,8 @@ class TaskDistribution(ABC):
     error_unit: str = "the target's units"
     nested: bool = True
     pipeline: InputPipeline | None = None
-    digests: Mapping[str, list[str]] = MappingProxyType({})
+    digests: Mapping[Split, Mapping[str, list[str]]] = MappingProxyType({})
+    aside: tuple[Split, ...] = ()
     order: Tensor | None = None
     dates: tuple[str, ...] = ()
 
@@ -253,7 +256,7 @@ class TaskDistribution(ABC):
     def contents(self) -> Contents:
         """What the splits hold and how inputs are made."""
         names = self.split_manifest()
-        splits = {on: {name: self.digests.get(name, []) for name in names.get(on, ())} for on in SPLITS}
+        splits = {on: {name: self.digests.get(on, {}).get(name, []) for name in names.get(on, ())} for on in SPLITS}
         return Contents(splits, self.pipeline.config() if self.pipeline else None)
 
     @classmethod

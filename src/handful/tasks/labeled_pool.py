@@ -1,7 +1,8 @@
 """A labeled pool: N-way K-shot tasks drawn from examples that bear global class labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import astuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +16,7 @@ from handful.tasks.distribution import (
     SPLITS,
     Manifest,
     Pool,
+    Size,
     SizeRanges,
     Sizes,
     Split,
@@ -84,6 +86,46 @@ class LabeledPool(UserTasks):
             count = int(groups.max()) + 1
             self.has_group = torch.zeros(len(self.names), count, dtype=torch.bool)
             self.has_group[labels, groups] = True
+        self.query_given = False
+        self.sizes = self._fitting_sizes()
+
+    def _fitting_sizes(self) -> SizeRanges:
+        """The default sizes, or as much of them as the classes of all splits have."""
+        way, shot, _ = astuple(self.default_sizes.largest())
+        if self.repeats:
+            return self.default_sizes
+        rooms = self._rooms_outside_training(way)
+        shot = max(1, min([shot, *(room - 1 for room in rooms)]))
+        if self.families is None:
+            enough = [int((self.counts[classes] > shot).sum()) for classes in self.splits.values()]
+            way = max(2, min(way, *enough))
+        return SizeRanges(way, shot, self._fitting_queries(way, shot))
+
+    def _fitting_queries(self, way: int, shot: int) -> int:
+        """As many queries as by default, or as half of the classes have that have more than the support."""
+        most = self.default_sizes.largest().query_shot
+        if self.repeats:
+            return most
+        return max(1, min([most, *(room - shot for room in self._rooms_outside_training(way, shot))]))
+
+    def _rooms_outside_training(self, way: int, shot: int = 0) -> list[int]:
+        """Of validation and of test, how many examples half of the classes have, of those with more than a support."""
+        found = []
+        for on in ("val", "test"):
+            rooms = sorted((room for room in self._rooms(way, on).values() if room > max(1, shot)), reverse=True)
+            if len(rooms) >= way:
+                found.append(rooms[max(way, (len(rooms) + 1) // 2) - 1])
+        return found
+
+    def with_sizes(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
+        """The same pool with other sizes; queries that are not given are as many as classes have."""
+        given = self.query_given or query_shot is not None
+        if not given:
+            asked = SizeRanges(way or self.sizes.way, shot or self.sizes.shot).largest()
+            query_shot = self._fitting_queries(asked.way, asked.shot)
+        other = super().with_sizes(way, shot, query_shot)
+        other.query_given = given
+        return other
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Classification with class numbers drawn anew per task."""
@@ -138,7 +180,7 @@ class LabeledPool(UserTasks):
             return None
         key = self.sizes, way
         if key not in self._training_sizes:
-            rooms, largest = self._rooms(way), self.sizes.largest()
+            rooms, largest = self._rooms(way, "train"), self.sizes.largest()
             self._training_sizes[key] = TrainingSizes(
                 rooms,
                 lambda label, shot: rooms[label] - shot,
@@ -147,9 +189,9 @@ class LabeledPool(UserTasks):
             )
         return self._training_sizes[key]
 
-    def _rooms(self, way: int) -> dict[int, int]:
-        """Of each training class its examples, but no more than `way` classes of its family have."""
-        classes = self.splits["train"]
+    def _rooms(self, way: int, on: Split) -> dict[int, int]:
+        """Of each class of a split its examples, but no more than `way` classes of its family have."""
+        classes = self.splits[on]
         families = torch.zeros_like(classes) if self.families is None else self.families[classes]
         rooms = self.counts[classes]
         for family in set(families.tolist()):

@@ -22,7 +22,7 @@ from handful.table import Table
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.own_rows import everywhere
-from handful.tasks.splits import digests, split_names
+from handful.tasks.splits import Contents, digests, split_names
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
 
@@ -176,7 +176,7 @@ def open_tables(
     order: str | None = None,
     drop: Sequence[str],
     seed: int,
-    placed: Mapping[str, Split] | None = None,
+    earlier: Contents | None = None,
     pipeline: ManyTablesPipeline | None,
     limits: Limits = LOCAL,
     written: DataOptions | None = None,
@@ -184,16 +184,18 @@ def open_tables(
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
     target or label: the column to predict, a number or a class. order: the column by which support precedes query.
-    placed: the split of each table, see `split_names`. written: how the files are written, as `DataOptions.for_file`
-    has it.
+    earlier: what an earlier run had in each split, see `split_names`. written: how the files are written, as
+    `DataOptions.for_file` has it.
     Raises a `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
     `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
     """
     files = table_files(folder)
     note_passed_over(folder, set(files))
     names = [file.name for file in files]
-    untrained = pipeline is not None and placed is None
-    splits = everywhere(len(files)) if untrained else split_names(names, seed, placed, noun="table")
+    if pipeline and earlier is None:
+        splits = everywhere(len(files))
+    else:
+        splits = split_names(names, seed, earlier.placed() if earlier else None, noun="table")
     tables: list[Table] = [read(file, options=DataOptions().for_file(written), limits=limits).inputs for file in files]
     columns = {name for table in tables for name in table.names}
     for name in drop:
@@ -217,10 +219,11 @@ def open_tables(
     else:
         targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], given), strict=True)]
         made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, order=times, seed=seed)
-    made.digests = {
-        name: digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))
-        for name, table in zip(names, tables, strict=True)
-    }
+    of_table = [
+        digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))
+        for table in tables
+    ]
+    made.digests = {on: {names[number]: of_table[number] for number in numbers} for on, numbers in splits.items()}
     known = ({own.label, own.target, own.order, *drop} for own in plain)
     dates = [name for table, roles in zip(tables, known, strict=True) for name in table.dates(roles)]
     made.dates = tuple(dict.fromkeys(dates))

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -30,7 +30,7 @@ from handful.tasks.distribution import TaskDistribution
 from handful.tasks.own_arrays import array_tasks
 from handful.tasks.own_images import image_tasks
 from handful.tasks.own_tables import many_table_tasks, table_tasks, with_own_columns
-from handful.tasks.splits import Split
+from handful.tasks.splits import Contents
 
 
 @own_settings()
@@ -38,7 +38,7 @@ def open_tasks(
     source: str | Path,
     *,
     seed: int = 0,
-    splits: Mapping[str, Split] | None = None,
+    earlier: Contents | None = None,
     limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
     **data: Any,
@@ -52,12 +52,15 @@ def open_tasks(
     the input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
     drawn from the classes, and these are split; with one the tasks are split.
 
+    Of 8 classes or less (2 tasks) no split has enough: all are trained on, and examples of each are set aside for
+    validation and test. With `test`, which names more data of the same kind, these are the test split.
+
     source: the name of a registered source, or a path.
     seed: of the split and of all draws.
-    splits: the split of each class or task as an earlier run has stored it; new ones are placed by a hash of (seed,
-    name), see `split_names`. A registered source has its own.
+    earlier: what an earlier run had in each split, with that run's pipeline. All stay where they were; new classes or
+    tasks are placed by a hash of (seed, name), see `split_names`. A registered source has its own splits.
     limits: the most that is read of one file.
-    pipeline: that of a trained model. The source is then read as the model would read it, and without `splits` it is
+    pipeline: that of a trained model. The source is then read as the model would read it, and without `earlier` it is
     not divided: all its classes or tasks make up each split, since none was trained on.
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
     tasks of one value of the `split_by` column are in the same split.
@@ -65,7 +68,7 @@ def open_tasks(
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
     DataOptions.check(data)
-    options = Options(seed=seed, splits=splits, limits=limits, **data)
+    options = Options(seed=seed, earlier=earlier, limits=limits, **data)
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)
@@ -76,24 +79,31 @@ def open_tasks(
     path = Path(source)
     if not os.path.exists(path) and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
-    with reading(path), unpacked(path, limits) as content:
-        tasks = _of_own_data(content, options, pipeline)
-    if pipeline is None or splits is None:  # else they are those of a training, which had the note
+    with ExitStack() as stack:
+        stack.enter_context(reading(path))
+        test = stack.enter_context(unpacked(Path(options.test), limits)) if options.test else None
+        tasks = _of_own_data(stack.enter_context(unpacked(path, limits)), test, options, pipeline)
+    if pipeline is None or earlier is None:  # else they are those of a training, which had the note
         _note_of_future(tasks, pipeline)
     return tasks
 
 
-def _of_own_data(path: Path, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
+def _of_own_data(
+    path: Path, test_path: Path | None, options: Options, pipeline: InputPipeline | None
+) -> TaskDistribution:
     if path.is_dir() and table_files(path) and not subfolders(path) and not ending(path.iterdir(), IMAGES):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     options = with_own_columns(options, pipeline)
     raw = read(path, options=options, labeled=True, limits=options.limits)
+    test = read(test_path, options=options, labeled=True, limits=options.limits) if test_path else None
+    if test is not None and type(test.inputs) is not type(raw.inputs):
+        raise UserError(f"{options.test} is of another kind than {path}.", field=("test",))
     if isinstance(raw.inputs, Table):
-        return table_tasks(raw, options, pipeline)
+        return table_tasks(raw, test, options, pipeline)
     if isinstance(raw.inputs, np.ndarray):
-        return array_tasks(path, raw, options, checked_kind(pipeline, ArrayPipeline, path))
+        return array_tasks(path, raw, test, options, checked_kind(pipeline, ArrayPipeline, path))
     if isinstance(raw.inputs, ImageFiles):
-        return image_tasks(raw, options, checked_kind(pipeline, ImagePipeline, path))
+        return image_tasks(raw, test, options, checked_kind(pipeline, ImagePipeline, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
 
 
@@ -116,7 +126,7 @@ def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> 
 
 
 def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:
-    options.refuse(f"the source {key!r}", *COLUMNS, "image_size")
+    options.refuse(f"the source {key!r}", *COLUMNS, "image_size", "test")
     parameter = own_parameter(TASKS[key])
     if parameter is None and given is not None:
         raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")

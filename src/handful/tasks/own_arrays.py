@@ -15,9 +15,28 @@ from handful.tasks.own_rows import tasks_of
 from handful.tasks.splits import digests
 
 
-def array_tasks(path: Path, raw: RawBatch, options: Options, pipeline: ArrayPipeline | None) -> TaskDistribution:
-    """Tasks from an npz file; see `open_tasks`."""
+def array_tasks(
+    path: Path, raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ArrayPipeline | None
+) -> TaskDistribution:
+    """Tasks from an npz file; see `open_tasks`. test: of the file to test on."""
     options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
+    raw = _as_taken(path, raw, pipeline)
+    test = test and _as_taken(options.test, test, pipeline)
+
+    def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
+        group, order = None if raw.groups is None else "group", None if raw.order is None else "order"
+        return ArrayPipeline.fit(raw.inputs, train, labels=labels, targets=raw.targets, group=group, order=order)
+
+    def digested(part: RawBatch, _: ArrayPipeline | None) -> list[str]:
+        given = part.groups, part.labels, part.order, part.targets, part.tasks
+        facts = (np.asarray(array).tolist() for array in given if array is not None)
+        return digests(zip((row.tobytes() for row in part.inputs), *facts, strict=True))
+
+    return tasks_of(raw, fit, digested, pipeline, options, test=test)
+
+
+def _as_taken(path: object, raw: RawBatch, pipeline: ArrayPipeline | None) -> RawBatch:
+    """Arrays with targets and moments as numbers; an error where keys are missing, or are not what the model takes."""
     valued = raw.targets is not None
     if valued == (raw.labels is not None):
         raise DataError(f"{path} needs either 'labels' (classes) or 'targets' (numbers) beside 'inputs'.")
@@ -25,17 +44,6 @@ def array_tasks(path: Path, raw: RawBatch, options: Options, pipeline: ArrayPipe
         raise DataError(f"{path} has 'targets' but no 'task': add an array that tells which task each row belongs to.")
     if pipeline is not None and bool(pipeline.outputs) != valued:
         raise UserError(f"The model predicts {'numbers' if pipeline.outputs else 'classes'}, but {path} does not.")
-    facts = [array for array in (raw.groups, raw.labels, raw.order, raw.targets, raw.tasks) if array is not None]
     if valued:
         raw = replace(raw, targets=array_targets(raw.targets, raw.called("target")))
-    if raw.order is not None:
-        raw = replace(raw, order=numbers(raw.order, f"{path}: 'order'"))
-
-    def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
-        group, order = None if raw.groups is None else "group", None if raw.order is None else "order"
-        return ArrayPipeline.fit(raw.inputs, train, labels=labels, targets=raw.targets, group=group, order=order)
-
-    def digested(_: ArrayPipeline) -> list[str]:
-        return digests(zip((row.tobytes() for row in raw.inputs), *(fact.tolist() for fact in facts), strict=True))
-
-    return tasks_of(raw, fit, digested, pipeline, options)
+    return raw if raw.order is None else replace(raw, order=numbers(raw.order, f"{path}: 'order'"))

@@ -10,11 +10,13 @@ from handful.tasks.own_rows import tasks_of
 from handful.tasks.splits import digests
 
 
-def image_tasks(raw: RawBatch, options: Options, pipeline: ImagePipeline | None) -> TaskDistribution:
-    """Tasks from a folder of images; see `open_tasks`."""
+def image_tasks(
+    raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ImagePipeline | None
+) -> TaskDistribution:
+    """Tasks from a folder of images; see `open_tasks`. test: of the folder to test on."""
     options.refuse("a folder of images", *(name for name in COLUMNS if name != "label"))
 
     def fit(train: np.ndarray, _: list[str] | None) -> ImagePipeline:
         return ImagePipeline.fit(raw.inputs, train, size=options.image_size, limits=options.limits, place=raw.origin)
 
-    return tasks_of(raw, fit, lambda _: digests(raw.inputs), pipeline, options)
+    return tasks_of(raw, fit, lambda part, _: digests(part.inputs), pipeline, options, test=test)

@@ -1,9 +1,11 @@
 """What all of the user's own data become: examples, split by class or by task."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from handful.cells import class_order
@@ -16,17 +18,86 @@ from handful.tasks.alike import alike
 from handful.tasks.data_options import AnyPipeline, Options
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
-from handful.tasks.splits import by_name, split_names
+from handful.tasks.splits import FEWEST, set_aside, split_names
 from handful.tasks.task_collection import TaskCollection
+
+LACKING: dict[tuple[Split, ...], tuple[float, float]] = {
+    ("val", "test"): (0.6, 0.2),
+    ("val",): (0.8, 0.2),
+    ("test",): (0.8, 0.0),
+}
+"""The shares of train and val where the data do not bring these splits themselves; the rest is test."""
+
+
+class Division(NamedTuple):
+    """What is trained on, and what not.
+
+    names: of the classes, or tasks.
+    units: `(n,)` the class, or task, of each example.
+    splits: the classes, or tasks, of each split.
+    merged: whether some are in several parts of the data, which then do not count.
+    aside: the splits for which examples are set aside of classes that are all trained on. These then are classes of
+        their own, of the same names.
+    """
+
+    names: list[str]
+    units: Tensor
+    splits: dict[Split, list[int]]
+    merged: bool = False
+    aside: tuple[Split, ...] = ()
+
+    @property
+    def trained(self) -> np.ndarray:
+        """The training examples."""
+        return np.flatnonzero(np.isin(self.units.numpy(), self.splits["train"]))
+
+    def with_examples_aside(
+        self, options: Options, digests: Sequence[str], *, groups: Tensor | None = None, order: Tensor | None = None
+    ) -> "Division":
+        """Examples set aside, see `set_aside`, or as an earlier run did, which knows them by their digests.
+
+        Those of a group, or of a moment, stay together; where there are neither, those that are equal.
+        """
+        keys: Sequence[Any] = next((column.tolist() for column in (order, groups) if column is not None), digests)
+        rows = self.trained
+        units, own = self.units[rows].tolist(), [keys[row] for row in rows]
+        earlier = None
+        if options.earlier and options.earlier.own:
+            known = {
+                (name, digest): on
+                for on in ("train", *self.aside)
+                for name, found in options.earlier.splits[on].items()
+                for digest in found
+            }
+            split_of = (known.get((self.names[unit], digests[row])) for unit, row in zip(units, rows, strict=True))
+            earlier = {(unit, key): on for unit, key, on in zip(units, own, split_of, strict=True) if on}
+        where = set_aside(units, own, self.aside, options.seed, ordered=order is not None, earlier=earlier)
+        number = {on: place for place, on in enumerate(("train", *self.aside))}
+        changed = self.units.clone()
+        changed[rows] += len(self.names) * torch.tensor([number[on] for on in where])
+        held = set(changed.tolist())
+        classes = self.splits["train"]
+        splits = self.splits | {
+            on: [one for unit in classes if (one := unit + len(self.names) * number[on]) in held] for on in number
+        }
+        return self._replace(names=self.names * len(number), units=changed, splits=splits)
+
+    def with_test(self, named: Sequence[str]) -> "Division":
+        """With more examples, of these classes or tasks, which are the test split."""
+        names = class_order(named)
+        numbers = class_numbers(named, names) + len(self.names)
+        splits = self.splits | {"test": sorted(set(numbers.tolist()))}
+        return self._replace(names=self.names + names, units=torch.cat([self.units, numbers]), splits=splits)
 
 
 def tasks_of(
     raw: RawBatch,
     fit: Callable[[np.ndarray, list[str] | None], AnyPipeline],
-    digested: Callable[[AnyPipeline], list[str]],
+    digested: Callable[[RawBatch, AnyPipeline | None], list[str]],
     pipeline: AnyPipeline | None,
     options: Options,
     *,
+    test: RawBatch | None = None,
     reader: AnyPipeline | None = None,
     wholes: list[str] | None = None,
     dates: Sequence[str] = (),
@@ -34,71 +105,159 @@ def tasks_of(
     """Tasks of labeled values: split them by class or by task, fit the pipeline to the training rows, and encode.
 
     fit: makes the pipeline of the training rows, and of the classes where these mean the same in all tasks.
-    digested: the digests of all rows.
+    digested: the digests of all rows; before a pipeline is fitted, of all that may become inputs.
     pipeline: that of a trained model, in place of a fitted one.
+    test: more values, all of the test split.
     reader: what encodes in its place.
     wholes: of each row, what no split may divide.
     dates: the columns that hold dates and have no role.
     """
-    labels = None if raw.labels is None else class_names(raw.labels, raw.named("label"))
-    tasks = None if raw.tasks is None else class_names(raw.tasks, raw.named("task"))
-    groups = None if raw.groups is None else class_names(raw.groups, raw.named("group"))
-    classes = class_order(labels or ())
+    parts, count = [raw] if test is None else [raw, test], len(raw.ids)
+    labels, tasks, groups = (_names(parts, role) for role in ("label", "task", "group"))
+    classes = class_order(labels[:count] if labels else ())
     if labels:
         check_several(classes, raw.called("label"))
-    names = classes if tasks is None else sorted(set(tasks))
-    units = class_numbers((labels or ()) if tasks is None else tasks, names)
+    if tasks:
+        check_several(sorted(set(tasks[:count])), raw.called("task"), "task")
     if groups and raw.order is not None:
         raise UserError(
             "Tasks are divided by groups or by an order, not by both.", hint="Leave out {group} or {order}."
         )
     grouped = None if groups is None else class_numbers(groups, sorted(set(groups)))
-    order = None if raw.order is None else places_in_time(raw.order)
-    noun = "class" if tasks is None else "task"
-    merged = raw.splits is not None and _merged(names, units, raw)
-    if pipeline and options.splits is None:
-        splits = everywhere(len(names))
-    elif raw.splits and not merged:
-        splits = _as_given(names, units, raw, options)
-    elif wholes:
-        splits = _split_whole(units, names, wholes, options, noun)
-    else:
-        splits = split_names(names, options.seed, options.splits, noun=noun)
+    times = _given(parts, "order")
+    order = places_in_time(np.concatenate(times)) if times else None
+    named = (labels or ()) if tasks is None else tasks
+    division = _divided(raw, named[:count], options, pipeline, wholes, "class" if tasks is None else "task")
+    if division.aside and not division.merged:
+        division = division.with_examples_aside(options, digested(raw, pipeline), groups=grouped, order=order)
     if pipeline is None:
-        train = np.flatnonzero(np.isin(units.numpy(), splits["train"]))
-        pipeline = fit(train, classes if labels and tasks else None)
+        pipeline = fit(division.trained, classes if labels and tasks else None)
         if raw.targets is not None:
-            _note_constant(pipeline.targets, np.asarray(raw.targets)[train])
-    inputs = (reader or pipeline).stored(raw.inputs, options.limits, raw.origin)
-    if merged:
-        grouped = alike(inputs, units, raw.ids)
-    contents = by_name([names[unit] for unit in units.tolist()], digested(pipeline))
+            _note_constant(pipeline.targets, np.asarray(raw.targets)[division.trained])
+    stored = [(reader or pipeline).stored(part.inputs, options.limits, part.origin) for part in parts]
+    inputs = stored[0] if test is None else torch.cat(stored)
+    if division.merged:
+        grouped = alike(stored[0], division.units, raw.ids)
+        if division.aside:
+            division = division.with_examples_aside(options, digested(raw, pipeline), groups=grouped)
+        if grouped is not None and test is not None:
+            grouped = torch.cat([grouped, int(grouped.max()) + 1 + torch.arange(len(test.ids))])
+    if test is not None:
+        division = division.with_test(named[count:])
+    made: LabeledPool | TaskCollection
     if tasks is None:
-        pool = LabeledPool(
-            inputs, units, names, splits=splits, groups=grouped, order=order, seed=options.seed, copy=False
+        made = LabeledPool(
+            inputs,
+            division.units,
+            division.names,
+            splits=division.splits,
+            groups=grouped,
+            order=order,
+            seed=options.seed,
+            copy=False,
         )
-        return _completed(pool, contents, pipeline, dates)
-    if labels:
-        pipeline.check_labels(classes, raw.called("label"))
-        classes = pipeline.labels or classes
-        targets = class_numbers(labels, classes)
     else:
-        pipeline.check_unit(raw)
-        targets = pipeline.scaled(raw.targets)
-    collection = TaskCollection(
-        inputs,
-        targets,
-        units,
-        names,
-        splits=splits,
-        classes=len(classes) if labels else None,
-        groups=grouped,
-        order=order,
-        pipeline=pipeline,
-        seed=options.seed,
-        copy=False,
+        if labels:
+            pipeline.check_labels(class_order(labels), parts[-1].called("label"))
+            classes = pipeline.labels or classes
+            targets = class_numbers(labels, classes)
+        else:
+            for part in parts:
+                pipeline.check_unit(part)
+            targets = pipeline.scaled(np.concatenate(_given(parts, "targets")))
+        made = TaskCollection(
+            inputs,
+            targets,
+            division.units,
+            division.names,
+            splits=division.splits,
+            classes=len(classes) if labels else None,
+            groups=grouped,
+            order=order,
+            pipeline=pipeline,
+            seed=options.seed,
+            copy=False,
+        )
+    made.pipeline, made.dates, made.aside = pipeline, tuple(dates), division.aside
+    of_unit: dict[int, list[str]] = {}
+    of_all = [digest for part in parts for digest in digested(part, pipeline)]
+    for unit, digest in zip(division.units.tolist(), of_all, strict=True):
+        of_unit.setdefault(unit, []).append(digest)
+    made.digests = {
+        on: {division.names[unit]: of_unit[unit] for unit in units} for on, units in division.splits.items()
+    }
+    return made
+
+
+def _given(parts: Sequence[RawBatch], what: str) -> list[Any]:
+    """The labels, targets, tasks, groups or order of each part; none where the first has none."""
+    found = [getattr(part, what) for part in parts]
+    if found[0] is None:
+        return []
+    for part, own in zip(parts, found, strict=True):
+        if own is None:
+            raise DataError(f"The data to test on lack what those of the training have: {part.called(what)} {what}.")
+    return found
+
+
+def _names(parts: Sequence[RawBatch], role: str) -> tuple[str, ...] | None:
+    """The labels, tasks or groups of all examples; None where they have none."""
+    given = _given(parts, f"{role}s")
+    pairs = zip(parts, given, strict=False)
+    return tuple(name for part, own in pairs for name in class_names(own, part.named(role))) if given else None
+
+
+def _divided(
+    raw: RawBatch,
+    named: Sequence[str],
+    options: Options,
+    pipeline: InputPipeline | None,
+    wholes: list[str] | None,
+    noun: str,
+) -> Division:
+    """The splits of the classes, or tasks, that are `named`.
+
+    Where an exact cut leaves too few for a split, all are trained on, and examples are to be set aside.
+    """
+    names = class_order(named) if noun == "class" else sorted(set(named))
+    units = class_numbers(named, names)
+    merged = raw.splits is not None and _merged(names, units, raw)
+    if pipeline and options.earlier is None:
+        return Division(names, units, everywhere(len(names)), merged)
+    if wholes:
+        return Division(names, units, _split_whole(units, names, wholes, options, noun), merged)
+    splits: dict[Split, list[int]] = {"train": list(range(len(names))), "val": [], "test": []}
+    if raw.splits and not merged:
+        on_of = dict(zip(units.tolist(), raw.splits, strict=True))
+        splits = {on: [unit for unit in range(len(names)) if on_of[unit] == on] for on in SPLITS}
+    train = splits["train"]
+    if noun == "class" and len(train) < 2:
+        few = "one training class only" if train else "no training classes"
+        raise DataError(f"{raw.called('label')}: {few}. Add classes to train.", code="one-class")
+    lacking = tuple(on for on in SPLITS if not splits[on] and not (on == "test" and options.test))
+    if not lacking:
+        return Division(names, units, splits)
+    placed = options.earlier.placed() if options.earlier else None
+    if options.earlier:
+        before = options.earlier.splits
+        too_few = any(before["train"].keys() & before[on].keys() for on in lacking)
+    else:
+        too_few = len(train) < FEWEST[noun] + len(lacking)
+    if not too_few:
+        own = [names[unit] for unit in train]
+        cut = split_names(own, options.seed, placed, fractions=LACKING[lacking], noun=noun)
+        splits |= {on: [train[place] for place in cut[on]] for on in ("train", *lacking)}
+        if options.earlier or all(len(splits[on]) >= FEWEST[noun] for on in lacking):
+            return Division(names, units, splits, merged)
+    role, plural = ("label", "classes") if noun == "class" else ("task", "tasks")
+    held_out = " and ".join({"val": "validation", "test": "test"}[on] for on in lacking)
+    note(
+        "nothing-held-out",
+        f"{raw.called(role)}: {len(train)} {plural} are too few to hold some out for {held_out}. All are trained on, "
+        f"and a fifth of the examples of each is set aside, whose scores do not tell how well new {plural} are learned."
+        + (" Name other data to test on, or evaluate in folds, for that." if "test" in lacking else ""),
     )
-    return _completed(collection, contents, pipeline, dates)
+    return Division(names, units, splits | {"train": train}, merged, lacking)
 
 
 def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
@@ -116,26 +275,6 @@ def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
     return bool(shared)
 
 
-def _as_given(names: Sequence[str], units: Tensor, raw: RawBatch, options: Options) -> dict[Split, list[int]]:
-    """The splits that the data have; a fifth of the training classes is what they lack, val or test."""
-    source = raw.called("label")
-    on_of = dict(zip(units.tolist(), raw.splits or (), strict=True))
-    splits: dict[Split, list[int]] = {on: [unit for unit in range(len(names)) if on_of[unit] == on] for on in SPLITS}
-    lacking: list[tuple[Split, tuple[float, float]]] = [("val", (0.8, 0.2)), ("test", (0.8, 0.0))]
-    for on, fractions in lacking:
-        if splits[on] and splits["train"]:
-            continue
-        train = splits["train"]
-        if len(train) < 2:
-            few = "one training class only" if train else "no training classes"
-            raise DataError(
-                f"{source}: {few}. Add classes to train{'' if splits[on] else f', or a folder {on}'}.", code="one-class"
-            )
-        parts = split_names([names[unit] for unit in train], options.seed, options.splits, fractions=fractions)
-        splits["train"], splits[on] = ([train[place] for place in parts[part]] for part in ("train", on))
-    return splits
-
-
 def _split_whole(
     units: Tensor, names: list[str], wholes: list[str], options: Options, noun: str
 ) -> dict[Split, list[int]]:
@@ -148,7 +287,7 @@ def _split_whole(
                 f"{whole!r}, so that no split can hold one of them alone. Split by another column."
             )
     values = sorted(set(wholes))
-    earlier = options.splits
+    earlier = options.earlier.placed() if options.earlier else None
     if earlier is not None:  # a whole is where those of it are that there were
         earlier = {whole_of[unit]: on for unit in whole_of if (on := earlier.get(names[unit]))}
     parts = split_names(values, options.seed, earlier, noun="value to split by")
@@ -166,23 +305,13 @@ def _note_constant(names: Sequence[str], targets: np.ndarray) -> None:
             )
 
 
-def check_several(names: Sequence[str], origin: object) -> None:
-    """Raise a `DataError` where there is one class only."""
+def check_several(names: Sequence[str], origin: object, noun: str = "class") -> None:
+    """Raise a `DataError` where there is one class, or task, only."""
     if len(names) < 2:
-        raise DataError(
-            f"{origin} has one class only ({names[0]!r}): there is nothing to tell apart. Add classes.",
-            code="one-class",
-        )
+        more = "tell apart. Add classes" if noun == "class" else "learn that tasks have in common. Add tasks"
+        raise DataError(f"{origin} has one {noun} only ({names[0]!r}): there is nothing to {more}.", code="one-class")
 
 
 def everywhere(count: int) -> dict[Split, list[int]]:
     """All classes or tasks in each split: of a source that nothing is trained on."""
     return {on: list(range(count)) for on in SPLITS}
-
-
-def _completed(
-    tasks: TaskDistribution, digests: Mapping[str, list[str]], pipeline: InputPipeline, dates: Sequence[str]
-) -> TaskDistribution:
-    """The tasks, which take the digests of their examples, what made their inputs, and columns of dates."""
-    tasks.digests, tasks.pipeline, tasks.dates = digests, pipeline, tuple(dates)
-    return tasks

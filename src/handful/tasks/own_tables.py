@@ -29,7 +29,7 @@ Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
 def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
     """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
     others = [name for name in COLUMNS if name not in ("target", "label", "order", "drop")]
-    options.refuse("a folder of tables, each a task of its own", *others, "image_size")
+    options.refuse("a folder of tables, each a task of its own", *others, "image_size", "test")
     target, label = options.target, options.label
     if pipeline:  # the model's own column, unless another one is named
         label, target = _asked_of(pipeline, options)
@@ -48,7 +48,7 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         order=options.order,
         drop=drop,
         seed=options.seed,
-        placed=options.splits,
+        earlier=options.earlier,
         pipeline=pipeline,
         limits=options.limits,
         written=options,
@@ -64,8 +64,10 @@ def with_own_columns(options: Options, pipeline: InputPipeline | None) -> Option
     return replace(options, label=label, target=target, task=options.task or pipeline.task, text=text)
 
 
-def table_tasks(raw: RawBatch, options: Options, pipeline: InputPipeline | None) -> TaskDistribution:
-    """Tasks from one table; see `open_tasks`. options: those of `with_own_columns`."""
+def table_tasks(
+    raw: RawBatch, test: RawBatch | None, options: Options, pipeline: InputPipeline | None
+) -> TaskDistribution:
+    """Tasks from one table; see `open_tasks`. test: of the table to test on. options: those of `with_own_columns`."""
     options.refuse("a table", "image_size")
     table: Table = raw.inputs
     label, task, target, text = options.label, options.task, options.target, options.text
@@ -85,12 +87,13 @@ def table_tasks(raw: RawBatch, options: Options, pipeline: InputPipeline | None)
 
     fit, reader = (_texts if text else _columns)(table, options, roles, model)
 
-    def digested(fitted: Any) -> list[str]:
-        inputs = (text,) if text else fitted.names
-        facts = filter(None, (*inputs, *roles.values(), options.split_by))
-        return digests(zip(*map(table.cells, facts), strict=True))
+    def digested(part: RawBatch, fitted: Any) -> list[str]:
+        unused = {*roles.values(), *options.drop, options.split_by}
+        known = fitted.names if fitted else [name for name in table.names if name not in unused]
+        facts = filter(None, (*((text,) if text else known), *roles.values(), options.split_by))
+        return digests(zip(*map(part.inputs.cells, facts), strict=True))
 
-    return tasks_of(raw, fit, digested, model, options, reader=reader, wholes=wholes, dates=dates)
+    return tasks_of(raw, fit, digested, model, options, test=test, reader=reader, wholes=wholes, dates=dates)
 
 
 def _columns(

@@ -14,6 +14,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 FRACTIONS = (0.6, 0.2)
 """The shares of train and val; the rest is test."""
+SET_ASIDE = 0.2
+"""The share of examples that is set aside for a split where all classes or tasks are trained on."""
+FEWEST = {"class": 2, "task": 1}
+"""Of so many a split takes at least; where an exact cut leaves fewer, all are trained on."""
 
 
 def hashed(*parts: object, size: int = 6) -> str:
@@ -95,8 +99,8 @@ class Contents:
         return any(digests for names in self.splits.values() for digests in names.values())
 
     def placed(self) -> dict[str, Split]:
-        """The split of each name."""
-        return {name: on for on, names in self.splits.items() for name in names}
+        """The split of each name; of one that is in several the first."""
+        return {name: on for on in reversed(SPLITS) for name in self.splits[on]}
 
     def digest(self, *splits: Split) -> str:
         """A short hash of what these splits hold (of all of it, the pipeline too, where none is named)."""
@@ -105,7 +109,11 @@ class Contents:
 
     def unsplit_digest(self) -> str:
         """A short hash of the examples of all names, whichever splits they are in."""
-        return hashed(sorted((name, sorted(self.splits[on][name])) for name, on in self.placed().items()), size=8)
+        found: dict[str, list[str]] = {}
+        for names in self.splits.values():
+            for name, rows in names.items():
+                found.setdefault(name, []).extend(rows)
+        return hashed(sorted((name, sorted(rows)) for name, rows in found.items()), size=8)
 
     def changed_since(self, earlier: "Contents") -> str:
         """What is not as it was, in words; empty where all that there was is there still, with whatever is new."""
@@ -117,8 +125,10 @@ class Contents:
         if moved:
             return f"{_counted(moved)} in another split"
         for on in reversed(SPLITS):  # a change in the test split matters most
-            pairs = ((name, Counter(rows), Counter(self.splits[on][name])) for name, rows in earlier.splits[on].items())
-            if other := [name for name, rows, found in pairs if rows - found]:
+            found = self.splits[on]
+            if other := [
+                name for name, rows in earlier.splits[on].items() if Counter(rows) - Counter(found.get(name, ()))
+            ]:
                 return f"examples of {_counted(other)} of the {on} split are others"
         return ""
 
@@ -138,12 +148,49 @@ def digests(rows: Iterable[object]) -> list[str]:
     return [hashed(row) for row in rows]
 
 
-def by_name(names: Sequence[str], digests: Sequence[str]) -> dict[str, list[str]]:
-    """The digests of the examples `(n,)` of each name, in their order; names: of each example."""
-    found: dict[str, list[str]] = {}
-    for name, digest in zip(names, digests, strict=True):
-        found.setdefault(name, []).append(digest)
-    return found
+def set_aside(
+    units: Sequence[int],
+    keys: Sequence[Any],
+    ons: Sequence[Split],
+    seed: int,
+    *,
+    ordered: bool = False,
+    earlier: Mapping[tuple[int, Any], Split] | None = None,
+) -> list[Split]:
+    """The split of each example `(n,)` of classes (or tasks) that are all trained on: a fifth is set aside for each.
+
+    units: the class or task of each.
+    keys: of each; examples of a class with equal keys stay together.
+    ons: the splits that are made of what is set aside; the rest trains.
+    ordered: whether keys are moments: then the latest are set aside.
+    earlier: the split of each (unit, key) as a first run had it; these stay. A new key is placed by its hash alone; a
+        moment with the last one before it.
+    """
+    own: dict[int, set[Any]] = {}
+    for unit, key in zip(units, keys, strict=True):
+        own.setdefault(unit, set()).add(key)
+    where: dict[tuple[int, Any], Split] = {}
+    for unit, found in own.items():
+        in_turn = sorted(found, key=lambda key: (0.0 if ordered else place(str(key), seed), key))
+        cut = _cut(len(in_turn), ons)
+        for number, key in enumerate(in_turn):
+            if earlier is None:
+                where[unit, key] = cut[number]
+            elif (unit, key) in earlier:
+                where[unit, key] = earlier[unit, key]
+            elif ordered:
+                where[unit, key] = where[unit, in_turn[number - 1]] if number else "train"
+            else:
+                hundred = _cut(100, ons)
+                where[unit, key] = hundred[int(100 * place(str(key), seed))]
+    return [where[unit, key] for unit, key in zip(units, keys, strict=True)]
+
+
+def _cut(count: int, ons: Sequence[Split]) -> list[Split]:
+    """The split of each of so many in a row: a fifth for each of `ons`, and 2 at least or none: a task takes 2."""
+    each = max(2, round(count * SET_ASIDE)) if count >= 2 * (1 + len(ons)) else 0
+    train: list[Split] = ["train"] * (count - each * len(ons))
+    return train + [on for on in ons for _ in range(each)]
 
 
 def _counted(names: Sequence[str]) -> str:

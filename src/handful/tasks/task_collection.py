@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Self
 
 import torch
@@ -79,6 +79,7 @@ class TaskCollection(UserTasks):
             torch.split(in_order(tasks, order), torch.bincount(tasks, minlength=len(self.names)).tolist())
         )
         self.room = [self._room(task) for task in range(len(self.names))]
+        self.sizes = replace(self.sizes, shot=self._fitting_shot())
         self._settle(self.sizes.largest().query_shot)
 
     @property
@@ -122,6 +123,14 @@ class TaskCollection(UserTasks):
         asked = Sizes(0, _largest(self.sizes.shot), _largest(query_shot))
         rooms = {task: self.room[task] for task in self.eligible}
         self._training_sizes = TrainingSizes(rooms, self._left, asked) if self.split_name == "train" else None
+
+    def _fitting_shot(self) -> int:
+        """As many support rows as by default, or as leave half of the tasks of each split a query row."""
+        found = [self.default_sizes.largest().shot]
+        for on in ("val", "test"):
+            rooms = sorted((self.room[task] for task in self.splits[on] if self.room[task] > 1), reverse=True)
+            found += [rooms[(len(rooms) + 1) // 2 - 1] - 1] if rooms else []
+        return min(found)
 
     def training_sizes(self, way: int = 0) -> TrainingSizes | None:
         """Those of training tasks; None in other splits."""

@@ -32,7 +32,7 @@ class WrappedTasks(TaskDistribution):
         )
         self.target_mean, self.target_scale = tasks.target_mean, tasks.target_scale
         self.error_unit, self.nested = tasks.error_unit, tasks.nested
-        self.digests, self.order, self.dates = tasks.digests, tasks.order, tasks.dates
+        self.digests, self.order, self.dates, self.aside = tasks.digests, tasks.order, tasks.dates, tasks.aside
 
     def _around(self, tasks: TaskDistribution) -> Self:
         other = copy.copy(self)

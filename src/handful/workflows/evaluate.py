@@ -183,5 +183,10 @@ def describe(
     small = trained.small_tasks() if trained else ""
     training = f". Training: {small}" if small else ""
     training += f". New since the training: {new}" if new else ""
-    names_seen = f", **{seen} of which bear the names of {noun} trained on**" if seen else " that training never saw"
+    if tasks.split_name in tasks.aside:
+        names_seen = ", **all of them trained on: nothing was held out**, only the examples are new to the learner"
+    elif seen:
+        names_seen = f", **{seen} of which bear the names of {noun} trained on**"
+    else:
+        names_seen = " that training never saw"
     return f"{len(names)} {noun} of {source.name}{names_seen}{training}"

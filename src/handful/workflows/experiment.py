@@ -143,7 +143,7 @@ def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) 
     if not earlier.own:
         return source.open()
     # The pipeline has settled these two.
-    return replace(source, encoder=None, image_size=None).open(splits=earlier.placed(), pipeline=pipeline)
+    return replace(source, encoder=None, image_size=None).open(earlier=earlier, pipeline=pipeline)
 
 
 def continued(source: Source, path: Path) -> TaskDistribution:
