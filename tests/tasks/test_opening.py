@@ -1,4 +1,5 @@
 import os
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from handful.doctor.diagnosis import diagnose
 from handful.errors import DataError, UserError
 from handful.pipelines.images import ImagePipeline
+from handful.tasks.distribution import SPLITS, SizeRanges
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.opening import open_tasks
@@ -131,7 +133,8 @@ def test_classes_are_in_the_order_of_numbers_wherever_they_come_from(tmp_path):
 
 
 def test_image_size_and_colors(tmp_path):
-    tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
+    with noted("3 classes are too few"):
+        tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
     assert tasks.spec.input_shape == (3, 20, 20)
 
 
@@ -148,8 +151,8 @@ def test_a_target_that_never_changes_is_told(tmp_path):
 def test_one_class_and_two_classes(tmp_path):
     with pytest.raises(DataError, match=r"one class only \('a'\)"):
         open_tasks(images(tmp_path / "one", ["a"]))
-    with pytest.raises(DataError, match="2 classes, but splitting"):
-        open_tasks(images(tmp_path / "two", ["a", "b"]))
+    with noted("2 classes are too few to hold some out"):
+        assert open_tasks(images(tmp_path / "two", ["a", "b"])).split_manifest()["train"] == ["a", "b"]
 
 
 def test_given_splits_are_kept(tmp_path):
@@ -161,9 +164,9 @@ def test_given_splits_are_kept(tmp_path):
 def test_given_splits_without_val(tmp_path):
     images(tmp_path / "train", list("abcde"))
     images(tmp_path / "test", ["f", "g"])
-    names = open_tasks(tmp_path).split_manifest()
-    assert sorted(names["train"] + names["val"]) == list("abcde")
-    assert (len(names["val"]), names["test"]) == (1, ["f", "g"])
+    with noted("too few to hold some out for validation. All are trained on"):
+        names = open_tasks(tmp_path).split_manifest()
+    assert names == {"train": list("abcde"), "val": list("abcde"), "test": ["f", "g"]}
 
 
 @pytest.mark.parametrize("lacking", ["val", "test"])
@@ -177,6 +180,67 @@ def test_a_fifth_of_the_training_classes_is_the_split_that_lacks(tmp_path, lacki
     assert (len(names[lacking]), names[other]) == (2, ["x", "y"])
     again = open_tasks(tmp_path, earlier=tasks.contents())
     assert again.split_manifest() == names
+
+
+def test_of_a_few_classes_examples_are_set_aside_and_stay_so_when_data_grow(tmp_path):
+    """Each split has the same classes and no example of another, of tables, images and arrays."""
+    csv = tmp_path / "t.csv"
+    rows = [f"{number},{number % 7},{'abcd'[number % 4]}" for number in range(80)]
+    csv.write_text("x,y,kind\n" + "\n".join(rows) + "\n")
+    with noted("4 classes are too few to hold some out for validation and test"):
+        first = open_tasks(csv, label="kind")
+    contents = first.contents()
+    assert first.split_manifest() == {on: list("abcd") for on in SPLITS}
+    assert [len(contents.splits[on]["a"]) for on in SPLITS] == [12, 4, 4]
+    assert len({row for on in SPLITS for row in contents.splits[on]["a"]}) == 20
+    assert first.split("test").sizes == SizeRanges(4, 1, 3), "what fits by default"
+    first.split("test").with_sizes().task(0)
+    csv.write_text("x,y,kind\n" + "\n".join([f"{number},9,e" for number in range(9)] + rows[::-1]) + "\n")
+    again = open_tasks(csv, label="kind", earlier=contents, pipeline=first.pipeline)
+    now = again.contents()
+    assert now.changed_since(contents) == ""
+    assert again.aside == ("val", "test")
+    assert all(sorted(now.splits[on]["b"]) == sorted(contents.splits[on]["b"]) for on in SPLITS)
+    assert "e" in now.splits["train"]
+
+
+def test_rows_of_two_tasks_are_set_aside_by_groups_or_in_order(tmp_path):
+    csv = tmp_path / "t.csv"
+    rows = [f"{n % 2},{n},{(n // 2) % 10},{n * 0.5}" for n in range(80)]
+    csv.write_text("shop,week,who,sold\n" + "\n".join(rows) + "\n")
+    for given in ({"group": "who"}, {"order": "week"}):
+        with noted("2 tasks are too few"):
+            tasks = open_tasks(csv, task="shop", target="sold", **given)
+        column = tasks.groups if tasks.order is None else tasks.order
+        parts = [column[torch.cat([tasks.members[unit] for unit in tasks.splits[on]])] for on in SPLITS]
+        assert all(set(one.tolist()).isdisjoint(other.tolist()) for one, other in combinations(parts, 2))
+        if tasks.order is not None:
+            assert parts[0].max() < parts[1].min() < parts[1].max() < parts[2].min()
+
+
+def test_other_data_are_the_test_split(tmp_path):
+    """Of all kinds: their names may be those of the training, and mean something else."""
+    own, other = columns(), columns()
+    own["shop"] = np.array([f"own{name}" for name in own["shop"]])
+    for name, table in (("own", own), ("other", other)):
+        pyarrow.parquet.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    for given in ({"target": "sold"}, {"label": "again"}):
+        tasks = open_tasks(tmp_path / "own.parquet", task="shop", test=str(tmp_path / "other.parquet"), **given)
+        names = tasks.split_manifest()
+        assert set(names["test"]) == set(other["shop"])
+        assert {*names["train"], *names["val"]} == set(own["shop"])
+        assert tasks.split("test").task(0).query.inputs.isfinite().all()
+    images(tmp_path / "one", list("abcdefghij"))
+    images(tmp_path / "two", ["a", "b", "x"])
+    tasks = open_tasks(tmp_path / "one", test=str(tmp_path / "two"))
+    names = tasks.split_manifest()
+    assert [len(names[on]) for on in SPLITS] == [8, 2, 3]
+    assert names["test"] == ["a", "b", "x"]
+    assert tasks.aside == ()
+    again = open_tasks(tmp_path / "one", test=str(tmp_path / "two"), earlier=tasks.contents(), pipeline=tasks.pipeline)
+    assert again.contents() == tasks.contents()
+    with pytest.raises(UserError, match="is of another kind"):
+        open_tasks(tmp_path / "one", test=str(tmp_path / "own.parquet"))
 
 
 def test_parts_without_training_classes(tmp_path):
@@ -310,7 +374,7 @@ def test_one_label_and_one_task(tmp_path):
     with pytest.raises(DataError, match=r"column 'label', has one class only \('a'\)"):
         open_tasks(path, label="label")
     path.write_text("x,label,shop\n1,a,s\n2,b,s\n3,a,s\n")
-    with pytest.raises(DataError, match="1 task only"):
+    with pytest.raises(DataError, match=r"column 'shop', has one task only \('s'\)"):
         open_tasks(path, label="label", task="shop")
 
 

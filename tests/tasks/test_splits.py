@@ -1,9 +1,11 @@
 """Splits of the user's data: exact at first, nobody moves later; and whether data are still what they were."""
 
+from collections import Counter
+
 import pytest
 
 from handful.errors import ArtifactError, DataError
-from handful.tasks.splits import SPLITS, Contents, digests, split_names
+from handful.tasks.splits import SPLITS, Contents, digests, set_aside, split_names
 
 
 def named(splits, names):
@@ -76,3 +78,42 @@ def test_contents_that_are_incomplete_are_refused(facts):
 
 def test_digests_tell_rows_apart():
     assert len(set(digests([("1", 2), ("1", "2"), ("12",), b"1", None, ("\ud800",)]))) == 6
+
+
+# Examples set aside of classes that are all trained on
+
+
+def test_a_fifth_of_the_examples_of_each_class_is_set_aside_for_each_split():
+    units = [0] * 20 + [1] * 6 + [2] * 5
+    where = set_aside(units, [f"row{place}" for place in range(31)], ["val", "test"], seed=0)
+    counts = [Counter(on for on, unit in zip(where, units, strict=True) if unit == one) for one in range(3)]
+    assert counts[0] == {"train": 12, "val": 4, "test": 4}
+    assert counts[1] == {"train": 2, "val": 2, "test": 2}
+    assert counts[2] == {"train": 5}, "a task takes two of a class"
+
+
+def test_equal_keys_stay_together_and_their_order_does_not_matter():
+    keys = [f"writer{place % 10}" for place in range(50)]
+    where = set_aside([0] * 50, keys, ["val"], seed=3)
+    assert len({*zip(keys, where, strict=True)}) == 10
+    assert Counter(where) == {"train": 40, "val": 10}
+    assert set_aside([0] * 50, keys[::-1], ["val"], seed=3) == where[::-1]
+    assert set_aside([0] * 50, keys, ["val"], seed=4) != where
+
+
+def test_the_latest_examples_are_set_aside_where_they_have_an_order():
+    moments = [9, 1, 8, 2, 7, 3, 6, 4, 5, 0]
+    where = set_aside([0] * 10, moments, ["val", "test"], seed=0, ordered=True)
+    parts = {on: {moment for moment, one in zip(moments, where, strict=True) if one == on} for on in SPLITS}
+    assert parts == {"train": set(range(6)), "val": {6, 7}, "test": {8, 9}}
+
+
+def test_examples_stay_where_an_earlier_run_had_them():
+    keys = [f"row{place}" for place in range(40)]
+    first = set_aside([0] * 20, keys[:20], ["val", "test"], seed=0)
+    earlier = {(0, key): on for key, on in zip(keys, first, strict=False)}
+    again = set_aside([0] * 40, keys, ["val", "test"], seed=0, earlier=earlier)
+    assert again[:20] == first
+    assert set(again[20:]) == set(SPLITS)
+    later = set_aside([0] * 4, [1, 2, 3, 4], ["val"], seed=0, ordered=True, earlier={(0, 1): "train", (0, 3): "val"})
+    assert later == ["train", "train", "val", "val"], "a new moment goes with the one before it"

@@ -39,6 +39,12 @@ def evaluate(
             min=0, help="Tasks to find out how many times more examples the ordinary way needs (0: leave out)."
         ),
     ] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train as the run did, without a part of the classes or tasks, and score on it: part by part."
+        ),
+    ] = None,
     half_width: Annotated[
         float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
     ] = None,
@@ -54,33 +60,37 @@ def evaluate(
     from handful.reports.summary_lines import equivalence_line, needed_line
     from handful.storage import check_writable
     from handful.training.run import Run
+    from handful.workflows.cross_validation import cross_validate
     from handful.workflows.evaluate import evaluate as score
 
     if not tasks and (unused := [name for name, value in data.items() if value]):
         raise UserError(
             f"--{unused[0].replace('_', '-')} is about other data than those of the run: give these with --tasks."
         )
+    if folds and (tasks or equivalence):
+        raise UserError("Folds are made of the data of the run: leave out --tasks and --equivalence, or --folds.")
     other = source_of(tasks, data) if tasks else None
     home = Run.existing(run).path
-    folder = output or (home / "report" if other is None else home / f"report-on-{Path(tasks or '').stem}")
+    named = f"report-on-{Path(tasks).stem}" if tasks else f"report-in-{folds}-folds" if folds else "report"
+    folder = output or home / named
     check_writable(folder)
+    given: dict[str, Any] = {
+        "settings": [(w, shot) for w in way] if way else [(None, shot)],
+        "query_shot": query_shot,
+        "tasks": test_tasks,
+        "costly_tasks": costly,
+        "half_width": half_width,
+        "device": device,
+        "metric": metric,
+        "trust": trust or (),
+    }
     try:
         with ProgressBars() as bars, Interruption(bars.hear) as interruption:
-            report = score(
-                run,
-                other=other,
-                settings=[(w, shot) for w in way] if way else [(None, shot)],
-                query_shot=query_shot,
-                tasks=test_tasks,
-                costly_tasks=costly,
-                equivalence_tasks=equivalence,
-                half_width=half_width,
-                device=device,
-                metric=metric,
-                trust=trust or (),
-                on_event=interruption.hear,
-                stop=interruption.stop,
-            )
+            given |= {"on_event": interruption.hear, "stop": interruption.stop}
+            if folds is not None:
+                report = cross_validate(run, folds, folder, **given)
+            else:
+                report = score(run, other=other, equivalence_tasks=equivalence, **given)
     except KeyboardInterrupt:
         if Run(home).ladder.exists():
             err.print("The pre-training for the ladder is saved. Continue from there with the same command.")

@@ -97,8 +97,9 @@ def source_of(tasks: str, data: dict[str, Any], seed: int = 0) -> "Source":
 
     if os.path.exists(tasks):  # one path for one thing, from whatever folder it is opened again
         tasks = str(Path(tasks).resolve())
-    if (encoder := data.get("encoder")) and os.path.isdir(encoder):
-        data = data | {"encoder": str(Path(encoder).resolve())}
+    for name in ("encoder", "test"):
+        if (path := data.get(name)) and os.path.exists(path):
+            data = data | {name: str(Path(path).resolve())}
     return Source(tasks, seed=seed, **data)
 
 

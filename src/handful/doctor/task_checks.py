@@ -162,7 +162,7 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
             "warning",
             f"The {new} of {' and '.join(any_split.aside)} are those that are trained on, of which examples were set "
             f"aside: scores do not tell how well new {new} are learned.",
-            f"Add {new}, name other data to test on with {{test}}, or evaluate with {{folds}}.",
+            "Add more, name other data to test on with {test}, or evaluate with {folds}.",
         )
     counts = " / ".join(str(len(names.get(on, ()))) for on in SPLITS)
     compared = f"{counts} names and {sum(map(len, ids.values())):,} example ids"

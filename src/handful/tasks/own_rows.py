@@ -237,18 +237,19 @@ def _divided(
     lacking = tuple(on for on in SPLITS if not splits[on] and not (on == "test" and options.test))
     if not lacking:
         return Division(names, units, splits)
-    placed = options.earlier.placed() if options.earlier else None
+    own = [names[unit] for unit in train]
+    placed: dict[str, Split] | None = None
+    aside: tuple[Split, ...] = ()
     if options.earlier:
-        before = options.earlier.splits
-        too_few = any(before["train"].keys() & before[on].keys() for on in lacking)
-    else:
-        too_few = len(train) < FEWEST[noun] + len(lacking)
-    if not too_few:
-        own = [names[unit] for unit in train]
+        before, placed = options.earlier.splits, options.earlier.placed()
+        aside = tuple(on for on in lacking if before["train"].keys() & before[on].keys())
+        if aside:
+            placed = {name: placed.get(name, "train") for name in own}
+    if options.earlier or len(own) >= FEWEST[noun] + len(lacking):
         cut = split_names(own, options.seed, placed, fractions=LACKING[lacking], noun=noun)
-        splits |= {on: [train[place] for place in cut[on]] for on in ("train", *lacking)}
-        if options.earlier or all(len(splits[on]) >= FEWEST[noun] for on in lacking):
-            return Division(names, units, splits, merged)
+        cut = {on: [train[place] for place in cut[on]] for on in ("train", *lacking)}
+        if options.earlier or all(len(cut[on]) >= FEWEST[noun] for on in lacking):
+            return Division(names, units, splits | cut, merged, aside)
     role, plural = ("label", "classes") if noun == "class" else ("task", "tasks")
     held_out = " and ".join({"val": "validation", "test": "test"}[on] for on in lacking)
     note(
@@ -257,7 +258,7 @@ def _divided(
         f"and a fifth of the examples of each is set aside, whose scores do not tell how well new {plural} are learned."
         + (" Name other data to test on, or evaluate in folds, for that." if "test" in lacking else ""),
     )
-    return Division(names, units, splits | {"train": train}, merged, lacking)
+    return Division(names, units, splits, merged, lacking)
 
 
 def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:

@@ -36,6 +36,7 @@ def evaluate(
     tasks: int = 600,
     costly_tasks: int = 50,
     equivalence_tasks: int = 0,
+    curve: bool = True,
     half_width: float | None = None,
     metric: str | None = None,
     device: str = "cpu",
@@ -45,14 +46,22 @@ def evaluate(
 ) -> Report:
     """Evaluate the run's meta-model on test tasks, with the ladder beside it.
 
-    other: a source outside the training distribution, read through the model's own pipeline. settings: (way, shot)
-    pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored; costly rungs on the first
-    `costly_tasks` only (0 leaves them out). equivalence_tasks: for the data equivalence on the first setting (0 leaves
-    it out). half_width: of the interval that is wanted; the report then tells how many tasks it takes. metric: what is
-    scored by, see `find_metric`; None: what the run was validated by. device: one of `handful.engine.devices.DEVICES`.
-    trust: see `MetaModel.from_pretrained`. Networks of rungs are pre-trained on the run's own training split in any
-    case, with images changed as the run's own were. on_event: called with a `StepEvent` as work goes on. stop: ends it
-    by a `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from there.
+    other: a source outside the training distribution, read through the model's own pipeline.
+    settings: (way, shot) pairs; none: the run's own.
+    query_shot: None: the run's own.
+    tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them out).
+    equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
+    curve: whether scores are also taken against the number of examples.
+    half_width: of the interval that is wanted; the report then tells how many tasks it takes.
+    metric: what is scored by, see `find_metric`; None: what the run was validated by.
+    device: one of `handful.engine.devices.DEVICES`.
+    trust: see `MetaModel.from_pretrained`.
+    on_event: called with a `StepEvent` as work goes on.
+    stop: ends it by a `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from
+        there.
+
+    Networks of rungs are pre-trained on the run's own training split in any case, with images changed as the run's own
+    were.
     """
     check_number(tasks)
     if half_width is not None and not 0 < half_width < math.inf:
@@ -99,7 +108,7 @@ def evaluate(
     curves: dict[str, list[tuple[int, Interval]]] = {}
     for place, validation in zip(places, choosing, strict=True):
         comparison = ladder.run(place, validation, tasks=tasks)
-        if not comparisons:
+        if curve and not comparisons:
             curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
         comparisons.append(comparison)
     equivalence = None
@@ -112,6 +121,8 @@ def evaluate(
                 "method can do them, or the learner diverges.",
             )
     source = other or experiment.source
+    if other is None and source.test:
+        source = replace(source, tasks=source.test)
     return Report(
         title=f"{model.learner.key} on {source.name}",
         tasks=describe(places[0], run.contents(), trained, source, new),

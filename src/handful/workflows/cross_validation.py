@@ -1,0 +1,145 @@
+"""Cross-validation of a run: each class or task is scored by a learner that was trained, like the run, on others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from handful.errors import UserError
+from handful.evaluation.folds import joined
+from handful.evaluation.formatting import duration
+from handful.events import NoteEvent, OnEvent, Stop, ignore
+from handful.models.meta_model import MetaModel
+from handful.reports.report import Report
+from handful.storage import is_run
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.splits import FEWEST, Contents, Split, place, split_names
+from handful.training.run import Run
+from handful.workflows.evaluate import evaluate
+from handful.workflows.experiment import Experiment, Source, opened_again
+from handful.workflows.train import train
+
+OF_THE_REST = (0.8, 0.2)
+"""The shares of train and val of what a fold leaves."""
+
+
+def cross_validate(
+    path: Path,
+    folds: int,
+    folder: Path,
+    *,
+    settings: Sequence[tuple[int | None, int | None]] = (),
+    query_shot: int | None = None,
+    tasks: int = 600,
+    costly_tasks: int = 50,
+    half_width: float | None = None,
+    metric: str | None = None,
+    device: str = "cpu",
+    trust: Sequence[str] = (),
+    on_event: OnEvent = ignore,
+    stop: Stop | None = None,
+) -> Report:
+    """Train the run's learner anew for each fold on the classes, or tasks, of the others, and score it on that fold.
+
+    path: of the run, whose own model is not scored.
+    folds: how many; with as many as there are tasks, each is left out in turn.
+    folder: where the runs of folds are kept; those that are there go on.
+    tasks, costly_tasks: of all folds together. The others: see `evaluate`.
+
+    Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
+    """
+    run = Run.existing(path)
+    experiment = Experiment.from_config(run.config())
+    model = MetaModel.from_pretrained(run.path, trust=trust)
+    opened, _ = opened_again(experiment, model, run)
+    divided = fold_contents(opened, folds, experiment)
+    shares = [_fold_sizes(experiment, contents) for contents in divided]
+    way, shot, queries = (min(filter(None, of_folds), default=None) for of_folds in zip(*shares, strict=True))
+    of_fold = replace(
+        experiment,
+        way=experiment.way or way,
+        shot=experiment.shot or shot,
+        query_shot=experiment.query_shot or queries,
+    )
+    reports = []
+    took = duration(run.metrics()[-1]["seconds"])
+    on_event(NoteEvent(f"{folds} trainings, of which the run's own took {took}, and as many evaluations."))
+    for number, contents in enumerate(divided, start=1):
+        there = folder / f"fold-{number}-of-{folds}"
+        on_event(NoteEvent(f"Fold {number} of {folds}: {there}"))
+        going_on = is_run(there)
+        tasks_of_fold = None if going_on else of_fold.source.open(earlier=contents)
+        train(of_fold, there, tasks=tasks_of_fold, resume=going_on, on_event=on_event, stop=stop)
+        reports.append(
+            evaluate(
+                there,
+                settings=settings,
+                query_shot=query_shot,
+                tasks=-(-tasks // folds),
+                costly_tasks=-(-costly_tasks // folds),
+                curve=False,
+                metric=metric,
+                device=device,
+                trust=trust,
+                on_event=on_event,
+                stop=stop,
+            )
+        )
+    first, noun = reports[0], _noun(opened)
+    count = len(opened.contents().placed())
+    plural = "classes" if noun == "class" else "tasks"
+    return replace(
+        first,
+        title=f"{model.learner.key} on {experiment.source.name}, in {folds} folds",
+        tasks=f"{count} {plural} of {experiment.source.name} in {folds} folds: each {noun} is scored by a learner that "
+        f"was trained on the other folds, as the run was ({folds} trainings); the run's own model is not scored",
+        comparisons=[
+            joined(of_setting) for of_setting in zip(*(report.comparisons for report in reports), strict=True)
+        ],
+        findings=(),
+        history=(),
+        seconds={name: round(sum(report.seconds[name] for report in reports), 1) for name in first.seconds},
+        half_width=half_width,
+        data=opened.contents().unsplit_digest(),
+    )
+
+
+def fold_contents(tasks: TaskDistribution, folds: int, experiment: Experiment) -> list[Contents]:
+    """What each fold has in its splits: a part of all classes or tasks in test, the others in train and val."""
+    contents, noun = tasks.contents(), _noun(tasks)
+    plural = "classes" if noun == "class" else "tasks"
+    source: Source = experiment.source
+    if not contents.own or source.test:
+        raise UserError(
+            f"Folds are made of the user's own data; {source.name} has a test split of its own.",
+            hint="Leave out {folds}.",
+        )
+    if source.split_by:
+        raise UserError(
+            f"Folds are not made by {source.split_by!r}, which the run was split by.", hint="Leave out {folds}."
+        )
+    names, seed = sorted(contents.placed()), experiment.seed
+    least = FEWEST[noun]
+    if not 2 <= folds <= len(names) // least:
+        raise UserError(f"{len(names)} {plural} make 2 to {len(names) // least} folds, not {folds}.", field=("folds",))
+    names.sort(key=lambda name: place(name, seed))
+    found = []
+    for number in range(folds):
+        test = names[number::folds]
+        rest = [name for name in names if name not in test]
+        splits: dict[Split, list[str]] = {"train": rest, "val": rest, "test": test}  # as where all are trained on
+        if len(rest) > least:
+            cut = split_names(rest, seed, fractions=OF_THE_REST, noun=noun)
+            if len(cut["val"]) >= least:
+                splits |= {on: [rest[index] for index in cut[on]] for on in ("train", "val")}
+        found.append(Contents({on: {name: [] for name in own} for on, own in splits.items()}))
+    return found
+
+
+def _noun(tasks: TaskDistribution) -> str:
+    return "class" if tasks.units is None else "task"
+
+
+def _fold_sizes(experiment: Experiment, contents: Contents) -> tuple[int, int, int]:
+    """The largest sizes that a fold's tasks have by default."""
+    found = experiment.tasks(experiment.source.open(earlier=contents)).sizes.largest()
+    return found.way, found.shot, found.query_shot
