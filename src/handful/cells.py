@@ -76,6 +76,17 @@ def is_missing(value: object) -> bool:
         return value is None or bool(value == "" or value != value)
     except TypeError:  # NA equals nothing and differs from nothing
         return True
+    except ValueError:  # several values
+        return False
+
+
+def unmasked(values: Any) -> Any:
+    """Values as they are; of a masked array all of them, None in place of those that are masked."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    found = values.data.astype(object)
+    found[np.ma.getmaskarray(values)] = None
+    return found
 
 
 def is_empty(value: object) -> bool:

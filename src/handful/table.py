@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from handful.cells import days, fault_of, is_empty, is_missing, is_text, too_large, without_comma, written
+from handful.cells import days, fault_of, is_empty, is_missing, is_text, too_large, unmasked, without_comma, written
 from handful.dialect import DATE, PROGRAM, Dialect
 from handful.errors import DataError
 from handful.notes import note
@@ -33,6 +33,23 @@ class Table:
     given: Dialect = PROGRAM
     kept: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        import pyarrow as pa
+        import pyarrow.types as kinds
+
+        arrow = self.arrow
+        for place, field in enumerate(arrow.schema):
+            kind = field.type
+            if kinds.is_dictionary(kind):  # how categories are stored
+                kind = kind.value_type
+            if kinds.is_string_view(kind):
+                kind = pa.large_string()
+            elif kinds.is_timestamp(kind) and kind.unit == "ns":  # more than a moment of Python holds
+                kind = pa.timestamp("us", kind.tz)
+            if kind != field.type:
+                arrow = arrow.set_column(place, field.name, arrow.column(place).cast(kind, safe=False))
+        object.__setattr__(self, "arrow", arrow)
+
     @classmethod
     def of(cls, values: Any, columns: Sequence[str]) -> Self:
         """The table of rows in memory, whose cells say what they would say in a file.
@@ -47,11 +64,16 @@ class Table:
         name = "The input"
         if hasattr(values, "column_names"):  # a table of Arrow
             return cls(name, values)
+        if hasattr(values, "collect"):  # a lazy frame
+            raise DataError(f"{name} is not computed yet. Give what its .collect() returns.", code="wrong-shape")
         if hasattr(values, "columns") and hasattr(values, "__getitem__"):
+            names = list(map(str, values.columns))
+            if len(set(names)) < len(names):
+                raise DataError(f"{name} has two columns of one name among {', '.join(map(repr, names))}. Rename one.")
             found = {str(column): values[column] for column in values.columns}
         elif isinstance(values, Sequence) and values and all(isinstance(row, Mapping) for row in values):
-            names = dict.fromkeys(str(key) for row in values for key in row)
-            found = {key: [row.get(key) for row in values] for key in names}
+            keys = dict.fromkeys(str(key) for row in values for key in row)
+            found = {key: [row.get(key) for row in values] for key in keys}
         else:
             found = dict(zip(columns, _columns_of(values, columns), strict=True))
         return cls(name, pa.table({column: arrow_column(cells, name, column) for column, cells in found.items()}))
@@ -132,7 +154,7 @@ class Table:
         return (
             self._written.columns[name].numeric
             if is_text(kind)
-            else not (kinds.is_boolean(kind) or kinds.is_nested(kind))
+            else not (kinds.is_boolean(kind) or kinds.is_nested(kind) or kinds.is_time(kind))
         )
 
     def unit(self, name: str) -> str:
@@ -206,7 +228,7 @@ class Table:
             return [written(self._only(name, row, cells)) for row, cells in enumerate(self.cells(name))]
         if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
             raise self._unusable(name)
-        return [written(cell) for cell in self.arrow.column(name).to_pylist()]
+        return [written(cell) for cell in self.cells(name)]
 
     def _only(self, name: str, row: int, cells: list[Any] | None) -> Any:
         """The cell of a list of one, as programs for annotation write labels; None of an empty list."""
@@ -220,12 +242,16 @@ class Table:
     def sentences(self, name: str) -> list[str]:
         """A column of texts as they are; `DataError` at the first empty cell."""
         names = self.names_in(name)
-        cells = self.arrow.column(name).to_pylist()
-        return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(cells)]
+        return [cell if isinstance(cell, str) else names[row] for row, cell in enumerate(self.cells(name))]
 
     def cells(self, name: str) -> list[Any]:
         """A column as it is stored."""
-        return self.arrow.column(name).to_pylist()  # type: ignore[no-any-return]
+        try:
+            return self.arrow.column(name).to_pylist()  # type: ignore[no-any-return]
+        except (ValueError, OverflowError) as error:  # dates beyond the year 9999
+            raise DataError(
+                f"{self.name}: column {name!r} cannot be read ({error}).", hint="Leave it out with {drop}."
+            ) from error
 
     def names_in(self, name: str) -> list[str]:
         """A column of labels, tasks or groups as texts; `DataError` at the first empty cell."""
@@ -236,7 +262,7 @@ class Table:
         return [value for value in values if value is not None]
 
     def _cell(self, name: str, row: int, count: int, fault: str) -> DataError:
-        value = self.arrow.column(name)[row].as_py()
+        value = self.cells(name)[row]
         found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} {fault}"
         found += without_comma(value)
         more = f" (and in {count - 1} more rows)" if count > 1 else ""
@@ -297,19 +323,22 @@ def arrow_column(cells: Any, name: str, column: str) -> Any:
     """Cells of a column as a column of Arrow: numbers, dates or truth values, if all of them are, else texts."""
     import pyarrow as pa
 
-    if hasattr(cells, "to_arrow"):
-        return cells.to_arrow()
-    array = np.asarray(cells) if hasattr(cells, "__array__") else None
-    if array is not None and array.dtype.kind in "biuf":
-        return pa.array(np.ascontiguousarray(array))
-    if array is not None and array.dtype.kind == "M":
-        return pa.array(np.ascontiguousarray(array.astype("M8[us]")))
-    known = [None if is_missing(cell) else _plain(cell) for cell in (cells if array is None else array.tolist())]
-    kinds = {type(cell) for cell in known if cell is not None}
+    if isinstance(cells, pa.Array | pa.ChunkedArray):
+        return cells
+    cells = unmasked(cells)
     try:
+        if hasattr(cells, "to_arrow"):
+            return cells.to_arrow()
+        array = np.asarray(cells) if hasattr(cells, "__array__") else None
+        if array is not None and array.dtype.kind in "biuf":
+            return pa.array(np.ascontiguousarray(array))
+        if array is not None and array.dtype.kind == "M":
+            return pa.array(np.ascontiguousarray(array.astype("M8[us]")))
+        known = [None if is_missing(cell) else _plain(cell) for cell in (cells if array is None else array.tolist())]
+        kinds = {type(cell) for cell in known if cell is not None}
         if kinds <= {float}:
             return pa.array(known, pa.float64())
-        if len(kinds) == 1 and kinds <= {bool, datetime.date, datetime.datetime}:
+        if len(kinds) == 1 and kinds <= {bool, datetime.date, datetime.datetime, list}:
             return pa.array(known)
         return pa.array([None if cell is None else str(cell) for cell in known], pa.string())
     except (pa.ArrowException, ValueError, OverflowError) as error:

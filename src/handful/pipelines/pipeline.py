@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handful.cells import class_order, fault_of, too_large
+from handful.cells import class_order, fault_of, too_large, unmasked
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
@@ -85,7 +85,7 @@ class InputPipeline(ABC):
     def encode(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Inputs `(n, *input_shape)` of values, from wherever they come; see `stored`."""
         check_dense(values)
-        return self.prepare(self.stored(values, limits, place))
+        return self.prepare(self.stored(unmasked(values), limits, place))
 
     def encode_labels(self, values: Any, origin: Origin = PYTHON, *, added: bool = False) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.

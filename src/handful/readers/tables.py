@@ -86,9 +86,6 @@ class TableReader(Reader):
         if not arrow.num_rows:
             raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
         limits.check(path, rows=arrow.num_rows)
-        for index, field in enumerate(arrow.schema):
-            if pa.types.is_dictionary(field.type):
-                arrow = arrow.set_column(index, field.name, arrow.column(index).cast(field.type.value_type))
         given: Any = Dialect(options.decimal, options.dates) if self.by_people else PROGRAM  # type: ignore[arg-type]
         table = Table(str(path), arrow, self.header, given)
         if self.header:
