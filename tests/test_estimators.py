@@ -32,6 +32,7 @@ from handful.registry import LEARNERS
 from handful.tasks.glyphs import Glyphs
 from handful.tasks.labeled_pool import LabeledPool
 from handful.types import Examples, TaskSpec
+from noted import noted
 
 WAY, SHOT = 4, 5
 LETTERS = np.array(["alpha", "beta", "delta", "gamma"])
@@ -428,6 +429,22 @@ def test_tools_of_scikit_learn_number_labels_that_mean_the_same_everywhere(names
         predicted = tool(both, X, y)
     assert (predicted == np.unique(y).searchsorted(y)).mean() > 0.9
     assert {note.code for note in notes} <= {"numbered-labels"}
+
+
+def test_numbers_that_are_names_too_are_told(table_model):
+    model = table_model("protonet", label="size", labels=["1", "2", "3"])
+    with noted("taken for its first ones, in their order, not by the names 1, 2. The examples decide"):
+        classifier = FewShotClassifier(model).fit(ROWS, [0, 1, 2, 0])
+    assert classifier._columns.tolist() == [0, 1, 2]
+
+
+def test_without_use_of_the_examples_numbers_are_of_all_classes(table_model):
+    """Else 0 and 1 may stand for any two of three, and nothing tells for which."""
+    model = table_model("pooled", label="size", labels=["low", "middle", "high"])
+    with pytest.raises(DataError, match="knows the classes low, middle, high, not 0"):
+        FewShotClassifier(model).fit(ROWS, [0, 1, 0, 1])
+    with noted("taken for its first ones, in their order.$"):
+        FewShotClassifier(model).fit(ROWS, [0, 1, 2, 0])
 
 
 def _size(rows):

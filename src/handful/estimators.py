@@ -120,7 +120,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Classes
     are those of `y`, also where the model's labels mean the same in every task: name others that may come by the
     `classes` of `partial_fit`. Numbers 0, 1, ... in place of such labels, as `VotingClassifier` and other tools of
-    scikit-learn write them, are taken for the model's first classes, with a note.
+    scikit-learn write them, are taken for the model's first classes, with a note; where a learner makes nothing of the
+    examples, which alone tell what a number means, all of its classes have to be there.
 
     >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
     >>> classifier.predict([[0.1], [1.1]]).tolist()
@@ -172,11 +173,12 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 code="one-class",
             )
         _check_spelling(classes_)
+        learner = self.model_.learner if self.model_ else LEARNERS["ridge-probe"]
         shared = shared_names(self.model_.spec, self.model_.pipeline) if self.model_ else None
         if shared is not None:
-            outputs, places = len(shared), _shared_places(shared, classes_)
+            outputs, places = len(shared), _shared_places(shared, classes_, learner.uses_support)
         else:
-            packed = self.model_ is None or self.model_.learner.any_way
+            packed = learner.any_way
             names, known = class_order(_named(seen if packed else classes_)), set(_named(seen))
             outputs, places = len(names), {name: place for place, name in enumerate(names) if name in known}
         self._adapt(Examples(inputs, torch.tensor([places[name] for name in _named(y)])), outputs)
@@ -318,18 +320,24 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
     return _copied(array).reshape(-1, *shape)
 
 
-def _shared_places(names: list[str], classes: np.ndarray) -> dict[str, int]:
-    """The place of each class among those of the model, by which its labels are called there, or are numbers of."""
+def _shared_places(names: list[str], classes: np.ndarray, uses_support: bool) -> dict[str, int]:
+    """The place of each class among those of the model, by which its labels are called there, or are numbers of.
+
+    Which classes are numbered, the examples alone tell: a learner that makes nothing of them takes numbers of all only.
+    """
     given = _named(classes)
     unknown = next((value for value, name in zip(classes.tolist(), given, strict=True) if name not in names), None)
     if unknown is None:
         return {name: names.index(name) for name in given}
-    if classes.dtype.kind not in "iu" or classes.tolist() != list(range(len(classes))) or len(classes) > len(names):
+    numbers = classes.dtype.kind in "iu" and classes.tolist() == list(range(len(classes)))
+    if not numbers or len(classes) > len(names) or not (uses_support or len(classes) == len(names)):
         raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown!r}.", code="unknown-label")
+    called = ", ".join(name for name in given if name in names)
     note(
         "numbered-labels",
         f"The labels {_listed(classes)} are numbers, but the model knows the classes {', '.join(names)}: they are "
-        "taken for its first ones, in their order. The examples decide what they mean.",
+        f"taken for its first ones, in their order{called and f', not by the names {called}'}."
+        f"{' The examples decide what they mean.' if uses_support else ''}",
     )
     return {name: place for place, name in enumerate(given)}
 

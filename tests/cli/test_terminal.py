@@ -15,6 +15,8 @@ from handful.cli import terminal
 from handful.events import StepEvent
 from handful.notes import note
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""An environment in which streams hold back what they get, as they do where nobody asks for something else."""
 HOSTILE = ["[/c0]", "[bold]x", ":cat:", "a[b]", "back\\", "Übung"]
 
 
@@ -136,7 +138,7 @@ def test_what_a_console_cannot_write_is_written_in_ascii(encoding, shown):
 def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothing(tmp_path):
     def ran(command, where):
         shell = ["sh", "-c", f'exec "$0" -m handful "$@" {where}', sys.executable, *command]
-        found = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+        found = subprocess.run(shell, env=BUFFERED, check=False, capture_output=True, text=True, timeout=60)
         return found.returncode, found.stdout, found.stderr
 
     code, _, said = ran(["list", "--json"], ">/dev/full")
@@ -145,6 +147,21 @@ def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothi
     command = ["adapt", str(tmp_path / "no-run"), str(tmp_path), "-o", str(tmp_path / "a.task")]
     code, _, _ = ran(command, "2>/dev/full")
     assert code == 1
+
+
+COMPLAINING = """
+from handful.cli import terminal
+terminal.err.print("a message")
+terminal.err.print("another")
+print("the work is done")
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_messages_that_cannot_be_written_go_nowhere():
+    shell = ["sh", "-c", 'exec "$0" "$@" 2>/dev/full', sys.executable, "-c", COMPLAINING]
+    ran = subprocess.run(shell, env=BUFFERED, check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "the work is done\n")
 
 
 def test_a_score_says_what_it_is():
