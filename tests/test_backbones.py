@@ -220,7 +220,31 @@ def test_no_other_package_is_trusted(name, trust):
         check_trusted(name, trust)
 
 
-def test_features_of_the_own_networks_are_counted_without_numbers():
+def test_features_of_the_own_networks_are_counted_without_a_pass():
     """A saved shape may be of terabytes."""
-    wide = make("conv4", (1, 16, 16), options={"widths": (2, 2, 2, 2)})
+    with torch.device("meta"):
+        wide = make("conv4", (1, 2**20, 2**20), options={"widths": (2, 2, 2, 2)})
+    wide.forward = None
     assert feature_count(wide, (1, 2**20, 2**20)) == 2 * (2**16) ** 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("conv4", (3, 37, 50), {}),
+        ("conv4", (1, 9, 8), {"widths": (5, 3)}),
+        ("mlp", (2, 3), {"hidden": (5, 7)}),
+        ("mlp", (2, 3), {"hidden": ()}),
+        ("linear", (2, 3), {}),
+        ("raw", (2, 3), {}),
+    ],
+)
+def test_the_own_networks_make_as_many_features_as_they_say(name, shape, options):
+    network = make(name, shape, options=options)
+    assert network.made_for == (shape, network(torch.zeros(1, *shape)).shape[1])
+    assert name in BACKBONES
+
+
+def test_a_network_that_was_made_for_other_inputs_is_told():
+    with pytest.raises(UserError, match=r"does not take inputs of shape \(5,\)"):
+        feature_count(make("mlp", (4,)), (5,))

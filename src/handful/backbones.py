@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from handful.errors import ArtifactError, UserError, unknown_name
@@ -57,6 +56,7 @@ class Conv4(nn.Module):
         inputs = (input_shape[0], *widths[:-1])
         self.convolutions = nn.ModuleList(_Convolution(i, o) for i, o in zip(inputs, widths, strict=True))
         self.normalizations = nn.ModuleList(BatchNorm(width) for width in widths)
+        self.made_for = input_shape, widths[-1] * prod(size // 2 ** len(widths) for size in input_shape[1:])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images `(n, c, h, w)` to features `(n, width * (h // 16) * (w // 16))`."""
@@ -118,6 +118,7 @@ class MLP(nn.Module):
         _check_sizes("hidden", hidden)
         sizes = (prod(input_shape), *hidden)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, hidden, strict=False))
+        self.made_for = input_shape, sizes[-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Rows `(n, *input_shape)` to features `(n, hidden[-1])`."""
@@ -139,6 +140,7 @@ class Linear(nn.Module):
         super().__init__()
         size = prod(input_shape)
         self.weight = nn.Parameter(torch.zeros(size, size))
+        self.made_for = input_shape, size
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs `(n, *input_shape)` to `(n, prod(input_shape))`."""
@@ -155,6 +157,7 @@ class Raw(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.made_for = input_shape, prod(input_shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs `(n, *input_shape)` to `(n, prod(input_shape))`."""
@@ -267,16 +270,14 @@ def _is_factory(value: object) -> bool:
 
 def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """The number of features that `network` makes of an example of this shape; `UserError` if it does not fit."""
+    shape, count = getattr(network, "made_for", (None, 0))
+    if shape == input_shape and type(network).__module__ == __name__:
+        return int(count)  # without a pass: to run on shapes alone, PyTorch imports its compiler, which takes seconds
     training = network.training
     like = next(network.parameters(), torch.zeros(()))
-    # Ours run on shapes alone: one that a file names may be larger than the memory.
-    swapped = {}
-    if type(network).__module__ == __name__:
-        like = like.to("meta")
-        swapped = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     try:
         with torch.no_grad():
-            features = functional_call(network.eval(), swapped, (like.new_zeros(1, *input_shape),))
+            features = network.eval()(like.new_zeros(1, *input_shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         tokens = any(isinstance(module, nn.Embedding) for module in network.modules())
         hint = "Inputs are floats: where they are numbers of tokens, embed inputs.long()." if tokens else ""

@@ -148,7 +148,15 @@ def bootstrap(seed: int) -> Generator:
 # Below, how modules that ask for no generator draw from one of ours
 
 
-class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What sees all operations of this thread, without PyTorch's compiler, which takes seconds to import."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Drawing(Dispatch):
     """What operations of this thread draw comes from generators with this seed, as if it were the global one's.
 
     found: the first operation that did draw, and whether from a generator that the module keeps: many that can draw do
@@ -161,10 +169,6 @@ class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seed = seed
         self._generators: dict[torch.device, Generator] = {}
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch imports its compiler, which takes seconds
-
     def of(self, device: torch.device) -> Generator:
         """The generator of numbers on this device."""
         if device not in self._generators:
@@ -174,8 +178,10 @@ class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         device = kwargs.get("device") or next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-        if torch.Tag.nondeterministic_seeded not in func.tags or device.type == "meta":
+        if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
+        if device.type == "meta":  # nothing is drawn; PyTorch would import its compiler to fill a tensor with that
+            return args[0] if func.overloadpacket.__name__.endswith("_") else func(*args, **kwargs)
         kept = kwargs.get("generator")
         generator = self.of(device) if kept is None else kept
         before = None if self.found else generator.get_state()

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
+from handful.streams import Dispatch
 from handful.types import Task, TaskSpec, take
 
 M_MMAP_THRESHOLD = -3
@@ -94,7 +94,7 @@ def live_bytes(function: Callable[[], object]) -> int:
     return ledger.peak
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watching(Dispatch):
     """Enters the results of all operations into a ledger, and strikes them out when they are gone."""
 
     def __init__(self, ledger: _Ledger) -> None:
@@ -182,7 +182,7 @@ def operations(
     return Operations(counter.products, counter.convolutions)
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(Dispatch):  # type: ignore[no-untyped-call]
     """Counts as PyTorch's `FlopCounterMode`, without its hooks on modules: they fail under `torch.autograd.grad`."""
 
     products = convolutions = 0

@@ -1,5 +1,7 @@
 """Bayesian regression on learned features: predictions that say how sure they are."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,10 +47,10 @@ class BayesianLastLayer(Learner):
         size = feature_count(backbone, spec.input_shape) + 1
         self.backbone, self.outputs = backbone, spec.outputs
         self.smallest_noise = smallest_noise
-        self.noise_exponents = nn.Parameter(torch.full((spec.outputs,), noise).log() / SPEED)
+        self.noise_exponents = nn.Parameter(torch.full((spec.outputs,), _exponent(noise)))
         self.prior_mean = nn.Parameter(torch.zeros(size, spec.outputs))
         # In units of the noise: the prior's covariance is `factor @ factor.T` times the variance of the noise.
-        self.prior_exponents = nn.Parameter(torch.full((size,), prior / (noise + smallest_noise)).log() / SPEED)
+        self.prior_exponents = nn.Parameter(torch.full((size,), _exponent(prior / (noise + smallest_noise))))
         self.prior_below_diagonal = nn.Parameter(torch.zeros(size, size))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
@@ -96,6 +98,11 @@ def posterior(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(like), factor.to(like)
 
 
+def _exponent(value: float) -> float:
+    """What `SPEED` times it is the logarithm of, in single precision."""
+    return float(torch.tensor(value, device="cpu").log() / SPEED)
+
+
 class DeepKernelTransfer(Learner):
     """A Gaussian process on learned features, with a learned kernel and noise.
 
@@ -120,7 +127,7 @@ class DeepKernelTransfer(Learner):
         self.smallest_noise = smallest_noise
         self.mean = nn.Parameter(torch.zeros(spec.outputs))
         self.log_scale = nn.Parameter(torch.zeros(spec.outputs))
-        self.log_noise = nn.Parameter(torch.tensor(noise).log())
+        self.log_noise = nn.Parameter(torch.tensor(math.log(noise)))
         self.log_lengthscale = nn.Parameter(torch.zeros(()))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:

@@ -1,5 +1,6 @@
 """Memory-augmented neural networks."""
 
+import math
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class MemoryAugmentedNetwork(SequenceLearner):
         self.of_hidden = nn.Linear(width, heads * width)
         self.last = nn.Linear((heads + 1) * width, self.reply_size)
         # Of writing, sigmoid(gate) goes to the slot read last; at the start little.
-        self.addressing = nn.ParameterDict({"log_sharpness": torch.tensor(10.0).log(), "gate": torch.tensor(-3.0)})
+        self.addressing = nn.ParameterDict({"log_sharpness": torch.tensor(math.log(10.0)), "gate": torch.tensor(-3.0)})
         with torch.no_grad():
             nn.init.orthogonal_(self.of_tokens.weight)
             nn.init.zeros_(self.of_hidden.weight)

@@ -1,5 +1,7 @@
 """Matching networks."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ class MatchingNetwork(Learner):
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
         self.classification = spec.classification
-        self.log_scale = nn.Parameter(torch.tensor(float(temperature)).log())
+        self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The support's features of unit length `(n, d)` and its targets `(n, outputs)`, classes as one-hot vectors."""

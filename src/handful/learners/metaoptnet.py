@@ -1,5 +1,7 @@
 """A support vector machine as the task's head."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ class MetaOptNet(Learner):
         self.root = feature_count(backbone, spec.input_shape) ** 0.5
         self.backbone = backbone
         self.penalty = penalty
-        self.log_scale = nn.Parameter(torch.tensor(5.0).log())
+        self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The machine's weights `(way, d)` and bias `(way,)`."""

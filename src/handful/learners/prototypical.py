@@ -1,5 +1,6 @@
 """Prototypical networks."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -66,7 +67,7 @@ class PrototypicalNetwork(Learner):
         self.loss, self.distance = loss, distance
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
-        self.log_scale = nn.Parameter(torch.tensor(float(temperature)).log())
+        self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
         self.views = views
         if views > 1:  # without them the weights on disk stay those of one view
             self.register_buffer("maps", random_maps(views - 1, EXTENT))

@@ -1,5 +1,7 @@
 """Ridge regression as the task's head."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,9 +36,9 @@ class R2D2(Learner):
         super().__init__()
         feature_count(backbone, spec.input_shape)
         self.backbone = backbone
-        self.log_regularization = nn.Parameter(torch.tensor(float(regularization)).log())
+        self.log_regularization = nn.Parameter(torch.tensor(math.log(regularization)))
         if spec.classification:
-            self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+            self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The head's weights `(outputs, d)` and bias `(outputs,)`."""
