@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from handful.encoders import CACHE, Encoder, cache_folder
 from handful.errors import ArtifactError, UserError
 from handful.pipelines.texts import TextPipeline
 from handful.storage import write_text
+from noted import noted, nothing_noted
 
 NAME, COMMIT = "someone/sentences", "0123abc"
 KNOWN = "sentence_transformers.models.Transformer"
@@ -211,3 +214,62 @@ def test_a_user_without_a_home_has_a_cache_that_is_not_written(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(UserError, match="Cannot write"):
         write_text(cache_folder() / "models" / "x", "")
+
+
+# Long texts
+
+
+class Words:
+    """In place of an encoder that reads 6 tokens: words, and two more. A vector counts the words from a to d."""
+
+    max_seq_length = 6
+
+    def tokenizer(self, text, **options):
+        return {"input_ids": ["[CLS]", *text.split(), "[SEP]"]}
+
+    def encode(self, texts, **options):
+        return np.array([[text.split()[:4].count(word) for word in "abcd"] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def words(monkeypatch, tmp_path):
+    monkeypatch.setattr(Encoder, "model", Words())
+    monkeypatch.setattr(Encoder, "revision", "sha256:words")
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return lambda **how: Encoder(str(tmp_path), **how)
+
+
+LONG = "a a a a b b b b c c c c d d d d"
+
+
+def test_long_texts_are_cut_and_counted(words):
+    with noted("longer than the 6 tokens that the encoder") as notes:
+        found = words().embed([LONG, "d", LONG, f"{LONG} {LONG}"])
+    assert found.tolist() == [[4, 0, 0, 0], [0, 0, 0, 1], [4, 0, 0, 0], [4, 0, 0, 0]]
+    assert [note.count for note in notes] == [2], "of the texts that differ"
+
+
+def test_of_long_texts_the_mean_of_their_parts_has_their_mean_length(words):
+    with nothing_noted():
+        found = words(long_texts="mean").embed([LONG, "d d", "a b " * 4])
+    assert torch.allclose(found[0], torch.full((4,), 2.0)), "four parts of length 4"
+    assert found[1].tolist() == [0, 0, 0, 2]
+    assert torch.allclose(found[2], torch.tensor([2.0, 2.0, 0.0, 0.0]))
+
+
+def test_a_long_word_is_parted_too(words, monkeypatch):
+    letters = lambda self, text, **options: {"input_ids": ["[CLS]", *text.replace(" ", ""), "[SEP]"]}  # noqa: E731
+    monkeypatch.setattr(Words, "tokenizer", letters)
+    assert words()._parts("abcdefghij") == ["ab", "cde", "fg", "hij"]
+    assert "".join(words()._parts("ä ö" * 50)) == "ä ö" * 50
+
+
+def test_kept_embeddings_tell_of_what_was_cut_and_are_of_one_way(words):
+    texts = [f"{LONG} {number}" for number in range(200)]
+    for _ in range(2):
+        with noted("longer than the 6 tokens") as notes:
+            words().embed(texts)
+        assert [note.count for note in notes] == [200]
+    with nothing_noted():
+        found = words(long_texts="mean").embed(texts)
+    assert (found[:, 3] > 0).all()

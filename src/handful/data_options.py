@@ -26,6 +26,9 @@ class DataOptions:
     encoding: str | None = _option("Encoding of a text file that is not UTF-8 or UTF-16, such as cp1252.", of_file=True)
     text: str | None = _option("Column with a text, read by a sentence encoder.")
     encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)
+    long_texts: str | None = _option(
+        "Texts longer than the encoder reads: cut, or the mean of their parts.", settled=True
+    )
     split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
     test: str | None = _option("Other data like these to test on; then all of these are for training.", settled=True)
     image_size: int | None = _option("Pixels a side of images.", settled=True)
@@ -35,6 +38,7 @@ class DataOptions:
         for name, noun, known in (
             ("decimal", "decimal mark", (".", ",")),
             ("dates", "order of day and month", ("dmy", "mdy")),
+            ("long_texts", "way of long texts", ("cut", "mean")),
         ):
             if getattr(self, name) not in (None, *known):
                 raise UserError(

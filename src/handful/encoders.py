@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from handful.errors import ArtifactError, UserError
 from handful.notes import note
@@ -28,6 +29,10 @@ ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
 MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
 """The file that names the classes that an encoder is built of, and how these begin."""
+CUT, MEAN = LONG_TEXTS = ("cut", "mean")
+"""What becomes of texts that are longer than an encoder reads."""
+SPECIAL_TOKENS = 4
+"""More than a tokenizer adds to a text."""
 MISSING = "Texts need sentence-transformers, which is not installed: pip install '.[text]' in the folder of handful."
 
 
@@ -38,13 +43,15 @@ class Encoder:
     https://arxiv.org/abs/1908.10084. Weights are read from safetensors alone, and no code comes with them.
 
     name: a folder, or the name of a published encoder.
+    long_texts: "cut": of a text longer than the encoder reads only the beginning counts, with a note. "mean": it is
+        embedded in parts that the encoder can read, and their vectors are averaged.
     revision: the content that is meant, as the property `revision` gave it once; it is never downloaded. None: the
         content that is there; a published encoder that is not on this machine is downloaded on first use.
 
     Raises `UserError` where it is missing, or has another content.
     """
 
-    def __init__(self, name: str = DEFAULT, revision: str | None = None) -> None:
+    def __init__(self, name: str = DEFAULT, revision: str | None = None, long_texts: str = CUT) -> None:
         folder = os.path.expanduser(name)
         self.folder = Path(folder).resolve() if os.path.isdir(folder) else None
         if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
@@ -53,7 +60,7 @@ class Encoder:
                 code="missing-encoder",
             )
         self.name = str(self.folder or name)
-        self.wanted = revision
+        self.wanted, self.long_texts = revision, long_texts
         self._model: Any = None
         self._loading = threading.Lock()
         if self.folder and revision not in (None, self.revision):
@@ -108,29 +115,50 @@ class Encoder:
         unique = sorted(set(texts))
         places = {text: place for place, text in enumerate(unique)}
         order = torch.tensor([places[text] for text in texts], dtype=torch.long)
-        return self._cached(unique)[order] if len(unique) >= KEPT_FROM else self._computed(unique)[order]
+        embeddings, cut = self._cached(unique) if len(unique) >= KEPT_FROM else self._computed(unique)
+        if cut:
+            note(
+                "cut-texts",
+                f"A text is longer than the {self.model.max_seq_length} tokens that the encoder {self.name} reads: the "
+                "rest of it is not read. Long texts may be read in parts, whose vectors are averaged (mean).",
+                count=cut,
+            )
+        return embeddings[order]
 
-    def _cached(self, texts: list[str]) -> Tensor:
+    def _cached(self, texts: list[str]) -> tuple[Tensor, int]:
         content = hashlib.sha256(self.revision.encode())
+        if self.long_texts == MEAN:
+            content.update(MEAN.encode())
         for text in texts:
             part = text.encode()
             content.update(len(part).to_bytes(8, "little") + part)
         path = cache_folder() / "embeddings" / f"{content.hexdigest()[:32]}.safetensors"
         try:
-            return read_tensors(path)[0]["embeddings"]
+            tensors, facts, _ = read_tensors(path)
+            embeddings, cut = tensors["embeddings"], int(facts["cut"])
         except (ArtifactError, KeyError):  # not there, or not whole
-            embeddings = self._computed(texts)
+            embeddings, cut = self._computed(texts)
+            facts = {"encoder": self.name, "revision": self.revision, "cut": cut}
             try:
-                write_tensors(path, {"embeddings": embeddings}, {"encoder": self.name, "revision": self.revision})
+                write_tensors(path, {"embeddings": embeddings}, facts)
             except UserError:
                 note(
                     "not-kept",
                     f"The embeddings of the texts cannot be kept in {path.parent}, so they are computed again the next "
                     f"time. Let {CACHE} name a folder that can be written.",
                 )
-            return embeddings
+        return embeddings, cut
 
-    def _computed(self, texts: list[str]) -> Tensor:
+    def _computed(self, texts: list[str]) -> tuple[Tensor, int]:
+        """The vectors, and how many texts are cut."""
+        parts = [self._parts(text) for text in texts]
+        if self.long_texts == CUT:
+            return self._encoded(texts), sum(len(own) > 1 for own in parts)
+        encoded = self._encoded([part for own in parts for part in own])
+        vectors = torch.split(encoded, [len(own) for own in parts])
+        return torch.stack([own[0] if len(own) == 1 else _mean(own) for own in vectors]), 0
+
+    def _encoded(self, texts: list[str]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             embeddings = self.model.encode(
@@ -140,6 +168,24 @@ class Encoder:
                 convert_to_numpy=True,
             )
         return torch.from_numpy(embeddings).float()
+
+    def _parts(self, text: str) -> list[str]:
+        """A text in parts that the encoder reads whole: halves of halves, between words where there are some."""
+        most = getattr(self.model, "max_seq_length", None)
+        if most is None or len(text.encode()) + SPECIAL_TOKENS <= most or len(text) < 2:
+            return [text]  # no token is shorter than a byte
+        if len(self.model.tokenizer(text, truncation=False, verbose=False)["input_ids"]) <= most:
+            return [text]
+        middle = len(text) // 2
+        between = text.rfind(" ", middle // 2, middle + 1)
+        middle = middle if between < 0 else between
+        return self._parts(text[:middle]) + self._parts(text[middle:])
+
+
+def _mean(vectors: Tensor) -> Tensor:
+    """The mean direction of vectors `(parts, width)`, of their mean length: that of a mean of parts is shorter."""
+    mean = vectors.mean(0, keepdim=True)
+    return normalize(mean)[0] * vectors.square().sum(1).sqrt().mean()
 
 
 def cache_folder() -> Path:

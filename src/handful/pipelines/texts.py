@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from handful.data_options import DataOptions
-from handful.encoders import Encoder
+from handful.encoders import CUT, Encoder
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline, written
@@ -23,15 +23,25 @@ class TextPipeline(RowPipeline):
     All embeddings are divided by one number, the root of their mean square over the training rows. Other columns are
     passed over.
 
-    text: the column. encoder, revision: which one (see `Encoder`). width: of its vectors. roles: see `RowPipeline`.
+    text: the column. encoder, revision, long_texts: see `Encoder`. width: of its vectors. roles: see `RowPipeline`.
     """
 
     kind = "texts"
     backbone = "linear"
 
-    def __init__(self, *, text: str, encoder: str, revision: str, width: int, scale: float = 1.0, **roles: Any) -> None:
+    def __init__(
+        self,
+        *,
+        text: str,
+        encoder: str,
+        revision: str,
+        width: int,
+        scale: float = 1.0,
+        long_texts: str = CUT,
+        **roles: Any,
+    ) -> None:
         super().__init__(**roles)
-        self.text, self.encoder, self.revision = text, encoder, revision
+        self.text, self.encoder, self.revision, self.long_texts = text, encoder, revision, long_texts
         self.width, self.scale = width, scale
         self.input_shape = (width,)
         self._loaded: Encoder | None = None
@@ -58,6 +68,7 @@ class TextPipeline(RowPipeline):
             text=text,
             encoder=encoder.name,
             revision=encoder.revision,
+            long_texts=encoder.long_texts,
             width=embeddings.shape[1],
             scale=float(embeddings.square().mean().sqrt()),
             target=target,
@@ -71,7 +82,7 @@ class TextPipeline(RowPipeline):
 
     def settings(self) -> dict[str, Any]:
         """Column, encoder and its revision, scales, roles and labels."""
-        own = ("text", "encoder", "revision", "width", "scale")
+        own = ("text", "encoder", "revision", "long_texts", "width", "scale")
         return {name: getattr(self, name) for name in own} | super().settings()
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
@@ -102,5 +113,5 @@ class TextPipeline(RowPipeline):
 
     def _reader(self) -> Encoder:
         if self._loaded is None:
-            self._loaded = Encoder(self.encoder, self.revision)
+            self._loaded = Encoder(self.encoder, self.revision, self.long_texts)
         return self._loaded

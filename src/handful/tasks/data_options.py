@@ -13,7 +13,7 @@ from handful.tasks.splits import Contents
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 
-COLUMNS = ("label", "task", "target", "group", "order", "drop", "text", "encoder", "split_by")
+COLUMNS = ("label", "task", "target", "group", "order", "drop", "text", "encoder", "long_texts", "split_by")
 """The options that say which column of a table is what."""
 
 

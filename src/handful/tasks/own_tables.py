@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from handful.encoders import DEFAULT, Encoder
+from handful.encoders import CUT, DEFAULT, Encoder
 from handful.errors import DataError, UserError, named
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
@@ -89,8 +89,9 @@ def table_tasks(
 
     def digested(part: RawBatch, fitted: Any) -> list[str]:
         unused = {*roles.values(), *options.drop, options.split_by}
-        known = fitted.names if fitted else [name for name in table.names if name not in unused]
-        facts = filter(None, (*((text,) if text else known), *roles.values(), options.split_by))
+        named = fitted.names if isinstance(fitted, TablePipeline) else table.names
+        inputs = [text] if text else [name for name in named if name not in unused]
+        facts = filter(None, (*inputs, *roles.values(), options.split_by))
         return digests(zip(*map(part.inputs.cells, facts), strict=True))
 
     return tasks_of(raw, fit, digested, model, options, test=test, reader=reader, wholes=wholes, dates=dates)
@@ -100,7 +101,7 @@ def _columns(
     table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
 ) -> tuple[Fit, None]:
     """What fits a pipeline to a table."""
-    options.refuse("a table without a text column", "encoder")
+    options.refuse("a table without a text column", "encoder", "long_texts")
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
         dropped = (*options.drop, *filter(None, [options.split_by]))
@@ -117,13 +118,13 @@ def _texts(
     text = options.text
     assert text, "asked before"
     if isinstance(model, TextPipeline):
-        options.refuse("texts that a trained model reads with its own", "encoder")
+        options.refuse("texts that a trained model reads with its own", "encoder", "long_texts")
         reader = copy.copy(model)
         reader.text = text
         return lambda *_: model, reader
     if text in roles.values():
         raise UserError(f"The column {text!r} cannot be the text and something else at once.")
-    encoder = Encoder(options.encoder or DEFAULT)
+    encoder = Encoder(options.encoder or DEFAULT, long_texts=options.long_texts or CUT)
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
         return TextPipeline.fit(table, train, text=text, encoder=encoder, **roles, labels=labels)
