@@ -260,10 +260,12 @@ def test_images_in_memory_are_treated_like_files(tmp_path):
 def test_names_in_bytes_are_texts_and_complex_inputs_are_refused(tmp_path):
     names, inputs = np.array([b"oak", b"elm", b"ash", b"fir"] * 5), np.zeros((20, 2))
     np.savez(tmp_path / "t.npz", inputs=inputs, labels=names)
-    splits = open_tasks(tmp_path / "t.npz").split_manifest().values()
+    with noted("4 classes are too few"):
+        splits = open_tasks(tmp_path / "t.npz").split_manifest().values()
     assert {name for classes in splits for name in classes} == {"ash", "elm", "fir", "oak"}
     np.savez(tmp_path / "t.npz", inputs=inputs + 1j, labels=names)
-    with pytest.raises(DataError, match="'inputs' should hold numbers only \\(they are complex"):
+    complex_inputs = pytest.raises(DataError, match="'inputs' should hold numbers only \\(they are complex")
+    with noted("4 classes are too few"), complex_inputs:
         open_tasks(tmp_path / "t.npz")
 
 
