@@ -34,7 +34,7 @@ def test_no_class_folders(tmp_path):
         read(files(tmp_path, "a.png"))
     with pytest.raises(DataError, match="holds no images and no subfolders"):
         read(files(tmp_path / "notes", "a.txt"))
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(DataError, match="has no labels"):
         read(tmp_path / "a.png")
 
 

@@ -53,7 +53,9 @@ def test_other_encodings_are_named(tmp_path):
     assert read_table(path, options=DataOptions(encoding="utf-16-le")).names_in("label") == ["é", "b"]
 
 
-@pytest.mark.parametrize("title", ["Sales of 2024\n", "Sales of 2024;;\nall shops;;\n", '"Sales, and\nmore"\n\n'])
+@pytest.mark.parametrize(
+    "title", ["Sales of 2024\n", "Sales of 2024;;\nall shops;;\n", "Sales of 2024;;\n;;\n", '"Sales, and\nmore"\n\n']
+)
 def test_titles_above_the_names_are_passed_over(tmp_path, title):
     path = written(tmp_path / "t.csv", title + "size;label;n\n1,5;a;1\n2,5;b;2\nx;c;3\n")
     with noted("rows above the names of the columns are passed over"):
@@ -122,3 +124,10 @@ def test_names_that_are_numbers_are_names_nevertheless(tmp_path, names):
     cells = ["a" if name in ("shop", "x") else "7" for name in names.split(",")]
     table = read_table(written(tmp_path / "t.csv", f"{names}\n" + 3 * f"{','.join(cells)}\n"))
     assert (table.names, table.rows) == (names.split(","), 3)
+
+
+def test_lines_of_a_txt_file_with_equally_many_tabs_are_a_table(tmp_path):
+    path = written(tmp_path / "t.txt", "size\tlabel\n1.5\ta\n2.5\tb\n")
+    assert read_table(path).numbers("size").tolist() == [1.5, 2.5]
+    for text in ("a text\nwith a\ttab\n", "one line\twith a tab\n"):
+        assert read_table(written(path, text)) == text.splitlines()

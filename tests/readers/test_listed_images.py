@@ -102,6 +102,38 @@ def test_other_tables_and_annotations_are_passed_over(tmp_path):
         read(tmp_path, labeled=True, options=DataOptions(label="name"))
 
 
+@pytest.mark.parametrize("marks", [",", ";"])
+def test_a_file_that_lists_images_is_read_itself(tmp_path, marks):
+    files(tmp_path, "pictures/1.png", "pictures/2.png", "3.png", "4.png")
+    rows = ["image,label", "pictures/2.png,dog", "./3.png,", "pictures/1.png,cat"]
+    (table := tmp_path / "list.csv").write_text("\n".join(rows).replace(",", marks))
+    with noted("rows without a label are left out"):
+        raw = read(table, labeled=True)
+    assert (raw.labels, raw.ids) == (["cat", "dog"], ["pictures/1.png", "pictures/2.png"])
+    assert read(table).ids == ["pictures/2.png", "3.png", "pictures/1.png"]
+    table.write_text("file\n4.png\n3.png\n")
+    assert read(table).ids == ["4.png", "3.png"]
+    with pytest.raises(DataError, match=r"list\.csv has no labels"):
+        read(table, labeled=True)
+    table.write_text("file,a,b\n4.png,0,1\n3.png,1,0\n")
+    assert read(table, labeled=True).labels == ["a", "b"]
+
+
+def test_a_table_with_more_columns_than_images_and_labels_is_a_table(tmp_path):
+    files(tmp_path, "1.png", "2.png")
+    table = tmp_path / "list.csv"
+    for text in ("image,label,size\n1.png,cat,3\n2.png,dog,4\n", "image,label\n7.png,cat\n2.png,dog\n"):
+        table.write_text(text)
+        assert read(table, labeled=True, options=DataOptions(label="label")).inputs.rows == 2
+
+
+def test_one_file_of_class_roots(tmp_path):
+    files(tmp_path, "a/1.png", "b/1.png", "c/1.png")
+    (table := tmp_path / "some.json").write_text('{"class_names": ["cat", "dog"], "class_roots": ["a", "b"]}')
+    assert read(table, labeled=True).labels == ["cat", "dog"]
+    assert read(table).ids == ["a/1.png", "b/1.png"]
+
+
 def test_archives_are_named(tmp_path):
     with pytest.raises(DataError, match=r"holds archives, such as cat\.zip\. Unpack each"):
         read(files(tmp_path, "cat.zip", "dog.zip"), labeled=True)

@@ -528,3 +528,11 @@ def test_arrays_have_an_order_too(tmp_path):
     np.savez(tmp_path / "meters.npz", inputs=np.arange(48.0).reshape(48, 1), **facts)
     manifest = open_tasks(tmp_path / "meters.npz").with_sizes(shot=3, query_shot=2).manifest(0)
     assert order[list(manifest.support)].max() < order[list(manifest.query)].min()
+
+
+def test_a_folder_of_one_table_is_that_table(tmp_path):
+    (tmp_path / "t.csv").write_text("x,kind\n" + "".join(f"{n},k{n % 10}\n" for n in range(40)))
+    (tmp_path / "readme.md").write_text("")
+    with noted("some files are passed over, such as readme.md"):
+        tasks = open_tasks(tmp_path, label="kind")
+    assert tasks.names == [f"k{n}" for n in range(10)]

@@ -41,7 +41,7 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
     """
     folder = existing(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is a file, but labeled {noun} are a folder with one subfolder per class.")
+        raise DataError(f"{folder} has no labels. Labeled {noun} are in a folder with one subfolder per class.")
     top = _entered(folder, endings)
     found, deeper = [], []
     for on, part in _parts(top, noun) or [(None, top)]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from handful.data_options import DataOptions
 from handful.limits import Limits
@@ -37,7 +37,7 @@ class CsvReader(TableReader):
 
     name = "csv"
     described = "a csv table (.csv, .tsv)"
-    suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
     header = True
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
@@ -46,7 +46,7 @@ class CsvReader(TableReader):
         from pyarrow import csv as arrow_csv
 
         content = as_utf8(content_of(path, limits), path, options.encoding)
-        header = _header(content)
+        header = header_of(content)
         "".join(header.names).encode()  # an error where they are not UTF-8
         note_titles(path, header.titles)
         # No threads: one that still runs when a command ends with an error aborts the process. `csv.open_csv`, which
@@ -73,7 +73,7 @@ class CsvReader(TableReader):
         return arrow
 
 
-def _header(content: bytes) -> Header:
+def header_of(content: bytes) -> Header:
     """The header by the delimiter that makes columns, with the fewest titles above it and the most rows that fit."""
     start = content[:100].decode("utf-8-sig", errors="replace").splitlines()[:1]
     if start and (named := re.fullmatch("sep=(.)", start[0].strip("\r\n"), re.IGNORECASE)):

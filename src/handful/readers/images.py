@@ -70,28 +70,33 @@ class ImageReader(Reader):
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
         """The files by name; of labeled ones class by class, in the order of classes."""
+        folder = path if path.is_dir() else path.parent
         if not labeled:
-            files = image_files(path, limits)
-            if path.is_dir():
+            files = self.files(path, options, limits)
+            if folder == path:
                 note_passed_over(path, set(files))
-            ids = names_within(path, files) if path.is_dir() else [path.name]
-            return RawBatch(ImageFiles(files, limits), ids, _named(files))
-        found, sources = listed_images(path, IMAGES, options, limits) if path.is_dir() else ([], set())
+            return RawBatch(ImageFiles(files, limits), names_within(folder, files), _named(files))
+        found, sources = listed_images(path, IMAGES, options, limits)
         if not found:
             options.refuse("class folders of images, whose names are the labels", "label")
             found = labeled_files(path, IMAGES, "images", limits)
         limits.check(path, images=len(found))
         rank = {name: number for number, name in enumerate(class_order(name for name, _, _ in found))}
         labels, files, splits = map(list, zip(*sorted(found, key=lambda one: rank[one.label]), strict=True))
-        note_passed_over(path, {*files, *sources})
+        if folder == path:
+            note_passed_over(path, {*files, *sources})
         return RawBatch(
             ImageFiles(files, limits),
-            names_within(path, files),
+            names_within(folder, files),
             _named(files),
             lambda _: str(path),
             labels=labels,
             splits=splits if len(set(splits)) > 1 else None,
         )
+
+    def files(self, path: Path, options: DataOptions, limits: Limits) -> list[Path]:
+        """The images that are inputs."""
+        return image_files(path, limits)
 
 
 def _named(files: Sequence[Path]) -> Place:

@@ -12,8 +12,7 @@ from handful.limits import Limits
 from handful.notes import note
 from handful.readers.class_folders import PARTS, Labeled, ending
 from handful.readers.paths import files_below, subfolders
-from handful.readers.reader import reader_of
-from handful.readers.tables import TableReader, table_files
+from handful.readers.tables import table_files, table_reader
 from handful.table import Table
 
 LABELS = ("label", "labels", "class", "class_name", "category")
@@ -21,9 +20,9 @@ LABELS = ("label", "labels", "class", "class_name", "category")
 
 
 def listed_images(
-    folder: Path, endings: frozenset[str], options: DataOptions, limits: Limits
+    source: Path, endings: frozenset[str], options: DataOptions, limits: Limits
 ) -> tuple[list[Labeled], set[Path]]:
-    """The images that files in a folder, or in its folders of parts, give labels of; and these files.
+    """The images that a file, or those in a folder and in its folders of parts, give labels of; and these files.
 
     Such a file is a table with a column of paths and one of labels (`metadata.csv` of Hugging Face, Kaggle's
     `train.csv`) or a column of 0 and 1 for each class (`_classes.csv` of Roboflow), or a .json file of easyfsl with
@@ -31,9 +30,11 @@ def listed_images(
     """
     found: dict[Path, Labeled] = {}
     sources: set[Path] = set()
-    for place in [folder, *(one for one in subfolders(folder) if one.name.lower() in PARTS)]:
+    folder = source if source.is_dir() else source.parent
+    inside = subfolders(folder) if source.is_dir() else []
+    for place in [folder, *(one for one in inside if one.name.lower() in PARTS)]:
         images: dict[str, Path] | None = None
-        for file in table_files(place):
+        for file in table_files(place) if source.is_dir() else [source]:
             if "submission" in file.name.lower():  # of Kaggle: names of the test images, with a label for all
                 continue
             labels = _of_class_roots(file, endings)
@@ -49,10 +50,22 @@ def listed_images(
                     raise DataError(
                         f"{file}: {image} has two labels, {found[image].label!r} and {label!r}. Give it one."
                     )
-    if sources:
+    if sources and source.is_dir():
         first = min(sources).relative_to(folder)
         note("listed", f"{folder}: the labels are those of files such as {first}.", count=len(sources))
     return list(found.values()), sources
+
+
+def listed_files(file: Path, endings: frozenset[str], options: DataOptions, limits: Limits) -> list[Path]:
+    """The images that a file lists, each once, with labels or without; see `listed_images`."""
+    labels = _of_class_roots(file, endings)
+    if labels is not None:
+        return list(labels)
+    images = _by_name(file.parent, endings)
+    table, paths = _listing(file, images, options, limits)
+    if table is None or paths is None:
+        raise DataError(f"{file} has no column of images that are beside it.", code="wrong-shape")
+    return list(dict.fromkeys(_listed(file, table, paths, images)))
 
 
 def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
@@ -68,37 +81,47 @@ def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
 
 def _of_table(file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits) -> dict[Path, str] | None:
     """The label of each image that a table lists; None where no column names images, or none has labels."""
-    if not images:
+    table, paths = _listing(file, images, options, limits)
+    others = [name for name in table.names if name != paths] if table else []
+    if table is None or paths is None or not others:
         return None
-    reader = reader_of(file)
-    assert isinstance(reader, TableReader)
-    try:
-        table = reader.table(file, options, limits)
-    except DataError:  # annotations of another kind, which are passed over
-        return None
-    paths = next((name for name in table.names if _path(table[0][name]) in images), None)
-    if paths is None:
-        return None
-    others = [name for name in table.names if name != paths]
     known = [name for name in others if name.strip().lower() in LABELS]
     label = options.label or (known[0] if len(known) == 1 else others[0] if len(others) == 1 else None)
-    if not others:
-        return None
     if label:
         table.require([label], ", the label")
-        labels: list[str | None] = list(table.names_in(label))
-    else:
-        labels = _of_one_column_each(table, others)
+    labels = table.texts(label) if label else _of_one_column_each(table, others)
     found: dict[Path, str] = {}
-    for row, (name, cell) in enumerate(zip(map(_path, table.arrow.column(paths).to_pylist()), labels, strict=True)):
-        if name not in images:
-            raise DataError(f"{table.place(row)}: there is no image {name!r} beside {file}.", code="not-found")
-        if cell is not None and found.setdefault(images[name], cell) != cell:
+    for row, (image, cell) in enumerate(zip(_listed(file, table, paths, images), labels, strict=True)):
+        if cell is not None and found.setdefault(image, cell) != cell:
+            name = image.relative_to(file.parent).as_posix()
             raise DataError(f"{table.place(row)}: {name!r} has another label above, and images have one label only.")
     unlabeled = labels.count(None)
     if unlabeled:
         note("unlabeled", f"{file}: rows without a label are left out.", count=unlabeled)
     return found
+
+
+def _listing(
+    file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits
+) -> tuple[Table | None, str | None]:
+    """A table, and its column that names images; None where it has none, or is no table."""
+    reader = table_reader(file)
+    if not images or reader is None:
+        return None, None
+    try:
+        table = reader.table(file, options, limits)
+    except DataError:  # annotations of another kind, which are passed over
+        return None, None
+    return table, next((name for name in table.names if _path(table[0][name]) in images), None)
+
+
+def _listed(file: Path, table: Table, paths: str, images: Mapping[str, Path]) -> list[Path]:
+    """The image of each row; `DataError` at the first one that is not there."""
+    names = list(map(_path, table.cells(paths)))
+    for row, name in enumerate(names):
+        if name not in images:
+            raise DataError(f"{table.place(row)}: there is no image {name!r} beside {file}.", code="not-found")
+    return [images[name] for name in names]
 
 
 def _path(cell: Any) -> str:

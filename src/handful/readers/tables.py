@@ -130,8 +130,8 @@ def header_row(rows: Sequence[Sequence[str]], width: int) -> int:
 
 
 def _is_title(row: Sequence[str], width: int) -> bool:
-    """Whether nothing but the first cell of a row is written; beside two columns a title has the delimiter too."""
-    return bool(len(row) == width > 1 or width > 2) and bool(row[0].strip()) and not any(map(str.strip, row[1:]))
+    """Whether no more than the first cell of a row is written; beside two columns a title has the delimiter too."""
+    return bool(len(row) == width > 1 or width > 2) and not any(map(str.strip, row[1:]))
 
 
 def note_titles(path: Path, rows: int) -> None:
@@ -185,14 +185,14 @@ def _no_names(source: str, names: Sequence[str]) -> DataError:
     )
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file is read as a table."""
-    return any(reader.matches(path) for reader in readers() if isinstance(reader, TableReader))
+def table_reader(path: Path) -> TableReader | None:
+    """The reader of what is at this path as a table, if it is one."""
+    return next((reader for reader in readers() if isinstance(reader, TableReader) and reader.matches(path)), None)
 
 
 def table_files(folder: Path) -> list[Path]:
     """The tables of a folder by name; hidden files and others are passed over."""
-    return sorted(file for file in folder.iterdir() if not hidden(file) and file.is_file() and is_table(file))
+    return sorted(file for file in folder.iterdir() if not hidden(file) and file.is_file() and table_reader(file))
 
 
 def content_of(path: Path, limits: Limits) -> bytes:

@@ -20,7 +20,7 @@ from handful.pipelines.pipeline import InputPipeline
 from handful.readers.archives import unpacked
 from handful.readers.class_folders import ending
 from handful.readers.images import IMAGES, ImageFiles
-from handful.readers.paths import reading, subfolders
+from handful.readers.paths import note_passed_over, reading, subfolders
 from handful.readers.reader import read
 from handful.readers.tables import table_files
 from handful.registry import TASKS
@@ -91,8 +91,12 @@ def open_tasks(
 def _of_own_data(
     path: Path, test_path: Path | None, options: Options, pipeline: InputPipeline | None
 ) -> TaskDistribution:
-    if path.is_dir() and table_files(path) and not subfolders(path) and not ending(path.iterdir(), IMAGES):
+    tables = _tables(path)
+    if len(tables) > 1 or (tables and isinstance(pipeline, ManyTablesPipeline)):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
+    if tables:
+        note_passed_over(path, tables)
+        path = tables[0]
     options = with_own_columns(options, pipeline)
     raw = read(path, options=options, labeled=True, limits=options.limits)
     test = read(test_path, options=options, labeled=True, limits=options.limits) if test_path else None
@@ -105,6 +109,13 @@ def _of_own_data(
     if isinstance(raw.inputs, ImageFiles):
         return image_tasks(raw, test, options, checked_kind(pipeline, ImagePipeline, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
+
+
+def _tables(path: Path) -> list[Path]:
+    """The tables of a folder that holds no images and no other folders."""
+    if not path.is_dir() or subfolders(path) or ending(path.iterdir(), IMAGES):
+        return []
+    return table_files(path)
 
 
 def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> None:
