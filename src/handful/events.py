@@ -1,7 +1,7 @@
 """What long work reports while it runs: events, all through one callback `on_event`; and how it is stopped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 
@@ -28,13 +28,18 @@ class PlanEvent:
 class StepEvent:
     """So much of some work is done: a meta-step, a batch of pre-training, or a batch of tasks.
 
-    work: such as "meta-training". loss: the mean meta-loss of a meta-step.
+    work: such as "meta-training". loss: the mean meta-loss of a meta-step. For who reads it, and no part of what makes
+    two of them equal: unit: what is counted. why: what the work is for. seconds: that the rest may take, where that was
+    measured beforehand.
     """
 
     work: str
     done: int
     total: int
     loss: float | None = None
+    unit: str = field(default="tasks", compare=False)
+    why: str = field(default="", compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

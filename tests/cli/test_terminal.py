@@ -192,6 +192,52 @@ def test_a_formula_at_the_start_of_a_line_does_not_end_its_paragraph():
     assert terminal.flowing("Of\n*A Title*\n(2017),\n-b is\n3.5") == "Of *A Title* (2017), -b is 3.5"
 
 
+def logged(*events):
+    """What is written where there is no terminal, ten seconds after each event the next one."""
+    times = iter(range(0, 10_000, 10))
+    with terminal.err.capture() as shown, pytest.MonkeyPatch.context() as patch, terminal.ProgressBars() as bars:
+        patch.setattr(terminal.time, "monotonic", lambda: next(times))
+        for event in events:
+            bars.hear(event)
+    return shown.get().splitlines()
+
+
+def test_a_log_has_a_line_for_each_tenth_with_what_runs_why_and_how_long():
+    lines = logged(*(StepEvent("scratch", done, 250, why="a baseline") for done in range(251)))
+    assert len(lines) == 11
+    assert logged(*(StepEvent("scratch", done, 250, why="a baseline") for done in range(1, 251)))[1:] == lines[1:]
+    assert lines[0] == "scratch (a baseline): 1 of 250 tasks, 0 %, about 42 min left"
+    assert lines[3] == "scratch (a baseline): 75 of 250 tasks, 30 %, about 29 min left"
+    assert lines[-1] == "scratch (a baseline): 250 of 250 tasks, 100 %, took 42 min"
+
+
+def test_a_log_counts_from_where_a_work_went_on_and_anew_where_it_starts_again():
+    lines = logged(
+        *(
+            StepEvent("training", done, 1000, loss and 0.5, "steps")
+            for done, loss in ((500, None), (600, 1), (1000, 1))
+        ),
+        *(StepEvent("trial", done, 2) for done in (0, 1, 2, 0, 1)),
+        StepEvent("single", 1, 1),
+    )
+    assert lines == [
+        "training: 600 of 1,000 steps, 60 %, about 40 s left, loss 0.50",
+        "training: 1,000 of 1,000 steps, 100 %, took 20 s, loss 0.50",
+        "trial: 1 of 2 tasks, 50 %, about 10 s left",
+        "trial: 2 of 2 tasks, 100 %, took 20 s",
+        "trial: 1 of 2 tasks, 50 %, about 10 s left",
+        "single: 1 of 1 tasks, 100 %",
+    ]
+
+
+def test_a_log_announces_what_will_take_long():
+    assert logged(StepEvent("scratch", 0, 50, seconds=9.0), StepEvent("scratch", 50, 50)) == [
+        "scratch: 50 of 50 tasks, 100 %, took 10 s"
+    ]
+    [announced, _] = logged(StepEvent("scratch", 0, 50, seconds=90.0), StepEvent("scratch", 50, 50))
+    assert announced == "scratch: 0 of 50 tasks, 0 %, about 90 s left"
+
+
 def test_a_bar_that_starts_again_is_the_same_bar(monkeypatch):
     monkeypatch.setattr(terminal.err, "_force_terminal", True)
     with terminal.ProgressBars() as bars:

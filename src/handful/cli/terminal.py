@@ -92,12 +92,13 @@ open_closed_streams()
 out = _literal(soft_wrap=True)
 err = Messages(highlight=False, markup=False, emoji=False, stderr=True, soft_wrap=not sys.stderr.isatty())
 
-LOG_SECONDS = 10
-"""How often progress is told where there is no terminal to show bars on."""
+
+LONG = 10
+"""Seconds of work that are announced where there is no terminal to show bars on."""
 
 
 class ProgressBars:
-    """Bars with rate and time left on a terminal; a line now and then elsewhere."""
+    """Bars with rate and time left on a terminal; elsewhere a line for each tenth of a work."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -105,16 +106,17 @@ class ProgressBars:
             MofNCompleteColumn,
             Progress,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
 
-        columns = (TextColumn("{task.description:<28}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Progress(
-            *columns, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err
-        )
+        times = TextColumn("left"), TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
+        last = TextColumn("{task.fields[note]}", table_column=Column())  # which alone is broken where all is too wide
+        work = TextColumn("{task.description}"), BarColumn(10, table_column=Column(no_wrap=True))
+        self.bars = Progress(*work, MofNCompleteColumn(table_column=Column(no_wrap=True)), *times, last, console=err)
         self.known: dict[str, Any] = {}
-        self.said = 0.0
+        self.began: tuple[StepEvent, float] | None = None
+        self.tenths = -1
         self.score = ""
 
     def __enter__(self) -> "ProgressBars":
@@ -133,17 +135,33 @@ class ProgressBars:
         elif isinstance(event, ValidationEvent):
             self.score = f"val {score_text(event.score, event.metric, event.diverged, event.undefined)}"
         elif isinstance(event, StepEvent):
-            note = "" if event.loss is None else f"loss {event.loss:.2f}"
-            if event.work == META_TRAINING:
-                note += f" {self.score}"
-            self._advance(event.work, event.done, event.total, note)
+            note = "" if event.loss is None else f"loss {event.loss:.2f} {self.score}".rstrip()
+            if err.is_terminal:
+                self._advance(event.work, event.done, event.total, note or event.why)
+            else:
+                self._log(event, note)
+
+    def _log(self, event: StepEvent, note: str) -> None:
+        """A line as soon as the time that is left is known, where that is long, and for each tenth of the work."""
+        now = time.monotonic()
+        if self.began is None or self.began[0].work != event.work or event.done <= self.began[0].done:
+            self.began, self.tenths = (event, now), -1
+        first, start = self.began
+        here = event.done - first.done
+        left = (now - start) / here * (event.total - event.done) if here else event.seconds or 0.0
+        tenths = 10 * event.done // event.total
+        if tenths <= self.tenths or not (here or left >= LONG or event.done == event.total):
+            return
+        self.tenths = tenths
+        facts = [f"{event.done:,} of {event.total:,} {event.unit}", f"{100 * event.done // event.total} %"]
+        if event.done < event.total:
+            facts.append(f"about {_rounded(left)} left")
+        elif here:
+            facts.append(f"took {_rounded(now - start)}")
+        what = f"{event.work} ({event.why})" if event.why else event.work
+        err.print(f"{what}: {', '.join([*facts, *filter(None, [note])])}")
 
     def _advance(self, what: str, done: int, total: int, note: str) -> None:
-        if not err.is_terminal:
-            if done == total or time.monotonic() - self.said > LOG_SECONDS:
-                self.said = time.monotonic()
-                err.print(f"{what}: {done}/{total} {note}".rstrip())
-            return
         if what not in self.known or self.bars.tasks[self.known[what]].completed > done:
             for name in [name for name in self.known if name != what]:  # only the present one and what took long stay
                 bar = self.bars.tasks[self.known[name]]
@@ -151,6 +169,13 @@ class ProgressBars:
             if what not in self.known:
                 self.known[what] = self.bars.add_task(what, total=total, note=note)
         self.bars.update(self.known[what], completed=done, total=total, note=note, visible=True)
+
+
+def _rounded(seconds: float) -> str:
+    """Seconds that are guessed."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0) -> str:

@@ -14,7 +14,7 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation, evaluate
-from handful.events import LADDER_PRETRAINING, OnEvent, StepEvent, ignore
+from handful.events import LADDER_PRETRAINING, Event, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
 from handful.metrics import Metric
 from handful.notes import collecting
@@ -82,7 +82,9 @@ class Ladder:
                 pool,
                 examples=examples,
                 seed=seed,
-                progress=lambda done, total: on_event(StepEvent(LADDER_PRETRAINING, done, total)),
+                progress=lambda done, total: on_event(
+                    StepEvent(LADDER_PRETRAINING, done, total, unit="examples", why="the network of the baselines")
+                ),
                 keeper=keeper,
             )
 
@@ -93,11 +95,11 @@ class Ladder:
         """
         if not self.rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
-        own = self._evaluate(self.learner, setting, tasks)
+        own = self._evaluate(self.learner, setting, tasks, "the learner of the run")
 
         def scored(rung: type[Learner], count: int) -> tuple[Evaluation, dict[str, Any]]:
             chosen = self._choose(rung, validation)
-            return self._evaluate(self._build(rung, chosen), setting, count), chosen
+            return self._evaluate(self._build(rung, chosen), setting, count, "a baseline"), chosen
 
         few = min(self.costly_tasks, tasks)
         found = {rung.key: scored(rung, few if rung.costly else tasks) for rung in self.rungs}
@@ -147,11 +149,12 @@ class Ladder:
             sizes.append((at, choosing))
         if not sizes:
             return {}
-        for shot, (at, choosing) in zip(shots, sizes, strict=False):
+        why = "what more examples bring"
+        for number, (shot, (at, choosing)) in enumerate(zip(shots, sizes, strict=False)):
+            self.on_event(StepEvent("shots curve", number, len(sizes), unit="sizes", why=why))
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
             for learner in built:
-                self.on_event(StepEvent("shots curve", shot, max(shots)))
                 curves[learner.key].append(
                     (shot, evaluate(learner, place, tasks=tasks, metric=self.metric, shot=part).score)
                 )
@@ -197,8 +200,10 @@ class Ladder:
             return None
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
-        for size in sorted({*examples, shot}):
-            self.on_event(StepEvent("data equivalence", size, max(examples)))
+        wanted = sorted({*examples, shot})
+        why = "what the ordinary way needs"
+        for number, size in enumerate(wanted):
+            self.on_event(StepEvent("data equivalence", number, len(wanted), unit="sizes", why=why))
             fewer = setting.nested and size < shot
             try:
                 at, choosing = setting if fewer else setting.with_sizes(shot=size), validation.with_sizes(shot=size)
@@ -258,14 +263,18 @@ class Ladder:
         count = COSTLY_CHOOSING_TASKS if rung.costly else CHOOSING_TASKS
         scores = []
         for done, options in enumerate(candidates):
-            self.on_event(StepEvent(f"choosing for {rung.key}", done, len(candidates)))
+            why = "on validation tasks"
+            self.on_event(StepEvent(f"choosing for {rung.key}", done, len(candidates), unit="choices", why=why))
             evaluation = evaluate(self._build(rung, options), validation, tasks=count, metric=self.metric)
             mean = evaluation.metric.sign * evaluation.score.mean
             scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
         return candidates[scores.index(max(scores))]
 
-    def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int) -> Evaluation:
-        return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=self.on_event)
+    def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int, why: str) -> Evaluation:
+        def hear(event: Event) -> None:
+            self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
+
+        return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear)
 
 
 def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:

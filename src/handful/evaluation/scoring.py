@@ -188,7 +188,7 @@ def evaluate(
     metric: see `find_metric`.
     shot: adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to
         see what more of them bring to the same queries.
-    on_event: called with a `StepEvent` after each batch of tasks.
+    on_event: called with a `StepEvent` at the beginning and after each batch of tasks.
 
     Raises `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
@@ -208,6 +208,7 @@ def evaluate(
     with torch.no_grad(), short:
         seconds, size, most = _cost(learner, distribution, tasks, shot)
         stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
+        on_event(StepEvent(learner.key, 0, tasks, seconds=seconds * tasks))
         for indices, whole, spec in batches(distribution, range(tasks), stacked):
             batch = whole if shot is None else Task(_first(whole.support, shot, distribution), whole.query)
             predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)), most=most)

@@ -313,7 +313,9 @@ class Training(TrainingState):
                 pool,
                 examples=settings.pretrain_examples,
                 seed=settings.seed,
-                progress=lambda done, total: on_event(StepEvent(PRETRAINING, done, total)),
+                progress=lambda done, total: on_event(
+                    StepEvent(PRETRAINING, done, total, unit="examples", why="features to start from")
+                ),
                 keeper=keeper,
             )
         self.pretraining = self.unfinished = None
@@ -517,7 +519,8 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
             training.history.append(row | found)
             if found:
                 on_event(_validation(training, found))
-            on_event(StepEvent(META_TRAINING, training.step, training.steps, loss))
+            why = "learning to adapt to tasks"
+            on_event(StepEvent(META_TRAINING, training.step, training.steps, loss, "steps", why))
             stopped = workers.agreed if workers.count > 1 else stop is not None and stop.is_set()
             if saved is not None:
                 last = stopped or training.step == training.steps

@@ -247,7 +247,7 @@ def _tried(experiment: Experiment, distribution: TaskDistribution, asked: Any, o
 
 def _renamed(on_event: OnEvent, work: str, event: Event) -> None:
     """The steps of a trial as those of its own work."""
-    on_event(replace(event, work=work) if isinstance(event, StepEvent) else event)
+    on_event(replace(event, work=work, why="to choose settings") if isinstance(event, StepEvent) else event)
 
 
 def _importance(optuna: Any, study: Any, trials: list[Trial]) -> dict[str, float]:
