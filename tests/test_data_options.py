@@ -17,7 +17,7 @@ NAMES = [option.name for option in fields(DataOptions)]
 
 def test_each_face_has_all_options():
     assert [*DATA] == [*NAMES, "no_limits"]
-    assert set(NAMES) - set(COLUMNS) == {"encoder", "long_texts", "split_by", "test", "image_size"}, (
+    assert set(NAMES) - set(COLUMNS) == {"encoder", "long_texts", "split_by", "test", "inputs", "image_size"}, (
         "which a model has settled"
     )
     assert set(NAMES) < {option.name for option in fields(Source)}
@@ -34,8 +34,8 @@ def test_columns_to_drop_may_be_in_a_list():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"decimal": ";"}, "The decimal mark is '.' or ',', not ';'. Give one of them as --decimal."),
-        ({"dates": "ymd"}, "The order of day and month is 'dmy' or 'mdy', not 'ymd'. Give one of them as --dates."),
+        ({"decimal": ";"}, "The decimal mark is '.' or ',', not ';'. Change --decimal, or leave it out."),
+        ({"dates": "ymd"}, "The order of day and month is 'dmy' or 'mdy', not 'ymd'. Change --dates, or leave it out."),
         ({"image_size": 0}, "Images have 1 pixel a side at least, not 0. Change --image-size."),
     ],
 )

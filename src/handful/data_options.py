@@ -5,6 +5,9 @@ from typing import Any, Self
 
 from handful.errors import UserError, named, unknown_name
 
+RAW = "raw"
+"""The kind of inputs that are not scaled."""
+
 
 def _option(words: str, default: Any = None, *, settled: bool = False, of_file: bool = False) -> Any:
     """An option with its help. settled: whether a trained model has settled it. of_file: whether each file has one."""
@@ -31,6 +34,9 @@ class DataOptions:
     )
     split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
     test: str | None = _option("Other data like these to test on; then all of these are for training.", settled=True)
+    inputs: str | None = _option(
+        "raw: the numbers of arrays stay as they are, such as token ids; by default they are scaled.", settled=True
+    )
     image_size: int | None = _option("Pixels a side of images.", settled=True)
 
     def __post_init__(self) -> None:
@@ -39,12 +45,13 @@ class DataOptions:
             ("decimal", "decimal mark", (".", ",")),
             ("dates", "order of day and month", ("dmy", "mdy")),
             ("long_texts", "way of long texts", ("cut", "mean")),
+            ("inputs", "kind of inputs", (RAW,)),
         ):
             if getattr(self, name) not in (None, *known):
                 raise UserError(
-                    f"The {noun} is {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}.",
+                    f"The {noun} is {' or '.join(map(repr, known))}, not {getattr(self, name)!r}.",
                     field=(name,),
-                    hint=f"Give one of them as {named(name)}.",
+                    hint=f"Change {named(name)}, or leave it out.",
                 )
         if self.image_size is not None and self.image_size < 1:
             raise UserError(

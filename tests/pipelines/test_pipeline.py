@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from handful import LEARNERS, evaluate
-from handful.errors import ArtifactError, DataError
+from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
@@ -267,6 +267,34 @@ def test_names_in_bytes_are_texts_and_complex_inputs_are_refused(tmp_path):
     complex_inputs = pytest.raises(DataError, match="'inputs' should hold numbers only \\(they are complex")
     with noted("4 classes are too few"), complex_inputs:
         open_tasks(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("kind", ["tokens", "padded", "bytes"])
+def test_raw_inputs_stay_as_they_are(tmp_path, kind):
+    """In training and later; without it a note tells where scaling may not be meant."""
+    generator = np.random.default_rng(0)
+    inputs = generator.integers(1, 50, (60, 6))
+    inputs[::2, 4:] = 0
+    inputs = {
+        "tokens": inputs,
+        "padded": inputs[..., None] + 0.5 * (inputs[..., None] > 0),
+        "bytes": inputs.astype(np.uint8),
+    }[kind]
+    np.savez(tmp_path / "t.npz", inputs=inputs, labels=np.arange(60) % 12)
+    with noted("'inputs' end with zeros" if kind == "padded" else "'inputs' are whole numbers") as notes:
+        scaled = open_tasks(tmp_path / "t.npz")
+    assert sum(note.count for note in notes) == (30 if kind == "padded" else 1)
+    assert not np.equal(scaled.inputs.numpy(), inputs).all()
+    tasks = open_tasks(tmp_path / "t.npz", inputs="raw")
+    assert np.equal(tasks.inputs.numpy(), inputs).all()
+    again = InputPipeline.from_config(tasks.pipeline.config())
+    assert np.equal(again.encode(inputs[:3]).numpy(), inputs[:3]).all()
+
+
+def test_raw_is_a_kind_of_arrays_alone(tmp_path):
+    (tmp_path / "t.csv").write_text("x,label\n" + "".join(f"{n},{n % 12}\n" for n in range(60)))
+    with pytest.raises(UserError, match="The option inputs does not apply to a table"):
+        open_tasks(tmp_path / "t.csv", label="label", inputs="raw")
 
 
 def test_rows_are_scaled_by_the_training_rows():

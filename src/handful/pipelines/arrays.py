@@ -11,6 +11,7 @@ from torch import Tensor
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.notes import note
 from handful.pipelines.pipeline import (
     InputPipeline,
     as_moments,
@@ -31,7 +32,7 @@ class ArrayPipeline(InputPipeline):
 
     Bytes (uint8) with more than one axis per example are images `(h, w)`, `(h, w, c)` or `(c, h, w)` and become floats
     from 0 to 1, `(c, h, w)`. Rows of numbers are scaled by column, other arrays as a whole, by the training rows; far
-    values are clipped with a note.
+    values are clipped with a note. Raw numbers stay as they are.
 
     raw_shape: of one example in the file. images: whether they are bytes of images. spread: of each column, or of all
     numbers, see `Spread`. group, order: the arrays with the groups and the order that the tasks were made with.
@@ -67,17 +68,19 @@ class ArrayPipeline(InputPipeline):
         inputs: np.ndarray,
         rows: np.ndarray,
         *,
+        raw: bool = False,
         labels: list[str] | None = None,
         targets: np.ndarray | None = None,
         group: str | None = None,
         order: str | None = None,
     ) -> Self:
-        """Fit to the training rows (indices) of the arrays."""
-        images = inputs.dtype == np.uint8 and inputs.ndim > 2
+        """Fit to the training rows (indices) of the arrays. raw: whether the inputs stay as they are."""
+        images = inputs.dtype == np.uint8 and inputs.ndim > 2 and not raw
         spread = None
-        if not images:
+        if not images and not raw:
             found = numbers(inputs, "'inputs'")[rows]
             spread = Spread.of(found if inputs.ndim == 2 else found.reshape(-1, 1)).to_json()
+            _note_scaled(inputs)
         target_mean, target_scale = [0.0], [1.0]
         if targets is not None:
             target_mean, target_scale = target_moments(numbers(targets, "'targets'")[rows])
@@ -140,6 +143,22 @@ def array_targets(targets: np.ndarray, source: str) -> np.ndarray:
             code="wrong-shape",
         )
     return numbers(targets, source).reshape(len(targets), -1)
+
+
+def _note_scaled(inputs: np.ndarray) -> None:
+    """Make a note where numbers that are scaled may be no measures: names of tokens, or zeros after the last step."""
+    way_out = "Raw inputs stay as they are."
+    if inputs.dtype.kind in "iu":
+        note("scaled-inputs", f"'inputs' are whole numbers, and are scaled like measures. {way_out}", field=("inputs",))
+        return
+    ended = int((inputs[:, -1] == 0).reshape(len(inputs), -1).all(1).sum()) if inputs.ndim > 2 else 0
+    if 0 < ended < len(inputs):
+        note(
+            "scaled-inputs",
+            f"'inputs' end with zeros, as of padding, which are scaled to another number. {way_out}",
+            field=("inputs",),
+            count=ended,
+        )
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

@@ -137,7 +137,7 @@ def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> 
 
 
 def _registered(key: str, given: str | None, options: Options) -> TaskDistribution:
-    options.refuse(f"the source {key!r}", *COLUMNS, "image_size", "test")
+    options.refuse(f"the source {key!r}", *COLUMNS, "image_size", "inputs", "test")
     parameter = own_parameter(TASKS[key])
     if parameter is None and given is not None:
         raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from handful.data_options import RAW
 from handful.errors import DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline, array_targets
 from handful.pipelines.pipeline import numbers
@@ -25,7 +26,15 @@ def array_tasks(
 
     def fit(train: np.ndarray, labels: list[str] | None) -> ArrayPipeline:
         group, order = None if raw.groups is None else "group", None if raw.order is None else "order"
-        return ArrayPipeline.fit(raw.inputs, train, labels=labels, targets=raw.targets, group=group, order=order)
+        return ArrayPipeline.fit(
+            raw.inputs,
+            train,
+            raw=options.inputs == RAW,
+            labels=labels,
+            targets=raw.targets,
+            group=group,
+            order=order,
+        )
 
     def digested(part: RawBatch, _: ArrayPipeline | None) -> list[str]:
         given = part.groups, part.labels, part.order, part.targets, part.tasks

@@ -14,7 +14,7 @@ def image_tasks(
     raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ImagePipeline | None
 ) -> TaskDistribution:
     """Tasks from a folder of images; see `open_tasks`. test: of the folder to test on."""
-    options.refuse("a folder of images", *(name for name in COLUMNS if name != "label"))
+    options.refuse("a folder of images", *(name for name in COLUMNS if name != "label"), "inputs")
 
     def fit(train: np.ndarray, _: list[str] | None) -> ImagePipeline:
         return ImagePipeline.fit(raw.inputs, train, size=options.image_size, limits=options.limits, place=raw.origin)

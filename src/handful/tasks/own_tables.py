@@ -29,7 +29,7 @@ Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
 def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
     """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
     others = [name for name in COLUMNS if name not in ("target", "label", "order", "drop")]
-    options.refuse("a folder of tables, each a task of its own", *others, "image_size", "test")
+    options.refuse("a folder of tables, each a task of its own", *others, "image_size", "inputs", "test")
     target, label = options.target, options.label
     if pipeline:  # the model's own column, unless another one is named
         label, target = _asked_of(pipeline, options)
@@ -68,7 +68,7 @@ def table_tasks(
     raw: RawBatch, test: RawBatch | None, options: Options, pipeline: InputPipeline | None
 ) -> TaskDistribution:
     """Tasks from one table; see `open_tasks`. test: of the table to test on. options: those of `with_own_columns`."""
-    options.refuse("a table", "image_size")
+    options.refuse("a table", "image_size", "inputs")
     table: Table = raw.inputs
     label, task, target, text = options.label, options.task, options.target, options.text
     model: InputPipeline | None = checked_kind(pipeline, TextPipeline if text else TablePipeline, Path(table.name))
