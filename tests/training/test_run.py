@@ -186,8 +186,24 @@ def test_a_run_without_any_whole_checkpoint_starts_over_and_says_so(partial, exp
         damage(path)
     result = train(partial, "--steps", "20", "--resume")
     assert result.exit_code == 0, result.output
-    assert "no whole checkpoint: starting over" in result.stderr
+    assert "no whole checkpoint of its own: starting over" in result.stderr
     assert weights(partial) == expected
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_stays(partial, short, expected, tmp_path):
+    """As of one that went on in the folder while this one was started over, where nothing locks it."""
+    other = tmp_path / "other"
+    assert train(other, *SHORT, "--seed", "1").exit_code == 0
+    foreign = partial / "checkpoints" / "step-00000099.safetensors"
+    shutil.copy(checkpoints(other)[-1], foreign)
+    result = train(partial, *SHORT, "--resume")
+    assert result.exit_code == 0, result.output
+    assert f"{foreign} is a checkpoint of another run. It is left out." in result.stderr
+    assert "starting over" not in result.stderr
+    assert weights(partial) == expected
+    assert [path.name for path in checkpoints(partial)[-3:]] == [path.name for path in checkpoints(short)] + [
+        foreign.name
+    ]
 
 
 def test_only_the_newest_checkpoints_stay_and_no_temporary_file(partial):

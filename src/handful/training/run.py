@@ -2,6 +2,7 @@
 
 import json
 import platform
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -54,10 +55,14 @@ class Restorable(Protocol):
 
 
 class Run:
-    """A folder with `config.json`, `env.json`, `data.json`, `metrics.jsonl`, `checkpoints/`; later `model/`, report."""
+    """A folder with `config.json`, `env.json`, `data.json`, `metrics.jsonl`, `checkpoints/`; later `model/`, report.
+
+    id: another one for each run that is started, which its checkpoints name; None where it is not known.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.id: str | None = None
 
     @classmethod
     def open(
@@ -90,12 +95,14 @@ class Run:
             )
         if exists and resume:
             run._go_on_with(config, data)
+            run.id = run._environment().get("run")
             return run
         if resume:
             note("run-started", f"There is no run in {path} yet: starting one.")
         if exists:
             emptied(path)
-        write_json(path / "env.json", environment())
+        run.id = secrets.token_hex(8)
+        write_json(path / "env.json", environment() | {"run": run.id})
         run.keep_contents(data)
         write_json(path / "config.json", config)  # last: from here on it is a run
         return run
@@ -126,10 +133,7 @@ class Run:
         Warns where that number is not known or cannot be set.
         """
         before = torch.get_num_threads()
-        try:
-            saved = read_json(self.path / "env.json").get("threads")
-        except (ArtifactError, AttributeError):
-            saved = None
+        saved: Any = self._environment().get("threads")
         known = isinstance(saved, int) and saved > 0
         try:
             if known:
@@ -144,6 +148,14 @@ class Run:
             yield
         finally:
             torch.set_num_threads(before)
+
+    def _environment(self) -> dict[str, Any]:
+        """What `env.json` holds; empty where it is missing or broken."""
+        try:
+            saved = read_json(self.path / "env.json")
+        except ArtifactError:
+            return {}
+        return saved if isinstance(saved, dict) else {}
 
     def config(self) -> dict[str, Any]:
         """The saved configuration; `ArtifactError` if another version of handful wrote it in another way."""
@@ -186,9 +198,11 @@ class Run:
     def save(self, training: Restorable) -> None:
         """Write a checkpoint and the metrics, then drop all but the newest checkpoints."""
         tensors, facts = training.state()
-        write_tensors(self._checkpoint(training.step), tensors, facts)
+        newest = self._checkpoint(training.step)
+        write_tensors(newest, tensors, facts | {"run": self.id})
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in training.history))
-        for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
+        own = [path for path in self._checkpoints() if path.name <= newest.name]  # others are of another run, or broken
+        for old in own[KEPT_CHECKPOINTS:]:
             old.unlink()
 
     def restore(self, training: Restorable) -> bool:
@@ -199,10 +213,13 @@ class Run:
             except ArtifactError as error:
                 note("left-out", f"{error} It is left out.")
                 continue
+            if self.id is not None and facts.get("run") != self.id:
+                note("left-out", f"{path} is a checkpoint of another run. It is left out.")
+                continue
             training.restore(tensors, facts)
             return True
         if self._checkpoints():
-            note("started-over", f"{self.path} has no whole checkpoint: starting over.")
+            note("started-over", f"{self.path} has no whole checkpoint of its own: starting over.")
         return False
 
     @property
