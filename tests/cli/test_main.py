@@ -329,7 +329,7 @@ def test_a_network_of_ones_own_is_built_again_where_its_package_is_trusted(tmp_p
     commands = {
         "adapt": (folder, new, "-o", task),
         "predict": (task, new),
-        "evaluate": (folder, "--half-width", -1),
+        "evaluate": (folder, "--query-shot", 0),
         "doctor": (folder, "--json"),
     }
     trusted = {command: run(command, *given, "--trust", "own_nets") for command, given in commands.items()}

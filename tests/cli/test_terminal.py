@@ -141,9 +141,11 @@ def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothi
         found = subprocess.run(shell, env=BUFFERED, check=False, capture_output=True, text=True, timeout=60)
         return found.returncode, found.stdout, found.stderr
 
-    code, _, said = ran(["list", "--json"], ">/dev/full")
-    assert code == 1
-    assert said.splitlines() == ["Error: What the command prints cannot be read or written (No space left on device)."]
+    for command in (["list", "--json"], ["--version"], ["train", "--help"]):
+        code, _, said = ran(command, ">/dev/full")
+        assert code == 1
+        assert said.splitlines() == ["Error: What the command prints cannot be written (No space left on device)."]
+    assert ran(["train", "--help"], "| true") == (0, "", "")
     command = ["adapt", str(tmp_path / "no-run"), str(tmp_path), "-o", str(tmp_path / "a.task")]
     code, _, _ = ran(command, "2>/dev/full")
     assert code == 1

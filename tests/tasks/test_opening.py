@@ -86,9 +86,13 @@ def test_registered_sources():
     assert sine.pipeline is None
 
 
-def test_wrong_names_and_options_of_sources(tmp_path):
+def test_wrong_names_and_options_of_sources(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"Unknown task source or path 'glyfs'. Did you mean 'glyphs'\?"):
         open_tasks("glyfs")
+    (tmp_path / "link").symlink_to("gone")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="link is a link to gone, which does not exist"):
+        open_tasks("link")
     with pytest.raises(UserError, match="The option label does not apply to the source 'sine'"):
         open_tasks("sine", label="x")
     with pytest.raises(UserError, match="write omniglot:PATH"):

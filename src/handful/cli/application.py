@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,7 +9,7 @@ import typer
 from rich.text import Text
 
 from handful.cli.flags import flag
-from handful.cli.terminal import err, go_nowhere, notes
+from handful.cli.terminal import err, notes
 from handful.errors import DataError, HandfulError, UserError
 
 app = typer.Typer(
@@ -47,7 +46,6 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
             try:
                 with notes():
                     function(*arguments, **options)
-                sys.stdout.flush()
             except KeyboardInterrupt:
                 err.print("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
@@ -59,12 +57,9 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
                 raise typer.Exit(FAILED) from None
             except OSError as error:
-                if error.errno not in REFUSED:
+                if error.errno not in REFUSED or error.filename is None:
                     raise
-                if error.filename is None:
-                    go_nowhere(sys.stdout)
-                what = error.filename or "What the command prints"
-                err.print(Text("Error:", "bold red"), f"{what} cannot be read or written ({error.strerror or error}).")
+                err.print(Text("Error:", "bold red"), f"{error.filename} cannot be read or written ({error.strerror}).")
                 raise typer.Exit(FAILED) from None
             except HandfulError as error:
                 misused = isinstance(error, UserError) and not isinstance(error, DataError)

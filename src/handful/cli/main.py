@@ -1,15 +1,18 @@
 """The command `handful`: everything heavy is imported inside the commands, so that `--help` is quick."""
 
+import errno
 import logging
 import os
+import sys
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from handful import __version__
 from handful.cli import adapt, bench, compare, doctor, evaluate, list_members, predict, quickstart, tables, train  # noqa: F401 - an import registers the command
-from handful.cli.application import app
-from handful.cli.terminal import out, write_any_sign
+from handful.cli.application import FAILED, REFUSED, app
+from handful.cli.terminal import err, go_nowhere, out, write_any_sign
 
 
 @app.callback(invoke_without_command=True)
@@ -30,4 +33,15 @@ def main() -> None:
     if logging.lastResort is not None:
         logging.lastResort.setLevel(logging.ERROR)  # what libraries warn their own users of
     write_any_sign()
-    app(prog_name="handful")
+    try:
+        try:
+            app(prog_name="handful")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in REFUSED | {errno.EPIPE}:
+            raise
+        go_nowhere(sys.stdout)
+        if error.errno != errno.EPIPE:  # whoever reads has seen enough
+            err.print(Text("Error:", "bold red"), f"What the command prints cannot be written ({error.strerror}).")
+        sys.exit(FAILED)

@@ -10,14 +10,18 @@ from handful.errors import ArtifactError, UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.models.folders import model_folder
 from handful.models.meta_model import MetaModel
-from handful.storage import write_text
+from handful.notes import note
+from handful.storage import write_bytes
 
 
 def remember(model: MetaModel) -> None:
-    """Note in the user's cache where a model with this digest was last, for tasks that are far from it."""
-    if model.path is not None:
-        with contextlib.suppress(UserError):  # a cache that cannot be written only makes tasks ask for --model
-            write_text(_note(model.digest), str(model.path.resolve()))
+    """Keep in the user's cache where a model with this digest was last, for tasks that are far from it."""
+    if model.path is None:
+        return
+    try:
+        write_bytes(_note(model.digest), os.fsencode(model.path.resolve()))
+    except UserError as error:
+        note("not-kept", f"{error.message} A task that is not near its model has to be told where that is.")
 
 
 def model_of(
@@ -58,8 +62,8 @@ def model_of(
 
 def _places(task: AdaptedTask, near: Path | None) -> Iterator[Path]:
     """Folders that may hold the model: where it was last, then around the task's file."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        yield Path(_note(task.model_digest).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError):
+        yield Path(os.fsdecode(_note(task.model_digest).read_bytes()))
     if near is None:
         return
     for folder in near.resolve().parents[:3]:

@@ -77,7 +77,7 @@ def open_tasks(
     if not str(source):
         raise UserError(f"Name a source of tasks: a path to your data, or one of {', '.join(TASKS)}.")
     path = Path(source)
-    if not os.path.exists(path) and not path.suffix and path.name == str(source):
+    if not os.path.lexists(path) and not path.suffix and path.name == str(source):
         raise unknown_name("task source or path", str(source), TASKS)
     with ExitStack() as stack:
         stack.enter_context(reading(path))
