@@ -334,7 +334,7 @@ def test_a_network_of_ones_own_is_built_again_where_its_package_is_trusted(tmp_p
     }
     trusted = {command: run(command, *given, "--trust", "own_nets") for command, given in commands.items()}
     assert trusted["adapt"].exit_code == trusted["predict"].exit_code == 0
-    assert "half-width" in trusted["evaluate"].stderr, "what is checked after the model was loaded"
+    assert "query-shot" in trusted["evaluate"].stderr, "what is checked after the model was loaded"
     assert json.loads(trusted["doctor"].stdout)
     for command, arguments in commands.items():
         message = refused(command, *arguments, code=1)
