@@ -8,6 +8,7 @@ import pytest
 from handful.dialect import DATE
 from handful.errors import DataError
 from handful.table import Table
+from noted import noted
 
 DAY = datetime.date(2024, 2, 1)
 
@@ -17,7 +18,13 @@ DAY = datetime.date(2024, 2, 1)
 def test_a_date_is_no_number_whatever_its_type(days, numbers):
     table = Table("t.parquet", pa.table({"day": days, "number": numbers}))
     assert table.numbers("day", gaps=True, unit=DATE)[0] == table.numbers("number", gaps=True, unit="")[0] == 19754
-    with pytest.raises(DataError, match=r"column 'number', row 1: .* is not a date"):
-        table.numbers("number", gaps=True, unit=DATE)
     with pytest.raises(DataError, match=r"column 'day', row 1: .* is not a finite number"):
         table.numbers("day", gaps=True, unit="")
+
+
+def test_a_number_is_a_date_with_a_note_and_never_as_a_text():
+    table = Table("t.parquet", pa.table({"number": [19754.0, None], "text": ["19754", ""]}))
+    with noted("the column 'number' holds numbers, which are read as days since 1970"):
+        assert table.numbers("number", gaps=True, unit=DATE)[0] == 19754
+    with pytest.raises(DataError, match=r"column 'text', row 1: .* is not a date"):
+        table.numbers("text", gaps=True, unit=DATE)

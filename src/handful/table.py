@@ -182,12 +182,14 @@ class Table:
         kind = column.type
         if is_text(kind):
             numbers = self._written.numbers(name, unit)
-        elif unit is not None and DATE in (unit, self.unit(name)) and unit != self.unit(name):
+        elif unit is not None and unit != DATE and self.unit(name) == DATE:
             numbers = np.where(column.is_valid(), np.inf, np.nan)
         elif kinds.is_date(kind) or kinds.is_timestamp(kind):
             numbers = days(column)
         elif kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) or kinds.is_boolean(kind):
             numbers = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+            if unit == DATE:
+                note("days", f"{self.name}: the column {name!r} holds numbers, which are read as days since 1970.")
         elif kinds.is_null(kind):
             numbers = np.full(self.rows, np.nan)
         else:

@@ -152,7 +152,7 @@ def _note_scaled(inputs: np.ndarray) -> None:
         note("scaled-inputs", f"'inputs' are whole numbers, and are scaled like measures. {way_out}", field=("inputs",))
         return
     ended = int((inputs[:, -1] == 0).reshape(len(inputs), -1).all(1).sum()) if inputs.ndim > 2 else 0
-    if 0 < ended < len(inputs):
+    if ended and inputs.any():
         note(
             "scaled-inputs",
             f"'inputs' end with zeros, as of padding, which are scaled to another number. {way_out}",
