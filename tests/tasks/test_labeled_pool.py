@@ -6,7 +6,7 @@ from torch.utils import _pytree as pytree
 
 from handful.errors import DataError
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.tasks.distribution import BLOCK, Sizes
+from handful.tasks.distribution import BLOCK, SizeRanges, Sizes
 from handful.tasks.labeled_pool import LabeledPool
 from noted import noted, nothing_noted
 
@@ -33,6 +33,22 @@ def test_each_task_has_exactly_way_classes_and_disjoint_examples():
         for examples in task:
             classes = tasks.labels[examples.inputs.flatten().long()]
             assert torch.equal(classes, torch.tensor(manifest.classes)[examples.targets])
+
+
+def test_sizes_that_are_not_given_are_no_larger_than_the_classes_allow():
+    """So that each split has tasks; what is given stays."""
+    plenty = pool([40] * 24, splits={"train": range(12), "val": range(12, 18), "test": range(18, 24)})
+    assert plenty.sizes == LabeledPool.default_sizes
+    few = pool([10] * 5 + [6, 9, 4])
+    assert few.sizes == SizeRanges(way=2, shot=1, query_shot=5), "of test half have 6, of val two 10"
+    with noted("1 of 3 classes of the test split have fewer than 6"):
+        for on in SHARED:
+            few.split(on).with_sizes().task(0)
+    assert few.with_sizes(shot=3).sizes == SizeRanges(2, 3, 3)
+    assert few.with_sizes(shot=3).with_sizes(shot=1).sizes == SizeRanges(2, 1, 5)
+    assert few.with_sizes(query_shot=2).with_sizes(shot=3).sizes == SizeRanges(2, 3, 2)
+    with pytest.raises(DataError, match="A 4-way task"):
+        few.with_sizes(way=4)
 
 
 def test_class_numbers_are_drawn_anew_for_each_task():

@@ -31,6 +31,13 @@ def shops() -> TaskCollection:
     return collection([30] * 20).with_sizes(shot=5, query_shot=10)
 
 
+def test_a_shot_that_is_not_given_leaves_half_of_the_tasks_of_each_split_a_query():
+    assert collection([30] * 20).sizes.shot == 5
+    small = collection([4] * 19 + [30])
+    assert small.sizes.shot == 3
+    assert all(small.split(on).task(0).query.targets.numel() for on in ("train", "val", "test"))
+
+
 @pytest.mark.parametrize("on", ["train", "test"])
 def test_no_queries_are_refused(shops, on):
     with pytest.raises(UserError, match="query-shot is at least 1"):

@@ -121,7 +121,9 @@ class LabeledPool(UserTasks):
         """The same pool with other sizes; queries that are not given are as many as classes have."""
         given = self.query_given or query_shot is not None
         if not given:
-            asked = SizeRanges(way or self.sizes.way, shot or self.sizes.shot).largest()
+            asked = SizeRanges(
+                self.sizes.way if way is None else way, self.sizes.shot if shot is None else shot
+            ).largest()
             query_shot = self._fitting_queries(asked.way, asked.shot)
         other = super().with_sizes(way, shot, query_shot)
         other.query_given = given
