@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import own_data
 from handful.cli import terminal
 from handful.cli.main import app
 from handful.evaluation.ladder import Ladder
+from handful.models.adapted_task import AdaptedTask
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
 
@@ -199,6 +201,48 @@ def test_lines_on_the_standard_input_are_answered_line_by_line(trained, some, tm
     assert [row["id"] for row in both] == 2 * [f"{examples}:{number}" for number in range(1, 8)]
 
 
+def test_the_task_of_some_examples_is_named_like_them_unless_it_is_told(trained, some, tmp_path, monkeypatch):
+    examples, _ = some("label")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "Next: handful predict new.task INPUTS" in done("adapt", trained("label"), examples).stdout
+    assert "new.task is there already. Give -o: this one" in refused("adapt", trained("label"), examples)
+    done("adapt", trained("label"), examples, "-o", "new.task")
+    said = done("predict", "new.task", examples)
+    assert said.stderr == "Next: where predictions are wrong, add examples by handful adapt new.task MORE -o TASK\n"
+    done("adapt", "new.task", examples, "-o", "more.task", "--forget-examples")
+    assert done("predict", "more.task", examples).stderr == ""
+
+
+def test_examples_may_come_on_the_standard_input(trained, some, tmp_path, monkeypatch):
+    examples, _ = some("label")
+    monkeypatch.chdir(tmp_path)
+    header, *rows = csv.reader(io.StringIO(examples.read_text()))
+    lines = [json.dumps({n: v if n == "kind" else float(v) for n, v in zip(header, row, strict=True)}) for row in rows]
+    adapt = ["adapt", str(trained("label")), "-", "--json"]
+    facts = json.loads(CliRunner().invoke(app, adapt, input="\n".join(lines)).stdout)
+    assert (facts["task"], facts["examples"]) == ("stdin.task", len(rows))
+    assert AdaptedTask.load("stdin.task") == AdaptedTask.load(
+        json.loads(done("adapt", trained("label"), examples, "-o", "file.task", "--json").stdout)["task"]
+    )
+    broken = CliRunner().invoke(app, [*adapt, "-o", "x.task"], input=examples.read_text())
+    assert broken.stderr.startswith("Error: Standard input cannot be read as a jsonl table")
+    seen = CliRunner().invoke(app, ["doctor", "-", "--label", "kind"], input="\n".join(lines))
+    assert seen.stderr.startswith("Error: Standard input"), "which has too few rows"
+
+
+@pytest.mark.parametrize(("kind", "options"), [("photos", ["--way", 2, "--shot", 2, "--query-shot", 2])])
+def test_the_doctor_says_what_comes_next(kind, options, trained, home, tmp_path):
+    source, run_folder = home / kind, tmp_path / "run"
+    shutil.copytree(trained(kind), run_folder)
+    shutil.rmtree(run_folder / "report", ignore_errors=True)
+    last = run("doctor", source, "--image-size", 16, *options).stdout.splitlines()[-1]
+    assert last == f"Next: handful train --tasks {source} -o RUN, with the same options"
+    assert run("doctor", run_folder).stdout.splitlines()[-1] == f"Next: handful evaluate {run_folder}"
+    done("evaluate", run_folder, "--test-tasks", "2", "--costly", "0")
+    assert run("doctor", run_folder).stdout.splitlines()[-1] == f"Next: handful adapt {run_folder} EXAMPLES"
+
+
 @pytest.mark.slow
 def test_an_answer_is_there_before_the_next_line(trained, some, tmp_path):
     examples, _ = some("label")
@@ -239,8 +283,9 @@ def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
     first = trained("photos")
     second = tmp_path / "second"
     done("train", "--tasks", home / "photos", *DATA["photos"][1], *SMALL, "--outer-lr", "0.01", "-o", second)
-    message = refused("compare", first, second)
-    assert "handful evaluate" in message
+    unscored = done("compare", first, second)
+    assert f"`handful evaluate {second}`" in unscored.stderr
+    assert unscored.stdout.splitlines()[-1].startswith("Next: handful adapt ")
     for output in (first, second):
         done("evaluate", output, "--test-tasks", "8", "--costly", "0")
     settings = json.loads(done("compare", first, second / "model", "--json").stdout)
@@ -503,7 +548,7 @@ def test_an_unknown_name_is_answered_by_the_nearest(options, nearest, home, tmp_
         (["trian"], "train"),
         (["train", "--tasks", "sine"], "--output"),
         (["train", "--tasks", "sine", "-o", "x", "--steps", "many"], "--steps"),
-        (["adapt"], "model"),
+        (["adapt"], "run"),
     ],
 )
 def test_a_wrong_command_line_is_misuse(arguments, named):
@@ -562,8 +607,7 @@ def test_what_must_fail_is_refused_before_the_work(trained, monkeypatch):
 def test_what_is_no_run_and_no_task_is_said_to_be_none(trained, some, home, tmp_path):
     examples, inputs = some("task-target")
     done("adapt", trained("task-target"), examples, "-o", tmp_path / "new.task")
-    for command in (["evaluate", tmp_path / "new.task"], ["adapt", tmp_path / "new.task", examples, "-o", "x.task"]):
-        assert "is an adapted task, not a run" in refused(*command)
+    assert "is an adapted task, not a run" in refused("evaluate", tmp_path / "new.task")
     assert "is a file, not a run" in refused("evaluate", home / "shops.csv")
     assert "is not an adapted task" in refused("predict", inputs, inputs)
     assert "not both" in refused("predict", tmp_path / "new.task", inputs, "--json", "--csv", code=2)
@@ -698,7 +742,9 @@ def test_every_reading_command_prints_json():
 
 def test_a_number_that_json_lacks_is_null(monkeypatch):
     """As the interval of a single task."""
-    monkeypatch.setattr("handful.workflows.compare.compare", lambda runs: [{"low": float("nan"), "name": "NaN Übung"}])
+    monkeypatch.setattr(
+        "handful.workflows.compare.compare", lambda runs, **_: [{"low": float("nan"), "name": "NaN Übung"}]
+    )
     assert json.loads(done("compare", "a", "b", "--json").stdout, parse_constant=pytest.fail) == [
         {"low": None, "name": "NaN Übung"}
     ]

@@ -6,11 +6,17 @@ import math
 import pytest
 import torch
 
+import own_data
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.intervals import seeds_interval
+from handful.reports.report import Report
 from handful.storage import write_json
 from handful.training.run import Run
 from handful.workflows.compare import compare
+from handful.workflows.evaluate import evaluate
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
+from noted import noted
 
 SETTING = {"way": 5, "shot": 1, "query_shot": 15}
 
@@ -170,8 +176,30 @@ def test_it_takes_two_evaluated_runs(tmp_path):
     with pytest.raises(UserError, match="two runs"):
         compare([run])
     Run.open(tmp_path / "b", Run(run).config() | {"learner": "b"})
-    with pytest.raises(ArtifactError, match=r"handful evaluate .*b"):
+    with pytest.raises(ArtifactError, match=r"b holds no finished model"):
         compare([run, tmp_path / "b"])
+
+
+def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_would_take(tmp_path, monkeypatch):
+    source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
+    sizes = {"way": 2, "shot": 2, "query_shot": 3, "backbone_options": {"hidden": [4]}}
+    settings = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
+    runs = [tmp_path / learner for learner in ("protonet", "r2d2")]
+    for run in runs:
+        train(Experiment(source, learner=run.name, settings=settings, **sizes), run)
+    heard = []
+    with noted(
+        "protonet was not evaluated.* on 100 test tasks .*handful evaluate .*protonet", "r2d2 was not evaluated"
+    ):
+        [setting] = compare(runs, on_event=heard.append)
+    assert {event.total for event in heard} == {100}
+    assert {row["score"]["tasks"] for row in setting["runs"]} == {100}
+    assert not (runs[0] / "report").exists()
+    monkeypatch.setattr(Report, "_draw", lambda report, folder: {})
+    evaluate(runs[0], tasks=100, costly_tasks=0).write(runs[0] / "report")
+    with noted("r2d2 was not evaluated") as notes:
+        assert compare(runs) == [setting]
+    assert len(list(notes)) == 1
 
 
 # Runs that differ in the seed

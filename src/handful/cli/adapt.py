@@ -12,11 +12,13 @@ from handful.cli.options import (
     JsonOption,
     NoLimitsOption,
     TrustOption,
+    file_of,
     limits_of,
     takes,
 )
 from handful.cli.terminal import err, out, print_json, score_text
 from handful.data_options import DataOptions
+from handful.errors import UserError
 
 
 @command("handful adapt runs/photos new-customer/ -o new-customer.task")
@@ -27,9 +29,15 @@ def adapt(
         Path, typer.Argument(metavar="RUN", help="A run, a meta-model, or an adapted task that gets more examples.")
     ],
     examples: Annotated[
-        Path, typer.Argument(help="Labeled examples: a folder of class folders, a table, an npz file.")
+        Path,
+        typer.Argument(
+            help="Labeled examples: a folder of class folders, a table, an npz file; or -: rows in JSON on stdin."
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File for the adapted task; by default new.task for the examples new.csv."),
+    ] = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -46,18 +54,20 @@ def adapt(
     """Adapt a meta-model to a new task from a handful of examples, or add examples and classes to a task."""
     from handful.workflows.adapt import adapt_from_file
 
-    adapted = adapt_from_file(
-        base,
-        examples,
-        model=model,
-        target=column,
-        keep_support=not forget,
-        estimate=True,
-        device=device,
-        trust=trust or (),
-        limits=limits_of(no_limits),
-        options=DataOptions(**data),
-    )
+    with file_of(examples) as file:
+        output = output or _named_like(file)
+        adapted = adapt_from_file(
+            base,
+            file,
+            model=model,
+            target=column,
+            keep_support=not forget,
+            estimate=True,
+            device=device,
+            trust=trust or (),
+            limits=limits_of(no_limits),
+            options=DataOptions(**data),
+        )
     adapted.save(output)
     size = output.stat().st_size
     facts = {
@@ -85,3 +95,12 @@ def adapt(
             f"{own.by.capitalize()} on the examples themselves{of}: {score_text(own.mean, own.metric, own.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")
+
+
+def _named_like(examples: Path) -> Path:
+    """A file for the task of these examples in the present folder; `UserError` where it is there."""
+    name = examples.resolve().name
+    output = Path(f"{name.split('.')[0] or name}.task")
+    if output.exists():
+        raise UserError(f"{output} is there already.", hint="Give {path}: this one, to replace it, or another name.")
+    return output

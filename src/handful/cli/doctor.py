@@ -1,5 +1,6 @@
 """`handful doctor`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from handful.cli.options import (
     DATA,
     JsonOption,
     TrustOption,
+    file_of,
     source_of,
     takes,
 )
@@ -32,13 +34,31 @@ def doctor(
     """Look for what makes few-shot scores too good to be true."""
     from handful.workflows.diagnose import checkup
 
-    findings = [
-        finding | {"hint": spelled(finding["hint"], flag)}
-        for finding in checkup(source_of(subject, data), way, shot, query_shot, trust=trust or ())
-    ]
+    with file_of(subject) as file:
+        source = source_of(str(file), data)
+        findings = [
+            finding | {"hint": spelled(finding["hint"], flag)}
+            for finding in checkup(source, way, shot, query_shot, trust=trust or ())
+        ]
+    problem = any(finding["status"] == "problem" for finding in findings)
     if as_json:
         print_json(findings)
     else:
+        same = ", with the same options" if any([*data.values(), way, shot, query_shot]) else ""
         out.print(tables.findings(findings))
-    if any(finding["status"] == "problem" for finding in findings):
+        out.print(f"Next: {'mend the problems, then ' if problem else ''}{_next_step(subject)}{same}")
+    if problem:
         raise typer.Exit(FAILED)
+
+
+def _next_step(subject: str) -> str:
+    """The command that comes after a look at this run or at these data."""
+    from handful.training.run import Run
+    from handful.workflows.compare import report_folder
+
+    run = Run.find(Path(subject))
+    if run is None:
+        return f"handful train --tasks {subject} -o RUN"
+    if report_folder(run.path) is None:
+        return f"handful evaluate {run.path}"
+    return f"handful adapt {run.path} EXAMPLES"

@@ -107,4 +107,4 @@ def evaluate(
     if half_width is not None:
         for comparison in report.comparisons:
             out.print(needed_line(comparison.learner.evaluation, half_width))
-    out.print(f"Report: {folder / 'report.md'}")
+    out.print(f"Report: {folder / 'report.md'}\nNext: handful adapt {run} EXAMPLES")

@@ -1,10 +1,14 @@
 """Arguments of commands: what tells of the user's data, `--set`, and what several commands take."""
 
+import contextlib
 import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from handful.data_options import DataOptions
-from handful.errors import UserError, unknown_name
+from handful.errors import HandfulError, UserError, unknown_name
 from handful.limits import LOCAL, UNLIMITED, Limits
 
 if TYPE_CHECKING:
@@ -66,6 +70,22 @@ FILE = _flags(lambda option: option["of_file"])
 
 DATA = _flags(lambda option: True) | {"no_limits": NoLimitsOption}
 """With those that say how data is read and split, which a trained model has settled."""
+
+
+@contextlib.contextmanager
+def file_of(path: str | Path) -> Iterator[Path]:
+    """The path of a file that may be read more than once: JSON lines of stdin are put into one, which is removed."""
+    if Path(path) != STANDARD_INPUT:
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with (Path(folder) / "stdin.jsonl").open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield Path(file.name)
+        except HandfulError as error:
+            error.message = error.message.replace(file.name, "Standard input")
+            raise
 
 
 def limits_of(no_limits: bool | None) -> Limits:

@@ -18,7 +18,7 @@ from handful.cli.options import (
     limits_of,
     takes,
 )
-from handful.cli.terminal import out, print_csv, print_json_lines, print_json_list
+from handful.cli.terminal import err, out, print_csv, print_json_lines, print_json_list
 from handful.data_options import DataOptions
 from handful.errors import UserError
 
@@ -42,6 +42,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Predict with an adapted task: a line for each input, as it comes."""
+    from handful.models.adapted_task import AdaptedTask
     from handful.workflows.predict import predict_from_files
 
     if as_json and as_csv:
@@ -67,3 +68,5 @@ def predict(
         shown = tables.PredictionLines()
         for rows in batches:
             out.print(shown.text(rows))
+        if not piped and AdaptedTask.load(task).support is not None:
+            err.print(f"Next: where predictions are wrong, add examples by handful adapt {task} MORE -o TASK")

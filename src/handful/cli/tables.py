@@ -109,7 +109,9 @@ class PredictionLines:
     def text(self, rows: list[dict[str, Any]]) -> str:
         """The lines of some of them, below those of the rows before; the first ones have the names of the columns."""
         shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
-        columns = [[_heading(name), *_written([row[name] for row in shown])] for name in (shown[0] if shown else ())]
+        columns = (
+            [[_heading(name), *_written([row[name] for row in shown], name)] for name in shown[0]] if shown else []
+        )
         own, above = [max(map(cell_len, column)) for column in columns], self.widths
         self.widths = list(map(max, own, above)) if above else own
         lines = list(zip(*columns, strict=True))[1 if above else 0 :]
@@ -120,8 +122,11 @@ def _heading(column: str) -> str:
     return f"{column} (95 %)" if column.startswith(("low", "high")) else column
 
 
-def _written(column: list[Any]) -> list[str]:
-    """A column's values; numbers by three figures of what they differ by, with exponents only where that is tiny."""
+def _written(column: list[Any], name: str) -> list[str]:
+    """A column's values; numbers by three figures of what they differ by, with exponents only where that is tiny, and
+    probabilities by three digits."""
+    if name == "probability":
+        return [format(value, ".3f") for value in column]
     numbers = [value for value in column if isinstance(value, float)]
     spread = (max(numbers) - min(numbers) or abs(numbers[0])) if numbers else 0.0
     decimals = 2 - math.floor(math.log10(spread)) if 0 < spread < math.inf else 0

@@ -186,25 +186,7 @@ class Report:
 
     def scores_to_json(self) -> dict[str, Any]:
         """The score and unit of each task of each row, in the order of the report's rows."""
-        settings = [
-            _sizes(comparison.learner.evaluation)
-            | ({"classes": list(classes)} if any(classes := comparison.learner.evaluation.classes) else {})
-            | {
-                "rows": [
-                    {
-                        "learner": row.evaluation.learner,
-                        "metric": row.evaluation.metric.name,
-                        "transductive": row.evaluation.transductive,
-                        "scores": row.evaluation.scores.tolist(),
-                        "units": row.evaluation.units.tolist(),
-                    }
-                    | ({"diverged": places} if (places := _places(row.evaluation.diverged)) else {})
-                    | {name: values.tolist() for name in PER_TASK if len(values := getattr(row.evaluation, name))}
-                    for row in comparison.rows
-                ]
-            }
-            for comparison in self.comparisons
-        ]
+        settings = [scores_of([row.evaluation for row in comparison.rows]) for comparison in self.comparisons]
         return finite({"schema": SCHEMA, "data": self.data, "settings": settings})  # type: ignore[no-any-return]
 
     def write(self, folder: Path) -> Path:
@@ -308,6 +290,29 @@ class Report:
 def load(path: Path) -> dict[str, Any]:
     """Read a report of schema 1 from its folder or file; `ArtifactError` if it is missing, broken or something else."""
     return _load(path, REPORT, {"schema", "verdict", "settings", "selection", "seed", "plan"})
+
+
+def scores_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """The score and unit of each task of each learner, in one setting: an entry of `settings` of `load_scores`."""
+    first = evaluations[0]
+    return (
+        _sizes(first)
+        | ({"classes": list(classes)} if any(classes := first.classes) else {})
+        | {
+            "rows": [
+                {
+                    "learner": evaluation.learner,
+                    "metric": evaluation.metric.name,
+                    "transductive": evaluation.transductive,
+                    "scores": evaluation.scores.tolist(),
+                    "units": evaluation.units.tolist(),
+                }
+                | ({"diverged": places} if (places := _places(evaluation.diverged)) else {})
+                | {name: values.tolist() for name in PER_TASK if len(values := getattr(evaluation, name))}
+                for evaluation in evaluations
+            ]
+        }
+    )
 
 
 def load_scores(path: Path) -> dict[str, Any]:

@@ -13,13 +13,24 @@ from torch import Tensor
 from handful.errors import UserError
 from handful.evaluation.formatting import setting_name
 from handful.evaluation.intervals import Bounds, apart, interval, seeds_interval
+from handful.evaluation.scoring import evaluate
+from handful.events import OnEvent, ignore
 from handful.metrics import recorded_metric
-from handful.reports.report import load_scores
+from handful.models.meta_model import MetaModel
+from handful.notes import note
+from handful.reports.report import SCORES, load_scores, scores_of
 from handful.training.run import Run
+from handful.workflows.experiment import Experiment, opened_again
+
+TASKS = 100
+"""On how many a run is scored that was not evaluated."""
 
 
-def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
+def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEvent = ignore) -> list[dict[str, Any]]:
     """One entry per setting that all runs were evaluated on, with each run's score and its gain over the best other.
+
+    A run that was not evaluated is scored on `TASKS` test tasks of its own sizes, with a note; the scores are not kept.
+    trust: see `MetaModel.from_pretrained`. on_event: hears of that.
 
     Runs that differ in nothing but the seed are trainings of one group: they make one line, whose intervals hold for
     other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
@@ -44,20 +55,25 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{group.name} was evaluated on other tasks than {groups[0].name} ({', '.join(differing)} differ). "
                 "Only scores on the same tasks compare."
             )
-        data = dict(zip(groups[0].splits, groups[0].data, strict=True))
-        if any(data.get(split, own) != own for split, own in zip(group.splits, group.data, strict=True)):
-            raise UserError(
-                f"{groups[0].name} and {group.name} were scored on other test examples: the data have changed in "
-                "between. Evaluate both on the data as they are now, and train again where that is refused."
-            )
         if several and group.splits != groups[0].splits:
             raise UserError(
                 f"{group.name} has the seeds {_listed(group.splits)}, but {groups[0].name} has "
                 f"{_listed(groups[0].splits)}. Where runs differ in the seed, each learner needs the same seeds: train "
                 "the missing ones."
             )
+    scores = {run.path: _scores(run, trust, on_event) for group in groups for run in group.runs}
+    for group in groups:
+        first, other = (
+            [(split, scores[run.path].get("data", "")) for split, run in zip(one.splits, one.runs, strict=True)]
+            for one in (groups[0], group)
+        )
+        if any(dict(first).get(split, digest) != digest for split, digest in other):
+            raise UserError(
+                f"{groups[0].name} and {group.name} were scored on other test examples: the data have changed in "
+                "between. Evaluate both on the data as they are now, and train again where that is refused."
+            )
     paths = [run.path for group in groups for run in group.runs]
-    own = [{_setting(s): s["rows"][0] for s in load_scores(report_folder(path))["settings"]} for path in paths]
+    own = [{_setting(s): s["rows"][0] for s in scores[path]["settings"]} for path in paths]
     shared = [setting for setting in own[0] if all(setting in settings for settings in own)]
     for setting in shared:
         names = {settings[setting]["metric"] for settings in own}
@@ -67,9 +83,9 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 field=("metric",),
             )
     if not shared:
-        found = "; ".join(f"{path}: {', '.join(settings)}" for path, settings in zip(paths, own, strict=True))
+        listed = "; ".join(f"{path}: {', '.join(settings)}" for path, settings in zip(paths, own, strict=True))
         raise UserError(
-            f"The runs share no setting ({found}).", hint="Evaluate them with the same {way}, {shot} and {query_shot}."
+            f"The runs share no setting ({listed}).", hint="Evaluate them with the same {way}, {shot} and {query_shot}."
         )
     return [_compared(setting, groups, [settings[setting] for settings in own]) for setting in shared]
 
@@ -77,18 +93,33 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
 @dataclass(frozen=True)
 class RunGroup:
     """Runs that differ in nothing but the seed, in its order. source: without its seed, own: whether it is the user's
-    data; splits: the seeds of the sources; data: hashes of the test examples that each was scored on."""
+    data; splits: the seeds of the sources."""
 
     runs: list[Run]
     source: dict[str, Any]
     own: bool
     splits: list[int]
-    data: list[str]
 
     @property
     def name(self) -> str:
         """The folder of the first run."""
         return str(self.runs[0].path)
+
+
+def _scores(run: Run, trust: Sequence[str], on_event: OnEvent) -> dict[str, Any]:
+    """What `load_scores` gives of the run's report, or of a few tasks that are scored now."""
+    if (folder := report_folder(run.path)) is not None:
+        return load_scores(folder)
+    model = MetaModel.from_pretrained(run.path, trust=trust)
+    experiment = Experiment.from_config(run.config())
+    tasks = experiment.tasks(opened_again(experiment, model, run)[0]).split("test")
+    note(
+        "not-evaluated",
+        f"{run.path} was not evaluated: it is scored on {TASKS} test tasks now, which is not kept. Score more of them, "
+        f"beside the baselines, by `handful evaluate {run.path}`.",
+    )
+    found = evaluate(model.learner, tasks, tasks=TASKS, metric=experiment.settings.get("metric"), on_event=on_event)
+    return {"data": tasks.contents().digest("test"), "settings": [scores_of([found])]}
 
 
 def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
@@ -111,8 +142,7 @@ def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
                 f"{members[0].path} and its other seeds have splits of the seeds {_listed(splits)}, some of which are "
                 "the same. Give runs on the same splits, or each on splits of its own."
             )
-        data = [load_scores(report_folder(run.path)).get("data", "") for run in members]
-        made.append(RunGroup(members, _source(members[0]), members[0].contents().own, splits, data))
+        made.append(RunGroup(members, _source(members[0]), members[0].contents().own, splits))
     return made
 
 
@@ -128,9 +158,10 @@ def _seeds(run: Run) -> tuple[int, int]:
     return config["source"].get("seed", 0), config.get("seed", 0)
 
 
-def report_folder(run: Path) -> Path:
-    """Where a run's report is: `evaluate` writes into `report`, the quickstart beside its picture page."""
-    return run / "report" if (run / "report").exists() else run
+def report_folder(run: Path) -> Path | None:
+    """Where a run's scores are: `evaluate` writes into `report`, the quickstart beside its picture page; None where the
+    run was not evaluated."""
+    return next((folder for folder in (run / "report", run) if (folder / SCORES).exists()), None)
 
 
 def _compared(setting: str, groups: Sequence[RunGroup], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
