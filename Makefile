@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test test-slow test-all bench check lint types setup clean
+.PHONY: quickstart test test-slow test-all proofs bench check lint types setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
@@ -19,6 +19,13 @@ test-slow: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PYTEST)
+
+# What takes longer than a test may. `make proofs SEED=1` tries other files.
+SEED ?= 0
+
+proofs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.readers.locales --cases 2000 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.readers.random_bytes --cases 10000 --seed $(SEED)
 
 # Peers of the engine live in an environment of their own. learn2learn's extensions do not build on Python 3.11 or newer;
 # its MAML is pure Python and is unpacked. `make bench ARGS='--quick --only W1'` passes options on. The benchmark ends with

@@ -164,6 +164,24 @@ def test_an_npz_file_whose_packed_bytes_are_damaged_is_told(tmp_path):
         read_arrays(tmp_path / "t.npz")
 
 
+def test_letters_of_an_array_that_are_none_are_told(tmp_path):
+    for letter in (0x110000, 0xD800):
+        labels = np.array([[ord("a"), letter]] * 3, np.uint32).view("<U2")[:, 0]
+        np.savez(tmp_path / "t.npz", inputs=np.zeros((3, 2)), labels=labels)
+        with pytest.raises(DataError, match=r"damaged npz file.*'labels' holds what is no letter"):
+            read_arrays(tmp_path / "t.npz")
+
+
+def test_the_header_of_an_array_that_is_no_python_is_told(tmp_path):
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((3, 2)))
+    with zipfile.ZipFile(tmp_path / "t.npz") as file:
+        header = file.read("inputs.npy").replace(b"(3, 2), }", b"((((((((L")
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as file:
+        file.writestr("inputs.npy", header)
+    with pytest.raises(DataError, match="damaged npz file"):
+        read_arrays(tmp_path / "t.npz")
+
+
 def test_an_image_that_becomes_huge_is_refused(tmp_path):
     Image.new("L", (101, 100)).save(tmp_path / "t.png")
     assert read_image(tmp_path / "t.png", 8, 1).shape == (1, 8, 8)
@@ -238,8 +256,8 @@ def test_an_image_is_no_program(tmp_path, monkeypatch):
 def test_the_limits_reach_every_reader(tmp_path):
     """Pipelines of a model, and sources of tasks."""
     plain_rows(tmp_path / "t.csv")
-    np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 3)
-    for name in "abc":
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 10)
+    for name in "abcdefghij":
         (tmp_path / "images" / name).mkdir(parents=True)
         Image.new("L", (101, 100)).save(tmp_path / "images" / name / "1.png")
     table = TablePipeline.fit(read_table(tmp_path / "t.csv"), np.arange(9), label="y")
@@ -272,7 +290,7 @@ def test_a_service_is_stricter_than_ones_own_machine():
 def test_the_option_lifts_the_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "LOCAL", SMALL)
     monkeypatch.setattr(options, "LOCAL", SMALL)
-    np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 3)
+    np.savez(tmp_path / "t.npz", inputs=np.zeros((1_001, 2)), labels=np.arange(1_001) % 10)
     with pytest.raises(DataError, match="lift the limits with limits="):
         experiment.Source(str(tmp_path / "t.npz")).open()
     assert len(experiment.Source(str(tmp_path / "t.npz"), no_limits=True).open().inputs) == 1_001

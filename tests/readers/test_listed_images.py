@@ -127,6 +127,11 @@ def test_a_table_with_more_columns_than_images_and_labels_is_a_table(tmp_path):
         assert read(table, labeled=True, options=DataOptions(label="label")).inputs.rows == 2
 
 
+def test_a_cell_that_is_too_long_lists_no_image(tmp_path):
+    (tmp_path / "t.csv").write_text(f'text,label\n"{"x" * 140_000}",a\n"b",b\n')
+    assert read(tmp_path / "t.csv").inputs.rows == 2
+
+
 def test_one_file_of_class_roots(tmp_path):
     files(tmp_path, "a/1.png", "b/1.png", "c/1.png")
     (table := tmp_path / "some.json").write_text('{"class_names": ["cat", "dog"], "class_roots": ["a", "b"]}')

@@ -1,6 +1,8 @@
 """Arrays in npz files, which are never unpickled."""
 
 import contextlib
+import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +22,18 @@ from handful.readers.reader import Reader, row_numbers
 
 ARRAYS = ("inputs", "labels", "targets", "task", "group", "order")
 """The keys of an npz file."""
+DAMAGED = (
+    EOFError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged file fails with, in NumPy or below."""
 KEYS = {"label": "labels", "target": "targets"}
 """The keys that `DataOptions` call otherwise."""
 
@@ -42,7 +56,7 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
             limits.check(path, bytes=sum(member.file_size for member in arrays.zip.infolist()))
             _check_headers(path, arrays.zip, limits)
             yield arrays
-    except (MemoryError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError) as error:
+    except DAMAGED as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -103,6 +117,10 @@ def _array(path: Path, file: Any, key: str) -> np.ndarray:
             f"pickle can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist()).",
             code="unsupported-media",
         ) from error
+    if array.dtype.kind == "U":
+        letters = np.ascontiguousarray(array).view(f"{array.dtype.str[0]}u4")
+        if ((letters > sys.maxunicode) | ((letters >= 0xD800) & (letters < 0xE000))).any():
+            raise ValueError(f"{key!r} holds what is no letter")
     return array
 
 

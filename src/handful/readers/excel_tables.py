@@ -1,6 +1,7 @@
 """Tables in workbooks of Excel."""
 
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,9 @@ def _rows(file: Path, sheet: str | None) -> list[list[Any]]:
             f"{file} needs openpyxl, which reads Excel: pip install 'handful[excel]', or save the table as csv.",
             code="unsupported-media",
         ) from error
-    book = openpyxl.load_workbook(file, data_only=True)
+    with file.open("rb") as opened, warnings.catch_warnings():  # openpyxl leaves its own handle open where it fails
+        warnings.simplefilter("ignore")  # they are about styles
+        book = openpyxl.load_workbook(opened, data_only=True)
     if sheet is not None and sheet not in book.sheetnames:
         raise DataError(f"{file} has no sheet {sheet!r}. Its sheets: {', '.join(map(repr, book.sheetnames))}.")
     page = book[sheet or book.sheetnames[0]]

@@ -43,6 +43,9 @@ class ImageListReader(ImageReader):
 def _lists_images(text: str, folder: Path) -> bool:
     header = header_of(text.encode())
     lines = islice(text.splitlines(keepends=True), header.lines, None)
-    row = [cell.strip() for cell in next(csv.reader(lines, delimiter=header.delimiter), [])]
+    try:
+        row = [cell.strip() for cell in next(csv.reader(lines, delimiter=header.delimiter), [])]
+    except csv.Error:
+        return False
     images = [cell for cell in row if Path(cell).suffix.lower() in IMAGES and (folder / cell).is_file()]
     return bool(images) and (len(row) <= 2 or set(row) <= {images[0], "0", "1"})
