@@ -87,6 +87,18 @@ def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
     assert "each on the same 5 tasks of the val split" in facts["selection"]
 
 
+@pytest.mark.parametrize(
+    ("role", "learner"), [({"target": "sold"}, "bayesian-last-layer"), ({"label": "good"}, "protonet")]
+)
+def test_a_run_has_a_learner_for_its_kind_of_tasks_where_none_is_named(role, learner, tmp_path):
+    source = Source(str(own_data.shops(tmp_path / "shops.csv")), task="shop", **role)
+    experiment = Experiment(source, settings={"steps": 1, "validation_tasks": 1})
+    model = train(experiment, tmp_path / "run")
+    assert model.learner.key == Run(tmp_path / "run").config()["learner"] == learner
+    named = replace(experiment, learner=learner)
+    assert train(named, tmp_path / "run", resume=True).digest == model.digest
+
+
 def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
     heard = []
 

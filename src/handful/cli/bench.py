@@ -25,7 +25,7 @@ from handful.cli.terminal import out, print_json
 def bench(
     tasks: TasksOption,
     data: dict[str, Any],
-    learner: Annotated[str, typer.Option(help="See `handful list`.")] = "protonet",
+    learner: Annotated[str | None, typer.Option(help="As in `handful train`.")] = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,

@@ -36,8 +36,12 @@ def train(
     data: dict[str, Any],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")],
     learner: Annotated[
-        str, typer.Option(help="See `handful list`; its own options: `handful list NAME`.")
-    ] = "protonet",
+        str | None,
+        typer.Option(
+            help="See `handful list`; its own options: `handful list NAME`. By default protonet, or "
+            "bayesian-last-layer for numbers."
+        ),
+    ] = None,
     way: Annotated[int | None, of_sizes(help="Classes of a task.")] = None,
     shot: Annotated[int | None, of_sizes(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, of_sizes(help="Examples to be scored on, likewise.")] = None,
@@ -154,7 +158,7 @@ def train(
             bars.hear(event)
             return
         err.print(
-            f"Training {learner} ({event.parameters:,} parameters) on {tasks}: "
+            f"Training {Run(output).config()['learner']} ({event.parameters:,} parameters) on {tasks}: "
             f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {meta_batch_size} per step."
         )
         if event.inputs:

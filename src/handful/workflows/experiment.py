@@ -17,10 +17,13 @@ from handful.tasks.distribution import Size, TaskDistribution
 from handful.tasks.opening import open_tasks
 from handful.tasks.splits import Contents
 from handful.training.run import Run
+from handful.types import Kind
 from handful.workflows.warm_start import digest, start_from
 
 START = "start"
 """Where a run's configuration has the digest of the weights that it started from."""
+LEARNERS_OF: dict[Kind, str] = {"classification": "protonet", "regression": "bayesian-last-layer"}
+"""What is trained where no learner is named."""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
 
 
@@ -48,14 +51,15 @@ class Source(DataOptions):
 class Experiment:
     """All that decides what a training run does; its JSON is the run's `config.json`.
 
-    way, shot: of the tasks that count, on which it is validated and evaluated. train_way, train_query_shot: of training
-    tasks, where others work better (prototypical networks like a higher way); None: the same. None as a size leaves the
-    source's default. warm_start: a run, or the folder of a meta-model, whose weights training starts from. augment: how
-    much training tasks are changed, see `augmented` (0: not at all).
+    learner: None: one of `LEARNERS_OF`, by the kind of the tasks. way, shot: of the tasks that count, on which it is
+    validated and evaluated. train_way, train_query_shot: of training tasks, where others work better (prototypical
+    networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a run, or the
+    folder of a meta-model, whose weights training starts from. augment: how much training tasks are changed, see
+    `augmented` (0: not at all).
     """
 
     source: Source
-    learner: str = "protonet"
+    learner: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     backbone: str = "auto"
     backbone_options: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +96,10 @@ class Experiment:
                 code="other-version",
             ) from error
 
+    def settled(self, distribution: TaskDistribution) -> Self:
+        """The same with the learner for tasks of this kind, where none is named."""
+        return self if self.learner else replace(self, learner=LEARNERS_OF[distribution.spec.kind])
+
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes that count."""
         return distribution.with_sizes(self.way, self.shot, self.query_shot)
@@ -103,7 +111,7 @@ class Experiment:
 
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner, with the weights of a warm start."""
-        cls: type[Learner] = LEARNERS[self.learner]
+        cls: type[Learner] = LEARNERS[self.learner or LEARNERS_OF[distribution.spec.kind]]
         pipeline = distribution.pipeline
         learner = cls.build(
             self.tasks(distribution).spec,

@@ -51,6 +51,7 @@ def train(
         source = experiment.source
         tasks = continued(source, path) if resume and is_run(path) else source.open()
     distribution = tasks
+    experiment = experiment.settled(distribution)
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)

@@ -20,7 +20,7 @@ from handful.training.loop import checked, meta_train
 from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
-from handful.workflows.experiment import Experiment, continued, validating
+from handful.workflows.experiment import LEARNERS_OF, Experiment, continued, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -111,7 +111,7 @@ def space(experiment: Experiment, kind: Kind) -> dict[str, SearchRange]:
         start = float(experiment.settings.get(name, getattr(Settings, name)))
         if start > 0:
             found[name] = SearchRange(start, start / factor, start * factor)
-    for name, default in defaults_of(LEARNERS[experiment.learner], kind).items():
+    for name, default in defaults_of(LEARNERS[experiment.learner or LEARNERS_OF[kind]], kind).items():
         if name in experiment.options:
             continue
         if name in FACTORS and isinstance(default, float) and default > 0:
@@ -162,9 +162,10 @@ def tune(
         raise UserError(
             f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
         )
-    config = _as_read(experiment.config() | experiment.start())
     earlier = _known(file) if file.exists() and not force else None
     distribution = experiment.source.open() if earlier is None else continued(experiment.source, path)
+    experiment = experiment.settled(distribution)
+    config = _as_read(experiment.config() | experiment.start())
     data, saved = distribution.contents(), []
     if earlier is not None:
         check_same(f"the search in {path}", (earlier["experiment"], Run(path).contents()), (config, data))
