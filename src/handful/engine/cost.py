@@ -26,7 +26,7 @@ M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which memory is a mapping of its own."""
 LARGE = 2**23
 """Bytes of a large tensor."""
-GRAPHS_AT_MOST = 3 * 2**28
+GRAPHS_AT_MOST = 5 * 2**27
 """Bytes that graphs of a training may take on a CPU."""
 
 
