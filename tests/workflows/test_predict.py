@@ -18,6 +18,7 @@ from handful.pipelines.rows import TablePipeline
 from handful.pipelines.spread import DEVIATIONS
 from handful.registry import LEARNERS
 from handful.types import TaskSpec
+from handful.workflows.adapt import adapt_from_file
 from handful.workflows.predict import predict_from_files
 from noted import noted, nothing_noted
 
@@ -109,6 +110,16 @@ def test_images_are_named_by_their_paths(pictures, tmp_path):
     assert [rows[0]["label"], rows[2]["label"]] == ["dark", "light"]
     with noted("passed over, such as model/README.md"):
         assert [row["id"] for row in answers(pictures, tmp_path)] == ["a/gray.png", "a/light.png", "b/dark.png"]
+
+
+@pytest.mark.parametrize("given", ["a", "b/dark.png", "empty"])
+def test_images_for_a_model_of_tables_are_refused_by_what_it_takes(prices, pictures, tmp_path, given):
+    (tmp_path / "empty").mkdir()
+    said = rf"{given} does not hold what this model takes: size \(number, or empty\), shop \(2 categories\)"
+    with pytest.raises(DataError, match=said):
+        answers(prices, tmp_path / given)
+    with pytest.raises(DataError, match=said):
+        adapt_from_file(prices, tmp_path / given)
 
 
 def test_a_path_that_is_not_there_is_told_before_anything_is_predicted(prices, tmp_path):

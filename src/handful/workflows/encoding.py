@@ -10,11 +10,14 @@ from handful.cells import written
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
+from handful.pipelines.images import ImagePipeline
 from handful.pipelines.labels import class_names
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
 from handful.readers.archives import unpacked
-from handful.readers.reader import read
+from handful.readers.images import ImageReader
+from handful.readers.paths import existing, reading
+from handful.readers.reader import read, reader_of
 
 
 class EncodedExamples(NamedTuple):
@@ -47,6 +50,7 @@ def encoded_examples(
     the file is written (see `DataOptions.for_file`). added: whether they join others, so that all may be of one class.
     """
     with unpacked(path, limits) as path:
+        _check_images(path, pipeline)
         raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
         of_task = pipeline.of_task(raw.inputs, target)
         if of_task is not pipeline:
@@ -73,6 +77,7 @@ def encoded_inputs(
     options: how the file is written (see `DataOptions.for_file`).
     """
     with unpacked(path, limits) as path:
+        _check_images(path, pipeline)
         raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
         return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
 
@@ -82,6 +87,16 @@ def id_with(name: str, path: Path, id_: str) -> str:
     if id_ == path.name:  # that of the only input of a file is its name
         return name
     return os.path.join(name, id_) if path.is_dir() else f"{name}:{id_}"
+
+
+def _check_images(path: str | Path, pipeline: InputPipeline) -> None:
+    """Raise a `DataError` where images, or a folder of nothing that is read, are for a model of something else."""
+    path = existing(path)
+    with reading(path):
+        if isinstance(reader_of(path), ImageReader) and not isinstance(pipeline, ImagePipeline):
+            raise DataError(
+                f"{path} does not hold what this model takes: {pipeline.described()}.", code="unsupported-media"
+            )
 
 
 def _check_one_task(raw: RawBatch) -> None:
