@@ -5,6 +5,7 @@ A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Modu
 subclass of `nn.Module`, or a function with the decorator `@backbone`, so that no file can name anything else to call.
 """
 
+import contextlib
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handful import streams
 from handful.errors import ArtifactError, UserError, unknown_name
 from handful.functional.normalization import BatchNorm, Normalization, convert, transforms
-from handful.functional.stateless import own_copy
+from handful.functional.stateless import call, own_copy, tensors
 from handful.registry import BACKBONES
 
 Factory: TypeAlias = Callable[..., nn.Module]
 Backbone: TypeAlias = str | Factory | nn.Module
+
+VARIADIC = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 AnyFactory = TypeVar("AnyFactory", bound=Factory)
 
@@ -174,7 +178,8 @@ def make(
     """Make a backbone for inputs of this shape; its batch norms get the policy `normalization`.
 
     "auto" is `conv4` for images and `mlp` for rows. A module is copied, so that the caller's stays as it was.
-    Raises `UserError` for an unknown name or option, or a network that does not fit the inputs.
+    Raises `UserError` for an unknown name or option, and for a network that does not fit the inputs or that cannot be
+    meta-learned.
     """
     factory = resolve(backbone, input_shape)
     options = options or {}
@@ -184,6 +189,12 @@ def make(
             if name not in parameters:
                 noun = f"option of the backbone {written(backbone)}" if written(backbone) else "backbone option"
                 raise unknown_name(noun, name, set(parameters) - {"input_shape"})
+    for name, parameter in list(parameters.items())[1:]:
+        if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in options:
+            raise UserError(
+                f"The backbone {written(backbone) or factory} needs the option {name!r}.",
+                hint="Give it in {backbone_options}.",
+            )
     try:
         network = own_copy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -192,7 +203,67 @@ def make(
         raise UserError(
             f"The backbone {written(backbone)} cannot be made with the options {options}: {error}."
         ) from error
+    _check_weights(network)
     return convert(network, normalization)
+
+
+def _check_weights(network: nn.Module) -> None:
+    """Raise a `UserError` for weights that no task can have its own of."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise UserError(
+            "The backbone is compiled by TorchScript, so that no task can have weights of its own in it: give the "
+            "nn.Module that it was made of."
+        )
+    for name, weight in network.named_parameters():
+        if isinstance(weight, nn.UninitializedParameter):
+            raise UserError(
+                f"The backbone's weights {name} have no shape yet: give its lazy layers their sizes, or run it once."
+            )
+        if weight.is_complex() and weight.requires_grad:
+            raise UserError(
+                f"The backbone's weights {name} are complex: learn real ones and view them as complex, as by "
+                "torch.view_as_complex."
+            )
+
+
+def check_use(network: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise a `UserError` where a network does more than to compute features from its inputs and weights.
+
+    A copy of it is run in both modes, and differentiated with weights in place of its own; ours need no trial.
+    """
+    if type(network).__module__ == __name__:
+        return
+    probe = own_copy(network)
+    inputs = torch.zeros(2, *input_shape, device=next(network.parameters(), torch.zeros(())).device)
+    before = [(name, tensor, tensor._version) for name, tensor in tensors(probe).items()]
+    features = _features(probe, inputs)
+    if features.dtype != inputs.dtype:
+        raise UserError(
+            f"The backbone makes features of type {features.dtype} of inputs of type {inputs.dtype}: convert it by "
+            "network.float(), or its features."
+        )
+    with torch.no_grad(), streams.network_draws("probe", 0, 0), contextlib.suppress(Exception):
+        probe.train()(inputs)  # an error of its own is raised where it is trained
+    if inputs._version:
+        raise UserError("The backbone changes its inputs in place: let it begin with a copy, as inputs.clone().")
+    after = tensors(probe)
+    for name, tensor, version in before:
+        if tensor is not after.get(name) or tensor._version > version:
+            raise UserError(
+                f"The backbone writes into {name} while it computes, as spectral norm does in training, so that a "
+                "prediction would depend on those before it: leave that out."
+            )
+    starts = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in after.items()}
+    try:
+        outputs = call(probe.eval(), starts, inputs.requires_grad_())
+        if outputs.requires_grad:
+            wanted = [tensor for tensor in (*starts.values(), inputs) if tensor.requires_grad]
+            torch.autograd.grad(outputs.sum(), wanted, allow_unused=True)
+    except RuntimeError as error:
+        raise UserError(
+            "No gradient passes through the backbone where a task's weights are in place of its own, as with "
+            f"torch.utils.checkpoint, which memory modes of the plan make needless: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _check_sizes(name: str, sizes: Any) -> None:
@@ -273,16 +344,24 @@ def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     shape, count = getattr(network, "made_for", (None, 0))
     if shape == input_shape and type(network).__module__ == __name__:
         return int(count)  # without a pass: to run on shapes alone, PyTorch imports its compiler, which takes seconds
-    training = network.training
-    like = next(network.parameters(), torch.zeros(()))
+    like = next((one for one in network.parameters() if one.is_floating_point()), torch.zeros(()))
+    return _features(network, like.new_zeros(1, *input_shape)).shape[1]
+
+
+def _features(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What a network makes of inputs in evaluation mode: features `(n, features)`, else a `UserError`."""
+    training, shape = network.training, tuple(inputs.shape[1:])
     try:
         with torch.no_grad():
-            features = network.eval()(like.new_zeros(1, *input_shape))
+            features = network.eval()(inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        tokens = any(isinstance(module, nn.Embedding) for module in network.modules())
-        hint = "Inputs are floats: where they are numbers of tokens, embed inputs.long()." if tokens else ""
+        hint = ""
+        if any(isinstance(module, nn.Embedding) for module in network.modules()):
+            hint = "Inputs are floats: where they are numbers of tokens, embed inputs.long()."
+        elif other := next((one.dtype for one in network.parameters() if one.dtype != inputs.dtype), None):
+            hint = f"Inputs are of type {inputs.dtype} and weights of type {other}: convert it by network.float()."
         raise UserError(
-            f"The backbone does not take inputs of shape {input_shape}: {error}", code="wrong-shape", hint=hint
+            f"The backbone does not take inputs of shape {shape}: {error}", code="wrong-shape", hint=hint
         ) from error
     finally:
         network.train(training)
@@ -292,4 +371,4 @@ def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
             f"A backbone maps (n, *input_shape) to one tensor (n, features), but this one gives {given} for one "
             "example: end it with nn.Flatten(), or wrap it in a module that returns the features."
         )
-    return int(features.shape[1])
+    return features

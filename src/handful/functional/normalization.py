@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from handful.errors import UserError
 
 Normalization: TypeAlias = Literal["frozen", "support", "transductive"]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 MODES: tuple[Normalization, ...] = ("frozen", "support", "transductive")
 
@@ -268,6 +269,7 @@ def convert(module: nn.Module, mode: Normalization) -> nn.Module:
 
     Native batch norms keep their weights and running statistics; dropout is switched off (as `nn.Identity`), since its
     masks would differ from one forward pass of an inner loop to the next. A layer used in two places stays one layer.
+    Layers that work in place no longer do: an inner step may need what they would overwrite.
     """
     return _converted(module, mode, {})
 
@@ -275,7 +277,7 @@ def convert(module: nn.Module, mode: Normalization) -> nn.Module:
 def _converted(module: nn.Module, mode: Normalization, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in done:
         return done[module]
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+    if isinstance(module, BATCH_NORMS):
         done[module] = _own(module, mode)
     elif type(module) is nn.LayerNorm:
         done[module] = layer = LayerNorm(module.normalized_shape, module.eps, module.elementwise_affine)
@@ -286,6 +288,8 @@ def _converted(module: nn.Module, mode: Normalization, done: dict[nn.Module, nn.
         done[module] = nn.Identity()
     else:
         done[module] = module
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
         if isinstance(module, BatchNorm):
             module.mode = mode
         if isinstance(module, nn.MultiheadAttention):
@@ -296,7 +300,7 @@ def _converted(module: nn.Module, mode: Normalization, done: dict[nn.Module, nn.
     return done[module]
 
 
-def _own(native: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mode: Normalization) -> BatchNorm:
+def _own(native: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm, mode: Normalization) -> BatchNorm:
     own = BatchNorm(native.num_features, mode, native.eps)
     for tensor in (*native.parameters(), *native.buffers()):
         if tensor.is_floating_point():

@@ -87,6 +87,8 @@ def own_copy(module: AnyModule) -> AnyModule:
     """A copy with tensors of its own, which keep no graph; also of a module that holds locks or computed tensors."""
 
     def own(tensor: Tensor) -> Tensor:
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return tensor  # what a hook kept of a transform that is over: it has no numbers any more
         numbers = tensor.detach().clone(memory_format=torch.preserve_format)
         return nn.Parameter(numbers, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else numbers
 

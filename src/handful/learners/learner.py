@@ -139,6 +139,7 @@ class Learner(nn.Module, ABC):
             network = backbones.make(backbone, spec.input_shape, options=backbone_options, normalization=policy)
             learner = cls.__new__(cls)
             learner.__init__(spec, network, **chosen, **cls.fixed_options)  # type: ignore[misc]
+        backbones.check_use(network, spec.input_shape)
         # The loop writes it before each step, from the step's number: so no checkpoint has to hold it.
         learner.register_buffer("progress", torch.zeros((), device="cpu"), persistent=False)
         learner.transductive = policy == "transductive"
@@ -166,9 +167,8 @@ class Learner(nn.Module, ABC):
         return not self.transductive
 
     def check_type(self, inputs: Tensor) -> None:
-        """Raise a `DataError` for inputs that are of no type that it computes with: that of its weights."""
-        floating = inputs.dtype if inputs.is_floating_point() else torch.float32
-        wanted = next((one.dtype for one in self.parameters() if one.is_floating_point()), floating)
+        """Raise a `DataError` for inputs that are of another type than it computes with."""
+        wanted = self.progress.dtype
         if inputs.dtype != wanted:
             raise DataError(
                 f"The model takes inputs of type {wanted}, not {inputs.dtype}. Convert them with inputs.to({wanted}), "

@@ -205,7 +205,8 @@ class CosineClassifier(nn.Linear):
 
 
 def _head(backbone: nn.Module, pool: PretrainingExamples, seed: int, kind: type[nn.Linear]) -> nn.Linear:
-    example = pool.draw(streams.pretraining(seed), 1).inputs.to(next(backbone.parameters()).device)
+    example = pool.draw(streams.pretraining(seed), 1).inputs
+    example = example.to(next(backbone.parameters(), example).device)
     training = backbone.training
     with torch.no_grad():
         features: Tensor = backbone.eval()(example)

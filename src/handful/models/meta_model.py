@@ -20,6 +20,7 @@ from handful import backbones
 from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.functional.own_settings import own_settings, without_inference
+from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.limits import LOCAL, Limits
 from handful.models import batches
@@ -63,7 +64,7 @@ class MetaModel:
         self, learner: Learner, pipeline: InputPipeline | None = None, facts: dict[str, Any] | None = None
     ) -> None:
         with own_settings():
-            self.learner = copy.deepcopy(learner).eval()
+            self.learner = own_copy(learner).eval()
         self.pipeline = pipeline
         self.facts = facts or {}
         self.path: Path | None = None
@@ -87,7 +88,7 @@ class MetaModel:
     def to(self, device: str | torch.device) -> Self:
         """The same model on another device; this one stays where it is."""
         other = copy.copy(self)
-        other.learner = copy.deepcopy(self.learner).to(device)
+        other.learner = own_copy(self.learner).to(device)
         return other
 
     def with_pipeline(self, pipeline: InputPipeline) -> Self:
