@@ -1,8 +1,10 @@
 """What readers give and pipelines take: a batch of the user's raw values."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 Place: TypeAlias = Callable[[int], str]
 """What messages call the value at a place: "sales.csv, row 12"."""
@@ -56,6 +58,16 @@ class RawBatch:
     groups: Any = None
     order: Any = None
     splits: Sequence[str] | None = None
+
+    def taken(self, rows: np.ndarray) -> "RawBatch":
+        """Those rows of a table `(m,)`, in this order."""
+
+        def own(given: Any) -> Any:
+            return given[rows] if isinstance(given, np.ndarray) else given and [given[row] for row in rows]
+
+        names = ("ids", "labels", "targets", "tasks", "groups", "order")
+        found = {name: own(getattr(self, name)) for name in names} | {"inputs": self.inputs.taken(rows)}
+        return replace(self, origin=lambda place: self.origin(int(rows[place])), **found)
 
     def named(self, role: str) -> Origin:
         """What messages call the labels, targets, tasks or groups."""

@@ -110,7 +110,7 @@ class Table:
         """
         cells = self.texts(column)
         nothing = is_empty if numbers else is_missing
-        known = tuple(row for row, cell in enumerate(cells) if not nothing(cell))
+        known = np.array([row for row, cell in enumerate(cells) if not nothing(cell)], dtype=np.int64)
         if len(known) in (0, len(cells)):
             return self
         note(
@@ -118,7 +118,11 @@ class Table:
             f"{self.name}: rows without {column!r} are left out.",
             count=len(cells) - len(known),
         )
-        return replace(self, arrow=self.arrow.take(known), kept=known)
+        return self.taken(known)
+
+    def taken(self, rows: np.ndarray) -> Self:
+        """The rows in these places `(m,)`, in this order, by their numbers in the file."""
+        return replace(self, arrow=self.arrow.take(rows), kept=tuple(self._number(row) - 1 for row in rows.tolist()))
 
     def require(self, names: Iterable[str], why: str = "") -> None:
         """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
@@ -194,12 +198,12 @@ class Table:
             numbers = np.full(self.rows, np.nan)
         else:
             raise self._unusable(name)
-        wrong = np.flatnonzero(too_large(numbers) if gaps else too_large(numbers) | np.isnan(numbers))
-        if len(wrong):
-            number, unit = numbers[wrong[0]], self.unit(name) if unit is None else unit
+        wrong = np.flatnonzero(too_large(numbers) if gaps else too_large(numbers) | np.isnan(numbers)).tolist()
+        if wrong:
+            number, unit = numbers[min(wrong, key=self._number)], self.unit(name) if unit is None else unit
             of_another = f"is not {DATE if unit == DATE else f'a number of {unit}'}"
             fault = of_another if unit and np.isinf(number) else fault_of(number)
-            raise self._cell(name, int(wrong[0]), len(wrong), fault)
+            raise self._cell(name, wrong, fault)
         return numbers
 
     def note_numbers(self, name: str) -> None:
@@ -260,10 +264,11 @@ class Table:
         values = self.texts(name)
         empty = [row for row, value in enumerate(values) if value is None]
         if empty:
-            raise self._cell(name, empty[0], len(empty), "is not a name")
+            raise self._cell(name, empty, "is not a name")
         return [value for value in values if value is not None]
 
-    def _cell(self, name: str, row: int, count: int, fault: str) -> DataError:
+    def _cell(self, name: str, rows: Sequence[int], fault: str) -> DataError:
+        row, count = min(rows, key=self._number), len(rows)
         value = self.cells(name)[row]
         found = "the cell is empty, NA or the like" if is_empty(value) else f"{value!r} {fault}"
         found += without_comma(value)

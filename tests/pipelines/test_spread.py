@@ -77,15 +77,15 @@ def test_a_far_value_counts_as_so_far_with_a_note_in_a_table(tmp_path):
     with noted("Values of the column 'x' that are further from its median than 20 times the width") as notes:
         inputs = pipeline.encode(query)
     assert [note.count for note in notes] == [2]
-    assert inputs[:, 0].tolist() == pytest.approx([FAR * DEVIATIONS, -FAR * DEVIATIONS, inputs[2, 0].item()])
-    assert inputs[0, 1] > 1e19
+    assert inputs[:, 1].tolist() == pytest.approx([FAR * DEVIATIONS, -FAR * DEVIATIONS, inputs[2, 1].item()])
+    assert inputs[0, 0] > 1e19
     with nothing_noted():
         pipeline.encode(query[2:])
     poisoned = table_of([*NORMAL, 9e29])
     with noted("Values of the column 'x'") as notes:
         again = TablePipeline.fit(poisoned, np.arange(1001), target="y").encode(poisoned)
     assert [note.count for note in notes] == [1]
-    assert again[:1000, 0].std() == pytest.approx(1, rel=0.1)
+    assert again[:1000, 1].std() == pytest.approx(1, rel=0.1)
 
 
 def test_targets_are_never_clipped():

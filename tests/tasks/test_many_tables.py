@@ -21,12 +21,14 @@ from handful.reports.verdict import quality
 from handful.streams import seeded
 from handful.tasks.distribution import BLOCK, Sizes
 from handful.tasks.opening import open_tasks
+from handful.tasks.splits import own_order
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
 from handful.workflows.predict import predict_from_files
 from noted import noted, nothing_noted
 from own_data import write_csv
+from tables import read_table
 
 KINDS = np.array(["oak", "elm", "ash"])
 WORTH = {"oak": 2.0, "elm": 0.0, "ash": -2.0}
@@ -108,11 +110,11 @@ def test_tables_of_a_folder_are_read_as_the_options_say(tmp_path):
         (tmp_path / f"t{number}.csv").write_bytes(text.encode("cp1252"))
     (tmp_path / "~$t1.csv").write_text("open in Excel")
     with pytest.raises(DataError, match="may be"):
-        open_tasks(tmp_path, target="y")
+        open_tasks(tmp_path, target="y", encoding="cp1252")
     with noted("is read by ','", "is read by 'mdy'"):
         tasks = open_tasks(tmp_path, target="y", decimal=",", dates="mdy", encoding="cp1252")
     assert len(tasks.names) == 5
-    price, when, *kinds = tasks.inputs[:7].T
+    *kinds, price, when = tasks.inputs[:7][tasks.targets[:7, 0].argsort()].T
     assert (price.diff() > 0).all()
     assert torch.allclose(when.diff(), when.diff()[0], rtol=0.2)
     assert len(kinds) == 2
@@ -163,7 +165,7 @@ def test_inputs_and_targets_of_a_draw_are_standardized_by_its_support_alone(task
     for index in range(10):
         task, manifest = tasks.task(index), tasks.manifest(index)
         name = tasks.names[int(tasks.tasks[manifest.support[0]])]
-        table = pyarrow.csv.read_csv(folder / name)
+        table = pyarrow.csv.read_csv(folder / name).take(own_order(read_table(folder / name)))
         first = int((tasks.tasks < tasks.names.index(name)).sum())
         support, query = (np.array(rows) - first for rows in (manifest.support, manifest.query))
         columns, targets = by_hand(table, table[table.column_names[-1]].to_numpy(), support)

@@ -83,15 +83,18 @@ class TablePipeline(RowPipeline):
     have such cells, the column has a second output, 1 for them, and elsewhere they get a note. Further columns of a new
     file are passed over; a missing one is an error.
 
-    columns: in their order, `{"name", "median", "width", "clipped"}`, with `"gaps": True` where the training rows have
-    empty cells and `"unit"` where cells have one, or `{"name", "categories"}`. roles: see `RowPipeline`.
+    columns: in the order of the outputs, that of their names: `{"name", "median", "width", "clipped"}`, with
+    `"gaps": True` where the training rows have empty cells and `"unit"` where cells have one, or
+    `{"name", "categories"}`. names: in the order of the training file, in which rows without names have them.
+    roles: see `RowPipeline`.
     """
 
     kind = "table"
 
-    def __init__(self, *, columns: list[dict[str, Any]], **roles: Any) -> None:
+    def __init__(self, *, columns: list[dict[str, Any]], names: Sequence[str] | None = None, **roles: Any) -> None:
         super().__init__(**roles)
         self.columns = columns
+        self.names = [column["name"] for column in columns] if names is None else list(names)
         self.spreads = [None if "categories" in column else Spread.from_json(column) for column in columns]
         self.input_shape = (sum(len(c.get("categories", " ")) + c.get("gaps", False) for c in columns),)
 
@@ -112,13 +115,15 @@ class TablePipeline(RowPipeline):
         """Fit to the training rows (indices) of a table; all columns that have no role and are not dropped are used."""
         roles = {label, target, task, group, order, *drop}
         used = [name for name in table.names if name not in roles]
-        columns = [_fit_column(table, name, rows) for name in used]
+        columns = [_fit_column(table, name, rows) for name in sorted(used)]
         columns = [column for column in columns if column.get("categories", " ")]
+        learned = {column["name"] for column in columns}
         if not columns:
             raise DataError(f"{table.name} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         return cls(
             columns=columns,
+            names=[name for name in used if name in learned],
             label=label,
             target=target,
             task=task,
@@ -132,16 +137,12 @@ class TablePipeline(RowPipeline):
 
     def settings(self) -> dict[str, Any]:
         """Columns, roles, labels and the target's scale."""
-        return {"columns": self.columns, **super().settings()}
-
-    @property
-    def names(self) -> list[str]:
-        """The columns that are used, in their order."""
-        return [column["name"] for column in self.columns]
+        return {"columns": self.columns, "names": self.names, **super().settings()}
 
     def described(self) -> str:
         """The columns, and what each is read as."""
-        named = [f"{column['name']} ({_described(column)})" for column in self.columns]
+        columns = {column["name"]: _described(column) for column in self.columns}
+        named = [f"{name} ({columns[name]})" for name in self.names]
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
         return ", ".join(named[:MOST_NAMED] + more)
 

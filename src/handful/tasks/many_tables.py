@@ -22,7 +22,7 @@ from handful.table import Table
 from handful.tasks.distribution import SPLITS, Pool, SizeRanges, Sizes, Split, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.own_rows import everywhere
-from handful.tasks.splits import Contents, digests, split_names
+from handful.tasks.splits import Contents, digests, own_order, split_names
 from handful.tasks.task_collection import TaskCollection
 from handful.types import Examples, Task, TaskSpec
 
@@ -196,7 +196,9 @@ def open_tables(
         splits = everywhere(len(files))
     else:
         splits = split_names(names, seed, earlier.placed() if earlier else None, noun="table")
-    tables: list[Table] = [read(file, options=DataOptions().for_file(written), limits=limits).inputs for file in files]
+    as_written = DataOptions().for_file(written)
+    read_ones: list[Table] = [read(file, options=as_written, limits=limits).inputs for file in files]
+    tables = [table.taken(own_order(table)) for table in read_ones]
     columns = {name for table in tables for name in table.names}
     for name in drop:
         if name not in columns.union(pipeline.drop if pipeline else ()):
@@ -220,7 +222,7 @@ def open_tables(
         targets = [own.scaled(values) for own, values in zip(plain, cast(list[Tensor], given), strict=True)]
         made = ManyTables(features, targets, names, splits=splits, pipeline=pipeline, order=times, seed=seed)
     of_table = [
-        digests(zip(*(table.cells(column) for column in table.names if column not in drop), strict=True))
+        digests(zip(*(table.cells(column) for column in sorted(table.names) if column not in drop), strict=True))
         for table in tables
     ]
     made.digests = {on: {names[number]: of_table[number] for number in numbers} for on, numbers in splits.items()}

@@ -21,7 +21,7 @@ from handful.tasks.data_options import COLUMNS, Options, checked_kind
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.many_tables import LabeledTables, ManyTables, open_tables
 from handful.tasks.own_rows import tasks_of
-from handful.tasks.splits import digests
+from handful.tasks.splits import digests, own_order
 
 Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
 
@@ -69,6 +69,7 @@ def table_tasks(
 ) -> TaskDistribution:
     """Tasks from one table; see `open_tasks`. test: of the table to test on. options: those of `with_own_columns`."""
     options.refuse("a table", "image_size", "inputs")
+    raw, test = raw.taken(own_order(raw.inputs)), test and test.taken(own_order(test.inputs))
     table: Table = raw.inputs
     label, task, target, text = options.label, options.task, options.target, options.text
     model: InputPipeline | None = checked_kind(pipeline, TextPipeline if text else TablePipeline, Path(table.name))
@@ -90,7 +91,7 @@ def table_tasks(
     def digested(part: RawBatch, fitted: Any) -> list[str]:
         unused = {*roles.values(), *options.drop, options.split_by}
         named = fitted.names if isinstance(fitted, TablePipeline) else table.names
-        inputs = [text] if text else [name for name in named if name not in unused]
+        inputs = [text] if text else sorted(name for name in named if name not in unused)
         facts = filter(None, (*inputs, *roles.values(), options.split_by))
         return digests(zip(*map(part.inputs.cells, facts), strict=True))
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
+import numpy as np
+
 from handful.errors import ArtifactError, DataError
+from handful.table import Table
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -146,6 +149,12 @@ class Contents:
 def digests(rows: Iterable[object]) -> list[str]:
     """A digest of each example."""
     return [hashed(row) for row in rows]
+
+
+def own_order(table: Table) -> np.ndarray:
+    """The rows of a table `(rows,)` in an order that is theirs and not the file's: that of their digests."""
+    cells = (table.cells(name) for name in sorted(table.names))
+    return np.argsort(digests(zip(*cells, strict=True)), kind="stable")
 
 
 def set_aside(
