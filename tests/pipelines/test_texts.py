@@ -1,5 +1,6 @@
 """Texts: the pipeline and the encoder behind it, here one that counts letters, a tiny real one, and a real one."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -204,6 +205,13 @@ def test_a_model_reads_raw_texts(csv, folder, tmp_path):
     (tmp_path / "inputs.txt").write_text("qqqqq\nzzzz\n")
     rows = next(predict_from_files(tmp_path / "new.task", [tmp_path / "inputs.txt"]))
     assert [row["label"] for row in rows] == ["q", "z"]
+    lines = io.BytesIO(b'"qqqqq"\n{"question": "zzzz"}\n')
+    piped = [row for rows in predict_from_files(tmp_path / "new.task", [], lines=lines) for row in rows]
+    assert [row["probabilities"] for row in piped] == [pytest.approx(row["probabilities"], rel=1e-5) for row in rows]
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "letter.txt").write_text("qqq\nqq")
+    [[row]] = predict_from_files(tmp_path / "new.task", [tmp_path / "inbox"])
+    assert (row["id"], row["label"]) == ("letter.txt", "q")
     other = open_tasks(csv, text="domain", pipeline=model.pipeline)
     assert other.pipeline is model.pipeline
     assert not torch.equal(other.inputs, open_tasks(csv, pipeline=model.pipeline).inputs)
