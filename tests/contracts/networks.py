@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
@@ -31,7 +32,8 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.task_collection import TaskCollection
-from handful.training.loop import meta_train
+from handful.training.loop import Training, meta_train
+from handful.training.settings import Settings
 
 WIDTH = 6
 ROW, IMAGE = (4,), (1, 8, 8)
@@ -307,6 +309,43 @@ class NoWeights(nn.Module):
         return torch.cat([inputs.sin(), inputs.cos()], 1)
 
 
+class ThroughNumPy(Plain):
+    """Computes a part where no gradient and no batching rule is."""
+
+    def forward(self, inputs):
+        return self.network(inputs + torch.from_numpy(np.sin(inputs.detach().numpy())))
+
+
+class DataDependent(Plain):
+    """Looks at numbers, which `vmap` does not have."""
+
+    def forward(self, inputs):
+        features = self.network(inputs)
+        return features if float(features.detach().sum()) > 0 else 2 * features
+
+
+class Tokens(nn.Module):
+    """Takes numbers for those of tokens."""
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.embedding = nn.Embedding(9, WIDTH)
+
+    def forward(self, inputs):
+        return self.embedding(inputs.long() % 9).mean(1)
+
+
+class BagOfTokens(Tokens):
+    """By an operation that has no second derivative."""
+
+    def __init__(self, input_shape):
+        super().__init__(input_shape)
+        self.embedding = nn.EmbeddingBag(9, WIDTH)
+
+    def forward(self, inputs):
+        return self.embedding(inputs.long() % 9)
+
+
 class Lazy(Plain):
     def made(self, network):
         return nn.Sequential(nn.LazyLinear(WIDTH), network[1])
@@ -315,7 +354,7 @@ class Lazy(Plain):
 WORKING = [
     *(OldWeightNorm, NewWeightNorm, Orthogonal, OwnParametrization, KeptActivations, Hooked, PartlyFrozen, Frozen),
     *(SyncBatchNorm, CastBfloat16, Locked, Computed, NeededOptions, InPlace, Tied, ChannelsLast, Recurrent, Attentive),
-    *(OwnFunction, NoWeights),
+    *(OwnFunction, NoWeights, ThroughNumPy, DataDependent, Tokens),
 ]
 REFUSED = {
     OldSpectralNorm: "writes into network.0.weight_u",
@@ -378,13 +417,11 @@ def through(network: type[nn.Module], key: str, kind: str, folder: Path) -> None
         more = {"pretrain_examples": 8} if learner.start == "pretrained" else {}
         meta_train(learner, source, steps=2, meta_batch_size=2, validation_tasks=2, **more)
     if trained:
-        batch, spec = source.split("train").batch([0, 1]), source.spec
-        noise = None
-        if learner.draw_noise(source.task(0), spec, torch.Generator()) is None:
-            plans = [Plan("loop"), Plan("vmap"), Plan("loop", memory="recompute")]
-            measure(learner.train(), batch, spec, noise=noise, plans=plans, seconds=0.01)
-            operations(learner, batch, spec)
-            learner.eval()
+        batch, spec, noise = Training(learner, source, source, Settings(steps=1, meta_batch_size=2)).draw(range(2))
+        plans = [Plan("loop"), Plan("vmap"), Plan("loop", memory="recompute")]
+        measure(learner.train(), batch, spec, noise=noise, plans=plans, seconds=0.01)
+        operations(learner, batch, spec, noise)
+        learner.eval()
     evaluate(learner, source.split("test"), tasks=2)
     MetaModel(learner).save_pretrained(folder)
     model = MetaModel.from_pretrained(folder, trust=(__name__.partition(".")[0],))

@@ -6,8 +6,10 @@ import torch
 from contracts import networks
 from contracts.networks import REFUSED, ROW, WORKING, InPlace, NeededOptions, built, matrix, through
 from handful.errors import UserError
+from handful.learners.maml import MAML
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.notes import collecting
+from handful.training.loop import meta_train
 from handful.types import TaskSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's, of ways that are no longer its own
@@ -60,6 +62,21 @@ def test_what_cannot_be_meta_learned_is_refused_when_it_is_built(network, why):
 def test_networks_that_were_lost_on_the_way(network, key, kind, tmp_path):
     """In copies, as those of a model, in the steps that are taken again, or in types."""
     through(network, key, kind, tmp_path / "model")
+
+
+@pytest.mark.parametrize("plan", [None, "loop"])
+def test_a_network_without_second_derivatives_is_told_before_any_step(plan):
+    network, tasks = networks.BagOfTokens, networks.tasks(networks.BagOfTokens, "permuted")
+    settings = {"steps": 1, "meta_batch_size": 2, "validation_tasks": 2, "plan": plan}
+    with pytest.raises(
+        UserError, match=r"has no second derivative: .*embedding_bag.* Leave these out with first_order="
+    ):
+        meta_train(MAML.build(tasks.spec, backbone=network, inner_steps=1), tasks, **settings)
+    for learner in (
+        MAML.build(tasks.spec, backbone=network, inner_steps=1, first_order=True),
+        built(network, "protonet", "permuted"),
+    ):
+        meta_train(learner, tasks, **settings)
 
 
 def test_layers_that_work_in_place_change_no_inputs():

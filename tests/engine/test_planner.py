@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from contracts.problems import Unbatchable
 from handful.engine import planner
 from handful.engine.cost import training_limit
+from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import MEMORIES, Plan
 from handful.engine.planner import (
     NO_DIFFERENCE,
@@ -187,6 +188,26 @@ def test_a_memory_mode_makes_no_difference_only_where_sizes_are_known(size, told
     plans = [Plan("loop"), Plan("loop", memory="recompute")]
     trials = measure(maml(), tasks(2), SPEC, plans=plans, seconds=0.01, limit=2**30)
     assert (trials[1].note == NO_DIFFERENCE) is told
+
+
+def test_a_memory_mode_that_fails_is_left_out(monkeypatch):
+    """As where a network does not take its steps again; what the plain loop raises is raised."""
+
+    class Failing(MetaGradient):
+        def __call__(self, *arguments):
+            if self.plan.memory == failing:
+                raise RuntimeError("modified by an inplace operation")
+            return super().__call__(*arguments)
+
+    monkeypatch.setattr(planner, "MetaGradient", Failing)
+    monkeypatch.setattr(planner, "footprint", lambda *arguments: None)
+    plans, failing = [Plan("loop"), Plan("loop", memory="recompute")], "recompute"
+    trials = measure(maml(), tasks(2), SPEC, plans=plans, seconds=0.01)
+    assert trials[0].times
+    assert "inplace operation" in trials[1].note
+    failing = "whole"
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        measure(maml(), tasks(2), SPEC, plans=plans, seconds=0.01)
 
 
 def test_a_graph_that_does_not_fit_is_not_finished():

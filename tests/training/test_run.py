@@ -206,6 +206,17 @@ def test_a_checkpoint_of_another_run_is_passed_over_and_stays(partial, short, ex
     ]
 
 
+@pytest.mark.slow
+def test_an_evaluation_elsewhere_writes_nothing_into_the_run(short, tmp_path):
+    """Which others may share, and nobody write."""
+    before = {path: path.stat().st_mtime_ns for path in short.rglob("*")}
+    command = ["evaluate", str(short), "--test-tasks", "2", "--costly", "0", "-o", str(tmp_path / "report")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "report" / "report.md").exists()
+    assert {path: path.stat().st_mtime_ns for path in short.rglob("*")} == before
+
+
 def test_only_the_newest_checkpoints_stay_and_no_temporary_file(partial):
     assert [path.name for path in (partial / "checkpoints").iterdir() if path.name.startswith(".")] == []
     assert len(checkpoints(partial)) == 2

@@ -4,6 +4,7 @@ OTHER_NAMES = {
     **{name: f"--set training.{name}=" for name in ("checkpoint_every", "clip", "validate_every", "validation_tasks")},
     **{name: f"--set training.{name}=" for name in ("warmup", "weight_decay")},
     "backbone_options": "--set backbone.NAME=",
+    "first_order": "--set first_order=",
     "inner_lr": "--set inner_lr=",
     "limits": "--no-limits",
     "path": "-o",

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -15,9 +15,13 @@ from handful.engine.compilation import Flat, compiled
 from handful.engine.over_tasks import count_of, over_parts
 from handful.engine.plan import Plan
 from handful.engine.precision import Precision, in_bfloat16
+from handful.errors import UserError
 from handful.functional.inner_loop import remembering
 from handful.functional.stateless import call, tensors
 from handful.types import Task, TaskSpec
+
+NO_SECOND_DERIVATIVE = "the derivative for", "trying to differentiate twice"
+"""What PyTorch says of operations, and of functions of users."""
 
 Leaf: TypeAlias = tuple[Tensor, list[Tensor]]
 """Losses `(tasks,)` of one part of a meta-batch, and the gradients of their sum."""
@@ -49,10 +53,23 @@ class MetaGradient:
         """
         if self._structure is not self.learner:
             self._structure.train(self.learner.training)
-        with closing(self.leaves(tasks, spec, noise)) as parts:
+        with closing(self.leaves(tasks, spec, noise)) as parts, self._second_derivatives():
             losses, total = add(parts) if add else tree_sum(parts, self.plan.parts(count_of(tasks)))
         gradients = zip(self.trained, torch._foreach_div(total, len(losses)), strict=True)
         return losses, {name: _laid_out_as(self._values[name], gradient) for name, gradient in gradients}
+
+    @contextmanager
+    def _second_derivatives(self) -> Iterator[None]:
+        """Where an operation of a user's network has none, a `UserError`; under `vmap` others may be missing."""
+        try:
+            yield
+        except (NotImplementedError, RuntimeError) as error:
+            if self.plan.backend != "loop" or not any(words in str(error) for words in NO_SECOND_DERIVATIVE):
+                raise
+            raise UserError(
+                f"An operation of the network has no second derivative: {str(error).splitlines()[0]}",
+                hint="Leave these out with {first_order}, where the learner has it, or choose another {learner}.",
+            ) from error
 
     def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Generator[Leaf, None, None]:
         """Losses and summed gradients of each of the plan's parts."""

@@ -186,7 +186,7 @@ def measure(
         try:
             run(trial, gradient)
         except (RuntimeError, NotImplementedError) as error:  # no batching rule, out of a GPU's memory
-            if isinstance(error, HandfulError) or plan.backend == "loop":
+            if isinstance(error, HandfulError) or plan == Plan("loop", threads=plan.threads):
                 raise
             trial.note = _reason(error)
         else:
