@@ -137,3 +137,9 @@ def test_predictions_stand_below_one_another_whole_and_each_in_a_line():
     assert tables.PredictionLines().text([]) == ""
     interval = tables.PredictionLines().text([{"id": "1", "value": 2.0, "deviation": 0.5, "low": 1.0, "high": 3.0}])
     assert interval.splitlines()[0] == "id  value  deviation  low (95 %)  high (95 %)"
+    nearly = {"deviation": 0.17665, "low": 0.8163, "high": 1.5088}
+    rows = [{"id": "1", "value": 1.1625} | nearly, {"id": "2", "value": 1.15688} | nearly | {"low": 0.8161}]
+    assert tables.PredictionLines().text(rows).splitlines()[1:] == [
+        "1   1.16250  0.177      0.816       1.509",
+        "2   1.15688  0.177      0.816       1.509",
+    ]

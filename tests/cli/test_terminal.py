@@ -232,6 +232,15 @@ def test_a_log_counts_from_where_a_work_went_on_and_anew_where_it_starts_again()
     ]
 
 
+def test_a_log_tells_only_the_end_of_what_takes_no_second_but_for_training():
+    steps = [StepEvent(work, done, 50) for work in ("centroid", "meta-training") for done in range(51)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "SOON", 5000)
+        lines = logged(*steps)
+    assert lines[0] == "centroid: 50 of 50 tasks, 100 %, took 8 min"
+    assert len(lines) == 1 + 11
+
+
 def test_a_log_announces_what_will_take_long():
     assert logged(StepEvent("scratch", 0, 50, seconds=9.0), StepEvent("scratch", 50, 50)) == [
         "scratch: 50 of 50 tasks, 100 %, took 10 s"

@@ -109,9 +109,8 @@ class PredictionLines:
     def text(self, rows: list[dict[str, Any]]) -> str:
         """The lines of some of them, below those of the rows before; the first ones have the names of the columns."""
         shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
-        columns = (
-            [[_heading(name), *_written([row[name] for row in shown], name)] for name in shown[0]] if shown else []
-        )
+        given = {name: [row[name] for row in shown] for name in (shown[0] if shown else ())}
+        columns = [[_heading(name), *_written(values, _spread(name, given))] for name, values in given.items()]
         own, above = [max(map(cell_len, column)) for column in columns], self.widths
         self.widths = list(map(max, own, above)) if above else own
         lines = list(zip(*columns, strict=True))[1 if above else 0 :]
@@ -122,13 +121,20 @@ def _heading(column: str) -> str:
     return f"{column} (95 %)" if column.startswith(("low", "high")) else column
 
 
-def _written(column: list[Any], name: str) -> list[str]:
-    """A column's values; numbers by three figures of what they differ by, with exponents only where that is tiny, and
-    probabilities by three digits."""
-    if name == "probability":
-        return [format(value, ".3f") for value in column]
-    numbers = [value for value in column if isinstance(value, float)]
-    spread = (max(numbers) - min(numbers) or abs(numbers[0])) if numbers else 0.0
+def _spread(name: str, columns: dict[str, list[Any]]) -> float:
+    """What three figures of are shown of the numbers of a column: of a deviation and its interval the largest
+    deviation, else how far they differ; 0 where they are no numbers."""
+    field = name.partition("(")[0]
+    if field == "probability":
+        return 0.1  # three digits behind the point
+    if field in ("deviation", "low", "high"):
+        return float(max(columns["deviation" + name.removeprefix(field)]))
+    numbers = [value for value in columns[name] if isinstance(value, float)]
+    return (max(numbers) - min(numbers) or abs(numbers[0])) if numbers else 0.0
+
+
+def _written(column: list[Any], spread: float) -> list[str]:
+    """A column's values; numbers by three figures of a spread, with exponents only where that is tiny."""
     decimals = 2 - math.floor(math.log10(spread)) if 0 < spread < math.inf else 0
     form = ".4g" if decimals > 8 else f".{max(decimals, 0)}f"
     return [format(value, form) if isinstance(value, float) else " ".join(value.splitlines()) for value in column]

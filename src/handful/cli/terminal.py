@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from handful.events import (
+    CONTINUED,
     LADDER_PRETRAINING,
     META_TRAINING,
     PRETRAINING,
@@ -93,8 +94,8 @@ out = _literal(soft_wrap=True)
 err = Messages(highlight=False, markup=False, emoji=False, stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
-LONG = 10
-"""Seconds of work that are announced where there is no terminal to show bars on."""
+LONG, SOON = 10, 1
+"""Seconds of work that are announced where there is no terminal to show bars on, and of which only the end is told."""
 
 
 class ProgressBars:
@@ -150,7 +151,8 @@ class ProgressBars:
         here = event.done - first.done
         left = (now - start) / here * (event.total - event.done) if here else event.seconds or 0.0
         tenths = 10 * event.done // event.total
-        if tenths <= self.tenths or not (here or left >= LONG or event.done == event.total):
+        ended, soon = event.done == event.total, now - start + left < SOON and event.work not in CONTINUED
+        if tenths <= self.tenths or not (here or left >= LONG or ended) or (soon and not ended):
             return
         self.tenths = tenths
         facts = [f"{event.done:,} of {event.total:,} {event.unit}", f"{100 * event.done // event.total} %"]
