@@ -231,8 +231,12 @@ def check_use(network: nn.Module, input_shape: tuple[int, ...]) -> None:
 
     A copy of it is run in both modes, and differentiated with weights in place of its own; ours need no trial.
     """
-    if type(network).__module__ == __name__:
-        return
+    if type(network).__module__ != __name__:
+        with streams.network_draws("probe", 0, 0):  # the global generator stays as it is
+            _try(network, input_shape)
+
+
+def _try(network: nn.Module, input_shape: tuple[int, ...]) -> None:
     probe = own_copy(network)
     inputs = torch.zeros(2, *input_shape, device=next(network.parameters(), torch.zeros(())).device)
     before = [(name, tensor, tensor._version) for name, tensor in tensors(probe).items()]
@@ -242,7 +246,7 @@ def check_use(network: nn.Module, input_shape: tuple[int, ...]) -> None:
             f"The backbone makes features of type {features.dtype} of inputs of type {inputs.dtype}: convert it by "
             "network.float(), or its features."
         )
-    with torch.no_grad(), streams.network_draws("probe", 0, 0), contextlib.suppress(Exception):
+    with torch.no_grad(), contextlib.suppress(Exception):
         probe.train()(inputs)  # an error of its own is raised where it is trained
     if inputs._version:
         raise UserError("The backbone changes its inputs in place: let it begin with a copy, as inputs.clone().")

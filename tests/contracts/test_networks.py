@@ -87,6 +87,17 @@ def test_layers_that_work_in_place_change_no_inputs():
     assert torch.equal(inputs, before)
 
 
+class Drawing(networks.Plain):
+    def forward(self, inputs):
+        return self.network(inputs) + torch.randn(())
+
+
+def test_to_try_a_network_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    PrototypicalNetwork.build(TaskSpec("classification", ROW, 2), backbone=Drawing)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_options_that_a_network_needs_are_named():
     with pytest.raises(UserError, match=r"needs the option 'width'\. Give it in backbone_options="):
         PrototypicalNetwork.build(TaskSpec("classification", ROW, 2), backbone=NeededOptions)
