@@ -197,15 +197,20 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def format_of(path: Path) -> str | None:
+    """What a file of handful's is, such as "adapted task"; None of another file."""
+    try:
+        return str(read_tensors(path)[1]["format"]).removeprefix("handful ")
+    except (ArtifactError, KeyError):
+        return None
+
+
 def check_folder(path: Path) -> None:
     """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
     if not is_there(path):
         raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
     if path.is_file():
-        try:
-            found = f"an {read_tensors(path)[1]['format'].removeprefix('handful ')}"  # an adapted task
-        except (ArtifactError, KeyError):
-            found = "a file"
+        found = f"an {kind}" if (kind := format_of(path)) else "a file"  # an adapted task
         raise ArtifactError(
             f"{path} is {found}, not a run. Give a folder that `handful train` made.", code="missing-artifact"
         )

@@ -608,6 +608,7 @@ def test_what_is_no_run_and_no_task_is_said_to_be_none(trained, some, home, tmp_
     examples, inputs = some("task-target")
     done("adapt", trained("task-target"), examples, "-o", tmp_path / "new.task")
     assert "is an adapted task, not a run" in refused("evaluate", tmp_path / "new.task")
+    assert "holds no data: it is an adapted task." in refused("doctor", tmp_path / "new.task")
     assert "is a file, not a run" in refused("evaluate", home / "shops.csv")
     assert "is not an adapted task" in refused("predict", inputs, inputs)
     assert "not both" in refused("predict", tmp_path / "new.task", inputs, "--json", "--csv", code=2)

@@ -12,6 +12,7 @@ from handful.limits import LOCAL, Limits
 from handful.raw_batch import RawBatch
 from handful.readers.paths import existing, reading
 from handful.registry import Registry
+from handful.storage import format_of
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 READERS: Registry[Any] = Registry("reader", "handful.readers")
@@ -62,6 +63,11 @@ def reader_of(path: Path) -> Reader:
             return reader
     if path.suffix.lower() in ARCHIVES:
         raise DataError(f"{path} is an archive. Unpack it, and give what is in it.", code="unsupported-media")
+    if kind := format_of(path):
+        raise DataError(
+            f"{path} holds no data: it is an {kind}. Give the data that it was made of, or a run.",
+            code="unsupported-media",
+        )
     raise DataError(
         f"{path} is of no kind that is read here: {', '.join(dict.fromkeys(one.described for one in readers()))}.",
         code="unsupported-media",
