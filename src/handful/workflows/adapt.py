@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from handful.data_options import DataOptions
 from handful.engine.devices import device_named
 from handful.errors import UserError
@@ -12,6 +14,7 @@ from handful.limits import LOCAL, Limits
 from handful.models.adapted_task import AdaptedTask
 from handful.models.lookup import model_of, remember
 from handful.models.meta_model import MetaModel
+from handful.notes import note
 from handful.pipelines.pipeline import InputPipeline
 from handful.workflows.encoding import encoded_examples, id_with
 
@@ -37,7 +40,8 @@ def adapt_from_file(
     `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: the most that is read. options:
     how the file is written (see `DataOptions.for_file`).
 
-    Raises `UserError` where the task does not keep its examples, and `DataError` for others that cannot be used.
+    Makes a note where inputs are added that the task has. Raises `UserError` where the task does not keep its examples,
+    and `DataError` for others that cannot be used.
     """
     there = device_named(device)
     how: dict[str, Any] = {"keep_support": keep_support, "estimate": estimate}
@@ -46,11 +50,21 @@ def adapt_from_file(
         meta = model_of(task, base, given=model, trust=trust).to(there)
         read = encoded_examples(pipeline_of(meta.for_task(task)), examples, target, limits, options, added=True)
         ids = list(_unlike(task.manifest or (), read.ids, examples))
+        if task.support is not None and (twice := len(_rows(read.inputs) & _rows(task.support.inputs))):
+            note(
+                "repeated",
+                f"{examples}: some inputs are among those of the task already, and count twice.",
+                count=twice,
+            )
         return meta.with_examples(task, read.inputs, read.labels, ids=ids, groups=read.groups, **how)
     meta = MetaModel.from_pretrained(base, trust=trust).to(there)
     remember(meta)
     read = encoded_examples(pipeline_of(meta), examples, target, limits, options)
     return meta.with_pipeline(read.pipeline).adapt(read.inputs, read.labels, ids=read.ids, groups=read.groups, **how)
+
+
+def _rows(inputs: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in inputs.cpu()}
 
 
 def _unlike(taken: Sequence[str], ids: Sequence[str], path: Path) -> Iterator[str]:
