@@ -387,6 +387,11 @@ def test_one_label_and_one_task(tmp_path):
     path.write_text("x,label,shop\n1,a,s\n2,b,s\n3,a,s\n")
     with pytest.raises(DataError, match=r"column 'shop', has one task only \('s'\)"):
         open_tasks(path, label="label", task="shop")
+    pyarrow.parquet.write_table(pa.table(columns()), tmp_path / "shops.parquet")
+    trained = open_tasks(tmp_path / "shops.parquet", task="shop", target="sold")
+    pyarrow.parquet.write_table(pa.table(columns(tasks=1)), path.with_suffix(".parquet"))
+    one = open_tasks(path.with_suffix(".parquet"), task="shop", target="sold", pipeline=trained.pipeline)
+    assert one.split("test").units == 1, "a model may be tested on one task"
 
 
 # Arrays

@@ -18,11 +18,11 @@ from handful.tasks.alike import alike
 from handful.tasks.data_options import AnyPipeline, Options
 from handful.tasks.distribution import SPLITS, Split, TaskDistribution, places_in_time
 from handful.tasks.labeled_pool import LabeledPool
-from handful.tasks.splits import FEWEST, set_aside, split_names
+from handful.tasks.splits import FEWEST, FRACTIONS, set_aside, split_names
 from handful.tasks.task_collection import TaskCollection
 
 LACKING: dict[tuple[Split, ...], tuple[float, float]] = {
-    ("val", "test"): (0.6, 0.2),
+    ("val", "test"): FRACTIONS,
     ("val",): (0.8, 0.2),
     ("test",): (0.8, 0.0),
 }
@@ -117,7 +117,7 @@ def tasks_of(
     classes = class_order(labels[:count] if labels else ())
     if labels:
         check_several(classes, raw.called("label"))
-    if tasks:
+    if tasks and pipeline is None:
         check_several(sorted(set(tasks[:count])), raw.called("task"), "task")
     if groups and raw.order is not None:
         raise UserError(
