@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -53,6 +54,22 @@ def test_what_keeps_too_much_is_stopped():
     assert not after
     assert graph_bytes(run) == 12000
     assert after
+
+
+@pytest.mark.parametrize("limit", [None, 10_000])
+def test_no_graph_is_held_for_good(limit):
+    """Neither one that is stopped nor one that ends without a backward pass: in a training they were hundreds of MB."""
+    results = []
+
+    def run():
+        value = torch.randn(1000, requires_grad=True)
+        for _ in range(5):
+            value = value.tanh()  # keeps its result
+            results.append(weakref.ref(value))
+
+    graph_bytes(run, limit)
+    assert len(results) == (5 if limit is None else 2)
+    assert not any(result() is not None for result in results)
 
 
 def test_a_storage_that_is_kept_twice_counts_once():

@@ -74,7 +74,8 @@ class _Kept:
     """A saved tensor that tells the ledger when the graph lets go of it."""
 
     def __init__(self, tensor: Tensor, ledger: _Ledger) -> None:
-        self.tensor, self.ledger = tensor, ledger
+        # Detached, as autograd gives it its history back: with it, a graph that is stopped would hold itself for good.
+        self.tensor, self.ledger = tensor.detach(), ledger
         storage = tensor.untyped_storage()
         self.entry = storage.data_ptr(), storage.nbytes()
         ledger.add(*self.entry)
@@ -231,10 +232,10 @@ def peak_bytes(function: Callable[[], object]) -> int | None:
 
     On Linux alone: it forgets the process's largest size so far.
     """
+    give_back_memory()  # what is free, but not given back, would hide what the function takes
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free, but not given back, would hide what the function takes
         Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
+    except OSError:
         return None
     before = _status("VmRSS")
     function()
@@ -258,12 +259,14 @@ def training_limit(device: torch.device) -> int:
 
 
 def give_back_memory() -> None:
-    """From now on large tensors go back to the system as soon as they are freed, where the C library is glibc.
+    """What is free goes back to the system, and large tensors from now on as soon as they are freed, as glibc can.
 
     Otherwise free memory lies scattered, and with photos a training holds a quarter more than it needs.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE)
+        library.malloc_trim(0)
 
 
 def resident_bytes() -> int | None:

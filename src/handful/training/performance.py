@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from handful import streams
-from handful.engine.cost import operations, operations_per_second, training_limit
+from handful.engine.cost import give_back_memory, operations, operations_per_second, training_limit
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
 from handful.types import stack, take, to_device
@@ -41,6 +41,7 @@ def performance(
     drawn = learner.draw_noise(take(tasks, 0), spec, streams.probe())
     noise = None if drawn is None else stack([drawn])
     tasks, noise = to_device((tasks, noise), some.device)
+    give_back_memory()  # that of the training, before a graph is kept again
     with streams.network_draws("performance", 0, 0):
         needed = operations(learner, tasks, spec, noise, limit=training_limit(some.device))
     if needed is None:
