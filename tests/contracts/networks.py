@@ -456,7 +456,7 @@ def main() -> int:
                 faults.append(f"{network.__name__} {key} {kind}: {type(error).__name__}: {str(error)[:200]}")
     for network in REFUSED:
         for key, cls in LEARNERS.items():
-            for kind in fitting(cls):
+            for kind in fitting(cls) if cls.start != "raw" else ():  # which takes no network
                 try:
                     built(network, key, kind)
                     faults.append(f"{network.__name__} {key} {kind}: not refused")
@@ -470,4 +470,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from tests.contracts import networks  # as this module the networks have no name that could be imported again
+
+    sys.exit(networks.main())
