@@ -22,6 +22,7 @@ def for_commands(folder: Path) -> None:
     generator = np.random.default_rng(0)
     own_data.photos(folder / "photos", 110, 20)
     own_data.photos(folder / "other-photos", 24, 20)
+    own_data.photos(folder / "more-photos", 24, 20)
     own_data.photos(folder / "new-customer", 3, 3)
     own_data.photos(folder / "more", 2, 3)
     shutil.copytree(folder / "new-customer" / "class00", folder / "inbox")
