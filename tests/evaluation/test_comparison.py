@@ -238,7 +238,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
     assert [shot for shot, _ in curves["toy"]] == [1, 2]
     assert curves["toy"][1][1] == evaluate(ladder.learner, test, tasks=10).score
     with noted("are left out"):
-        larger = test.with_sizes(shot=4)
+        larger = test.with_sizes(shot=4, query_shot=test.sizes.query_shot)
     many = ladder.shots_curve(larger, validation, comparison, (1, 2), tasks=10)
     assert many["toy"][0][1] == evaluate(ladder.learner, larger, tasks=10, shot=1).score
 
@@ -246,7 +246,8 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
 def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
     ladder, _, _ = climbed(costly=0)
     with noted("are left out"):
-        test, validation = Uneven().split("test").with_sizes(shot=4), Uneven().split("val")
+        test, validation = Uneven().split("test"), Uneven().split("val")
+        test = test.with_sizes(shot=4, query_shot=test.sizes.query_shot)
     found = ladder.equivalence(test, validation, tasks=10, examples=(1, 2, 4))
     assert [size for size, _ in found.curve][:2] == [1, 2]
     ways = ladder.conventional(test, validation.with_sizes(shot=1), tasks=10, shot=1).values()

@@ -134,12 +134,12 @@ class Ladder:
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
         curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
         own = setting.sizes.largest().shot
-        reference = setting.with_sizes(shot=own)
+        reference = _of_shot(setting, own)
         sizes: list[tuple[TaskDistribution, TaskDistribution]] = []
         for shot in shots:
             try:
-                at = setting.with_sizes(shot=max(shot, own) if setting.nested else shot)
-                choosing = validation.with_sizes(shot=shot)
+                at = _of_shot(setting, max(shot, own) if setting.nested else shot)
+                choosing = _of_shot(validation, shot)
                 if setting.sizes.way is not None and not _same_tasks(at, reference, tasks):
                     break
             except UserError:
@@ -206,7 +206,7 @@ class Ladder:
             self.on_event(StepEvent("data equivalence", number, len(wanted), unit="sizes", why=why))
             fewer = setting.nested and size < shot
             try:
-                at, choosing = setting if fewer else setting.with_sizes(shot=size), validation.with_sizes(shot=size)
+                at, choosing = setting if fewer else _of_shot(setting, size), _of_shot(validation, size)
                 if not _same_tasks(at, setting, tasks):
                     break
                 part = size if fewer else None
@@ -275,6 +275,11 @@ class Ladder:
             self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
 
         return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear)
+
+
+def _of_shot(tasks: TaskDistribution, shot: int) -> TaskDistribution:
+    """The tasks with another number of examples and as many queries."""
+    return tasks.with_sizes(shot=shot, query_shot=tasks.sizes.query_shot)
 
 
 def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:
