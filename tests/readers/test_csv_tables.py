@@ -77,6 +77,18 @@ def test_a_column_without_a_name_is_left_out(tmp_path, content):
     np.testing.assert_array_equal(table.numbers("size"), [1.5, 2.5])
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["x,y,label\n1,2,a,\n3,4,b,\n", "x,y\n1,5,2\n1,7,3\n", "x,y\n2,5,2\n1,7,3\n", "x;y\na;1;2\na;3;4\n"],
+)
+def test_rows_that_are_longer_than_the_names_are_numbered_only_as_r_does(tmp_path, content):
+    with noted(), pytest.raises(DataError, match=r"t\.csv cannot be read as a csv table: .*Expected [23] columns, got"):
+        read_table(written(tmp_path / "t.csv", content))
+    for rows in ('"ann",1,a\n"bob",2,\n', '"1",1,a\n"2",2,\n'):
+        with noted("a column without a name is left out"):
+            assert read_table(written(tmp_path / "t.csv", f"x,label\n{rows}")).numbers("x").tolist() == [1, 2]
+
+
 def test_names_that_differ_only_in_case_are_refused(tmp_path):
     with pytest.raises(DataError, match="the columns 'Size' and 'size' differ only in case"):
         read_table(written(tmp_path / "t.csv", "Size,size\n1,2\n"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from handful.data_options import DataOptions
+from handful.dialect import cell_readings
 from handful.limits import Limits
 from handful.readers.tables import TableReader, as_utf8, buffer, content_of, header_row, note_titles
 
@@ -22,7 +23,7 @@ class Header(NamedTuple):
     """Where the rows of a file begin.
 
     delimiter: of its cells. lines: how many are above the first row of data, with the one of the names. titles: how
-    many rows are above that. fitting: how many rows have a cell for each name.
+    many rows are above that. fitting: how many rows have a cell for each name, or all one more.
     """
 
     delimiter: str
@@ -100,6 +101,21 @@ def _header_by(delimiter: str, content: bytes, above: int = 0) -> Header:
     width = widths.most_common(1)[0][0]
     titles = header_row([row for row, _ in rows], width)
     names, lines = rows[titles]
-    if 1 < len(names) == width - 1:  # R names no column for the names of rows
+    short = 1 < len(names) == width - 1
+    if short and _are_numbered([row for row, _ in rows[titles + 1 :] if len(row) == width]):
         names = ["", *names]
-    return Header(delimiter, names, lines, titles, widths[len(names)])
+    return Header(delimiter, names, lines, titles, widths[width if short else len(names)])
+
+
+def _are_numbered(rows: list[list[str]]) -> bool:
+    """Whether rows begin with the names or numbers of rows, for which R names no column.
+
+    They do not where each row ends with a delimiter, or has a decimal comma in it.
+    """
+    first = [row[0] for row in rows]
+    counted = first == [str(place + 1) for place in range(len(first))]
+    return (
+        len(set(first)) == len(first)
+        and (counted or not any(cell_readings(cell.strip()) for cell in first))
+        and any(row[-1].strip() for row in rows)
+    )
