@@ -100,6 +100,34 @@ def test_cells_that_hold_numbers_are_not_read_by_the_marks_of_texts(tmp_path):
     ]
 
 
+def test_numbers_of_a_workbook_do_not_decide_how_its_texts_are_read(tmp_path):
+    path = one_sheet(tmp_path / "t.xlsx", ("n",), (2000.0,), (7,), ("1.234",))
+    with pytest.raises(DataError, match=r"'1\.234' \(column 'n', row 3 below the header\) may be 1\.234 or 1234"):
+        read(path).inputs.numbers("n")
+    with noted("no cell shows the decimal mark; '1.234'"):
+        assert read(path, options=DataOptions(decimal=",")).inputs.numbers("n").tolist() == [2000, 7, 1234]
+    for rows in ([(1.5, 1), ("1.234", 2)], [(1.5, "1.234"), ("?!", "2")]):
+        path = one_sheet(tmp_path / "t.xlsx", ("a", "b"), *rows)
+        with pytest.raises(DataError, match=r"t\.xlsx: the text '1\.234' of .* has numbers beside texts"):
+            read(path)
+    assert read(one_sheet(tmp_path / "t.xlsx", ("a",), (1.5,), ("2,5 €",))).inputs.texts("a") == ["1.5", "2,5 €"]
+
+
+@pytest.mark.parametrize("far", ["XFD1048576", "A1:XFD1048576"])
+def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_path, far):
+    book = openpyxl.Workbook()
+    if ":" in far:
+        book.active.append(("a", "b"))
+        book.active.merged_cells.add(far)
+    else:
+        book.active[far] = 1
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(
+        DataError, match=r"t\.xlsx (with its merged cells|up to its last cell XFD1048576) holds .* bytes"
+    ):
+        read(tmp_path / "t.xlsx")
+
+
 def test_a_workbook_with_two_columns_of_one_name_is_told(tmp_path):
     with pytest.raises(DataError, match="has more than one column 'a'"):
         read(one_sheet(tmp_path / "t.xlsx", ("a", "a"), (1, 2)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from handful.cells import is_empty
 from handful.data_options import DataOptions
-from handful.dialect import POINT_OR_GROUP
+from handful.dialect import POINT_OR_GROUP, cell_readings
 from handful.errors import DataError, UserError
 from handful.limits import Limits
 from handful.readers.tables import TableReader, header_row, note_titles
@@ -18,6 +18,9 @@ from handful.table import arrow_column, note_markers
 SHEET = re.compile(r"(.+\.xls[xm]):([^:/\\]+)", re.IGNORECASE)
 """The path of a workbook with the name of a sheet, as in `sales.xlsx:2024`."""
 AMBIGUOUS = re.compile(POINT_OR_GROUP)
+MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']([A-Za-z0-9:$]+)""")
+CELL = 64
+"""Bytes that the place of a cell takes in memory, about, also an empty one."""
 
 
 class ExcelReader(TableReader):
@@ -40,7 +43,7 @@ class ExcelReader(TableReader):
         try:
             with zipfile.ZipFile(file) as parts:
                 limits.check(file, bytes=sum(part.file_size for part in parts.infolist()))
-            rows = _rows(file, sheet)
+            rows = _rows(file, sheet, limits)
         except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, SyntaxError) as error:  # as openpyxl fails
             raise ValueError(f"it is no workbook ({error})") from error
         texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
@@ -50,22 +53,53 @@ class ExcelReader(TableReader):
         names = [name or f"Unnamed: {index}" for index, name in enumerate(texts[place])] if texts else []
         if not rows[place + 1 :]:
             raise DataError(f"{path} has columns but no rows.", code="too-few-examples")
-        columns = zip(names, zip(*rows[place + 1 :], strict=True), strict=True)
-        return pa.table([arrow_column(_unmixed(path, *column), str(path), column[0]) for column in columns], names)
+        columns = [
+            (name, _without_markers(path, name, cells))
+            for name, cells in zip(names, zip(*rows[place + 1 :], strict=True), strict=True)
+        ]
+        _check_marks(path, columns)
+        return pa.table([arrow_column(_unmixed(cells), str(path), name) for name, cells in columns], names)
 
 
-def _unmixed(path: Path, name: str, cells: Sequence[Any]) -> Sequence[Any]:
-    """The cells of a column that no dialect reads to other numbers.
-
-    Texts that stand for empty cells are none beside numbers or dates. Beside other texts a number such as 1.234 is
-    written as 1.2340.
-    """
+def _without_markers(path: Path, name: str, cells: Sequence[Any]) -> Sequence[Any]:
+    """The cells of a column, without texts that stand for empty ones beside numbers or dates."""
     texts = [cell for cell in cells if isinstance(cell, str)]
     if all(map(is_empty, texts)) and len(texts) < sum(cell is not None for cell in cells):
         note_markers(str(path), name, texts)
-        cells = [None if isinstance(cell, str) else cell for cell in cells]
+        return [None if isinstance(cell, str) else cell for cell in cells]
+    return cells
+
+
+def _check_marks(path: Path, columns: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    """Raise a `DataError` where numbers beside texts would decide how a text such as 1.234 is read.
+
+    Excel writes no mark in a number, so that the number shows nothing of how people wrote the texts.
+    """
+    mixed = [
+        name
+        for name, cells in columns
+        if any(isinstance(cell, float) and not cell.is_integer() for cell in cells)
+        and any(isinstance(cell, str) for cell in cells)
+    ]
+    for name, cells in columns if mixed else ():
+        for cell in cells:
+            ways = cell_readings(cell.strip()) if isinstance(cell, str) else {}
+            if {".", ","} <= set(ways) and ways["."] != ways[","]:
+                raise DataError(
+                    f"{path}: the text {cell!r} of the column {name!r} may be {ways['.'].value:.15g} or "
+                    f"{ways[','].value:.15g}, and the column {mixed[0]!r} has numbers beside texts. Make all of them "
+                    "numbers in Excel."
+                )
+
+
+def _unmixed(cells: Sequence[Any]) -> Sequence[Any]:
+    """The cells of a column that no dialect reads to other numbers.
+
+    Beside texts a whole number is written without a point, and one such as 1.234 as 1.2340.
+    """
     if {type(cell) for cell in cells if cell is not None} <= {int, float}:
         return cells
+    cells = [str(int(cell)) if type(cell) in (int, float) and cell == cell // 1 else cell for cell in cells]
     return [f"{cell}0" if isinstance(cell, float) and AMBIGUOUS.fullmatch(str(cell)) else cell for cell in cells]
 
 
@@ -75,7 +109,20 @@ def _workbook(path: Path) -> tuple[Path, str | None]:
     return (Path(found[1]), found[2]) if found and not path.exists() else (path, None)
 
 
-def _rows(file: Path, sheet: str | None) -> list[list[Any]]:
+def _check_merged(file: Path, limits: Limits) -> None:
+    """Stop at merged cells that cover more than the limits: openpyxl makes each place of them as it opens the file."""
+    from openpyxl.utils import range_boundaries
+
+    cells = 0
+    with zipfile.ZipFile(file) as parts:
+        for part in parts.infolist():
+            for area in MERGED.findall(parts.read(part)) if part.filename.endswith(".xml") else ():
+                left, top, right, bottom = range_boundaries(area.decode())
+                cells += (right - left + 1) * (bottom - top + 1)
+    limits.check(f"{file} with its merged cells", bytes=CELL * cells)
+
+
+def _rows(file: Path, sheet: str | None, limits: Limits) -> list[list[Any]]:
     """The rows of a sheet that hold something, a merged cell in each place that it covers."""
     try:
         import openpyxl
@@ -84,12 +131,15 @@ def _rows(file: Path, sheet: str | None) -> list[list[Any]]:
             f"{file} needs openpyxl, which reads Excel: pip install 'handful[excel]', or save the table as csv.",
             code="unsupported-media",
         ) from error
+    _check_merged(file, limits)
     with file.open("rb") as opened, warnings.catch_warnings():  # openpyxl leaves its own handle open where it fails
         warnings.simplefilter("ignore")  # they are about styles
         book = openpyxl.load_workbook(opened, data_only=True)
     if sheet is not None and sheet not in book.sheetnames:
         raise DataError(f"{file} has no sheet {sheet!r}. Its sheets: {', '.join(map(repr, book.sheetnames))}.")
     page = book[sheet or book.sheetnames[0]]
+    last = page.dimensions.rpartition(":")[2]
+    limits.check(f"{file} up to its last cell {last}", bytes=CELL * page.max_row * page.max_column)
     rows = [list(row) for row in page.iter_rows(values_only=True)]
     for area in page.merged_cells.ranges:
         first = rows[area.min_row - 1][area.min_col - 1]
