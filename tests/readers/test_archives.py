@@ -17,9 +17,9 @@ from handful.workflows.encoding import encoded_examples, encoded_inputs
 from noted import noted
 
 
-def packed(path, files):
+def packed(path, files, method=zipfile.ZIP_DEFLATED):
     """An archive of files by their names: texts, bytes, or archives of the same kind."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in files.items():
             if isinstance(content, dict):
                 content = packed(path.with_suffix(".inner"), content).read_bytes()
@@ -88,10 +88,12 @@ def test_an_archive_that_becomes_huge_is_refused_before_it_does(tmp_path):
         held(packed(tmp_path / "a.zip", dict.fromkeys("abcd", "")), limits)
 
 
-@pytest.mark.parametrize("damage", ["cut", "packed bytes", "method", "password", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "packed bytes", "method", "password", "empty", "lzma", "name", "count"])
 def test_what_cannot_be_unpacked_is_told(tmp_path, damage):
     path = packed(
-        tmp_path / "a.zip", {} if damage == "empty" else {"a.csv": np.random.default_rng(0).bytes(2000).hex()}
+        tmp_path / "a.zip",
+        {} if damage == "empty" else {"é.csv": np.random.default_rng(0).bytes(2000).hex()},
+        zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED,
     )
     content = bytearray(path.read_bytes())
     directory = content.find(b"PK\1\2")
@@ -103,8 +105,27 @@ def test_what_cannot_be_unpacked_is_told(tmp_path, damage):
         content[8] = content[directory + 10] = 99
     elif damage == "password":
         content[6] = content[directory + 8] = 1
+    elif damage == "lzma":
+        content[40] = 255
+    elif damage == "name":
+        content[26] = 255
+    elif damage == "count":
+        content[content.find(b"PK\5\6") + 15] = 255
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.zip (cannot be unpacked \(.*\)|holds no files)"):
+        held(path)
+
+
+def test_an_archive_of_a_class_without_files_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"all\.zip/dog\.zip holds no files"):
+        held(packed(tmp_path / "all.zip", {"cat.zip": {"0.txt": "a cat"}, "dog.zip": {".hidden": ""}}))
+
+
+def test_two_files_of_one_name_are_told(tmp_path):
+    path = packed(tmp_path / "a.zip", {"a.txt": "one", "b.txt": ""})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("./a.txt", "two")
+    with pytest.raises(DataError, match=r"a\.zip holds '\./a\.txt' twice"):
         held(path)
 
 

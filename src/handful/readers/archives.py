@@ -1,6 +1,7 @@
 """What .zip files hold, unpacked for as long as it is read."""
 
 import contextlib
+import lzma
 import shutil
 import tempfile
 import zipfile
@@ -13,6 +14,8 @@ from handful.limits import LOCAL, Limits
 from handful.notes import Notes, collecting, note
 from handful.readers.paths import existing, hidden, reading
 
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, IndexError, RuntimeError, ValueError)
+"""What reading a damaged .zip file, or one that is encrypted, fails with."""
 ENDING = ".zip"
 SAMPLES = "-samples"
 """How Teachable Machine ends the names of the archives of classes."""
@@ -87,17 +90,23 @@ def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None
                 members = {member: parts for member, parts in members.items() if not any(map(hidden, map(Path, parts)))}
                 size, count = size + sum(member.file_size for member in members), count + len(members)
                 limits.check(archive, bytes=size, images=count)
+                if not members:
+                    raise DataError(f"{archive} holds no files.", code="too-few-examples")
                 for member, parts in members.items():
                     target = content.joinpath(name, *parts)
+                    if target.exists():
+                        raise DataError(
+                            f"{archive} holds {member.filename!r} twice. Pack it anew.", code="unsupported-media"
+                        )
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with file.open(member) as packed, target.open("wb") as copy:
                         shutil.copyfileobj(packed, copy)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except HandfulError:
+            raise
+        except DAMAGED_ZIP as error:
             raise DataError(
                 f"{archive} cannot be unpacked ({error}). Unpack it, and give what is in it.", code="unsupported-media"
             ) from error
-    if not count:
-        raise DataError(f"{content} holds no files.", code="too-few-examples")
 
 
 def _parts(archive: Path, member: zipfile.ZipInfo) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ import contextlib
 import sys
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -17,21 +16,18 @@ from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.raw_batch import RawBatch, numbered
+from handful.readers.archives import DAMAGED_ZIP
 from handful.readers.paths import existing
 from handful.readers.reader import Reader, row_numbers
 
 ARRAYS = ("inputs", "labels", "targets", "task", "group", "order")
 """The keys of an npz file."""
 DAMAGED = (
-    EOFError,
+    *DAMAGED_ZIP,
     MemoryError,
     OSError,
-    RuntimeError,
     SyntaxError,
-    ValueError,
     tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
 )
 """What reading a damaged file fails with, in NumPy or below."""
 KEYS = {"label": "labels", "target": "targets"}

@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import lzma
 import re
 import zlib
 from abc import abstractmethod
@@ -67,6 +68,7 @@ class TableReader(Reader):
         except (
             pa.ArrowException,
             csv.Error,
+            lzma.LZMAError,
             zlib.error,
             ArithmeticError,
             AttributeError,
