@@ -7,7 +7,7 @@ import pytest
 
 from handful.cli.flags import flag
 from handful.cli.options import COLUMNS, DATA
-from handful.data_options import DataOptions
+from handful.data_options import OF_PIPELINE, DataOptions
 from handful.errors import UserError
 from handful.tasks.opening import open_tasks
 from handful.workflows.experiment import Experiment, Source
@@ -49,3 +49,10 @@ def test_an_option_that_there_is_not_is_told_with_the_nearest(tmp_path):
     (tmp_path / "t.csv").write_text("x,y\n1,a\n")
     with pytest.raises(UserError, match=r"option of the data 'lable'.*'?label"):
         open_tasks(tmp_path / "t.csv", lable="y")
+
+
+def test_what_a_model_has_settled_is_of_its_pipeline_or_of_the_splits():
+    settled = {option.name for option in fields(DataOptions) if option.metadata["settled"]}
+    assert settled == {*OF_PIPELINE, "split_by", "test"}
+    given = DataOptions(encoder="e", long_texts="mean", inputs="raw", image_size=8, split_by="s", label="l")
+    assert given.left_open() == DataOptions(split_by="s", label="l")

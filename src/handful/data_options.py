@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from handful.errors import UserError, named, unknown_name
 
+OF_PIPELINE = ("encoder", "long_texts", "inputs", "image_size")
+"""The options that say how inputs are made of the data."""
 RAW = "raw"
 """The kind of inputs that are not scaled."""
 
@@ -59,6 +61,11 @@ class DataOptions:
                 field=("image_size",),
                 hint="Change {image_size}.",
             )
+
+    def left_open(self) -> Self:
+        """These options without those that a trained pipeline has settled."""
+        unset: dict[str, Any] = dict.fromkeys(OF_PIPELINE)
+        return replace(self, **unset)
 
     def for_file(self, given: "DataOptions | None") -> Self:
         """These options, but for what is given of one file alone: how it is written."""

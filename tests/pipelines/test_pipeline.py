@@ -258,14 +258,14 @@ def test_images_in_memory_are_treated_like_files(tmp_path):
 
 
 def test_names_in_bytes_are_texts_and_complex_inputs_are_refused(tmp_path):
-    names, inputs = np.array([b"oak", b"elm", b"ash", b"fir"] * 5), np.zeros((20, 2))
+    names, inputs = np.array([b"oak", b"elm", b"ash", b"fir"] * 6), np.arange(48.0).reshape(24, 2)
     np.savez(tmp_path / "t.npz", inputs=inputs, labels=names)
-    with noted("4 classes are too few"):
+    with noted("4 classes, too few"):
         splits = open_tasks(tmp_path / "t.npz").split_manifest().values()
     assert {name for classes in splits for name in classes} == {"ash", "elm", "fir", "oak"}
     np.savez(tmp_path / "t.npz", inputs=inputs + 1j, labels=names)
     complex_inputs = pytest.raises(DataError, match="'inputs' should hold numbers only \\(they are complex")
-    with noted("4 classes are too few"), complex_inputs:
+    with noted("4 classes, too few"), complex_inputs:
         open_tasks(tmp_path / "t.npz")
 
 

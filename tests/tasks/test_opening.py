@@ -144,8 +144,8 @@ def test_classes_are_in_the_order_of_numbers_wherever_they_come_from(tmp_path):
 
 
 def test_image_size_and_colors(tmp_path):
-    with noted("3 classes are too few"):
-        tasks = open_tasks(images(tmp_path, list("abc"), mode="RGB"), image_size=20)
+    with noted("3 classes, too few"):
+        tasks = open_tasks(images(tmp_path, list("abc"), 6, mode="RGB"), image_size=20)
     assert tasks.spec.input_shape == (3, 20, 20)
 
 
@@ -162,8 +162,8 @@ def test_a_target_that_never_changes_is_told(tmp_path):
 def test_one_class_and_two_classes(tmp_path):
     with pytest.raises(DataError, match=r"one class only \('a'\)"):
         open_tasks(images(tmp_path / "one", ["a"]))
-    with noted("2 classes are too few to hold some out"):
-        assert open_tasks(images(tmp_path / "two", ["a", "b"])).split_manifest()["train"] == ["a", "b"]
+    with noted("2 classes, too few to hold some out"):
+        assert open_tasks(images(tmp_path / "two", ["a", "b"], 6)).split_manifest()["train"] == ["a", "b"]
 
 
 def test_given_splits_are_kept(tmp_path):
@@ -198,7 +198,7 @@ def test_of_a_few_classes_examples_are_set_aside_and_stay_so_when_data_grow(tmp_
     csv = tmp_path / "t.csv"
     rows = [f"{number},{number % 7},{'abcd'[number % 4]}" for number in range(80)]
     csv.write_text("x,y,kind\n" + "\n".join(rows) + "\n")
-    with noted("4 classes are too few to hold some out for validation and test"):
+    with noted("4 classes, too few to hold some out for validation and test"):
         first = open_tasks(csv, label="kind")
     contents = first.contents()
     assert first.split_manifest() == {on: list("abcd") for on in SPLITS}
@@ -220,7 +220,7 @@ def test_rows_of_two_tasks_are_set_aside_by_groups_or_in_order(tmp_path):
     rows = [f"{n % 2},{n},{(n // 2) % 10},{n * 0.5}" for n in range(80)]
     csv.write_text("shop,week,who,sold\n" + "\n".join(rows) + "\n")
     for given in ({"group": "who"}, {"order": "week"}):
-        with noted("2 tasks are too few"):
+        with noted("2 tasks, too few"):
             tasks = open_tasks(csv, task="shop", target="sold", **given)
         column = tasks.groups if tasks.order is None else tasks.order
         parts = [column[torch.cat([tasks.members[unit] for unit in tasks.splits[on]])] for on in SPLITS]
@@ -252,6 +252,31 @@ def test_other_data_are_the_test_split(tmp_path):
     assert again.contents() == tasks.contents()
     with pytest.raises(UserError, match="is of another kind"):
         open_tasks(tmp_path / "one", test=str(tmp_path / "own.parquet"))
+    with noted("more holds an example of the training, too") as notes:
+        open_tasks(images(tmp_path / "more", list("abcdefghij") + ["x"]), test=str(tmp_path / "more"))
+    assert [note.count for note in notes] == [44]
+
+
+def test_with_other_data_to_test_on_all_of_these_train(tmp_path):
+    """Also what they have for test, what a split by values would hold out, and names that the other data have."""
+    for name, classes in (("train", list("abcdefgh")), ("test", ["i", "j"])):
+        images(tmp_path / "parts" / name, classes)
+    other = str(images(tmp_path / "other", ["a", "x", "y"]))
+    names = open_tasks(tmp_path / "parts", test=other).split_manifest()
+    assert sorted(names["train"] + names["val"]) == list("abcdefghij")
+    own = columns() | {"region": np.array([f"r{number // 60}" for number in range(300)])}
+    pyarrow.parquet.write_table(pa.table(own), tmp_path / "own.parquet")
+    given = {"task": "shop", "target": "sold", "split_by": "region"}
+    pyarrow.parquet.write_table(pa.table(columns(tasks=2) | {"region": ["r9"] * 60}), tmp_path / "other.parquet")
+    tasks = open_tasks(tmp_path / "own.parquet", test=str(tmp_path / "other.parquet"), **given)
+    names = tasks.split_manifest()
+    assert sorted(names["train"] + names["val"]) == sorted(set(own["shop"]))
+    tasks = open_tasks(tmp_path / "parts", test=other)
+    images(tmp_path / "parts" / "train" / "more", ["x"])
+    (tmp_path / "parts" / "train" / "more" / "x").rename(tmp_path / "parts" / "train" / "x")
+    (tmp_path / "parts" / "train" / "more").rmdir()
+    again = open_tasks(tmp_path / "parts", test=other, earlier=tasks.contents(), pipeline=tasks.pipeline)
+    assert "x" in [*again.split_manifest()["train"], *again.split_manifest()["val"]]
 
 
 def test_parts_without_training_classes(tmp_path):

@@ -52,7 +52,7 @@ def test_each_class_is_tested_in_one_fold_and_never_trained_on_there(tmp_path, f
 
 def test_a_fold_that_leaves_few_classes_sets_examples_aside_for_validation(tmp_path):
     experiment = Experiment(Source(str(own_data.photos(tmp_path / "few", 4, count=10)), image_size=16))
-    with noted("4 classes are too few to hold some out"):
+    with noted("4 classes, too few to hold some out"):
         whole = experiment.source.open()
     for fold in fold_contents(whole, 2, experiment):
         tasks = experiment.source.open(earlier=fold)
@@ -61,6 +61,35 @@ def test_a_fold_that_leaves_few_classes_sets_examples_aside_for_validation(tmp_p
         assert names["train"] == names["val"]
         rows = [set(tasks.split(on).manifest(0).support) for on in SPLITS]
         assert not rows[0] & rows[1]
+
+
+def test_data_in_parts_are_divided_in_folds_all_the_same(tmp_path):
+    """And in none without a fifth part of all classes: scores of the parts that they bring would be of one training."""
+    photos = own_data.photos(tmp_path / "all", 12)
+    for number, folder in enumerate(sorted(photos.iterdir())):
+        part = tmp_path / "photos" / ("train" if number < 8 else "val" if number < 10 else "test")
+        part.mkdir(parents=True, exist_ok=True)
+        folder.rename(part / folder.name)
+    experiment = Experiment(Source(str(tmp_path / "photos"), image_size=16))
+    for fold in fold_contents(experiment.source.open(), 4, experiment):
+        assert {*experiment.source.open(earlier=fold).split_manifest()["test"]} == {*fold.splits["test"]}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tasks": 0}, {"half_width": 0}, {"metric": "acuracy"}, {"settings": [(9, 1)]}, {"query_shot": 99}]
+)
+def test_what_is_wrong_is_told_before_the_first_training(tmp_path, wrong):
+    train(of_species(tmp_path, way=2, query_shot=3), tmp_path / "run")
+    with pytest.raises(UserError):
+        cross_validate(tmp_path / "run", 3, tmp_path / "folds", **wrong)
+    assert not (tmp_path / "folds").exists()
+
+
+def test_weights_that_were_trained_on_the_data_make_no_folds(tmp_path):
+    train(of_species(tmp_path), tmp_path / "first")
+    train(of_species(tmp_path, warm_start=str(tmp_path / "first")), tmp_path / "run")
+    with pytest.raises(UserError, match="to them no fold is new"):
+        cross_validate(tmp_path / "run", 3, tmp_path / "folds")
 
 
 def test_the_scores_of_all_folds_are_one_report(tmp_path):

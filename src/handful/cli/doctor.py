@@ -10,6 +10,7 @@ from handful.cli.application import FAILED, command
 from handful.cli.flags import flag
 from handful.cli.options import (
     DATA,
+    STANDARD_INPUT,
     JsonOption,
     TrustOption,
     file_of,
@@ -58,7 +59,7 @@ def _next_step(subject: str) -> str:
 
     run = Run.find(Path(subject))
     if run is None:
-        return f"handful train --tasks {subject} -o RUN"
+        return f"handful train --tasks {'FILE' if Path(subject) == STANDARD_INPUT else subject} -o RUN"
     if report_folder(run.path) is None:
         return f"handful evaluate {run.path}"
     return f"handful adapt {run.path} EXAMPLES"

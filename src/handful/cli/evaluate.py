@@ -92,7 +92,9 @@ def evaluate(
             else:
                 report = score(run, other=other, equivalence_tasks=equivalence, **given)
     except KeyboardInterrupt:
-        if Run(home).ladder.exists():
+        if folds is not None:
+            err.print("The folds that have begun are saved. Continue with the same command.")
+        elif Run(home).ladder.exists():
             err.print("The pre-training for the ladder is saved. Continue from there with the same command.")
         raise
     report.write(folder)

@@ -144,6 +144,8 @@ class ProgressBars:
 
     def _log(self, event: StepEvent, note: str) -> None:
         """A line as soon as the time that is left is known, where that is long, and for each tenth of the work."""
+        if not event.total:
+            return
         now = time.monotonic()
         if self.began is None or self.began[0].work != event.work or event.done <= self.began[0].done:
             self.began, self.tenths = (event, now), -1

@@ -66,7 +66,7 @@ class Evaluation:
     oracle_log_likelihoods: `(draws,)` those of the best prediction that there is, where the source of tasks knows it.
 
     classes: of each draw, by their global ids; empty where tasks are not drawn from classes. error_unit: see
-    `TaskDistribution`. trained_on: whether only the examples are new, and their classes or tasks are those of the
+    `TaskDistribution`. in_training: whether only the examples are new, and their classes or tasks are those of the
     training, of which there are too few to hold any out.
     """
 
@@ -91,7 +91,7 @@ class Evaluation:
     target_names: tuple[str, ...] = ()
     classes: tuple[tuple[int, ...], ...] = ()
     error_unit: str = TaskDistribution.error_unit
-    trained_on: bool = False
+    in_training: bool = False
 
     @property
     def score(self) -> Interval:
@@ -245,7 +245,7 @@ def evaluate(
         state_bytes=size,
         # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
         error_unit=distribution.error_unit,
-        trained_on=distribution.split_name in distribution.aside,
+        in_training=distribution.split_name in distribution.aside,
         target_names=target_names(distribution),
         classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
         **{name: torch.cat(parts)[places] for name, parts in more.items()},

@@ -126,8 +126,8 @@ def instead(rung: str) -> str:
 def situation(own: Evaluation) -> str:
     """ "With 1 example of each of 5 new classes", as a sentence begins."""
     if own.way is None:
-        return f"With {examples(own.shot)} of a {'task that was trained on' if own.trained_on else 'new task'}"
-    classes = "classes that were trained on" if own.trained_on else "new classes"
+        return f"With {examples(own.shot)} of a {'task that was trained on' if own.in_training else 'new task'}"
+    classes = "classes that were trained on" if own.in_training else "new classes"
     return f"With {examples(own.shot)} of each of {size(own.way)} {classes}"
 
 

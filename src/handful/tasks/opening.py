@@ -94,12 +94,10 @@ def _of_own_data(
     tables = _tables(path)
     if len(tables) > 1 or (tables and isinstance(pipeline, ManyTablesPipeline)):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
-    if tables:
-        note_passed_over(path, tables)
-        path = tables[0]
     options = with_own_columns(options, pipeline)
+    path = _single(path)
     raw = read(path, options=options, labeled=True, limits=options.limits)
-    test = read(test_path, options=options, labeled=True, limits=options.limits) if test_path else None
+    test = read(_single(test_path), options=options, labeled=True, limits=options.limits) if test_path else None
     if test is not None and type(test.inputs) is not type(raw.inputs):
         raise UserError(f"{options.test} is of another kind than {path}.", field=("test",))
     if isinstance(raw.inputs, Table):
@@ -109,6 +107,15 @@ def _of_own_data(
     if isinstance(raw.inputs, ImageFiles):
         return image_tasks(raw, test, options, checked_kind(pipeline, ImagePipeline, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
+
+
+def _single(path: Path) -> Path:
+    """The one table of a folder that holds nothing else, or the path."""
+    tables = _tables(path)
+    if len(tables) == 1:
+        note_passed_over(path, tables)
+        return tables[0]
+    return path
 
 
 def _tables(path: Path) -> list[Path]:

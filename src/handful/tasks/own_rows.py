@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from handful.tasks.splits import FEWEST, FRACTIONS, set_aside, split_names
 from handful.tasks.task_collection import TaskCollection
 
 LACKING: dict[tuple[Split, ...], tuple[float, float]] = {
+    (): (1.0, 0.0),
     ("val", "test"): FRACTIONS,
     ("val",): (0.8, 0.2),
     ("test",): (0.8, 0.0),
@@ -80,6 +81,13 @@ class Division(NamedTuple):
         splits = self.splits | {
             on: [one for unit in classes if (one := unit + len(self.names) * number[on]) in held] for on in number
         }
+        if not all(splits[on] for on in self.aside):
+            raise DataError(
+                f"Too few classes or tasks to hold some out, and too few examples of each to set some aside: a class "
+                f"takes {2 * len(number)} that differ{', in different groups' if groups is not None else ''}.",
+                code="too-few-examples",
+                hint="Add examples, or name other data to test on with {test}.",
+            )
         return self._replace(names=self.names * len(number), units=changed, splits=splits)
 
     def with_test(self, named: Sequence[str]) -> "Division":
@@ -186,6 +194,10 @@ def tasks_of(
     made.digests = {
         on: {division.names[unit]: of_unit[unit] for unit in units} for on, units in division.splits.items()
     }
+    if test is not None:
+        seen = set(of_all[:count])
+        if known := sum(digest in seen for digest in of_all[count:]):
+            note("known-test-examples", f"{options.test} holds an example of the training, too.", count=known)
     return made
 
 
@@ -194,9 +206,9 @@ def _given(parts: Sequence[RawBatch], what: str) -> list[Any]:
     found = [getattr(part, what) for part in parts]
     if found[0] is None:
         return []
-    for part, own in zip(parts, found, strict=True):
+    for own in found:
         if own is None:
-            raise DataError(f"The data to test on lack what those of the training have: {part.called(what)} {what}.")
+            raise DataError(f"The data to test on have no {what}, but those of the training have.", field=("test",))
     return found
 
 
@@ -226,39 +238,56 @@ def _divided(
         return Division(names, units, everywhere(len(names)), merged)
     if wholes:
         return Division(names, units, _split_whole(units, names, wholes, options, noun), merged)
-    splits: dict[Split, list[int]] = {"train": list(range(len(names))), "val": [], "test": []}
-    if raw.splits and not merged:
-        on_of = dict(zip(units.tolist(), raw.splits, strict=True))
-        splits = {on: [unit for unit in range(len(names)) if on_of[unit] == on] for on in SPLITS}
-    train = splits["train"]
+    brought = {} if merged or raw.splits is None else _brought(names, units, raw, options)
+    there = {*brought.values(), *(["test"] if options.test else [])}
+    lacking: tuple[Split, ...] = tuple(on for on in SPLITS[1:] if on not in there)
+    if options.earlier:
+        aside = tuple(
+            on for on in lacking if options.earlier.splits["train"].keys() & options.earlier.splits[on].keys()
+        )
+        # A new name goes where the data have it, or to the others that are all trained on, or where its hash says.
+        others: dict[str, Split] = dict.fromkeys(names, "train") if aside else {}
+        placed = others | brought | _placed(options)
+        splits = split_names(names, options.seed, placed, fractions=LACKING[lacking])
+        return Division(names, units, splits, merged, aside)
+    train = [unit for unit, name in enumerate(names) if brought.get(name, "train") == "train"]
     if noun == "class" and len(train) < 2:
         few = "one training class only" if train else "no training classes"
         raise DataError(f"{raw.called('label')}: {few}. Add classes to train.", code="one-class")
-    lacking = tuple(on for on in SPLITS if not splits[on] and not (on == "test" and options.test))
+    splits = {on: [unit for unit, name in enumerate(names) if brought.get(name) == on] for on in SPLITS}
+    splits["train"] = train
     if not lacking:
         return Division(names, units, splits)
-    own = [names[unit] for unit in train]
-    placed: dict[str, Split] | None = None
-    aside: tuple[Split, ...] = ()
-    if options.earlier:
-        before, placed = options.earlier.splits, options.earlier.placed()
-        aside = tuple(on for on in lacking if before["train"].keys() & before[on].keys())
-        if aside:
-            placed = {name: placed.get(name, "train") for name in own}
-    if options.earlier or len(own) >= FEWEST[noun] + len(lacking):
-        cut = split_names(own, options.seed, placed, fractions=LACKING[lacking], noun=noun)
-        cut = {on: [train[place] for place in cut[on]] for on in ("train", *lacking)}
-        if options.earlier or all(len(cut[on]) >= FEWEST[noun] for on in lacking):
-            return Division(names, units, splits | cut, merged, aside)
+    if len(train) >= FEWEST[noun] + len(lacking):
+        cut = split_names([names[unit] for unit in train], options.seed, fractions=LACKING[lacking], noun=noun)
+        if all(len(cut[on]) >= FEWEST[noun] for on in lacking):
+            splits |= {on: [train[place] for place in cut[on]] for on in cut if on == "train" or on in lacking}
+            return Division(names, units, splits, merged)
     role, plural = ("label", "classes") if noun == "class" else ("task", "tasks")
     held_out = " and ".join({"val": "validation", "test": "test"}[on] for on in lacking)
     note(
         "nothing-held-out",
-        f"{raw.called(role)}: {len(train)} {plural} are too few to hold some out for {held_out}. All are trained on, "
+        f"{raw.called(role)} has {len(train)} {plural}, too few to hold some out for {held_out}. All are trained on, "
         f"and a fifth of the examples of each is set aside, whose scores do not tell how well new {plural} are learned."
         + (" Name other data to test on, or evaluate in folds, for that." if "test" in lacking else ""),
     )
     return Division(names, units, splits, merged, lacking)
+
+
+def _brought(names: Sequence[str], units: Tensor, raw: RawBatch, options: Options) -> dict[str, Split]:
+    """The split of each class that data in parts have; what they have for test trains, too, where other data test."""
+    found: dict[str, Split] = {}
+    for unit, on in zip(units.tolist(), raw.splits or (), strict=True):
+        found[names[unit]] = "train" if on == "test" and options.test else cast(Split, on)
+    return found
+
+
+def _placed(options: Options) -> dict[str, Split]:
+    """The split of each class or task as an earlier run had it; those of other data to test on are not among them."""
+    if options.earlier is None:
+        return {}
+    own: tuple[Split, ...] = ("train", "val") if options.test else SPLITS
+    return {name: on for on in reversed(own) for name in options.earlier.splits[on]}
 
 
 def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
@@ -288,10 +317,11 @@ def _split_whole(
                 f"{whole!r}, so that no split can hold one of them alone. Split by another column."
             )
     values = sorted(set(wholes))
-    earlier = options.earlier.placed() if options.earlier else None
-    if earlier is not None:  # a whole is where those of it are that there were
-        earlier = {whole_of[unit]: on for unit in whole_of if (on := earlier.get(names[unit]))}
-    parts = split_names(values, options.seed, earlier, noun="value to split by")
+    earlier, placed_names = None, _placed(options)
+    if options.earlier:  # a whole is where those of it are that there were
+        earlier = {whole_of[unit]: on for unit in whole_of if (on := placed_names.get(names[unit]))}
+    shares = LACKING[("val",) if options.test else ("val", "test")]
+    parts = split_names(values, options.seed, earlier, fractions=shares, noun="value to split by")
     placed = {values[place]: on for on, places in parts.items() for place in places}
     return {on: [unit for unit, whole in whole_of.items() if placed[whole] == on] for on in SPLITS}
 

@@ -52,7 +52,7 @@ def split_names(
         return {on: [number for number, split in enumerate(where) if split == on] for on in SPLITS}
     least = 1 + (fractions[1] > 0) + (sum(fractions) < 1)
     if len(names) < least:
-        plural = {"class": "classes"}.get(noun, f"{noun}s")
+        plural = {"class": "classes", "value to split by": "values to split by"}.get(noun, f"{noun}s")
         only = " only" if len(names) == 1 else ""
         raise DataError(
             f"The data has {len(names)} {noun if len(names) == 1 else plural}{only}, but splitting into train, val and "

@@ -12,6 +12,8 @@ from handful.errors import UserError
 
 LOCK = ".lock"
 """The file that the process which trains in a folder holds, with its number."""
+TRIES = 1000
+"""How often a lock is taken that others remove meanwhile, before it is given up."""
 
 
 @contextlib.contextmanager
@@ -41,7 +43,7 @@ def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
 
     A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
     """
-    while True:
+    for _ in range(TRIES):
         made = not os.path.exists(place)
         lock = _opened(place, folder)
         if not _got(lock):
@@ -55,10 +57,11 @@ def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
             if os.path.samestat(os.fstat(lock.fileno()), (place / LOCK).stat()):
                 return lock, made
         lock.close()
+    raise _refused(folder, "its lock cannot be told from another file")
 
 
 def _opened(place: Path, folder: Path) -> TextIO:
-    while True:
+    for _ in range(TRIES):
         try:
             place.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
@@ -66,10 +69,13 @@ def _opened(place: Path, folder: Path) -> TextIO:
         except OSError as error:
             if isinstance(error, FileExistsError) and not os.path.lexists(place):
                 continue  # it was removed while it was found to be there
-            reason = "it is a file, not a folder" if os.path.isfile(place) else error.strerror
-            raise UserError(
-                f"Cannot write {folder}: {reason}.", code="unwritable", hint="Choose another place with {path}."
-            ) from error
+            reason = "it is a file, not a folder" if os.path.isfile(place) else str(error.strerror)
+            raise _refused(folder, reason) from error
+    raise _refused(folder, f"its {LOCK} leads nowhere")
+
+
+def _refused(folder: Path, reason: str) -> UserError:
+    return UserError(f"Cannot write {folder}: {reason}.", code="unwritable", hint="Choose another place with {path}.")
 
 
 def _got(lock: TextIO) -> bool:

@@ -73,7 +73,12 @@ class Settings:
             if setting.type not in NUMBERS or (value is None and setting.default is None):
                 continue
             words, kinds = NUMBERS[setting.type]
-            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, kinds)
+                or value in (math.inf, -math.inf)
+                or value != value
+            ):
                 raise _refused(setting.name, f"is {words}, not {value!r}.")
         object.__setattr__(self, "seed", checked_seed(self.seed))
         for name, least in LEAST.items():

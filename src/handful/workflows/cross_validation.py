@@ -1,12 +1,13 @@
 """Cross-validation of a run: each class or task is scored by a learner that was trained, like the run, on others."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from handful.errors import UserError
 from handful.evaluation.folds import joined
 from handful.evaluation.formatting import duration
+from handful.evaluation.scoring import check_number, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.models.meta_model import MetaModel
 from handful.reports.report import Report
@@ -14,9 +15,10 @@ from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import FEWEST, Contents, Split, place, split_names
 from handful.training.run import Run
-from handful.workflows.evaluate import evaluate
+from handful.workflows.evaluate import check_half_width, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again
 from handful.workflows.train import train
+from handful.workflows.warm_start import trained_on
 
 OF_THE_REST = (0.8, 0.2)
 """The shares of train and val of what a fold leaves."""
@@ -47,19 +49,28 @@ def cross_validate(
 
     Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
     """
+    check_number(tasks)
+    check_half_width(half_width)
     run = Run.existing(path)
     experiment = Experiment.from_config(run.config())
     model = MetaModel.from_pretrained(run.path, trust=trust)
     opened, _ = opened_again(experiment, model, run)
+    metric_of(opened, metric or experiment.settings.get("metric"))
     divided = fold_contents(opened, folds, experiment)
-    shares = [_fold_sizes(experiment, contents) for contents in divided]
-    way, shot, queries = (min(filter(None, of_folds), default=None) for of_folds in zip(*shares, strict=True))
+    of_folds = [_fold_tasks(experiment, contents) for contents in divided]
+    largest = [experiment.tasks(tasks).sizes.largest() for tasks in of_folds]
+    way, shot, queries = (min(filter(None, sizes), default=None) for sizes in zip(*map(astuple, largest), strict=True))
     of_fold = replace(
         experiment,
         way=experiment.way or way,
         shot=experiment.shot or shot,
         query_shot=experiment.query_shot or queries,
     )
+    for fold in of_folds:  # before the first training
+        for one, examples in settings or [(None, None)]:
+            own_queries = query_shot or of_fold.query_shot
+            fold.split("test").with_sizes(one or of_fold.way, examples or of_fold.shot, own_queries)
+    del of_folds, fold
     reports = []
     took = duration(run.metrics()[-1]["seconds"])
     on_event(NoteEvent(f"{folds} trainings, of which the run's own took {took}, and as many evaluations."))
@@ -117,6 +128,12 @@ def fold_contents(tasks: TaskDistribution, folds: int, experiment: Experiment) -
         raise UserError(
             f"Folds are not made by {source.split_by!r}, which the run was split by.", hint="Leave out {folds}."
         )
+    if experiment.warm_start is not None and _seen(experiment.warm_start, contents):
+        raise UserError(
+            f"The run starts from the weights of {experiment.warm_start}, which were trained on some of these data: to "
+            "them no fold is new.",
+            hint="Leave out {folds}.",
+        )
     names, seed = sorted(contents.placed()), experiment.seed
     least = FEWEST[noun]
     if not 2 <= folds <= len(names) // least:
@@ -135,11 +152,23 @@ def fold_contents(tasks: TaskDistribution, folds: int, experiment: Experiment) -
     return found
 
 
+def _seen(warm_start: str, contents: Contents) -> bool:
+    """Whether a run has trained on any of these examples."""
+    return any(trained_on(warm_start, Contents({**contents.splits, "test": own})) for own in contents.splits.values())
+
+
 def _noun(tasks: TaskDistribution) -> str:
     return "class" if tasks.units is None else "task"
 
 
-def _fold_sizes(experiment: Experiment, contents: Contents) -> tuple[int, int, int]:
-    """The largest sizes that a fold's tasks have by default."""
-    found = experiment.tasks(experiment.source.open(earlier=contents)).sizes.largest()
-    return found.way, found.shot, found.query_shot
+def _fold_tasks(experiment: Experiment, contents: Contents) -> TaskDistribution:
+    """The tasks of a fold; `UserError` where the data do not let themselves be divided so."""
+    tasks = experiment.source.open(earlier=contents)
+    wanted = set(contents.splits["test"])
+    if (found := {*tasks.split_manifest()["test"]}) != wanted:
+        raise UserError(
+            f"{experiment.source.name} cannot be divided in folds: {len(found ^ wanted)} names are in another split "
+            "than a fold has them in.",
+            hint="Leave out {folds}.",
+        )
+    return tasks

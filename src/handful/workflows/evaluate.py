@@ -64,10 +64,7 @@ def evaluate(
     were.
     """
     check_number(tasks)
-    if half_width is not None and not 0 < half_width < math.inf:
-        raise UserError(
-            f"The half-width of an interval is a number above 0, got {half_width}.", hint="Change {half_width}."
-        )
+    check_half_width(half_width)
     run = Run.existing(path)
     there = device_named(device)
     model = MetaModel.from_pretrained(run.path, trust=trust)
@@ -145,6 +142,14 @@ def evaluate(
         half_width=half_width,
         data=places[0].contents().digest("test"),
     )
+
+
+def check_half_width(half_width: float | None) -> None:
+    """Raise a `UserError` for a half-width that no interval has."""
+    if half_width is not None and not 0 < half_width < math.inf:
+        raise UserError(
+            f"The half-width of an interval is a number above 0, got {half_width}.", hint="Change {half_width}."
+        )
 
 
 def _opened(

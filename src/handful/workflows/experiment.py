@@ -150,8 +150,7 @@ def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) 
         pipeline.check_ready()  # opening the source would download what is missing
     if not earlier.own:
         return source.open()
-    # The pipeline has settled these two.
-    return replace(source, encoder=None, image_size=None).open(earlier=earlier, pipeline=pipeline)
+    return source.left_open().open(earlier=earlier, pipeline=pipeline)
 
 
 def continued(source: Source, path: Path) -> TaskDistribution:
