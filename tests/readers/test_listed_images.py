@@ -3,6 +3,7 @@ from test_class_folders import files
 
 from handful.data_options import DataOptions
 from handful.errors import DataError, UserError
+from handful.limits import Limits
 from handful.readers.reader import read
 from noted import noted
 
@@ -43,6 +44,25 @@ def test_the_column_of_labels(tmp_path):
         read(tmp_path, labeled=True, options=DataOptions(label="kin"))
 
 
+def test_the_column_that_names_most_images(tmp_path):
+    files(tmp_path, "1.png", "2.png", "3.png")
+    (tmp_path / "list.csv").write_text("fold,image,label\n1,2.png,cat\n1,3.png,dog\n7,1.png,dog\n")
+    assert labels(tmp_path) == {"1.png": ("dog", None), "2.png": ("cat", None), "3.png": ("dog", None)}
+
+
+@pytest.mark.parametrize("name", ["label", "breed"])
+def test_a_table_without_labels_beside_one_with_them(tmp_path, name):
+    files(tmp_path, "1.png", "2.png", "3.png")
+    (tmp_path / "train.csv").write_text(f"id,{name},width\n1,boxer,5\n2,collie,6\n")
+    (tmp_path / "test.csv").write_text("id,width\n3,7\n")
+    notes = r"test\.csv has no column of labels: it is passed over", "some files are passed over, such as"
+    found = labels(tmp_path, *notes, label=None if name == "label" else name)
+    assert found == {"1.png": ("boxer", None), "2.png": ("collie", None)}
+    (tmp_path / "train.csv").write_text("id,breed\n1,boxer\n2,collie\n")
+    with pytest.raises(DataError, match=r"2 tables that name images, but which .* is not given: 'breed' or 'width'"):
+        read(tmp_path, labeled=True)
+
+
 def test_one_column_for_each_class(tmp_path):
     files(tmp_path, "1.png", "2.png", "3.png")
     table = tmp_path / "_classes.csv"
@@ -66,6 +86,21 @@ def test_class_roots(tmp_path):
     (tmp_path / "test.json").write_text('{"class_names": ["cow"], "class_roots": ["data/d"]}')
     with pytest.raises(DataError, match="the folder 'data/d' of the class 'cow' is not there"):
         read(tmp_path, labeled=True)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"class_roots": ' + "[" * 100_000])
+def test_deep_json_beside_images_is_passed_over(tmp_path, deep):
+    files(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "deep.json").write_text(deep)
+    with noted("some files are passed over, such as deep.json"):
+        assert read(tmp_path, labeled=True).labels == ["a", "b"]
+
+
+def test_class_roots_are_read_within_the_limits(tmp_path):
+    files(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "train.json").write_text('{"class_names": ["a", "b"], "class_roots": ["a", "b"]}' + " " * 10_000)
+    with pytest.raises(DataError, match=r"train\.json holds 10,\d+ bytes or more; at most 1,000"):
+        read(tmp_path, labeled=True, limits=Limits(bytes=1000, rows=10, pixels=10, images=3))
 
 
 @pytest.mark.parametrize("names", ['["cat"]', '["cat", "dog", "cow"]', '"cd"', "5"])

@@ -1,9 +1,9 @@
 """Images whose labels are in a file beside them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from handful.cells import written
 from handful.data_options import DataOptions
@@ -12,11 +12,38 @@ from handful.limits import Limits
 from handful.notes import note
 from handful.readers.class_folders import PARTS, Labeled, ending
 from handful.readers.paths import files_below, subfolders
-from handful.readers.tables import table_files, table_reader
+from handful.readers.tables import beginning, table_files, table_reader, text_of
 from handful.table import Table
 
 LABELS = ("label", "labels", "class", "class_name", "category")
 """How a column of labels may be called, in small letters, where there are others too."""
+
+
+class Listing(NamedTuple):
+    """A table that lists images.
+
+    paths: its column that names them. images: those beside it, by what may name them.
+    """
+
+    file: Path
+    table: Table
+    paths: str
+    images: Mapping[str, Path]
+
+    @property
+    def others(self) -> list[str]:
+        """Its columns but for the one that names images."""
+        return [name for name in self.table.names if name != self.paths]
+
+    def files(self) -> list[Path]:
+        """The image of each row; `DataError` at the first one that is not there."""
+        names = list(map(_path, self.table.cells(self.paths)))
+        for row, name in enumerate(names):
+            if name not in self.images:
+                raise DataError(
+                    f"{self.table.place(row)}: there is no image {name!r} beside {self.file}.", code="not-found"
+                )
+        return [self.images[name] for name in names]
 
 
 def listed_images(
@@ -32,24 +59,31 @@ def listed_images(
     sources: set[Path] = set()
     folder = source if source.is_dir() else source.parent
     inside = subfolders(folder) if source.is_dir() else []
+    lists: dict[Path, dict[Path, str] | Listing] = {}
     for place in [folder, *(one for one in inside if one.name.lower() in PARTS)]:
         images: dict[str, Path] | None = None
         for file in table_files(place) if source.is_dir() else [source]:
             if "submission" in file.name.lower():  # of Kaggle: names of the test images, with a label for all
                 continue
-            labels = _of_class_roots(file, endings)
-            if labels is None:
+            of_roots = _of_class_roots(file, endings, options, limits)
+            if of_roots is None:
                 images = _by_name(place, endings) if images is None else images
-                labels = _of_table(file, images, options, limits)
-            if not labels:
-                continue
+                listing = _listing(file, images, options, limits)
+                if listing and listing.others:
+                    lists[file] = listing
+            else:
+                lists[file] = of_roots
+    columns = _label_columns([one for one in lists.values() if isinstance(one, Listing)], options)
+    for file, one in lists.items():
+        if isinstance(one, Listing) and file not in columns:
+            continue
+        labels = _of_table(one, columns[file]) if isinstance(one, Listing) else one
+        if labels:
             sources.add(file)
-            on = PARTS.get(file.stem.lower()) or PARTS.get(place.name.lower())
-            for image, label in labels.items():
-                if found.setdefault(image, Labeled(label, image, on)).label != label:
-                    raise DataError(
-                        f"{file}: {image} has two labels, {found[image].label!r} and {label!r}. Give it one."
-                    )
+        on = PARTS.get(file.stem.lower()) or PARTS.get(file.parent.name.lower())
+        for image, label in labels.items():
+            if found.setdefault(image, Labeled(label, image, on)).label != label:
+                raise DataError(f"{file}: {image} has two labels, {found[image].label!r} and {label!r}. Give it one.")
     if sources and source.is_dir():
         first = min(sources).relative_to(folder)
         note("listed", f"{folder}: the labels are those of files such as {first}.", count=len(sources))
@@ -58,14 +92,13 @@ def listed_images(
 
 def listed_files(file: Path, endings: frozenset[str], options: DataOptions, limits: Limits) -> list[Path]:
     """The images that a file lists, each once, with labels or without; see `listed_images`."""
-    labels = _of_class_roots(file, endings)
+    labels = _of_class_roots(file, endings, options, limits)
     if labels is not None:
         return list(labels)
-    images = _by_name(file.parent, endings)
-    table, paths = _listing(file, images, options, limits)
-    if table is None or paths is None:
+    listing = _listing(file, _by_name(file.parent, endings), options, limits)
+    if listing is None:
         raise DataError(f"{file} has no column of images that are beside it.", code="wrong-shape")
-    return list(dict.fromkeys(_listed(file, table, paths, images)))
+    return list(dict.fromkeys(listing.files()))
 
 
 def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
@@ -79,49 +112,65 @@ def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
     return alone | {image.relative_to(folder).as_posix(): image for image in images}
 
 
-def _of_table(file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits) -> dict[Path, str] | None:
-    """The label of each image that a table lists; None where no column names images, or none has labels."""
-    table, paths = _listing(file, images, options, limits)
-    others = [name for name in table.names if name != paths] if table else []
-    if table is None or paths is None or not others:
-        return None
-    known = [name for name in others if name.strip().lower() in LABELS]
-    label = options.label or (known[0] if len(known) == 1 else others[0] if len(others) == 1 else None)
-    if label:
-        table.require([label], ", the label")
-    labels = table.texts(label) if label else _of_one_column_each(table, others)
+def _label_columns(listings: Sequence[Listing], options: DataOptions) -> dict[Path, str | None]:
+    """The column of labels of each table by its file; None for a column of 0 and 1 for each class.
+
+    Where one is named as columns of labels are, tables without one, such as Kaggle's `test.csv`, are passed over.
+    """
+    named: dict[Path, str | None] = {}
+    for one in listings:
+        if options.label:
+            known = [options.label] if options.label in one.table.names else []
+        else:
+            known = [name for name in one.others if name.strip().lower() in LABELS]
+        if len(known) == 1:
+            named[one.file] = known[0]
+    if named:
+        if without := [one.file for one in listings if one.file not in named]:
+            note(
+                "tables-without-labels", f"{without[0]} has no column of labels: it is passed over.", count=len(without)
+            )
+        return named
+    if listings and options.label:
+        listings[0].table.require([options.label], ", the label")
+    alone = {one.file: one.others[0] if len(one.others) == 1 else None for one in listings}
+    if len(candidates := sorted(set(filter(None, alone.values())))) > 1:
+        raise DataError(
+            f"{listings[0].file.parent} has {len(listings)} tables that name images, but which column has their labels "
+            f"is not given: {' or '.join(map(repr, candidates))}.",
+            code="missing-label",
+            hint="Name it with {label}.",
+        )
+    return alone
+
+
+def _of_table(listing: Listing, label: str | None) -> dict[Path, str]:
+    """The label of each image that a table lists."""
+    table = listing.table
+    labels = table.texts(label) if label else _of_one_column_each(table, listing.others)
     found: dict[Path, str] = {}
-    for row, (image, cell) in enumerate(zip(_listed(file, table, paths, images), labels, strict=True)):
+    for row, (image, cell) in enumerate(zip(listing.files(), labels, strict=True)):
         if cell is not None and found.setdefault(image, cell) != cell:
-            name = image.relative_to(file.parent).as_posix()
+            name = image.relative_to(listing.file.parent).as_posix()
             raise DataError(f"{table.place(row)}: {name!r} has another label above, and images have one label only.")
     unlabeled = labels.count(None)
     if unlabeled:
-        note("unlabeled", f"{file}: rows without a label are left out.", count=unlabeled)
+        note("unlabeled", f"{listing.file}: rows without a label are left out.", count=unlabeled)
     return found
 
 
-def _listing(
-    file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits
-) -> tuple[Table | None, str | None]:
-    """A table, and its column that names images; None where it has none, or is no table."""
+def _listing(file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits) -> Listing | None:
+    """A table by the column that names most images; None where it names none, or is no table."""
     reader = table_reader(file)
     if not images or reader is None:
-        return None, None
+        return None
     try:
         table = reader.table(file, options, limits)
     except DataError:  # annotations of another kind, which are passed over
-        return None, None
-    return table, next((name for name in table.names if _path(table[0][name]) in images), None)
-
-
-def _listed(file: Path, table: Table, paths: str, images: Mapping[str, Path]) -> list[Path]:
-    """The image of each row; `DataError` at the first one that is not there."""
-    names = list(map(_path, table.cells(paths)))
-    for row, name in enumerate(names):
-        if name not in images:
-            raise DataError(f"{table.place(row)}: there is no image {name!r} beside {file}.", code="not-found")
-    return [images[name] for name in names]
+        return None
+    named = {name: sum(_path(cell) in images for cell in table.cells(name)) for name in table.names}
+    paths = max(named, key=named.__getitem__, default="")
+    return Listing(file, table, paths, images) if named.get(paths) else None
 
 
 def _path(cell: Any) -> str:
@@ -150,13 +199,16 @@ def _of_one_column_each(table: Table, names: list[str]) -> list[str | None]:
     return labels
 
 
-def _of_class_roots(file: Path, endings: frozenset[str]) -> dict[Path, str] | None:
+def _of_class_roots(
+    file: Path, endings: frozenset[str], options: DataOptions, limits: Limits
+) -> dict[Path, str] | None:
     """The images in the folders that easyfsl's .json file lists with the names of their classes."""
-    if file.suffix.lower() != ".json":
+    if file.suffix.lower() != ".json" or '"class_roots"' not in beginning(file):
         return None
+    text = text_of(file, options, limits)
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):  # the reader of tables says what is wrong
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # the reader of tables says what is wrong
         return None
     if not isinstance(content, dict) or not {"class_names", "class_roots"} <= set(content):
         return None
