@@ -128,6 +128,15 @@ def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_p
         read(tmp_path / "t.xlsx")
 
 
+@pytest.mark.parametrize("merged", [["A1:C1"], ["A1:D2"], ["A1:B2"]])
+def test_a_merged_title_is_a_title(tmp_path, merged):
+    rows = [("Sales",), (), ("shop", "kind", "n"), ("north", "a", 1), ("south", None, 2)]
+    path = workbook(tmp_path / "t.xlsx", rows, merged=[*merged, "A5:B5"])
+    with noted("the 1 rows above the names of the columns are passed over"):
+        table = read(f"{path}:sales").inputs
+    assert (table.names, table.texts("kind")) == (["shop", "kind", "n"], ["a", "south"])
+
+
 def test_a_workbook_with_two_columns_of_one_name_is_told(tmp_path):
     with pytest.raises(DataError, match="has more than one column 'a'"):
         read(one_sheet(tmp_path / "t.xlsx", ("a", "a"), (1, 2)))

@@ -123,7 +123,7 @@ def _check_merged(file: Path, limits: Limits) -> None:
 
 
 def _rows(file: Path, sheet: str | None, limits: Limits) -> list[list[Any]]:
-    """The rows of a sheet that hold something, a merged cell in each place that it covers."""
+    """The rows of a sheet that hold something, a merged cell in each place that it covers, but for a title."""
     try:
         import openpyxl
     except ImportError as error:
@@ -142,8 +142,12 @@ def _rows(file: Path, sheet: str | None, limits: Limits) -> list[list[Any]]:
     limits.check(f"{file} up to its last cell {last}", bytes=CELL * page.max_row * page.max_column)
     rows = [list(row) for row in page.iter_rows(values_only=True)]
     for area in page.merged_cells.ranges:
-        first = rows[area.min_row - 1][area.min_col - 1]
-        for row in rows[area.min_row - 1 : area.max_row]:
+        covered = rows[area.min_row - 1 : area.max_row]
+        first = covered[0][area.min_col - 1]
+        beside = (cell for row in covered for cell in row[: area.min_col - 1] + row[area.max_col :])
+        if area.max_col > area.min_col and all(cell is None for cell in beside):
+            continue  # a title, which is no cell of each column
+        for row in covered:
             row[area.min_col - 1 : area.max_col] = [first] * (area.max_col - area.min_col + 1)
     rows = [row for row in rows if any(cell is not None for cell in row)]
     width = max((place + 1 for row in rows for place, cell in enumerate(row) if cell is not None), default=0)
