@@ -52,6 +52,18 @@ def test_one_file_or_the_folder_that_holds_others(tmp_path):
     }
 
 
+def test_an_archive_of_one_class_keeps_its_name(tmp_path):
+    assert set(held(packed(tmp_path / "a.zip", {"set/cow/1.txt": "one", "set/cow/2.txt": "two"}))) == {
+        "cow/1.txt",
+        "cow/2.txt",
+    }
+    assert held(packed(tmp_path / "a.zip", {"set/lines.txt": "one\ntwo\n"})) == ("lines.txt", "one\ntwo\n")
+    listed = {"set/1.png": "", "set/2.png": "", "set/metadata.csv": "file_name,label\n1.png,a\n"}
+    assert set(held(packed(tmp_path / "a.zip", listed))) == {"1.png", "2.png", "metadata.csv"}
+    path = packed(tmp_path / "cow.zip", images(["cow"]))
+    assert encoded_examples(ImagePipeline(size=4), path, added=True).labels == ("cow", "cow", "cow")
+
+
 def test_archives_of_classes(tmp_path):
     folder = tmp_path / "classes"
     folder.mkdir()
@@ -153,7 +165,7 @@ def test_archives_train_and_are_adapted_to_and_predicted_as_folders_are(tmp_path
     assert examples.ids == encoded_examples(tasks.pipeline, tmp_path / "photos").ids
     (flat := tmp_path / "flat.zip").write_bytes(packed(tmp_path / "x", images(["one"])).read_bytes())
     inputs, ids = encoded_inputs(tasks.pipeline, flat)
-    assert (len(inputs), ids) == (3, ["0.png", "1.png", "2.png"])
+    assert (len(inputs), ids) == (3, ["one/0.png", "one/1.png", "one/2.png"])
 
 
 def test_tables_in_archives(tmp_path):
@@ -163,9 +175,26 @@ def test_tables_in_archives(tmp_path):
     assert len(open_tasks(packed(tmp_path / "many.zip", many), label="kind").names) == 50
     with noted("t.zip/t.csv: rows without 'kind' are left out"):
         open_tasks(packed(tmp_path / "t.zip", {"t.csv": rows + "31,\n"}), label="kind")
+    ambiguous = "x;kind\n1.234;k0\n" + "".join(f"{n};k{n % 10}\n" for n in range(60))
     with noted(), pytest.raises(DataError) as caught:
-        open_tasks(packed(tmp_path / "t.zip", {"t.csv": "x;kind\n1.234;a\n2;b\n1;c\n"}), label="kind")
+        open_tasks(packed(tmp_path / "t.zip", {"t.csv": ambiguous}), label="kind")
     assert caught.value.message.startswith(f"{tmp_path / 't.zip' / 't.csv'}: '1.234' (column 'x', row 1 below")
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_table_with_what_is_beside_it_is_adapted_to_and_predicted(tmp_path, packs):
+    contents = {"t.csv": "x,kind\n" + "".join(f"{n},k{n % 10}\n" for n in range(30)), "README.md": "Three of each."}
+    (tmp_path / "set").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "set" / name).write_text(content)
+    path = packed(tmp_path / "set.zip", contents) if packs else tmp_path / "set"
+    with noted("some files are passed over, such as README.md"):
+        tasks = open_tasks(path, label="kind")
+        examples = encoded_examples(tasks.pipeline, path)
+        inputs, ids = encoded_inputs(tasks.pipeline, path)
+    assert examples.labels[:3] == ("k0", "k1", "k2")
+    assert torch.equal(inputs, examples.inputs)
+    assert ids == [str(number + 1) for number in range(30)]
 
 
 def test_an_image_of_an_archive_that_is_none_is_named(tmp_path):

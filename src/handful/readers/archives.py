@@ -12,7 +12,11 @@ from pathlib import Path, PurePosixPath
 from handful.errors import DataError, HandfulError
 from handful.limits import LOCAL, Limits
 from handful.notes import Notes, collecting, note
-from handful.readers.paths import existing, hidden, reading
+from handful.readers.class_folders import ending
+from handful.readers.images import IMAGES
+from handful.readers.paths import existing, hidden, reading, subfolders
+from handful.readers.tables import table_files
+from handful.readers.text_folders import TEXTS
 
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, IndexError, RuntimeError, ValueError)
 """What reading a damaged .zip file, or one that is encrypted, fails with."""
@@ -74,10 +78,17 @@ def _by_class(folder: Path) -> dict[str, Path]:
 
 
 def _entered(content: Path) -> Path:
-    """What is in a folder, if it is one file or folder."""
-    while content.is_dir() and len(held := list(content.iterdir())) == 1:
+    """What is in a folder, if it is one file or folder; but a folder that may be a class keeps its name."""
+    while content.is_dir() and len(held := list(content.iterdir())) == 1 and not _may_be_class(held[0]):
         (content,) = held
     return content
+
+
+def _may_be_class(entry: Path) -> bool:
+    """Whether it is a folder of images or texts, without folders in it, and without tables, which may list them."""
+    if not entry.is_dir() or subfolders(entry) or table_files(entry):
+        return False
+    return bool(ending(entry.iterdir(), IMAGES)) or len(ending(entry.iterdir(), TEXTS)) > 1
 
 
 def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None:

@@ -18,11 +18,10 @@ from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.readers.archives import unpacked
-from handful.readers.class_folders import ending
-from handful.readers.images import IMAGES, ImageFiles
-from handful.readers.paths import note_passed_over, reading, subfolders
+from handful.readers.images import ImageFiles
+from handful.readers.paths import reading
 from handful.readers.reader import read
-from handful.readers.tables import table_files
+from handful.readers.table_folders import folder_tables, single_table
 from handful.registry import TASKS
 from handful.table import Table
 from handful.tasks.data_options import COLUMNS, Options, checked_kind
@@ -91,13 +90,13 @@ def open_tasks(
 def _of_own_data(
     path: Path, test_path: Path | None, options: Options, pipeline: InputPipeline | None
 ) -> TaskDistribution:
-    tables = _tables(path)
+    tables = folder_tables(path)
     if len(tables) > 1 or (tables and isinstance(pipeline, ManyTablesPipeline)):
         return many_table_tasks(path, options, checked_kind(pipeline, ManyTablesPipeline, path))
     options = with_own_columns(options, pipeline)
-    path = _single(path)
+    path = single_table(path)
     raw = read(path, options=options, labeled=True, limits=options.limits)
-    test = read(_single(test_path), options=options, labeled=True, limits=options.limits) if test_path else None
+    test = read(single_table(test_path), options=options, labeled=True, limits=options.limits) if test_path else None
     if test is not None and type(test.inputs) is not type(raw.inputs):
         raise UserError(f"{options.test} is of another kind than {path}.", field=("test",))
     if isinstance(raw.inputs, Table):
@@ -107,22 +106,6 @@ def _of_own_data(
     if isinstance(raw.inputs, ImageFiles):
         return image_tasks(raw, test, options, checked_kind(pipeline, ImagePipeline, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
-
-
-def _single(path: Path) -> Path:
-    """The one table of a folder that holds nothing else, or the path."""
-    tables = _tables(path)
-    if len(tables) == 1:
-        note_passed_over(path, tables)
-        return tables[0]
-    return path
-
-
-def _tables(path: Path) -> list[Path]:
-    """The tables of a folder that holds no images and no other folders."""
-    if not path.is_dir() or subfolders(path) or ending(path.iterdir(), IMAGES):
-        return []
-    return table_files(path)
 
 
 def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> None:

@@ -16,8 +16,9 @@ from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
 from handful.readers.archives import unpacked
 from handful.readers.images import ImageReader
-from handful.readers.paths import existing, reading
+from handful.readers.paths import reading
 from handful.readers.reader import read, reader_of
+from handful.readers.table_folders import single_table
 
 
 class EncodedExamples(NamedTuple):
@@ -49,8 +50,8 @@ def encoded_examples(
     target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
     the file is written (see `DataOptions.for_file`). added: whether they join others, so that all may be of one class.
     """
-    with unpacked(path, limits) as path:
-        _check_images(path, pipeline)
+    with unpacked(path, limits) as content:
+        path = _checked(content, pipeline)
         raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
         of_task = pipeline.of_task(raw.inputs, target)
         if of_task is not pipeline:
@@ -76,8 +77,8 @@ def encoded_inputs(
 
     options: how the file is written (see `DataOptions.for_file`).
     """
-    with unpacked(path, limits) as path:
-        _check_images(path, pipeline)
+    with unpacked(path, limits) as content:
+        path = _checked(content, pipeline)
         raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
         return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
 
@@ -89,14 +90,18 @@ def id_with(name: str, path: Path, id_: str) -> str:
     return os.path.join(name, id_) if path.is_dir() else f"{name}:{id_}"
 
 
-def _check_images(path: str | Path, pipeline: InputPipeline) -> None:
-    """Raise a `DataError` where images, or a folder of nothing that is read, are for a model of something else."""
-    path = existing(path)
+def _checked(path: Path, pipeline: InputPipeline) -> Path:
+    """What is read: the path, or the one table of a folder.
+
+    Raises `DataError` where images, or a folder of nothing that is read, are for a model of something else.
+    """
     with reading(path):
+        path = single_table(path)
         if isinstance(reader_of(path), ImageReader) and not isinstance(pipeline, ImagePipeline):
             raise DataError(
                 f"{path} does not hold what this model takes: {pipeline.described()}.", code="unsupported-media"
             )
+    return path
 
 
 def _check_one_task(raw: RawBatch) -> None:
