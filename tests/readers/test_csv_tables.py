@@ -112,6 +112,9 @@ def test_no_locale_is_read_to_other_numbers(tmp_path):
         '1,"how do I pay"\n1,"my card, is gone"\n2,"close it"\n',
         "0.5,1.25,0.75\n0.25,1.5,0.5\n",
         "5,0,0,3\n4,0,0,1\n",
+        "0.5,1.25\n0.75,1.5\n",
+        "7,3\n8,1\n",
+        "0.5,1.25,1.5\n0.75,1.5,0.25\n",
         "2024-02-01,7,north\n2024-02-02,7,north\n",
     ],
 )

@@ -171,6 +171,21 @@ def test_arff(tmp_path):
             read(path)
 
 
+def test_escapes_in_quotes_of_arff_are_what_they_stand_for(tmp_path):
+    path = tmp_path / "t.arff"
+    lines = [
+        r"@attribute 'driver\'s age' string",
+        "@attribute b string",
+        "@data",
+        r"'it\'s, \\x', C:\\d",
+        r"'a \"b\"', 'c,d'",
+    ]
+    path.write_text("\n".join([*lines, r'"it\'s, \"so\"", y', "it's, z"]))
+    table = read(path).inputs
+    assert table.names == ["driver's age", "b"]
+    assert table.texts("driver's age") == ["it's, \\x", 'a "b"', 'it\'s, "so"', "it's"]
+
+
 # Texts
 
 
@@ -260,6 +275,13 @@ def test_label_studio(tmp_path):
     path.write_text(json.dumps([annotated(7, "a", "b")]))
     with pytest.raises(DataError, match="task 7 has several choices of 'label'"):
         read(path)
+
+
+def test_results_of_label_studio_that_are_no_choices_are_passed_over(tmp_path):
+    task = annotated(1, "a")
+    task["annotations"][0]["result"] += [{"type": "relation", "from_id": "x", "to_id": "y"}]
+    (tmp_path / "t.json").write_text(json.dumps([task, annotated(2, "b")]))
+    assert labeled(tmp_path / "t.json").labels == ["a", "b"]
 
 
 ANNOTATED = {

@@ -177,5 +177,7 @@ def test_one_file_of_class_roots(tmp_path):
 def test_archives_are_named(tmp_path):
     with pytest.raises(DataError, match=r"holds archives, such as cat\.zip\. Unpack each"):
         read(files(tmp_path, "cat.zip", "dog.zip"), labeled=True)
-    with pytest.raises(DataError, match=r"cat\.zip is an archive\. Unpack it"):
-        read(tmp_path / "cat.zip", labeled=True)
+    files(tmp_path, "cat.tar.gz")
+    for name in ("cat.zip", "cat.tar.gz"):
+        with pytest.raises(DataError, match=rf"{name} is an archive\. Unpack it"):
+            read(tmp_path / name, labeled=True)

@@ -42,7 +42,7 @@ def _choices(task: dict[str, Any], source: str) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for annotation in task["annotations"]:
         for result in () if annotation.get("was_cancelled") else annotation["result"]:
-            choices = result["value"].get("choices", ())
+            choices = result.get("value", {}).get("choices", ())
             if len(choices) > 1 or (choices and chosen.setdefault(result["from_name"], choices[0]) != choices[0]):
                 raise DataError(f"{source} has several choices of {result['from_name']!r}. Each has one class.")
     return chosen

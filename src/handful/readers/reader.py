@@ -14,7 +14,7 @@ from handful.readers.paths import existing, reading
 from handful.registry import Registry
 from handful.storage import format_of
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 READERS: Registry[Any] = Registry("reader", "handful.readers")
 
 
@@ -61,7 +61,7 @@ def reader_of(path: Path) -> Reader:
     for reader in readers():
         if reader.matches(path):
             return reader
-    if path.suffix.lower() in ARCHIVES:
+    if path.name.lower().endswith(ARCHIVES):
         raise DataError(f"{path} is an archive. Unpack it, and give what is in it.", code="unsupported-media")
     if kind := format_of(path):
         raise DataError(

@@ -166,7 +166,8 @@ def _check_names(table: Table) -> None:
     """Raise a `DataError` where the names of the columns are no names, but a row like those below.
 
     So they are where all columns of numbers are called by numbers, and these, or all other names, are found in their
-    columns too, or there are no others. Numbers that rise or fall, such as years or wavelengths, are names.
+    columns too, or there are no others. Three or more that rise or fall, whole or by equal steps, such as years or
+    wavelengths, are names.
     """
     if not any(map(cell_readings, table.names)):
         return
@@ -174,9 +175,11 @@ def _check_names(table: Table) -> None:
     if not all(any(reading.unit == table.unit(name) for reading in ways) for name, ways in numbers.items()):
         return
     others = [name for name in table.names if name not in numbers]
-    steps = np.diff([ways[0].value for ways in numbers.values()])
+    values = np.array([ways[0].value for ways in numbers.values()])
+    steps = np.diff(values)
+    regular = len(steps) > 1 and ((values % 1 == 0).all() or np.allclose(steps, steps[0]))
     found = any(own and all(name in table.cells(name) for name in own) for own in (list(numbers), others))
-    if found or not (others or (steps > 0).all() or (steps < 0).all()):
+    if found or not (others or (regular and ((steps > 0).all() or (steps < 0).all()))):
         raise _no_names(table.name, table.names)
 
 
