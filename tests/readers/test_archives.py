@@ -100,12 +100,14 @@ def test_an_archive_that_becomes_huge_is_refused_before_it_does(tmp_path):
         held(packed(tmp_path / "a.zip", dict.fromkeys("abcd", "")), limits)
 
 
-@pytest.mark.parametrize("damage", ["cut", "packed bytes", "method", "password", "empty", "lzma", "name", "count"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "packed bytes", "method", "password", "empty", "lzma", "name", "place", "bzip2"]
+)
 def test_what_cannot_be_unpacked_is_told(tmp_path, damage):
     path = packed(
         tmp_path / "a.zip",
         {} if damage == "empty" else {"é.csv": np.random.default_rng(0).bytes(2000).hex()},
-        zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED,
+        {"lzma": zipfile.ZIP_LZMA, "bzip2": zipfile.ZIP_BZIP2}.get(damage, zipfile.ZIP_DEFLATED),
     )
     content = bytearray(path.read_bytes())
     directory = content.find(b"PK\1\2")
@@ -117,12 +119,12 @@ def test_what_cannot_be_unpacked_is_told(tmp_path, damage):
         content[8] = content[directory + 10] = 99
     elif damage == "password":
         content[6] = content[directory + 8] = 1
-    elif damage == "lzma":
+    elif damage in ("lzma", "bzip2"):
         content[40] = 255
     elif damage == "name":
         content[26] = 255
-    elif damage == "count":
-        content[content.find(b"PK\5\6") + 15] = 255
+    elif damage == "place":
+        content[content.find(b"PK\5\6") + 19] = 255
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.zip (cannot be unpacked \(.*\)|holds no files)"):
         held(path)

@@ -112,9 +112,9 @@ def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with file.open(member) as packed, target.open("wb") as copy:
                         shutil.copyfileobj(packed, copy)
-        except HandfulError:
-            raise
-        except DAMAGED_ZIP as error:
+        except (*DAMAGED_ZIP, OSError) as error:
+            if isinstance(error, HandfulError) or getattr(error, "filename", None):  # what the system will not open
+                raise
             raise DataError(
                 f"{archive} cannot be unpacked ({error}). Unpack it, and give what is in it.", code="unsupported-media"
             ) from error
