@@ -246,17 +246,17 @@ def _try(network: nn.Module, input_shape: tuple[int, ...]) -> None:
             f"The backbone makes features of type {features.dtype} of inputs of type {inputs.dtype}: convert it by "
             "network.float(), or its features."
         )
-    with torch.no_grad(), contextlib.suppress(Exception):
-        probe.train()(inputs)  # an error of its own is raised where it is trained
-    if inputs._version:
-        raise UserError("The backbone changes its inputs in place: let it begin with a copy, as inputs.clone().")
     after = tensors(probe)
     for name, tensor, version in before:
         if tensor is not after.get(name) or tensor._version > version:
             raise UserError(
-                f"The backbone writes into {name} while it computes, as spectral norm does in training, so that a "
-                "prediction would depend on those before it: leave that out."
+                f"The backbone writes into {name} while it predicts, so that a prediction would depend on those before "
+                "it: do that in training alone, as batch and spectral norms do."
             )
+    with torch.no_grad(), contextlib.suppress(Exception):
+        probe.train()(inputs)  # an error of its own is raised where it is trained
+    if inputs._version:
+        raise UserError("The backbone changes its inputs in place: let it begin with a copy, as inputs.clone().")
     starts = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in after.items()}
     try:
         outputs = call(probe.eval(), starts, inputs.requires_grad_())

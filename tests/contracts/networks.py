@@ -352,13 +352,22 @@ class Lazy(Plain):
 
 
 WORKING = [
-    *(OldWeightNorm, NewWeightNorm, Orthogonal, OwnParametrization, KeptActivations, Hooked, PartlyFrozen, Frozen),
+    *(
+        OldWeightNorm,
+        NewWeightNorm,
+        OldSpectralNorm,
+        NewSpectralNorm,
+        Orthogonal,
+        OwnParametrization,
+        KeptActivations,
+        Hooked,
+        PartlyFrozen,
+        Frozen,
+    ),
     *(SyncBatchNorm, CastBfloat16, Locked, Computed, NeededOptions, InPlace, Tied, ChannelsLast, Recurrent, Attentive),
     *(OwnFunction, NoWeights, ThroughNumPy, DataDependent, Tokens),
 ]
 REFUSED = {
-    OldSpectralNorm: "writes into network.0.weight_u",
-    NewSpectralNorm: r"writes into network.0.parametrizations.weight.0._u",
     Bfloat16: r"does not take inputs of shape .*network\.float\(\)",
     Double: r"does not take inputs of shape .*network\.float\(\)",
     Complex: "weights weight are complex",
