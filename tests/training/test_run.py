@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(whole, tmp_path):
     assert not (tmp_path / "run" / "model").exists(), "it was killed too late to prove anything"
     result = train(tmp_path / "run", "--resume")
     assert result.exit_code == 0, result.output
-    assert f"{STEPS}/{STEPS}" in result.stderr
+    assert f"{STEPS:,} of {STEPS:,} steps" in result.stderr
     assert weights(tmp_path / "run") == weights(whole)
 
 
