@@ -18,7 +18,8 @@ from evaluation.toys import (
 )
 from handful.errors import DataError, HandfulError, UserError
 from handful.evaluation.intervals import interval
-from handful.evaluation.scoring import LEVELS, evaluate
+from handful.evaluation.scoring import LEVELS, check_tasks, evaluate
+from handful.learners.prototypical import PrototypicalNetwork
 from handful.registry import LEARNERS
 from handful.training.loop import meta_train
 from handful.types import Examples, Task, TaskSpec
@@ -423,3 +424,27 @@ def test_what_a_learner_cannot_do_is_refused_with_the_reason():
     learner.any_way = False
     with pytest.raises(UserError, match="made for 5 classes and takes no other number, but these tasks have 3"):
         evaluate(learner, Clusters().with_sizes(way=3))
+
+
+def test_tokens_that_a_network_does_not_have_are_told_with_the_way_out():
+    class Tokens(torch.nn.Module):
+        def __init__(self, input_shape):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(3, 4)
+
+        def forward(self, inputs):
+            return self.embedding(inputs.long()).mean(1)
+
+    class Ids(Clusters):
+        most = 3
+
+        def sample(self, generator, sizes):
+            (inputs, targets), query = super().sample(generator, sizes)
+            return Task(Examples((10 * inputs).abs().floor().clamp(max=self.most - 1), targets), query)
+
+    tasks = Ids()
+    learner = PrototypicalNetwork.build(tasks.spec, backbone=Tokens)
+    check_tasks(learner, tasks)
+    tasks.most = 4
+    with pytest.raises(UserError, match=r"looks up tokens that it does not have .*inputs="):
+        check_tasks(learner, tasks)

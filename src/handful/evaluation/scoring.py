@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
@@ -294,9 +294,20 @@ def check_fits(learner: Learner, spec: TaskSpec) -> None:
 
 
 def check_tasks(learner: Learner, distribution: TaskDistribution) -> None:
-    """Raise a `UserError` if a learner cannot take these tasks, by their spec or by the type of their inputs."""
-    check_fits(learner, distribution.spec)
-    learner.check_type(distribution.task(0).support.inputs)
+    """Raise a `UserError` if a learner cannot take these tasks: by their spec, the type of their inputs, or tokens that
+    its network does not know."""
+    spec, support = distribution.spec, distribution.task(0).support
+    check_fits(learner, spec)
+    learner.check_type(support.inputs)
+    if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in learner.modules()):
+        try:
+            with torch.no_grad():
+                evaluation_copy(learner).adapt(to_device(support, learner.device), spec)
+        except IndexError as error:
+            raise UserError(
+                f"The network looks up tokens that it does not have ({error}). Numbers of arrays are scaled.",
+                hint="Where they are token ids, keep them as they are with {inputs}.",
+            ) from error
 
 
 def batches(
