@@ -4,6 +4,7 @@ import datetime
 import gzip
 import json
 
+import numpy as np
 import openpyxl
 import pytest
 
@@ -318,3 +319,29 @@ def test_rows_without_a_label_or_target_are_left_out_with_a_note(tmp_path):
     path.write_text("x;label\n1;\n2;a\n1.234;b\n")
     with noted("left out"), pytest.raises(DataError, match=r"'1\.234' \(column 'x', row 3 below the header\) may be"):
         labeled(path, DataOptions(label="label")).inputs.numbers("x")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_numbers_beside_markers_of_empty_cells_are_numbers_in_json_too(tmp_path, ending):
+    rows = [{"size": 1, "day": "2024-01-05"}, {"size": "NA"}, {"size": 2.5}]
+    path = tmp_path / f"t.{ending}"
+    path.write_text(json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)))
+    table = read(path).inputs
+    assert np.array_equal(table.numbers("size", gaps=True), [1, np.nan, 2.5], equal_nan=True)
+    assert table.cells("day") == ["2024-01-05", None, None]
+    with pytest.raises(DataError, match=r"column 'size', row 2.*: the cell is empty"):
+        table.numbers("size")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"a": 1}\n{"a":\n', "line 2 is no JSON"),
+        ('{"a": 1}\n[1]\n', "line 2 is no object"),
+        ('{"a": [1]}\n{"a": 1}\n', "cannot mix list and non-list"),
+    ],
+)
+def test_lines_that_are_no_objects_are_named(tmp_path, lines, message):
+    (tmp_path / "t.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "t.jsonl").inputs.numbers("a")

@@ -352,7 +352,7 @@ def test_labeled_texts_by_name_become_three_columns(tmp_path):
     [
         ("t.json", b'{"a": [1, 2]}', "a list of objects"),
         ("t.json", b"{", "cannot be read as a json table"),
-        ("t.jsonl", b"{", "cannot be read as a jsonl table"),
+        ("t.jsonl", b"{", "line 1 is no JSON"),
         ("t.csv.gz", b"a,b\n1,2\n", "is no whole .gz file"),
         ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
         ("t.parquet.gz", b"", "of no kind that is read here"),

@@ -7,7 +7,7 @@ from typing import Any
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import Limits
-from handful.readers.json_tables import JsonReader
+from handful.readers.json_tables import JsonReader, table_of_rows
 from handful.readers.tables import beginning, text_of
 
 
@@ -25,16 +25,12 @@ class LabelStudioReader(JsonReader):
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
         """A row per task; one without a choice has an empty cell."""
-        import pyarrow as pa
-
         tasks = json.loads(text_of(path, options, limits))
         rows = [
             {**task["data"], **_choices(task, f"{path}, task {task.get('id', place + 1)}")}
             for place, task in enumerate(tasks)
         ]
-        names = dict.fromkeys(name for row in rows for name in row)
-        limits.check(path, bytes=8 * len(names) * len(rows))
-        return pa.table({name: [row.get(name) for row in rows] for name in names})
+        return table_of_rows(rows, path, limits)
 
 
 def _choices(task: dict[str, Any], source: str) -> dict[str, str]:
