@@ -226,7 +226,7 @@ def test_examples_may_come_on_the_standard_input(trained, some, tmp_path, monkey
         json.loads(done("adapt", trained("label"), examples, "-o", "file.task", "--json").stdout)["task"]
     )
     broken = CliRunner().invoke(app, [*adapt, "-o", "x.task"], input=examples.read_text())
-    assert broken.stderr.startswith("Error: Standard input cannot be read as a jsonl table")
+    assert broken.stderr.startswith("Error: Standard input, line 1 is no JSON")
     seen = CliRunner().invoke(app, ["doctor", "-", "--label", "kind"], input="\n".join(lines))
     assert seen.stderr.startswith("Error: Standard input"), "which has too few rows"
 
