@@ -98,7 +98,9 @@ def test_of_many_one_at_a_time_holds_it(tmp_path):
 
 def test_a_place_for_no_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     for place, why in [
+        (tmp_path / "loop", "it is a link that leads nowhere"),
         (tmp_path / "file", "it is a file, not a folder"),
         (tmp_path / "file" / "run", "Not a directory"),
         (tmp_path / ("x" * 300), "File name too long"),

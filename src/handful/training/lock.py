@@ -70,6 +70,8 @@ def _opened(place: Path, folder: Path) -> TextIO:
             if isinstance(error, FileExistsError) and not os.path.lexists(place):
                 continue  # it was removed while it was found to be there
             reason = "it is a file, not a folder" if os.path.isfile(place) else str(error.strerror)
+            if os.path.islink(folder) and not os.path.exists(folder):
+                reason = "it is a link that leads nowhere"
             raise _refused(folder, reason) from error
     raise _refused(folder, f"its {LOCK} leads nowhere")
 
