@@ -26,9 +26,7 @@ of_data = functools.partial(typer.Option, rich_help_panel="Your data")
 
 TasksOption = Annotated[
     str,
-    typer.Option(
-        "--tasks", help="A source (`handful list`), a folder of images or of tables, or a .csv, .parquet or .npz file."
-    ),
+    typer.Option("--tasks", help="A source (`handful list`), a folder of images or of tables, or a file of data."),
 ]
 STANDARD_INPUT = Path("-")
 """What stands for stdin where a file is expected."""
