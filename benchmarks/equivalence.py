@@ -28,7 +28,7 @@ from benchmarks.evidence import MODELS, Cells, Section, guarded, record
 from benchmarks.omniglot import with_views
 from benchmarks.text import DATA, QUERIES, STEPS, read, trained
 from benchmarks.tiny import sized
-from handful.encoders import DEFAULT, Encoder
+from handful.encoders.texts import DEFAULT, TextEncoder
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.intervals import interval
 from handful.evaluation.ladder import Ladder
@@ -66,7 +66,7 @@ def main() -> None:
         found = (
             {"from scratch or pixels": characters(given.data / "omniglot", min(given.tasks, COSTLY))}
             if name == "omniglot"
-            else intents(name, given.data, Encoder(given.encoder), given.tasks)
+            else intents(name, given.data, TextEncoder(given.encoder), given.tasks)
         )
         for against, (curves, times) in found.items():
             facts = {"data": name, "against": against, "core minutes": round((time.process_time() - start) / 60, 1)}
@@ -83,7 +83,9 @@ def characters(folder: Path, count: int) -> tuple[dict[int, Ways], Equivalence]:
     return curves, factor(own, curves)
 
 
-def intents(name: str, folder: Path, encoder: Encoder, count: int) -> dict[str, tuple[dict[int, Ways], Equivalence]]:
+def intents(
+    name: str, folder: Path, encoder: TextEncoder, count: int
+) -> dict[str, tuple[dict[int, Ways], Equivalence]]:
     """The meta-trained map, on tasks of all class splits, against probes of the encoder and of words."""
     splits_of, way, train_way = DATA[name]
     data = read(name, folder, encoder)

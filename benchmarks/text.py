@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.evidence import Cells, Section, guarded, percent, record
 from benchmarks.tiny import sized
 from handful import LEARNERS, evaluate, meta_train
-from handful.encoders import DEFAULT, Encoder
+from handful.encoders.texts import DEFAULT, TextEncoder
 from handful.evaluation.intervals import Interval, interval
 from handful.learners.learner import Learner
 from handful.readers import reader
@@ -89,7 +89,7 @@ class Intents(NamedTuple):
     domains: list[str]
 
 
-def read(name: str, folder: Path, encoder: Encoder) -> Intents:
+def read(name: str, folder: Path, encoder: TextEncoder) -> Intents:
     """All texts whose intent is known."""
     table = reader.read(folder / name / f"{name}.jsonl.gz").inputs
     intents = table.names_in("intent")
@@ -137,7 +137,7 @@ def chosen(key: str, validation: LabeledPool) -> Learner:
     return max(built, key=lambda probe: evaluate(probe, validation, tasks=CHOOSING_TASKS).score.mean)
 
 
-def measure(name: str, folder: Path, encoder: Encoder, given: Any, say: Any) -> tuple[Scores, list[int]]:
+def measure(name: str, folder: Path, encoder: TextEncoder, given: Any, say: Any) -> tuple[Scores, list[int]]:
     """Scores of all probes and learners on one data set, and the kept steps of training."""
     splits_of, way, train_way = DATA[name]
     data = read(name, folder, encoder)
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    console, encoder = Console(highlight=False), Encoder(given.encoder)
+    console, encoder = Console(highlight=False), TextEncoder(given.encoder)
     for name in given.only:
         start = time.perf_counter()
         scores, kept = measure(name, given.data, encoder, given, console.print)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from handful.encoders import CACHE
+from handful.encoders.cache import CACHE
 from handful.notes import collecting
 from handful.training import performance
 

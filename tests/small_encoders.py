@@ -22,7 +22,7 @@ class Letters:
 
 def tiny_encoder(folder: Path) -> Path:
     """The folder of a real encoder of one small layer with random weights."""
-    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
+    pytest.importorskip("sentence_transformers", reason="the extra [encoders] is not installed")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer

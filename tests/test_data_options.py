@@ -17,9 +17,15 @@ NAMES = [option.name for option in fields(DataOptions)]
 
 def test_each_face_has_all_options():
     assert [*DATA] == [*NAMES, "no_limits"]
-    assert set(NAMES) - set(COLUMNS) == {"encoder", "long_texts", "split_by", "test", "inputs", "image_size"}, (
-        "which a model has settled"
-    )
+    assert set(NAMES) - set(COLUMNS) == {
+        "encoder",
+        "tune_encoder",
+        "long_texts",
+        "split_by",
+        "test",
+        "inputs",
+        "image_size",
+    }, "which a model has settled"
     assert set(NAMES) < {option.name for option in fields(Source)}
     assert not set(NAMES) & set(inspect.signature(open_tasks).parameters), "by its keywords"
 

@@ -19,9 +19,9 @@ import pytest
 from typer.testing import CliRunner
 
 import documented_world
-from handful import encoders
 from handful.cli.main import app
-from handful.encoders import Encoder
+from handful.encoders import cache
+from handful.encoders.texts import TextEncoder
 from handful.evaluation import ladder
 from handful.workflows import evaluate, quickstart
 
@@ -112,8 +112,8 @@ def small(monkeypatch, tmp_path):
     """The present folder has what the commands name, and what has no option is small too."""
     documented_world.for_commands(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(encoders.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(Encoder, "model", documented_world.Letters())
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(TextEncoder, "model", documented_world.Letters())
     for module in (ladder, evaluate, quickstart):
         for name in (
             "CHOOSING_TASKS",
@@ -200,10 +200,10 @@ RUNNER = """
 import json, os, runpy, sys, traceback
 import documented_world
 from handful.evaluation import ladder
-from handful.encoders import Encoder
+from handful.encoders.texts import TextEncoder
 
 if __name__ == "__main__":
-    Encoder.model = documented_world.Letters()
+    TextEncoder.model = documented_world.Letters()
     ladder.CHOOSING_TASKS = ladder.COSTLY_CHOOSING_TASKS = 1
     failed = {}
     for module, *arguments in json.load(sys.stdin):
@@ -228,7 +228,7 @@ def run_tiny(lines: list[list[str]], folder: Path) -> str:
         "PYTHONPATH": places,
         "BENCHMARKS_TINY": "1",
         "OMP_NUM_THREADS": "1",
-        encoders.CACHE: str(folder / "cache"),
+        cache.CACHE: str(folder / "cache"),
     }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUNNER],

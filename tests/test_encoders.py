@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from handful.encoders import CACHE, Encoder, cache_folder
+from handful.encoders.cache import CACHE, cache_folder
+from handful.encoders.texts import TextEncoder
 from handful.errors import ArtifactError, UserError
 from handful.pipelines.texts import TextPipeline
 from handful.storage import write_text
@@ -81,7 +82,7 @@ def folder_of(path: Path, *types: object) -> Path:
 def test_a_downloaded_encoder_is_loaded_from_its_files_without_code_or_network(installed, tmp_path):
     installed.cached = ["old", "new"]
     for wanted in ("old", "new", None):
-        encoder = Encoder(NAME, wanted)
+        encoder = TextEncoder(NAME, wanted)
         encoder.model  # noqa: B018 - which loads it
         assert encoder.revision == (wanted or "new")
         place, options = installed.loaded.pop()
@@ -94,7 +95,7 @@ def test_a_downloaded_encoder_is_loaded_from_its_files_without_code_or_network(i
 
 def test_first_requests_of_several_threads_load_one_encoder(installed):
     installed.cached = ["old"]
-    encoder = Encoder(NAME)
+    encoder = TextEncoder(NAME)
     threads = [threading.Thread(target=lambda: encoder.model) for _ in range(4)]
     loading = installed.sentence_transformer
 
@@ -115,7 +116,7 @@ def test_first_requests_of_several_threads_load_one_encoder(installed):
 def test_an_encoder_that_the_user_names_is_downloaded_once(installed):
     installed.published = COMMIT
     for _ in range(2):
-        assert Encoder(NAME).revision == COMMIT
+        assert TextEncoder(NAME).revision == COMMIT
     assert installed.downloads == 1
 
 
@@ -124,7 +125,7 @@ def test_the_encoder_of_a_model_is_never_downloaded(use, installed):
     """Though there is a network, and another revision on this machine."""
     installed.published, installed.cached = COMMIT, ["other"]
     with pytest.raises(UserError, match=f"`hf download {NAME} --revision {COMMIT}`"):
-        use(Encoder(NAME, COMMIT))
+        use(TextEncoder(NAME, COMMIT))
     assert not installed.downloads
     assert not installed.loaded
 
@@ -142,7 +143,7 @@ def test_a_pipeline_says_whether_its_encoder_is_here(installed):
 
 def test_without_a_network_a_missing_encoder_is_told_after_one_request(installed):
     with pytest.raises(UserError, match=r"cannot be downloaded \(Name or service not known\).*encoder="):
-        Encoder(NAME).embed(["a"])
+        TextEncoder(NAME).embed(["a"])
     assert installed.downloads == 1
     assert not installed.loaded, "whose loading would ask for each file, again and again"
 
@@ -158,14 +159,14 @@ def test_half_a_download_is_completed(installed, tmp_path, monkeypatch):
         return str(place)
 
     monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", first_half)
-    assert Encoder(NAME).revision == COMMIT
+    assert TextEncoder(NAME).revision == COMMIT
     assert installed.downloads == 1
 
 
 @pytest.mark.parametrize("type_", ["os.system", "builtins.print", "own.Network", "sentence_transformers_x.Y", "", None])
 def test_an_encoder_that_brings_code_is_refused_before_anything_is_imported(type_, installed, tmp_path, monkeypatch):
     monkeypatch.setattr("os.system", lambda command: pytest.fail("ran"))
-    encoder = Encoder(str(folder_of(tmp_path / "encoder", KNOWN, type_)))
+    encoder = TextEncoder(str(folder_of(tmp_path / "encoder", KNOWN, type_)))
     with pytest.raises(ArtifactError, match=f"{type_!r}.*runs no code"):
         encoder.embed(["a"])
     assert not installed.loaded
@@ -175,7 +176,7 @@ def test_a_downloaded_encoder_that_brings_code_is_refused_too(installed, tmp_pat
     folder_of(tmp_path / COMMIT, "os.system")
     installed.cached = [COMMIT]
     with pytest.raises(ArtifactError, match=r"'os\.system'.*runs no code"):
-        Encoder(NAME, COMMIT).embed(["a"])
+        TextEncoder(NAME, COMMIT).embed(["a"])
     assert not installed.loaded
 
 
@@ -185,10 +186,10 @@ def test_an_encoder_with_a_pickle_in_place_of_its_weights_is_refused(with_list, 
     if not with_list:
         (folder / "modules.json").unlink()
     (folder / "pytorch_model.bin").touch()
-    Encoder(str(folder)).model  # noqa: B018 - beside safetensors, nobody reads it
+    TextEncoder(str(folder)).model  # noqa: B018 - beside safetensors, nobody reads it
     (folder / "model.safetensors").unlink()
     with pytest.raises(ArtifactError, match="in a pickle"):
-        Encoder(str(folder)).embed(["a"])
+        TextEncoder(str(folder)).embed(["a"])
 
 
 @pytest.mark.parametrize("content", ["{}x", '["os.system"]', '[{"type": "os.system"}]', '{"type": "os.system"}', "3"])
@@ -196,7 +197,7 @@ def test_a_broken_list_of_modules_is_refused(content, installed, tmp_path):
     folder = folder_of(tmp_path / "encoder", KNOWN)
     (folder / "modules.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"modules\.json"):
-        Encoder(str(folder)).embed(["a"])
+        TextEncoder(str(folder)).embed(["a"])
     assert not installed.loaded
 
 
@@ -204,8 +205,8 @@ def test_a_broken_list_of_modules_is_refused(content, installed, tmp_path):
 def test_without_the_extra_the_message_names_it(missing, installed, monkeypatch):
     installed.cached = [COMMIT]
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=r"pip install '\.\[text\]' in the folder of handful"):
-        Encoder(NAME, COMMIT).embed(["a"])
+    with pytest.raises(UserError, match=r"pip install '\.\[encoders\]' in the folder of handful"):
+        TextEncoder(NAME, COMMIT).embed(["a"])
 
 
 def test_a_user_without_a_home_has_a_cache_that_is_not_written(monkeypatch):
@@ -233,10 +234,10 @@ class Words:
 
 @pytest.fixture
 def words(monkeypatch, tmp_path):
-    monkeypatch.setattr(Encoder, "model", Words())
-    monkeypatch.setattr(Encoder, "revision", "sha256:words")
+    monkeypatch.setattr(TextEncoder, "model", Words())
+    monkeypatch.setattr(TextEncoder, "revision", "sha256:words")
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    return lambda **how: Encoder(str(tmp_path), **how)
+    return lambda **how: TextEncoder(str(tmp_path), **how)
 
 
 LONG = "a a a a b b b b c c c c d d d d"

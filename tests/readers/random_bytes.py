@@ -26,7 +26,7 @@ from tests.readers.shapes import SHAPES
 from tests.small_encoders import Letters
 
 from handful.data_options import DataOptions
-from handful.encoders import Encoder
+from handful.encoders.texts import TextEncoder
 from handful.errors import UserError
 from handful.limits import FORMATS, Limits
 from handful.notes import collecting
@@ -137,7 +137,7 @@ class Shapes:
         ]
         started, outcome = time.perf_counter(), "read"
         try:
-            with collecting(), patch.object(Encoder, "model", Letters()):
+            with collecting(), patch.object(TextEncoder, "model", Letters()):
                 draw.choice(ways)()
         except UserError:
             outcome = "refused"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.readers.shapes import CLASSES, EXAMPLES, SHAPES
 
-from handful.encoders import Encoder
+from handful.encoders.texts import TextEncoder
 from handful.notes import collecting
 from handful.registry import LEARNERS
 from handful.tasks.opening import open_tasks
@@ -28,7 +28,7 @@ def test_shape_trains(name, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     source = write(tmp_path / "data") or tmp_path / "data"
     if "text" in options:
-        monkeypatch.setattr(Encoder, "model", Letters())
+        monkeypatch.setattr(TextEncoder, "model", Letters())
         (tmp_path / "encoder").mkdir()
         options = {**options, "encoder": str(tmp_path / "encoder")}
     classes = "target" not in options

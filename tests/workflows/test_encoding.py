@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handful.encoders import Encoder
+from handful.encoders.texts import TextEncoder
 from handful.errors import DataError
 from handful.estimators import FewShotClassifier
 from handful.models.meta_model import MetaModel
@@ -106,14 +106,14 @@ def test_a_text_through_all_faces(encoder, tmp_path, monkeypatch):
     else:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
-        monkeypatch.setattr(Encoder, "model", Letters())
+        monkeypatch.setattr(TextEncoder, "model", Letters())
     support, query = ["apple bank", "dog, dog", " eagle ", "fish jam"], ["bank dog", "jam \u00e9"]
     rows = zip(support, ["a", "a", "b", "b"], strict=True)
     (tmp_path / "e.csv").write_text("text,y\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
     (tmp_path / "q.txt").write_text("\n".join(query), encoding="utf-8")
     (tmp_path / "q.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in query))
     pipeline = TextPipeline.fit(
-        read_table(tmp_path / "e.csv"), np.arange(4), text="text", encoder=Encoder(str(folder)), label="y"
+        read_table(tmp_path / "e.csv"), np.arange(4), text="text", encoder=TextEncoder(str(folder)), label="y"
     )
     model_of(pipeline, tmp_path / "model")
     for form in (list, np.array, lambda texts: [{"text": text} for text in texts], lambda texts: [[t] for t in texts]):

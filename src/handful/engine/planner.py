@@ -75,6 +75,8 @@ def rule(learner: nn.Module, count: int) -> Plan:
     On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones
     lose their native batch norm under it; networks of matrices are many times faster all at once.
     """
+    if one_by_one(learner):
+        return Plan("loop")
     if not _convolutional(learner):
         return Plan("vmap")
     threads = min(cores(), count) if next(learner.parameters()).device.type == "cpu" else 1
@@ -103,7 +105,7 @@ def planned(
     trials: list[PlanTrial] = []
     if steps is None:
         steps = int(seconds / (problem.count * problem.of_task))
-    if problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
+    if one_by_one(learner) or problem.of_task > SECONDS or steps * problem.count * problem.of_task < MEASURE_AFTER:
         plan = rule(learner, problem.count)
         if plan.backend != "loop" and (problem.of_task > SECONDS or problem.batched is not True):
             plan = Plan("loop")
@@ -367,6 +369,11 @@ def _of_limit(needed: int, limit: int) -> str:
 
 def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_by_one(learner: nn.Module) -> bool:
+    """Whether its network is so large that a task has all cores, and no other one runs beside it."""
+    return any(getattr(module, "one_by_one", False) for module in learner.modules())
 
 
 def _convolutional(learner: nn.Module) -> bool:

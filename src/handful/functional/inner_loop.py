@@ -28,6 +28,11 @@ def remembering(memory: MemoryMode) -> Iterator[None]:
         _memory.reset(token)
 
 
+def memory_mode() -> MemoryMode:
+    """What is to be kept for the meta-gradient, here and now."""
+    return _memory.get()
+
+
 class UpdateRule(Protocol):
     """How gradients change weights: two pure functions."""
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from handful.encoders import cache_folder
+from handful.encoders.cache import cache_folder
 from handful.errors import ArtifactError, UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.models.folders import model_folder

@@ -6,8 +6,9 @@ is treated like those that were trained on.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,11 +44,13 @@ class InputPipeline(ABC):
         target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
             Where targets stay as they are, `(1,)` for all outputs.
         backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
+        backbone_options: of that network.
         of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
 
     kind: ClassVar[str]
-    backbone: ClassVar[str] = "auto"
+    backbone: str = "auto"
+    backbone_options: Mapping[str, Any] = MappingProxyType({})
     of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
     group: str | None = None

@@ -1,15 +1,16 @@
-"""The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it."""
+"""The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it, or as its tokens."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from handful.data_options import DataOptions
-from handful.encoders import CUT, Encoder
+from handful.encoders.texts import CUT, TextEncoder
+from handful.encoders.tuned import TunedEncoder, encoder_of
 from handful.limits import LOCAL, Limits
 from handful.pipelines.pipeline import shaped, target_moments
 from handful.pipelines.rows import RowPipeline, written
@@ -18,16 +19,17 @@ from handful.table import Table
 
 
 class TextPipeline(RowPipeline):
-    """A text column of a table, embedded by a frozen sentence encoder.
+    """A text column of a table, embedded by a frozen sentence encoder, or as tokens for one that is tuned.
 
     All embeddings are divided by one number, the root of their mean square over the training rows. Other columns are
     passed over.
 
-    text: the column. encoder, revision, long_texts: see `Encoder`. width: of its vectors. roles: see `RowPipeline`.
+    text: the column. encoder, revision, long_texts: see `TextEncoder`. width: of its inputs here: of its vectors, or of
+    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 where it is frozen. roles: see
+    `RowPipeline`.
     """
 
     kind = "texts"
-    backbone = "linear"
 
     def __init__(
         self,
@@ -38,17 +40,27 @@ class TextPipeline(RowPipeline):
         width: int,
         scale: float = 1.0,
         long_texts: str = CUT,
+        layers: int | None = 0,
         **roles: Any,
     ) -> None:
         super().__init__(**roles)
         self.text, self.encoder, self.revision, self.long_texts = text, encoder, revision, long_texts
-        self.width, self.scale = width, scale
+        self.width, self.scale, self.layers = width, scale, layers
         self.input_shape = (width,)
-        self._loaded: Encoder | None = None
+        self.backbone = "linear"
+        if self.tuned:
+            self.backbone = TunedEncoder.key
+            self.backbone_options = TunedEncoder.options("texts", encoder, revision, layers)
+        self._loaded: TextEncoder | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the encoder is a part of the learner, so that inputs are tokens."""
+        return self.layers != 0
 
     def described(self) -> str:
         """The column, and what reads it."""
-        return f"{self.text} (text, by the encoder {self.encoder})"
+        return f"{self.text} (text, by the encoder {self.encoder}{', tuned' if self.tuned else ''})"
 
     @classmethod
     def fit(
@@ -57,20 +69,26 @@ class TextPipeline(RowPipeline):
         rows: np.ndarray,
         *,
         text: str,
-        encoder: Encoder,
+        encoder: TextEncoder,
+        layers: int | None = 0,
         target: str | None = None,
         **roles: Any,
     ) -> Self:
         """Fit to the training rows (indices) of a table."""
-        embeddings = encoder.embed(table.sentences(text))[torch.from_numpy(rows)]
+        if layers == 0:
+            embeddings = encoder.embed(table.sentences(text))[torch.from_numpy(rows)]
+            width, size = embeddings.shape[1], float(embeddings.square().mean().sqrt())
+        else:
+            [width], size = encoder.input_shape, 1.0
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         pipeline = cls(
             text=text,
             encoder=encoder.name,
             revision=encoder.revision,
             long_texts=encoder.long_texts,
-            width=embeddings.shape[1],
-            scale=float(embeddings.square().mean().sqrt()),
+            layers=layers,
+            width=width,
+            scale=size,
             target=target,
             target_mean=mean,
             target_scale=scale,
@@ -83,14 +101,16 @@ class TextPipeline(RowPipeline):
     def settings(self) -> dict[str, Any]:
         """Column, encoder and its revision, scales, roles and labels."""
         own = ("text", "encoder", "revision", "long_texts", "width", "scale")
-        return {name: getattr(self, name) for name in own} | super().settings()
+        layers = {"layers": self.layers} if self.tuned else {}
+        return {name: getattr(self, name) for name in own} | layers | super().settings()
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Vectors `(n, width)` of texts `(n,)` or `(n, 1)`, or of the text column of a `Table`, mappings or a data
-        frame; numbers `(n, width)` are taken for embeddings of the encoder."""
+        frame; numbers `(n, width)` are taken for embeddings of the encoder, or for its tokens where it is tuned."""
         array = np.asarray(values) if hasattr(values, "__array__") and not hasattr(values, "columns") else None
         if array is not None and array.dtype.kind in "fiub":
-            return shaped(array, self.input_shape, f"texts (n,), or embeddings (n, {self.width})", place) / self.scale
+            numbers = "tokens" if self.tuned else "embeddings"
+            return shaped(array, self.input_shape, f"texts (n,), or {numbers} (n, {self.width})", place) / self.scale
         if array is not None and array.ndim < 3:
             values = array.reshape(-1, 1)
         elif isinstance(values, Sequence) and (not values or isinstance(values[0], str | bytes)):
@@ -109,9 +129,13 @@ class TextPipeline(RowPipeline):
         self._reader().files  # noqa: B018 - which looks for them
 
     def _embedded(self, texts: list[str]) -> Tensor:
-        return self._reader().embed(texts) / self.scale
+        reader = self._reader()
+        return reader.stored(texts).float() if self.tuned else reader.embed(texts) / self.scale
 
-    def _reader(self) -> Encoder:
+    def _reader(self) -> TextEncoder:
         if self._loaded is None:
-            self._loaded = Encoder(self.encoder, self.revision, self.long_texts)
+            if self.tuned:  # whose base the learner has loaded already
+                self._loaded = cast(TextEncoder, encoder_of("texts", self.encoder, self.revision))
+            else:
+                self._loaded = TextEncoder(self.encoder, self.revision, self.long_texts)
         return self._loaded

@@ -13,7 +13,19 @@ from handful.tasks.splits import Contents
 
 AnyPipeline = TypeVar("AnyPipeline", bound=InputPipeline)
 
-COLUMNS = ("label", "task", "target", "group", "order", "drop", "text", "encoder", "long_texts", "split_by")
+COLUMNS = (
+    "label",
+    "task",
+    "target",
+    "group",
+    "order",
+    "drop",
+    "text",
+    "encoder",
+    "tune_encoder",
+    "long_texts",
+    "split_by",
+)
 """The options that say which column of a table is what."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from handful.encoders import CUT, DEFAULT, Encoder
+from handful.encoders.texts import CUT, DEFAULT, MEAN, TextEncoder
 from handful.errors import DataError, UserError, named
 from handful.pipelines.own_tables import LAST, ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
@@ -102,7 +102,7 @@ def _columns(
     table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
 ) -> tuple[Fit, None]:
     """What fits a pipeline to a table."""
-    options.refuse("a table without a text column", "encoder", "long_texts")
+    options.refuse("a table without a text column", "encoder", "tune_encoder", "long_texts")
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
         dropped = (*options.drop, *filter(None, [options.split_by]))
@@ -119,16 +119,22 @@ def _texts(
     text = options.text
     assert text, "asked before"
     if isinstance(model, TextPipeline):
-        options.refuse("texts that a trained model reads with its own", "encoder", "long_texts")
+        options.refuse("texts that a trained model reads with its own", "encoder", "tune_encoder", "long_texts")
         reader = copy.copy(model)
         reader.text = text
         return lambda *_: model, reader
     if text in roles.values():
         raise UserError(f"The column {text!r} cannot be the text and something else at once.")
-    encoder = Encoder(options.encoder or DEFAULT, long_texts=options.long_texts or CUT)
+    layers = options.tuned_layers()
+    if layers != 0 and options.long_texts == MEAN:
+        raise UserError(
+            "An encoder that is tuned reads the beginning of long texts, and no mean of their parts.",
+            hint="Leave out {long_texts}, or {tune_encoder}.",
+        )
+    encoder = TextEncoder(options.encoder or DEFAULT, long_texts=options.long_texts or CUT)
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
-        return TextPipeline.fit(table, train, text=text, encoder=encoder, **roles, labels=labels)
+        return TextPipeline.fit(table, train, text=text, encoder=encoder, layers=layers, **roles, labels=labels)
 
     return fit, None
 

@@ -54,12 +54,22 @@ class TrainingState:
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
         # To pull a bias, a temperature, a rate towards zero is no regularization.
         free = {id(p) for name in self.learner.no_weight_decay for p in getattr(self.learner, name).parameters()}
-        decayed = [p for p in self.parameters if p.ndim > 1 and id(p) not in free]
-        others = [p for p in self.parameters if p.ndim <= 1 or id(p) in free]
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        # What is pretrained knows much already, and is trained at a fraction of the rate.
+        rates = {
+            id(p): float(module.relative_rate)  # type: ignore[arg-type]
+            for module in self.learner.modules()
+            if hasattr(module, "relative_rate")
+            for p in module.parameters()
+        }
+        groups = []
+        for rate in dict.fromkeys([1.0, *rates.values()]):
+            own = [p for p in self.parameters if rates.get(id(p), 1.0) == rate]
+            decayed = [p for p in own if p.ndim > 1 and id(p) not in free]
+            others = [p for p in own if p.ndim <= 1 or id(p) in free]
+            groups += [
+                {"params": decayed, "weight_decay": self.settings.weight_decay, "rate": rate},
+                {"params": others, "weight_decay": 0.0, "rate": rate},
+            ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.outer_lr, fused=True)
 
     @property

@@ -104,7 +104,7 @@ class Training(TrainingState):
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self._check_finite(float(norm), "meta-gradient's norm")
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.rate(position, count.first)
+            group["lr"] = group["rate"] * settings.rate(position, count.first)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

@@ -81,7 +81,12 @@ def _options(learner: type[Learner]) -> list[dict[str, str]]:
 def _backbone_options(backbone: Any) -> list[dict[str, str]]:
     parameters = list(inspect.signature(backbone).parameters.values())[1:]  # the first one is the input's shape
     return [
-        {"name": f"backbone.{p.name}", "type": str(p.annotation), "default": json.dumps(p.default)} for p in parameters
+        {
+            "name": f"backbone.{p.name}",
+            "type": p.annotation.__name__ if isinstance(p.annotation, type) else str(p.annotation),
+            "default": "none: it must be given" if p.default is p.empty else json.dumps(p.default),
+        }
+        for p in parameters
     ]
 
 

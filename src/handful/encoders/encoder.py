@@ -1,0 +1,115 @@
+"""What an encoder is: a pretrained network, by its name and its content."""
+
+import functools
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from handful.encoders.cache import kept
+from handful.encoders.published import folder_digest, provenance, published_folder
+from handful.errors import UserError
+
+KEPT_FROM = 200
+"""So many inputs or more are embedded once and kept: a data set, and not the few inputs of a prediction."""
+
+
+class Encoder(ABC):
+    """A pretrained network from raw inputs to vectors. Weights are read from safetensors alone.
+
+    name: a folder, or the name of a published encoder.
+    revision: the content that is meant, as the property `revision` gave it once; it is never downloaded. None: the
+        content that is there; a published encoder that is not on this machine is downloaded on first use.
+
+    Raises `UserError` where it is missing, or has another content.
+    """
+
+    what: ClassVar[str]
+    """What it encodes, in words."""
+    relative_rate: ClassVar[float]
+    """By how much the rate of meta-training is multiplied for its weights, which know much already."""
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        folder = os.path.expanduser(name)
+        self.folder = Path(folder).resolve() if os.path.isdir(folder) else None
+        if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+            raise UserError(
+                f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
+                code="missing-encoder",
+            )
+        self.name, self.wanted = str(self.folder or name), revision
+        self._model: Any = None
+        self._loading = threading.Lock()
+        if self.folder and revision not in (None, self.revision):
+            raise UserError(f"The encoder in {self.name} is not the one that the model was trained with. Put it back.")
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """What tells this content from any other: the digest of a folder's files, else the published commit."""
+        if self.folder:
+            return folder_digest(self.folder)
+        return self.wanted or self.files.name
+
+    @functools.cached_property
+    def files(self) -> Path:
+        """The folder with its files; that of a published encoder is named by its commit, and may be downloaded now."""
+        return self.folder or published_folder(self.repository, self.wanted)
+
+    @property
+    def repository(self) -> str:
+        """Its name on the hub."""
+        return self.name
+
+    @property
+    def model(self) -> Any:
+        """The encoder itself, loaded on first use, once for all threads."""
+        with self._loading:
+            if self._model is None:
+                self._model = self._loaded()
+            return self._model
+
+    @functools.cached_property
+    def width(self) -> int:
+        """The length of its vectors."""
+        with torch.no_grad(), torch.device("cpu"):
+            return self.network().eval()(torch.zeros(1, *self.input_shape)).shape[1]  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, str]:
+        """Its "licence", and what it was "trained on", as far as its card tells."""
+        return provenance(self.files)
+
+    @abstractmethod
+    def _loaded(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input of the network."""
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """What computes vectors `(n, width)` of inputs `(n, *input_shape)`, as `prepare` makes them.
+
+        Its weights are those of this encoder, not copies.
+        """
+
+    @abstractmethod
+    def stored(self, values: Any) -> Tensor:
+        """Inputs of the network `(n, *input_shape)` as they are kept in memory."""
+
+    def prepare(self, stored: Tensor) -> Tensor:
+        """What `stored` gives as the network takes it: floats."""
+        return stored.float()
+
+    def _kept(self, contents: Sequence[bytes], way: str, compute: Any) -> tuple[Tensor, int]:
+        """Of many inputs the embeddings from the cache, where they are; of a few ones always computed."""
+        if len(contents) < KEPT_FROM:
+            return compute()  # type: ignore[no-any-return]
+        facts = {"encoder": self.name, "revision": self.revision}
+        return kept(f"{self.revision}{way}", contents, facts, compute)

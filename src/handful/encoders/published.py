@@ -1,0 +1,77 @@
+"""Where an encoder's files are: in a folder, or published by a name, on this machine or to be downloaded."""
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from handful.errors import UserError
+
+ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
+"""The files of an encoder's folder that decide what it computes."""
+CARD = "README.md"
+"""What an encoder says of itself: its licence, and what it was trained on."""
+MISSING = (
+    "Encoders need sentence-transformers and transformers, which are not installed: pip install '.[encoders]' in the "
+    "folder of handful."
+)
+
+
+def folder_digest(folder: Path) -> str:
+    """What tells the files of an encoder's folder from those of any other."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in ENCODER_FILES and path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def published_folder(repository: str, revision: str | None) -> Path:
+    """The folder in which a published encoder was downloaded: now, where no revision is asked for and there is none.
+
+    repository: its name on the hub. revision: the commit that is meant; None: any. Raises `UserError` where it is
+    neither on this machine nor may be downloaded.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        if any(folder.rglob("*.safetensors")):
+            return folder
+    if revision is not None:
+        raise UserError(
+            f"The encoder {repository} of the model is not on this machine, and a model downloads nothing. Fetch it "
+            f"with `hf download {repository} --revision {revision}`.",
+            code="missing-encoder",
+        )
+    wanted = [*(f"*{end}" for end in ENCODER_FILES), CARD]
+    try:  # in one request before all others: those of each file are made again and again where there is no network
+        return Path(snapshot_download(repository, allow_patterns=wanted, etag_timeout=5))
+    except Exception as error:  # of any kind, by what is wrong with the network
+        raise UserError(
+            f"The encoder {repository} is not on this machine and cannot be downloaded ({reason(error)}). Where there "
+            f"is a network, fetch it with `hf download {repository}`.",
+            code="missing-encoder",
+            hint="Or give the folder of one with {encoder}.",
+        ) from error
+
+
+def provenance(folder: Path) -> dict[str, str]:
+    """What an encoder's card says of it: its "licence", and what it was "trained on"; empty where it says nothing."""
+    try:
+        from huggingface_hub import ModelCard
+
+        data = ModelCard((folder / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    except (ImportError, OSError, ValueError):
+        return {}
+    datasets = data.datasets if isinstance(data.datasets, list) else [data.datasets] if data.datasets else []
+    found = {"licence": data.license, "trained on": ", ".join(map(str, datasets))}
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,203 @@
+"""Encoders of texts, run by sentence-transformers."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from handful.encoders.encoder import KEPT_FROM, Encoder
+from handful.encoders.published import MISSING, reason
+from handful.errors import ArtifactError, UserError
+from handful.notes import note
+from handful.storage import read_json
+
+DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
+BATCH = 64
+MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
+"""The file that names the classes that an encoder is built of, and how these begin."""
+CUT, MEAN = LONG_TEXTS = ("cut", "mean")
+"""What becomes of texts that are longer than an encoder reads."""
+SPECIAL_TOKENS = 4
+"""More than a tokenizer adds to a text."""
+PADDING = -1
+"""What stands behind the tokens of a text that has fewer than others: no token of any encoder."""
+MOST_TOKENS = 512
+"""Of a text, where its encoder is tuned."""
+
+
+class TextEncoder(Encoder):
+    """An encoder of sentences: texts to vectors.
+
+    *Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks* (Reimers & Gurevych, 2019),
+    https://arxiv.org/abs/1908.10084. No code comes with it.
+
+    name, revision: see `Encoder`.
+    long_texts: "cut": of a text longer than the encoder reads only the beginning counts, with a note. "mean": it is
+        embedded in parts that the encoder can read, and their vectors are averaged.
+    """
+
+    what = "texts"
+    relative_rate = 0.05
+
+    def __init__(self, name: str = DEFAULT, revision: str | None = None, long_texts: str = CUT) -> None:
+        super().__init__(name, revision)
+        self.long_texts = long_texts
+
+    @property
+    def repository(self) -> str:
+        """Its name on the hub, where those of one part are published by sentence-transformers."""
+        return self.name if "/" in self.name else f"sentence-transformers/{self.name}"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """As many tokens as it reads."""
+        return (min(MOST_TOKENS, self.model.max_seq_length or MOST_TOKENS),)
+
+    def network(self) -> nn.Module:
+        """What computes vectors `(n, width)` of tokens `(n, length)`, with `PADDING` behind those of a text."""
+        return TokenNetwork(list(self.model), self.model.tokenizer.pad_token_id or 0)
+
+    def stored(self, values: Sequence[str]) -> Tensor:
+        """Tokens `(n, length)` as whole numbers; a text that has more is cut, with a note."""
+        [length] = self.input_shape
+        if not values:
+            return torch.zeros(0, length, dtype=torch.int32)
+        rows = self.model.tokenizer(list(values), truncation=False, verbose=False)["input_ids"]
+        if cut := sum(len(row) > length for row in rows):
+            self._note_cut(length, cut)
+            rows = self.model.tokenizer(list(values), truncation=True, max_length=length, verbose=False)["input_ids"]
+        tokens = torch.full((len(rows), length), PADDING, dtype=torch.int32)
+        for place, row in enumerate(rows):
+            tokens[place, : len(row)] = torch.tensor(row, dtype=torch.int32)
+        return tokens
+
+    def _note_cut(self, most: int, count: int) -> None:
+        note(
+            "cut-texts",
+            f"A text is longer than the {most} tokens that the encoder {self.name} reads: the rest of it is not read. "
+            "Long texts may be read in parts, whose vectors are averaged (mean).",
+            count=count,
+        )
+
+    def _loaded(self) -> Any:
+        _check_modules(self.files)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other packages' words to their own users
+            try:
+                from sentence_transformers import SentenceTransformer
+                from transformers.utils import logging
+            except ImportError as error:
+                raise UserError(MISSING) from error
+            logging.disable_progress_bar()
+            try:
+                return SentenceTransformer(
+                    str(self.files),
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    model_kwargs={"use_safetensors": True},  # never a pickle
+                )
+            except Exception as error:  # of any kind, by what is wrong with the files
+                raise UserError(
+                    f"The encoder {self.name} cannot be loaded ({reason(error)}). Give the folder of one, or the name "
+                    "of one that is published or downloaded already.",
+                    code="missing-encoder",
+                ) from error
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Vectors `(n, width)` of texts; of many ones kept in the cache, from which they come the next time."""
+        unique = sorted(set(texts))
+        places = {text: place for place, text in enumerate(unique)}
+        order = torch.tensor([places[text] for text in texts], dtype=torch.long)
+        way = MEAN if self.long_texts == MEAN else ""
+        embeddings, cut = self._kept([text.encode() for text in unique], way, lambda: self._computed(unique))
+        if cut:
+            self._note_cut(self.model.max_seq_length, cut)
+        return embeddings[order]
+
+    def _computed(self, texts: list[str]) -> tuple[Tensor, int]:
+        """The vectors, and how many texts are cut."""
+        parts = [self._parts(text) for text in texts]
+        if self.long_texts == CUT:
+            return self._encoded(texts), sum(len(own) > 1 for own in parts)
+        encoded = self._encoded([part for own in parts for part in own])
+        vectors = torch.split(encoded, [len(own) for own in parts])
+        return torch.stack([own[0] if len(own) == 1 else _mean(own) for own in vectors]), 0
+
+    def _encoded(self, texts: list[str]) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            embeddings = self.model.encode(
+                texts,
+                batch_size=BATCH,
+                show_progress_bar=len(texts) >= KEPT_FROM and sys.stderr.isatty(),
+                convert_to_numpy=True,
+            )
+        return torch.from_numpy(embeddings).float()
+
+    def _parts(self, text: str) -> list[str]:
+        """A text in parts that the encoder reads whole: halves of halves, between words where there are some."""
+        most = getattr(self.model, "max_seq_length", None)
+        if most is None or len(text.encode()) + SPECIAL_TOKENS <= most or len(text) < 2:
+            return [text]  # no token is shorter than a byte
+        if len(self.model.tokenizer(text, truncation=False, verbose=False)["input_ids"]) <= most:
+            return [text]
+        middle = len(text) // 2
+        between = text.rfind(" ", middle // 2, middle + 1)
+        middle = middle if between < 0 else between
+        return self._parts(text[:middle]) + self._parts(text[middle:])
+
+
+def _mean(vectors: Tensor) -> Tensor:
+    """The mean direction of vectors `(parts, width)`, of their mean length: that of a mean of parts is shorter."""
+    mean = vectors.mean(0, keepdim=True)
+    return normalize(mean)[0] * vectors.square().sum(1).sqrt().mean()
+
+
+def _check_modules(folder: Path) -> None:
+    """Raise an `ArtifactError` where an encoder's files would run code of their own, or are pickles."""
+    modules = read_json(folder / MODULES) if (folder / MODULES).exists() else [{"path": "", "type": KNOWN_MODULES}]
+    try:
+        parts = [(str(module["type"]), folder / module["path"]) for module in modules]
+    except (TypeError, KeyError) as error:
+        raise ArtifactError(f"{folder / MODULES} is no list of modules. Take a whole copy of the encoder.") from error
+    for type_, part in parts:
+        if not type_.startswith(KNOWN_MODULES):
+            raise ArtifactError(
+                f"The encoder in {folder} is built by {type_!r} ({MODULES}), which is no part of "
+                "sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
+                code="untrusted-model",
+            )
+        if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
+            raise ArtifactError(
+                f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
+                "has them as safetensors.",
+                code="untrusted-model",
+            )
+
+
+class TokenNetwork(nn.Module):
+    """The network of an encoder of texts, from tokens to vectors.
+
+    parts: the modules of sentence-transformers. padding: the token that stands behind those of a text in a batch.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], padding: int) -> None:
+        super().__init__()
+        self.parts, self.padding = nn.ModuleList(parts), padding
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tokens `(n, length)`, of any type, with `PADDING` behind those of a text, to vectors `(n, width)`."""
+        tokens = inputs.long()
+        there = tokens != PADDING
+        features: dict[str, Any] = {
+            "input_ids": torch.where(there, tokens, self.padding),
+            "attention_mask": there.long(),
+        }
+        for part in self.parts:
+            features = part(features)
+        return features["sentence_embedding"]  # type: ignore[no-any-return]

@@ -1,0 +1,204 @@
+"""The backbone `encoder`: a pretrained network of which the last layers, or all, are meta-trained."""
+
+import functools
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handful.encoders.encoder import Encoder
+from handful.encoders.texts import PADDING, TextEncoder
+from handful.errors import UserError
+from handful.functional.inner_loop import memory_mode
+from handful.functional.normalization import transforms
+from handful.functional.stateless import call, shared_copy, tensors
+from handful.registry import BACKBONES
+
+ENCODERS: dict[str, type[Encoder]] = {kind.what: kind for kind in (TextEncoder,)}
+"""By what they encode."""
+TOKENS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**20
+"""Of texts, and of images, that go through the network in one go: bounds the memory."""
+
+
+@functools.lru_cache(maxsize=4)
+def encoder_of(what: str, name: str, revision: str | None) -> Encoder:
+    """The encoder of texts or images of this name, loaded once for all that use it."""
+    return ENCODERS[what](name, revision)
+
+
+class TunedEncoder(nn.Module):
+    """A pretrained network whose last layers are trained; those before them stay as they are.
+
+    Only weights that are trained are parameters, and part of its state: the others are looked up by name and revision.
+    Layers compute as in evaluation, also while they are trained: dropout would only add noise to few steps, and batch
+    norms keep the statistics of what the network was made for.
+
+    input_shape: that of the encoder's inputs, see `Encoder.input_shape`.
+    what: "texts" or "images".
+    name, revision: of the encoder; see `Encoder`.
+    layers: how many of the last layers are trained, with what comes behind them; None: all, with what comes before.
+
+    Raises `UserError` where the encoder is not on this machine, or has another content.
+    """
+
+    key = "encoder"
+    one_by_one = True
+    as_it_is = True
+    """See `handful.backbones`."""
+
+    def __init__(
+        self, input_shape: tuple[int, ...], *, what: str, name: str, revision: str, layers: int | None = None
+    ) -> None:
+        super().__init__()
+        with torch.device("cpu"):
+            encoder = encoder_of(what, name, revision)
+            if tuple(input_shape) != encoder.input_shape:
+                raise UserError(
+                    f"The encoder {name} takes inputs of shape {encoder.input_shape}, not {tuple(input_shape)}.",
+                    code="wrong-shape",
+                )
+            self.network = shared_copy(encoder.network())
+            trained = _names_of_last(self.network, layers)
+            for module, name_of, tensor, path in list(_own_tensors(self.network)):
+                if path in trained:
+                    module.register_parameter(name_of, nn.Parameter(tensor.detach().clone()))
+                    continue
+                module._parameters.pop(name_of, None)
+                module.register_buffer(name_of, tensor.detach(), persistent=False)
+        self.network.eval()
+        self.what, self.relative_rate = what, encoder.relative_rate
+        self.made_for = encoder.input_shape, encoder.width
+
+    @classmethod
+    def options(cls, what: str, name: str, revision: str, layers: int | None) -> dict[str, Any]:
+        """The options of this backbone, as a recipe has them."""
+        return {"what": what, "name": name, "revision": revision, "layers": layers}
+
+    def train(self, mode: bool = True) -> "TunedEncoder":
+        """As for every module; but its layers stay in evaluation."""
+        self.training = mode
+        self.network.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to vectors `(n, width)`."""
+        if "Vmap" in transforms():
+            return self.network(inputs)  # type: ignore[no-any-return]
+        parts = list(self._parts(inputs))
+        features = [self._features(inputs[rows, :longest] if longest else inputs[rows]) for rows, longest in parts]
+        return torch.cat(features)[torch.cat([rows for rows, _ in parts]).argsort()]
+
+    def _parts(self, inputs: Tensor) -> Iterator[tuple[Tensor, int | None]]:
+        """Rows that go through the network in one go, and to which length, where they are texts: alike long ones."""
+        count = len(inputs)
+        if self.what == "images":
+            size = max(1, NUMBERS_AT_ONCE // prod(inputs.shape[1:]))
+            for start in range(0, count, size):
+                yield torch.arange(start, min(start + size, count), device=inputs.device), None
+            return
+        lengths = (inputs != PADDING).sum(1).clamp_min(1)
+        order = lengths.argsort(stable=True)
+        start, longest = 0, 1
+        for place, length in enumerate(lengths[order].tolist()):
+            if (place + 1 - start) * length > TOKENS_AT_ONCE and place > start:
+                yield order[start:place], longest
+                start = place
+            longest = length
+        yield order[start:], longest
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        if memory_mode() == "whole" or not torch.is_grad_enabled():
+            return self.network(inputs)  # type: ignore[no-any-return]
+        values = tensors(self.network)
+        return _Recomputed.apply(self.network, tuple(values), inputs, *values.values())  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _names_of_last(network: nn.Module, layers: int | None) -> set[str]:
+    """The names of the weights of the last layers and of what comes behind them; None: of all."""
+    names = [name for name, weight in network.named_parameters() if weight.is_floating_point()]
+    if layers is None:
+        return set(names)
+    if layers == 0:
+        return set()
+    found = layers_of(network)
+    if layers > len(found):
+        raise UserError(
+            f"The encoder has {len(found)} layers, so the last {layers} cannot be tuned.",
+            hint="Name fewer with {tune_encoder}, or on for all.",
+        )
+    first = next(place for place, name in enumerate(names) if name.startswith(f"{found[-layers]}."))
+    return set(names[first:])
+
+
+def _own_tensors(network: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor, str]]:
+    """Each parameter and buffer: the module that holds it, its name there, itself, and its name in the network."""
+    for prefix, module in network.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                yield module, name, tensor, f"{prefix}.{name}" if prefix else name
+
+
+def layers_of(network: nn.Module, *, in_stages: bool = True) -> list[str]:
+    """The names of a network's layers, first to last: the modules in the list of modules of one class that holds most
+    weights; else in any list.
+
+    in_stages: whether these may be stages, as convolutional networks have them, whose own layers are then counted.
+    """
+    lists = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1
+    ]
+    alike = [(name, module) for name, module in lists if len({type(layer) for layer in module}) == 1]
+    name, found = max(alike or lists, key=lambda named: _size(named[1]), default=("", None))
+    layers: list[str] = []
+    for place, layer in enumerate(found or ()):
+        whole = f"{name}.{place}" if name else str(place)
+        inner = layers_of(layer, in_stages=False) if alike and in_stages else []
+        stage = 2 * sum(_size(layer.get_submodule(own)) for own in inner) > _size(layer)
+        layers += [f"{whole}.{own}" for own in inner] if stage else [whole]
+    return [layer for layer in layers if _size(network.get_submodule(layer))]
+
+
+def _size(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+class _Recomputed(torch.autograd.Function):
+    """A network's outputs, of which nothing is kept: its backward pass runs it again.
+
+    As `torch.utils.checkpoint`, which does not work where a task's weights are in place of the network's own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, network: nn.Module, names: tuple[str, ...], inputs: Tensor, *values: Tensor) -> Tensor:
+        ctx.network, ctx.names = network, names
+        ctx.device = inputs.device.type
+        ctx.autocast = torch.is_autocast_enabled(ctx.device)
+        ctx.save_for_backward(inputs, *values)
+        return call(network, dict(zip(names, values, strict=True)), inputs)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> Any:
+        inputs, *values = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3:]
+        starts = [
+            value.detach().requires_grad_() if needed else value for value, needed in zip(values, wanted, strict=True)
+        ]
+        with torch.enable_grad(), torch.autocast(ctx.device, torch.bfloat16, ctx.autocast, cache_enabled=False):
+            outputs = call(ctx.network, dict(zip(ctx.names, starts, strict=True)), inputs)
+        found = iter(
+            torch.autograd.grad(
+                outputs,
+                [start for start, needed in zip(starts, wanted, strict=True) if needed],
+                slopes.to(outputs.dtype),
+                materialize_grads=True,
+            )
+        )
+        return None, None, None, *(next(found) if needed else None for needed in wanted)
+
+
+BACKBONES.register(TunedEncoder.key, TunedEncoder)
