@@ -83,6 +83,11 @@ def alphabet_order(seed: int) -> Generator:
     return seeded(seed)
 
 
+def thinned_examples(seed: int) -> Generator:
+    """Which examples of each class are left in a thinned pool."""
+    return seeded("thinned_examples", seed)
+
+
 # Training
 
 

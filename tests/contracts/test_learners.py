@@ -328,6 +328,23 @@ def check_pointwise(learner, problem):
         assert not torch.allclose(alone[0], among[0]), "it says that it is transductive, and is not"
 
 
+@pytest.mark.parametrize(("cls", "problem"), [case for case in CASES if case[0].start != "raw"], ids=name_of)
+def test_features_stand_for_inputs_where_the_learner_says_so(cls, problem):
+    learner = problem.learner(cls)
+    if learner.features_only:
+        check_features(learner, problem)
+
+
+def check_features(learner, problem):
+    task, on_features = problem.task(), copy.deepcopy(learner)
+    on_features.backbone = backbones.Raw((4,))
+    with torch.no_grad():
+        seen = Task(*(Examples(learner.backbone(inputs), targets) for inputs, targets in task))
+        state, same = learner.adapt(task.support, problem.spec), on_features.adapt(seen.support, problem.spec)
+        close(same, state)
+        close(on_features.predict(same, seen.query.inputs), learner.predict(state, task.query.inputs))
+
+
 # The state
 
 
@@ -691,6 +708,7 @@ class ForgetsAbsentClasses(Sound):
         (Memorizes, check_use_of_support),
         (PeeksPastTheLabels, check_use_of_support),
         (LooksAtTheOthers, check_pointwise),
+        (LooksAtTheOthers, check_features),
         (ForgetsAbsentClasses, check_absent_class),
         (KeepsEveryState, check_memory),
     ],

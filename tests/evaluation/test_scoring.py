@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal
 
 from evaluation.toys import (
@@ -448,3 +449,50 @@ def test_tokens_that_a_network_does_not_have_are_told_with_the_way_out():
     tasks.most = 4
     with pytest.raises(UserError, match=r"looks up tokens that it does not have .*inputs="):
         check_tasks(learner, tasks)
+
+
+class Large(nn.Module):
+    """So large that one task takes all cores; it counts the rows that pass."""
+
+    one_by_one = True
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, 6)
+        self.rows = []
+        self.note = self.rows.append  # also of copies
+
+    def forward(self, inputs):
+        self.note(len(inputs))
+        return self.linear(inputs).tanh()
+
+
+@pytest.mark.parametrize("key", ["protonet", "r2d2"])
+@pytest.mark.parametrize("shot", [None, 1])
+def test_a_large_network_sees_each_example_once(key, shot, monkeypatch):
+    tasks = Clusters().with_sizes(way=3, shot=2, query_shot=4).split("test")
+    learner = LEARNERS[key].build(tasks.spec, backbone=lambda shape: Large(*shape))
+    rows = learner.backbone.rows
+    rows.clear()
+    found = evaluate(learner, tasks, tasks=60, shot=shot)
+    examples = len({row for index in range(60) for part in tasks.manifest(index)[1:] for row in part})
+    support = 3 * (shot or 2)
+    assert sum(rows) <= examples + 1 + 4 * support, "those of four timed adaptations, and one for the width"
+    rows.clear()
+    monkeypatch.setattr(type(learner), "features_only", False)
+    learner.features_only = False
+    plain = evaluate(learner, tasks, tasks=60, shot=shot)
+    assert sum(rows) > 60 * 15
+    assert torch.equal(found.scores, plain.scores)
+    assert torch.allclose(found.confidences, plain.confidences, atol=1e-5)
+    assert found.state_bytes == plain.state_bytes
+    assert found.classes == plain.classes
+    assert isinstance(learner.backbone, Large), "the learner stays as it is"
+
+
+def test_a_large_network_that_tasks_change_sees_their_examples_anew():
+    tasks = Clusters().with_sizes(way=3, shot=2, query_shot=4).split("test")
+    learner = LEARNERS["maml"].build(tasks.spec, backbone=lambda shape: Large(*shape), inner_steps=1)
+    learner.backbone.rows.clear()
+    evaluate(learner, tasks, tasks=60)
+    assert sum(learner.backbone.rows) > 60 * 18

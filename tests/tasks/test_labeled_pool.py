@@ -297,3 +297,72 @@ def test_columns_of_other_lengths_are_told():
         LabeledPool(torch.zeros(79, 3), torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
     with pytest.raises(DataError, match="but groups of shape"):
         pool([10] * 8, groups=torch.zeros(81, dtype=torch.long))
+
+
+class Doubling(torch.nn.Module):
+    """Two features of each number, and which ones were asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen += inputs.flatten().tolist()
+        return torch.cat([2 * inputs, -inputs], dim=1)
+
+
+def test_mapped_tasks_are_the_same_with_features_computed_once():
+    tasks, network = pool([10] * 8).with_sizes(way=2, shot=1, query_shot=4).split("test"), Doubling()
+    mapped = tasks.mapped(network)
+    network.seen.clear()
+    for index in range(20):
+        own, other = tasks.task(index), mapped.task(index)
+        assert tasks.manifest(index) == mapped.manifest(index)
+        for plain, features in zip(own, other, strict=True):
+            assert torch.equal(features.inputs, torch.cat([2 * plain.inputs, -plain.inputs], dim=1))
+            assert torch.equal(plain.targets, features.targets)
+    assert mapped.spec.input_shape == (2,)
+    assert len(network.seen) == len(set(network.seen)), "some row was computed twice"
+    drawn = {row for index in range(20) for part in tasks.manifest(index)[1:] for row in part}
+    assert {int(row) for row in network.seen} == drawn, "others than those of tasks were computed"
+    mapped.with_sizes(shot=2).split("test").task(0)
+    assert len(network.seen) == len(set(network.seen)), "copies share what is known"
+    assert tasks.spec.input_shape == (1,)
+
+
+def test_examples_that_come_out_different_each_time_have_no_features():
+    assert pool([10] * 8, repeats=True).mapped(Doubling()) is None
+
+    class Noisy(LabeledPool):
+        def prepare(self, raw, generator):
+            return raw + torch.rand(raw.shape, generator=generator)
+
+    own = pool([10] * 8)
+    assert Noisy(own.inputs, own.labels, own.names, splits=SHARED).mapped(Doubling()) is None
+
+
+def test_a_thinned_pool_has_some_examples_of_every_class_in_their_order():
+    tasks = pool([10, 10, 10, 10, 10, 10, 2, 10], order=torch.arange(72) % 10).with_sizes(way=2, shot=1)
+    with noted("1 of 3 classes"):
+        tasks = tasks.split("test").with_sizes(query_shot=2)
+        thin = tasks.thinned(4)
+    assert thin.counts.tolist() == [4, 4, 4, 4, 4, 4, 2, 4]
+    assert tasks.counts.tolist() == [10, 10, 10, 10, 10, 10, 2, 10]
+    for label, members in enumerate(thin.members):
+        assert tasks.order[members].tolist() == sorted(tasks.order[members].tolist())
+        assert set(members.tolist()) <= set(tasks.members[label].tolist())
+    assert thin.members[0].tolist() != tasks.members[0][:4].tolist(), "drawn, not the first"
+    with noted("1 of 3 classes"):
+        again = tasks.thinned(4)
+    assert [own.tolist() for own in again.members] == [own.tolist() for own in thin.members]
+    drawn = {row for index in range(30) for part in thin.manifest(index)[1:] for row in part}
+    assert drawn <= {row for members in thin.members for row in members.tolist()}
+
+
+def test_a_thinned_pool_keeps_groups_apart_and_fits_its_queries():
+    groups = torch.arange(80) % 10
+    thin = pool([10] * 8, groups=groups).with_sizes(way=2, shot=1).thinned(6)
+    assert thin.sizes.query_shot <= 5
+    for index in range(20):
+        _, support, query = thin.manifest(index)
+        assert not set(groups[list(support)].tolist()) & set(groups[list(query)].tolist())

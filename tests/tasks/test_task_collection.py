@@ -329,3 +329,14 @@ def test_targets_that_no_loss_takes_are_told(targets, classes, words):
     tasks, splits = torch.arange(6).repeat_interleave(9), {"train": range(4), "val": [4], "test": [5]}
     with pytest.raises(DataError, match=words):
         TaskCollection(torch.zeros(54, 1), targets, tasks, list("abcdef"), splits=splits, classes=classes)
+
+
+def test_mapped_tasks_are_the_same_with_features_in_place_of_inputs(shops):
+    for tasks in (shops, shops.split("test")):
+        mapped = tasks.mapped(torch.nn.Linear(*tasks.spec.input_shape, 7))
+        assert mapped.spec.input_shape == (7,)
+        for index in (0, 5):
+            assert tasks.manifest(index) == mapped.manifest(index)
+            for plain, features in zip(tasks.task(index), mapped.task(index), strict=True):
+                assert torch.allclose(features.inputs, mapped.inputs.network(plain.inputs), atol=1e-6)
+                assert torch.equal(plain.targets, features.targets)

@@ -15,16 +15,17 @@ from handful.engine.cost import query_bytes
 from handful.engine.devices import wait_for
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.engine.memory import enough_memory
-from handful.engine.over_tasks import over_tasks
+from handful.engine.over_tasks import over_tasks, share_refusals
 from handful.engine.plan import Plan
-from handful.engine.planner import rule
+from handful.engine.planner import one_by_one, rule
 from handful.errors import UserError
 from handful.evaluation.intervals import SHARE, ClassInterval, Interval, apart, class_interval, interval
 from handful.events import OnEvent, StepEvent, ignore
 from handful.functional.own_settings import own_settings
+from handful.functional.stateless import shared_copy
 from handful.learners.learner import Learner
 from handful.metrics import Metric, find_metric, finite_tasks
-from handful.registry import METRICS
+from handful.registry import BACKBONES, METRICS
 from handful.tasks.distribution import Size, TaskDistribution
 from handful.types import (
     Categorical,
@@ -34,6 +35,7 @@ from handful.types import (
     Prediction,
     Task,
     TaskSpec,
+    TaskState,
     check_shape,
     stack,
     to_device,
@@ -41,6 +43,8 @@ from handful.types import (
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
+ENOUGH = 0.5
+"""Seconds after which the time to adapt is known."""
 BYTES_AT_ONCE = 2**27
 """Bytes that queries may take while they are predicted in one go."""
 
@@ -206,7 +210,10 @@ def evaluate(
     short = enough_memory(f"evaluating {learner.key!r}", "Lower {way}, {shot} or {query_shot}.")
     learner = evaluation_copy(learner)
     with torch.no_grad(), short:
-        seconds, size, most = _cost(learner, distribution, tasks, shot)
+        seconds, state = _cost(learner, distribution, tasks, shot)
+        size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
+        learner, distribution = _on_features(learner, distribution)
+        most = _queries_at_once(learner, state, distribution.task(0).query.inputs)
         stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
         on_event(StepEvent(learner.key, 0, tasks, seconds=seconds * tasks))
         for indices, whole, spec in batches(distribution, range(tasks), stacked):
@@ -429,8 +436,20 @@ def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Exam
     return Examples(inputs[kept].reshape(*shape, -1, *inputs.shape[place + 1 :]), targets[kept].reshape(*shape, -1))
 
 
-def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, int, int]:
-    """Median seconds to adapt to one task alone, bytes of its state, and how many queries may be predicted at once."""
+def _on_features(learner: Learner, distribution: TaskDistribution) -> tuple[Learner, TaskDistribution]:
+    """The same learner and tasks, but that a large network sees each example once, and not anew in each task."""
+    whole = learner.features_only and learner.pointwise and one_by_one(learner.backbone)
+    mapped = distribution.mapped(learner.backbone) if whole else None
+    if mapped is None:
+        return learner, distribution
+    on_features = shared_copy(learner)
+    on_features.backbone = BACKBONES["raw"](mapped.spec.input_shape)
+    share_refusals(learner, on_features)
+    return on_features, mapped
+
+
+def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, TaskState]:
+    """Median seconds to adapt to one task alone, and a state."""
     seconds = []
     state: Any = None
     for index in range(4):  # the first one warms up
@@ -440,12 +459,13 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: in
         state = learner.adapt(to_device(support, learner.device), spec)
         wait_for(learner.device)
         seconds.append(time.perf_counter() - start)
-        if sum(seconds) > 2:  # enough for a costly learner
+        if sum(seconds) > ENOUGH:
             break
     seconds = seconds[1:] or seconds
-    leaves = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
-    size = sum(leaf.numel() * leaf.element_size() for leaf in leaves)
-    each = query_bytes(
-        learner, learner.predict, state, task.query.inputs.shape[1:], task.query.inputs.to(learner.device)
-    )
-    return sorted(seconds)[len(seconds) // 2], size, max(1, BYTES_AT_ONCE // max(1, each))
+    return sorted(seconds)[len(seconds) // 2], state
+
+
+def _queries_at_once(learner: Learner, state: TaskState, inputs: Tensor) -> int:
+    """How many queries like these may be predicted in one go."""
+    each = query_bytes(learner, learner.predict, state, inputs.shape[1:], inputs.to(learner.device))
+    return max(1, BYTES_AT_ONCE // max(1, each))

@@ -31,6 +31,7 @@ class BayesianLastLayer(Learner):
     """
 
     key = "bayesian-last-layer"
+    features_only = True
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -114,6 +115,7 @@ class DeepKernelTransfer(Learner):
     """
 
     key = "dkt"
+    features_only = True
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

@@ -26,6 +26,7 @@ class CAVIA(Learner):
     """
 
     key = "cavia"
+    features_only = True
 
     def __init__(
         self,

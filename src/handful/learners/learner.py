@@ -44,6 +44,8 @@ class Learner(nn.Module, ABC):
             that forgets its examples still holds them.
         predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
         pointwise: whether a query's prediction is the same alone and among others.
+        features_only: whether adapting and predicting take nothing of inputs but what `backbone` makes of them, by its
+            own weights, so that features computed before may stand for inputs.
         baseline: whether it is a rung of the ladder that stands beside every result.
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
@@ -59,6 +61,7 @@ class Learner(nn.Module, ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"classification", "regression"})
     labels: ClassVar[frozenset[Labels]] = frozenset({"permuted", "shared"})
     any_way: bool = True
+    features_only: bool = False
     meta_gradient: ClassVar[MetaGradientKind] = "exact"
     predicts_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True

@@ -23,6 +23,7 @@ class MatchingNetwork(Learner):
     """
 
     key = "matching"
+    features_only = True
     state_holds_examples = True
     predicts_absent = False
 

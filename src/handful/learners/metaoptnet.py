@@ -24,6 +24,7 @@ class MetaOptNet(Learner):
     """
 
     key = "metaoptnet"
+    features_only = True
     kinds = frozenset({"classification"})
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, penalty: Positive = 1.0) -> None:

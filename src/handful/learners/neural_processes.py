@@ -23,6 +23,7 @@ class ConditionalNeuralProcess(Learner):
     """
 
     key = "cnp"
+    features_only = True
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -66,6 +67,7 @@ class AttentiveNeuralProcess(Learner):
     """
 
     key = "anp"
+    features_only = True
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

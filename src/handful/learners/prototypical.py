@@ -69,6 +69,7 @@ class PrototypicalNetwork(Learner):
         self.backbone = backbone
         self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
         self.views = views
+        self.features_only = views == 1
         if views > 1:  # without them the weights on disk stay those of one view
             self.register_buffer("maps", random_maps(views - 1, EXTENT))
 

@@ -25,6 +25,7 @@ class R2D2(Learner):
     """
 
     key = "r2d2"
+    features_only = True
 
     def __init__(
         self,

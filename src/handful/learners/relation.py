@@ -25,6 +25,7 @@ class RelationNetwork(Learner):
     """
 
     key = "relation"
+    features_only = True
     kinds = frozenset({"classification"})
     predicts_absent = False
 

@@ -30,6 +30,7 @@ class SequenceLearner(Learner):
     (*SimpleShot*, Wang et al., 2019, https://arxiv.org/abs/1911.04623). Values are predicted by a normal distribution.
     """
 
+    features_only = True
     reads_order: ClassVar[bool] = True
     predicts_deviation = True
 

@@ -30,6 +30,7 @@ class SiameseNetwork(Learner):
     """
 
     key = "siamese"
+    features_only = True
     state_holds_examples = True
     kinds = frozenset({"classification"})
     predicts_absent = False

@@ -109,6 +109,7 @@ class Transfer(Pretrained):
     """
 
     key = "transfer"
+    features_only = True
     kinds = frozenset({"classification"})
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 20.0) -> None:
@@ -131,6 +132,7 @@ class Pooled(Pretrained):
     """Predict with the pre-trained network and its head as they are: one model for all tasks, no adaptation."""
 
     key = "pooled"
+    features_only = True
     labels = frozenset({"shared"})
     uses_support = False
 
@@ -191,6 +193,7 @@ class FineTuneHead(FineTuned):
     """
 
     key = "fine-tune-head"
+    features_only = True
     costly = True
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"inner_lr": (0.001, 0.01, 0.1)}
 

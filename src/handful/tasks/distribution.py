@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from handful import streams
 from handful.errors import DataError, UserError
@@ -219,6 +219,14 @@ class TaskDistribution(ABC):
 
     def check(self) -> None:  # noqa: B027 - a source that can draw any size has nothing to check
         """Raise a `UserError` if tasks of the present sizes cannot be drawn from the present split."""
+
+    def mapped(self, network: nn.Module) -> Self | None:
+        """The same tasks, with what a network makes of each example `(n, *input_shape)` to `(n, width)` as its input.
+
+        An example is computed once, when a task first takes it. None, as by default, where an example may look
+        different in each task.
+        """
+        return None
 
     def pool(self) -> Pool | None:
         """The examples of the present split with global targets, for pre-trained baselines; None if there is none."""

@@ -1,11 +1,12 @@
 """A labeled pool: N-way K-shot tasks drawn from examples that bear global class labels."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import ClassVar, NamedTuple, Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from handful import streams
 from handful.errors import DataError
@@ -23,6 +24,7 @@ from handful.tasks.distribution import (
     in_order,
     owned,
 )
+from handful.tasks.features import Features
 from handful.tasks.training_sizes import Block, TrainingSizes, UserTasks
 from handful.types import Examples, Task, TaskSpec
 
@@ -136,7 +138,31 @@ class LabeledPool(UserTasks):
 
     def prepare(self, raw: Tensor, generator: Generator) -> Tensor:
         """Raw examples `(n, *raw_shape)` as a learner sees them `(n, *input_shape)`; bytes become 0 to 1."""
+        if isinstance(self.inputs, Features):
+            return raw
         return self.pipeline.prepare(raw) if self.pipeline else prepared(raw)
+
+    def mapped(self, network: nn.Module) -> Self | None:
+        """The same tasks on features; None where examples come out different each time, or depend on one another."""
+        if self.repeats or not self.nested or type(self).prepare is not LabeledPool.prepare:
+            return None
+        other = copy.copy(self)
+        other.inputs = Features(self.inputs, self.pipeline.prepare if self.pipeline else prepared, network)
+        return other
+
+    def thinned(self, per_class: int) -> Self:
+        """The same pool with so many examples of each class at most, drawn by its seed."""
+        other = copy.copy(self)
+        generator = streams.thinned_examples(self.seed)
+        drawn = [torch.randperm(len(own), generator=generator)[:per_class].sort().values for own in self.members]
+        other.members = [own[places] for own, places in zip(self.members, drawn, strict=True)]
+        other.counts = self.counts.clamp(max=per_class)
+        other._training_sizes = {}
+        if self.groups is not None:
+            other.has_group = torch.zeros_like(self.has_group)
+            for label, own in enumerate(other.members):
+                other.has_group[label, self.groups[own]] = True
+        return other.with_sizes()
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw classes, then disjoint support and query examples of each."""

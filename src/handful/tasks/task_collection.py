@@ -6,7 +6,7 @@ from dataclasses import astuple, replace
 from typing import Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from handful.errors import DataError, UserError
 from handful.functional.own_settings import own_settings
@@ -23,6 +23,7 @@ from handful.tasks.distribution import (
     in_order,
     owned,
 )
+from handful.tasks.features import Features
 from handful.tasks.training_sizes import Block, TrainingSizes, UserTasks
 from handful.types import Examples, Task, TaskSpec
 
@@ -190,6 +191,14 @@ class TaskCollection(UserTasks):
 
         return Pool(self.classes or self.targets.shape[1], draw)
 
+    def mapped(self, network: nn.Module) -> Self | None:
+        """The same tasks on features; None where examples depend on one another."""
+        if not self.nested:
+            return None
+        other = copy.copy(self)
+        other.inputs = Features(self.inputs, self._prepare, network)
+        return other
+
     def check(self) -> None:
         """Raise a `DataError` where no task has the rows that the sizes ask for; warn of tasks that are left out."""
         tasks, shot = self.splits[self.split_name], _largest(self.sizes.shot)
@@ -285,8 +294,11 @@ class TaskCollection(UserTasks):
         )
 
     def _examples(self, rows: Tensor) -> Examples:
-        prepare = self.pipeline.prepare if self.pipeline else prepared
-        return Examples(prepare(self.inputs[rows]), self.targets[rows])
+        inputs = self.inputs[rows]
+        return Examples(inputs if isinstance(self.inputs, Features) else self._prepare(inputs), self.targets[rows])
+
+    def _prepare(self, raw: Tensor) -> Tensor:
+        return self.pipeline.prepare(raw) if self.pipeline else prepared(raw)
 
 
 def _as_learned(targets: Tensor, classes: int | None) -> Tensor:

@@ -1,0 +1,43 @@
+"""What a network makes of rows, for distributions whose tasks are drawn from these rows again and again."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from handful.functional.stateless import tensors
+
+
+class Features:
+    """In place of the inputs `(n, *raw_shape)` of a source: a network's features of them `(n, width)`.
+
+    Those of a row are computed when a task first takes it, and once; all copies of a distribution share them.
+
+    >>> features = Features(torch.eye(3), lambda raw: raw, nn.Linear(3, 2))
+    >>> features.shape, features[torch.tensor([2, 0, 2])].shape
+    (torch.Size([3, 2]), torch.Size([3, 2]))
+    """
+
+    def __init__(self, rows: Tensor, prepare: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+        self.rows, self.prepare, self.network = rows, prepare, network
+        self.device = next(iter(tensors(network).values()), rows).device
+        first = self._computed(torch.tensor([0]))
+        self.values = torch.cat([first, first.new_zeros(len(rows) - 1, first.shape[1])])
+        self.known = torch.arange(len(rows)) == 0
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of all of them, computed or not."""
+        return self.values.shape
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """The features `(k, width)` of k rows."""
+        missing = torch.unique(torch.arange(len(self.known))[rows][~self.known[rows]])
+        if len(missing):
+            self.values[missing] = self._computed(missing)
+            self.known[missing] = True
+        return self.values[rows]
+
+    def _computed(self, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.network(self.prepare(self.rows[rows]).to(self.device)).cpu()  # type: ignore[no-any-return]
