@@ -20,8 +20,8 @@ class Letters:
         return np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
 
 
-def tiny_encoder(folder: Path) -> Path:
-    """The folder of a real encoder of one small layer with random weights."""
+def tiny_encoder(folder: Path, layers: int = 1) -> Path:
+    """The folder of a real encoder of so many small layers with random weights."""
     pytest.importorskip("sentence_transformers", reason="the extra [encoders] is not installed")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -33,7 +33,7 @@ def tiny_encoder(folder: Path) -> Path:
     (raw / "vocab.txt").write_text("\n".join(words))
     BertTokenizer(str(raw / "vocab.txt")).save_pretrained(raw)
     torch.manual_seed(0)
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    size = {"hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(raw)
     transformer = Transformer(str(raw))
     pooling = Pooling(transformer.get_embedding_dimension())

@@ -9,19 +9,24 @@ from typing import Protocol, TypeAlias
 class PlanEvent:
     """Meta-training is about to take its first step: what is trained, on what, and how.
 
-    parameters: how many numbers are trained. way, shot: of the training tasks, a pair where they vary. inputs: what the
-    input pipeline makes of the data; None without one. small_tasks: how small tasks are used; None where there are
-    none. plan: how a meta-batch is run; None where nothing is meta-trained. workers: processes that share each step.
+    parameters: how many numbers are trained. way, shot: of the training tasks, a pair where they vary. per_step: of
+    these tasks, how many a step takes. inputs: what the input pipeline makes of the data; None without one.
+    small_tasks: how small tasks are used; None where there are none. plan: how a meta-batch is run; None where nothing
+    is meta-trained. workers: processes that share each step. What no two runs have in common: seconds: that it may
+    take, where a step was timed. bytes: the size of the process at the most, where that is known.
     """
 
     parameters: int
     way: int | tuple[int, int] | None
     shot: int | tuple[int, int]
+    per_step: int
     inputs: str | None
     small_tasks: str | None
     plan: str | None
     steps: int
     workers: int
+    seconds: float | None = field(default=None, compare=False)
+    bytes: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

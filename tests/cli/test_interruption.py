@@ -18,7 +18,9 @@ from handful.events import (
     ignore,
 )
 
-PLAN = PlanEvent(parameters=1, way=None, shot=1, inputs=None, small_tasks=None, plan="loop", steps=9, workers=1)
+PLAN = PlanEvent(
+    parameters=1, way=None, shot=1, per_step=4, inputs=None, small_tasks=None, plan="loop", steps=9, workers=1
+)
 
 
 def ended(*happening, from_the_start: bool = False) -> tuple[list, bool]:

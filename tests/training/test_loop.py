@@ -17,7 +17,7 @@ from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import evaluate
-from handful.events import META_TRAINING, PRETRAINING, StepEvent, StoppedError, ValidationEvent, ignore
+from handful.events import META_TRAINING, PRETRAINING, NoteEvent, StepEvent, StoppedError, ValidationEvent, ignore
 from handful.functional.normalization import BatchNorm
 from handful.learners.learner import Learner
 from handful.learners.maml import MAML
@@ -202,6 +202,34 @@ def test_a_higher_accuracy_is_the_better_one():
 
     trained = meta_train(learner, tasks, steps=10, outer_lr=0.01, validation_tasks=20, on_event=hear)
     assert trained.best_score == max(scores)
+
+
+def worsening(**settings):
+    """A training whose rate is so high that validation only falls, and what it told."""
+    learner = PrototypicalNetwork.build(pool().spec, backbone="linear")
+    heard = []
+    found = meta_train(learner, pool(), steps=60, validate_every=10, outer_lr=3.0, on_event=heard.append, **settings)
+    return learner, found, heard
+
+
+def test_weights_that_know_something_are_kept_where_training_makes_them_worse():
+    start = PrototypicalNetwork.build(pool().spec, backbone="linear").state_dict()
+    learner, found, _ = worsening(validate_start=True)
+    assert found.best_step == 0
+    assert found.history[0].keys() == {"step", "seconds", "val"}
+    assert [row["step"] for row in found.history if "val" in row] == [0, 10, 20, 30, 40, 50, 60]
+    assert all(torch.equal(tensor, start[name]) for name, tensor in learner.state_dict().items())
+    assert worsening()[1].best_score < found.best_score
+
+
+def test_training_ends_where_validation_no_longer_rises(tmp_path):
+    _, found, heard = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}))
+    assert found.history[-1]["step"] == 20
+    assert [event.message for event in heard if isinstance(event, NoteEvent)] == [
+        "Stopped after step 20: validation has not risen since step 0."
+    ]
+    *_, again = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}, resume=True))
+    assert not [event for event in again if isinstance(event, StepEvent)], "what has ended is not gone on with"
 
 
 def test_training_lowers_the_error():

@@ -109,7 +109,7 @@ def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
     model = train(species, tmp_path / "run", on_event=hear)
     plan, *steps, checkpoint, done = heard
     parameters = sum(parameter.numel() for parameter in model.learner.parameters())
-    assert plan == PlanEvent(parameters, 2, 2, model.pipeline.described(), None, str(Plan("vmap")), 4, 1)
+    assert plan == PlanEvent(parameters, 2, 2, 2, model.pipeline.described(), None, str(Plan("vmap")), 4, 1)
     assert StepEvent("meta-training", 4, 4, Run(tmp_path / "run").metrics()[-1]["loss"]) in steps
     assert checkpoint == CheckpointEvent(4)
     assert isinstance(done, DoneEvent)

@@ -63,7 +63,9 @@ def train(
     minutes: Annotated[
         float | None, of_training(help="In place of --steps: as many as fit into this time of the clock.")
     ] = None,
-    meta_batch_size: Annotated[int, of_training(help="Tasks per step.")] = 4,
+    meta_batch_size: Annotated[
+        int | None, of_training(help="Tasks per step; by default 4, or 1 where an encoder is tuned.")
+    ] = None,
     outer_lr: Annotated[float, of_training(help="Peak learning rate.")] = 1e-3,
     pretrain: Annotated[
         int, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
@@ -87,8 +89,12 @@ def train(
     ] = None,
     device: DeviceOption = "cpu",
     precision: Annotated[
-        str, of_training(help="fp32, or bf16: the network of a step computes in bfloat16 (cuda alone).")
-    ] = "fp32",
+        str | None,
+        of_training(
+            help="fp32, or bf16: the network of a step computes in bfloat16 (cuda alone); the default there of an "
+            "encoder that is tuned."
+        ),
+    ] = None,
     tune: Annotated[
         int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
@@ -99,6 +105,7 @@ def train(
 ) -> None:
     """Meta-train a learner on your tasks."""
     from handful.engine.devices import device_named
+    from handful.evaluation.formatting import duration
     from handful.reports.summary_lines import performance_line
     from handful.storage import is_run
     from handful.training.run import Run
@@ -114,15 +121,15 @@ def train(
         length["steps"] = steps
     settings = {
         **length,
-        "meta_batch_size": meta_batch_size,
         "outer_lr": outer_lr,
         "pretrain_examples": pretrain,
         "plan": plan,
         "metric": metric,
-        "precision": precision,
         "device": device_named(device).type,  # a run that was started with auto goes on where it was
     }
-    for name in assigned["training"].keys() & {*settings, "steps", "minutes", "seed"}:
+    given = {"meta_batch_size": meta_batch_size, "precision": precision}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    for name in assigned["training"].keys() & {*settings, *given, "steps", "minutes", "seed"}:
         option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
         raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
     experiment = Experiment(
@@ -159,7 +166,7 @@ def train(
             return
         err.print(
             f"Training {Run(output).config()['learner']} ({event.parameters:,} parameters) on {tasks}: "
-            f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {meta_batch_size} per step."
+            f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {event.per_step} per step."
         )
         if event.inputs:
             err.print(f"Inputs: {event.inputs}.")
@@ -168,6 +175,10 @@ def train(
         if event.plan:
             shared = f" Workers: {event.workers}." if event.workers > 1 else ""
             err.print(f"Plan: {event.plan}.{shared}")
+        if event.bytes is not None and (event.seconds is not None or event.bytes > 2**30):
+            err.print(f"Memory: about {event.bytes / 2**30:.1f} GiB.")
+        if event.seconds is not None:
+            err.print(f"Time: about {duration(event.seconds)}, on this machine.")
         if minutes is not None:
             err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
 

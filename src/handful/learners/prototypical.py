@@ -45,6 +45,7 @@ class PrototypicalNetwork(Learner):
     key = "protonet"
     kinds = frozenset({"classification"})
     predicts_absent = False
+    features_only = True
 
     maps: Tensor
 

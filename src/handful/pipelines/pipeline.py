@@ -45,12 +45,16 @@ class InputPipeline(ABC):
             Where targets stay as they are, `(1,)` for all outputs.
         backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
         backbone_options: of that network.
+        encoded: whether inputs are vectors of a pretrained encoder, or what one takes that is tuned.
+        tuned: whether that encoder is a part of the learner, which trains it.
         of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
 
     kind: ClassVar[str]
     backbone: str = "auto"
     backbone_options: Mapping[str, Any] = MappingProxyType({})
+    encoded: bool = False
+    tuned: bool = False
     of_one_task: ClassVar[bool] = False
     input_shape: tuple[int, ...]
     group: str | None = None

@@ -30,6 +30,7 @@ class TextPipeline(RowPipeline):
     """
 
     kind = "texts"
+    encoded = True
 
     def __init__(
         self,
@@ -48,15 +49,11 @@ class TextPipeline(RowPipeline):
         self.width, self.scale, self.layers = width, scale, layers
         self.input_shape = (width,)
         self.backbone = "linear"
+        self.tuned = layers != 0
         if self.tuned:
             self.backbone = TunedEncoder.key
             self.backbone_options = TunedEncoder.options("texts", encoder, revision, layers)
         self._loaded: TextEncoder | None = None
-
-    @property
-    def tuned(self) -> bool:
-        """Whether the encoder is a part of the learner, so that inputs are tokens."""
-        return self.layers != 0
 
     def described(self) -> str:
         """The column, and what reads it."""

@@ -17,7 +17,7 @@ from handful.engine.cost import resident_bytes
 from handful.engine.hidden_randomness import drawing_operation
 from handful.engine.meta_gradient import Leaf, MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
-from handful.engine.planner import PlanTrial, planned
+from handful.engine.planner import PlanTrial, one_by_one, planned
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.scoring import check_tasks, evaluate, metric_of
@@ -68,6 +68,7 @@ class Training(TrainingState):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.trials: list[PlanTrial] = []
+        self.expected_seconds: float | None = None
         self._gradient: MetaGradient | None = None
         self.network_draws = False
 
@@ -83,6 +84,12 @@ class Training(TrainingState):
         Nor do those of the optimizer and of validation: else they would differ between workers and one process.
         """
         return one_core_each() if self.plan is not None and self.plan.threads else nullcontext()
+
+    @property
+    def stagnant(self) -> bool:
+        """Whether as many validations as its patience holds have brought no better weights than those before."""
+        later = [row for row in self.history if "val" in row and row["step"] > self.best_step]
+        return 0 < self.settings.patience <= len(later)
 
     def advance(self) -> float:
         """One meta-step; returns the mean meta-loss.
@@ -189,22 +196,30 @@ class Training(TrainingState):
 
     def fix_steps(self, run: Run | None) -> None:
         """As many as the budget allows; all workers time the first meta-batch, and the first one fixes."""
-        minutes = self.settings.minutes
-        if minutes is None or self.step_count is not None:
+        minutes, long = self.settings.minutes, one_by_one(self.learner)
+        if self.step_count is not None:
+            if long and self.steps > self.step:
+                self.expected_seconds = (self.steps - self.step) * self._seconds_per_step(1)
             return
+        assert minutes is not None, "where there are no steps"
+        per_step, steps = self._seconds_per_step(TIMED_STEPS), 0
+        if self.workers.first:
+            if not self.validation_seconds:
+                start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
+                evaluate(self.learner, self.validation, tasks=few, metric=self.settings.metric)
+                self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
+            steps = self._affordable(60 * minutes - self.spent, per_step)
+        self._keep_steps(StepCount(self._agreed(steps)), run)
+
+    def _seconds_per_step(self, steps: int) -> float:
+        """The median time of the next step, taken so often without changing anything."""
         times = []
-        for _ in range(TIMED_STEPS):
+        for _ in range(steps):
             start = time.perf_counter()
             with self._solvable("meta-gradient"):
                 self._meta_gradient()
             times.append(time.perf_counter() - start)
-        steps = 0
-        if self.workers.first:
-            start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
-            evaluate(self.learner, self.validation, tasks=few, metric=self.settings.metric)
-            self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
-            steps = self._affordable(60 * minutes - self.spent, statistics.median(times))
-        self._keep_steps(StepCount(self._agreed(steps)), run)
+        return statistics.median(times)
 
     def correct_steps(self, run: Run | None, on_event: OnEvent) -> None:
         """Once, where steps take more or less time than was measured before the first one."""
@@ -327,11 +342,14 @@ class Training(TrainingState):
             parameters=sum(parameter.numel() for parameter in self.parameters),
             way=tasks.sizes.way,
             shot=tasks.sizes.shot,
+            per_step=self.settings.meta_batch_size,
             inputs=tasks.pipeline.described() if tasks.pipeline else None,
             small_tasks=tasks.small_tasks() or None,
             plan=str(self.plan) if self.plan else None,
             steps=self.steps,
             workers=self.workers.count,
+            seconds=self.expected_seconds,
+            bytes=self.predicted_bytes,
         )
 
     def validate(self) -> dict[str, Any]:
@@ -501,6 +519,8 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
                 run.save(training)
     training.follow()
     with training.cores():
+        if chosen.validate_start and not training.history:
+            _validate_start(training, saved, on_event)
         training.fix_steps(run)
     count = training.step_count
     assert count is not None
@@ -508,7 +528,7 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
     checkpoint_every = chosen.checkpoint_every or max(1, count.first // 50)
     on_event(training.described())
     with training.cores():
-        while training.step < training.steps:
+        while training.step < training.steps and not training.stagnant:
             training.correct_steps(run, on_event)
             workers.asked = stop is not None and stop.is_set()  # which the others hear with the gradients
             loss = training.advance()
@@ -523,20 +543,31 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
             on_event(StepEvent(META_TRAINING, training.step, training.steps, loss, "steps", why))
             stopped = workers.agreed if workers.count > 1 else stop is not None and stop.is_set()
             if saved is not None:
-                last = stopped or training.step == training.steps
+                last = stopped or training.step == training.steps or training.stagnant
                 if last or found or training.step % checkpoint_every == 0:
                     saved.save(training)
                     on_event(CheckpointEvent(training.step))
             if stopped:
                 raise StoppedError(f"The training was stopped on request, after step {training.step}.")
+        if training.step < training.steps:
+            on_event(
+                NoteEvent(
+                    f"Stopped after step {training.step}: validation has not risen since step {training.best_step}."
+                )
+            )
         if not training.steps and not training.history:  # a learner that is pre-trained only
-            found = training.validate()
-            training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)
-            if found:
-                on_event(_validation(training, found))
-            if saved is not None:
-                saved.save(training)
+            _validate_start(training, saved, on_event)
     on_event(DoneEvent(META_TRAINING, training.seconds))
+
+
+def _validate_start(training: Training, run: Run | None, on_event: OnEvent) -> None:
+    """Validate the weights before the first step."""
+    found = training.validate()
+    training.history.append({"step": 0, "seconds": round(training.seconds, 3)} | found)
+    if found:
+        on_event(_validation(training, found))
+    if run is not None:
+        run.save(training)
 
 
 def _validation(training: Training, found: dict[str, Any]) -> ValidationEvent:
@@ -587,6 +618,11 @@ def checked(
             f"The setting precision bf16 is for the device cuda, and this is {place}.",
             field=("precision",),
             hint="Leave {precision} out, or give another {device}.",
+        )
+    if chosen.patience and workers > 1:
+        raise UserError(
+            "A training that ends once validation no longer rises runs in one process: leave patience at 0, or train "
+            "with one worker."
         )
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen

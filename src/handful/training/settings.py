@@ -21,7 +21,9 @@ NUMBERS |= {kind | None: described for kind, described in NUMBERS.items()}
 """The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
 LEAST = {
     **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
-    **dict.fromkeys(("pretrain_examples", "weight_decay", "warmup", "validate_every", "checkpoint_every"), 0),
+    **dict.fromkeys(
+        ("pretrain_examples", "weight_decay", "warmup", "validate_every", "patience", "checkpoint_every"), 0
+    ),
 }
 """Of settings, the least that they may be."""
 ABOVE_ZERO = "minutes", "outer_lr", "clip"
@@ -41,6 +43,9 @@ class Settings:
     clip: largest norm of the meta-gradient.
     validate_every: in steps; 0: a tenth of all, but 10 or more.
     validation_tasks: per validation; the weights of the best validation are kept.
+    validate_start: whether the weights before the first step are validated, too, so that no worse ones are kept: where
+        these know something, as those of a pretrained network do.
+    patience: validations without a better one after which training ends; 0: it goes on to its last step. One process.
     metric: what is validated by, see `find_metric`.
     checkpoint_every: in steps; 0: a fiftieth of all.
     pretrain_examples: how many examples the backbone is trained on before the first step, as if there were no tasks.
@@ -59,6 +64,8 @@ class Settings:
     clip: float = 10.0
     validate_every: int = 0
     validation_tasks: int = 100
+    validate_start: bool = False
+    patience: int = 0
     metric: Metric | str | None = None
     checkpoint_every: int = 0
     pretrain_examples: int = 0

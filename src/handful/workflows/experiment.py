@@ -24,7 +24,13 @@ START = "start"
 """Where a run's configuration has the digest of the weights that it started from."""
 LEARNERS_OF: dict[Kind, str] = {"classification": "protonet", "regression": "bayesian-last-layer"}
 """What is trained where no learner is named."""
-SIZES = ("way", "shot", "query_shot", "train_way", "train_query_shot")
+ON_ENCODERS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
+"""Its options where classes are told apart by the vectors of an encoder."""
+MOST_WAY, SHOT, QUERIES = 32, 1, 2
+"""The sizes of its training tasks then: classes at the most, and examples of each."""
+TUNING: dict[str, Any] = {"meta_batch_size": 1, "validate_start": True, "patience": 5}
+"""Settings for encoders that are tuned, which take most of the time of a step, and know much before the first one."""
+SIZES = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class Experiment:
     """All that decides what a training run does; its JSON is the run's `config.json`.
 
     learner: None: one of `LEARNERS_OF`, by the kind of the tasks. way, shot: of the tasks that count, on which it is
-    validated and evaluated. train_way, train_query_shot: of training tasks, where others work better (prototypical
-    networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a run, or the
-    folder of a meta-model, whose weights training starts from. augment: how much training tasks are changed, see
-    `augmented` (0: not at all).
+    validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where others work better
+    (prototypical networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a
+    run, or the folder of a meta-model, whose weights training starts from. augment: how much training tasks are
+    changed, see `augmented` (0: not at all).
     """
 
     source: Source
@@ -68,6 +74,7 @@ class Experiment:
     shot: Size | None = None
     query_shot: Size | None = None
     train_way: Size | None = None
+    train_shot: Size | None = None
     train_query_shot: Size | None = None
     warm_start: str | None = None
     augment: float = 0.0
@@ -97,8 +104,23 @@ class Experiment:
             ) from error
 
     def settled(self, distribution: TaskDistribution) -> Self:
-        """The same with the learner for tasks of this kind, where none is named."""
-        return self if self.learner else replace(self, learner=LEARNERS_OF[distribution.spec.kind])
+        """The same with the learner for tasks of this kind, where none is named, and settings for what is tuned."""
+        spec, pipeline, settled = distribution.spec, distribution.pipeline, self
+        if self.learner is None:
+            settled = replace(self, learner=LEARNERS_OF[spec.kind])
+            if pipeline and pipeline.encoded and spec.labels == "permuted" and spec.classification:
+                digests = distribution.contents().splits["train"].values()
+                settled = replace(
+                    settled,
+                    options=ON_ENCODERS | self.options,
+                    train_way=self.train_way or max(2, min(MOST_WAY, sum(len(own) > 1 for own in digests))),
+                    train_shot=self.train_shot or SHOT,
+                    train_query_shot=self.train_query_shot or QUERIES,
+                )
+        if pipeline and pipeline.tuned:
+            on_gpu = {"precision": "bf16"} if self.settings.get("device") == "cuda" else {}
+            settled = replace(settled, settings=TUNING | on_gpu | self.settings)
+        return settled
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes that count."""
@@ -106,17 +128,20 @@ class Experiment:
 
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
         """The distribution with the sizes of training."""
-        tasks = self.tasks(distribution).with_sizes(self.train_way, None, self.train_query_shot)
+        tasks = self.tasks(distribution).with_sizes(self.train_way, self.train_shot, self.train_query_shot)
         return augmented(tasks, self.augment) if self.augment else tasks
 
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner, with the weights of a warm start."""
         cls: type[Learner] = LEARNERS[self.learner or LEARNERS_OF[distribution.spec.kind]]
         pipeline = distribution.pipeline
+        backbone, options = self.backbone, self.backbone_options
+        if pipeline and backbone == "auto":
+            backbone, options = pipeline.backbone, {**pipeline.backbone_options, **options}
         learner = cls.build(
             self.tasks(distribution).spec,
-            backbone=pipeline.backbone if pipeline and self.backbone == "auto" else self.backbone,
-            backbone_options=self.backbone_options,
+            backbone=backbone,
+            backbone_options=options,
             normalization=self.normalization,
             seed=self.seed,
             **self.options,

@@ -1,9 +1,11 @@
 """From a source of tasks to a saved meta-model."""
 
 import sys
+import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from handful.engine.cost import give_back_memory
 from handful.errors import HandfulError
@@ -20,9 +22,12 @@ from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
+from handful.workflows.encoder_tuning import MAP_BATCH, Candidate, best_of, few, trained_map, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, fillable, validating
 from handful.workflows.warm_start import trained_on
 
+LEAST_MINUTES = 0.1
+"""That an encoder is tuned for, whatever was left of the time."""
 LEFT_OUT = ("diverged", "undefined")
 """Why a validation draw may have no score, or the worst one."""
 
@@ -45,8 +50,10 @@ def train(
     number is no part of the run: it may go on with another one. on_event, stop: see `meta_train`. Raises `UserError`
     before anything is written where data, learner, options or sizes do not fit.
     """
+    began = time.monotonic()
     give_back_memory()
     rank, count = place_of(workers)
+    experiment = with_way_of_tuning(experiment)
     if tasks is None:
         source = experiment.source
         tasks = continued(source, path) if resume and is_run(path) else source.open()
@@ -54,7 +61,11 @@ def train(
     experiment = experiment.settled(distribution)
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
-    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
+
+    def sized(tasks: TaskDistribution) -> TaskDistribution:
+        return validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
+
+    validation = sized(distribution)
     narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
     if narrower:
         note(
@@ -67,6 +78,10 @@ def train(
         note("fewer-classes", f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.")
     start = experiment.start()
     settings = experiment.settings | {"seed": experiment.seed}
+    tuned = distribution.pipeline is not None and distribution.pipeline.tuned
+    if tuned:
+        validation = few(validation)
+        settings |= {"patience": 0} if count > 1 else {}
     chosen = checked(learner, training, validation, settings, workers=count)
     with nullcontext() if rank else locked(path):
         if rank:
@@ -80,7 +95,12 @@ def train(
                     f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
                 )
             run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
+        frozen = None
         try:
+            if tuned and not rank:
+                frozen = trained_map(experiment, distribution, lambda tasks: few(sized(tasks)), stop=stop)
+                if chosen.minutes is not None:  # as long as the map took is gone, but for a training that goes on
+                    settings["minutes"] = max(LEAST_MINUTES, chosen.minutes - (time.monotonic() - began) / 60)
             with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
                 trained = meta_train(
                     learner,
@@ -95,18 +115,27 @@ def train(
             if not rank:
                 run.abandon()
             raise
+        metric = metric_of(validation, chosen.metric).name
+        tuning: dict[str, Any] = {}
+        batch = chosen.meta_batch_size
+        if frozen is not None:
+            best, scores = best_of(frozen, Candidate(learner, distribution, trained), metric)
+            learner, distribution, trained = best.learner, best.tasks, best.trained
+            training, tuning = experiment.training_tasks(distribution.split("train")), {"encoder": scores}
+            batch = MAP_BATCH if best is frozen else batch
         kept = next(row for row in trained.history if row["step"] == trained.best_step and "val" in row)
         facts = {
             "tasks": experiment.source.name,
             "trained steps": trained.history[-1]["step"],
             "kept step": trained.best_step,
             "selection": trained.selection + (f", {validation.sizes.way}-way" if narrower else ""),
-            "metric": metric_of(validation, chosen.metric).name,
+            "metric": metric,
             "validation score": trained.best_score,
             **{f"validation draws {what}": kept[f"val_{what}"] for what in LEFT_OUT if f"val_{what}" in kept},
             "examples": trained.examples,
             "plan": str(trained.plan),
             "seed": experiment.seed,
+            **tuning,
             **start,
         }
         model = MetaModel(learner, distribution.pipeline, facts)
@@ -117,7 +146,7 @@ def train(
                 trained.history,
                 learner,
                 training,
-                chosen.meta_batch_size,
+                batch,
                 predicted_bytes=trained.predicted_bytes,
             )
             write_json(path / "performance.json", speed)

@@ -1,0 +1,132 @@
+"""Tuning an encoder within a training: how many layers, what it starts from, and whether it was worth it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from handful.data_options import AUTO, LAST, OFF
+from handful.encoders.texts import DEFAULT
+from handful.encoders.tuned import encoder_of, layers_of
+from handful.errors import UserError
+from handful.events import OnEvent, Stop, ignore
+from handful.learners.learner import Learner
+from handful.metrics import find_metric
+from handful.notes import collecting, note
+from handful.registry import LEARNERS
+from handful.tasks.distribution import TaskDistribution
+from handful.tasks.labeled_pool import LabeledPool
+from handful.training.loop import Trained, meta_train
+from handful.workflows.experiment import Experiment
+
+SHORTEST = 1.0
+"""Minutes of training from which an encoder is tuned by itself."""
+PART = 3
+"""Then the last one of so many parts of its layers."""
+MAP_STEPS, MAP_BATCH = 200, 4
+"""Of the linear map on its frozen vectors, and tasks of each."""
+VALIDATED = 600
+"""Examples of a pool, at about the most, that are encoded for a validation: each is then in many of its tasks."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained learner, on tasks whose pipeline makes its inputs."""
+
+    learner: Learner
+    tasks: TaskDistribution
+    trained: Trained
+
+
+def with_way_of_tuning(experiment: Experiment) -> Experiment:
+    """The same with the number of layers that are tuned, where that is left to handful: none in a training by steps.
+
+    Raises `UserError` where an encoder is to be tuned that is none of the learner's.
+    """
+    source = experiment.source
+    if source.text is None and source.encoder is None:
+        return experiment
+    way = source.tune_encoder or AUTO
+    named = LEARNERS[experiment.learner] if experiment.learner else None
+    tunable = experiment.backbone == "auto" and (named is None or named.meta_gradient != "none")
+    if way != AUTO:
+        if way != OFF and not tunable:
+            raise UserError(
+                "An encoder is tuned as the network of a learner that is meta-trained.",
+                hint="Leave out {backbone}, name another {learner}, or leave the encoder as it is: {tune_encoder} off.",
+            )
+        return experiment
+    minutes = experiment.settings.get("minutes")
+    if tunable and minutes is not None and minutes >= SHORTEST and (named is None or named.features_only):
+        what = "texts" if source.text is not None else "images"
+        count = len(layers_of(encoder_of(what, source.encoder or DEFAULT, None).network()))
+        way = f"{LAST}:{-(-count // PART)}" if count else OFF
+    else:
+        way = OFF
+        if source.tune_encoder is None and tunable:
+            note(
+                "encoder-frozen",
+                f"The encoder stays as it is. Training may tune it, too (on), and does so by itself where it is given "
+                f"{SHORTEST:g} minute or more.",
+                field=("tune_encoder",),
+            )
+    return replace(experiment, source=replace(source, tune_encoder=way))
+
+
+def few(validation: TaskDistribution) -> TaskDistribution:
+    """Validation tasks of fewer examples, as long as there are enough for each task."""
+    if not isinstance(validation, LabeledPool):
+        return validation
+    largest, classes = validation.sizes.largest(), len(validation.splits[validation.split_name])
+    return validation.thinned(max(largest.shot + largest.query_shot, VALIDATED // classes))
+
+
+def trained_map(
+    experiment: Experiment,
+    distribution: TaskDistribution,
+    sized: Callable[[TaskDistribution], TaskDistribution],
+    *,
+    on_event: OnEvent = ignore,
+    stop: Stop | None = None,
+) -> Candidate:
+    """The learner on the frozen vectors of the encoder, with a linear map of them that is meta-trained, or none.
+
+    distribution: of the experiment, whose encoder is tuned. sized: gives the validation tasks.
+    """
+    source = replace(experiment.source, tune_encoder=OFF)
+    with collecting():  # the same notes again
+        tasks = source.open(earlier=distribution.contents())
+    frozen = replace(experiment, source=source)
+    learner = frozen.build(tasks)
+    kept = ("validation_tasks", "metric", "device", "weight_decay", "clip")
+    settings: dict[str, Any] = {name: value for name, value in experiment.settings.items() if name in kept}
+    trained = meta_train(
+        learner,
+        frozen.training_tasks(tasks.split("train")),
+        validation=sized(tasks),
+        on_event=on_event,
+        stop=stop,
+        steps=MAP_STEPS,
+        meta_batch_size=MAP_BATCH,
+        validate_start=True,
+        seed=experiment.seed,
+        **settings,
+    )
+    return Candidate(learner, tasks, trained)
+
+
+def best_of(frozen: Candidate, tuned: Candidate, metric: str) -> tuple[Candidate, dict[str, Any]]:
+    """The better one on the same validation tasks, in doubt the frozen one; and the scores of all, for a model's facts.
+
+    metric: its name.
+    """
+    sign = find_metric(metric, tuned.learner.recipe["spec"].kind, None, shared=True).sign
+    start = next(row["val"] for row in frozen.trained.history if row["step"] == 0)
+    scores = {"frozen": start, "map": frozen.trained.best_score, "tuned": tuned.trained.best_score}
+    better = sign * scores["tuned"] > sign * scores["map"]
+    kept = "tuned" if better else "map" if frozen.trained.best_step else "frozen"
+    if not better:
+        note(
+            "tuning-left-out",
+            "Tuning the encoder has not raised the score on validation tasks, so the model keeps it as it was.",
+        )
+    return (tuned if better else frozen), scores | {"kept": kept}

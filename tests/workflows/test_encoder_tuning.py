@@ -1,0 +1,169 @@
+"""Tuning an encoder: what is trained, kept, stored and loaded, by a tiny encoder of three layers with real code."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from handful.data_options import AUTO, OFF, ON
+from handful.encoders.tuned import encoder_of
+from handful.errors import ArtifactError, UserError
+from handful.events import META_TRAINING, PlanEvent, StepEvent
+from handful.models.meta_model import MetaModel
+from handful.storage import read_tensors
+from handful.tasks.opening import open_tasks
+from handful.training.run import Run
+from handful.workflows.encoder_tuning import few, with_way_of_tuning
+from handful.workflows.evaluate import evaluate
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.train import train
+from noted import noted
+from small_encoders import WORDS, tiny_encoder
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+SETTINGS = {"steps": 12, "validation_tasks": 5, "validate_every": 6, "outer_lr": 0.2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"), layers=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Texts of 24 classes, each of two words in common."""
+    path = tmp_path_factory.mktemp("data") / "texts.jsonl"
+    rows = [
+        {
+            "text": " ".join([WORDS[number % 12], WORDS[(number // 2 + 5) % 12], *WORDS[i : i + 2]]),
+            "label": f"c{number}",
+        }
+        for number in range(24)
+        for i in range(8)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _short_map(monkeypatch):
+    """So short a training of the map that what is tuned gets ahead of it."""
+    monkeypatch.setattr("handful.workflows.encoder_tuning.MAP_STEPS", 1)
+
+
+@pytest.fixture
+def experiment(data, folder) -> Experiment:
+    source = Source(str(data), text="text", label="label", encoder=str(folder), tune_encoder="last:2")
+    return Experiment(source, way=3, shot=1, query_shot=2, settings=SETTINGS)
+
+
+def scores_of(model: MetaModel) -> dict:
+    return model.facts["encoder"]
+
+
+def test_a_tuned_model_stores_what_it_changed_and_predicts_the_same_when_loaded(experiment, folder, tmp_path):
+    heard = []
+    model = train(experiment, tmp_path / "run", on_event=heard.append)
+    assert scores_of(model)["kept"] == "tuned", "else the seed tells nothing of what follows"
+    assert scores_of(model)["tuned"] > max(scores_of(model)["frozen"], scores_of(model)["map"])
+    [plan] = [event for event in heard if isinstance(event, PlanEvent)]
+    assert plan.seconds > 0
+    assert plan.bytes > 0
+    tensors, config, _ = read_tensors(tmp_path / "run" / "model" / "model.safetensors")
+    layers = {name.split(".layer.")[1][0] for name in tensors if ".layer." in name}
+    assert layers == {"1", "2"}
+    assert not any("embeddings" in name for name in tensors)
+    assert config["recipe"]["backbone"] == "encoder"
+    assert config["recipe"]["backbone_options"] == {
+        "what": "texts",
+        "name": str(folder),
+        "revision": model.pipeline.revision,
+        "layers": 2,
+    }
+    loaded = MetaModel.from_pretrained(tmp_path / "run")
+    assert loaded.digest == model.digest
+    inputs = model.pipeline.encode(["apple bank", "dog eagle", "apple", "dog"])
+    labels = ["a", "b", "a", "b"]
+    one, two = (of.predict(of.adapt(inputs, labels), inputs[:2]) for of in (model, loaded))
+    assert torch.equal(one.logits, two.logits)
+    report = evaluate(tmp_path / "run", tasks=10, costly_tasks=0)
+    assert len(report.comparisons[0].rows) > 1
+
+
+def test_another_base_is_refused(experiment, folder, tmp_path):
+    other = tiny_encoder(tmp_path / "other", layers=3)
+    experiment = replace(experiment, source=replace(experiment.source, encoder=str(other)))
+    train(experiment, tmp_path / "run")
+    weights = other / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    encoder_of.cache_clear()  # as in another process
+    with pytest.raises(ArtifactError, match="not the one that the model was trained with"):
+        MetaModel.from_pretrained(tmp_path / "run")
+
+
+def test_an_interrupted_tuning_goes_on_to_the_same_bits(experiment, tmp_path):
+    whole = train(experiment, tmp_path / "whole")
+
+    def stop(event):
+        if isinstance(event, StepEvent) and event.work == META_TRAINING and event.done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, tmp_path / "run", on_event=stop)
+    again = train(experiment, tmp_path / "run", resume=True)
+    assert again.to_bytes() == whole.to_bytes()
+
+
+def test_a_tuning_that_brings_nothing_is_left_out(experiment, tmp_path):
+    experiment = replace(experiment, settings=SETTINGS | {"outer_lr": 1e-12})
+    with noted("has not raised the score on validation tasks"):
+        model = train(experiment, tmp_path / "run")
+    found = scores_of(model)
+    assert found["kept"] in ("frozen", "map")
+    assert model.facts["validation score"] == found["map"] >= found["tuned"] == found["frozen"]
+    assert not model.pipeline.tuned
+    assert model.learner.recipe["backbone"] == "linear"
+    loaded = MetaModel.from_pretrained(tmp_path / "run")
+    assert loaded.pipeline.encode(["apple"]).shape == (1, 8)
+    evaluate(tmp_path / "run", tasks=5, costly_tasks=0)
+
+
+def test_left_to_handful_it_is_tuned_where_there_are_minutes(experiment):
+    source = replace(experiment.source, tune_encoder=None)
+    by_steps = replace(experiment, source=source)
+    with noted("encoder stays as it is"):
+        assert with_way_of_tuning(by_steps).source.tune_encoder == OFF
+    for minutes, way in ((0.5, OFF), (1, "last:1"), (5.0, "last:1")):
+        timed = replace(by_steps, source=replace(source, tune_encoder=AUTO), settings={"minutes": minutes})
+        assert with_way_of_tuning(timed).source.tune_encoder == way
+    named = replace(by_steps, learner="maml", source=replace(source, tune_encoder=AUTO), settings={"minutes": 5})
+    assert with_way_of_tuning(named).source.tune_encoder == OFF, "all of whose weights would be each task's own"
+
+
+def test_what_cannot_be_tuned_is_told(experiment, data, tmp_path):
+    for other in ({"backbone": "mlp"}, {"learner": "transfer"}):
+        with pytest.raises(UserError, match="as the network of a learner that is meta-trained"):
+            with_way_of_tuning(replace(experiment, **other))
+    with pytest.raises(UserError, match="off, auto, on or last:K"):
+        Source(str(data), tune_encoder="last:0")
+    with pytest.raises(UserError, match="has 3 layers"):
+        train(replace(experiment, source=replace(experiment.source, tune_encoder="last:4")), tmp_path / "run")
+    assert Run.find(tmp_path / "run") is None
+    with pytest.raises(UserError, match="no mean of their parts"):
+        open_tasks(data, text="text", label="label", tune_encoder=ON, long_texts="mean")
+
+
+def test_validation_takes_few_examples_of_each_class(experiment, monkeypatch):
+    monkeypatch.setattr("handful.workflows.encoder_tuning.VALIDATED", 20)
+    tasks = experiment.source.open().split("val").with_sizes(3, 1, 2)
+    drawn = {
+        index
+        for number in range(50)
+        for index in [*few(tasks).manifest(number).support, *few(tasks).manifest(number).query]
+    }
+    classes = len(tasks.splits["val"])
+    assert len(drawn) == classes * max(3, 20 // classes)
