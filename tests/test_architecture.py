@@ -11,7 +11,7 @@ ROOT = Path(handful.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: list[list[set[str]]] = [
-    [{"types", "errors", "notes", "events", "streams", "registry", "storage", "limits"}],
+    [{"types", "errors", "notes", "events", "streams", "registry", "storage", "limits", "own_code"}],
     [{"functional"}, {"cells", "dialect", "written_columns", "table", "raw_batch", "data_options"}],
     [{"metrics"}],
     [{"backbones"}, {"engine"}, {"encoders"}],

@@ -9,8 +9,8 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from handful.backbones import MLP, Conv4, Raw, backbone, check_trusted, default, feature_count, make, resolve, written
-from handful.errors import ArtifactError, UserError
+from handful.backbones import MLP, Conv4, Raw, backbone, default, feature_count, make, resolve, written
+from handful.errors import UserError
 from handful.functional.normalization import BatchNorm
 from handful.registry import BACKBONES
 
@@ -203,21 +203,6 @@ def test_a_factory_of_the_running_script_has_no_name(monkeypatch):
     monkeypatch.setattr(Custom, "__module__", "__main__")
     assert written(Custom) is None
     assert "test_backbones" in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("name", "trust"), [("mlp", ()), ("a:f", ("a",)), ("a.b.c:f", ("x", "a")), ("a.b:f", ("a.b",))]
-)
-def test_a_package_is_trusted_with_its_parts(name, trust):
-    check_trusted(name, trust)
-
-
-@pytest.mark.parametrize(
-    ("name", "trust"), [("a:f", ()), ("ab:f", ("a",)), ("a:f", ("a.b",)), (":f", ("a",)), (["a:f"], ("a",)), (None, ())]
-)
-def test_no_other_package_is_trusted(name, trust):
-    with pytest.raises(ArtifactError, match=r"trust=|is no name"):
-        check_trusted(name, trust)
 
 
 def test_features_of_the_own_networks_are_counted_without_a_pass():

@@ -10,9 +10,8 @@ meta-training, where they are pretrained).
 """
 
 import contextlib
-import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handful import streams
-from handful.errors import ArtifactError, UserError, unknown_name
+from handful.errors import UserError, unknown_name
 from handful.functional.normalization import BatchNorm, Normalization, convert, transforms
 from handful.functional.stateless import call, own_copy, tensors
+from handful.own_code import imported, names_own_code
 from handful.registry import BACKBONES
 
 Factory: TypeAlias = Callable[..., nn.Module]
@@ -297,16 +297,9 @@ def resolve(backbone: Backbone, input_shape: tuple[int, ...]) -> Factory | nn.Mo
         return backbone
     if backbone == "auto":
         return resolve(default(input_shape), input_shape)
-    if ":" not in backbone:
+    if not names_own_code(backbone):
         return BACKBONES[backbone]  # type: ignore[no-any-return]
-    package, _, name = backbone.partition(":")
-    try:
-        found = getattr(importlib.import_module(package), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"The backbone {backbone!r} cannot be imported ({error}). Install or add to PYTHONPATH the package that "
-            "defines it, as when the model was trained."
-        ) from error
+    found = imported(backbone, "backbone")
     if not _is_factory(found):
         raise UserError(
             f"The backbone {backbone!r} is neither a subclass of nn.Module nor a function with the decorator "
@@ -315,27 +308,10 @@ def resolve(backbone: Backbone, input_shape: tuple[int, ...]) -> Factory | nn.Mo
     return found  # type: ignore[no-any-return]
 
 
-def check_trusted(backbone: Any, trust: Sequence[str]) -> None:
-    """Raise an `ArtifactError` if a backbone that a file names would import a package that is not in `trust`.
-
-    trust: names of packages, each with its sub-packages.
-    """
-    if not isinstance(backbone, str):
-        raise ArtifactError(f"The backbone is no name, but {backbone!r}.")
-    package, colon, _ = backbone.partition(":")
-    if colon and not any(package == trusted or package.startswith(f"{trusted}.") for trusted in trust):
-        top = package.partition(".")[0]
-        raise ArtifactError(
-            f"The backbone {backbone!r} is no part of handful: building it runs the code of the package {top!r}.",
-            code="untrusted-model",
-            hint="If you trust that package, name it with {trust}.",
-        )
-
-
 def written(backbone: Backbone) -> str | None:
     """How a backbone is named on disk, or None where it has no name that could be imported again."""
     if isinstance(backbone, str):
-        if ":" in backbone or backbone not in BACKBONES:
+        if names_own_code(backbone) or backbone not in BACKBONES:
             return backbone
         return written(BACKBONES[backbone])
     if isinstance(backbone, nn.Module) or not _is_factory(backbone):

@@ -8,6 +8,7 @@ from PIL import Image
 from handful import LEARNERS, evaluate
 from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline
+from handful.pipelines.encoded_images import EncodedImagePipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import PIPELINES, InputPipeline
@@ -81,7 +82,11 @@ def test_all_kinds_survive_json(pipeline, tmp_path):
     own = many.of_task(read_table(csv(tmp_path, "height,weight,age\n1,2,3\n2,5,4\n3,1,9\n", "people.csv")))
     arrays = ArrayPipeline.fit(np.arange(12.0).reshape(4, 3), np.arange(3), labels=["a", "b"])
     texts = TextPipeline(text="question", encoder="name", revision="1", width=8, scale=0.1, label="intent")
-    for one in (pipeline, arrays, texts, many, own, ImagePipeline(size=20, channels=3, invert=True)):
+    how = {"encoder": "name", "revision": "1", "provenance": {"licence": "MIT"}}
+    encoded = EncodedImagePipeline(**how, shape=[8], scale=0.1, levels=(0, 4095))
+    pixels = EncodedImagePipeline(**how, shape=[3, 8, 8], layers=None)
+    images = ImagePipeline(size=20, channels=3, invert=True)
+    for one in (pipeline, arrays, texts, many, own, images, encoded, pixels):
         config = json.loads(json.dumps(one.config()))
         again = InputPipeline.from_config(config)
         assert type(again) is type(one)
@@ -89,7 +94,7 @@ def test_all_kinds_survive_json(pipeline, tmp_path):
         assert again.input_shape == one.input_shape
         del config["kind"]
         assert InputPipeline.of_kind(one.kind).from_config(config).config() == one.config()
-    assert list(PIPELINES) == ["arrays", "images", "own table", "table", "tables", "texts"]
+    assert list(PIPELINES) == ["arrays", "encoded-images", "images", "own table", "table", "tables", "texts"]
 
 
 EARLIER = {"kind": "table", "columns": [{"name": "x", "mean": 0.0, "scale": 1.0}]}

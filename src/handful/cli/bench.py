@@ -13,6 +13,7 @@ from handful.cli.options import (
     DeviceOption,
     JsonOption,
     TasksOption,
+    TrustOption,
     assignments,
     source_of,
     takes,
@@ -39,6 +40,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Try compiled plans too: half a minute each.")] = False,
     device: DeviceOption = "cpu",
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time and memory of a training step on your tasks, for each way to run it."""
@@ -57,7 +59,14 @@ def bench(
         shot=shot,
         query_shot=query_shot,
     )
-    result = measure(experiment, meta_batch_size=meta_batch_size, seconds=seconds, compiled=compiled, device=device)
+    result = measure(
+        experiment,
+        meta_batch_size=meta_batch_size,
+        seconds=seconds,
+        compiled=compiled,
+        device=device,
+        trust=trust or (),
+    )
     if as_json:
         print_json(asdict(result) | {"fastest": result.fastest.written(), "limit": result.limit._asdict()})
         return

@@ -33,7 +33,7 @@ STANDARD_INPUT = Path("-")
 
 TrustOption = Annotated[
     list[str] | None,
-    typer.Option("--trust", help="Package whose own network the model may build, which runs its code; repeatable."),
+    typer.Option("--trust", help="Package whose own network or encoder may be built, which runs its code; repeatable."),
 ]
 MetricOption = Annotated[
     str | None, typer.Option("--metric", help="What tasks are scored by, such as auc, mae or cost:FILE.")

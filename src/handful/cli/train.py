@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from handful.cli.options import (
     DeviceOption,
     MetricOption,
     TasksOption,
+    TrustOption,
     assignments,
     source_of,
     takes,
@@ -99,6 +101,7 @@ def train(
         int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
     ] = 0,
     metric: MetricOption = None,
+    trust: TrustOption = None,
     seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
@@ -154,10 +157,10 @@ def train(
     if tune:
         if place(None)[1] > 1:
             raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
-        experiment, opened = _tuned(experiment, output, tune, resume, force)
+        experiment, opened = _tuned(experiment, output, tune, resume, force, trust or ())
         resume, force = resume and is_run(output), False
     if place(workers)[0]:
-        _train_silently(experiment, output, workers, resume)
+        _train_silently(experiment, output, workers, resume, trust or ())
         return
 
     def hear(event: Event) -> None:
@@ -191,6 +194,7 @@ def train(
                 resume=resume,
                 force=force,
                 workers=workers,
+                trust=trust or (),
                 on_event=interruption.hear,
                 stop=interruption.stop,
             )
@@ -210,14 +214,14 @@ def train(
 
 
 def _tuned(
-    experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool
+    experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool, trust: Sequence[str]
 ) -> "tuple[Experiment, TaskDistribution]":
     """Search, print the best trials and what mattered; the experiment with the best settings, and its opened source."""
     from handful.workflows.tune import tune
 
     try:
         with ProgressBars() as bars:
-            tuning = tune(experiment, output, trials, resume=resume, force=force, on_event=bars.hear)
+            tuning = tune(experiment, output, trials, resume=resume, force=force, trust=trust, on_event=bars.hear)
     except KeyboardInterrupt:
         err.print("The trials that ended are kept. Continue with the same command and --resume.")
         raise
@@ -226,7 +230,9 @@ def _tuned(
     return best, tuning.tasks
 
 
-def _train_silently(experiment: "Experiment", output: Path, workers: int | None, resume: bool) -> None:
+def _train_silently(
+    experiment: "Experiment", output: Path, workers: int | None, resume: bool, trust: Sequence[str]
+) -> None:
     """Train in a process that a launcher started beside the first one, which is the one that prints."""
     from handful.training.workers import PeerError
     from handful.workflows.train import train as run
@@ -234,7 +240,7 @@ def _train_silently(experiment: "Experiment", output: Path, workers: int | None,
     warnings.simplefilter("ignore")
     try:
         with collecting(), Interruption(ignore, from_the_start=True) as interruption:
-            run(experiment, output, resume=resume, workers=workers, stop=interruption.stop)
+            run(experiment, output, resume=resume, workers=workers, trust=trust, stop=interruption.stop)
     except PeerError:
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:

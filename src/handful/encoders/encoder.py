@@ -45,8 +45,14 @@ class Encoder(ABC):
         self.name, self.wanted = str(self.folder or name), revision
         self._model: Any = None
         self._loading = threading.Lock()
-        if self.folder and revision not in (None, self.revision):
-            raise UserError(f"The encoder in {self.name} is not the one that the model was trained with. Put it back.")
+        if not self.published and revision not in (None, self.revision):
+            where = f"in {self.name}" if self.folder else self.name
+            raise UserError(f"The encoder {where} is not the one that the model was trained with. Put it back.")
+
+    @property
+    def published(self) -> bool:
+        """Whether it is looked up by its name on the hub, where each commit is kept."""
+        return self.folder is None
 
     @functools.cached_property
     def revision(self) -> str:
@@ -106,6 +112,11 @@ class Encoder(ABC):
     def prepare(self, stored: Tensor) -> Tensor:
         """What `stored` gives as the network takes it: floats."""
         return stored.float()
+
+    def check_ready(self) -> None:
+        """Raise a `UserError` where it is not on this machine."""
+        if self.published:
+            self.files  # noqa: B018 - which looks for them
 
     def _kept(self, contents: Sequence[bytes], way: str, compute: Any) -> tuple[Tensor, int]:
         """Of many inputs the embeddings from the cache, where they are; of a few ones always computed."""

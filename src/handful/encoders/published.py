@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from handful.errors import UserError
+from handful.errors import ArtifactError, UserError
 
 ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
@@ -62,14 +62,35 @@ def published_folder(repository: str, revision: str | None) -> Path:
 def provenance(folder: Path) -> dict[str, str]:
     """What an encoder's card says of it: its "licence", and what it was "trained on"; empty where it says nothing."""
     try:
+        text = (folder / CARD).read_text(encoding="utf-8")
         from huggingface_hub import ModelCard
 
-        data = ModelCard((folder / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        data = ModelCard(text, ignore_metadata_errors=True).data
     except (ImportError, OSError, ValueError):
         return {}
     datasets = data.datasets if isinstance(data.datasets, list) else [data.datasets] if data.datasets else []
     found = {"licence": data.license, "trained on": ", ".join(map(str, datasets))}
     return {name: str(value) for name, value in found.items() if value}
+
+
+def check_no_pickle(folder: Path, part: Path | None = None) -> None:
+    """Raise an `ArtifactError` where weights are in a pickle alone. part: the folder in it that has them."""
+    part = part or folder
+    if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
+        raise ArtifactError(
+            f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
+            "has them as safetensors.",
+            code="untrusted-model",
+        )
+
+
+def not_loaded(name: str, error: Exception) -> UserError:
+    """The error for an encoder that cannot be loaded."""
+    return UserError(
+        f"The encoder {name} cannot be loaded ({reason(error)}). Give the folder of one, or the name of one that is "
+        "published or downloaded already.",
+        code="missing-encoder",
+    )
 
 
 def reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from handful.encoders.encoder import KEPT_FROM, Encoder
-from handful.encoders.published import MISSING, reason
+from handful.encoders.published import MISSING, check_no_pickle, not_loaded
 from handful.errors import ArtifactError, UserError
 from handful.notes import note
 from handful.storage import read_json
@@ -102,11 +102,7 @@ class TextEncoder(Encoder):
                     model_kwargs={"use_safetensors": True},  # never a pickle
                 )
             except Exception as error:  # of any kind, by what is wrong with the files
-                raise UserError(
-                    f"The encoder {self.name} cannot be loaded ({reason(error)}). Give the folder of one, or the name "
-                    "of one that is published or downloaded already.",
-                    code="missing-encoder",
-                ) from error
+                raise not_loaded(self.name, error) from error
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Vectors `(n, width)` of texts; of many ones kept in the cache, from which they come the next time."""
@@ -172,12 +168,7 @@ def _check_modules(folder: Path) -> None:
                 "sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
                 code="untrusted-model",
             )
-        if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
-            raise ArtifactError(
-                f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
-                "has them as safetensors.",
-                code="untrusted-model",
-            )
+        check_no_pickle(folder, part)
 
 
 class TokenNetwork(nn.Module):

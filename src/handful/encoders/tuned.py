@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from handful.encoders.encoder import Encoder
+from handful.encoders.images import ImageEncoder
 from handful.encoders.texts import PADDING, TextEncoder
 from handful.errors import UserError
 from handful.functional.inner_loop import memory_mode
@@ -16,7 +18,7 @@ from handful.functional.normalization import transforms
 from handful.functional.stateless import call, shared_copy, tensors
 from handful.registry import BACKBONES
 
-ENCODERS: dict[str, type[Encoder]] = {kind.what: kind for kind in (TextEncoder,)}
+ENCODERS: dict[str, type[Encoder]] = {kind.what: kind for kind in (TextEncoder, ImageEncoder)}
 """By what they encode."""
 TOKENS_AT_ONCE, NUMBERS_AT_ONCE = 2048, 2**20
 """Of texts, and of images, that go through the network in one go: bounds the memory."""
@@ -67,6 +69,9 @@ class TunedEncoder(nn.Module):
                     continue
                 module._parameters.pop(name_of, None)
                 module.register_buffer(name_of, tensor.detach(), persistent=False)
+        for module in self.network.modules():
+            if isinstance(module, _NormBase):  # else loading asks for its count of batches, which is not in the state
+                module.track_running_stats = False  # in evaluation, where it stays, it goes by those that it has
         self.network.eval()
         self.what, self.relative_rate = what, encoder.relative_rate
         self.made_for = encoder.input_shape, encoder.width

@@ -17,6 +17,7 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
         "normalization": recipe["normalization"],
         "predicts": f"{spec.kind}, {spec.labels} labels" if spec.classification else "regression",
         "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
+        **({"encoder": _encoder(pipeline)} if hasattr(pipeline, "encoder") else {}),
     } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
     estimator = "FewShotClassifier" if spec.classification else "FewShotRegressor"
     forgets = "also if told to forget them" if learner.state_holds_examples else "unless told to forget them"
@@ -42,3 +43,9 @@ Expect the scores of the report beside this run only on tasks like those that it
 `model.safetensors`; nothing here is a pickle. The model holds no training examples. An adapted task
 holds its own examples, {forgets}.
 """
+
+
+def _encoder(pipeline: Any) -> str:
+    """The encoder of a pipeline, and what is known of it."""
+    known = "".join(f", {what} {value}" for what, value in pipeline.provenance.items())
+    return f"{pipeline.encoder}, revision {pipeline.revision}{known}"

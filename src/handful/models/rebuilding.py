@@ -12,6 +12,7 @@ import handful
 from handful import backbones
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.learner import Learner
+from handful.own_code import check_trusted
 from handful.pipelines.pipeline import InputPipeline
 from handful.registry import LEARNERS
 from handful.types import TaskSpec
@@ -32,7 +33,8 @@ def built(
     try:
         recipe = dict(config["recipe"])
         cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
-        backbones.check_trusted(recipe["backbone"], trust)
+        check_trusted(recipe["backbone"], trust, "backbone")
+        check_trusted((recipe.get("backbone_options") or {}).get("name", ""), trust, "encoder")
         options = recipe.pop("options")
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built
@@ -41,7 +43,7 @@ def built(
             _check_shapes(planned, tensors)
         learner: Learner = cls.build(spec, device="cpu", **options, **recipe)
         learner.load_state_dict(tensors)
-        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
+        pipeline = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"], trust)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, HandfulError) as error:
         reason, hint = f"{type(error).__name__}: {error}.", ""
         if isinstance(error, HandfulError):

@@ -59,12 +59,21 @@ def deep_values(image: Image.Image, source: str) -> np.ndarray:
 
 def shown(image: Image.Image, levels: Levels | None, source: str) -> np.ndarray:
     """An image as it looks: bytes `(h, w, 3)`, 84 pixels a side at the most."""
-    if levels is not None and is_deep(image):
-        share = (deep_values(image, source) - levels.black) / (levels.white - levels.black)
-        image = Image.fromarray((255 * share.clip(0, 1)).round().astype(np.uint8))
-    image = image.convert("RGB")
+    image = in_color(image, levels, source)
     image.thumbnail((84, 84))
     return np.asarray(image)
+
+
+def in_color(image: Image.Image, levels: Levels | None, source: str) -> Image.Image:
+    """An image in RGB of 8 bits; one of more by its levels, and without these as `bytes_of` scales it."""
+    if is_deep(image):
+        values = deep_values(image, source)
+        if levels is None:
+            image = _of_8_bits(values, source)
+        else:
+            share = (values - levels.black) / (levels.white - levels.black)
+            image = Image.fromarray((255 * share.clip(0, 1)).round().astype(np.uint8))
+    return image.convert("RGB")
 
 
 def bytes_of(image: Image.Image, size: int, channels: int, source: str) -> np.ndarray:

@@ -21,7 +21,33 @@ SAMPLED = 20
 """How many images, evenly spaced, tell what all are like."""
 
 
-class ImagePipeline(InputPipeline):
+class ImageInputs(InputPipeline):
+    """A pipeline that takes images. levels: the values of black and white in training images of more than 8 bits."""
+
+    kind = "images"
+    levels: Levels | None = None
+
+    def _each(self, array: np.ndarray) -> np.ndarray:
+        """Images `(n, h, w)` or `(n, h, w, c)` of whole numbers, whichever way their array is laid out."""
+        if len(self.input_shape) == 3 and array.shape[1:] in (self.input_shape, (prod(self.input_shape),)):
+            array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
+        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3)):
+            raise DataError(
+                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
+                code="wrong-shape",
+            )
+        if array.dtype in (np.uint8, np.uint16):
+            return array
+        if array.size and not (array.min() >= 0 and array.max() <= 255) and self.levels is None:
+            raise DataError(
+                f"The images have whole numbers from {array.min():,} to {array.max():,}, but the model was trained on "
+                "images of 8 bits: 0 to 255. Scale them.",
+                code="wrong-shape",
+            )
+        return array.astype(np.uint8 if self.levels is None else np.float32)
+
+
+class ImagePipeline(ImageInputs):
     """Images as floats, black 0 and white 1, `(channels, size, size)`, channels 1 (gray) or 3 (red, green, blue).
 
     An image keeps its shape: its longer side becomes `size`, the rest is filled with the median color of its border.
@@ -55,27 +81,12 @@ class ImagePipeline(InputPipeline):
         """Fit to the training rows (indices) of images: see `stored`, but for arrays of floats.
 
         Gray if a sample of them is (channels within 8 of 255 levels: JPEG is not exact); gray images on light paper
-        (median pixel above the middle) are inverted. If one of the sample has more than 8 bits, black and white are
-        those of all training images that have: see `levels_of`.
+        (median pixel above the middle) are inverted. Levels: see `sampled`.
 
         size: if None, 28 for gray ones; for colored ones their own longer side, from 28 to 84.
         """
-
-        def image(index: int) -> Image.Image:
-            return decoded(values[index], place(index), limits)
-
-        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(int))].tolist()
-        sample = [image(index) for index in chosen]
-        levels = None
-        if any(map(is_deep, sample)):
-            deep = ((one, index) for index in rows.tolist() if is_deep(one := image(index)))
-            levels = levels_of(deep_values(one, place(index)) for one, index in deep)
-            note(
-                "levels",
-                f"The images are stored in more than 8 bits. The training images have {levels}: the least is black and "
-                "the most is white.",
-            )
-        looks = [shown(one, levels, place(index)) for one, index in zip(sample, chosen, strict=True)]
+        sample, levels = sampled(values, rows, limits, place)
+        looks = [shown(one, levels, place(index)) for index, one in sample.items()]
         gray = all(int(np.ptp(look.astype(int), axis=-1).max()) <= 8 for look in looks)
         longer = int(np.median([max(look.shape) for look in looks]))
         return cls(
@@ -103,7 +114,7 @@ class ImagePipeline(InputPipeline):
         `(h, w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1
         `(n, *input_shape)`, flattened or without a channel of gray, are as learners see them.
         """
-        array = _as_array(values)
+        array = as_array(values)
         if array is not None:
             if array.dtype.kind not in "iu":
                 return self._unprepared(array, place)
@@ -133,27 +144,33 @@ class ImagePipeline(InputPipeline):
             return floats
         return floats.double() * (self.levels.white - self.levels.black) + self.levels.black
 
-    def _each(self, array: np.ndarray) -> np.ndarray:
-        """Images `(n, h, w)` or `(n, h, w, c)` of whole numbers, whichever way their array is laid out."""
-        if array.shape[1:] in (self.input_shape, (prod(self.input_shape),)):
-            array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
-        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3)):
-            raise DataError(
-                f"Expected images as bytes (n, height, width) or (n, height, width, 3), got {array.shape}.",
-                code="wrong-shape",
-            )
-        if array.dtype in (np.uint8, np.uint16):
-            return array
-        if array.size and not (array.min() >= 0 and array.max() <= 255) and self.levels is None:
-            raise DataError(
-                f"The images have whole numbers from {array.min():,} to {array.max():,}, but the model was trained on "
-                "images of 8 bits: 0 to 255. Scale them.",
-                code="wrong-shape",
-            )
-        return array.astype(np.uint8 if self.levels is None else np.float32)
+
+def sampled(
+    values: Any, rows: np.ndarray, limits: Limits, place: Place
+) -> tuple[dict[int, Image.Image], Levels | None]:
+    """Some of the images at these rows, by row, and the levels of all.
+
+    If one of the sample has more than 8 bits, black and white are those of all at the rows that have: see `levels_of`.
+    """
+
+    def image(index: int) -> Image.Image:
+        return decoded(values[index], place(index), limits)
+
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(int))].tolist()
+    sample = {index: image(index) for index in chosen}
+    levels = None
+    if any(map(is_deep, sample.values())):
+        deep = ((one, index) for index in rows.tolist() if is_deep(one := image(index)))
+        levels = levels_of(deep_values(one, place(index)) for one, index in deep)
+        note(
+            "levels",
+            f"The images are stored in more than 8 bits. The training images have {levels}: the least is black and "
+            "the most is white.",
+        )
+    return sample, levels
 
 
-def _as_array(values: Any) -> np.ndarray | None:
+def as_array(values: Any) -> np.ndarray | None:
     """The values as one array, where they are numbers; None where each is an image of its own."""
     if hasattr(values, "__array__"):
         return np.asarray(values)

@@ -19,6 +19,7 @@ from handful.cells import class_order, fault_of, too_large, unmasked
 from handful.data_options import DataOptions
 from handful.errors import ArtifactError, DataError, UserError
 from handful.limits import LOCAL, Limits
+from handful.own_code import check_trusted
 from handful.pipelines.labels import PYTHON, class_names, target_values
 from handful.raw_batch import INPUT, Origin, Place, RawBatch, numbered
 from handful.registry import Registry
@@ -146,9 +147,15 @@ class InputPipeline(ABC):
         return PIPELINES[kind]  # type: ignore[no-any-return]
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "InputPipeline":
-        """The pipeline that `config()` described; `ArtifactError` if this is no such description."""
+    def from_config(cls, config: dict[str, Any], trust: Sequence[str] = ()) -> "InputPipeline":
+        """The pipeline that `config()` described.
+
+        trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
+
+        Raises `ArtifactError` if this is no such description, or has an encoder of a package that is not trusted.
+        """
         settings = dict(config)
+        check_trusted(settings.get("encoder", ""), trust, "encoder")
         kind = str(settings.pop("kind", getattr(cls, "kind", None)))
         try:
             return cls.of_kind(kind)(**settings)

@@ -1,6 +1,6 @@
 """The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it, or as its tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -25,8 +25,8 @@ class TextPipeline(RowPipeline):
     passed over.
 
     text: the column. encoder, revision, long_texts: see `TextEncoder`. width: of its inputs here: of its vectors, or of
-    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 where it is frozen. roles: see
-    `RowPipeline`.
+    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 where it is frozen. provenance: see
+    `Encoder`. roles: see `RowPipeline`.
     """
 
     kind = "texts"
@@ -42,11 +42,13 @@ class TextPipeline(RowPipeline):
         scale: float = 1.0,
         long_texts: str = CUT,
         layers: int | None = 0,
+        provenance: Mapping[str, str] | None = None,
         **roles: Any,
     ) -> None:
         super().__init__(**roles)
         self.text, self.encoder, self.revision, self.long_texts = text, encoder, revision, long_texts
         self.width, self.scale, self.layers = width, scale, layers
+        self.provenance = dict(provenance or {})
         self.input_shape = (width,)
         self.backbone = "linear"
         self.tuned = layers != 0
@@ -84,6 +86,7 @@ class TextPipeline(RowPipeline):
             revision=encoder.revision,
             long_texts=encoder.long_texts,
             layers=layers,
+            provenance=encoder.provenance,
             width=width,
             scale=size,
             target=target,
@@ -96,10 +99,11 @@ class TextPipeline(RowPipeline):
         return pipeline
 
     def settings(self) -> dict[str, Any]:
-        """Column, encoder and its revision, scales, roles and labels."""
+        """Column, encoder, its revision and what it is from, scales, roles and labels."""
         own = ("text", "encoder", "revision", "long_texts", "width", "scale")
-        layers = {"layers": self.layers} if self.tuned else {}
-        return {name: getattr(self, name) for name in own} | layers | super().settings()
+        more: dict[str, Any] = {"layers": self.layers} if self.tuned else {}
+        more |= {"provenance": self.provenance} if self.provenance else {}
+        return {name: getattr(self, name) for name in own} | more | super().settings()
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Vectors `(n, width)` of texts `(n,)` or `(n, 1)`, or of the text column of a `Table`, mappings or a data
@@ -123,7 +127,7 @@ class TextPipeline(RowPipeline):
 
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
-        self._reader().files  # noqa: B018 - which looks for them
+        self._reader().check_ready()
 
     def _embedded(self, texts: list[str]) -> Tensor:
         reader = self._reader()

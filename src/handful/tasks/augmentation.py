@@ -3,10 +3,10 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from handful import streams
 from handful.errors import UserError
@@ -94,10 +94,6 @@ class AugmentedImages(AugmentedTasks):
     def changed(self, task: Task, generator: Generator) -> Task:
         """All images warped."""
         return Task(*(Examples(self._warped(part.inputs, generator), part.targets) for part in task))
-
-    def mapped(self, network: nn.Module) -> Self | None:
-        """None of training tasks, whose images come out different each time."""
-        return None if self.split_name == "train" else super().mapped(network)
 
     def pool(self) -> Pool | None:
         """The training examples likewise."""

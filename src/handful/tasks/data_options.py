@@ -31,11 +31,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Options(DataOptions):
-    """What `open_tasks` was asked for beside the source."""
+    """What `open_tasks` was asked for beside the source. trust: packages of which an own encoder may be built."""
 
     seed: int = 0
     earlier: Contents | None = None
     limits: Limits = LOCAL
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -14,6 +15,7 @@ from handful.functional.own_settings import own_settings
 from handful.limits import LOCAL, Limits
 from handful.notes import note
 from handful.pipelines.arrays import ArrayPipeline
+from handful.pipelines.encoded_images import EncodedImagePipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.own_tables import ManyTablesPipeline
 from handful.pipelines.pipeline import InputPipeline
@@ -40,6 +42,7 @@ def open_tasks(
     earlier: Contents | None = None,
     limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
+    trust: Sequence[str] = (),
     **data: Any,
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
@@ -61,13 +64,14 @@ def open_tasks(
     limits: the most that is read of one file.
     pipeline: that of a trained model. The source is then read as the model would read it, and without `earlier` it is
     not divided: all its classes or tasks make up each split, since none was trained on.
+    trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
     tasks of one value of the `split_by` column are in the same split.
 
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
     DataOptions.check(data)
-    options = Options(seed=seed, earlier=earlier, limits=limits, **data)
+    options = Options(seed=seed, earlier=earlier, limits=limits, trust=tuple(trust), **data)
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)
@@ -104,7 +108,9 @@ def _of_own_data(
     if isinstance(raw.inputs, np.ndarray):
         return array_tasks(path, raw, test, options, checked_kind(pipeline, ArrayPipeline, path))
     if isinstance(raw.inputs, ImageFiles):
-        return image_tasks(raw, test, options, checked_kind(pipeline, ImagePipeline, path))
+        encoded = isinstance(pipeline, EncodedImagePipeline)
+        kind = EncodedImagePipeline if encoded else ImagePipeline
+        return image_tasks(raw, test, options, checked_kind(pipeline, kind, path))
     raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
 
 

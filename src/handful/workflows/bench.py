@@ -1,6 +1,7 @@
 """Measuring a learner on tasks: time and memory of each way to run a meta-step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,17 +44,18 @@ def bench(
     seconds: float = 20.0,
     compiled: bool = False,
     device: str = "cpu",
+    trust: Sequence[str] = (),
 ) -> Bench:
     """Time and memory of a meta-step of this experiment under each back-end and memory mode.
 
     Memory modes that make no difference to this learner are left out. seconds: how long to measure, about: where a
     meta-step takes long, not all is. compiled: whether to try compiled plans too, of which each takes half a minute
     more to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU
-    alone. Raises `UserError` where data, learner, options or sizes do not fit.
+    alone. trust: see `open_tasks`. Raises `UserError` where data, learner, options or sizes do not fit.
     """
     if not 0 < seconds < math.inf:
         raise UserError(f"The time to measure is a number of seconds above 0, got {seconds}.", hint="Change {seconds}.")
-    distribution = experiment.source.open()
+    distribution = experiment.source.open(trust=trust)
     learner = experiment.build(distribution).to(device_named(device)).train()
     tasks = experiment.training_tasks(distribution.split("train"))
     settings = checked(learner, tasks, tasks, {"meta_batch_size": meta_batch_size})

@@ -32,7 +32,7 @@ def cross_validate(
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
     tasks: int = 600,
-    costly_tasks: int | None = None,
+    costly_tasks: int = 50,
     half_width: float | None = None,
     metric: str | None = None,
     device: str = "cpu",
@@ -57,7 +57,7 @@ def cross_validate(
     opened, _ = opened_again(experiment, model, run)
     metric_of(opened, metric or experiment.settings.get("metric"))
     divided = fold_contents(opened, folds, experiment)
-    of_folds = [_fold_tasks(experiment, contents) for contents in divided]
+    of_folds = [_fold_tasks(experiment, contents, trust) for contents in divided]
     largest = [experiment.tasks(tasks).sizes.largest() for tasks in of_folds]
     way, shot, queries = (min(filter(None, sizes), default=None) for sizes in zip(*map(astuple, largest), strict=True))
     of_fold = replace(
@@ -78,15 +78,15 @@ def cross_validate(
         there = folder / f"fold-{number}-of-{folds}"
         on_event(NoteEvent(f"Fold {number} of {folds}: {there}"))
         going_on = is_run(there)
-        tasks_of_fold = None if going_on else of_fold.source.open(earlier=contents)
-        train(of_fold, there, tasks=tasks_of_fold, resume=going_on, on_event=on_event, stop=stop)
+        tasks_of_fold = None if going_on else of_fold.source.open(earlier=contents, trust=trust)
+        train(of_fold, there, tasks=tasks_of_fold, resume=going_on, trust=trust, on_event=on_event, stop=stop)
         reports.append(
             evaluate(
                 there,
                 settings=settings,
                 query_shot=query_shot,
                 tasks=-(-tasks // folds),
-                costly_tasks=None if costly_tasks is None else -(-costly_tasks // folds),
+                costly_tasks=-(-costly_tasks // folds),
                 curve=False,
                 metric=metric,
                 device=device,
@@ -161,9 +161,9 @@ def _noun(tasks: TaskDistribution) -> str:
     return "class" if tasks.units is None else "task"
 
 
-def _fold_tasks(experiment: Experiment, contents: Contents) -> TaskDistribution:
+def _fold_tasks(experiment: Experiment, contents: Contents, trust: Sequence[str]) -> TaskDistribution:
     """The tasks of a fold; `UserError` where the data do not let themselves be divided so."""
-    tasks = experiment.source.open(earlier=contents)
+    tasks = experiment.source.open(earlier=contents, trust=trust)
     wanted = set(contents.splits["test"])
     if (found := {*tasks.split_manifest()["test"]}) != wanted:
         raise UserError(

@@ -20,7 +20,7 @@ def checkup(
     *,
     trust: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Findings about a run (its data and its model, see `MetaModel.from_pretrained` for `trust`), or a source alone."""
+    """Findings about a run (its data and its model), or a source alone. trust: as for `MetaModel.from_pretrained`."""
     run = Run.find(Path(subject.tasks))
     if run is not None:
         if subject != Source(subject.tasks):
@@ -30,5 +30,5 @@ def checkup(
         learner, (opened, _) = model.learner, opened_again(experiment, model, run)
         tasks, trained = experiment.tasks(opened), experiment.training_tasks(opened.split("train")).sizes
     else:
-        learner, tasks, trained = None, subject.open(), None
+        learner, tasks, trained = None, subject.open(trust=trust), None
     return [asdict(finding) for finding in diagnose(tasks.with_sizes(way, shot, query_shot), learner, trained=trained)]

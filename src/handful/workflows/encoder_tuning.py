@@ -1,6 +1,6 @@
 """Tuning an encoder within a training: how many layers, what it starts from, and whether it was worth it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,16 +85,18 @@ def trained_map(
     distribution: TaskDistribution,
     sized: Callable[[TaskDistribution], TaskDistribution],
     *,
+    trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
 ) -> Candidate:
     """The learner on the frozen vectors of the encoder, with a linear map of them that is meta-trained, or none.
 
     distribution: of the experiment, whose encoder is tuned. sized: gives the validation tasks.
+    trust: see `open_tasks`.
     """
     source = replace(experiment.source, tune_encoder=OFF)
     with collecting():  # the same notes again
-        tasks = source.open(earlier=distribution.contents())
+        tasks = source.open(earlier=distribution.contents(), trust=trust)
     frozen = replace(experiment, source=source)
     learner = frozen.build(tasks)
     kept = ("validation_tasks", "metric", "device", "weight_decay", "clip")

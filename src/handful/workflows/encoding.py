@@ -10,7 +10,7 @@ from handful.cells import written
 from handful.data_options import DataOptions
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
-from handful.pipelines.images import ImagePipeline
+from handful.pipelines.images import ImageInputs
 from handful.pipelines.labels import class_names
 from handful.pipelines.pipeline import InputPipeline
 from handful.raw_batch import RawBatch
@@ -97,7 +97,7 @@ def _checked(path: Path, pipeline: InputPipeline) -> Path:
     """
     with reading(path):
         path = single_table(path)
-        if isinstance(reader_of(path), ImageReader) and not isinstance(pipeline, ImagePipeline):
+        if isinstance(reader_of(path), ImageReader) and not isinstance(pipeline, ImageInputs):
             raise DataError(
                 f"{path} does not hold what this model takes: {pipeline.described()}.", code="unsupported-media"
             )

@@ -1,6 +1,7 @@
 """What a run is made of: a source of tasks, a learner, sizes and settings."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -178,10 +179,13 @@ def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) 
     return source.left_open().open(earlier=earlier, pipeline=pipeline)
 
 
-def continued(source: Source, path: Path) -> TaskDistribution:
-    """A source as the run, or the search, in a folder has divided and read it; its data may be elsewhere now."""
+def continued(source: Source, path: Path, trust: Sequence[str] = ()) -> TaskDistribution:
+    """A source as the run, or the search, in a folder has divided and read it; its data may be elsewhere now.
+
+    trust: see `open_tasks`.
+    """
     earlier = Run(path).contents()
-    pipeline = InputPipeline.from_config(earlier.pipeline) if earlier.own and earlier.pipeline else None
+    pipeline = InputPipeline.from_config(earlier.pipeline, trust) if earlier.own and earlier.pipeline else None
     return reopened(source, earlier, pipeline)
 
 

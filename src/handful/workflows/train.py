@@ -3,6 +3,7 @@
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting, note
+from handful.own_code import check_trusted
 from handful.storage import is_run, write_json
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
@@ -40,6 +42,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     workers: int | None = None,
+    trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
 ) -> MetaModel:
@@ -47,16 +50,17 @@ def train(
 
     tasks: the experiment's source, where a search before has opened it. workers: processes that share each step; the
     others are started here, unless `torchrun` or the like has started all of them, each of which calls this. Their
-    number is no part of the run: it may go on with another one. on_event, stop: see `meta_train`. Raises `UserError`
-    before anything is written where data, learner, options or sizes do not fit.
+    number is no part of the run: it may go on with another one. trust: see `open_tasks`. on_event, stop: see
+    `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not fit.
     """
     began = time.monotonic()
     give_back_memory()
     rank, count = place_of(workers)
+    check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_way_of_tuning(experiment)
     if tasks is None:
         source = experiment.source
-        tasks = continued(source, path) if resume and is_run(path) else source.open()
+        tasks = continued(source, path, trust) if resume and is_run(path) else source.open(trust=trust)
     distribution = tasks
     experiment = experiment.settled(distribution)
     learner = experiment.build(distribution)
@@ -98,10 +102,11 @@ def train(
         frozen = None
         try:
             if tuned and not rank:
-                frozen = trained_map(experiment, distribution, lambda tasks: few(sized(tasks)), stop=stop)
+                frozen = trained_map(experiment, distribution, lambda tasks: few(sized(tasks)), trust=trust, stop=stop)
                 if chosen.minutes is not None:  # as long as the map took is gone, but for a training that goes on
                     settings["minutes"] = max(LEAST_MINUTES, chosen.minutes - (time.monotonic() - began) / 60)
-            with together(count, WORKER, {"experiment": experiment.config(), "path": str(path)}):
+            shared = {"experiment": experiment.config(), "path": str(path), "trust": list(trust)}
+            with together(count, WORKER, shared):
                 trained = meta_train(
                     learner,
                     training,
@@ -165,7 +170,8 @@ def work() -> None:
     warnings.simplefilter("ignore")
     try:
         with collecting():  # the first worker makes the same notes
-            train(Experiment.from_config(facts["experiment"]), Path(facts["path"]), resume=True)
+            experiment = Experiment.from_config(facts["experiment"])
+            train(experiment, Path(facts["path"]), resume=True, trust=facts["trust"])
     except (PeerError, StoppedError, KeyboardInterrupt):
         sys.exit(PEER_LOST_EXIT_CODE)
     except HandfulError as error:

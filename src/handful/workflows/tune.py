@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -135,6 +136,7 @@ def tune(
     *,
     resume: bool = False,
     force: bool = False,
+    trust: Sequence[str] = (),
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
 ) -> Tuning:
@@ -143,11 +145,11 @@ def tune(
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
     kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been, on
     data that may be elsewhere or have grown, as for a run.
-    on_event: called with the events of trials, of which steps are work of the name "trial 1" and so on. stop: ends the
-    search by a `StoppedError` at the next event. Raises `UserError` where a search or run is in the folder and neither
-    `resume` nor `force` (which deletes it) is given, or where the one to resume was of another experiment or data have
-    changed; and, before
-    anything is deleted, where data, learner, options or sizes do not fit.
+    trust: see `open_tasks`. on_event: called with the events of trials, of which steps are work of the name "trial 1"
+    and so on. stop: ends the search by a `StoppedError` at the next event. Raises `UserError` where a search or run is
+    in the folder and neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of
+    another experiment or data have changed; and, before anything is deleted, where data, learner, options or sizes do
+    not fit.
     """
     optuna = _optuna()
     if trials < 1:
@@ -163,7 +165,8 @@ def tune(
             f"{path} already holds a search or a run.", hint="Give {resume}, {force}, or another place with {path}."
         )
     earlier = _known(file) if file.exists() and not force else None
-    distribution = experiment.source.open() if earlier is None else continued(experiment.source, path)
+    source = experiment.source
+    distribution = source.open(trust=trust) if earlier is None else continued(source, path, trust)
     experiment = experiment.settled(distribution)
     config = _as_read(experiment.config() | experiment.start())
     data, saved = distribution.contents(), []

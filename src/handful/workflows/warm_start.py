@@ -27,7 +27,10 @@ def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> N
     that decide which weights there are.
     """
     tensors, config = _saved(path)
-    inputs = None if config["pipeline"] is None else InputPipeline.from_config(config["pipeline"])
+    inputs = None
+    if config["pipeline"] is not None:
+        package = str(config["pipeline"].get("encoder", "")).partition(":")[0]
+        inputs = InputPipeline.from_config(config["pipeline"], trust=(package,))  # of which nothing is built here
     before, now = _columns(inputs), _columns(pipeline)
     if before != now:
         raise _no_fit(path, f"its inputs are {_written(before)}, those of this training are {_written(now)}")
