@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handful import streams
+from handful.encoders.encoder import Encoder
 from handful.encoders.images import image_encoder
+from handful.encoders.texts import PADDING
+from handful.encoders.tuned import ENCODERS, TunedEncoder, encoder_of
 
 WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
 
@@ -43,6 +47,61 @@ def tiny_encoder(folder: Path, layers: int = 1) -> Path:
     pooling = Pooling(transformer.get_embedding_dimension())
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "tiny"))
     return folder / "tiny"
+
+
+class WordNetwork(nn.Module):
+    """Means of embedded tokens through two layers: a network of texts that needs no other package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(WORDS), 8)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, inputs):
+        there = inputs != PADDING
+        vectors = self.embedding(torch.where(there, inputs, 0).long()) * there.unsqueeze(-1)
+        features = vectors.sum(1) / there.sum(1, keepdim=True).clamp_min(1)
+        for layer in self.layers:
+            features = features + layer(features).tanh()
+        return features
+
+
+class WordEncoder(Encoder):
+    """A pretrained encoder of texts of up to 6 of the `WORDS`, loaded from nowhere."""
+
+    what = "texts"
+    relative_rate = 0.05
+    input_shape = (6,)
+    revision = "1"
+    provenance: ClassVar = {"licence": "mit", "trained on": "nothing"}
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        self.name = name
+        with streams.weights(0):
+            self._network = WordNetwork()
+
+    def _loaded(self):
+        return self._network
+
+    def network(self):
+        return self._network
+
+    def stored(self, values):
+        tokens = torch.full((len(values), 6), PADDING, dtype=torch.int32)
+        for row, text in enumerate(values):
+            words = [WORDS.index(word) for word in text.split()]
+            tokens[row, : len(words)] = torch.tensor(words, dtype=torch.int32)
+        return tokens
+
+
+@pytest.fixture(scope="module")
+def word_encoder():
+    """The backbone `encoder` of texts is a `WordEncoder`, by the options that this gives for so many layers."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(ENCODERS, "texts", WordEncoder)
+        encoder_of.cache_clear()
+        yield lambda layers=None: TunedEncoder.options("texts", "words", "1", layers)
+    encoder_of.cache_clear()
 
 
 # Encoders of images of one's own

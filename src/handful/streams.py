@@ -145,6 +145,11 @@ def label_shuffle(seed: int, index: int, repeat: int) -> Generator:
     return seeded(seed, 8, index, repeat)
 
 
+def encoder_size() -> Generator:
+    """The examples by which the vectors of an encoder are scaled for the ladder."""
+    return seeded("encoder_size")
+
+
 def bootstrap(seed: int) -> Generator:
     """The resamples of tasks behind the interval of a data equivalence."""
     return seeded(seed, 9)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def climbed(cls=Toy, costly=COSTLY):
     learner = cls.build(tasks.spec, backbone=narrow)
     ladder = Ladder(
         learner,
-        tasks.pool(),
+        tasks,
         examples=500,
         costly_tasks=costly,
         on_event=lambda event: heard.append((event.work, event.done, event.total)),
@@ -50,6 +51,7 @@ def test_every_rung_of_the_registry_that_fits_is_there_once(cls):
         and kind in rung.kinds
         and labels in rung.labels
         and (cls is Toy or rung.start != "pretrained")  # the toy regression has no pool
+        and rung.start != "encoder"  # and no learner here is one
     }
     keys = [row.evaluation.learner for row in comparison.rows]
     assert len(expected) >= 4
@@ -80,7 +82,7 @@ def test_costly_rungs_run_on_the_first_tasks_only_and_are_paired_on_those():
 
 def test_a_costly_rung_that_is_lucky_on_its_few_tasks_does_not_decide(monkeypatch):
     ladder, _, _ = climbed()
-    lucky = next(rung.key for rung in ladder.rungs if rung.costly)
+    lucky = next(rung.learner.key for rung in ladder.rungs if rung.learner.costly)
 
     def score(learner, setting, tasks, **more):
         found = evaluate(learner, setting, tasks=tasks, **more)
@@ -144,8 +146,8 @@ def test_options_with_which_a_rung_diverges_are_not_chosen(monkeypatch):
     """Whatever the error on the draws that are left."""
     tasks = Slopes().split("val")
     ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
-    rung = LEARNERS["ridge-probe"]
-    diverging = next(iter(rung.search_space.values()))[0]
+    rung = next(rung for rung in ladder.rungs if rung.name == "ridge-probe")
+    diverging = next(iter(rung.learner.search_space.values()))[0]
 
     def scored(learner, *arguments, **options):
         found = evaluate(learner, *arguments, **options)
@@ -175,7 +177,7 @@ def test_there_is_no_data_equivalence_of_a_learner_that_diverges():
 def test_a_rung_that_diverges_is_no_part_of_the_data_equivalence(monkeypatch):
     tasks = Slopes().split("test")
     ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
-    rungs = sorted(rung.key for rung in ladder.rungs)
+    rungs = sorted(rung.name for rung in ladder.rungs)
     assert len(rungs) > 1
     lost = {rungs[0]}
 
@@ -283,7 +285,7 @@ def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have
     assert [size for size, _ in found.curve] in ([1, 2], [1, 2, 5])
     assert found.score == pytest.approx(evaluate(ladder.learner, tasks.split("test"), tasks=10).score.mean)
     assert any(what == "data equivalence" for what, _, _ in heard)
-    raw = [rung for rung in ladder.rungs if rung.start == "raw"]
+    raw = [rung for rung in ladder.rungs if rung.learner.start == "raw"]
     worst = min(evaluate(ladder._build(rung, {}), tasks.split("test"), tasks=10).score.mean for rung in raw)
     assert found.curve[1][1].mean > worst, "the best rung counts"
 
@@ -292,3 +294,21 @@ def test_there_is_no_data_equivalence_where_shots_vary():
     ladder, _, _ = climbed()
     tasks = Clusters().with_sizes(shot=(1, 3))
     assert ladder.equivalence(tasks.split("test"), tasks.split("val"), tasks=4) is None
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_centroid_of_an_encoders_vectors_is_cosine(vectors):
+    tasks = Clusters()
+    tasks.pipeline = SimpleNamespace(encoded=vectors, tuned=False, labels=None, prepare=lambda raw: raw)
+    ladder = Ladder(Toy.build(tasks.spec, backbone=narrow), None, examples=0, costly_tasks=0)
+    rung = next(rung for rung in ladder.rungs if rung.name == "centroid")
+    wanted = rung.learner.build(tasks.spec, distance="cosine" if vectors else "euclidean")
+    test = Clusters().split("test")
+    found = ladder._scored(rung, {}, tasks.split("test"), 30)
+    assert torch.equal(found.scores, evaluate(wanted, test, tasks=30).scores)
+    assert not torch.equal(
+        found.confidences,
+        evaluate(
+            rung.learner.build(tasks.spec, distance="euclidean" if vectors else "cosine"), test, tasks=30
+        ).confidences,
+    )

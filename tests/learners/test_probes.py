@@ -171,3 +171,18 @@ def test_they_work_on_raw_images_whatever_backbone_is_asked_for(cls) -> None:
     state = learner.adapt(support, spec)
     assert all(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(state))
     assert learner.predict(state, torch.randn(3, 1, 8, 8)).logits.shape == (3, WAY)
+
+
+def test_a_cosine_centroid_compares_directions_alone() -> None:
+    """Of inputs and of class means, each of unit length."""
+    support, query = classes()
+    learner = NearestCentroid.build(CLASSES, distance="cosine").double()
+    unit = torch.nn.functional.normalize
+    means = torch.stack([unit(support.inputs)[support.targets == label].mean(0) for label in range(WAY)])
+    wanted = (unit(query) @ unit(means).T).argmax(-1)
+    assert torch.equal(predicted(learner, support, query).logits.argmax(-1), wanted)
+    lengths = torch.rand(len(support.inputs), 1, dtype=torch.float64) + 0.5
+    longer = Examples(support.inputs * lengths, support.targets)
+    torch.testing.assert_close(predicted(learner, longer, 7 * query).logits, predicted(learner, support, query).logits)
+    plain = predicted(NearestCentroid.build(CLASSES).double(), support, query).logits
+    assert not torch.equal(plain.argmax(-1), wanted)

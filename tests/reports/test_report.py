@@ -11,7 +11,7 @@ from handful.doctor.diagnosis import Finding
 from handful.errors import ArtifactError, UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.scoring import LEVELS
+from handful.evaluation.scoring import FROZEN, LEVELS, TUNED
 from handful.registry import METRICS
 from handful.reports.report import Report, load, load_scores
 from handful.reports.summary_lines import needed_line, performance_line
@@ -618,3 +618,51 @@ def test_the_speed_of_a_training_is_a_sentence():
         "Speed: 12 ms per meta-step, 1.23 tasks a second.\n"
     )
     assert performance_line({}) == ""
+
+
+# An encoder that is a part of the learner
+
+
+def on_encoders(*, tuned: float = 0.89) -> Comparison:
+    frozen = [
+        evaluation("centroid", noisy(0.8, seed=5), ground=FROZEN),
+        evaluation("neighbors", noisy(0.7), ground=FROZEN),
+    ]
+    after = [
+        evaluation("centroid", noisy(tuned, seed=6), ground=TUNED),
+        evaluation("neighbors", noisy(0.75), ground=TUNED),
+    ]
+    return compare(OWN, *after, *frozen)
+
+
+def test_what_tuning_and_adapting_bring_is_told_in_words_and_numbers(tmp_path):
+    comparison = on_encoders()
+    page = " ".join(report(comparison).write(tmp_path).read_text().split())
+    tuning, adapting = comparison.bought.tuning, comparison.bought.adapting
+    assert (
+        f"**Tuning the encoder:** +9.0 ± {100 * tuning.half_width:.1f} points for centroid, the best simple method on "
+        "the frozen encoder, on 100 tasks." in page
+    )
+    assert (
+        f"**Adapting:** +1.0 ± {100 * adapting.half_width:.1f} points for protonet over centroid, the best simple "
+        "method on the tuned encoder, on 100 tasks." in page
+    )
+    [setting] = load(tmp_path)["settings"]
+    assert setting["tuning"] == {"rung": "centroid", **vars(tuning)}
+    assert setting["adapting"] == {"rung": "centroid", **vars(adapting)}
+    names = [row["learner"] for row in setting["rows"]]
+    assert names[0] == "protonet"
+    assert set(names[1:]) == {f"{key}, {on} encoder" for on in ("tuned", "frozen") for key in ("centroid", "neighbors")}
+    assert [row["learner"] for row in load_scores(tmp_path)["settings"][0]["rows"]] == names
+
+
+def test_a_learner_is_measured_against_the_frozen_encoder_and_not_against_its_own():
+    """However good simple methods are on what meta-training has tuned."""
+    verdict = report(on_encoders(tuned=0.99)).verdict
+    assert "and beats the best simple method, centroid on the frozen encoder, by 10.0" in verdict
+    assert "LOSES" not in verdict
+
+
+def test_of_a_learner_without_an_encoder_nothing_is_told_of_tuning(tmp_path):
+    assert "Tuning the encoder" not in report(compare(OWN, WORSE)).write(tmp_path).read_text()
+    assert "tuning" not in load(tmp_path)["settings"][0]

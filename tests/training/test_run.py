@@ -415,7 +415,7 @@ def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeyp
                 stop.set()
 
         keeper = Run(tmp_path / run).ladder_checkpoints(stop)
-        made = Ladder(learner, tasks.pool(), examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
+        made = Ladder(learner, tasks, examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
         rung = made._build(LEARNERS["transfer"], {})
         return rung.backbone[0].weight, made.pretraining_seconds, heard
 

@@ -32,7 +32,10 @@ def evaluate(
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     test_tasks: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
-    costly: Annotated[int, typer.Option(min=0, help="Tasks for rungs that train a network each (0: leave out).")] = 50,
+    costly: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tasks for rungs that train a network each: 50, or 5 for encoders (0: leave out)."),
+    ] = None,
     equivalence: Annotated[
         int,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from handful.evaluation.formatting import rooted_gap
 from handful.evaluation.intervals import Interval
-from handful.evaluation.scoring import Evaluation
+from handful.evaluation.scoring import FROZEN, TUNED, Evaluation
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
         """The line of `own` against `other`."""
         paired = own.gain_over(other)
         gap = rooted_gap(paired, own.metric, *own.means_with(other))
-        return cls(own, baseline, other.learner, paired, gap, own.behind(other), chosen)
+        return cls(own, baseline, other.name, paired, gap, own.behind(other), chosen)
 
     @property
     def better(self) -> bool:
@@ -43,6 +43,30 @@ class Row:
     def worse(self) -> bool:
         """Whether it is surely worse than that one."""
         return self.paired.high < 0 if self.behind == 0 else self.behind > 0
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What tuning an encoder brings to a method, and what a learner adds to the best one on the tuned encoder.
+
+    frozen, tuned: the scores of the best rung on the frozen encoder, and of the same on the tuned one. best: of the
+    best rung on the tuned one. learner: of the learner.
+    """
+
+    frozen: Evaluation
+    tuned: Evaluation
+    best: Evaluation
+    learner: Evaluation
+
+    @property
+    def tuning(self) -> Interval:
+        """By how much the rung is better on the tuned encoder, on the same tasks."""
+        return self.tuned.gain_over(self.frozen)
+
+    @property
+    def adapting(self) -> Interval:
+        """By how much the learner is better than the best rung on the tuned encoder, on the same tasks."""
+        return self.learner.gain_over(self.best)
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,7 @@ class Comparison:
         The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
         any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
         so neither hides a sure loss nor stands for one. Rungs of which more draws are left out of the score come later.
+        Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned it.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
 
@@ -68,10 +93,11 @@ class Comparison:
             return row.evaluation.unscored, math.inf if math.isnan(good) else -good
 
         rows.sort(key=rank)
-        most = max(len(row.evaluation.scores) for row in rows)
-        better = [row for row in rows if row.better]
+        others = _alternatives(rows)
+        most = max(len(row.evaluation.scores) for row in others)
+        better = [row for row in others if row.better]
         surest = max(better, key=lambda row: (-row.behind, row.paired.low), default=None)
-        best = (surest or next(row for row in rows if len(row.evaluation.scores) == most)).evaluation
+        best = (surest or next(row for row in others if len(row.evaluation.scores) == most)).evaluation
         return cls([Row.of(own, best, baseline=False, chosen={}), *rows])
 
     @property
@@ -82,10 +108,26 @@ class Comparison:
     @property
     def best_rung(self) -> Row:
         """The rung that the learner is measured against."""
-        return next(row for row in self.rows[1:] if row.evaluation.learner == self.learner.against)
+        return next(row for row in self.rows[1:] if row.evaluation.name == self.learner.against)
 
     @property
     def undecided(self) -> list[Row]:
         """Other rungs that the tasks of both do not tell from the learner."""
-        rows = [row for row in self.rows[1:] if row is not self.best_rung]
+        rows = [row for row in _alternatives(self.rows[1:]) if row is not self.best_rung]
         return [row for row in rows if not (row.better or row.worse)]
+
+    @property
+    def bought(self) -> Bought | None:
+        """What tuning an encoder brings, and what the learner adds to it; None where no rung stands on a tuned one."""
+        frozen, tuned = (
+            [row.evaluation for row in self.rows[1:] if row.evaluation.ground == ground] for ground in (FROZEN, TUNED)
+        )
+        counterparts = {one.learner: one for one in tuned}
+        pairs = [(one, counterparts[one.learner]) for one in frozen if one.learner in counterparts]
+        if not pairs:
+            return None
+        return Bought(*pairs[0], tuned[0], self.learner.evaluation)
+
+
+def _alternatives(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.evaluation.ground != TUNED]

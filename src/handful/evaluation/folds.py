@@ -33,9 +33,7 @@ def joined(folds: Sequence[Comparison]) -> Comparison:
     own = _joined([fold.learner.evaluation for fold in folds])
     rungs = []
     for row in folds[0].rows[1:]:
-        rows = [
-            other for fold in folds for other in fold.rows[1:] if other.evaluation.learner == row.evaluation.learner
-        ]
+        rows = [other for fold in folds for other in fold.rows[1:] if other.evaluation.name == row.evaluation.name]
         if len(rows) == len(folds):
             rungs.append((_joined([row.evaluation for row in rows]), _same([row.chosen for row in rows])))
     return Comparison.of(own, rungs)

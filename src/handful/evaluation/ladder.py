@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,15 +12,18 @@ import torch
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
+from handful.evaluation.grounds import Ground, encoder_grounds
 from handful.evaluation.intervals import Interval
-from handful.evaluation.scoring import Evaluation, evaluate
+from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name
 from handful.events import LADDER_PRETRAINING, Event, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
 from handful.metrics import Metric
 from handful.notes import collecting
 from handful.registry import LEARNERS
-from handful.tasks.distribution import Pool, SizeRanges, TaskDistribution
+from handful.tasks.distribution import SizeRanges, TaskDistribution
 
+COSTLY_TASKS, ENCODER_TASKS = 50, 5
+"""On how many tasks costly rungs are scored, and one that tunes an encoder in each."""
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
 SETTLING = 5
 """On how many times as many tasks a costly rung is scored that would decide by its few."""
@@ -36,22 +39,44 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Rung:
+    """A learner of the ladder, and what it stands on."""
+
+    learner: type[Learner]
+    ground: Ground
+
+    @property
+    def name(self) -> str:
+        """By which no other rung of a ladder is called."""
+        return row_name(self.learner.key, self.ground.name)
+
+
 class Ladder:
     """The rungs that can do the tasks of a distribution, built once and climbed on several settings.
 
-    learner: the one to stand beside; rungs with a network get one of its kind. pool: what a network is pre-trained on
-    once for all rungs that start from it (None: they are left out), for `examples` examples: as many as the learner saw
-    in its own training. keeper: where that pre-training is kept while it runs. metric: see `find_metric`. on_event:
-    called with a `StepEvent` as work goes on.
+    Where an encoder is a part of the learner, rungs on raw inputs stand on its vectors: on those of the encoder as it
+    was published, and on those of the tuned one, which tell what tuning brings; rungs that train a network stand on the
+    former.
+
+    learner: the one to stand beside; rungs with a network get one of its kind.
+    trained: the training tasks, from whose pool a network is pre-trained once for all rungs that start from it. None,
+        or tasks without a pool: they are left out.
+    examples: of that pre-training: as many as the learner saw in its own training.
+    costly_tasks: on how many tasks costly rungs are scored (0: they are left out). None: on COSTLY_TASKS, or
+        ENCODER_TASKS where an encoder is tuned in each.
+    keeper: where the pre-training is kept while it runs.
+    metric: see `find_metric`.
+    on_event: called with a `StepEvent` as work goes on.
     """
 
     def __init__(
         self,
         learner: Learner,
-        pool: Pool | None,
+        trained: TaskDistribution | None,
         *,
         examples: int,
-        costly_tasks: int = 50,
+        costly_tasks: int | None = None,
         seed: int = 0,
         metric: Metric | str | None = None,
         on_event: OnEvent = ignore,
@@ -64,7 +89,9 @@ class Ladder:
         self.pretraining_seconds = 0.0
         self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
         spec = learner.recipe["spec"]
-        self.rungs = [
+        self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
+        pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
+        fitting = [
             rung
             for _, rung in LEARNERS.items()
             if rung.baseline
@@ -72,11 +99,13 @@ class Ladder:
             and spec.kind in rung.kinds
             and (spec.kind == "regression" or spec.labels in rung.labels)
             and (rung.start != "pretrained" or pool is not None)
-            and (costly_tasks > 0 or not rung.costly)
+            and (costly_tasks != 0 or not rung.costly)
         ]
+        self.rungs = [Rung(rung, ground) for rung in fitting for ground in self._grounds(rung)]
         self._pretrained: Any = None
-        first = next((rung for rung in self.rungs if rung.start == "pretrained"), None)
+        first = next((rung for rung in self.rungs if rung.learner.start == "pretrained"), None)
         if first is not None:
+            assert pool is not None, "else there is no such rung"
             self._pretrained = self._build(first, {})
             self.pretraining_seconds = self._pretrained.pretrain(
                 pool,
@@ -88,6 +117,21 @@ class Ladder:
                 keeper=keeper,
             )
 
+    def _grounds(self, rung: type[Learner]) -> Sequence[Ground]:
+        """What a rung stands on: nothing, where it tunes an encoder and there is none."""
+        if self._encoders is None:
+            return () if rung.start == "encoder" else (self._inputs,)
+        if rung.start == "encoder" or not rung.uses_inputs:
+            return (self._inputs,)
+        return self._encoders if rung.start == "raw" else self._encoders[:1]
+
+    def _few(self, rung: Rung, tasks: int) -> int:
+        """On how many tasks a rung is scored."""
+        if not rung.learner.costly:
+            return tasks
+        default = ENCODER_TASKS if rung.learner.start == "encoder" else COSTLY_TASKS
+        return min(default if self.costly_tasks is None else self.costly_tasks, tasks)
+
     def run(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
         """Score the learner and all rungs on the first tasks of `setting`'s present split.
 
@@ -95,20 +139,21 @@ class Ladder:
         """
         if not self.rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
-        own = self._evaluate(self.learner, setting, tasks, "the learner of the run")
+        own = self._own(setting, tasks, "the learner of the run")
 
-        def scored(rung: type[Learner], count: int) -> tuple[Evaluation, dict[str, Any]]:
+        def scored(rung: Rung, count: int) -> tuple[Evaluation, dict[str, Any]]:
             chosen = self._choose(rung, validation)
-            return self._evaluate(self._build(rung, chosen), setting, count, "a baseline"), chosen
+            return self._scored(rung, chosen, setting, count), chosen
 
-        few = min(self.costly_tasks, tasks)
-        found = {rung.key: scored(rung, few if rung.costly else tasks) for rung in self.rungs}
+        rungs = {rung.name: rung for rung in self.rungs}
+        found = {name: scored(rung, self._few(rung, tasks)) for name, rung in rungs.items()}
         comparison = Comparison.of(own, list(found.values()))
         # Of several rungs on a few tasks each one is soon ahead by chance: the one that decides gets more of them.
-        while (best := LEARNERS[comparison.best_rung.evaluation.learner]).costly and (
-            len(found[best.key][0].scores) == few < tasks
+        while (best := rungs[comparison.best_rung.evaluation.name]).learner.costly and (
+            len(found[best.name][0].scores) == (few := self._few(best, tasks)) < tasks
+            and best.learner.start != "encoder"  # which would take hours
         ):
-            found[best.key] = scored(best, min(SETTLING * few, tasks))
+            found[best.name] = scored(best, min(SETTLING * few, tasks))
             comparison = Comparison.of(own, list(found.values()))
         return comparison
 
@@ -129,10 +174,13 @@ class Ladder:
         data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
         half of the user's tasks have enough, are left out; none of them left is an empty result.
         """
-        cheap = [rung for row in comparison.rows[1:] if not (rung := LEARNERS[row.evaluation.learner]).costly]
-        raw = [rung for rung in cheap if rung.start == "raw"]
+        named = {rung.name: rung for rung in self.rungs}
+        cheap = [rung for row in comparison.rows[1:] if not (rung := named[row.evaluation.name]).learner.costly]
+        raw = [rung for rung in cheap if rung.learner.start == "raw" and rung.ground.name != TUNED]
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
-        curves: dict[str, list[tuple[int, Interval]]] = {self.learner.key: []} | {rung.key: [] for rung in rungs}
+        curves: dict[str, list[tuple[int, Interval]]] = {
+            name: [] for name in (self.learner.key, *(rung.name for rung in rungs))
+        }
         own = setting.sizes.largest().shot
         reference = _of_shot(setting, own)
         sizes: list[tuple[TaskDistribution, TaskDistribution]] = []
@@ -153,28 +201,30 @@ class Ladder:
         for number, (shot, (at, choosing)) in enumerate(zip(shots, sizes, strict=False)):
             self.on_event(StepEvent("shots curve", number, len(sizes), unit="sizes", why=why))
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
-            built = [self.learner, *(self._build(rung, self._choose(rung, choosing)) for rung in rungs)]
-            for learner in built:
-                curves[learner.key].append(
-                    (shot, evaluate(learner, place, tasks=tasks, metric=self.metric, shot=part).score)
-                )
+            curves[self.learner.key].append((shot, self._own(place, tasks, shot=part).score))
+            for rung in rungs:
+                found = self._scored(rung, self._choose(rung, choosing), place, tasks, shot=part)
+                curves[rung.name].append((shot, found.score))
         return curves
 
     def conventional(
         self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int, shot: int | None = None
     ) -> dict[str, Evaluation]:
-        """What the rungs that know no other tasks score on the first tasks of `setting`'s present split, by their key.
+        """What the rungs that know no other tasks score on the first tasks of `setting`'s present split, by their name.
 
-        They are those on raw inputs and, unless costly ones are left out, the network trained from scratch. Their
-        options are chosen on tasks of `validation`. shot: see `evaluate`.
+        They are those on raw inputs, or on the vectors of an encoder that is not tuned, and, unless costly ones are
+        left out, the network trained from scratch. Their options are chosen on tasks of `validation`. shot: see
+        `evaluate`.
         """
         return {
-            rung.key: evaluate(
-                self._build(rung, self._choose(rung, validation)), setting, tasks=tasks, metric=self.metric, shot=shot
-            )
-            for rung in self.rungs
-            if rung.start != "pretrained"
+            rung.name: self._scored(rung, self._choose(rung, validation), setting, tasks, shot=shot)
+            for rung in self._conventional
         }
+
+    @property
+    def _conventional(self) -> list[Rung]:
+        rungs = [rung for rung in self.rungs if rung.learner.start in ("raw", "own")]
+        return [rung for rung in rungs if rung.ground.name != TUNED]
 
     @_quiet()
     def equivalence(
@@ -193,9 +243,9 @@ class Ladder:
         of the score of the learner or, for some size, of each rung: they are no basis for a factor.
         """
         shot = setting.sizes.shot
-        if isinstance(shot, tuple) or all(rung.start == "pretrained" for rung in self.rungs):
+        if isinstance(shot, tuple) or not self._conventional:
             return None
-        own = evaluate(self.learner, setting, tasks=tasks, metric=self.metric)
+        own = self._own(setting, tasks)
         if not own.scores.isfinite().all():
             return None
         sizes: list[int] = []
@@ -217,11 +267,11 @@ class Ladder:
             ways.append(found)
             if size >= shot and any(way.gain_over(own).low > 0 for way in found):
                 break
-        scored = {way.learner for way in ways[0]} if ways else set()
-        scored -= {way.learner for found in ways for way in found if not way.scores.isfinite().all()}
+        scored = {way.name for way in ways[0]} if ways else set()
+        scored -= {way.name for found in ways for way in found if not way.scores.isfinite().all()}
         if not scored:
             return None
-        ways = [[way for way in found if way.learner in scored] for found in ways]
+        ways = [[way for way in found if way.name in scored] for found in ways]
         result = equivalence(
             own.scores,
             shot,
@@ -234,47 +284,74 @@ class Ladder:
         best = [max((way.score for way in found), key=lambda score: own.metric.sign * score.mean) for found in ways]
         return replace(result, curve=list(zip(sizes, best, strict=True)))
 
-    def _build(self, rung: type[Learner], options: dict[str, Any]) -> Learner:
-        recipe = self.learner.recipe
-        if rung.start == "pretrained" and self._pretrained is not None:
-            return self._pretrained.twin(rung, **options).to(self.learner.device)  # type: ignore[no-any-return]
-        built = rung.build(
-            recipe["spec"],
-            backbone=recipe["backbone"],
-            backbone_options=recipe["backbone_options"],
-            seed=self.seed,
-            **options,
+    def _build(self, rung: Rung, options: dict[str, Any]) -> Learner:
+        recipe, ground = self.learner.recipe, rung.ground
+        if rung.learner.start == "pretrained" and self._pretrained is not None:
+            return self._pretrained.twin(rung.learner, **options).to(self.learner.device)  # type: ignore[no-any-return]
+        spec, backbone, backbone_options = recipe["spec"], recipe["backbone"], recipe["backbone_options"]
+        if ground.network is not None:
+            spec, backbone, backbone_options = replace(spec, input_shape=(ground.width,)), "linear", {}
+        elif rung.learner.start == "encoder":
+            backbone_options = backbone_options | {"layers": None}
+        built = rung.learner.build(
+            spec, backbone=backbone, backbone_options=backbone_options, seed=self.seed, **options
         )
         return built.eval().to(self.learner.device)
 
-    def _choose(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
+    def _choose(self, rung: Rung, validation: TaskDistribution) -> dict[str, Any]:
         """The best of the rung's choices on validation tasks; chosen once for each of their sizes."""
-        at = (rung.key, validation.sizes)
+        at = (rung.name, validation.sizes)
         if at not in self._chosen:
             self._chosen[at] = self._best_choice(rung, validation)
         return self._chosen[at]
 
-    def _best_choice(self, rung: type[Learner], validation: TaskDistribution) -> dict[str, Any]:
-        candidates = [
-            dict(zip(rung.search_space, values, strict=True)) for values in product(*rung.search_space.values())
-        ]
+    def _best_choice(self, rung: Rung, validation: TaskDistribution) -> dict[str, Any]:
+        space = rung.learner.search_space
+        candidates = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         if len(candidates) == 1:
             return candidates[0]
-        count = COSTLY_CHOOSING_TASKS if rung.costly else CHOOSING_TASKS
+        count = COSTLY_CHOOSING_TASKS if rung.learner.costly else CHOOSING_TASKS
         scores = []
         for done, options in enumerate(candidates):
             why = "on validation tasks"
-            self.on_event(StepEvent(f"choosing for {rung.key}", done, len(candidates), unit="choices", why=why))
-            evaluation = evaluate(self._build(rung, options), validation, tasks=count, metric=self.metric)
+            self.on_event(StepEvent(f"choosing for {rung.name}", done, len(candidates), unit="choices", why=why))
+            evaluation = self._scored(rung, options, validation, count, why=None)
             mean = evaluation.metric.sign * evaluation.score.mean
             scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
         return candidates[scores.index(max(scores))]
 
-    def _evaluate(self, learner: Learner, setting: TaskDistribution, tasks: int, why: str) -> Evaluation:
-        def hear(event: Event) -> None:
-            self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
+    def _own(
+        self, setting: TaskDistribution, tasks: int, why: str | None = None, *, shot: int | None = None
+    ) -> Evaluation:
+        """Scores of the learner; on the vectors of a tuned encoder that are there already."""
+        features = self._encoders[1].tasks(setting) if self._encoders else None
+        return self._evaluate(self.learner, setting, tasks, why, shot=shot, features=features)
 
-        return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear)
+    def _scored(
+        self,
+        rung: Rung,
+        options: dict[str, Any],
+        setting: TaskDistribution,
+        tasks: int,
+        why: str | None = "a baseline",
+        *,
+        shot: int | None = None,
+    ) -> Evaluation:
+        """Scores of a rung with these options, and with those for vectors."""
+        ground = rung.ground
+        for_vectors = rung.learner.for_vectors if ground.vectors(setting) else {}
+        learner = self._build(rung, for_vectors | options)
+        found = self._evaluate(learner, ground.tasks(setting), tasks, why, shot=shot)
+        return replace(found, ground=ground.name, adapt_seconds=found.adapt_seconds + ground.seconds(setting))
+
+    def _evaluate(
+        self, learner: Learner, setting: TaskDistribution, tasks: int, why: str | None, **more: Any
+    ) -> Evaluation:
+        def hear(event: Event) -> None:
+            if why is not None:
+                self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
+
+        return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear, **more)
 
 
 def _of_shot(tasks: TaskDistribution, shot: int) -> TaskDistribution:

@@ -43,6 +43,8 @@ from handful.types import (
 
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
+FROZEN, TUNED = "frozen encoder", "tuned encoder"
+"""What a rung stands on, where an encoder is a part of the learner: its vectors as it was published, and as it is."""
 ENOUGH = 0.5
 """Seconds after which the time to adapt is known."""
 BYTES_AT_ONCE = 2**27
@@ -71,7 +73,7 @@ class Evaluation:
 
     classes: of each draw, by their global ids; empty where tasks are not drawn from classes. error_unit: see
     `TaskDistribution`. in_training: whether only the examples are new, and their classes or tasks are those of the
-    training, of which there are too few to hold any out.
+    training, of which there are too few to hold any out. ground: what a rung stands on, where there is a choice.
     """
 
     learner: str
@@ -96,6 +98,12 @@ class Evaluation:
     classes: tuple[tuple[int, ...], ...] = ()
     error_unit: str = TaskDistribution.error_unit
     in_training: bool = False
+    ground: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called among others: the learner, and what that stands on."""
+        return row_name(self.learner, self.ground)
 
     @property
     def score(self) -> Interval:
@@ -183,6 +191,7 @@ def evaluate(
     metric: Metric | str | None = None,
     shot: int | None = None,
     on_event: OnEvent = ignore,
+    features: TaskDistribution | None = None,
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
@@ -193,6 +202,7 @@ def evaluate(
     shot: adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to
         see what more of them bring to the same queries.
     on_event: called with a `StepEvent` at the beginning and after each batch of tasks.
+    features: the same tasks mapped by the learner's network; None: mapped here where that saves time.
 
     Raises `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
@@ -212,7 +222,7 @@ def evaluate(
     with torch.no_grad(), short:
         seconds, state = _cost(learner, distribution, tasks, shot)
         size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
-        learner, distribution = _on_features(learner, distribution)
+        learner, distribution = on_features(learner, distribution, features)
         most = _queries_at_once(learner, state, distribution.task(0).query.inputs)
         stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
         on_event(StepEvent(learner.key, 0, tasks, seconds=seconds * tasks))
@@ -235,6 +245,7 @@ def evaluate(
             order += indices
             on_event(StepEvent(learner.key, len(order), tasks))
     places = torch.tensor(order, device="cpu").argsort()
+    of_draws: dict[str, Any] = {name: torch.cat(parts)[places] for name, parts in more.items()}
     sizes = distribution.sizes
     return Evaluation(
         learner=learner.key,
@@ -255,8 +266,13 @@ def evaluate(
         in_training=distribution.split_name in distribution.aside,
         target_names=target_names(distribution),
         classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
-        **{name: torch.cat(parts)[places] for name, parts in more.items()},
+        **of_draws,
     )
+
+
+def row_name(learner: str, ground: str) -> str:
+    """What a row is called: the key of a learner, and what that stands on."""
+    return f"{learner}, {ground}" if ground else learner
 
 
 def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, most: int | None = None) -> Any:
@@ -436,16 +452,22 @@ def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Exam
     return Examples(inputs[kept].reshape(*shape, -1, *inputs.shape[place + 1 :]), targets[kept].reshape(*shape, -1))
 
 
-def _on_features(learner: Learner, distribution: TaskDistribution) -> tuple[Learner, TaskDistribution]:
-    """The same learner and tasks, but that a large network sees each example once, and not anew in each task."""
-    whole = learner.features_only and learner.pointwise and one_by_one(learner.backbone)
-    mapped = distribution.mapped(learner.backbone) if whole else None
+def on_features(
+    learner: Learner, distribution: TaskDistribution, features: TaskDistribution | None = None
+) -> tuple[Learner, TaskDistribution]:
+    """The same learner and tasks, but that a large network sees each example once, and not anew in each task.
+
+    features: see `evaluate`.
+    """
+    if not (learner.features_only and learner.pointwise and one_by_one(learner.backbone)):
+        return learner, distribution
+    mapped = distribution.mapped(learner.backbone) if features is None else features
     if mapped is None:
         return learner, distribution
-    on_features = shared_copy(learner)
-    on_features.backbone = BACKBONES["raw"](mapped.spec.input_shape)
-    share_refusals(learner, on_features)
-    return on_features, mapped
+    head = shared_copy(learner)
+    head.backbone = BACKBONES["raw"](mapped.spec.input_shape)
+    share_refusals(learner, head)
+    return head, mapped
 
 
 def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, TaskState]:

@@ -20,7 +20,7 @@ from handful.registry import LEARNERS
 from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
 
 MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
-Start: TypeAlias = Literal["raw", "pretrained", "own"]
+Start: TypeAlias = Literal["raw", "pretrained", "encoder", "own"]
 
 
 class Learner(nn.Module, ABC):
@@ -40,6 +40,7 @@ class Learner(nn.Module, ABC):
         predicts_absent: whether it may predict a class of which the support has no example; else queries of such a
             class have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
+        uses_inputs: whether it depends on the inputs at all.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
             that forgets its examples still holds them.
         predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
@@ -47,13 +48,15 @@ class Learner(nn.Module, ABC):
         features_only: whether adapting and predicting take nothing of inputs but what `backbone` makes of them, by its
             own weights, so that features computed before may stand for inputs.
         baseline: whether it is a rung of the ladder that stands beside every result.
-        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, or its own start.
+        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, a pretrained
+            encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
         search_space: options that the ladder chooses on validation tasks, with the values to try.
+        for_vectors: options of a rung where inputs are the vectors of an encoder.
         progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
@@ -65,6 +68,7 @@ class Learner(nn.Module, ABC):
     meta_gradient: ClassVar[MetaGradientKind] = "exact"
     predicts_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
+    uses_inputs: ClassVar[bool] = True
     state_holds_examples: ClassVar[bool] = False
     predicts_deviation: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
@@ -75,6 +79,7 @@ class Learner(nn.Module, ABC):
     fixed_options: ClassVar[dict[str, Any]] = {}
     own_defaults: ClassVar[dict[str, Any]] = {}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    for_vectors: ClassVar[dict[str, Any]] = {}
 
     backbone: nn.Module
     outputs: int

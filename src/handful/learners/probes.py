@@ -1,6 +1,6 @@
 """Rungs of the ladder that work on the raw inputs: what a task gives away without any learning of other tasks."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class Constant(OnRawInputs):
     """
 
     key = "dummy"
+    uses_inputs = False
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The prediction `(outputs,)`."""
@@ -71,25 +72,38 @@ class NearestCentroid(OnRawInputs):
     """Classify by the nearest class mean of the raw inputs.
 
     The logits are negative squared distances in units of the support's `spread`; `temperature` scales them.
+    `distance="cosine"` compares directions alone: of inputs and centroids of unit length. The ladder takes it for the
+    vectors of an encoder.
     """
 
     key = "centroid"
     kinds = frozenset({"classification"})
+    for_vectors: ClassVar[dict[str, Any]] = {"distance": "cosine"}
 
-    def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 2.0) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        backbone: nn.Module,
+        *,
+        temperature: Positive = 2.0,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+    ) -> None:
         super().__init__(spec, backbone)
-        self.temperature = temperature
+        self.temperature, self.distance = temperature, distance
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """Class means `(way, d)`, which classes have one, and the support's spread."""
-        inputs = self.backbone(support.inputs)
+        inputs = self._placed(self.backbone(support.inputs))
         means, present = centroids(inputs, support.targets, spec.outputs)
-        return {"centroids": means, "present": present, "spread": spread(inputs)}
+        return {"centroids": self._placed(means), "present": present, "spread": spread(inputs)}
 
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """Logits are negative scaled distances to the centroids."""
-        distances = squared_distances(self.backbone(inputs), state["centroids"]) / state["spread"].square()
-        return Categorical(without_absent(-self.temperature * distances, state["present"]))
+        distances = squared_distances(self._placed(self.backbone(inputs)), state["centroids"])
+        return Categorical(without_absent(-self.temperature * distances / state["spread"].square(), state["present"]))
+
+    def _placed(self, points: Tensor) -> Tensor:
+        return F.normalize(points, dim=-1) if self.distance == "cosine" else points
 
 
 class NearestNeighbors(OnRawInputs):

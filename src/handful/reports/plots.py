@@ -138,7 +138,7 @@ def _ends(low: float, high: float) -> tuple[float, float]:
 @_styled
 def ladder(comparisons: Sequence[Comparison]) -> Figure:
     """Bars of all learners with 95 % intervals, a panel for each setting; the learner in question is on top."""
-    names = list(dict.fromkeys(row.evaluation.learner for comparison in comparisons for row in comparison.rows))
+    names = list(dict.fromkeys(row.evaluation.name for comparison in comparisons for row in comparison.rows))
     columns = min(2, len(comparisons))
     lines = math.ceil(len(comparisons) / columns)
     figure = Figure(figsize=(WIDTH, lines * (0.9 + 0.27 * len(names))), layout="constrained")
@@ -157,12 +157,12 @@ def ladder(comparisons: Sequence[Comparison]) -> Figure:
 def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
     first = comparison.rows[0].evaluation
     metric, share_of_all = first.metric, first.metric.unit == "share"
-    scores = {row.evaluation.learner: shown(row.evaluation.score, first.metric) for row in comparison.rows}
+    scores = {row.evaluation.name: shown(row.evaluation.score, first.metric) for row in comparison.rows}
     finite = [score.mean for score in scores.values() if math.isfinite(score.mean)]
     reach = 100 if share_of_all else max(map(abs, finite), default=1.0) or 1.0
     for row in comparison.rows:
-        score = scores[row.evaluation.learner]
-        at = names.index(row.evaluation.learner)
+        score = scores[row.evaluation.name]
+        at = names.index(row.evaluation.name)
         end = score.mean if math.isfinite(score.mean) else 0.0  # of what diverged there is a label and no bar
         panel.barh(at, end, height=0.66, color=GRAY if row.baseline else BLUE)
         if math.isfinite(score.half_width):

@@ -4,6 +4,7 @@
 
     {"schema": 1, "verdict": str,
      "settings": [{"way", "shot", "query_shot", "transductive",
+                   "tuning", "adapting": {"rung", "mean", "low", "high", "tasks"},
                    "rows": [{"learner", "baseline": bool,
                              "score": {"metric", "mean", "low", "high", "tasks", "diverged", "undefined",
                                        "root": true where these are of squares},
@@ -18,7 +19,10 @@
 
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
 of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
-the `score` is then that of the standardized ones. The first row is the learner in question, the others are the ladder.
+the `score` is then that of the standardized ones. `tuning` and `adapting` are there where an encoder is a part of the
+learner: by how much a rung, the best one on the frozen encoder, is better on the tuned one, and by how much the learner
+is better than the best rung there. A row's `learner` is its key, and where rungs stand on either encoder which one,
+behind a comma. The first row is the learner in question, the others are the ladder.
 `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
 errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
 learner in question uses the other queries of a task to predict one. `log_likelihood` (nats for each value, densities in
@@ -51,6 +55,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric, recorded_metric
 from handful.reports.summary_lines import (
+    bought_lines,
     by_target,
     equivalence_line,
     legend,
@@ -167,6 +172,7 @@ class Report:
             first = comparison.learner.evaluation
             settings.append(
                 _sizes(first)
+                | _bought_to_json(comparison)
                 | {"transductive": first.transductive, "rows": [_row_to_json(row) for row in comparison.rows]}
             )
         report = {
@@ -301,7 +307,7 @@ def scores_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         | {
             "rows": [
                 {
-                    "learner": evaluation.learner,
+                    "learner": evaluation.name,
                     "metric": evaluation.metric.name,
                     "transductive": evaluation.transductive,
                     "scores": evaluation.scores.tolist(),
@@ -372,13 +378,21 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     over_classes = evaluation.over_classes
     wider = {} if over_classes is None else {"over_classes": vars(over_classes)}
     return {
-        "learner": evaluation.learner,
+        "learner": evaluation.name,
         "baseline": row.baseline,
         "score": {"metric": metric.name, **vars(evaluation.score), **({"root": True} if metric.root else {}), **wider},
         "cost": {"adapt_seconds": evaluation.adapt_seconds, "state_bytes": evaluation.state_bytes},
         "paired": {"against": row.against, **vars(row.paired)},
         **more,
     }
+
+
+def _bought_to_json(comparison: Comparison) -> dict[str, Any]:
+    bought = comparison.bought
+    if bought is None:
+        return {}
+    gaps = {"tuning": (bought.frozen.learner, bought.tuning), "adapting": (bought.best.learner, bought.adapting)}
+    return {name: {"rung": rung, **vars(gap)} for name, (rung, gap) in gaps.items()}
 
 
 def _sizes(evaluation: Evaluation) -> dict[str, Any]:
@@ -404,7 +418,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
         evaluation = row.evaluation
         lines.append(
             [
-                evaluation.learner + (" (transductive)" if evaluation.transductive else ""),
+                evaluation.name + (" (transductive)" if evaluation.transductive else ""),
                 in_words(evaluation.score, own.metric),
                 f"{evaluation.score.tasks}{f' ({len(evaluation.scores)})' if repeated else ''}",
                 _paired(row) if row.baseline else "",
@@ -432,7 +446,7 @@ def _table(comparison: Comparison) -> str:
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
     own = comparison.learner.evaluation
-    return "\n\n".join([f"### {setting}", table, *by_target(own), *uncertainty(own)])
+    return "\n\n".join([f"### {setting}", table, *bought_lines(comparison), *by_target(own), *uncertainty(own)])
 
 
 def _paired(row: Row) -> str:

@@ -5,9 +5,11 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence
 from handful.evaluation.formatting import (
     count_of,
+    difference,
     duration,
     estimate,
     examples,
@@ -20,7 +22,7 @@ from handful.evaluation.formatting import (
     rooted,
     rooted_gap,
 )
-from handful.evaluation.intervals import interval, tasks_needed
+from handful.evaluation.intervals import Interval, interval, tasks_needed
 from handful.evaluation.scoring import Evaluation
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -100,6 +102,30 @@ def uncertainty(own: Evaluation) -> Iterable[str]:
             best = interval(own.oracle_log_likelihoods, own.units).mean
             text += f". Its log-likelihood is {best:.3f}: {nats(gap)} higher"
         yield textwrap.fill(f"{text}, on the same tasks.", 120)
+
+
+def bought_lines(comparison: Comparison) -> Iterable[str]:
+    """What tuning the encoder brings, and what the learner's own way of adapting adds, in words."""
+    bought = comparison.bought
+    if bought is None:
+        return
+    own, metric = bought.learner, bought.learner.metric
+    share = metric.unit == "share"
+
+    def gap(found: Interval, one: Evaluation, other: Evaluation) -> str:
+        shown = difference(rooted_gap(found, metric, *one.means_with(other)), share=share)
+        return f"{shown} {'points' if share else f'of {metric.title}'}"
+
+    yield textwrap.fill(
+        f"**Tuning the encoder:** {gap(bought.tuning, bought.tuned, bought.frozen)} for {bought.frozen.learner}, the "
+        f"best simple method on the frozen encoder, on {count_of(bought.tuning.tasks, 'task')}.",
+        120,
+    )
+    yield textwrap.fill(
+        f"**Adapting:** {gap(bought.adapting, own, bought.best)} for {own.learner} over {bought.best.learner}, the "
+        f"best simple method on the tuned encoder, on {count_of(bought.adapting.tasks, 'task')}.",
+        120,
+    )
 
 
 def by_target(own: Evaluation) -> Iterable[str]:

@@ -74,7 +74,7 @@ class Standing:
             )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
-            return f"{text}. {instead(rung.evaluation.learner)}"
+            return f"{text}. {instead(rung.evaluation)}"
         if self.outcome == "undefined":
             title = own.metric.title
             return f"{situation(own)}, {own.learner} HAS NO SCORE: its {title} is undefined on all tasks."
@@ -82,17 +82,17 @@ class Standing:
             return f"{situation(own)}, {own.learner} {quality(own)}; no simple method has a {own.metric.title}."
         head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
         if self.outcome == "beats":
-            text = f"{head}, and beats the best simple method, {other.learner}, {gap}{self._undecided()}."
+            text = f"{head}, and beats the best simple method, {called(other)}, {gap}{self._undecided()}."
         elif self.outcome == "loses":
-            text = f"{head}, and LOSES to {other.learner} {gap}. {instead(other.learner)}"
+            text = f"{head}, and LOSES to {called(other)} {gap}. {instead(other)}"
         else:
-            text = f"{head}, and cannot be told apart from the simpler {other.learner} ({gap}{self._needed()})."
+            text = f"{head}, and cannot be told apart from the simpler {called(other)} ({gap}{self._needed()})."
         return text + self._adapting()
 
     def _undecided(self) -> str:
         """Which costly rungs ran on too few tasks to tell."""
         rows = self.comparison.undecided
-        few = [f"{row.evaluation.learner} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
+        few = [f"{called(row.evaluation)} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
         return f" (not told apart: {', '.join(few)})" if few else ""
 
     def _needed(self) -> str:
@@ -117,10 +117,15 @@ class Standing:
         return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
 
 
-def instead(rung: str) -> str:
+def called(rung: Evaluation) -> str:
+    """A learner in a sentence, and what it stands on."""
+    return f"{rung.learner} on the {rung.ground}" if rung.ground else rung.learner
+
+
+def instead(rung: Evaluation) -> str:
     """The advice to use a rung, and how to come by it where it takes a training."""
-    how = ": train it with examples to pre-train on" if LEARNERS[rung].start == "pretrained" else ""
-    return f"Use {rung} instead{how}."
+    how = ": train it with examples to pre-train on" if LEARNERS[rung.learner].start == "pretrained" else ""
+    return f"Use {called(rung)} instead{how}."
 
 
 def situation(own: Evaluation) -> str:
@@ -166,7 +171,7 @@ def gap_to(rung: Row, own: Evaluation) -> str:
     common = f"{drawn(int(both.sum()), paired.tasks)} in common"
     sure = rung.better or rung.worse
     # Where it is not sure, the words around do not tell which one is ahead.
-    by = "by" if sure else f"{(other if paired.mean > 0 else own).learner} ahead by"
+    by = "by" if sure else f"{called(other if paired.mean > 0 else own)} ahead by"
     metric, gap = own.metric, rung.gap
     if metric.unit == "share":
         return f"{by} {points(paired)} on {common}"

@@ -3,10 +3,10 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from handful import streams
 from handful.errors import UserError
@@ -94,6 +94,10 @@ class AugmentedImages(AugmentedTasks):
     def changed(self, task: Task, generator: Generator) -> Task:
         """All images warped."""
         return Task(*(Examples(self._warped(part.inputs, generator), part.targets) for part in task))
+
+    def mapped(self, network: nn.Module) -> Self | None:
+        """None of training tasks, whose images come out different each time."""
+        return None if self.split_name == "train" else super().mapped(network)
 
     def pool(self) -> Pool | None:
         """The training examples likewise."""

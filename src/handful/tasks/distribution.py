@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from handful import streams
 from handful.errors import DataError, UserError
 from handful.functional.own_settings import without_inference
+from handful.functional.stateless import tensors
 from handful.pipelines.pipeline import InputPipeline, check_dense, floats
 from handful.registry import TASKS
 from handful.tasks.splits import SPLITS as SPLITS
@@ -223,10 +224,17 @@ class TaskDistribution(ABC):
     def mapped(self, network: nn.Module) -> Self | None:
         """The same tasks, with what a network makes of each example `(n, *input_shape)` to `(n, width)` as its input.
 
-        An example is computed once, when a task first takes it. None, as by default, where an example may look
-        different in each task.
+        An example is computed once, when a task first takes it; by a `Remembered` network once for all distributions.
+        None, as by default, where an example may look different in each task.
         """
         return None
+
+    def thinned(self, per_class: int) -> Self:
+        """The same with so many examples of each class at most, drawn by its seed, where tasks are drawn from classes.
+
+        By default with all of them.
+        """
+        return self
 
     def pool(self) -> Pool | None:
         """The examples of the present split with global targets, for pre-trained baselines; None if there is none."""
@@ -271,6 +279,24 @@ class TaskDistribution(ABC):
     def summary(cls) -> str:
         """The first line of the source's docstring."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+class Remembered(nn.Module):
+    """A network whose weights change no more: what tasks mapped by it have made so far is kept for all of them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.made: list[Any] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(tensors(self.network).values()), torch.zeros(())).device
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to features `(n, width)`."""
+        return self.network(inputs)  # type: ignore[no-any-return]
 
 
 def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tensor | Any, ...]:

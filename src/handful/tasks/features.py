@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.functional.stateless import tensors
+from handful.tasks.distribution import Remembered
 
 
 class Features:
@@ -17,6 +18,17 @@ class Features:
     >>> features.shape, features[torch.tensor([2, 0, 2])].shape
     (torch.Size([3, 2]), torch.Size([3, 2]))
     """
+
+    @classmethod
+    def of(cls, rows: Tensor, prepare: Callable[[Tensor], Tensor], network: nn.Module) -> "Features":
+        """Those of these rows; of a network that remembers them the ones that it has."""
+        if not isinstance(network, Remembered):
+            return cls(rows, prepare, network)
+        found = next((features for features in network.made if features.rows is rows), None)
+        if found is None:
+            found = cls(rows, prepare, network)
+            network.made.append(found)
+        return found
 
     def __init__(self, rows: Tensor, prepare: Callable[[Tensor], Tensor], network: nn.Module) -> None:
         self.rows, self.prepare, self.network = rows, prepare, network

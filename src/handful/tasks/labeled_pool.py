@@ -147,7 +147,7 @@ class LabeledPool(UserTasks):
         if self.repeats or not self.nested or type(self).prepare is not LabeledPool.prepare:
             return None
         other = copy.copy(self)
-        other.inputs = Features(self.inputs, self.pipeline.prepare if self.pipeline else prepared, network)
+        other.inputs = Features.of(self.inputs, self.pipeline.prepare if self.pipeline else prepared, network)
         return other
 
     def thinned(self, per_class: int) -> Self:

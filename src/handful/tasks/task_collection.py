@@ -196,7 +196,7 @@ class TaskCollection(UserTasks):
         if not self.nested:
             return None
         other = copy.copy(self)
-        other.inputs = Features(self.inputs, self._prepare, network)
+        other.inputs = Features.of(self.inputs, self._prepare, network)
         return other
 
     def check(self) -> None:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Self
 
-from torch import Generator
+from torch import Generator, nn
 
 from handful.tasks.distribution import Manifest, Pool, Size, Sizes, TaskDistribution
 from handful.tasks.splits import Contents
@@ -98,6 +98,15 @@ class WrappedTasks(TaskDistribution):
     def with_sizes(self, way: Size | None = None, shot: Size | None = None, query_shot: Size | None = None) -> Self:
         """The same with other sizes."""
         return self._around(self.tasks.with_sizes(way, shot, query_shot))
+
+    def mapped(self, network: nn.Module) -> Self | None:
+        """The same around tasks of features."""
+        mapped = self.tasks.mapped(network)
+        return None if mapped is None else self._around(mapped)
+
+    def thinned(self, per_class: int) -> Self:
+        """The same around fewer examples."""
+        return self._around(self.tasks.thinned(per_class))
 
     def check(self) -> None:
         """As of the tasks."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from handful.doctor.diagnosis import diagnose
 from handful.engine.devices import device_named
+from handful.engine.planner import one_by_one
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
@@ -34,7 +35,7 @@ def evaluate(
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
     tasks: int = 600,
-    costly_tasks: int = 50,
+    costly_tasks: int | None = None,
     equivalence_tasks: int = 0,
     curve: bool = True,
     half_width: float | None = None,
@@ -49,7 +50,7 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline.
     settings: (way, shot) pairs; none: the run's own.
     query_shot: None: the run's own.
-    tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them out).
+    tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them out; None: see `Ladder`).
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
     curve: whether scores are also taken against the number of examples.
     half_width: of the interval that is wanted; the report then tells how many tasks it takes.
@@ -90,16 +91,18 @@ def evaluate(
         check_tasks(model.learner, place)
     choosing = [validating(home or away, place.sizes.way, place.sizes.shot, queries) for place in places]
     trained = experiment.training_tasks(home.split("train")) if home else None
-    pool = trained.pool() if trained else None
+    learned_from = trained
+    if home and one_by_one(model.learner):  # what augmentation changes would be encoded anew each time
+        learned_from = experiment.tasks(home.split("train"))
     ladder = Ladder(
         model.learner,
-        pool,
+        learned_from,
         examples=model.facts["examples"],
         seed=experiment.seed,
         costly_tasks=costly_tasks,
         metric=metric_of(away, metric or experiment.settings.get("metric")),
         on_event=until(stop, on_event),
-        keeper=run.ladder_checkpoints(stop) if pool else None,
+        keeper=run.ladder_checkpoints(stop) if trained else None,
     )
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}

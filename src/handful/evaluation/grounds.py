@@ -1,0 +1,101 @@
+"""What rungs of the ladder stand on: the inputs of tasks, or the vectors that an encoder makes of them."""
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from handful import backbones, streams
+from handful.encoders.tuned import TunedEncoder
+from handful.engine.devices import wait_for
+from handful.errors import UserError
+from handful.evaluation.scoring import FROZEN, TUNED
+from handful.learners.learner import Learner
+from handful.tasks.distribution import Pool, Remembered, TaskDistribution
+from handful.types import to_device
+
+THINNED = 20
+"""Of each training class, how many examples an encoder embeds for the networks of rungs."""
+MEASURED = 256
+"""Examples by which the vectors of an encoder are scaled."""
+
+
+class Ground:
+    """What a rung stands on.
+
+    name: FROZEN or TUNED; empty for inputs as they are.
+    network: what makes the vectors; None: inputs as they are.
+    width: of the vectors.
+    """
+
+    def __init__(self, name: str = "", network: nn.Module | None = None, width: int = 0) -> None:
+        self.name, self.width = name, width
+        self.network = None if network is None else Remembered(network.eval())
+        self._seconds: dict[int, float] = {}
+
+    def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
+        """The tasks as a rung sees them; what an encoder has made of an example is kept for all tasks."""
+        if self.network is None:
+            return tasks
+        mapped = tasks.mapped(self.network)
+        if mapped is None:
+            raise UserError("Examples come out different in each task, so that the encoder has no vectors of them.")
+        return mapped
+
+    def pool(self, trained: TaskDistribution | None) -> Pool | None:
+        """What a network is pre-trained on; of vectors some of each class, since the encoder takes its time."""
+        if trained is None or self.network is None:
+            return trained.pool() if trained else None
+        mapped = trained.thinned(THINNED).mapped(self.network)
+        return mapped.pool() if mapped else None
+
+    def vectors(self, tasks: TaskDistribution) -> bool:
+        """Whether a rung sees vectors of an encoder, whose directions count."""
+        pipeline = tasks.pipeline
+        return self.network is not None or (pipeline is not None and pipeline.encoded and not pipeline.tuned)
+
+    def seconds(self, tasks: TaskDistribution) -> float:
+        """What it takes to encode the support of a task."""
+        if self.network is None:
+            return 0.0
+        support = tasks.task(0).support.inputs.to(self.network.device)
+        if len(support) not in self._seconds:
+            start = time.perf_counter()
+            with torch.no_grad():
+                self.network(support)
+            wait_for(self.network.device)
+            self._seconds[len(support)] = time.perf_counter() - start
+        return self._seconds[len(support)]
+
+
+class Scaled(nn.Module):
+    """A network whose features are divided by a number."""
+
+    def __init__(self, network: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Features `(n, width)`."""
+        return self.network(inputs) / self.scale  # type: ignore[no-any-return]
+
+
+def encoder_grounds(learner: Learner, trained: TaskDistribution | None) -> tuple[Ground, Ground] | None:
+    """The encoder of a learner as it was published, and as it is now; None where no encoder is a part of it.
+
+    Vectors of the first are divided by their size over training examples, as a pipeline does.
+    """
+    own: Any = learner.backbone
+    if not isinstance(own, TunedEncoder):
+        return None
+    recipe = learner.recipe
+    options = recipe["backbone_options"] | {"layers": 0}
+    frozen = backbones.make(recipe["backbone"], recipe["spec"].input_shape, options=options).to(learner.device)
+    pool, size = trained.pool() if trained else None, 1.0
+    if pool is not None:
+        some = pool.draw(streams.encoder_size(), MEASURED).inputs
+        with torch.no_grad():
+            size = float(frozen(to_device(some, learner.device)).square().mean().sqrt())
+    _, width = own.made_for
+    return Ground(FROZEN, Scaled(frozen, size), width), Ground(TUNED, own, width)

@@ -1,0 +1,124 @@
+"""Rungs beside a learner that an encoder is a part of: on its vectors as it was published, and as it is now."""
+
+import pytest
+import torch
+
+from handful.evaluation.grounds import encoder_grounds
+from handful.evaluation.ladder import Ladder
+from handful.evaluation.scoring import FROZEN, TUNED, evaluate
+from handful.registry import LEARNERS
+from handful.streams import seeded
+from handful.tasks.labeled_pool import LabeledPool
+from small_encoders import WORDS, word_encoder  # noqa: F401 - a fixture
+
+CLASSES, EACH = 12, 12
+TASKS = 10
+
+
+def tokens() -> LabeledPool:
+    """Texts of four words, of which one in two is that of the class."""
+    generator = seeded("texts")
+    labels = torch.arange(CLASSES).repeat_interleave(EACH)
+    own = labels.unsqueeze(1).expand(-1, 4)
+    drawn = torch.randint(len(WORDS), own.shape, generator=generator)
+    words = torch.where(torch.rand(own.shape, generator=generator) < 0.5, own, drawn)
+    inputs = torch.cat([words, torch.full((len(words), 2), -1)], dim=1)
+    splits = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
+    names = [f"class{number}" for number in range(CLASSES)]
+    return LabeledPool(inputs.int(), labels, names, splits=splits).with_sizes(way=3, shot=2, query_shot=5)
+
+
+def tuned(tasks, options, *, moved: float = 0.0):
+    """A learner on an encoder whose weights have moved so far."""
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone="encoder", backbone_options=options, distance="cosine")
+    with torch.no_grad():
+        for number, weight in enumerate(learner.backbone.parameters()):
+            weight += moved * torch.randn(weight.shape, generator=seeded(number))
+    return learner
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_choosing_tasks():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def climbed(word_encoder):  # noqa: F811
+    """A ladder of all cheap rungs beside a tuned learner, and its tasks."""
+    tasks = tokens()
+    ladder = Ladder(tuned(tasks, word_encoder(), moved=0.3), tasks, examples=256, costly_tasks=0)
+    return ladder.run(tasks.split("test"), tasks.split("val"), tasks=TASKS), tasks
+
+
+def test_rungs_on_raw_inputs_stand_on_both_encoders_and_others_on_the_frozen_one(word_encoder):  # noqa: F811
+    tasks = tokens()
+    ladder = Ladder(tuned(tasks, word_encoder()), tasks, examples=1)
+    names = [rung.name for rung in ladder.rungs]
+    assert len(set(names)) == len(names)
+    for key in ("centroid", "neighbors", "logistic-probe", "ridge-probe"):
+        assert {f"{key}, {FROZEN}", f"{key}, {TUNED}"} <= set(names)
+    assert {"dummy", f"transfer, {FROZEN}", f"scratch, {FROZEN}"} <= set(names)
+    assert sum(TUNED in name for name in names) == 4
+
+
+def test_rungs_on_the_tuned_encoder_are_no_alternative_to_the_learner(climbed):
+    """Its meta-training tuned that encoder."""
+    comparison, _ = climbed
+    assert comparison.best_rung.evaluation.ground != TUNED
+    assert comparison.learner.against == comparison.best_rung.evaluation.name
+    assert all(row.evaluation.ground != TUNED for row in comparison.undecided)
+
+
+def test_the_tuned_centroid_is_the_learner_and_the_frozen_one_the_published_encoder(climbed, word_encoder):  # noqa: F811
+    comparison, tasks = climbed
+    rows = {row.evaluation.name: row.evaluation for row in comparison.rows}
+    assert torch.equal(rows[f"centroid, {TUNED}"].scores, rows["protonet"].scores)
+    published = evaluate(tuned(tasks, word_encoder()), tasks.split("test"), tasks=TASKS)
+    assert torch.equal(rows[f"centroid, {FROZEN}"].scores, published.scores)
+    assert not torch.equal(published.scores, rows["protonet"].scores)
+
+
+def test_what_tuning_and_what_adapting_bring_are_paired_differences(climbed):
+    comparison, _ = climbed
+    bought = comparison.bought
+    assert (bought.frozen.ground, bought.tuned.ground, bought.best.ground) == (FROZEN, TUNED, TUNED)
+    assert bought.frozen.learner == bought.tuned.learner
+    assert bought.tuning.mean == pytest.approx(float((bought.tuned.scores - bought.frozen.scores).mean()))
+    assert bought.adapting.mean == pytest.approx(float((bought.learner.scores - bought.best.scores).mean()))
+    means = {row.evaluation.name: row.evaluation.score.mean for row in comparison.rows}
+    on_tuned = {name.removesuffix(TUNED): mean for name, mean in means.items() if name.endswith(TUNED)}
+    assert bought.frozen.score.mean == max(means[name + FROZEN] for name in on_tuned)
+    assert bought.best.score.mean == max(on_tuned.values())
+
+
+def test_a_learner_without_an_encoder_has_no_grounds():
+    tasks = tokens()
+    assert encoder_grounds(LEARNERS["protonet"].build(tasks.spec, backbone="mlp"), tasks) is None
+
+
+def test_each_example_is_encoded_once_by_each_encoder(word_encoder):  # noqa: F811
+    """However many settings, numbers of examples and rungs there are."""
+    tasks = tokens()
+    learner, seen = tuned(tasks, word_encoder()), []
+    ladder = Ladder(learner, None, examples=0, costly_tasks=0)
+    for ground in ladder._encoders:
+        ground.network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(inputs[0])))
+    comparison = ladder.run(tasks.split("test"), tasks.split("val"), tasks=TASKS)
+    curves = ladder.shots_curve(tasks.split("test"), tasks.split("val"), comparison, (1, 3), tasks=TASKS)
+    found = ladder.equivalence(tasks.split("test"), tasks.split("val"), tasks=TASKS, examples=(1, 3))
+    assert len(curves) >= 2
+    assert all(len(points) == 2 for points in curves.values())
+    assert not found.curve or all(TUNED not in name for name in map(str, found.curve))
+    timed = 2 * 3 * (1 + 2 + 3)
+    assert sum(seen) <= 2 * (2 * 3 * EACH + 1) + timed, "three classes of val and test, one for the width, timed ones"
+
+
+def test_the_cost_of_a_rung_on_an_encoder_is_that_of_encoding_too(word_encoder, monkeypatch):  # noqa: F811
+    tasks = tokens()
+    ladder = Ladder(tuned(tasks, word_encoder()), None, examples=0, costly_tasks=0)
+    monkeypatch.setattr(type(ladder._encoders[0]), "seconds", lambda ground, tasks: 3.0 if ground.network else 0.0)
+    for rung in ladder.rungs:
+        found = ladder._scored(rung, {}, tasks.split("test"), 1)
+        assert (found.adapt_seconds >= 3) == (rung.ground.name != ""), rung.name
