@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from handful.data_options import AUTO, OFF, ON
+from handful.encoders.carried import PREFIX, carried_folder, unpacked
 from handful.encoders.tuned import encoder_of
 from handful.errors import ArtifactError, UserError
 from handful.events import META_TRAINING, PlanEvent, StepEvent
@@ -167,3 +168,47 @@ def test_validation_takes_few_examples_of_each_class(experiment, monkeypatch):
     }
     classes = len(tasks.splits["val"])
     assert len(drawn) == classes * max(3, 20 // classes)
+
+
+def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp_path, monkeypatch):
+    folder = tiny_encoder(tmp_path / "gone", layers=3)
+    source = replace(experiment.source, encoder=str(folder))
+    for way, on in (("tuned", "last:2"), ("frozen", OFF)):
+        run = tmp_path / way
+        whole = replace(experiment, source=replace(source, tune_encoder=on), whole_encoder=True)
+        model = train(whole, run)
+        inputs = model.pipeline.encode(["apple bank", "dog eagle"])
+        digest, content = model.digest, model.to_bytes()
+        moved = tmp_path / "elsewhere"
+        folder.rename(moved)
+        encoder_of.cache_clear()
+        monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / f"cache of {way}"))
+        loaded = MetaModel.from_pretrained(run)
+        assert torch.equal(loaded.pipeline.encode(["apple bank", "dog eagle"]), inputs)
+        assert loaded.digest == digest
+        assert loaded.to_bytes() == content, "and it goes on bringing it"
+        moved.rename(folder)
+    kept = Path(MetaModel.from_pretrained(tmp_path / "frozen").pipeline.encoder_folder())
+    assert (kept / "model.safetensors").exists()
+
+
+def test_what_has_no_encoder_cannot_bring_one(tmp_path):
+    source = Source("glyphs")
+    with pytest.raises(UserError, match="read by no encoder"):
+        train(Experiment(source, whole_encoder=True, settings={"steps": 1}), tmp_path / "run")
+    assert Run.find(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize("name", ["../../../evil.json", "/tmp/evil.json", "weights.bin"])
+def test_a_brought_file_that_is_none_of_an_encoder_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    files = {
+        f"{PREFIX}config.json": torch.zeros(3, dtype=torch.uint8),
+        f"{PREFIX}{name}": torch.ones(3, dtype=torch.uint8),
+    }
+    with pytest.raises(ArtifactError, match="none of an encoder's"):
+        unpacked(files, "abc", "The model")
+    assert not list(tmp_path.rglob("*evil*"))
+    with pytest.raises(ArtifactError, match="another encoder than the one"):
+        unpacked({f"{PREFIX}config.json": torch.zeros(3, dtype=torch.uint8)}, "sha256:00", "The model")
+    assert not carried_folder("sha256:00").exists()

@@ -81,6 +81,12 @@ def train(
             help="How much to change training tasks: views of their images, or their targets (against memorization)."
         ),
     ] = 0.0,
+    whole_encoder: Annotated[
+        bool,
+        of_training(
+            "--whole-encoder", help="Store the whole encoder with the model, for machines that do not have it."
+        ),
+    ] = False,
     plan: Annotated[
         str | None,
         of_training(help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen."),
@@ -109,7 +115,7 @@ def train(
     """Meta-train a learner on your tasks."""
     from handful.engine.devices import device_named
     from handful.evaluation.formatting import duration
-    from handful.reports.summary_lines import performance_line
+    from handful.reports.summary_lines import encoder_line, performance_line
     from handful.storage import is_run
     from handful.training.run import Run
     from handful.training.settings import DEFAULT_STEPS
@@ -149,6 +155,7 @@ def train(
         train_query_shot=train_query_shot,
         warm_start=warm_start,
         augment=augment,
+        whole_encoder=whole_encoder,
         settings=settings | assigned["training"],
         seed=seed,
     )
@@ -209,7 +216,7 @@ def train(
     out.print(
         f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "
         f"step {facts['kept step']} ({facts['selection']}: {score}).\n"
-        f"{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
+        f"{encoder_line(facts)}{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
     )
 
 

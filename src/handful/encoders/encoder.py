@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.encoders.cache import kept
+from handful.encoders.carried import carried_folder
 from handful.encoders.published import folder_digest, provenance, published_folder
 from handful.errors import UserError
 
@@ -35,14 +36,18 @@ class Encoder(ABC):
     """By how much the rate of meta-training is multiplied for its weights, which know much already."""
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        folder = os.path.expanduser(name)
-        self.folder = Path(folder).resolve() if os.path.isdir(folder) else None
+        folder = Path(os.path.expanduser(name))
+        self.folder = folder.resolve() if folder.is_dir() else None
+        self.brought = revision is not None and carried_folder(revision).is_dir()
+        if revision is not None and self.brought:
+            self.folder = carried_folder(revision)
         if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
             raise UserError(
                 f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
                 code="missing-encoder",
             )
-        self.name, self.wanted = str(self.folder or name), revision
+        self.name = str(folder.resolve()) if folder.is_dir() else name
+        self.wanted = revision
         self._model: Any = None
         self._loading = threading.Lock()
         if not self.published and revision not in (None, self.revision):
@@ -57,7 +62,7 @@ class Encoder(ABC):
     @functools.cached_property
     def revision(self) -> str:
         """What tells this content from any other: the digest of a folder's files, else the published commit."""
-        if self.folder:
+        if self.folder and not self.brought:
             return folder_digest(self.folder)
         return self.wanted or self.files.name
 

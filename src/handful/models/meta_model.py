@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 import handful
 from handful import backbones
+from handful.encoders.carried import PREFIX, packed, unpacked
 from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.functional.own_settings import own_settings, without_inference
@@ -55,18 +56,26 @@ class MetaModel:
     learner: what `meta_train` trained.
     pipeline: what makes inputs of the user's values; None where tasks come from a generator.
     facts: JSON about its training (tasks, selection, splits), kept and shown but not needed to use it.
+    whole_encoder: whether its file brings along all files of the encoder that reads its inputs, so that it works where
+        that encoder is not; else it is looked up by name and revision.
 
     Attributes:
         path: the folder that it was last saved to or loaded from; None before.
     """
 
     def __init__(
-        self, learner: Learner, pipeline: InputPipeline | None = None, facts: dict[str, Any] | None = None
+        self,
+        learner: Learner,
+        pipeline: InputPipeline | None = None,
+        facts: dict[str, Any] | None = None,
+        *,
+        whole_encoder: bool = False,
     ) -> None:
         with own_settings():
             self.learner = own_copy(learner).eval()
         self.pipeline = pipeline
         self.facts = facts or {}
+        self.whole_encoder = whole_encoder
         self.path: Path | None = None
 
     @property
@@ -132,8 +141,11 @@ class MetaModel:
                 "Install the version that wrote it.",
                 code="other-version",
             )
+        files = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PREFIX)}
+        if files:
+            unpacked(files, str(config["pipeline"]["revision"]), source)
         learner, pipeline = built(config, tensors, source, trust)
-        model = cls(learner, pipeline, config["facts"])
+        model = cls(learner, pipeline, config["facts"], whole_encoder=bool(files))
         # By the recipe as it was saved: a later version adds defaults of new options to it, and it is still this model.
         model.__dict__["digest"] = model_digest(tensors, config)
         return model
@@ -170,7 +182,10 @@ class MetaModel:
                 "build(backbone=...) a subclass of nn.Module or a function with the decorator "
                 "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
             )
-        return tensors_to_bytes(self.learner.state_dict(), config)
+        tensors = self.learner.state_dict()
+        if self.whole_encoder:
+            tensors |= packed(folder_to_bring(self.pipeline))
+        return tensors_to_bytes(tensors, config)
 
     def _config(self) -> dict[str, Any]:
         recipe = self.learner.recipe
@@ -503,6 +518,17 @@ class MetaModel:
                 f"({self.digest[:8]}). Adapt again with this model, or load that one.",
                 code="other-model",
             )
+
+
+def folder_to_bring(pipeline: InputPipeline | None) -> Path:
+    """The files of the encoder that a model brings along; `UserError` where there are none."""
+    folder = pipeline.encoder_folder() if pipeline else None
+    if folder is None:
+        raise UserError(
+            "These inputs are read by no encoder with files of its own, so that the model can bring none along.",
+            hint="Leave out {whole_encoder}.",
+        )
+    return folder
 
 
 def model_digest(tensors: dict[str, Tensor], config: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -125,6 +126,10 @@ class InputPipeline(ABC):
 
     def check_ready(self) -> None:  # noqa: B027 - most need nothing
         """Raise a `UserError` where something that it makes inputs with is not on this machine."""
+
+    def encoder_folder(self) -> Path | None:
+        """The files of the encoder that makes its inputs, or takes them; None where there is none with files."""
+        return None
 
     def of_task(self, values: Any, target: str | None = None) -> "InputPipeline":
         """What encodes the task with these labeled examples, as a reader gives them: by default the same for all tasks.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
@@ -128,6 +129,10 @@ class TextPipeline(RowPipeline):
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
         self._reader().check_ready()
+
+    def encoder_folder(self) -> Path | None:
+        """The files of its encoder."""
+        return self._reader().files
 
     def _embedded(self, texts: list[str]) -> Tensor:
         reader = self._reader()

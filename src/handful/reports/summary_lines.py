@@ -24,6 +24,7 @@ from handful.evaluation.formatting import (
 )
 from handful.evaluation.intervals import Interval, interval, tasks_needed
 from handful.evaluation.scoring import Evaluation
+from handful.metrics import recorded_metric
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
 """The levels of central intervals of which the page tells the coverage; the picture shows all."""
@@ -83,6 +84,17 @@ def performance_line(performance: dict[str, float]) -> str:
             f"{share:.2g} % of the operations that the machine reaches on large matrix products and convolutions"
         )
     return f"Speed: {', '.join(parts)}.\n"
+
+
+def encoder_line(facts: dict[str, Any]) -> str:
+    """What tuning the encoder brought on validation tasks, in a line; empty where none was tuned."""
+    found = facts.get("encoder")
+    if not found:
+        return ""
+    metric = recorded_metric(facts["metric"])
+    names = {"frozen": "the encoder as it was", "map": "a linear map of its vectors", "tuned": "tuned"}
+    scores = ", ".join(f"{names[name]} {one_score(found[name], metric)}" for name in names)
+    return f"On the same validation tasks: {scores}; kept: {names[found['kept']]}.\n"
 
 
 def uncertainty(own: Evaluation) -> Iterable[str]:

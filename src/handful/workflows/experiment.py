@@ -62,7 +62,7 @@ class Experiment:
     validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where others work better
     (prototypical networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a
     run, or the folder of a meta-model, whose weights training starts from. augment: how much training tasks are
-    changed, see `augmented` (0: not at all).
+    changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`.
     """
 
     source: Source
@@ -79,6 +79,7 @@ class Experiment:
     train_query_shot: Size | None = None
     warm_start: str | None = None
     augment: float = 0.0
+    whole_encoder: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 

@@ -13,7 +13,7 @@ from handful.errors import HandfulError
 from handful.evaluation.formatting import size
 from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
-from handful.models.meta_model import MetaModel
+from handful.models.meta_model import MetaModel, folder_to_bring
 from handful.notes import collecting, note
 from handful.own_code import check_trusted
 from handful.storage import is_run, write_json
@@ -83,6 +83,8 @@ def train(
     start = experiment.start()
     settings = experiment.settings | {"seed": experiment.seed}
     tuned = distribution.pipeline is not None and distribution.pipeline.tuned
+    if experiment.whole_encoder:
+        folder_to_bring(distribution.pipeline)  # where there is none, it is told before anything is trained
     if tuned:
         validation = few(validation)
         settings |= {"patience": 0} if count > 1 else {}
@@ -143,7 +145,7 @@ def train(
             **tuning,
             **start,
         }
-        model = MetaModel(learner, distribution.pipeline, facts)
+        model = MetaModel(learner, distribution.pipeline, facts, whole_encoder=experiment.whole_encoder)
         if not rank:
             model.save_pretrained(path / "model")
             # Beside the model, which is the same from run to run; and when it is safe.

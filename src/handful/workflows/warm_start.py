@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from handful.encoders.carried import PREFIX
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.models.folders import model_folder
@@ -54,7 +55,8 @@ def trained_on(path: str, data: Contents) -> list[str]:
 
 
 def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    return read_tensors(model_folder(Path(path)) / "model.safetensors")[:2]
+    tensors, config, _ = read_tensors(model_folder(Path(path)) / "model.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}, config
 
 
 def _columns(pipeline: InputPipeline | None) -> tuple[str, ...]:
