@@ -9,7 +9,7 @@ from handful.evaluation.scoring import FROZEN, TUNED, evaluate
 from handful.registry import LEARNERS
 from handful.streams import seeded
 from handful.tasks.labeled_pool import LabeledPool
-from small_encoders import WORDS, word_encoder  # noqa: F401 - a fixture
+from small_encoders import WORDS, WordEncoder, word_encoder  # noqa: F401 - a fixture
 
 CLASSES, EACH = 12, 12
 TASKS = 10
@@ -61,6 +61,27 @@ def test_rungs_on_raw_inputs_stand_on_both_encoders_and_others_on_the_frozen_one
         assert {f"{key}, {FROZEN}", f"{key}, {TUNED}"} <= set(names)
     assert {"dummy", f"transfer, {FROZEN}", f"scratch, {FROZEN}"} <= set(names)
     assert sum(TUNED in name for name in names) == 4
+    assert "contrastive" in names
+
+
+def test_the_contrastive_rung_tunes_all_layers_of_the_published_encoder_on_few_tasks(word_encoder, monkeypatch):  # noqa: F811
+    tasks = tokens()
+    ladder = Ladder(tuned(tasks, word_encoder(1), moved=0.3), None, examples=0)
+    [rung] = [rung for rung in ladder.rungs if rung.name == "contrastive"]
+    learner = ladder._build(rung, {})
+    published = WordEncoder("words").network().state_dict()
+    assert learner.trainable == {f"network.{name}" for name in published}
+    assert all(torch.equal(learner.backbone.network.state_dict()[name], weight) for name, weight in published.items())
+    assert (ladder._few(rung, 600), ladder._few(rung, 3)) == (5, 3)
+    assert Ladder(tuned(tasks, word_encoder()), None, examples=0, costly_tasks=40)._few(rung, 600) == 40
+    ladder.rungs = [rung, next(rung for rung in ladder.rungs if rung.name == f"centroid, {FROZEN}")]
+    told = []
+    ladder.on_event = told.append
+    comparison = ladder.run(tasks.split("test"), tasks.split("val"), tasks=7)
+    row = next(row for row in comparison.rows if row.evaluation.name == "contrastive")
+    assert (row.evaluation.score.tasks, row.paired.tasks) == (5, 5)
+    assert row.evaluation.state_bytes > 4 * sum(weight.numel() for weight in learner.backbone.parameters())
+    assert any(event.seconds for event in told if event.work == "contrastive"), "how long it will take"
 
 
 def test_rungs_on_the_tuned_encoder_are_no_alternative_to_the_learner(climbed):

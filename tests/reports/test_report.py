@@ -55,6 +55,11 @@ def test_a_loss_to_a_rung_that_is_trained_says_how():
     assert verdict.endswith("Use transfer instead: train it with examples to pre-train on.")
 
 
+def test_a_loss_to_a_rung_that_tunes_an_encoder_says_what_that_costs():
+    verdict = report(compare(OWN, evaluation("contrastive", noisy(0.97, seed=3), adapt_seconds=26.0))).verdict
+    assert verdict.endswith("Use contrastive instead, which takes 26.0 s for a new task.")
+
+
 @pytest.mark.parametrize("score", [1.0, 0.6])
 def test_three_tasks_with_equal_scores_are_sure_of_nothing(score, tmp_path):
     own, rung = (evaluation(key, torch.full((3,), value)) for key, value in (("maml", score), ("pooled", score - 0.02)))

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.formatting import (
     drawn,
+    duration,
     examples,
     figures,
     lost,
@@ -124,7 +125,11 @@ def called(rung: Evaluation) -> str:
 
 def instead(rung: Evaluation) -> str:
     """The advice to use a rung, and how to come by it where it takes a training."""
-    how = ": train it with examples to pre-train on" if LEARNERS[rung.learner].start == "pretrained" else ""
+    start, how = LEARNERS[rung.learner].start, ""
+    if start == "pretrained":
+        how = ": train it with examples to pre-train on"
+    elif start == "encoder":
+        how = f", which takes {duration(rung.adapt_seconds)} for a new task"
     return f"Use {called(rung)} instead{how}."
 
 
