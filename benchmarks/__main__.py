@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from benchmarks import classifiers, equivalence, memorization, omniglot, regression, small_tasks, text
+from benchmarks import classifiers, equivalence, memorization, omniglot, regression, small_tasks
+from benchmarks.encoders import tables as encoders
 from benchmarks.evidence import RESULTS, Section, recorded
 from benchmarks.learned_optimizer import __main__ as learned_optimizer
 from handful.storage import write_text
@@ -18,7 +19,8 @@ SECTIONS: tuple[Section, ...] = (
     omniglot.SECTION,
     classifiers.SECTION,
     regression.SECTION,
-    text.SECTION,
+    encoders.SECTION,
+    encoders.PER_TASK_SECTION,
     equivalence.SECTION,
     learned_optimizer.SECTION,
     memorization.SECTION,

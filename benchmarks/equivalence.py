@@ -1,11 +1,12 @@
 """Data equivalence: how many times more examples a new task needs without meta-learning, for the same accuracy.
 
 python -m benchmarks.equivalence --data FOLDER, which holds omniglot/omniglot_28.npz, and clinc150 and banking77 as
-`benchmarks.text` wants them. The learners have one example of each class; the conventional way gets more and more:
+`benchmarks.intents` wants them. The learners have one example of each class; the conventional way gets more and more:
 
 - Omniglot, 5-way: the flagship's weights against training from scratch with augmentation, and probes of pixels. Its 20
   drawings of a character leave 15 for the support.
-- intents: the meta-trained map (`protonet, neighbors`, as in `benchmarks.text`; five class splits, tasks of all)
+- intents: the meta-trained map (`protonet` with the loss of neighbors, trained for 200 steps;
+  five class splits, tasks of all)
   against the best probe of the frozen encoder, and of counted words, where no encoder is at hand.
 
 Options of the conventional way are chosen on validation classes, the best of its ways of each size on the scored tasks.
@@ -25,8 +26,8 @@ from torch import Tensor
 
 import handful
 from benchmarks.evidence import MODELS, Cells, Section, guarded, record
+from benchmarks.intents import DATA, QUERIES, read
 from benchmarks.omniglot import with_views
-from benchmarks.text import DATA, QUERIES, STEPS, read, trained
 from benchmarks.tiny import sized
 from handful.encoders.texts import DEFAULT, TextEncoder
 from handful.evaluation.data_equivalence import Equivalence, equivalence
@@ -39,9 +40,9 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.omniglot import Omniglot
 
 RESULTS = "equivalence"
-LEARNER = "protonet, neighbors"
 CHARACTERS, INTENTS = sized(((1, 2, 5, 10, 15), (1, 2, 5, 10, 20)), ((1, 2), (1, 2)))
 VIEWS = 8
+STEPS, VALIDATION_TASKS = sized((200, 100), (2, 1))
 COSTLY = 50
 """So many tasks at most, where a network is trained from scratch for each."""
 
@@ -87,28 +88,45 @@ def intents(
     name: str, folder: Path, encoder: TextEncoder, count: int
 ) -> dict[str, tuple[dict[int, Ways], Equivalence]]:
     """The meta-trained map, on tasks of all class splits, against probes of the encoder and of words."""
-    splits_of, way, train_way = DATA[name]
-    data = read(name, folder, encoder)
+    _, way, train_way = DATA[name]
+    data = read(name, folder)
+    embeddings = encoder.embed(data.texts)
     words = TfidfVectorizer(use_idf=False, sublinear_tf=True).fit_transform(data.texts)  # no task's words weigh less
-    inputs = {"the frozen encoder": data.inputs, "counted words": torch.from_numpy(words.toarray().astype(np.float32))}
+    embeddings = embeddings / embeddings.square().mean().sqrt()
+    inputs = {"the frozen encoder": embeddings, "counted words": torch.from_numpy(words.toarray().astype(np.float32))}
     own: list[Tensor] = []
     scores: dict[str, dict[int, list[Ways]]] = {against: {size: [] for size in INTENTS} for against in inputs}
-    folds = list(splits_of(data.classes, data.domains))
-    for splits in folds:
-        pool = LabeledPool(data.inputs, data.labels, data.classes, splits=splits).with_sizes(way, 1, QUERIES)
-        learner, _ = trained(LEARNER, pool, pool.split("val"), train_way=train_way, steps=STEPS, seed=0)
-        own.append(handful.evaluate(learner, pool.split("test"), tasks=count // len(folds)).scores)
+    each = count // len(data.splits)
+    for splits in data.splits:
+        pool = LabeledPool(embeddings, data.labels, data.classes, splits=splits).with_sizes(way, 1, QUERIES)
+        learner = meta_trained_map(pool, train_way)
+        own.append(handful.evaluate(learner, pool.split("test"), tasks=each).scores)
         for against, seen in inputs.items():
             same = LabeledPool(seen, data.labels, data.classes, splits=splits, copy=False)
             same = same.with_sizes(way, 1, QUERIES)
             raw = LEARNERS["protonet"].build(same.spec, backbone="raw")
             for size in INTENTS:
-                scores[against][size].append(conventional(raw, same, size, count // len(folds)))
+                scores[against][size].append(conventional(raw, same, size, each))
     found = {}
     for against, by_size in scores.items():
         curves = {size: {way: torch.cat([fold[way] for fold in of]) for way in of[0]} for size, of in by_size.items()}
         found[against] = curves, factor(torch.cat(own), curves)
     return found
+
+
+def meta_trained_map(pool: LabeledPool, way: int) -> Learner:
+    """A linear map of embeddings, on tasks of this way."""
+    validation = pool.split("val").with_sizes(shot=(1, 5))
+    learner = LEARNERS["protonet"].build(validation.spec, backbone="linear", loss="neighbors")
+    handful.meta_train(
+        learner,
+        pool.with_sizes(way, (1, 5), 10),
+        validation=validation,
+        steps=STEPS,
+        validation_tasks=VALIDATION_TASKS,
+        plan="vmap",
+    )
+    return learner
 
 
 def conventional(learner: Learner, tasks: TaskDistribution, size: int, count: int, *, costly: bool = False) -> Ways:

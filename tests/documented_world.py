@@ -12,8 +12,9 @@ import pyarrow.parquet
 from PIL import Image
 
 import own_data
+import small_encoders
+from small_encoders import WORDS
 
-WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink", "jam", "kite", "lamp")
 BANKING77_CLASSES, CLINC150_DOMAINS = 77, 10
 
 
@@ -64,6 +65,7 @@ def for_commands(folder: Path) -> None:
     write_clinc150(folder / "clinc150.jsonl.gz")
     omniglot(folder / "path" / "to" / "omniglot")
     encoder(folder)
+    small_encoders.tiny_dinov2(folder / "image-encoder")
 
 
 def for_benchmarks(folder: Path) -> None:
@@ -78,6 +80,7 @@ def for_benchmarks(folder: Path) -> None:
         [{"text": text, "intent": f"intent{number:02}"} for number, text in sentences(BANKING77_CLASSES, 25)],
     )
     write_clinc150(folder / "clinc150" / "clinc150.jsonl.gz")
+    drawings(folder / "emoji_32" / "emoji.npz")
     generator = np.random.default_rng(0)
     sales = {name: generator.normal(size=40 * 24) for name in ("week", "sales")}
     (folder / "weekly_sales").mkdir()
@@ -86,19 +89,9 @@ def for_benchmarks(folder: Path) -> None:
     encoder(folder)
 
 
-def encoder(folder: Path) -> Path:
-    """What looks like the folder of a sentence encoder."""
-    (folder / "encoder").mkdir()
-    (folder / "encoder" / "config.json").write_text("{}")
-    return folder / "encoder"
-
-
-class Letters:
-    """In place of sentence-transformers: counts of the letters."""
-
-    def encode(self, texts, **options):
-        """Vectors `(n, 26)`."""
-        return np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+def encoder(folder: Path) -> None:
+    """The folder of a small sentence encoder."""
+    small_encoders.tiny_encoder(folder / "parts").rename(folder / "encoder")
 
 
 def sentences(classes: int, each: int) -> list[tuple[int, str]]:
@@ -122,6 +115,20 @@ def write_clinc150(path: Path) -> None:
     write_lines(
         path,
         [{"text": text, "intent": f"intent{number:03}", "domain": f"domain{number // 12}"} for number, text in rows],
+    )
+
+
+def drawings(path: Path) -> None:
+    """Classes of small pictures in eight styles."""
+    split = np.array(["train"] * 34 + ["val"] * 6 + ["test"] * 6)
+    path.parent.mkdir()
+    np.savez(
+        path,
+        images=np.random.default_rng(0).integers(0, 255, (len(split), 8, 32, 32, 3), dtype=np.uint8),
+        present=np.ones((len(split), 8), dtype=bool),
+        code=[f"code{number:02}" for number in range(len(split))],
+        style=[f"style{number}" for number in range(8)],
+        split=split,
     )
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
-from benchmarks import classifiers, equivalence, evidence, omniglot, regression, text
+from benchmarks import classifiers, equivalence, evidence, omniglot, regression
 from benchmarks.__main__ import SECTIONS, page
+from benchmarks.encoders import __main__ as encoders
+from benchmarks.encoders import tables
 from benchmarks.engine import measure, rows
 from benchmarks.learned_optimizer.__main__ import cells
 from rich.table import Table
@@ -65,6 +67,45 @@ def test_a_mean_with_tasks_that_never_got_there_is_a_lower_bound():
         assert shown[2] == words
 
 
+def encoder_cell(row, fold, scores, **more):
+    return {"data": "banking77", "row": row, "fold": fold, "scores": {"1": scores, "5": scores}} | more
+
+
+def test_rows_of_encoders_are_compared_on_the_tasks_that_both_have():
+    """A probe has fewer tasks of a fold, and a fold may be missing; the mean of two seeds counts once."""
+    measured = [
+        encoder_cell("frozen, centroid", 0, [0.5, 0.5, 0.5, 0.9], **{"seconds of encoding": 90, "again": 0.3}),
+        encoder_cell("frozen, centroid", 1, [0.1, 0.1, 0.1, 0.1]),
+        encoder_cell("frozen, logistic", 0, [0.6, 0.6]),
+        encoder_cell("linear map", 0, [0.5, 0.7, 0.6, 1.0], **{"minutes of training": 1}),
+        encoder_cell("tuned", 0, [0.7, 0.7, 0.7, 0.9], **{"minutes of training": 4, "model bytes": 14e6}),
+        encoder_cell("tuned", 0, [0.9, 0.9, 0.9, 0.9], **{"minutes of training": 6, "peak bytes": 2**30}),
+    ]
+    shown = {row[2]: row[3:] for row in tables.cells(dict(enumerate(measured))) if row[1] == "1"}
+    accuracy, over_frozen, over_map, count, minutes, size, peak = shown["tuned"]
+    assert accuracy.startswith("82.50")
+    assert over_frozen.startswith("+22.50")
+    assert over_map.startswith("+12.50")
+    assert (count, minutes, size, peak) == ("4", "5.0", "14.0", "1024.0")
+    assert shown["frozen, centroid"][1:5] == ("", "", "8", "1.5 to encode, 0.01 again")
+    assert shown["frozen, logistic"][1].startswith("+10.00")
+    assert shown["linear map"][2] == ""
+
+
+def test_tuning_once_is_compared_with_fine_tuning_for_each_task():
+    rows = {
+        "frozen, centroid": {"scores": [0.5, 0.5], "seconds to adapt": 0.001},
+        "contrastive": {"scores": [0.7, 0.8], "seconds to adapt": 26.0},
+        "tuned": {"scores": [0.8, 0.8], "seconds to adapt": 0.15},
+    }
+    cells = list(tables.per_task_cells({"x": {"data": "banking77", "row": "per task", "rows": rows}}))
+    assert [row[1] for row in cells] == list(rows)
+    assert [row[-1] for row in cells] == ["0.001", "26", "0.15"]
+    assert cells[2][3].startswith("+30.00")
+    assert cells[2][4].startswith("+5.00")
+    assert cells[1][4] == ""
+
+
 def test_every_classifier_that_is_trained_is_in_the_comparison():
     found = set(classifiers.classifiers())
     assert {"protonet", "maml", "in-context", "r2d2", "transfer", "baseline-plus-plus"} <= found
@@ -103,7 +144,7 @@ def test_a_budget_buys_as_many_steps_as_fit_into_it():
     assert classifiers.affordable([0, 1, 5, 5.5, 6, 6.5, 99], 1) == 120
 
 
-@pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, text], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, encoders], ids=lambda module: module.__name__)
 def test_missing_data_are_one_sentence(results, monkeypatch, tmp_path, module):
     row = ["lake"] if module is omniglot else []
     monkeypatch.setattr(sys, "argv", ["x", *row, "--data", str(tmp_path / "nowhere")])

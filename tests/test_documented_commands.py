@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 import documented_world
 from handful.cli.main import app
 from handful.encoders import cache
-from handful.encoders.texts import TextEncoder
 from handful.evaluation import ladder
 from handful.workflows import evaluate, quickstart
 
@@ -94,11 +93,17 @@ def smaller(words: list[str]) -> list[str]:
     """A command with sizes that take seconds: of options given twice, the last one counts."""
     name, more = words[0], []
     if name == "train":
-        more = ["--steps", "2", "--set", "training.validation_tasks=2", "--meta-batch-size", "2", "--force"]
+        more = ["--minutes", "0.01"] if "--minutes" in words else ["--steps", "2"]
+        more += ["--set", "training.validation_tasks=2", "--meta-batch-size", "2", "--force"]
         more += ["--pretrain", "64"] if "--pretrain" in words else []
         more += ["--tune", "1"] if "--tune" in words else []
-        more += ["--encoder", "encoder"] if "--text" in words else []
-    if name in ("train", "bench") and re.match("photos/|glyphs|omniglot:", words[words.index("--tasks") + 1]):
+        if "--text" in words or "--encoder" in words:
+            more += ["--encoder", "encoder" if "--text" in words else "image-encoder"]
+    if (
+        name in ("train", "bench")
+        and "--encoder" not in words
+        and re.match("photos/|glyphs|omniglot:", words[words.index("--tasks") + 1])
+    ):
         more += ["--set", "backbone.widths=[4,4,4,4]"]
     if name == "bench":
         more += ["--seconds", "0.1", "--meta-batch-size", "2"]
@@ -113,7 +118,6 @@ def small(monkeypatch, tmp_path):
     documented_world.for_commands(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(TextEncoder, "model", documented_world.Letters())
     for module in (ladder, evaluate, quickstart):
         for name in (
             "CHOOSING_TASKS",
@@ -179,7 +183,7 @@ BENCHMARKS = {
     "benchmarks.omniglot": ["--tasks", "2"],
     "benchmarks.classifiers": ["--minutes", "1e-9", "--seeds", "1", "--learners", "protonet"],
     "benchmarks.regression": ["--tasks", "2"],
-    "benchmarks.text": ["--tasks", "5", "--seeds", "1", "--encoder", "encoder"],
+    "benchmarks.encoders": ["--only", "banking77", "emoji", "--folds", "1", "--encoder", "encoder"],
     "benchmarks.equivalence": ["--tasks", "5", "--only", "omniglot", "banking77", "--encoder", "encoder"],
     "benchmarks.learned_optimizer": ["--minutes", "0"],
     "benchmarks.small_tasks": ["--steps", "60", "--seeds", "2", "--tables", "weekly_sales", "--learners", "r2d2"],
@@ -198,12 +202,9 @@ GROUPS = {"": ["W5", "many", "workers"], "--quick": ["W4"]}
 
 RUNNER = """
 import json, os, runpy, sys, traceback
-import documented_world
 from handful.evaluation import ladder
-from handful.encoders.texts import TextEncoder
 
 if __name__ == "__main__":
-    TextEncoder.model = documented_world.Letters()
     ladder.CHOOSING_TASKS = ladder.COSTLY_CHOOSING_TASKS = 1
     failed = {}
     for module, *arguments in json.load(sys.stdin):
@@ -253,10 +254,18 @@ def test_the_benchmarks_of_the_pages_run(tmp_path):
         key=lambda line: list(BENCHMARKS).index(line[0]),
     )
     printed = run_tiny([line + ([] if "--help" in line else BENCHMARKS[line[0]]) for line in lines], tmp_path)
-    for title in ("Omniglot", "Regression", "Intents", "Learned optimizer", "Small training tasks", "Memorization"):
+    for title in (
+        "Omniglot",
+        "Regression",
+        "Pretrained encoders",
+        "Tuned once",
+        "Learned optimizer",
+        "Small training tasks",
+        "Memorization",
+    ):
         assert title in printed
     page = (tmp_path / "benchmarks" / "results" / "evidence.md").read_text()
-    assert page.count("\n## ") == 8, "each of them recorded something"
+    assert page.count("\n## ") == 9, "each of them recorded something"
     assert before == [(file, file.stat().st_mtime_ns) for file, _ in before], "what is recorded stays"
 
 

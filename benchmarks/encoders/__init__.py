@@ -1,0 +1,1 @@
+"""Pretrained encoders, frozen and tuned."""
