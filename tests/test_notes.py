@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import handful
+from handful.cli.flags import flag
 from handful.notes import Note, collecting, note
 
 
@@ -71,3 +72,14 @@ def test_the_library_warns_by_notes_alone():
     for path in Path(handful.__file__).parent.rglob("*.py"):
         calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not {"warnings.warn", "warn"} & set(calls), path
+
+
+def test_a_hint_names_parameters_as_each_face_spells_them(caplog):
+    with collecting() as notes:
+        note("frozen", "It stays.", hint="Or with {tune_encoder} on.")
+    [one] = notes
+    assert one.spelled(flag) == "It stays. Or with --tune-encoder on."
+    thread = threading.Thread(target=note, args=("frozen", "It stays with {braces}."), kwargs={"hint": one.hint})
+    thread.start()  # where nobody collects
+    thread.join()
+    assert "It stays with {braces}. Or with tune_encoder= on." in caplog.text

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from handful.errors import Field
+from handful.errors import Field, spelled
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,18 @@ class Note:
     message: for the user, as it is.
     field: which part of what was given it is about.
     count: of how many things it is true, such as cells.
+    hint: another way, which names parameters as `{way}`, as the hints of errors do.
     """
 
     code: str
     message: str
     field: Field = ()
     count: int = 1
+    hint: str = ""
+
+    def spelled(self, parameter: Callable[[str], str]) -> str:
+        """Message and hint, with each parameter of the hint as `parameter(name)` writes it."""
+        return f"{self.message} {spelled(self.hint, parameter)}".rstrip()
 
 
 class Notes:
@@ -32,18 +38,18 @@ class Notes:
     """
 
     def __init__(self, hear: Callable[[Note], None] | None = None) -> None:
-        self._counts: dict[tuple[str, str, Field], int] = {}
+        self._counts: dict[tuple[str, str, Field, str], int] = {}
         self._hear = hear
 
     def add(self, note: Note) -> None:
         """Add a note."""
-        what = note.code, note.message, note.field
+        what = note.code, note.message, note.field, note.hint
         if what not in self._counts and self._hear:
             self._hear(note)
         self._counts[what] = self._counts.get(what, 0) + note.count
 
     def __iter__(self) -> Iterator[Note]:
-        return (Note(*what, count) for what, count in self._counts.items())
+        return (Note(code, message, field, count, hint) for (code, message, field, hint), count in self._counts.items())
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -61,7 +67,7 @@ def collecting(hear: Callable[[Note], None] | None = None) -> Iterator[Notes]:
     ...     note("left-out", "A class is left out.")
     ...     note("left-out", "A class is left out.")
     >>> list(notes)
-    [Note(code='left-out', message='A class is left out.', field=(), count=2)]
+    [Note(code='left-out', message='A class is left out.', field=(), count=2, hint='')]
     """
     notes = Notes(hear)
     token = _collecting.set(notes)
@@ -71,10 +77,10 @@ def collecting(hear: Callable[[Note], None] | None = None) -> Iterator[Notes]:
         _collecting.reset(token)
 
 
-def note(code: str, message: str, field: Field = (), count: int = 1) -> None:
+def note(code: str, message: str, field: Field = (), count: int = 1, *, hint: str = "") -> None:
     """Make a note, for the nearest `collecting` around; without one it goes to the log "handful", as a warning."""
     notes = _collecting.get()
     if notes is None:
-        _log.warning("%s", message)
+        _log.warning("%s", Note(code, message, hint=hint).spelled("{}=".format))
     else:
-        notes.add(Note(code, message, field, count))
+        notes.add(Note(code, message, field, count, hint))

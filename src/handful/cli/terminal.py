@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from handful.cli.flags import flag
 from handful.events import (
     CONTINUED,
     LADDER_PRETRAINING,
@@ -250,7 +251,7 @@ def notes() -> Iterator[None]:
 
     def show(note: Note) -> None:
         times = f" ({note.count} times)" if note.count > 1 else ""
-        err.print(Text("Note:", "yellow"), note.message + times)
+        err.print(Text("Note:", "yellow"), note.spelled(flag) + times)
 
     with collecting(show) as collected, warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

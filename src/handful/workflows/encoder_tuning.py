@@ -65,9 +65,9 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
         if source.tune_encoder is None and tunable:
             note(
                 "encoder-frozen",
-                f"The encoder stays as it is. Training may tune it, too (on), and does so by itself where it is given "
-                f"{SHORTEST:g} minute or more.",
+                f"The encoder stays as it is. Training tunes it, too, where it is given {SHORTEST:g} minute or more.",
                 field=("tune_encoder",),
+                hint="Or with {tune_encoder} on.",
             )
     return replace(experiment, source=replace(source, tune_encoder=way))
 
