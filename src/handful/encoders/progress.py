@@ -4,9 +4,14 @@ import sys
 import time
 from typing import TextIO
 
+from handful.notes import note
+
+LONG = 10.0
+"""Seconds of which one wants to know before."""
+
 
 class EmbeddingProgress:
-    """Writes the expected time after the first inputs, then the share that is done, into one line.
+    """Notes the expected time after the first inputs, if it is long, and writes the share that is done into one line.
 
     what: the inputs, in words.
     count: how many there are.
@@ -19,7 +24,7 @@ class EmbeddingProgress:
         self.what, self.count = what, count
         self.seen = count >= least and self.stream.isatty()
         self.done, self.computed, self.seconds, self.since = 0, 0, 0.0, 0.0
-        self.shown = ""
+        self.shown, self.told = "", False
 
     def start(self, done: int) -> None:
         """The next inputs are computed from now on; those before are done, whether computed or found."""
@@ -30,8 +35,12 @@ class EmbeddingProgress:
         now = time.monotonic()
         self.done, self.computed = self.done + count, self.computed + count
         self.seconds, self.since = self.seconds + now - self.since, now
+        left = (self.count - self.done) * self.seconds / self.computed
+        if left > LONG and not self.told:
+            note("embedding", f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
+        self.told = True
         if self.seen:
-            self._show()
+            self._show(left)
 
     def end(self) -> None:
         """Leave the line as it is."""
@@ -39,8 +48,7 @@ class EmbeddingProgress:
             self.stream.write("\n")
             self.stream.flush()
 
-    def _show(self) -> None:
-        left = (self.count - self.done) * self.seconds / self.computed
+    def _show(self, left: float) -> None:
         line = f"Embedding {self.count:,} {self.what}: {self.done / self.count:.0%}, about {_time(left)} left"
         if line != self.shown:
             self.stream.write(f"\r{line.ljust(len(self.shown))}")

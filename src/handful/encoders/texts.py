@@ -1,6 +1,5 @@
 """Encoders of texts, run by sentence-transformers."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from handful.encoders.encoder import KEPT_FROM, Encoder
+from handful.encoders.progress import EmbeddingProgress
 from handful.encoders.published import MISSING, check_no_pickle, not_loaded
 from handful.errors import ArtifactError, UserError
 from handful.notes import note
 from handful.storage import read_json
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-BATCH = 64
+BATCH, AT_ONCE = 64, 512
+"""Texts that go through the network in one go, and after which progress is told."""
 MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
 """The file that names the classes that an encoder is built of, and how these begin."""
 CUT, MEAN = LONG_TEXTS = ("cut", "mean")
@@ -97,6 +98,7 @@ class TextEncoder(Encoder):
             try:
                 return SentenceTransformer(
                     str(self.files),
+                    device="cpu",
                     local_files_only=True,
                     trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},  # never a pickle
@@ -125,15 +127,19 @@ class TextEncoder(Encoder):
         return torch.stack([own[0] if len(own) == 1 else _mean(own) for own in vectors]), 0
 
     def _encoded(self, texts: list[str]) -> Tensor:
+        by_length = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # so that little is padded
+        progress = EmbeddingProgress("texts", len(texts), KEPT_FROM)
+        parts = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            embeddings = self.model.encode(
-                texts,
-                batch_size=BATCH,
-                show_progress_bar=len(texts) >= KEPT_FROM and sys.stderr.isatty(),
-                convert_to_numpy=True,
-            )
-        return torch.from_numpy(embeddings).float()
+            for start in range(0, max(1, len(texts)), AT_ONCE):
+                part = [texts[place] for place in by_length[start : start + AT_ONCE]]
+                progress.start(start)
+                found = self.model.encode(part, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+                parts.append(torch.from_numpy(found).float())
+                progress.advance(len(part))
+        progress.end()
+        return torch.cat(parts)[torch.tensor(by_length).argsort()]
 
     def _parts(self, text: str) -> list[str]:
         """A text in parts that the encoder reads whole: halves of halves, between words where there are some."""
