@@ -25,6 +25,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.pipelines.encoded_images import EncodedImagePipeline
 from handful.pipelines.pipeline import InputPipeline
+from handful.storage import tensors_from_bytes, tensors_to_bytes
 from handful.tasks.opening import open_tasks
 from handful.training.run import Run
 from handful.types import TaskSpec
@@ -203,6 +204,17 @@ def test_a_model_reads_images(name, request, photos, tmp_path, monkeypatch):
     with pytest.raises((UserError, ArtifactError), match="not the one that the model was trained with"):
         next(predict_from_files(tmp_path / "new.task", [photos / "class05"], trust=TRUST))
     encoder_of.cache_clear()
+
+
+def test_no_recipe_imports_an_encoder_that_is_not_trusted(tuned):
+    spec, options = TaskSpec("classification", tuned.input_shape, 2), dict(tuned.backbone_options)
+    model = MetaModel(PrototypicalNetwork.build(spec, backbone="encoder", backbone_options=options))
+    tensors, config, _ = tensors_from_bytes(model.to_bytes(), "it")
+    config["recipe"]["backbone_options"]["name"] = "json.tool:main"
+    sys.modules.pop("json.tool", None)
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful"):
+        MetaModel.from_bytes(tensors_to_bytes(tensors, config)[0])
+    assert "json.tool" not in sys.modules
 
 
 def test_the_command_takes_an_encoder_of_one_s_own(photos, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from handful.errors import DataError
 from handful.limits import FORMATS, LOCAL, SERVICE
+from handful.pipelines import image_decoding
 from handful.pipelines.image_decoding import decoded
 from handful.pipelines.images import ImagePipeline
 from handful.readers.images import IMAGES
@@ -63,13 +64,41 @@ def test_no_limits_allow_a_format_that_runs_programs():
     assert "EPS" not in FORMATS
 
 
-def test_heic_is_named_with_the_package_that_reads_it(monkeypatch):
+@pytest.fixture
+def _no_plugin(monkeypatch):
+    """Nobody has looked for the plugin yet."""
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    image_decoding._register_plugin.cache_clear()
+    yield
+    image_decoding._register_plugin.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_plugin")
+def test_heic_is_named_with_the_package_that_reads_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(DataError, match=r"is in HEIC, .*pillow-heif.*or save it as JPEG"):
         ImagePipeline(size=8).encode([HEIC])
 
 
+@pytest.mark.usefixtures("_no_plugin")
+def test_a_plugin_that_is_not_there_is_looked_for_once(monkeypatch):
+    looked = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path, target=None):
+            if name == "pillow_heif":
+                looked.append(name)
+                raise ImportError("no such package")
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "pillow_heif", raising=False)
+    for _ in range(3):
+        decoded(saved("PNG"), "x")
+    assert len(looked) == 1
+
+
+@pytest.mark.usefixtures("_no_plugin")
 def test_heic_is_read_where_its_plugin_is_there(monkeypatch):
     """The plugin stands in for the package, which is none of ours."""
 
@@ -81,7 +110,6 @@ def test_heic_is_read_where_its_plugin_is_there(monkeypatch):
                 "HEIF", lambda file, name: opened(io.BytesIO(saved("PNG"))), lambda head: b"ftyp" in head
             )
 
-    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setitem(sys.modules, "pillow_heif", Plugin)
     try:
         assert decoded(HEIC, "x").size == (8, 8)

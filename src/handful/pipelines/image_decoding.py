@@ -1,6 +1,7 @@
 """Images as Pillow decodes them: from files, from memory, within limits."""
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def _opened(value: Any, limits: Limits) -> Image.Image:
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(value), formats=[name for name in limits.formats if name in _known()])
+        known = _known()
+        return Image.open(io.BytesIO(value), formats=[name for name in limits.formats if name in known])
     array = np.asarray(value)
     return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array)
 
@@ -77,11 +79,16 @@ def _known() -> dict[str, Any]:
     """All that Pillow can open, by the names of formats."""
     Image.init()
     if "HEIF" not in Image.OPEN:
-        with contextlib.suppress(ImportError):
-            import pillow_heif
-
-            pillow_heif.register_heif_opener()
+        _register_plugin()
     return Image.OPEN
+
+
+@functools.cache  # to look for a package that is not there takes longer than to decode a small image
+def _register_plugin() -> None:
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _unread(value: Any, limits: Limits) -> str:
