@@ -1,15 +1,19 @@
 """The doctor finds planted faults, and is silent where all is well."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from evaluation.toys import (
+    EACH,
     Clusters,
     Collection,
     Failing,
     FailingLine,
     FixedNumbers,
     Ignoring,
+    Large,
     Leaking,
     Line,
     OneForAll,
@@ -280,3 +284,22 @@ def test_transduction_says_on_how_many_tasks_nothing_was_to_be_seen(limit, statu
     found = transduction(tasks, learner, 20)
     assert found.status == status
     assert f"{lost} of which diverged" in found.message or "no finite prediction on 20 tasks" in found.message
+
+
+def test_a_large_network_sees_few_examples_more_than_once():
+    """Of twenty tasks that are scored with many supports each; the findings are the same."""
+    tasks = Clusters(inputs=Clusters().inputs[:, 30:]).with_sizes(way=3, shot=2, query_shot=4)
+    learner = LEARNERS["protonet"].build(tasks.spec, backbone=lambda shape: Large(*shape))
+    trained = replace(tasks.sizes, shot=1)
+    learner.backbone.rows.clear()
+    found = diagnose(tasks, learner, tasks=20, trained=trained)
+    seen = sum(learner.backbone.rows)
+    learner.features_only = False
+    learner.backbone.rows.clear()
+    plain = diagnose(tasks, learner, tasks=20, trained=trained)
+    checks = ("memorization", "adaptation", "gap", "mismatch")
+    one, other = ([each for each in findings if each.check in checks] for findings in (found, plain))
+    assert one == other
+    assert len(one) == len(checks)
+    assert seen < 12 * EACH + 700, "all examples of two splits, and the tasks in which queries are predicted alone"
+    assert sum(learner.backbone.rows) > 5 * seen

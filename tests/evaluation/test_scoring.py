@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import Normal
 
 from evaluation.toys import (
@@ -11,6 +10,7 @@ from evaluation.toys import (
     Failing,
     FailingLine,
     KnownSlopes,
+    Large,
     Line,
     Slopes,
     Toy,
@@ -449,22 +449,6 @@ def test_tokens_that_a_network_does_not_have_are_told_with_the_way_out():
     tasks.most = 4
     with pytest.raises(UserError, match=r"looks up tokens that it does not have .*inputs="):
         check_tasks(learner, tasks)
-
-
-class Large(nn.Module):
-    """So large that one task takes all cores; it counts the rows that pass."""
-
-    one_by_one = True
-
-    def __init__(self, width):
-        super().__init__()
-        self.linear = nn.Linear(width, 6)
-        self.rows = []
-        self.note = self.rows.append  # also of copies
-
-    def forward(self, inputs):
-        self.note(len(inputs))
-        return self.linear(inputs).tanh()
 
 
 @pytest.mark.parametrize("key", ["protonet", "r2d2"])

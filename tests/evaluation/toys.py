@@ -195,3 +195,19 @@ def fails(state, support: Examples):
 for toy in (Toy, OnDevice, Ignoring, Whispering, Line, OneForAll, UnsureLine, Failing, FailingLine):
     toy_name = toy.__name__.lower()
     type.__setattr__(toy, "key", toy_name)  # after the class is made, so that the registry does not know it
+
+
+class Large(nn.Module):
+    """So large that one task takes all cores; it counts the rows that pass."""
+
+    one_by_one = True
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, 6)
+        self.rows = []
+        self.note = self.rows.append  # also of copies
+
+    def forward(self, inputs):
+        self.note(len(inputs))
+        return self.linear(inputs).tanh()

@@ -88,6 +88,10 @@ def test_the_learning_curve_marks_the_validation_that_was_kept():
     assert "kept: 2" in texts(plots.learning_curve(errors, METRICS["rmse"]))
 
 
+def test_a_start_that_was_validated_has_no_loss():
+    assert "kept: 90.0 %" in texts(plots.learning_curve([{"step": 0, "seconds": 0.1, "val": 0.1}, *HISTORY], ACCURACY))
+
+
 def test_one_task_without_an_interval_is_drawn(tmp_path):
     one = compare(evaluation("protonet", torch.tensor([0.9])), evaluation("centroid", torch.tensor([0.5])))
     plots.save(plots.ladder([one]), tmp_path / "ladder.png")

@@ -91,7 +91,13 @@ def test_a_tuned_model_stores_what_it_changed_and_predicts_the_same_when_loaded(
     one, two = (of.predict(of.adapt(inputs, labels), inputs[:2]) for of in (model, loaded))
     assert torch.equal(one.logits, two.logits)
     report = evaluate(tmp_path / "run", tasks=10, costly_tasks=0)
-    assert len(report.comparisons[0].rows) > 1
+    grounds = {row.evaluation.ground for row in report.comparisons[0].rows}
+    assert grounds == {"", "frozen encoder", "tuned encoder"}
+    page = report.write(tmp_path / "report").read_text()
+    assert "**Tuning the encoder:** " in page
+    assert f"- Encoder: {folder}, revision {model.pipeline.revision}, tuned; licence: " in page
+    assert f"The encoder {folder} was trained on data that its card does not name. Scores flatter where" in page
+    assert "- Chosen on validation tasks: the tuned encoder (" in page
 
 
 def test_another_base_is_refused(experiment, folder, tmp_path):

@@ -13,10 +13,10 @@ from handful.doctor.near_duplicates import near_duplicates
 from handful.doctor.task_checks import leakage, order, overlap, sizes
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
-from handful.evaluation.scoring import check_tasks
+from handful.evaluation.scoring import check_tasks, on_features
 from handful.functional.own_settings import own_settings
 from handful.learners.learner import Learner
-from handful.tasks.distribution import SizeRanges, Split, TaskDistribution
+from handful.tasks.distribution import SizeRanges, TaskDistribution
 
 OF_LEARNERS = ("memorization", "transduction", "adaptation", "gap")
 
@@ -40,30 +40,46 @@ def diagnose(
     splits, findings = sizes(distribution)
     findings += [overlap(splits, tasks), leakage(splits, tasks), near_duplicates(splits, tasks)]
     findings += order(distribution)
-    if "train" in splits:
-        findings.append(diversity(splits["train"], tasks))
+    train = seen = splits.get("train")
+    head = misfit = None
+    if learner is not None and train is not None:
+        try:
+            check_tasks(learner, train)
+        except UserError as error:
+            misfit = Finding("fit", "problem", error.message, error.hint)
+        else:
+            with torch.no_grad():
+                head, seen = on_features(evaluation_copy(learner), train)
+    if seen is not None:
+        findings.append(diversity(seen, tasks))
     if learner is None:
         return findings
-    if "train" not in splits:
+    if train is None or seen is None:
         reason = "No training task of this size can be drawn."
         return [*findings, *(Finding(check, "skipped", reason) for check in OF_LEARNERS)]
-    try:
-        check_tasks(learner, splits["train"])
-    except UserError as error:
-        return [*findings, Finding("fit", "problem", error.message, error.hint)]
+    if misfit is not None or head is None:
+        return [*findings, *filter(None, [misfit])]
     with torch.no_grad():
-        return [*findings, *_of_learner(splits, evaluation_copy(learner), tasks, trained)]
+        learner = evaluation_copy(learner)
+        novel = on_features(learner, splits["val"])[1] if "val" in splits else None
+        return [*findings, *_of_learner(seen, novel, head, transduction(train, learner), tasks, trained)]
 
 
 def _of_learner(
-    splits: dict[Split, TaskDistribution], learner: Learner, tasks: int, trained: SizeRanges | None
+    train: TaskDistribution,
+    novel: TaskDistribution | None,
+    learner: Learner,
+    by_itself: Finding,
+    tasks: int,
+    trained: SizeRanges | None,
 ) -> list[Finding]:
-    train, classification = splits["train"], splits["train"].spec.classification
+    """Findings about a learner, among them whether it predicts each query by itself."""
+    classification = train.spec.classification
     of_train = exchange(train, learner, tasks)
-    of_novel = exchange(splits["val"], learner, tasks) if "val" in splits else None
+    of_novel = exchange(novel, learner, tasks) if novel else None
     findings = [
         memorization(train, learner, tasks, of_train, of_novel),
-        transduction(train, learner),
+        by_itself,
         adaptation(of_novel, learner, classification=classification),
     ]
     if of_train is None or of_novel is None:
@@ -71,6 +87,6 @@ def _of_learner(
     else:
         units = of_train.units, of_novel.units
         findings.append(gap(of_train.own, of_novel.own, units, learner.key, classification=classification))
-    if trained is not None and "val" in splits:
-        findings.append(mismatch(splits["val"], learner, trained, tasks))
+    if trained is not None and novel:
+        findings.append(mismatch(novel, learner, trained, tasks))
     return findings

@@ -465,7 +465,10 @@ def on_features(
     if mapped is None:
         return learner, distribution
     head = shared_copy(learner)
-    head.backbone = BACKBONES["raw"](mapped.spec.input_shape)
+    shape = mapped.spec.input_shape
+    head.backbone = BACKBONES["raw"](shape)
+    spec = replace(learner.recipe["spec"], input_shape=shape)
+    head.recipe = learner.recipe | {"spec": spec, "backbone": "raw", "backbone_options": {}}
     share_refusals(learner, head)
     return head, mapped
 

@@ -88,7 +88,8 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
     """Meta-loss by step, smoothed, beside the score on validation tasks with its best moment."""
     figure = Figure(figsize=(WIDTH, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    steps, losses = [row["step"] for row in history], [row["loss"] for row in history]
+    trained = [row for row in history if "loss" in row]  # not the start, where that is validated
+    steps, losses = [row["step"] for row in trained], [row["loss"] for row in trained]
     left.plot(steps, losses, color=PALE, linewidth=0.8)
     left.plot(steps, _smooth(losses, max(1, len(losses) // 40)), color=BLUE, linewidth=1.8)
     top = sorted(losses)[int(0.995 * (len(losses) - 1))]

@@ -15,13 +15,16 @@
                              "coverage": [{"level", "mean", "low", "high", "tasks"}],
                              "oracle": {"error_gap": {"mean", "low", "high", "tasks"}, "likelihood_gap": the same}}]}],
      "selection": str, "seed": int, "plan": str,
+     "encoder": {"name", "revision", "tuned": bool, "provenance": {"licence", "trained on"},
+                 "scores": {"frozen", "map", "tuned", "kept"}},
      "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "predicted_bytes", "share_of_limit"}}
 
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
 of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
 the `score` is then that of the standardized ones. `tuning` and `adapting` are there where an encoder is a part of the
 learner: by how much a rung, the best one on the frozen encoder, is better on the tuned one, and by how much the learner
-is better than the best rung there. A row's `learner` is its key, and where rungs stand on either encoder which one,
+is better than the best rung there. `encoder` is there where the inputs are an encoder's; its `scores` are of validation
+tasks. A row's `learner` is its key, and where rungs stand on either encoder which one,
 behind a comma. The first row is the learner in question, the others are the ladder.
 `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
 errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
@@ -54,6 +57,7 @@ from handful.evaluation.formatting import byte_size, difference, duration, headi
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric, recorded_metric
+from handful.reports.encoder_lines import UsedEncoder
 from handful.reports.summary_lines import (
     bought_lines,
     by_target,
@@ -104,7 +108,8 @@ class Report:
     {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
     is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
-    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples.
+    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. encoder: that
+    the model starts from.
     """
 
     title: str
@@ -126,6 +131,7 @@ class Report:
     equivalence: Equivalence | None = None
     half_width: float | None = None
     data: str = ""
+    encoder: UsedEncoder | None = None
 
     @property
     def verdict(self) -> str:
@@ -186,6 +192,8 @@ class Report:
         }
         if self.equivalence is not None:
             report["equivalence"] = equivalence_to_json(self.equivalence)
+        if self.encoder is not None:
+            report["encoder"] = self.encoder.to_json()
         if self.half_width is not None:
             report["tasks_needed"] = [needed(c.learner.evaluation, self.half_width) for c in self.comparisons]
         return finite(report)  # type: ignore[no-any-return]
@@ -278,6 +286,8 @@ class Report:
 
     def _circumstances(self, own: Evaluation) -> Iterable[str]:
         yield f"Weights: {self.selection}."
+        if self.encoder is not None:
+            yield from self.encoder.lines(self._validated_by)
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
             yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""

@@ -110,6 +110,7 @@ def cross_validate(
         history=(),
         seconds={name: round(sum(report.seconds[name] for report in reports), 1) for name in first.seconds},
         half_width=half_width,
+        encoder=first.encoder and replace(first.encoder, scores={}),
         data=opened.contents().unsplit_digest(),
     )
 

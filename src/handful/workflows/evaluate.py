@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from handful.doctor.diagnosis import diagnose
 from handful.engine.devices import device_named
@@ -17,6 +18,7 @@ from handful.events import OnEvent, Stop, ignore, until
 from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
 from handful.notes import note
+from handful.reports.encoder_lines import UsedEncoder
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import Contents
@@ -123,6 +125,7 @@ def evaluate(
     source = other or experiment.source
     if other is None and source.test:
         source = replace(source, tasks=source.test)
+    encoder = used_encoder(model)
     return Report(
         title=f"{model.learner.key} on {source.name}",
         tasks=describe(places[0], run.contents(), trained, source, new),
@@ -144,7 +147,18 @@ def evaluate(
         equivalence=equivalence,
         half_width=half_width,
         data=places[0].contents().digest("test"),
+        notes=() if encoder is None else (encoder.warning(source.name),),
+        encoder=encoder,
     )
+
+
+def used_encoder(model: MetaModel) -> UsedEncoder | None:
+    """The encoder of a model, and what is known of it; None where it has none."""
+    pipeline: Any = model.pipeline
+    if pipeline is None or not pipeline.encoded:
+        return None
+    scores = model.facts.get("encoder", {})
+    return UsedEncoder(pipeline.encoder, pipeline.revision, pipeline.tuned, pipeline.provenance, scores)
 
 
 def check_half_width(half_width: float | None) -> None:
