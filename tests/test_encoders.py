@@ -217,6 +217,17 @@ def test_a_user_without_a_home_has_a_cache_that_is_not_written(monkeypatch):
         write_text(cache_folder() / "models" / "x", "")
 
 
+@pytest.mark.parametrize("revision", ["../elsewhere", "a/b", "/tmp/x", "..", "", "a\n"])
+def test_a_revision_is_no_path(revision, installed):
+    with pytest.raises(ArtifactError, match="is no revision of an encoder"):
+        TextEncoder(NAME, revision)
+
+
+def test_a_function_of_one_s_own_reads_no_texts():
+    with pytest.raises(UserError, match=r"no function of one's own: my_package:make\. Give another one with encoder="):
+        TextEncoder("my_package:make")
+
+
 # Long texts
 
 

@@ -18,6 +18,10 @@ from handful.encoders.images import ImageEncoder, image_encoder
 from handful.encoders.progress import EmbeddingProgress
 from handful.encoders.tuned import layers_of
 from handful.errors import ArtifactError, UserError
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.meta_model import MetaModel
+from handful.pipelines.encoded_images import EncodedImagePipeline
+from handful.types import TaskSpec
 from noted import noted
 from small_encoders import COLORS, saved, tiny_clip, tiny_dinov2
 
@@ -284,6 +288,22 @@ def test_other_models_of_transformers(tmp_path):
     for said, model in refused.items():
         with pytest.raises(UserError, match=said):
             ImageEncoder(str(saved(model, tmp_path / said))).input_shape  # noqa: B018 - which loads it
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_model_brings_its_encoder_of_images_along(tmp_path, cache):
+    folder = tiny_dinov2(tmp_path / "encoder")
+    some = np.stack(pictures(6))
+    pipeline = EncodedImagePipeline.fit(some, np.arange(6), encoder=ImageEncoder(str(folder)))
+    expected = pipeline.encode(some)
+    learner = PrototypicalNetwork.build(TaskSpec("classification", pipeline.input_shape, 2), backbone="linear")
+    content = MetaModel(learner, pipeline, whole_encoder=True).to_bytes()
+    folder.rename(tmp_path / "gone")
+    assert torch.equal(MetaModel.from_bytes(content).pipeline.encode(some), expected)
+    own = EncodedImagePipeline.fit(some, np.arange(6), encoder=ImageEncoder(COLORS))
+    with pytest.raises(UserError, match="read by no encoder with files of its own"):
+        MetaModel(learner, own, whole_encoder=True).to_bytes()
 
 
 @pytest.mark.slow

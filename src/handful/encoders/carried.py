@@ -1,5 +1,6 @@
 """Encoders that a model brings along: their files in its own file, and a place in the cache where they are unpacked."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -50,5 +51,10 @@ def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
 
 
 def carried_folder(revision: str) -> Path:
-    """Where the files of an encoder of this revision are, if a model has brought them."""
+    """Where the files of an encoder of this revision are, if a model has brought them.
+
+    Raises `ArtifactError` where that could be a folder elsewhere: a revision may come from a file.
+    """
+    if not re.fullmatch(r"\w[\w:.-]*", revision):
+        raise ArtifactError(f"{revision!r} is no revision of an encoder.")
     return cache_folder() / "encoders" / revision.replace(":", "-")

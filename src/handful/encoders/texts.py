@@ -14,6 +14,7 @@ from handful.encoders.progress import EmbeddingProgress
 from handful.encoders.published import MISSING, check_no_pickle, not_loaded
 from handful.errors import ArtifactError, UserError
 from handful.notes import note
+from handful.own_code import names_own_code
 from handful.storage import read_json
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -46,6 +47,11 @@ class TextEncoder(Encoder):
     relative_rate = 0.05
 
     def __init__(self, name: str = DEFAULT, revision: str | None = None, long_texts: str = CUT) -> None:
+        if names_own_code(name):
+            raise UserError(
+                f"An encoder of texts is a folder or the name of a published one, no function of one's own: {name}.",
+                hint="Give another one with {encoder}.",
+            )
         super().__init__(name, revision)
         self.long_texts = long_texts
 

@@ -1,6 +1,7 @@
 """The input pipeline for images by an encoder: the vector that a frozen one makes of each, or its pixels."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
@@ -122,6 +123,11 @@ class EncodedImagePipeline(ImageInputs):
     def check_ready(self) -> None:
         """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
         self._reader().check_ready()
+
+    def encoder_folder(self) -> Path | None:
+        """The files of its encoder; one's own has none but code."""
+        reader = self._reader()
+        return None if reader.own else reader.files
 
     def _reader(self) -> ImageEncoder:
         if self._loaded is None:
