@@ -5,15 +5,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+import torch
 from benchmarks import classifiers, equivalence, evidence, omniglot, regression
 from benchmarks.__main__ import SECTIONS, page
 from benchmarks.encoders import __main__ as encoders
+from benchmarks.encoders import measure as cells_of_encoders
 from benchmarks.encoders import tables
 from benchmarks.engine import measure, rows
 from benchmarks.learned_optimizer.__main__ import cells
 from rich.table import Table
+
+import documented_world
+from handful.encoders.cache import CACHE
 
 
 @pytest.fixture
@@ -90,6 +96,31 @@ def test_rows_of_encoders_are_compared_on_the_tasks_that_both_have():
     assert shown["frozen, centroid"][1:5] == ("", "", "8", "1.5 to encode, 0.01 again")
     assert shown["frozen, logistic"][1].startswith("+10.00")
     assert shown["linear map"][2] == ""
+
+
+@pytest.mark.slow
+def test_what_is_trained_is_scored_on_other_classes(tmp_path, monkeypatch):
+    """Though a model of which no earlier splits are known reads all classes of its data into each split."""
+    documented_world.drawings(tmp_path / "emoji_32" / "emoji.npz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cells_of_encoders, "VALIDATION_TASKS", 2)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))  # which the benchmark sets
+    scored = []
+
+    def evaluate(learner, distribution, **more):
+        scored.append(distribution)
+        return SimpleNamespace(scores=torch.zeros(1))
+
+    monkeypatch.setattr(cells_of_encoders, "evaluate", evaluate)
+    given = {"data": tmp_path, "quick": True, "folds": 1, "seeds": 1, "encoder": "", "tune": "on", "minutes": 0.01}
+    bench = cells_of_encoders.Bench(SimpleNamespace(**given, tasks=2, per_task=1))
+    (cell,) = (cell for cell in bench.cells("emoji") if cell.row == "from scratch")
+    assert bench.run(cell)["scores"] == {"1": [0.0], "5": [0.0]}
+    assert len(scored) == 2
+    for tasks in scored:
+        manifest = tasks.split_manifest()
+        assert [len(manifest[on]) for on in ("train", "val", "test")] == [34, 6, 6]
+        assert not set(manifest["test"]) & {*manifest["train"], *manifest["val"]}
 
 
 def test_tuning_once_is_compared_with_fine_tuning_for_each_task():

@@ -65,8 +65,10 @@ def main() -> None:
             results[str(cell)] = found
             if not given.quick:
                 record(RESULTS, str(cell), found)
+    rows = results if given.quick else recorded(RESULTS)
     for section in (SECTION, PER_TASK_SECTION):
-        console.print(section.table(results if given.quick else recorded(RESULTS)))
+        if any(section.cells(rows)):
+            console.print(section.table(rows))
 
 
 if __name__ == "__main__":

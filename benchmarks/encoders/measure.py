@@ -25,7 +25,7 @@ from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import Contents
 from handful.training.run import Run
-from handful.workflows.experiment import MOST_WAY, ON_ENCODERS, QUERIES, SHOT, Experiment, Source
+from handful.workflows.experiment import MOST_WAY, ON_ENCODERS, QUERIES, SHOT, Experiment, Source, reopened
 from handful.workflows.train import train
 
 CHOOSING_TASKS, VALIDATION_TASKS, STEPS = sized((40, 100, 200), (1, 1, 2))
@@ -90,12 +90,9 @@ class Bench:
         read_by = {} if raw else {"encoder": encoder, "tune_encoder": tuning}
         return Source(str(self.places[cell.data]), seed=cell.seed, **DATA[cell.data].options, **read_by)
 
-    def opened(self, cell: Cell, source: Source, model: MetaModel | None = None) -> TaskDistribution:
-        """The tasks, with the classes of the fold in their splits; read as a model does, which may be a frozen one."""
-        earlier = self.contents[cell.data][cell.fold]
-        if model is None:
-            return source.open(earlier=earlier, trust=TRUST)
-        return replace(source, seed=cell.seed).left_open().open(earlier=earlier, pipeline=model.pipeline)
+    def opened(self, cell: Cell, source: Source) -> TaskDistribution:
+        """The tasks, with the classes of the fold in their splits."""
+        return source.open(earlier=self.contents[cell.data][cell.fold], trust=TRUST)
 
     def loaded(self, cell: Cell) -> MetaModel:
         """The model of a training."""
@@ -161,7 +158,7 @@ class Bench:
         model = self.loaded(cell)
         names = ("trained steps", "kept step", "selection", "validation score", "encoder")
         facts = {name: model.facts[name] for name in names if name in model.facts}
-        tasks = self.opened(replace(cell, seed=0), experiment.source, model)
+        tasks = reopened(replace(experiment.source, seed=0), tasks.contents(), model.pipeline)
         return facts | {
             "minutes of training": spent,
             "model bytes": sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file()),
@@ -189,7 +186,8 @@ class Bench:
         def drawn(tasks: TaskDistribution) -> TaskDistribution:
             return tasks.split("test").with_sizes(way, shot, DATA[cell.data].queries(shot))
 
-        vectors, tokens = (drawn(self.opened(cell, self.source(cell, tuning))) for tuning in ("off", "on"))
+        frozen, whole = (self.opened(cell, self.source(cell, tuning)) for tuning in ("off", "on"))
+        vectors, tokens, contents = drawn(frozen), drawn(whole), frozen.contents()
         assert tokens.pipeline is not None
         encoder = {"backbone": tokens.pipeline.backbone, "backbone_options": dict(tokens.pipeline.backbone_options)}
         learners = [
@@ -198,7 +196,7 @@ class Bench:
         ]
         for row, one in trained.items():
             model = self.loaded(one)
-            learners.append((row, model.learner, drawn(self.opened(cell, self.source(cell), model))))
+            learners.append((row, model.learner, drawn(reopened(self.source(cell), contents, model.pipeline))))
         found = {}
         for row, learner, tasks in learners:
             start = time.process_time()
