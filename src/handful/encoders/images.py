@@ -211,7 +211,7 @@ class ImageEncoder(Encoder):
         parts = []
         for batch in torch.split(pixels, BATCH):
             with torch.no_grad():
-                parts.append(network[0].eval()(self.prepare(batch).to(device)).cpu())
+                parts.append(network[0].eval()(channels_last(self.prepare(batch).to(device))).cpu())
             progress.advance(len(batch))
         return torch.cat(parts), 0
 
@@ -230,6 +230,11 @@ class ImageEncoder(Encoder):
         model.network.eval()
         _check_features(self.name, model)
         return model
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images `(n, c, h, w)` in a layout in which a CPU runs convolutions about twice as fast."""
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
 def _own_model(name: str, factory: Any) -> ImageModel:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from handful.encoders.encoder import Encoder
-from handful.encoders.images import ImageEncoder
+from handful.encoders.images import ImageEncoder, channels_last
 from handful.encoders.texts import PADDING, TextEncoder
 from handful.errors import UserError
 from handful.functional.inner_loop import memory_mode
@@ -114,6 +114,8 @@ class TunedEncoder(nn.Module):
         yield order[start:], longest
 
     def _features(self, inputs: Tensor) -> Tensor:
+        if self.what == "images":
+            inputs = channels_last(inputs)
         if memory_mode() == "whole" or not torch.is_grad_enabled():
             return self.network(inputs)  # type: ignore[no-any-return]
         values = tensors(self.network)
