@@ -18,14 +18,19 @@ WORDS = ("apple", "bank", "cloud", "dog", "eagle", "fish", "goat", "hill", "ink"
 
 
 class Letters:
-    """In place of sentence-transformers: counts of the letters. calls: the texts of each call."""
+    """In place of sentence-transformers: counts of the letters. calls: the texts of each call. devices: of each."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.devices: list[str] = []
 
     def encode(self, texts, **options):
         self.calls.append(list(texts))
+        self.devices.append(options.get("device", ""))
         return np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+
+    def to(self, device):
+        self.devices.append(f"back on {device}")
 
 
 def tiny_encoder(folder: Path, layers: int = 1) -> Path:

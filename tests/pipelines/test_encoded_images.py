@@ -87,6 +87,19 @@ def test_pixels_are_inputs_where_the_encoder_is_tuned(photos):
     assert pipeline.described().endswith("colors, tuned")
 
 
+def test_vectors_are_computed_on_the_device_that_is_given(photos, monkeypatch):
+    there = []
+
+    def embed(self, images):
+        there.append(self.device)
+        return torch.ones(len(images), 12)
+
+    monkeypatch.setattr(ImageEncoder, "embed", embed)
+    open_tasks(photos, device="cuda", **OWN)
+    open_tasks(photos, **OWN)
+    assert [one.type for one in there] == ["cuda", "cuda", "cpu", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("source", "more", "said"),
     [

@@ -85,6 +85,11 @@ def test_texts_are_a_pool_of_embeddings(csv, folder):
     assert torch.allclose(tasks.inputs, torch.tensor(expected).float(), atol=1e-6)
 
 
+def test_vectors_are_computed_on_the_device_that_is_given_and_the_encoder_comes_back(csv, folder, letters):
+    opened(csv, folder, device="cuda")
+    assert letters.devices == ["cuda", "back on cpu"]
+
+
 @pytest.mark.usefixtures("letters")
 def test_texts_with_a_task_column_are_a_collection(csv, folder):
     graded = opened(csv, folder, label=None, task="user", target="grade")

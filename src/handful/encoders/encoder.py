@@ -28,6 +28,9 @@ class Encoder(ABC):
         content that is there; a published encoder that is not on this machine is downloaded on first use.
 
     Raises `UserError` where it is missing, or has another content.
+
+    Attributes:
+        device: where vectors are computed; they are always on the CPU.
     """
 
     what: ClassVar[str]
@@ -48,6 +51,7 @@ class Encoder(ABC):
             )
         self.name = str(folder.resolve()) if folder.is_dir() else name
         self.wanted = revision
+        self.device = torch.device("cpu")
         self._model: Any = None
         self._loading = threading.Lock()
         if not self.published and revision not in (None, self.revision):

@@ -183,11 +183,10 @@ class ImageEncoder(Encoder):
         floats: Tensor = (stored.float() / 255 - mean) / std
         return floats
 
-    def embed(self, images: Sequence[Image.Image], device: torch.device | str = "cpu") -> Tensor:
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """Vectors `(n, width)` of images in RGB; of many ones kept in the cache, from which they come the next time.
 
         images: each is asked for once, in its turn.
-        device: where they are computed.
         """
         progress = EmbeddingProgress(self.what, len(images), KEPT_FROM)
         network: list[nn.Module] = []  # moved once, and only where something is computed
@@ -197,21 +196,19 @@ class ImageEncoder(Encoder):
                 break
             pixels = self.stored([images[row] for row in rows.tolist()])
             progress.start(int(rows[0]))
-            compute = functools.partial(self._computed, pixels, device, network, progress)
+            compute = functools.partial(self._computed, pixels, network, progress)
             found.append(self._kept([one.numpy().tobytes() for one in pixels], "", compute)[0])
         progress.end()
         return torch.cat(found)
 
-    def _computed(
-        self, pixels: Tensor, device: torch.device | str, network: list[nn.Module], progress: EmbeddingProgress
-    ) -> tuple[Tensor, int]:
+    def _computed(self, pixels: Tensor, network: list[nn.Module], progress: EmbeddingProgress) -> tuple[Tensor, int]:
         if not network:
             own = self.network()
-            network.append(own if torch.device(device).type == "cpu" else own_copy(own).to(device))
+            network.append(own if self.device.type == "cpu" else own_copy(own).to(self.device))
         parts = []
         for batch in torch.split(pixels, BATCH):
             with torch.no_grad():
-                parts.append(network[0].eval()(channels_last(self.prepare(batch).to(device))).cpu())
+                parts.append(network[0].eval()(channels_last(self.prepare(batch).to(self.device))).cpu())
             progress.advance(len(batch))
         return torch.cat(parts), 0
 

@@ -141,10 +141,14 @@ class TextEncoder(Encoder):
             for start in range(0, max(1, len(texts)), AT_ONCE):
                 part = [texts[place] for place in by_length[start : start + AT_ONCE]]
                 progress.start(start)
-                found = self.model.encode(part, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+                found = self.model.encode(
+                    part, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True, device=str(self.device)
+                )
                 parts.append(torch.from_numpy(found).float())
                 progress.advance(len(part))
         progress.end()
+        if self.device.type != "cpu":
+            self.model.to("cpu")  # where its weights are looked for
         return torch.cat(parts)[torch.tensor(by_length).argsort()]
 
     def _parts(self, text: str) -> list[str]:

@@ -1,8 +1,10 @@
 """The options that say how the user's own data is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from handful.data_options import DataOptions
 from handful.errors import UserError
@@ -31,12 +33,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Options(DataOptions):
-    """What `open_tasks` was asked for beside the source. trust: packages of which an own encoder may be built."""
+    """What `open_tasks` was asked for beside the source.
+
+    trust: packages of which an own encoder may be built. device: where encoders compute vectors.
+    """
 
     seed: int = 0
     earlier: Contents | None = None
     limits: Limits = LOCAL
     trust: tuple[str, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

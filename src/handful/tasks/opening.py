@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
+import torch
 
 from handful.data_options import DataOptions
 from handful.errors import DataError, UserError, unknown_name
@@ -43,6 +44,7 @@ def open_tasks(
     limits: Limits = LOCAL,
     pipeline: InputPipeline | None = None,
     trust: Sequence[str] = (),
+    device: torch.device | str = "cpu",
     **data: Any,
 ) -> TaskDistribution:
     """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
@@ -65,13 +67,16 @@ def open_tasks(
     pipeline: that of a trained model. The source is then read as the model would read it, and without `earlier` it is
     not divided: all its classes or tasks make up each split, since none was trained on.
     trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
+    device: where an encoder computes vectors of the data.
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
     tasks of one value of the `split_by` column are in the same split.
 
     Raises `UserError` or `DataError` for whatever is wrong with the source.
     """
     DataOptions.check(data)
-    options = Options(seed=seed, earlier=earlier, limits=limits, trust=tuple(trust), **data)
+    options = Options(
+        seed=seed, earlier=earlier, limits=limits, trust=tuple(trust), device=torch.device(device), **data
+    )
     name, colon, rest = str(source).partition(":")
     if str(source) in TASKS:
         return _registered(str(source), None, options)

@@ -45,4 +45,6 @@ def _encoder(options: Options) -> ImageEncoder:
             "An encoder reads images of a size of its own.", field=("image_size",), hint="Leave out {image_size}."
         )
     check_trusted(options.encoder, options.trust, "encoder")
-    return ImageEncoder(options.encoder)
+    encoder = ImageEncoder(options.encoder)
+    encoder.device = options.device
+    return encoder

@@ -132,6 +132,7 @@ def _texts(
             hint="Leave out {long_texts}, or {tune_encoder}.",
         )
     encoder = TextEncoder(options.encoder or DEFAULT, long_texts=options.long_texts or CUT)
+    encoder.device = options.device
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
         return TextPipeline.fit(table, train, text=text, encoder=encoder, layers=layers, **roles, labels=labels)

@@ -7,6 +7,7 @@ from typing import Any
 from handful.data_options import AUTO, LAST, OFF
 from handful.encoders.texts import DEFAULT
 from handful.encoders.tuned import encoder_of, layers_of
+from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.events import OnEvent, Stop, ignore
 from handful.learners.learner import Learner
@@ -96,7 +97,8 @@ def trained_map(
     """
     source = replace(experiment.source, tune_encoder=OFF)
     with collecting():  # the same notes again
-        tasks = source.open(earlier=distribution.contents(), trust=trust)
+        there = device_named(experiment.settings.get("device", "cpu"))
+        tasks = source.open(earlier=distribution.contents(), trust=trust, device=there)
     frozen = replace(experiment, source=source)
     learner = frozen.build(tasks)
     kept = ("validation_tasks", "metric", "device", "weight_decay", "clip")

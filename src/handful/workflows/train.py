@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handful.engine.cost import give_back_memory
+from handful.engine.devices import device_named
 from handful.errors import HandfulError
 from handful.evaluation.formatting import size
 from handful.evaluation.scoring import metric_of
@@ -60,7 +61,9 @@ def train(
     experiment = with_way_of_tuning(experiment)
     if tasks is None:
         source = experiment.source
-        tasks = continued(source, path, trust) if resume and is_run(path) else source.open(trust=trust)
+        there = device_named(experiment.settings.get("device", "cpu"))
+        going_on = resume and is_run(path)  # with vectors from the cache
+        tasks = continued(source, path, trust) if going_on else source.open(trust=trust, device=there)
     distribution = tasks
     experiment = experiment.settled(distribution)
     learner = experiment.build(distribution)
