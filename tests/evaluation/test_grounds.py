@@ -132,7 +132,7 @@ def test_each_example_is_encoded_once_by_each_encoder(word_encoder):  # noqa: F8
     assert len(curves) >= 2
     assert all(len(points) == 2 for points in curves.values())
     assert not found.curve or all(TUNED not in name for name in map(str, found.curve))
-    timed = 2 * 3 * (1 + 2 + 3)
+    timed = 2 * 2 * 3 * (1 + 2 + 3)
     assert sum(seen) <= 2 * (2 * 3 * EACH + 1) + timed, "three classes of val and test, one for the width, timed ones"
 
 

@@ -155,6 +155,12 @@ def test_the_loss_of_neighbors_holds_for_features_of_any_size():
     torch.testing.assert_close(learner.meta_loss(task, ROWS.spec), expected)
 
 
+def test_views_of_images_are_not_features_only():
+    """They are made of the images themselves."""
+    assert IMAGES.learner(PrototypicalNetwork, views=1).features_only
+    assert not IMAGES.learner(PrototypicalNetwork, views=2).features_only
+
+
 def test_views_of_rows_are_refused():
     with pytest.raises(UserError, match=r"not of inputs of shape .*Leave views=1"):
         PrototypicalNetwork.build(ROWS.spec, views=2)

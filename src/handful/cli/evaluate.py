@@ -60,7 +60,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a run on tasks that it never saw, beside the baselines."""
-    from handful.reports.summary_lines import equivalence_line, needed_line
+    from handful.reports.summary_lines import bought_lines, equivalence_line, needed_line
     from handful.storage import check_writable
     from handful.training.run import Run
     from handful.workflows.cross_validation import cross_validate
@@ -106,6 +106,8 @@ def evaluate(
         return
     for comparison in report.comparisons:
         out.print(tables.ladder(comparison))
+        for line in bought_lines(comparison):
+            out.print(flowing(line))
     out.print(report.verdict)
     if report.equivalence is not None:
         out.print(flowing(equivalence_line(report.equivalence, report.comparisons[0].learner.evaluation)))
