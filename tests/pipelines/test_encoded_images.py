@@ -31,8 +31,9 @@ from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows.adapt import adapt_from_file
 from handful.workflows.encoding import encoded_inputs
-from handful.workflows.experiment import Source, continued
+from handful.workflows.experiment import Experiment, Source, continued
 from handful.workflows.predict import predict_from_files
+from handful.workflows.train import train
 from noted import noted
 from small_encoders import COLORS, lite0, tiny_dinov2
 
@@ -244,6 +245,14 @@ def test_the_command_takes_an_encoder_of_one_s_own(photos, tmp_path):
     assert "name it with --trust" in CliRunner().invoke(app, [*given, "--resume"]).output
     again = CliRunner().invoke(app, [*trusted, "--resume"])
     assert again.exit_code == 0, again.output
+
+
+def test_how_many_layers_are_tuned_is_not_looked_up_in_code_that_is_not_trusted(photos, tmp_path):
+    sys.modules.pop("json.tool", None)
+    experiment = Experiment(Source(str(photos), encoder="json.tool:main"), settings={"minutes": 1.0})
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful"):
+        train(experiment, tmp_path / "run")
+    assert "json.tool" not in sys.modules
 
 
 def test_a_run_is_resumed_with_an_encoder_that_is_trusted_alone(photos, tmp_path):
