@@ -1,13 +1,14 @@
 """A task's own score: each example predicted by the task adapted without it, and without its kin."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from handful.engine.parts import adapting_numbers, parts
 from handful.engine.planner import rule
-from handful.evaluation.scoring import predict_tasks
+from handful.evaluation.scoring import head_of, predict_tasks, works_on_features
 from handful.learners.learner import Learner
 from handful.metrics import find_metric, finite_tasks
 from handful.types import Examples, Task, TaskSpec
@@ -24,6 +25,11 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
     scores = torch.zeros(tasks, count, dtype=torch.float64, device="cpu")
     diverged = torch.zeros(tasks, count, dtype=torch.bool, device="cpu")
     with torch.no_grad():
+        if works_on_features(learner):  # else each example would pass the network once for each other one
+            features = learner.backbone(support.inputs.flatten(0, 1).to(learner.device)).cpu()
+            support = Examples(features.unflatten(0, (tasks, count)), support.targets)
+            spec = replace(spec, input_shape=tuple(features.shape[1:]))
+            learner = head_of(learner, spec.input_shape)
         for size in sorted(set(sizes.flatten().tolist())):
             task, member = (first & (sizes == size)).nonzero().unbind(1)
             order = together[task, member].int().argsort(stable=True)  # the group's examples are the last

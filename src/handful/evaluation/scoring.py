@@ -459,18 +459,27 @@ def on_features(
 
     features: see `evaluate`.
     """
-    if not (learner.features_only and learner.pointwise and one_by_one(learner.backbone)):
+    if not works_on_features(learner):
         return learner, distribution
     mapped = distribution.mapped(learner.backbone) if features is None else features
     if mapped is None:
         return learner, distribution
+    return head_of(learner, mapped.spec.input_shape), mapped
+
+
+def works_on_features(learner: Learner) -> bool:
+    """Whether its network is so large that features of each example are computed once, and may be."""
+    return learner.features_only and learner.pointwise and one_by_one(learner.backbone)
+
+
+def head_of(learner: Learner, shape: tuple[int, ...]) -> Learner:
+    """The learner on features of this shape, in place of what its network makes them of; with its tensors."""
     head = shared_copy(learner)
-    shape = mapped.spec.input_shape
     head.backbone = BACKBONES["raw"](shape)
     spec = replace(learner.recipe["spec"], input_shape=shape)
     head.recipe = learner.recipe | {"spec": spec, "backbone": "raw", "backbone_options": {}}
     share_refusals(learner, head)
-    return head, mapped
+    return head
 
 
 def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: int | None) -> tuple[float, TaskState]:
