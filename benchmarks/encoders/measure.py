@@ -1,6 +1,7 @@
 """What is measured on its own, and how."""
 
 import argparse
+import gc
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ from benchmarks.encoders.rows import CONTRASTIVE, FROZEN, MAP, PER_TASK, PER_TAS
 from benchmarks.tiny import sized
 from handful import LEARNERS, MetaModel, evaluate
 from handful.encoders.cache import CACHE
+from handful.engine.cost import give_back_memory
 from handful.evaluation.scoring import Evaluation
 from handful.events import Event, ValidationEvent
 from handful.learners.learner import Learner
@@ -150,6 +152,8 @@ class Bench:
         """Train, load what was saved, and score that."""
         experiment, folder = self.experiment(cell), self.folder(cell)
         tasks = self.opened(cell, experiment.source)
+        gc.collect()  # what earlier cells have left is none of this one's memory
+        give_back_memory()
         with suppress(OSError):  # forgets the largest size of the process so far, which performance.json tells
             Path("/proc/self/clear_refs").write_text("5")
         start = time.process_time()
