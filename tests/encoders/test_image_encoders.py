@@ -22,7 +22,7 @@ from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
 from handful.pipelines.encoded_images import EncodedImagePipeline
 from handful.types import TaskSpec
-from noted import noted
+from noted import noted, nothing_noted
 from small_encoders import COLORS, saved, tiny_clip, tiny_dinov2
 
 
@@ -144,19 +144,21 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_shows_how_long_it_takes(monkeypatch):
-    now = iter([0.0, 2.0, 3.0, 5.0])
+    now = iter([0.0, 0.5, 2.0, 3.0, 5.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     stream = Terminal()
     progress = EmbeddingProgress("images", 1000, 200, stream)
     progress.start(0)
+    with nothing_noted():
+        progress.advance(10)
     with noted("Embedding 1,000 images takes about 18 s; it is done once"):
-        progress.advance(100)
+        progress.advance(90)
     progress.start(600)
     progress.advance(200)
     progress.end()
     lines = stream.getvalue().split("\r")
-    assert lines[1].rstrip() == "Embedding 1,000 images: 10%, about 18 s left"
-    assert lines[2].rstrip() == "Embedding 1,000 images: 80%, about 3 s left"
+    assert lines[2].rstrip() == "Embedding 1,000 images: 10%, about 18 s left"
+    assert lines[3].rstrip() == "Embedding 1,000 images: 80%, about 3 s left"
 
 
 @pytest.mark.parametrize(("stream", "count"), [(Terminal(), 199), (io.StringIO(), 500)])

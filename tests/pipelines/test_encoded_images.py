@@ -23,6 +23,7 @@ from handful.functional.inner_loop import remembering
 from handful.functional.stateless import call, tensors
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting
 from handful.pipelines.encoded_images import EncodedImagePipeline
 from handful.pipelines.pipeline import InputPipeline
 from handful.storage import tensors_from_bytes, tensors_to_bytes
@@ -347,10 +348,11 @@ def emoji():
 def test_the_weights_of_efficientnet_know_emoji_apart(emoji, tmp_path):
     """By the nearest of five examples in direction, 5-way 1-shot; pixels alone reach 56 %."""
     images, there = emoji
-    vectors = nn.functional.normalize(
-        ImageEncoder("small_encoders:lite0").embed([Image.fromarray(one) for one in images.reshape(-1, 32, 32, 3)]),
-        dim=1,
-    )
+    with collecting():  # how long it takes, on a slow machine
+        vectors = nn.functional.normalize(
+            ImageEncoder("small_encoders:lite0").embed([Image.fromarray(one) for one in images.reshape(-1, 32, 32, 3)]),
+            dim=1,
+        )
     vectors = vectors.reshape(*there.shape, -1)
     random, right = np.random.default_rng(0), []
     for _ in range(400):

@@ -8,6 +8,8 @@ from handful.notes import note
 
 LONG = 10.0
 """Seconds of which one wants to know before."""
+ENOUGH = 1.0
+"""Seconds from which the others are foretold: the first inputs of all take longer than those behind them."""
 
 
 class EmbeddingProgress:
@@ -36,9 +38,10 @@ class EmbeddingProgress:
         self.done, self.computed = self.done + count, self.computed + count
         self.seconds, self.since = self.seconds + now - self.since, now
         left = (self.count - self.done) * self.seconds / self.computed
-        if left > LONG and not self.told:
-            note("embedding", f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
-        self.told = True
+        if self.seconds >= ENOUGH and not self.told:
+            self.told = True
+            if left > LONG:
+                note("embedding", f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
         if self.seen:
             self._show(left)
 
