@@ -18,7 +18,10 @@ CODES = {
     "invalid-request": "invalid-request",
     "unknown-name": "invalid-request",
     "unwritable": "storage-full",
+    "name-taken": "name-taken",
+    "version-conflict": "version-conflict",
     "missing-encoder": "not-ready",
+    "closed": "not-ready",
     # the user's data
     "invalid-data": "invalid-request",
     "missing-label": "invalid-request",

@@ -1,4 +1,4 @@
-"""One process at a time trains in a folder."""
+"""One process at a time works in a folder."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ from typing import TextIO
 from handful.errors import UserError
 
 LOCK = ".lock"
-"""The file that the process which trains in a folder holds, with its number."""
+"""The file that the process which works in a folder holds, with its number."""
 TRIES = 1000
 """How often a lock is taken that others remove meanwhile, before it is given up."""
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Inside, this process alone trains in a folder, which is made; `UserError` where another one does, or none can.
+def locked(folder: Path, work: str = "training") -> Iterator[None]:
+    """Inside, this process alone works in a folder, which is made; `UserError` where another one does, or none can.
 
-    The system gives the lock back when the process ends, in whatever way.
+    work: what messages call it. The system gives the lock back when the process ends, in whatever way.
     """
     place = Path(os.path.realpath(folder))  # a link may lead to a folder that is yet to be made
-    lock, made = _taken(place, folder)
+    lock, made = _taken(place, folder, work)
     with lock:
         try:
             with contextlib.suppress(OSError):  # on a full disk, of which its first file will tell
@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
                     place.rmdir()  # where nothing was written
 
 
-def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
+def _taken(place: Path, folder: Path, work: str) -> tuple[TextIO, bool]:
     """The lock of a folder at this place, and whether the folder was made for it.
 
     A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
@@ -50,7 +50,7 @@ def _taken(place: Path, folder: Path) -> tuple[TextIO, bool]:
             with lock:
                 lock.seek(0)
                 raise UserError(
-                    f"Another training is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
+                    f"Another {work} is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
                     hint="Wait for its end, stop it, or choose another place with {path}.",
                 )
         with contextlib.suppress(FileNotFoundError):

@@ -1,0 +1,98 @@
+"""What a store holds of tasks, as values."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of a task. It never changes, but for being erased.
+
+    number: from 1, without gaps. parent: the version that was the head when it was made; None for the first.
+    change: "created", "added", "removed", "corrected", "erased" or "imported".
+    erased_at: when it became a tombstone: then it has no labels, targets, examples, digest or state any more.
+    model, model_digest: which model it was adapted from.
+    labels: class names by number; None for regression. targets: names of the predicted values, else empty.
+    examples: how many it was adapted to.
+    digest: of its state.
+    """
+
+    number: int
+    parent: int | None
+    change: str
+    actor: str
+    created_at: datetime
+    erased_at: datetime | None
+    model: str
+    model_digest: str
+    labels: tuple[str, ...] | None
+    targets: tuple[str, ...]
+    examples: int | None
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task, and the version that predicts for it: its head.
+
+    keep_examples: whether its examples are kept, without which it cannot change.
+    deleted_at: since when it is deleted; it can be restored for some days.
+    """
+
+    id: str
+    name: str
+    keep_examples: bool
+    created_at: datetime
+    deleted_at: datetime | None
+    head: Version
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labeled example, which never changes: a correction puts another one in its place.
+
+    media, content: the input as it was given, see `handful.serving.inputs`.
+    encoded: what the model's pipeline stores of it, as bytes of its numbers.
+    label: name of a class, or the targets as JSON.
+    """
+
+    id: str
+    media: str
+    content: bytes
+    encoded: bytes
+    label: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was erased.
+
+    examples: their ids; all of the task where `version` is None.
+    version, digest: the head that is left, which equals that of a task that was never shown them.
+    """
+
+    id: str
+    task: str
+    examples: tuple[str, ...]
+    version: int | None
+    digest: str | None
+    started_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One change. hash: of this entry and the hash of the one before, so that none can be left out or altered."""
+
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    task: str
+    version: int | None
+    hash: str
+
+
+def as_datetime(milliseconds: int) -> datetime:
+    """A time of the store."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

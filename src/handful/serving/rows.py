@@ -1,0 +1,318 @@
+"""The queries of a store: everything that is read or written of one tenant, on one connection."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+
+from handful.errors import UserError
+from handful.serving.records import AuditEntry, Example, TaskRecord, Version, as_datetime
+from handful.serving.tables import AUDIT, ERASURES, EXAMPLES, HEADS, MODELS, REQUESTS, SUPPORTS, TASKS, VERSIONS
+
+KEPT_STATES = 20
+"""So many of a task's last versions keep their states; older ones are adapted again when they are asked for."""
+
+FACTS = [column for column in VERSIONS.c if column.name not in ("tenant", "task", "state")]
+"""What is read of a version without its state."""
+
+
+class Rows:
+    """The rows of one tenant; no method reads or writes those of another.
+
+    connection: inside a transaction. tenant: whose rows they are.
+    """
+
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        self._run, self._tenant = connection.execute, tenant
+
+    # Tasks
+
+    def insert_task(self, id_: str, name: str, *, keep_examples: bool, at: int) -> None:
+        """Add a task; `UserError` where one that is not deleted has its name."""
+        self.check_free(name)
+        self._insert(TASKS, id=id_, name=name, keep_examples=keep_examples, created_at=at)
+
+    def check_free(self, name: str) -> None:
+        """Raise a `UserError` where a task that is not deleted has this name."""
+        taken = select(TASKS.c.id).where(self._own(TASKS), TASKS.c.name == name, TASKS.c.deleted_at.is_(None))
+        if self._run(taken).first():
+            raise UserError(f"There is a task {name!r} already. Choose another name.", code="name-taken")
+
+    def task(self, id_: str, *, deleted: bool = False) -> TaskRecord:
+        """A task with its head; `UserError` where there is none, or where it is deleted and that is not asked for."""
+        row = self._run(self._tasks().where(TASKS.c.id == id_)).first()
+        if row is None or (row.deleted_at is not None and not deleted):
+            raise UserError(f"There is no task {id_!r}.", code="not-found")
+        return _task(row)
+
+    def tasks(self, limit: int, after: str = "") -> list[TaskRecord]:
+        """Tasks that are not deleted, by id."""
+        wanted = self._tasks().where(TASKS.c.id > after, TASKS.c.deleted_at.is_(None))
+        return [_task(row) for row in self._run(wanted.order_by(TASKS.c.id).limit(limit))]
+
+    def set_deleted(self, id_: str, at: int | None) -> None:
+        """Say since when a task is deleted; None: it is not."""
+        self._run(update(TASKS).where(self._own(TASKS), TASKS.c.id == id_).values(deleted_at=at))
+
+    def _tasks(self) -> Any:
+        """All tasks with their heads."""
+        return (
+            select(
+                TASKS.c.id, TASKS.c.name, TASKS.c.keep_examples, TASKS.c.deleted_at, TASKS.c.created_at.label("made")
+            )
+            .add_columns(*FACTS)
+            .join(HEADS, (HEADS.c.tenant == TASKS.c.tenant) & (HEADS.c.task == TASKS.c.id))
+            .join(
+                VERSIONS,
+                (VERSIONS.c.tenant == HEADS.c.tenant)
+                & (VERSIONS.c.task == HEADS.c.task)
+                & (VERSIONS.c.number == HEADS.c.version),
+            )
+            .where(self._own(TASKS))
+        )
+
+    # Versions
+
+    def insert_version(self, task: str, number: int, support: Iterable[str], **facts: Any) -> None:
+        """Add a version with the ids of its examples; see the table for its facts."""
+        self._insert(VERSIONS, task=task, number=number, **facts)
+        rows = [{"tenant": self._tenant, "task": task, "version": number, "example": id_} for id_ in support]
+        if rows:
+            self._run(insert(SUPPORTS), rows)
+
+    def last_number(self, task: str) -> int:
+        """The number of a task's newest version; 0 where it has none."""
+        return self._run(select(func.max(VERSIONS.c.number)).where(self._of(VERSIONS, task))).scalar() or 0
+
+    def version(self, task: str, number: int) -> Version:
+        """A version; `UserError` where there is none."""
+        row = self._run(select(*FACTS).where(self._of(VERSIONS, task), VERSIONS.c.number == number)).first()
+        if row is None:
+            raise UserError(f"The task has no version {number}.", code="not-found")
+        return _version(row)
+
+    def versions(self, task: str) -> list[Version]:
+        """All versions of a task, from the first."""
+        return [
+            _version(row)
+            for row in self._run(select(*FACTS).where(self._of(VERSIONS, task)).order_by(VERSIONS.c.number))
+        ]
+
+    def state(self, task: str, number: int) -> bytes | None:
+        """The state of a version; None where it was dropped or erased."""
+        return self._run(select(VERSIONS.c.state).where(self._of(VERSIONS, task), VERSIONS.c.number == number)).scalar()
+
+    def set_state(self, task: str, number: int, state: bytes, digest: str) -> None:
+        """Put a state that was adapted again in its place, unless the version was erased meanwhile."""
+        self._run(
+            update(VERSIONS)
+            .where(self._of(VERSIONS, task), VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None))
+            .values(state=state, digest=digest)
+        )
+
+    def drop_old_states(self, task: str, head: int) -> None:
+        """Drop the states of all versions but the last ones and the head."""
+        self._run(
+            update(VERSIONS)
+            .where(
+                self._of(VERSIONS, task),
+                VERSIONS.c.number <= self.last_number(task) - KEPT_STATES,
+                VERSIONS.c.number != head,
+                VERSIONS.c.state.is_not(None),
+            )
+            .values(state=None)
+        )
+
+    def set_head(self, task: str, version: int, *, expected: int | None = None) -> None:
+        """Move the head of a task from the version where it is expected; None: the task is new.
+
+        Raises `UserError` where it is elsewhere.
+        """
+        if expected is None:
+            self._insert(HEADS, task=task, version=version)
+            return
+        moved = self._run(
+            update(HEADS).where(self._of(HEADS, task), HEADS.c.version == expected).values(version=version)
+        )
+        if not moved.rowcount:
+            raise UserError(
+                f"The task is not at version {expected} any more. Look at it again.", code="version-conflict"
+            )
+
+    # Examples
+
+    def insert_examples(self, task: str, examples: Sequence[Example], at: int) -> None:
+        """Add examples, which are yet to be in a version."""
+        rows = [{"tenant": self._tenant, "task": task, "created_at": at, **vars(example)} for example in examples]
+        if rows:
+            self._run(insert(EXAMPLES), rows)
+
+    def examples(self, task: str, version: int) -> list[Example]:
+        """The examples of a version, by id."""
+        names = [EXAMPLES.c[name] for name in Example.__dataclass_fields__]
+        rows = self._run(
+            select(*names)
+            .join(
+                SUPPORTS,
+                (SUPPORTS.c.tenant == EXAMPLES.c.tenant)
+                & (SUPPORTS.c.task == EXAMPLES.c.task)
+                & (SUPPORTS.c.example == EXAMPLES.c.id),
+            )
+            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version)
+            .order_by(EXAMPLES.c.id)
+        )
+        return [Example(*row) for row in rows]
+
+    def support(self, task: str, version: int) -> list[str]:
+        """The ids of a version's examples, in order."""
+        of_version = select(SUPPORTS.c.example).where(self._of(SUPPORTS, task), SUPPORTS.c.version == version)
+        return list(self._run(of_version.order_by(SUPPORTS.c.example)).scalars())
+
+    # Erasing
+
+    def known_examples(self, task: str, ids: Collection[str]) -> set[str]:
+        """Which of these ids are examples of a task, in whatever version."""
+        wanted = select(EXAMPLES.c.id).where(self._of(EXAMPLES, task), EXAMPLES.c.id.in_(ids))
+        return set(self._run(wanted).scalars())
+
+    def versions_with(self, task: str, ids: Collection[str]) -> list[int]:
+        """The versions that hold one of these examples."""
+        found = select(SUPPORTS.c.version).where(self._of(SUPPORTS, task), SUPPORTS.c.example.in_(ids))
+        return sorted(set(self._run(found).scalars()))
+
+    def erase_examples(self, task: str, ids: Collection[str], at: int) -> list[int]:
+        """Remove examples, and all of the versions that hold one but number, time and actor.
+
+        What was answered to requests for the task goes too, and examples that no version holds any more. Returns the
+        numbers of those versions.
+        """
+        gone = self.versions_with(task, ids)
+        self._run(delete(SUPPORTS).where(self._of(SUPPORTS, task), SUPPORTS.c.version.in_(gone)))
+        held = exists().where(
+            SUPPORTS.c.tenant == EXAMPLES.c.tenant,
+            SUPPORTS.c.task == EXAMPLES.c.task,
+            SUPPORTS.c.example == EXAMPLES.c.id,
+        )
+        self._run(delete(EXAMPLES).where(self._of(EXAMPLES, task), ~held))
+        nothing = dict.fromkeys(("labels", "targets", "examples", "digest", "state"))
+        tombstones = update(VERSIONS).where(self._of(VERSIONS, task), VERSIONS.c.number.in_(gone))
+        self._run(tombstones.values(erased_at=at, **nothing))
+        self._run(delete(REQUESTS).where(self._of(REQUESTS, task)))
+        return gone
+
+    def erase_task(self, task: str) -> None:
+        """Remove all rows of a task but those of the audit and of receipts."""
+        for table in (REQUESTS, SUPPORTS, EXAMPLES, HEADS, VERSIONS):
+            self._run(delete(table).where(self._of(table, task)))
+        self._run(delete(TASKS).where(self._own(TASKS), TASKS.c.id == task))
+
+    def insert_erasure(self, id_: str, task: str, examples: Sequence[str], head: Version | None, at: int) -> None:
+        """Note that examples were erased, of which files may hold traces yet. head: what is left of the task."""
+        self._insert(
+            ERASURES,
+            id=id_,
+            task=task,
+            examples=json.dumps(list(examples)),
+            version=head and head.number,
+            digest=head and head.digest,
+            started_at=at,
+        )
+
+    def finish_erasure(self, id_: str, at: int) -> None:
+        """Note that no file holds what was erased any more."""
+        self._run(
+            update(ERASURES)
+            .where(self._own(ERASURES), ERASURES.c.id == id_, ERASURES.c.finished_at.is_(None))
+            .values(finished_at=at)
+        )
+
+    def erasures(self, task: str) -> list[Row[Any]]:
+        """All erasures of a task, as rows of the table."""
+        return list(self._run(select(ERASURES).where(self._of(ERASURES, task)).order_by(ERASURES.c.id)))
+
+    # Requests
+
+    def answer(self, key: str, since: int) -> tuple[str, str] | None:
+        """Fingerprint and answer of the request with this key; None where there was none since then."""
+        wanted = select(REQUESTS.c.fingerprint, REQUESTS.c.answer).where(self._own(REQUESTS), REQUESTS.c.key == key)
+        row = self._run(wanted.where(REQUESTS.c.created_at >= since)).first()
+        return None if row is None else (row.fingerprint, row.answer)
+
+    def insert_answer(self, key: str, fingerprint: str, task: str, answer: str, at: int, since: int) -> None:
+        """Keep what was answered to a request, and drop the answers from before `since`."""
+        self._run(delete(REQUESTS).where(self._own(REQUESTS), REQUESTS.c.created_at < since))
+        self._insert(REQUESTS, key=key, fingerprint=fingerprint, task=task, answer=answer, created_at=at)
+
+    # Models, which all tenants share
+
+    def model(self, digest: str) -> bytes | None:
+        """The file of a model in use."""
+        return self._run(select(MODELS.c.content).where(MODELS.c.digest == digest)).scalar()
+
+    def has_model(self, digest: str) -> bool:
+        """Whether the store keeps a model."""
+        return self._run(select(MODELS.c.digest).where(MODELS.c.digest == digest)).first() is not None
+
+    def insert_model(self, digest: str, content: bytes) -> None:
+        """Keep a model."""
+        self._run(insert(MODELS).values(digest=digest, content=content))
+
+    # Audit
+
+    def log(self, at: int, actor: str, action: str, task: str, version: int | None) -> None:
+        """Append to the audit."""
+        last = self._run(
+            select(AUDIT.c.number, AUDIT.c.hash).where(self._own(AUDIT)).order_by(AUDIT.c.number.desc()).limit(1)
+        ).first()
+        number, before = (last.number + 1, last.hash) if last else (1, "")
+        chained = entry_hash(before, self._tenant, number, at, actor, action, task, version)
+        self._insert(AUDIT, number=number, at=at, actor=actor, action=action, task=task, version=version, hash=chained)
+
+    def audit(self, limit: int, after: int = 0) -> list[AuditEntry]:
+        """Entries of the audit, from the first."""
+        columns = [AUDIT.c[name] for name in AuditEntry.__dataclass_fields__]
+        wanted = select(*columns).where(self._own(AUDIT), AUDIT.c.number > after)
+        return [
+            AuditEntry(row.number, as_datetime(row.at), *row[2:])
+            for row in self._run(wanted.order_by(AUDIT.c.number).limit(limit))
+        ]
+
+    # Scope
+
+    def _own(self, table: Any) -> Any:
+        return table.c.tenant == self._tenant
+
+    def _of(self, table: Any, task: str) -> Any:
+        return (table.c.tenant == self._tenant) & (table.c.task == task)
+
+    def _insert(self, table: Any, **values: Any) -> None:
+        self._run(insert(table).values(tenant=self._tenant, **values))
+
+
+def entry_hash(before: str, *facts: object) -> str:
+    """The hash of an entry of the audit, given that of the one before."""
+    return hashlib.sha256(json.dumps([before, *facts]).encode()).hexdigest()
+
+
+def _version(row: Row[Any]) -> Version:
+    return Version(
+        number=row.number,
+        parent=row.parent,
+        change=row.change,
+        actor=row.actor,
+        created_at=as_datetime(row.created_at),
+        erased_at=None if row.erased_at is None else as_datetime(row.erased_at),
+        model=row.model,
+        model_digest=row.model_digest,
+        labels=None if row.labels is None else tuple(json.loads(row.labels)),
+        targets=() if row.targets is None else tuple(json.loads(row.targets)),
+        examples=row.examples,
+        digest=row.digest,
+    )
+
+
+def _task(row: Row[Any]) -> TaskRecord:
+    deleted = None if row.deleted_at is None else as_datetime(row.deleted_at)
+    return TaskRecord(row.id, row.name, row.keep_examples, as_datetime(row.made), deleted, _version(row))

@@ -1,0 +1,69 @@
+"""The schema of a store: made, brought up to date, or refused."""
+
+import io
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, inspect, select, table
+
+from handful.errors import ArtifactError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def check_schema(connection: Connection, source: object, migrations: Path = MIGRATIONS) -> None:
+    """Raise an `ArtifactError` where a store has an older or newer schema than this version of handful."""
+    found, script = revision_of(connection), ScriptDirectory(str(migrations))
+    head = script.get_current_head()
+    if found == head:
+        return
+    if found in {revision.revision for revision in script.walk_revisions()}:
+        raise ArtifactError(
+            f"The store {source} has the schema {found} of an earlier version; this one has {head}.",
+            code="other-version",
+            hint="Upgrade it with `handful.serving.store.upgrade`, which keeps a copy.",
+        )
+    raise ArtifactError(
+        f"The store {source} has the schema {found}, but this version of handful reads {head}. Install the version "
+        "that wrote it.",
+        code="other-version",
+    )
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Which schema a database has; None where it has none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def migrate(connection: Connection, migrations: Path = MIGRATIONS) -> None:
+    """Bring a database to the newest schema, inside the transaction that is open and with foreign keys off.
+
+    Raises `ArtifactError` where rows were lost on the way or do not find those that they refer to; the caller then
+    rolls back.
+    """
+    before = _counts(connection)
+    config = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    after = _counts(connection)
+    lost = [name for name, count in before.items() if name != "alembic_version" and after.get(name, count) != count]
+    if lost:
+        raise ArtifactError(
+            f"The migration would change {lost[0]} from {before[lost[0]]} rows to {after[lost[0]]}. "
+            "Nothing was changed."
+        )
+    orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if orphans:
+        raise ArtifactError(
+            f"The migration would leave {len(orphans)} rows, the first in {orphans[0][0]}, without those that they "
+            "refer to. Nothing was changed."
+        )
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    names = inspect(connection).get_table_names()
+    return {name: connection.execute(select(func.count()).select_from(table(name))).scalar_one() for name in names}

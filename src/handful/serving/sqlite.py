@@ -1,0 +1,95 @@
+"""Connections to a store in SQLite: one way to open them, and its settings read back."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+
+from handful.errors import UserError
+
+PRAGMAS: dict[str, Any] = {
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "foreign_keys": 1,
+    "secure_delete": 1,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "mmap_size": 0,
+    "journal_size_limit": 64 * 2**20,
+}
+"""Settings of every connection, as SQLite shows them."""
+
+NETWORKS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs"}
+"""File systems whose locks do not keep two machines apart."""
+
+READERS = 16
+
+
+def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True) -> Engine:
+    """Connections to the database in a file: one that writes, or any number that only read.
+
+    The driver's own transactions keep what was rolled back, so that it is told to make none, and each begins here.
+    foreign_keys: off to rebuild tables, which would else delete the rows of others.
+    """
+    mode = "rwc" if writes else "ro"
+    wanted = PRAGMAS | {"foreign_keys": int(foreign_keys)}
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=10,
+        )
+        try:
+            for name, value in wanted.items():
+                if writes or name != "journal_mode":
+                    connection.execute(f"PRAGMA {name} = {value}").fetchall()
+            check_settings(connection, path, wanted)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    how: dict[str, Any] = {"poolclass": NullPool} if writes else {"poolclass": QueuePool, "pool_size": READERS}
+    engine = create_engine("sqlite+pysqlite://", creator=connect, **how)
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def check_settings(connection: sqlite3.Connection, path: Path, wanted: dict[str, Any]) -> None:
+    """Raise a `UserError` where a connection has other settings than those wanted."""
+    for name, value in wanted.items():
+        found = connection.execute(f"PRAGMA {name}").fetchone()
+        if found is not None and found[0] != value:  # a build without memory maps shows no size of them
+            raise UserError(
+                f"SQLite does not keep {name} = {value} for {path}, but has {found[0]}: data could be lost or stay "
+                "where they were erased. Use another disk, or another build of SQLite.",
+                code="unwritable",
+            )
+
+
+def check_local(folder: Path, mounts: str | None = None) -> None:
+    """Raise a `UserError` where a folder is on a network file system.
+
+    mounts: lines as of /proc/mounts; None: those of this machine, where it shows them.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text()
+        except OSError:
+            return
+    place, kinds = folder.resolve(), {}
+    for line in mounts.splitlines():
+        _, mounted, kind, *_ = line.split(" ")
+        kinds[Path(mounted.encode().decode("unicode_escape"))] = kind
+    nearest = next((kinds[part] for part in (place, *place.parents) if part in kinds), "")
+    if nearest in NETWORKS:
+        raise UserError(
+            f"{folder} is on a network file system ({nearest}), whose locks do not protect a database.",
+            code="unwritable",
+            hint="Choose a folder on a local disk with {store}.",
+        )
