@@ -143,3 +143,14 @@ def test_the_cost_of_a_rung_on_an_encoder_is_that_of_encoding_too(word_encoder, 
     for rung in ladder.rungs:
         found = ladder._scored(rung, {}, tasks.split("test"), 1)
         assert (found.adapt_seconds >= 3) == (rung.ground.name != ""), rung.name
+
+
+def test_options_on_vectors_are_chosen_by_few_examples_of_each_class(word_encoder, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("handful.evaluation.grounds.THINNED", 3)
+    tasks = tokens()
+    ladder = Ladder(tuned(tasks, word_encoder()), None, examples=0, costly_tasks=0)
+    validation = tasks.split("val")
+    chosen = {rung.ground.name: rung.ground.choosing(validation) for rung in ladder.rungs}
+    assert chosen[""] is validation
+    assert chosen[FROZEN].counts.tolist() == chosen[TUNED].counts.tolist() == [7] * CLASSES, "enough for a task"
+    assert chosen[FROZEN].sizes == validation.sizes

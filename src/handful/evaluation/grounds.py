@@ -16,7 +16,7 @@ from handful.tasks.distribution import Pool, Remembered, TaskDistribution
 from handful.types import to_device
 
 THINNED = 20
-"""Of each training class, how many examples an encoder embeds for the networks of rungs."""
+"""Of each class, how many examples an encoder embeds for the networks of rungs, and to choose their options by."""
 MEASURED = 256
 """Examples by which the vectors of an encoder are scaled."""
 
@@ -42,6 +42,11 @@ class Ground:
         if mapped is None:
             raise UserError("Examples come out different in each task, so that the encoder has no vectors of them.")
         return mapped
+
+    def choosing(self, tasks: TaskDistribution) -> TaskDistribution:
+        """Validation tasks to choose by; on vectors they are of fewer examples, since the encoder takes its time."""
+        sizes = tasks.sizes.largest()
+        return tasks if self.network is None else tasks.thinned(max(THINNED, sizes.shot + sizes.query_shot))
 
     def pool(self, trained: TaskDistribution | None) -> Pool | None:
         """What a network is pre-trained on; of vectors some of each class, since the encoder takes its time."""

@@ -311,11 +311,11 @@ class Ladder:
         if len(candidates) == 1:
             return candidates[0]
         count = COSTLY_CHOOSING_TASKS if rung.learner.costly else CHOOSING_TASKS
-        scores = []
+        scores, choosing = [], rung.ground.choosing(validation)
         for done, options in enumerate(candidates):
             why = "on validation tasks"
             self.on_event(StepEvent(f"choosing for {rung.name}", done, len(candidates), unit="choices", why=why))
-            evaluation = self._scored(rung, options, validation, count, why=None)
+            evaluation = self._scored(rung, options, choosing, count, why=None)
             mean = evaluation.metric.sign * evaluation.score.mean
             scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
         return candidates[scores.index(max(scores))]

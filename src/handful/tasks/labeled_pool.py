@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -151,18 +151,24 @@ class LabeledPool(UserTasks):
         return other
 
     def thinned(self, per_class: int) -> Self:
-        """The same pool with so many examples of each class at most, drawn by its seed."""
+        """The same pool with so many examples of each class at most, drawn by its seed.
+
+        Where groups or an order divide support and query, all stay: some of them may make no task. Queries that are
+        not given are as many as are left; whether there are tasks of the sizes, `check` tells.
+        """
+        if self.groups is not None or self.order is not None:
+            return self
         other = copy.copy(self)
         generator = streams.thinned_examples(self.seed)
-        drawn = [torch.randperm(len(own), generator=generator)[:per_class].sort().values for own in self.members]
-        other.members = [own[places] for own, places in zip(self.members, drawn, strict=True)]
+        other.members = [
+            own[torch.randperm(len(own), generator=generator)[:per_class].sort().values] for own in self.members
+        ]
         other.counts = self.counts.clamp(max=per_class)
         other._training_sizes = {}
-        if self.groups is not None:
-            other.has_group = torch.zeros_like(self.has_group)
-            for label, own in enumerate(other.members):
-                other.has_group[label, self.groups[own]] = True
-        return other.with_sizes()
+        if not self.query_given:
+            largest = self.sizes.largest()
+            other.sizes = replace(self.sizes, query_shot=other._fitting_queries(largest.way, largest.shot))
+        return other
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:
         """Draw classes, then disjoint support and query examples of each."""
