@@ -38,6 +38,7 @@ _HOMES = {
     "MetaModel": "models.meta_model",
     "AdaptedTask": "models.adapted_task",
     "TaskBank": "models.task_bank",
+    "Service": "serving.service",
     "Plan": "engine.plan",
     "FewShotClassifier": "estimators",
     "FewShotRegressor": "estimators",

@@ -24,6 +24,7 @@ CODES = {
     "closed": "not-ready",
     # the user's data
     "invalid-data": "invalid-request",
+    "contradictory-labels": "contradictory-labels",
     "missing-label": "invalid-request",
     "missing-value": "invalid-request",
     "non-finite": "non-finite",

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from handful.models.adapted_task import AdaptedTask
 from handful.types import Categorical, Gaussian, Prediction
 
 DEVIATIONS = 1.959963984540054
@@ -35,7 +34,20 @@ class Result:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def results(task: AdaptedTask, prediction: Prediction, *, top: int | None = None) -> list[Result]:
+class Named(Protocol):
+    """What names the parts of a prediction: an adapted task, or a record of one.
+
+    labels: class names by number; None for regression. targets: names of the predicted values.
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...] | None: ...  # noqa: D102
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+def results(task: Named, prediction: Prediction, *, top: int | None = None) -> list[Result]:
     """One result for each of the n inputs of a prediction of `MetaModel.predict`.
 
     task: whose labels or target names are used.

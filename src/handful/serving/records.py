@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+
+from handful.models.results import Result
+from handful.notes import Note
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class TaskRecord:
 
     keep_examples: whether its examples are kept, without which it cannot change.
     deleted_at: since when it is deleted; it can be restored for some days.
+    notes: what to know of the request that changed it.
     """
 
     id: str
@@ -45,14 +50,15 @@ class TaskRecord:
     created_at: datetime
     deleted_at: datetime | None
     head: Version
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
 class Example:
     """A labeled example, which never changes: a correction puts another one in its place.
 
-    media, content: the input as it was given, see `handful.serving.inputs`.
-    encoded: what the model's pipeline stores of it, as bytes of its numbers.
+    media, content: the input as it was given, see `handful.serving.inputs`; "encoded" where only that is known.
+    encoded: what the model's pipeline stores of it.
     label: name of a class, or the targets as JSON.
     """
 
@@ -61,6 +67,34 @@ class Example:
     content: bytes
     encoded: bytes
     label: str
+
+
+@dataclass(frozen=True)
+class LabeledInput:
+    """A labeled example as it was given.
+
+    input: a text, the bytes of an image, a dict of columns or an array; of an imported task what its model sees.
+    label: name of a class, or the targets `(outputs,)`.
+    """
+
+    id: str
+    input: Any
+    label: str | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one version of a task predicts.
+
+    model, model_digest: by which model. predictions: one for each input. notes: what to know of the inputs.
+    """
+
+    task: str
+    version: int
+    model: str
+    model_digest: str
+    predictions: tuple[Result, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ class Rows:
             .where(self._own(TASKS))
         )
 
+    def deleted_before(self, at: int) -> list[str]:
+        """The ids of tasks that were deleted before this time."""
+        return list(self._run(select(TASKS.c.id).where(self._own(TASKS), TASKS.c.deleted_at < at)).scalars())
+
     # Versions
 
     def insert_version(self, task: str, number: int, support: Iterable[str], **facts: Any) -> None:

@@ -1,0 +1,128 @@
+"""What a user gives as one input, as bytes that a store keeps, and back."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from handful.errors import DataError
+
+TYPES = {"u": "int64", "i": "int64", "f": "float64"}
+"""How numbers are kept, by NumPy's kind of them; bytes stay bytes, which images are made of."""
+
+
+class Written(NamedTuple):
+    """An input as bytes: equal inputs give equal ones.
+
+    media: "text", "image" (the content of its file), "row" (JSON), or "array", its type and shape.
+    """
+
+    media: str
+    content: bytes
+
+
+def written(value: Any, place: int = 0) -> Written:
+    """One input as a store keeps it.
+
+    value: a text, the bytes of an image, a mapping of columns, or an array of numbers in lists, of NumPy or of PyTorch.
+    place: its number, for messages.
+
+    Raises `DataError` for anything else.
+    """
+    try:
+        if isinstance(value, str):
+            return Written("text", value.encode())
+        if isinstance(value, bytes | bytearray):
+            return Written("image", bytes(value))
+        if isinstance(value, Mapping):
+            cells = {str(name): _cell(cell) for name, cell in value.items()}
+            return Written("row", json.dumps(cells, sort_keys=True, ensure_ascii=False).encode())
+        return _array(value)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"Input {place} is no text: it holds {error.object[error.start]!a}.", field=("inputs", place)
+        ) from error
+    except DataError as error:
+        raise error.about(f"Input {place}", "inputs", place) from error
+
+
+def values(inputs: Sequence[Written]) -> Any:
+    """Inputs as pipelines take them: a list, or where they are arrays one array `(n, *shape)`.
+
+    Raises `DataError` where they are of several kinds or shapes.
+    """
+    first = inputs[0].media
+    kinds = [one.media.split()[0] for one in inputs]
+    for place, one in enumerate(inputs):
+        if kinds[place] != kinds[0] or (kinds[0] == "array" and one.media.split()[2:] != first.split()[2:]):
+            raise DataError(
+                f"Input {place} is {_called(one.media)}, but the first is {_called(first)}. Give inputs of one kind "
+                "and shape.",
+                code="ragged-input",
+                field=("inputs", place),
+            )
+    read = [value(one) for one in inputs]
+    return np.stack(read) if kinds[0] == "array" else read
+
+
+def value(one: Written) -> Any:
+    """An input as it was given: a text, bytes, a dict or an array."""
+    kind, *facts = one.media.split()
+    if kind == "text":
+        return one.content.decode()
+    if kind == "image":
+        return one.content
+    if kind == "row":
+        return json.loads(one.content)
+    dtype, *shape = facts
+    return np.frombuffer(one.content, dtype).reshape([int(size) for size in shape])
+
+
+def encoded_bytes(inputs: Tensor) -> list[bytes]:
+    """Encoded inputs `(n, ...)` as bytes, each by itself."""
+    return [save({"input": row.detach().cpu().clone(memory_format=torch.contiguous_format)}) for row in inputs]
+
+
+def encoded_tensor(content: bytes) -> Tensor:
+    """One of them again."""
+    return load(content)["input"]
+
+
+def _cell(cell: Any) -> str | int | float | bool | None:
+    cell = cell.item() if isinstance(cell, np.generic) else cell
+    if isinstance(cell, float) and math.isnan(cell):
+        return None
+    if cell is None or isinstance(cell, str | bool | int) or (isinstance(cell, float) and math.isfinite(cell)):
+        if isinstance(cell, str):
+            cell.encode()
+        return cell
+    raise DataError(f"A cell is a text, a finite number, a truth value or None, not {cell!r:.60}.")
+
+
+def _array(given: Any) -> Written:
+    try:
+        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError("its rows are of several lengths, or no numbers.", code="ragged-input") from error
+    if array.dtype.kind not in TYPES:
+        raise DataError(
+            f"{type(given).__name__} is no input: give a text, the bytes of an image, a row as a mapping of columns, "
+            "or numbers.",
+            code="unsupported-media",
+        )
+    dtype = "uint8" if array.dtype == np.uint8 else TYPES[array.dtype.kind]
+    return Written(" ".join(["array", dtype, *map(str, array.shape)]), array.astype(dtype).tobytes())
+
+
+def _called(media: str) -> str:
+    kind, *facts = media.split()
+    return (
+        f"an array of shape ({', '.join(facts[1:])})"
+        if kind == "array"
+        else f"{'an' if kind == 'image' else 'a'} {kind}"
+    )

@@ -1,0 +1,129 @@
+"""The examples of a task: made of what is given, merged, corrected, and adapted to."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.errors import DataError
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
+from handful.notes import note
+from handful.pipelines.labels import PYTHON, class_names, target_values
+from handful.serving import inputs as kept
+from handful.serving.ids import Ids
+from handful.serving.inputs import Written
+from handful.serving.names import checked_name
+from handful.serving.records import Example
+
+
+def encoded(model: MetaModel, given: Sequence[Written]) -> Tensor:
+    """Inputs as the model's pipeline stores them `(n, ...)`; `DataError` for what cannot be one."""
+    values = kept.values(given)
+    if model.pipeline is not None:
+        return model.pipeline.stored(values)
+    if given[0].media.split()[0] != "array":
+        raise DataError("The tasks of this model come from a generator: its inputs are arrays.", code="wrong-shape")
+    return model.checked_inputs(torch.from_numpy(values).float())
+
+
+def prepared(model: MetaModel, stored: Tensor) -> Tensor:
+    """Stored inputs as the model takes them."""
+    return stored if model.pipeline is None else model.pipeline.prepare(stored)
+
+
+def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> list[Example]:
+    """Examples of what a user gives, each with an id of its own.
+
+    inputs: see `handful.serving.inputs.written`. labels: class names `(n,)`, or targets `(n,)` or `(n, outputs)`.
+
+    Raises `DataError` for what cannot be examples of this model.
+    """
+    if isinstance(inputs, str | bytes | Mapping):
+        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
+    if not len(inputs):
+        raise DataError("There are no examples. Give one at least.", code="too-few-examples", field=("inputs",))
+    given = [kept.written(value, place) for place, value in enumerate(inputs)]
+    targets = _labels(model, labels, len(given))
+    contents = kept.encoded_bytes(encoded(model, given))
+    return [
+        Example(ids.new("ex"), *one, content, target)
+        for one, content, target in zip(given, contents, targets, strict=True)
+    ]
+
+
+def adapted(model: MetaModel, examples: Sequence[Example], *, keep_support: bool = False) -> AdaptedTask:
+    """The task that a model makes of these examples, whatever their order."""
+    inputs = torch.stack([_input(model, example) for example in examples])
+    labels: Any = [example.label for example in examples]
+    if not model.spec.classification:
+        labels = [json.loads(label) for label in labels]
+    return model.adapt(inputs, labels, ids=[example.id for example in examples], keep_support=keep_support)
+
+
+def added(support: Sequence[Example], new: Sequence[Example], *, classification: bool) -> list[Example]:
+    """A support with more examples. For classification, an input that is there already is left out, with a note.
+
+    Raises `DataError` where an input would have two labels.
+    """
+    if not classification:
+        return [*support, *new]
+    labels = {_input_of(example): example.label for example in support}
+    before, result = set(labels), list(support)
+    for place, example in enumerate(new):
+        key = _input_of(example)
+        if key not in labels:
+            labels[key] = example.label
+            result.append(example)
+        elif labels[key] != example.label:
+            way = "Correct it instead." if key in before else "Give it one."
+            raise DataError(
+                f"Example {place} is labeled {example.label!r}, but the same input {labels[key]!r} already. {way}",
+                code="contradictory-labels",
+                field=("labels", place),
+            )
+    if left_out := len(support) + len(new) - len(result):
+        note("repeated", "Some examples are there already, and are left out.", count=left_out)
+    return result
+
+
+def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Example]:
+    """A support in which these inputs have the new labels; those that are not in it are added.
+
+    Raises `DataError` where an input is given with two labels.
+    """
+    wanted = added([], new, classification=True)  # one label for each input, also for regression
+    labels = {_input_of(example): example.label for example in wanted}
+    replaced: set[tuple[str, bytes]] = set()
+    result = []
+    for example in support:
+        key = _input_of(example)
+        if labels.get(key, example.label) == example.label:
+            result.append(example)
+            replaced |= {key} & labels.keys()
+    return [*result, *(example for example in wanted if _input_of(example) not in replaced)]
+
+
+def _input_of(example: Example) -> tuple[str, bytes]:
+    return example.media, example.content
+
+
+def _input(model: MetaModel, example: Example) -> Tensor:
+    tensor = kept.encoded_tensor(example.encoded)
+    return tensor if example.media == "encoded" else prepared(model, tensor[None])[0]
+
+
+def _labels(model: MetaModel, labels: Any, count: int) -> list[str]:
+    """Names of classes, or targets as JSON."""
+    if not model.spec.classification:
+        targets = target_values(labels, count, model.spec.outputs)
+        if not targets.isfinite().all():
+            row = int((~targets.isfinite()).any(1).nonzero()[0])
+            raise DataError(f"The target of example {row} is not finite.", code="non-finite", field=("labels", row))
+        return [json.dumps(row) for row in targets.tolist()]
+    names = class_names(labels, PYTHON)
+    if len(names) != count:
+        raise DataError(f"There are {count} inputs, but {len(names)} labels. Give one for each.", code="ragged-input")
+    return [checked_name(name, "label") for name in names]

@@ -1,0 +1,23 @@
+"""Small models and services for tests."""
+
+import torch
+
+from handful.learners.bayesian_heads import BayesianLastLayer
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.meta_model import MetaModel
+from handful.types import TaskSpec
+
+
+def classifier(seed=0):
+    spec = TaskSpec("classification", (3,), 2, "permuted")
+    return MetaModel(PrototypicalNetwork.build(spec, backbone="linear", seed=seed), facts={"seed": seed})
+
+
+def regressor():
+    spec = TaskSpec("regression", (3,), 1, "shared")
+    return MetaModel(BayesianLastLayer.build(spec, backbone="mlp", backbone_options={"hidden": [6]}))
+
+
+def points(*numbers):
+    """An input for each number, unlike those of others."""
+    return [torch.randn(3, generator=torch.Generator().manual_seed(number)).tolist() for number in numbers]
