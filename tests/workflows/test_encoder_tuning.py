@@ -16,7 +16,7 @@ from handful.models.meta_model import MetaModel
 from handful.storage import read_tensors
 from handful.tasks.opening import open_tasks
 from handful.training.run import Run
-from handful.workflows.encoder_tuning import few, with_way_of_tuning
+from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
@@ -213,8 +213,18 @@ def test_a_brought_file_that_is_none_of_an_encoder_is_refused(name, tmp_path, mo
         f"{PREFIX}{name}": torch.ones(3, dtype=torch.uint8),
     }
     with pytest.raises(ArtifactError, match="none of an encoder's"):
-        unpacked(files, "abc", "The model")
+        unpacked(files, "sha256:abc", "The model")
     assert not list(tmp_path.rglob("*evil*"))
     with pytest.raises(ArtifactError, match="another encoder than the one"):
         unpacked({f"{PREFIX}config.json": torch.zeros(3, dtype=torch.uint8)}, "sha256:00", "The model")
     assert not carried_folder("sha256:00").exists()
+    with pytest.raises(ArtifactError, match="does not identify by their digest"):
+        unpacked(files, "0123abc", "The model")
+
+
+def test_a_published_encoder_is_brought_by_the_digest_of_its_files(experiment, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("handful.encoders.encoder.published_folder", lambda *_: folder)
+    encoder_of.cache_clear()
+    published = replace(experiment, source=replace(experiment.source, encoder="someone/sentences"), whole_encoder=True)
+    assert with_encoder_to_bring(published).source.encoder == str(folder)
+    assert with_encoder_to_bring(replace(published, whole_encoder=False)).source.encoder == "someone/sentences"

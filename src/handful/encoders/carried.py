@@ -30,9 +30,12 @@ def packed(folder: Path) -> dict[str, Tensor]:
 def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
     """Put the files among a model's tensors where encoders are looked for, unless they are there.
 
-    revision: of the encoder. source: what messages call the model. Raises `ArtifactError` where the files are of
-    another revision, or would be written elsewhere, and `UserError` where the cache cannot be written.
+    revision: of the encoder, a digest of its files: those of a published commit cannot be checked, and other models
+    would take them for it. source: what messages call the model. Raises `ArtifactError` where the files are of another
+    revision, or would be written elsewhere, and `UserError` where the cache cannot be written.
     """
+    if not revision.startswith("sha256:"):
+        raise ArtifactError(f"{source} brings an encoder whose files it does not identify by their digest.")
     folder = carried_folder(revision)
     if folder.is_dir():
         return
@@ -45,7 +48,7 @@ def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
         }:
             raise ArtifactError(f"{source} brings an encoder with a file {name!r}, which is none of an encoder's.")
         write_bytes(path, content.numpy().tobytes())
-    if revision.startswith("sha256:") and folder_digest(temporary) != revision:
+    if folder_digest(temporary) != revision:
         raise ArtifactError(f"{source} brings another encoder than the one that it was trained with.")
     temporary.replace(folder)
 

@@ -133,7 +133,8 @@ class TextEncoder(Encoder):
         return torch.stack([own[0] if len(own) == 1 else _mean(own) for own in vectors]), 0
 
     def _encoded(self, texts: list[str]) -> Tensor:
-        by_length = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # so that little is padded
+        # So that little is padded; the longest first, so that no more time is needed than is told after them.
+        by_length = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
         progress = EmbeddingProgress("texts", len(texts), KEPT_FROM)
         parts = []
         with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from handful.events import OnEvent, Stop, ignore
 from handful.learners.learner import Learner
 from handful.metrics import find_metric
 from handful.notes import collecting, note
+from handful.own_code import names_own_code
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool
@@ -71,6 +72,17 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
                 hint="Or with {tune_encoder} on.",
             )
     return replace(experiment, source=replace(source, tune_encoder=way))
+
+
+def with_encoder_to_bring(experiment: Experiment) -> Experiment:
+    """The same with the folder of its encoder in place of a published name: a model that brings the files along knows
+    them by their digest, and not by a commit, of which nobody could tell whether they are it."""
+    source = experiment.source
+    name = source.encoder or (DEFAULT if source.text is not None else None)
+    if not experiment.whole_encoder or name is None or names_own_code(name):
+        return experiment
+    files = encoder_of("texts" if source.text is not None else "images", name, None).files
+    return replace(experiment, source=replace(source, encoder=str(files)))
 
 
 def few(validation: TaskDistribution) -> TaskDistribution:

@@ -25,7 +25,15 @@ from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
-from handful.workflows.encoder_tuning import MAP_BATCH, Candidate, best_of, few, trained_map, with_way_of_tuning
+from handful.workflows.encoder_tuning import (
+    MAP_BATCH,
+    Candidate,
+    best_of,
+    few,
+    trained_map,
+    with_encoder_to_bring,
+    with_way_of_tuning,
+)
 from handful.workflows.experiment import Experiment, continued, fillable, validating
 from handful.workflows.warm_start import trained_on
 
@@ -58,7 +66,7 @@ def train(
     give_back_memory()
     rank, count = place_of(workers)
     check_trusted(experiment.source.encoder or "", trust, "encoder")
-    experiment = with_way_of_tuning(experiment)
+    experiment = with_encoder_to_bring(with_way_of_tuning(experiment))
     if tasks is None:
         source = experiment.source
         there = device_named(experiment.settings.get("device", "cpu"))

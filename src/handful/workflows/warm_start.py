@@ -60,10 +60,11 @@ def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _columns(pipeline: InputPipeline | None) -> tuple[str, ...]:
-    """What inputs are: their kind and, of a table, its columns in their order."""
+    """What inputs are: their kind and, of a table, its columns in their order; of an encoder's, what that is."""
     if pipeline is None:
         return ()
-    return pipeline.kind, *map(str, getattr(pipeline, "names", ()))
+    encoder = (getattr(pipeline, name) for name in ("encoder", "revision")) if pipeline.encoded else ()
+    return pipeline.kind, *map(str, getattr(pipeline, "names", ())), *encoder
 
 
 def _written(columns: tuple[str, ...]) -> str:
