@@ -20,6 +20,8 @@ CODES = {
     "unwritable": "storage-full",
     "name-taken": "name-taken",
     "version-conflict": "version-conflict",
+    "idempotency-in-progress": "idempotency-in-progress",
+    "idempotency-mismatch": "idempotency-mismatch",
     "missing-encoder": "not-ready",
     "closed": "not-ready",
     # the user's data

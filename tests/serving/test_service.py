@@ -248,8 +248,8 @@ def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, tmp_path,
     task = made(service)
     service.close()
     with Service(model, tmp_path / "store") as again:
-        loads, load = [], again._load
-        [bank] = again._banks.values()
+        loads, load = [], again._states.load
+        [bank] = again._states._banks.values()
         monkeypatch.setattr(bank, "_load", lambda key: loads.append(key) or load(key))
         gate = threading.Barrier(8)
 

@@ -181,6 +181,10 @@ class Rows:
         wanted = select(EXAMPLES.c.id).where(self._of(EXAMPLES, task), EXAMPLES.c.id.in_(ids))
         return set(self._run(wanted).scalars())
 
+    def all_examples(self, task: str) -> list[str]:
+        """The ids of a task's examples, in whatever version."""
+        return list(self._run(select(EXAMPLES.c.id).where(self._of(EXAMPLES, task)).order_by(EXAMPLES.c.id)).scalars())
+
     def versions_with(self, task: str, ids: Collection[str]) -> list[int]:
         """The versions that hold one of these examples."""
         found = select(SUPPORTS.c.version).where(self._of(SUPPORTS, task), SUPPORTS.c.example.in_(ids))

@@ -1,8 +1,7 @@
 """What can be done with the tasks of a store: one method for each use, without HTTP and without SQL."""
 
-import hashlib
+import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,28 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from handful.errors import ArtifactError, HandfulError, UserError
+from handful.errors import UserError
+from handful.limits import SERVICE
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.models.results import results
-from handful.models.task_bank import TaskBank
-from handful.notes import Note, collecting
-from handful.pipelines.pipeline import InputPipeline
+from handful.notes import Notes, collecting
 from handful.serving import inputs as kept
+from handful.serving.erasing import Eraser
 from handful.serving.names import checked_name
-from handful.serving.records import Example, LabeledInput, Predictions, TaskRecord, Version
+from handful.serving.records import Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
+from handful.serving.requests import Request, Requests, content_of
 from handful.serving.rows import Rows
+from handful.serving.states import States, check_there, digest_of
 from handful.serving.store import Store
-from handful.serving.supports import adapted, added, corrected, encoded, labeled, prepared
+from handful.serving.supports import adapted, added, corrected, encoded, imported, labeled, prepared
+from handful.serving.versions import facts_of, insert_version, retried
 
-TRIES = 16
-"""How often a change is made anew because others changed the task meanwhile."""
-
-Key = tuple[str, str, int]
-"""Tenant, task and version."""
-
-Edit = Callable[[list[Example]], list[Example]]
-"""From the examples of a version to those of the next."""
+RESTORABLE = 7 * 24 * 3600 * 1000
+"""Milliseconds for which a deleted task can be restored."""
 
 
 class Service:
@@ -47,7 +43,8 @@ class Service:
     clock: the time in nanoseconds since 1970.
 
     Most methods take `tenant`, whose task it is, and those that change one `actor`, who is named in its versions and
-    in the audit. `expected` is the version that a task has to be at, else `UserError`.
+    in the audit. `expected` is the version that a task has to be at, else `UserError`. A request with an
+    `idempotency_key` that was carried out in the last day, with the same content, is answered as it was then.
 
     >>> import tempfile
     >>> from handful.learners.prototypical import PrototypicalNetwork
@@ -78,19 +75,17 @@ class Service:
         named = models if isinstance(models, Mapping) else {"default": models}
         if not named:
             raise UserError("The service has no model. Give one at least.")
-        self._trust, self._max_bytes, self._clock = trust, max_bytes, clock
-        self.models = {name: _checked(_loaded(model, trust)) for name, model in named.items()}
-        self._banks: dict[str, TaskBank[Key]] = {}
-        self._opening = threading.Lock()
-        self._owns = not isinstance(store, Store)
-        self.store = store if isinstance(store, Store) else Store(store)
-        for model in self.models.values():
-            self._bank_of(model)
+        self._clock = clock
+        with contextlib.ExitStack() as opening:
+            self.store = store if isinstance(store, Store) else opening.enter_context(Store(store))
+            self._states = States(named, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
+            self._open = opening.pop_all()
+        self._eraser = Eraser(self.store, self._states, self._now)
+        self._requests = Requests(self.store, self._now)
 
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
-        if self._owns:
-            self.store.close()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +105,7 @@ class Service:
         keep_examples: bool = True,
         tenant: str = "default",
         actor: str = "local",
+        idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Adapt a new task to examples.
 
@@ -121,28 +117,17 @@ class Service:
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
-        name, (of_model, meta) = checked_name(name), self._named(model)
+        name, (of_model, meta) = checked_name(name), self._states.named(model)
         with collecting() as notes:
-            examples = added([], labeled(meta, inputs, labels, self.store.ids), classification=meta.spec.classification)
-            task = adapted(meta, examples)
-        id_, at, content = self.store.ids.new("task"), self._now(), task.to_bytes()
-
-        def insert(rows: Rows) -> TaskRecord:
-            if not rows.has_model(meta.digest):
-                rows.insert_model(meta.digest, meta.to_bytes())
-            rows.insert_task(id_, name, keep_examples=keep_examples, at=at)
-            if keep_examples:
-                rows.insert_examples(id_, examples, at)
-            support = [example.id for example in examples] if keep_examples else []
-            facts = _facts(task, content) | {"parent": None, "change": "created", "actor": actor, "created_at": at}
-            rows.insert_version(id_, 1, support, model=of_model, **facts)
-            rows.set_head(id_, 1)
-            rows.log(at, actor, "created", id_, 1)
-            return rows.task(id_)
-
-        record = self.store.write(tenant, insert)
-        self._bank_of(meta).put((tenant, id_, 1), task)
-        return _with(record, notes)
+            new = labeled(meta, inputs, labels, self.store.ids)
+            content = name, of_model, keep_examples, content_of(new)
+            with self._requests.once(tenant, idempotency_key, "create", *content) as request:
+                if request.earlier is not None:
+                    return request.earlier
+                examples = added([], new, classification=meta.spec.classification)
+                made = adapted(meta, examples)
+                kept_ones = examples if keep_examples else None
+                return self._inserted(name, of_model, kept_ones, made, "created", notes, tenant, actor, request)
 
     def add(
         self,
@@ -153,13 +138,14 @@ class Service:
         expected: int | None = None,
         tenant: str = "default",
         actor: str = "local",
+        idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
         inputs, labels: as for `create`. Inputs with labels that the task has already are left out, with a note;
         `DataError` where they have another label.
         """
-        return self._with_labels(task, inputs, labels, "added", added, expected, tenant, actor)
+        return self._with_labels(task, inputs, labels, "added", added, expected, tenant, actor, idempotency_key)
 
     def correct(
         self,
@@ -170,6 +156,7 @@ class Service:
         expected: int | None = None,
         tenant: str = "default",
         actor: str = "local",
+        idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Adapt a task anew with these labels: in place of others for inputs among its examples, else added to them.
 
@@ -179,7 +166,7 @@ class Service:
         def edit(support: Sequence[Example], new: Sequence[Example], *, classification: bool) -> list[Example]:
             return corrected(support, new)
 
-        return self._with_labels(task, inputs, labels, "corrected", edit, expected, tenant, actor)
+        return self._with_labels(task, inputs, labels, "corrected", edit, expected, tenant, actor, idempotency_key)
 
     def remove(
         self,
@@ -201,7 +188,8 @@ class Service:
                 raise UserError(f"The task has no example {unknown[0]!r}.", code="not-found")
             return [example for example in support if example.id not in examples]
 
-        return self._changed(task, "removed", edit, expected, tenant, actor)
+        with collecting() as notes:
+            return self._changed(task, "removed", edit, notes, expected, tenant, actor, Request(None))
 
     def roll_back(
         self,
@@ -216,22 +204,27 @@ class Service:
 
         Raises `UserError` where there is no such version, or it was erased.
         """
-        for tries in range(TRIES, 0, -1):
+
+        def attempt() -> TaskRecord:
             with self.store.reading(tenant) as rows:
-                head, wanted = rows.task(task).head, rows.version(task, version)
-            _check(head, expected)
-            _check_there(wanted)
-            if version == head.number:
-                return self.get(task, tenant=tenant)
-            state = self._load((tenant, task, version)).to_bytes()  # the head's state is never dropped
-            try:
-                return self.store.write(
-                    tenant, partial(self._move, task=task, head=head.number, to=version, state=state, actor=actor)
-                )
-            except UserError as error:
-                if error.code != "version-conflict" or expected is not None or tries == 1:
-                    raise
-        raise AssertionError("the last try returns or raises")
+                record, wanted = rows.task(task), rows.version(task, version)
+            _check(record.head, expected)
+            check_there(wanted)
+            if version == record.head.number:
+                return record
+            state = self._states.load((tenant, task, version)).to_bytes()  # it may have been dropped: a head's is not
+
+            def move(rows: Rows) -> TaskRecord:
+                rows.task(task)
+                check_there(rows.version(task, version))
+                rows.set_state(task, version, state, digest_of(state))
+                rows.set_head(task, version, expected=record.head.number)
+                rows.log(self._now(), actor, "rolled-back", task, version)
+                return rows.task(task)
+
+            return self.store.write(tenant, move)
+
+        return retried(attempt, once=expected is not None)
 
     def delete(self, task: str, *, tenant: str = "default", actor: str = "local") -> None:
         """Delete a task; it can be restored, and its name is free."""
@@ -244,17 +237,46 @@ class Service:
         self.store.write(tenant, work)
 
     def restore(self, task: str, *, tenant: str = "default", actor: str = "local") -> TaskRecord:
-        """Bring a deleted task back; `UserError` where its name was given to another one meanwhile."""
+        """Bring a task back that was deleted in the last 7 days.
+
+        Raises `UserError` where its name was given to another one meanwhile.
+        """
 
         def work(rows: Rows) -> TaskRecord:
             record = rows.task(task, deleted=True)
             if record.deleted_at is not None:
+                if task in rows.deleted_before(self._now() - RESTORABLE):
+                    raise UserError(f"There is no task {task!r}.", code="not-found")
                 rows.check_free(record.name)
                 rows.set_deleted(task, None)
                 rows.log(self._now(), actor, "restored", task, record.head.number)
             return rows.task(task)
 
         return self.store.write(tenant, work)
+
+    # Erasing
+
+    def erase(self, task: str, examples: Sequence[str], *, tenant: str = "default", actor: str = "local") -> Receipt:
+        """Erase the examples of these ids, from all versions: those that hold one are gone, but for number and time.
+
+        Where the head held one, the task is adapted anew without them. When the receipt is returned, they are in no
+        table, memory or file of the store; the same request, sent again, gives the same receipt. Backups that were made
+        before are not changed.
+
+        Raises `UserError` for unknown ids, `DataError` where too few examples would be left to adapt to, and
+        `HandfulError` where a reader kept the database's log from being cut: ask again.
+        """
+        return self._eraser.examples(task, examples, tenant=tenant, actor=actor)
+
+    def erase_task(self, task: str, *, tenant: str = "default", actor: str = "local") -> Receipt:
+        """Erase a task with all its versions and examples, deleted or not; see `erase`."""
+        return self._eraser.task(task, tenant=tenant, actor=actor)
+
+    def purge(self, *, tenant: str = "default") -> Sequence[Receipt]:
+        """Erase the tasks that were deleted more than 7 days ago."""
+        with self.store.reading(tenant) as rows:
+            old = rows.deleted_before(self._now() - RESTORABLE)
+        return [self.erase_task(task, tenant=tenant, actor="service") for task in old]
 
     # Looking
 
@@ -303,20 +325,99 @@ class Service:
         with self.store.reading(tenant) as rows:
             head = rows.task(task).head
             wanted = head if version is None else rows.version(task, version)
-        _check_there(wanted)
-        bank = self._bank(wanted.model_digest)
+        check_there(wanted)
         made: tuple[Any, ...] = ()
         with collecting() as notes:
             if len(inputs):
                 given = [kept.written(value, place) for place, value in enumerate(inputs)]
-                tensor = prepared(bank.model, encoded(bank.model, given))
-                [prediction] = bank.predict([((tenant, task, wanted.number), tensor)])
-                if isinstance(prediction, HandfulError):
-                    raise prediction
+                meta = self._states.model(wanted.model_digest)
+                tensor = prepared(meta, encoded(meta, given))
+                prediction = self._states.predict((tenant, task, wanted.number), meta.digest, tensor)
                 made = tuple(results(wanted, prediction, top=top))
         return Predictions(task, wanted.number, wanted.model, wanted.model_digest, made, tuple(notes))
 
+    # As files
+
+    def export(self, task: str, version: int | None = None, *, tenant: str = "default") -> bytes:
+        """A version, the head by default, as the file of an adapted task: `AdaptedTask.from_bytes` reads it.
+
+        It holds the examples as the model sees them, where they are kept.
+        """
+        with self.store.reading(tenant) as rows:
+            head = rows.task(task).head
+            wanted = head if version is None else rows.version(task, version)
+            check_there(wanted)
+            examples = rows.examples(task, wanted.number)
+        if not examples:
+            return self._states.load((tenant, task, wanted.number)).to_bytes()
+        return adapted(self._states.model(wanted.model_digest), examples, keep_support=True).to_bytes()
+
+    def import_task(
+        self,
+        name: str,
+        content: bytes,
+        *,
+        tenant: str = "default",
+        actor: str = "local",
+        idempotency_key: str | None = None,
+    ) -> TaskRecord:
+        """Make a task of the file of an adapted task, which may be from elsewhere.
+
+        Where the file holds examples, the task is adapted to them anew, and can change; their inputs are known as the
+        model sees them alone, so that a correction adds to them.
+
+        Raises `ArtifactError` where it is none, or its model is not here.
+        """
+        name, task = checked_name(name), AdaptedTask.from_bytes(content, limits=SERVICE, source="The file")
+        meta = self._states.model(task.model_digest)
+        of_model = next(
+            (given for given, one in self._states.models.items() if one.digest == meta.digest), meta.digest[:8]
+        )
+        with (
+            collecting() as notes,
+            self._requests.once(tenant, idempotency_key, "import", name, digest_of(content)) as request,
+        ):
+            if request.earlier is not None:
+                return request.earlier
+            examples = imported(task, self.store.ids)
+            if examples is None:
+                meta.check(task)
+            made = task if examples is None else adapted(meta, examples)
+            return self._inserted(name, of_model, examples, made, "imported", notes, tenant, actor, request)
+
     # Changes, each a new version
+
+    def _inserted(
+        self,
+        name: str,
+        model: str,
+        examples: Sequence[Example] | None,
+        made: AdaptedTask,
+        change: str,
+        notes: Notes,
+        tenant: str,
+        actor: str,
+        request: Request,
+    ) -> TaskRecord:
+        """A new task with its first version. examples: None where they are not kept."""
+        meta, id_, at = self._states.model(made.model_digest), self.store.ids.new("task"), self._now()
+
+        def work(rows: Rows) -> TaskRecord:
+            if not rows.has_model(meta.digest):
+                rows.insert_model(meta.digest, meta.to_bytes())
+            rows.insert_task(id_, name, keep_examples=examples is not None, at=at)
+            rows.insert_examples(id_, examples or [], at)
+            facts = facts_of(made) | {"parent": None, "change": change, "actor": actor, "created_at": at}
+            rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
+            rows.set_head(id_, 1)
+            rows.log(at, actor, change, id_, 1)
+            record = replace(rows.task(id_), notes=tuple(notes))
+            request.keep(rows, record, at)
+            return record
+
+        record = self.store.write(tenant, work)
+        self._states.hold((tenant, id_, 1), made)
+        return record
 
     def _with_labels(
         self,
@@ -328,170 +429,68 @@ class Service:
         expected: int | None,
         tenant: str,
         actor: str,
+        idempotency_key: str | None,
     ) -> TaskRecord:
-        meta = self._bank(self.get(task, tenant=tenant).head.model_digest).model
+        """A version on labeled inputs and what an edit makes of them and the task's examples."""
+        meta = self._states.model(self.get(task, tenant=tenant).head.model_digest)
         with collecting() as notes:
             new = labeled(meta, inputs, labels, self.store.ids)
-        whole = partial(edit, new=new, classification=meta.spec.classification)
-        return _with(self._changed(task, change, whole, expected, tenant, actor), notes)
+            whole = partial(edit, new=new, classification=meta.spec.classification)
+            with self._requests.once(tenant, idempotency_key, change, task, expected, content_of(new)) as request:
+                if request.earlier is not None:
+                    return request.earlier
+                return self._changed(task, change, whole, notes, expected, tenant, actor, request)
 
-    def _changed(self, task: str, change: str, edit: Edit, expected: int | None, tenant: str, actor: str) -> TaskRecord:
+    def _changed(
+        self,
+        task: str,
+        change: str,
+        edit: Callable[[list[Example]], list[Example]],
+        notes: Notes,
+        expected: int | None,
+        tenant: str,
+        actor: str,
+        request: Request,
+    ) -> TaskRecord:
         """The task with a new version on what an edit makes of its examples; as it is where they stay the same."""
-        for tries in range(TRIES, 0, -1):
+
+        def attempt() -> TaskRecord:
             with self.store.reading(tenant) as rows:
                 record = rows.task(task)
                 support = rows.examples(task, record.head.number)
             _check(record.head, expected)
             if not record.keep_examples:
                 raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
-            with collecting() as notes:
+            with collecting() as own:  # of this attempt
                 examples = edit(support)
+                told = *notes, *own
                 if examples == support:
-                    return _with(record, notes)
-                meta = self._bank(record.head.model_digest).model
-                made = adapted(meta, examples)
-            insert = partial(self._advance, record=record, examples=examples, made=made, change=change, actor=actor)
-            try:
-                result = self.store.write(tenant, insert)
-            except UserError as error:
-                if error.code != "version-conflict" or expected is not None or tries == 1:
-                    raise
-                continue
-            bank = self._bank_of(meta)
-            bank.put((tenant, task, result.head.number), made)
-            bank.remove((tenant, task, record.head.number))
-            return _with(result, notes)
-        raise AssertionError("the last try returns or raises")
+                    return replace(record, notes=told)
+                made = adapted(self._states.model(record.head.model_digest), examples)
+                told = *notes, *own
 
-    def _advance(
-        self,
-        rows: Rows,
-        record: TaskRecord,
-        examples: Sequence[Example],
-        made: AdaptedTask,
-        change: str,
-        actor: str,
-    ) -> TaskRecord:
-        """Write a new version, with those of its examples that are new, and make it the head."""
-        task, at, number = record.id, self._now(), rows.last_number(record.id) + 1
-        rows.task(task)  # it may have been deleted
-        known = rows.known_examples(task, [example.id for example in examples])
-        rows.insert_examples(task, [example for example in examples if example.id not in known], at)
-        facts = _facts(made, made.to_bytes()) | {"parent": record.head.number, "change": change}
-        facts |= {"actor": actor, "created_at": at, "model": record.head.model}
-        rows.insert_version(task, number, [example.id for example in examples], **facts)
-        rows.set_head(task, number, expected=record.head.number)
-        rows.drop_old_states(task, number)
-        rows.log(at, actor, change, task, number)
-        return rows.task(task)
+            def work(rows: Rows) -> TaskRecord:
+                rows.task(task)  # it may have been deleted
+                at = self._now()
+                number = insert_version(rows, record, examples, made, change=change, actor=actor, at=at)
+                rows.log(at, actor, change, task, number)
+                result = replace(rows.task(task), notes=told)
+                request.keep(rows, result, at)
+                return result
 
-    def _move(self, rows: Rows, task: str, head: int, to: int, state: bytes, actor: str) -> TaskRecord:
-        """Make an earlier version the head, with its state, which may have been dropped."""
-        rows.task(task)
-        _check_there(rows.version(task, to))
-        rows.set_state(task, to, state, _digest(state))
-        rows.set_head(task, to, expected=head)
-        rows.log(self._now(), actor, "rolled-back", task, to)
-        return rows.task(task)
+            result = self.store.write(tenant, work)
+            self._states.hold((tenant, task, result.head.number), made, instead=record.head.number)
+            return result
 
-    # States and models
-
-    def _load(self, key: Key) -> AdaptedTask:
-        """The state of a version: as stored, or where that was dropped or altered adapted again."""
-        tenant, task, number = key
-        with self.store.reading(tenant) as rows:
-            version, state = rows.version(task, number), rows.state(task, number)
-            _check_there(version)
-            if state is not None and _digest(state) == version.digest:
-                return AdaptedTask.from_bytes(state, source=f"Version {number} of the task {task}")
-            examples = rows.examples(task, number)
-        if not examples:
-            raise ArtifactError(
-                f"Version {number} of the task {task} is damaged, and its examples were not kept. Restore a backup."
-            )
-        made = adapted(self._bank(version.model_digest).model, examples)
-        if state is not None:
-            content = made.to_bytes()
-
-            def repair(rows: Rows) -> None:
-                rows.set_state(task, number, content, _digest(content))
-                rows.log(self._now(), "service", "repaired", task, number)
-
-            self.store.write(tenant, repair)
-        return made
-
-    def _named(self, name: str | None) -> tuple[str, MetaModel]:
-        if name is None and len(self.models) == 1:
-            [name] = self.models
-        if name not in self.models:
-            raise UserError(
-                f"{'Which model?' if name is None else f'There is no model {name!r}.'} Give one of: "
-                f"{', '.join(self.models)}.",
-                code="unknown-name",
-            )
-        return name, self.models[name]
-
-    def _bank(self, digest: str) -> TaskBank[Key]:
-        """The states of a model in use, which is loaded from the store where it is no more among those given."""
-        if digest not in self._banks:
-            with self.store.reading("") as rows:
-                content = rows.model(digest)
-            if content is None:
-                raise ArtifactError(f"The store lacks the model {digest[:8]}.", code="missing-artifact")
-            self._bank_of(MetaModel.from_bytes(content, trust=self._trust, source=f"The store's model {digest[:8]}"))
-        return self._banks[digest]
-
-    def _bank_of(self, model: MetaModel) -> TaskBank[Key]:
-        with self._opening:
-            if model.digest not in self._banks:
-                self._banks[model.digest] = TaskBank(model, max_bytes=self._max_bytes, load=self._load)
-            return self._banks[model.digest]
+        return retried(attempt, once=expected is not None)
 
     def _now(self) -> int:
         return self._clock() // 10**6
 
 
-def _loaded(model: MetaModel | str | Path, trust: Sequence[str]) -> MetaModel:
-    return model if isinstance(model, MetaModel) else MetaModel.from_pretrained(model, trust=trust)
-
-
-def _checked(model: MetaModel) -> MetaModel:
-    if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
-        raise UserError(
-            "Each task of this model is a table with columns of its own, and a store keeps tasks of one set of columns "
-            "only. Use `MetaModel.adapt`."
-        )
-    return model
-
-
-def _facts(task: AdaptedTask, content: bytes) -> dict[str, Any]:
-    """What the row of a version holds of its state."""
-    return {
-        "model_digest": task.model_digest,
-        "labels": None if task.labels is None else json.dumps(task.labels),
-        "targets": json.dumps(task.targets),
-        "examples": task.examples,
-        "digest": _digest(content),
-        "state": content,
-    }
-
-
-def _digest(state: bytes) -> str:
-    return "sha256:" + hashlib.sha256(state).hexdigest()
-
-
-def _with(record: TaskRecord, notes: Sequence[Note] | Any) -> TaskRecord:
-    return replace(record, notes=(*notes, *record.notes))
-
-
 def _check(head: Version, expected: int | None) -> None:
     if expected is not None and head.number != expected:
         raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")
-
-
-def _check_there(version: Version) -> None:
-    if version.erased_at is not None:
-        raise UserError(f"Version {version.number} was erased. Choose another one.", code="not-found")
 
 
 def _shown(example: Example, version: Version) -> LabeledInput:

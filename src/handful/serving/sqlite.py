@@ -13,6 +13,7 @@ PRAGMAS: dict[str, Any] = {
     "synchronous": 2,
     "foreign_keys": 1,
     "secure_delete": 1,
+    "temp_store": 2,
     "trusted_schema": 0,
     "cell_size_check": 1,
     "mmap_size": 0,

@@ -106,6 +106,21 @@ def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Exampl
     return [*result, *(example for example in wanted if _input_of(example) not in replaced)]
 
 
+def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
+    """The examples that an adapted task holds; None where it holds none."""
+    if task.support is None:
+        return None
+    labels = [json.dumps(row) for row in task.support.targets.tolist()]
+    if task.labels is not None:
+        names = [checked_name(name, "label") for name in task.labels]
+        labels = [names[number] for number in task.support.targets.tolist()]
+    contents = kept.encoded_bytes(task.support.inputs)
+    return [
+        Example(ids.new("ex"), "encoded", content, content, label)
+        for content, label in zip(contents, labels, strict=True)
+    ]
+
+
 def _input_of(example: Example) -> tuple[str, bytes]:
     return example.media, example.content
 

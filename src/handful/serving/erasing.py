@@ -1,0 +1,130 @@
+"""Erasing: examples and whole tasks, from every table, cache and file of a store."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from handful.errors import DataError, UserError
+from handful.models.adapted_task import AdaptedTask
+from handful.serving.records import Example, Receipt, TaskRecord, as_datetime
+from handful.serving.rows import Rows
+from handful.serving.states import States
+from handful.serving.store import Store
+from handful.serving.supports import adapted
+from handful.serving.versions import insert_version, retried
+
+
+class Eraser:
+    """Erases so that nothing is left in tables, memory, the log of the database, or backups made afterwards.
+
+    A receipt is given once the log is cut. Where that fails, what was erased is in no table any more, and the same
+    request, sent again, ends it.
+    """
+
+    def __init__(self, store: Store, states: States, now: Callable[[], int]) -> None:
+        self._store, self._states, self._now = store, states, now
+
+    def examples(self, task: str, ids: Sequence[str], *, tenant: str, actor: str) -> Receipt:
+        """Erase examples, and adapt the task anew where its head holds one; see `Service.erase`."""
+        wanted = sorted(set(ids))
+        if not wanted:
+            raise UserError("Which examples are to be erased? Give their ids.")
+
+        def attempt() -> tuple[str, list[int]]:
+            with self._store.reading(tenant) as rows:
+                record = rows.task(task, deleted=True)
+                unknown = sorted(set(wanted) - rows.known_examples(task, wanted))
+                if unknown:
+                    return _earlier(rows, task, set(wanted), f"The task has no example {unknown[0]!r}."), []
+                support = rows.examples(task, record.head.number)
+            left = [example for example in support if example.id not in wanted]
+            made = self._without(record, left) if len(left) < len(support) else None
+            id_, gone, head = self._store.write(
+                tenant, lambda rows: self._erase_examples(rows, record, wanted, left, made, actor)
+            )
+            self._states.erase((tenant, task, number) for number in gone)
+            if made is not None:
+                self._states.hold((tenant, task, head), made)
+            return id_, gone
+
+        id_, _ = retried(attempt)
+        return self._finished(id_, task, tenant)
+
+    def task(self, task: str, *, tenant: str, actor: str) -> Receipt:
+        """Erase a task with all its versions and examples, deleted or not."""
+
+        def work(rows: Rows) -> tuple[str, list[int]]:
+            try:
+                rows.task(task, deleted=True)
+            except UserError as error:
+                return _earlier(rows, task, None, error.message), []
+            numbers, id_, at = (
+                [version.number for version in rows.versions(task)],
+                self._store.ids.new("erasure"),
+                self._now(),
+            )
+            rows.insert_erasure(id_, task, rows.all_examples(task), None, at)
+            rows.erase_task(task)
+            rows.log(at, actor, "erased", task, None)
+            return id_, numbers
+
+        id_, gone = self._store.write(tenant, work)
+        self._states.erase((tenant, task, number) for number in gone)
+        return self._finished(id_, task, tenant)
+
+    def _without(self, record: TaskRecord, left: Sequence[Example]) -> AdaptedTask:
+        try:
+            if not left:
+                raise DataError("No example would be left.", code="too-few-examples")
+            return adapted(self._states.model(record.head.model_digest), left)
+        except DataError as error:
+            raise DataError(
+                f"{error.message} Without these examples the task cannot predict: erase the whole task.",
+                code=error.code,
+            ) from error
+
+    def _erase_examples(
+        self,
+        rows: Rows,
+        record: TaskRecord,
+        ids: Sequence[str],
+        left: Sequence[Example],
+        made: AdaptedTask | None,
+        actor: str,
+    ) -> tuple[str, list[int], int]:
+        task, at, id_ = record.id, self._now(), self._store.ids.new("erasure")
+        if made is not None:
+            insert_version(rows, record, left, made, change="erased", actor=actor, at=at)
+        else:
+            rows.set_head(task, record.head.number, expected=record.head.number)
+        gone = rows.erase_examples(task, ids, at)
+        head = rows.task(task, deleted=True).head
+        rows.insert_erasure(id_, task, ids, head, at)
+        rows.log(at, actor, "erased", task, head.number)
+        return id_, gone, head.number
+
+    def _finished(self, id_: str, task: str, tenant: str) -> Receipt:
+        """The receipt of an erasure, once no file holds what was erased."""
+        with self._store.reading(tenant) as rows:
+            finished = any(row.id == id_ and row.finished_at is not None for row in rows.erasures(task))
+        if not finished:
+            self._store.empty_log()
+            self._store.write(tenant, lambda rows: rows.finish_erasure(id_, self._now()))
+        with self._store.reading(tenant) as rows:
+            [row] = [row for row in rows.erasures(task) if row.id == id_]
+        return Receipt(
+            row.id,
+            task,
+            tuple(json.loads(row.examples)),
+            row.version,
+            row.digest,
+            as_datetime(row.started_at),
+            as_datetime(row.finished_at),
+        )
+
+
+def _earlier(rows: Rows, task: str, ids: set[str] | None, message: str) -> str:
+    """The erasure of these examples, or of the whole task, that was made before; `UserError` where there is none."""
+    for row in rows.erasures(task):
+        if row.version is None if ids is None else ids <= set(json.loads(row.examples)):
+            return str(row.id)
+    raise UserError(message, code="not-found")

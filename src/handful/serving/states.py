@@ -1,0 +1,154 @@
+"""The states of versions: in memory, as stored, or adapted again; and the models that they are of."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
+from handful.models.task_bank import TaskBank
+from handful.pipelines.pipeline import InputPipeline
+from handful.serving.records import Version
+from handful.serving.rows import Rows
+from handful.serving.store import Store
+from handful.serving.supports import adapted
+from handful.types import Prediction
+
+Key: TypeAlias = tuple[str, str, int]
+"""Tenant, task and version."""
+
+
+class States:
+    """The states of all versions of a store.
+
+    models: by name, from which new tasks are adapted; those of earlier tasks are in the store.
+    trust, max_bytes: see `Service`. now: the time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, MetaModel | str | Path],
+        store: Store,
+        *,
+        trust: Sequence[str],
+        max_bytes: int,
+        now: Callable[[], int],
+    ) -> None:
+        self._store, self._trust, self._max_bytes, self._now = store, trust, max_bytes, now
+        self._banks: dict[str, TaskBank[Key]] = {}
+        self._erased: set[Key] = set()
+        self._opening = threading.Lock()
+        self.models = {name: self._opened(model) for name, model in models.items()}
+        for model in self.models.values():
+            self._bank_of(model)
+
+    def named(self, name: str | None) -> tuple[str, MetaModel]:
+        """The model of this name, or the only one; `UserError` where there is none or it is not clear which."""
+        if name is None and len(self.models) == 1:
+            [name] = self.models
+        if name is None or name not in self.models:
+            raise UserError(
+                f"{'Which model?' if name is None else f'There is no model {name!r}.'} Give one of: "
+                f"{', '.join(self.models)}.",
+                code="unknown-name",
+            )
+        return name, self.models[name]
+
+    def model(self, digest: str) -> MetaModel:
+        """A model in use."""
+        return self._bank(digest).model
+
+    def predict(self, key: Key, digest: str, inputs: Tensor) -> Prediction:
+        """What a version of a model's task predicts; raises as `TaskBank.predict` answers."""
+        bank = self._bank(digest)
+        [prediction] = bank.predict([(key, inputs)])
+        if key in self._erased:  # it may have been loaded just before
+            bank.remove(key)
+            raise UserError(f"Version {key[2]} was erased. Choose another one.", code="not-found")
+        if isinstance(prediction, HandfulError):
+            raise prediction
+        return prediction
+
+    def hold(self, key: Key, task: AdaptedTask, *, instead: int | None = None) -> None:
+        """Have the state of a version in memory, instead of that of another version of the same task."""
+        bank = self._bank(task.model_digest)
+        bank.put(key, task)
+        if key in self._erased:  # meanwhile
+            bank.remove(key)
+        if instead is not None:
+            bank.remove((key[0], key[1], instead))
+
+    def erase(self, keys: Iterable[Key]) -> None:
+        """Forget the states of versions that were erased, also where one is being loaded."""
+        gone = set(keys)
+        self._erased |= gone
+        for bank in list(self._banks.values()):
+            for key in gone:
+                bank.remove(key)
+
+    def load(self, key: Key) -> AdaptedTask:
+        """The state of a version: as stored, or where that was dropped or altered adapted again."""
+        tenant, task, number = key
+        with self._store.reading(tenant) as rows:
+            version, state = rows.version(task, number), rows.state(task, number)
+            check_there(version)
+            if state is not None and digest_of(state) == version.digest:
+                return AdaptedTask.from_bytes(state, source=f"Version {number} of the task {task}")
+            examples = rows.examples(task, number)
+        if not examples:
+            raise ArtifactError(
+                f"Version {number} of the task {task} is damaged, and its examples were not kept. Restore a backup."
+            )
+        made = adapted(self.model(version.model_digest), examples)
+        if state is not None:
+            self._repair(key, made.to_bytes())
+        return made
+
+    def _repair(self, key: Key, state: bytes) -> None:
+        tenant, task, number = key
+
+        def work(rows: Rows) -> None:
+            rows.set_state(task, number, state, digest_of(state))
+            rows.log(self._now(), "service", "repaired", task, number)
+
+        self._store.write(tenant, work)
+
+    def _bank(self, digest: str) -> TaskBank[Key]:
+        """The states of a model, which is loaded from the store where it is not among those given."""
+        if digest not in self._banks:
+            with self._store.reading("") as rows:
+                content = rows.model(digest)
+            if content is None:
+                raise ArtifactError(f"The store lacks the model {digest[:8]}.", code="missing-artifact")
+            self._bank_of(MetaModel.from_bytes(content, trust=self._trust, source=f"The store's model {digest[:8]}"))
+        return self._banks[digest]
+
+    def _bank_of(self, model: MetaModel) -> None:
+        with self._opening:
+            if model.digest not in self._banks:
+                self._banks[model.digest] = TaskBank(model, max_bytes=self._max_bytes, load=self.load)
+
+    def _opened(self, given: MetaModel | str | Path) -> MetaModel:
+        model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=self._trust)
+        if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
+            raise UserError(
+                "Each task of this model is a table with columns of its own, and a store keeps tasks of one set of "
+                "columns only. Use `MetaModel.adapt`."
+            )
+        return model
+
+
+def digest_of(state: bytes) -> str:
+    """What a stored state is known by."""
+    return "sha256:" + hashlib.sha256(state).hexdigest()
+
+
+def check_there(version: Version) -> None:
+    """Raise a `UserError` where a version is a tombstone."""
+    if version.erased_at is not None:
+        raise UserError(f"Version {version.number} was erased. Choose another one.", code="not-found")

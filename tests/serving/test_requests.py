@@ -1,0 +1,98 @@
+"""Requests that come again with the same key are carried out once."""
+
+import threading
+
+import pytest
+
+from handful import Service
+from handful.errors import UserError
+from serving.worlds import classifier, points
+
+DAY = 86400 * 10**9
+
+
+@pytest.fixture
+def now():
+    return [10**18]
+
+
+@pytest.fixture
+def service(tmp_path, now):
+    with Service(classifier(), tmp_path / "store", clock=lambda: now[0]) as service:
+        yield service
+
+
+def made(service, name="shelf", key="k", **options):
+    return service.create(name, points(1, 2, 3, 1), ["a", "b", "b", "a"], idempotency_key=key, **options)
+
+
+def test_a_repeated_request_is_answered_as_the_first_time(service, tmp_path, now):
+    first = made(service)
+    assert [note.code for note in first.notes] == ["repeated"]
+    added = service.add(first.id, points(5), ["c"], idempotency_key="k2")
+    service.remove(first.id, [service.examples(first.id)[0].id])
+    assert made(service) == first
+    assert service.add(first.id, points(5), ["c"], idempotency_key="k2") == added
+    assert len(service.versions(first.id)) == 3
+    service.close()
+    with Service(classifier(), tmp_path / "store", clock=lambda: now[0]) as again:
+        assert made(again) == first
+        assert [one.id for one in again.tasks()] == [first.id]
+
+
+def test_a_key_with_another_request_is_refused(service):
+    task = made(service)
+    for use in (
+        lambda: made(service, "other"),
+        lambda: made(service, keep_examples=False),
+        lambda: service.add(task.id, points(5), ["c"], idempotency_key="k"),
+        lambda: service.import_task("shelf", service.export(task.id), idempotency_key="k"),
+    ):
+        with pytest.raises(UserError) as error:
+            use()
+        assert error.value.code == "idempotency-mismatch"
+
+
+def test_keys_are_of_one_tenant_and_for_a_day(service, now):
+    task = made(service)
+    assert made(service, tenant="other").id != task.id
+    now[0] += DAY - 10**9
+    assert made(service).id == task.id
+    now[0] += 2 * 10**9
+    assert made(service, "later").id != task.id
+
+
+def test_only_what_was_carried_out_is_kept(service, monkeypatch):
+    with pytest.raises(UserError):
+        service.create("shelf", points(1), ["a"], idempotency_key="k")
+
+    def fail(*_):
+        raise RuntimeError("after all writes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("handful.serving.rows.Rows.insert_answer", fail)
+        with pytest.raises(RuntimeError):
+            made(service)
+    assert service.tasks() == []
+    assert made(service).head.number == 1
+
+
+def test_a_request_that_is_under_way_is_not_begun_again(service, monkeypatch):
+    running, go, results = threading.Event(), threading.Event(), []
+    write = service.store.write
+
+    def slow(*arguments):
+        running.set()
+        go.wait(10)
+        return write(*arguments)
+
+    monkeypatch.setattr(service.store, "write", slow)
+    thread = threading.Thread(target=lambda: results.append(made(service)))
+    thread.start()
+    running.wait(10)
+    with pytest.raises(UserError) as error:
+        made(service)
+    assert error.value.code == "idempotency-in-progress"
+    go.set()
+    thread.join()
+    assert [made(service)] == results
