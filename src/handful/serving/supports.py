@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handful.errors import DataError
+from handful.limits import SERVICE
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.notes import note
@@ -23,7 +24,7 @@ def encoded(model: MetaModel, given: Sequence[Written]) -> Tensor:
     """Inputs as the model's pipeline stores them `(n, ...)`; `DataError` for what cannot be one."""
     values = kept.values(given)
     if model.pipeline is not None:
-        return model.pipeline.stored(values)
+        return model.pipeline.stored(values, SERVICE)
     if given[0].media.split()[0] != "array":
         raise DataError("The tasks of this model come from a generator: its inputs are arrays.", code="wrong-shape")
     return model.checked_inputs(torch.from_numpy(values).float())
