@@ -173,3 +173,20 @@ def test_layers_in_stages_are_counted_one_by_one():
 def test_layers_of_several_kinds_are_those_with_weights():
     assert layers_of(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4))) == ["0", "2"]
     assert layers_of(nn.Linear(2, 2)) == []
+
+
+class Tied(Words):
+    """Its tokens are embedded by weights that have two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lookup = self.embedding
+
+
+def test_tied_weights_stay_tied_where_they_are_trained(monkeypatch):
+    network = Tied().eval()
+    found = SimpleNamespace(network=lambda: network, input_shape=(LENGTH,), width=5, relative_rate=0.5)
+    monkeypatch.setattr(tuned, "encoder_of", lambda *_: found)
+    own = encoder(None)
+    assert own.network.lookup.weight is own.network.embedding.weight
+    assert torch.autograd.grad(own(tokens()).sum(), own.network.lookup.weight)[0].abs().sum() > 0

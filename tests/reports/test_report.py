@@ -57,7 +57,7 @@ def test_a_loss_to_a_rung_that_is_trained_says_how():
 
 def test_a_loss_to_a_rung_that_tunes_an_encoder_says_what_that_costs():
     verdict = report(compare(OWN, evaluation("contrastive", noisy(0.97, seed=3), adapt_seconds=26.0))).verdict
-    assert verdict.endswith("Use contrastive instead, which takes 26.0 s for a new task.")
+    assert verdict.endswith("Use contrastive instead, which takes 26.0 s for a new task and is no model to be trained.")
 
 
 @pytest.mark.parametrize("score", [1.0, 0.6])
@@ -645,8 +645,8 @@ def test_what_tuning_and_adapting_bring_is_told_in_words_and_numbers(tmp_path):
     page = " ".join(report(comparison).write(tmp_path).read_text().split())
     tuning, adapting = comparison.bought.tuning, comparison.bought.adapting
     assert (
-        f"**Tuning the encoder:** +9.0 ± {100 * tuning.half_width:.1f} points for centroid, the best simple method on "
-        "the frozen encoder, on 100 tasks." in page
+        f"**Tuning the encoder:** +9.0 ± {100 * tuning.half_width:.1f} points for centroid on its vectors, on 100 "
+        "tasks." in page
     )
     assert (
         f"**Adapting:** +1.0 ± {100 * adapting.half_width:.1f} points for protonet over centroid, the best simple "

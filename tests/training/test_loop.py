@@ -226,7 +226,7 @@ def test_training_ends_where_validation_no_longer_rises(tmp_path):
     _, found, heard = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}))
     assert found.history[-1]["step"] == 20
     assert [event.message for event in heard if isinstance(event, NoteEvent)] == [
-        "Stopped after step 20: validation has not risen since step 0."
+        "Stopped after step 20: no validation was better since step 0."
     ]
     *_, again = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}, resume=True))
     assert not [event for event in again if isinstance(event, StepEvent)], "what has ended is not gone on with"

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from handful.data_options import AUTO, OFF, ON
-from handful.encoders.carried import PREFIX, carried_folder, unpacked
+from handful.encoders.carried import PREFIX, carried_folder, packed, unpacked
+from handful.encoders.published import folder_digest
+from handful.encoders.texts import TextEncoder
 from handful.encoders.tuned import encoder_of
 from handful.errors import ArtifactError, UserError
 from handful.events import META_TRAINING, PlanEvent, StepEvent
@@ -151,6 +153,31 @@ def test_left_to_handful_it_is_tuned_where_there_are_minutes(experiment):
     assert with_way_of_tuning(named).source.tune_encoder == OFF, "all of whose weights would be each task's own"
 
 
+def test_left_to_handful_nothing_is_tuned_that_a_frozen_encoder_alone_can_do(experiment, tmp_path):
+    source = replace(experiment.source, tune_encoder=AUTO)
+    timed = replace(experiment, source=source, settings={"minutes": 5})
+    frozen_alone = (
+        {"source": replace(source, long_texts="mean")},
+        {"warm_start": str(tmp_path)},
+        {"source": replace(source, encoder=str(tmp_path / "nothing"))},  # opening it says what is wrong
+    )
+    for change in frozen_alone:
+        assert with_way_of_tuning(replace(timed, **change)).source.tune_encoder == OFF
+
+
+def test_tokens_are_those_that_the_frozen_encoder_reads(tmp_path):
+    """With the prompt that it puts before each text."""
+    folder = tiny_encoder(tmp_path, layers=1)
+    facts = {"prompts": {"query": "apple bank "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(facts))
+    encoder, texts = TextEncoder(str(folder)), ["dog", "eagle fish goat"]
+    vectors = encoder.network().eval()(encoder.prepare(encoder.stored(texts)))
+    assert torch.allclose(vectors, encoder.embed(texts), atol=1e-6)
+    assert encoder.stored(texts)[0].tolist()[:5] != encoder.stored(["eagle"])[0].tolist()[:5]
+    (folder / "config_sentence_transformers.json").unlink()
+    assert not torch.allclose(TextEncoder(str(folder)).embed(texts), vectors)
+
+
 def test_what_cannot_be_tuned_is_told(experiment, data, tmp_path):
     for other in ({"backbone": "mlp"}, {"learner": "transfer"}):
         with pytest.raises(UserError, match="as the network of a learner that is meta-trained"):
@@ -220,6 +247,29 @@ def test_a_brought_file_that_is_none_of_an_encoder_is_refused(name, tmp_path, mo
     assert not carried_folder("sha256:00").exists()
     with pytest.raises(ArtifactError, match="does not identify by their digest"):
         unpacked(files, "0123abc", "The model")
+
+
+def test_all_files_of_an_encoder_are_brought_and_what_is_left_of_another_attempt_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "encoder").mkdir()
+    for name, text in (("config.json", "{}"), ("empty.txt", "")):
+        (tmp_path / "encoder" / name).write_text(text)
+    revision = folder_digest(tmp_path / "encoder")
+    left = carried_folder(revision).with_name("left")
+    left.mkdir(parents=True)
+    (left / "half.json").write_text("{")
+    for _ in range(2):
+        unpacked(packed(tmp_path / "encoder"), revision, "The model")
+    assert folder_digest(carried_folder(revision)) == revision
+    assert {path.name for path in carried_folder(revision).parent.iterdir()} == {"left", carried_folder(revision).name}
+
+
+def test_a_model_does_not_bring_an_encoder_of_which_it_knows_a_commit(experiment, folder):
+    tasks = experiment.source.open()
+    tasks.pipeline.revision = "0123abc"
+    model = MetaModel(experiment.settled(tasks).build(tasks), tasks.pipeline, whole_encoder=True)
+    with pytest.raises(UserError, match="by a published commit"):
+        model.to_bytes()
 
 
 def test_a_published_encoder_is_brought_by_the_digest_of_its_files(experiment, folder, tmp_path, monkeypatch):

@@ -1,30 +1,32 @@
 """Encoders that a model brings along: their files in its own file, and a place in the cache where they are unpacked."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from handful.encoders.cache import cache_folder
+from handful.encoders.cache import CACHE, cache_folder
 from handful.encoders.published import CARD, ENCODER_FILES, folder_digest
-from handful.errors import ArtifactError
+from handful.errors import ArtifactError, UserError
 from handful.storage import write_bytes
 
 PREFIX = "encoder files/"
 """How the names of these files begin among the tensors of a model."""
+SUFFIXES = {*ENCODER_FILES, Path(CARD).suffix}
+"""Of the files that may be unpacked."""
 
 
 def packed(folder: Path) -> dict[str, Tensor]:
     """The files of an encoder's folder as bytes `(n,)`, by the names that they have in a model."""
     paths = [path for path in folder.rglob("*") if path.suffix in ENCODER_FILES or path.name == CARD]
-    return {
-        f"{PREFIX}{path.relative_to(folder).as_posix()}": torch.frombuffer(
-            bytearray(path.read_bytes()), dtype=torch.uint8
-        )
-        for path in sorted(paths)
-        if path.is_file() and path.stat().st_size
-    }
+    found = {}
+    for path in sorted(path for path in paths if path.is_file()):
+        content = bytearray(path.read_bytes())
+        as_tensor = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+        found[f"{PREFIX}{path.relative_to(folder).as_posix()}"] = as_tensor
+    return found
 
 
 def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
@@ -39,18 +41,28 @@ def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
     folder = carried_folder(revision)
     if folder.is_dir():
         return
-    temporary = folder.with_name(f"{folder.name}.part")
-    for name, content in tensors.items():
-        path = temporary / name.removeprefix(PREFIX)
-        if not path.resolve().is_relative_to(temporary.resolve()) or path.suffix not in {
-            *ENCODER_FILES,
-            Path(CARD).suffix,
-        }:
-            raise ArtifactError(f"{source} brings an encoder with a file {name!r}, which is none of an encoder's.")
-        write_bytes(path, content.numpy().tobytes())
-    if folder_digest(temporary) != revision:
-        raise ArtifactError(f"{source} brings another encoder than the one that it was trained with.")
-    temporary.replace(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:  # of this process alone: others may load it, too
+            temporary = Path(made).resolve() / folder.name
+            for name, content in tensors.items():
+                path = temporary / name.removeprefix(PREFIX)
+                if not path.resolve().is_relative_to(temporary) or path.suffix not in SUFFIXES:
+                    raise ArtifactError(
+                        f"{source} brings an encoder with a file {name!r}, which is none of an encoder's."
+                    )
+                write_bytes(path, content.numpy().tobytes())
+            if folder_digest(temporary) != revision:
+                raise ArtifactError(f"{source} brings another encoder than the one that it was trained with.")
+            temporary.replace(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was faster
+            return
+        raise UserError(
+            f"The encoder that {source} brings cannot be unpacked into {folder.parent} ({error.strerror}). Let {CACHE} "
+            "name a folder that can be written.",
+            code="unwritable",
+        ) from error
 
 
 def carried_folder(revision: str) -> Path:

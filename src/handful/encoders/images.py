@@ -194,8 +194,8 @@ class ImageEncoder(Encoder):
         for rows in np.array_split(np.arange(len(images)), max(1, math.ceil(len(images) / AT_ONCE))):
             if not len(rows):
                 break
-            pixels = self.stored([images[row] for row in rows.tolist()])
             progress.start(int(rows[0]))
+            pixels = self.stored([images[row] for row in rows.tolist()])
             compute = functools.partial(self._computed, pixels, network, progress)
             found.append(self._kept([one.numpy().tobytes() for one in pixels], "", compute)[0])
         progress.end()

@@ -6,6 +6,8 @@ from typing import TextIO
 
 from handful.notes import note
 
+EMBEDDING = "embedding"
+"""The code of the note of it."""
 LONG = 10.0
 """Seconds of which one wants to know before."""
 ENOUGH = 1.0
@@ -41,7 +43,7 @@ class EmbeddingProgress:
         if self.seconds >= ENOUGH and not self.told:
             self.told = True
             if left > LONG:
-                note("embedding", f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
+                note(EMBEDDING, f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
         if self.seen:
             self._show(left)
 

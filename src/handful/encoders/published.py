@@ -66,7 +66,7 @@ def provenance(folder: Path) -> dict[str, str]:
         from huggingface_hub import ModelCard
 
         data = ModelCard(text, ignore_metadata_errors=True).data
-    except (ImportError, OSError, ValueError):
+    except Exception:  # of any kind, by what is wrong with the card: what it tells changes no number
         return {}
     datasets = data.datasets if isinstance(data.datasets, list) else [data.datasets] if data.datasets else []
     found = {"licence": data.license, "trained on": ", ".join(map(str, datasets))}

@@ -67,6 +67,11 @@ class TextEncoder(Encoder):
 
     def network(self) -> nn.Module:
         """What computes vectors `(n, width)` of tokens `(n, length)`, with `PADDING` behind those of a text."""
+        if not hasattr(self.model.tokenizer, "pad_token_id"):
+            raise UserError(
+                f"The encoder {self.name} takes no padded tokens, so that it cannot be tuned.",
+                hint="Leave it as it is, with {tune_encoder} off, or choose another {encoder}.",
+            )
         return TokenNetwork(list(self.model), self.model.tokenizer.pad_token_id or 0)
 
     def stored(self, values: Sequence[str]) -> Tensor:
@@ -74,10 +79,12 @@ class TextEncoder(Encoder):
         [length] = self.input_shape
         if not values:
             return torch.zeros(0, length, dtype=torch.int32)
-        rows = self.model.tokenizer(list(values), truncation=False, verbose=False)["input_ids"]
+        prompt = self.model.prompts.get(self.model.default_prompt_name, "")  # as `encode` puts before each
+        texts = [prompt + text for text in values]
+        rows = self.model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
         if cut := sum(len(row) > length for row in rows):
             self._note_cut(length, cut)
-            rows = self.model.tokenizer(list(values), truncation=True, max_length=length, verbose=False)["input_ids"]
+            rows = self.model.tokenizer(texts, truncation=True, max_length=length, verbose=False)["input_ids"]
         tokens = torch.full((len(rows), length), PADDING, dtype=torch.int32)
         for place, row in enumerate(rows):
             tokens[place, : len(row)] = torch.tensor(row, dtype=torch.int32)

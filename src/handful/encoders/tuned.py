@@ -63,9 +63,12 @@ class TunedEncoder(nn.Module):
                 )
             self.network = shared_copy(encoder.network())
             trained = _names_of_last(self.network, layers)
+            weights: dict[int, nn.Parameter] = {}  # tied ones stay tied
             for module, name_of, tensor, path in list(_own_tensors(self.network)):
                 if path in trained:
-                    module.register_parameter(name_of, nn.Parameter(tensor.detach().clone()))
+                    if id(tensor) not in weights:
+                        weights[id(tensor)] = nn.Parameter(tensor.detach().clone())
+                    module.register_parameter(name_of, weights[id(tensor)])
                     continue
                 module._parameters.pop(name_of, None)
                 module.register_buffer(name_of, tensor.detach(), persistent=False)
@@ -91,6 +94,8 @@ class TunedEncoder(nn.Module):
         """Inputs `(n, *input_shape)` to vectors `(n, width)`."""
         if "Vmap" in transforms():
             return self.network(inputs)  # type: ignore[no-any-return]
+        if not len(inputs):
+            return inputs.new_zeros(0, self.made_for[1])
         parts = list(self._parts(inputs))
         features = [self._features(inputs[rows, :longest] if longest else inputs[rows]) for rows, longest in parts]
         return torch.cat(features)[torch.cat([rows for rows, _ in parts]).argsort()]
@@ -124,7 +129,8 @@ class TunedEncoder(nn.Module):
 
 def _names_of_last(network: nn.Module, layers: int | None) -> set[str]:
     """The names of the weights of the last layers and of what comes behind them; None: of all."""
-    names = [name for name, weight in network.named_parameters() if weight.is_floating_point()]
+    named = network.named_parameters(remove_duplicate=False)  # tied ones under each of their names
+    names = [name for name, weight in named if weight.is_floating_point()]
     if layers is None:
         return set(names)
     if layers == 0:

@@ -1,13 +1,16 @@
 """Learners on the same tasks, with paired intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from handful.evaluation.formatting import rooted_gap
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import FROZEN, TUNED, Evaluation
+
+TOLD = "centroid"
+"""The rung by which it is told what tuning an encoder brings."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class Row:
 class Bought:
     """What tuning an encoder brings to a method, and what a learner adds to the best one on the tuned encoder.
 
-    frozen, tuned: the scores of the best rung on the frozen encoder, and of the same on the tuned one. best: of the
-    best rung on the tuned one. learner: of the learner.
+    frozen, tuned: the scores of one rung on the frozen encoder, and of the same on the tuned one: of `TOLD`, where it
+    is among them, since one that is chosen by its scores flatters the encoder that it is chosen on; else of the best.
+    best: of the best rung on the tuned one. learner: of the learner.
     """
 
     frozen: Evaluation
@@ -76,13 +80,16 @@ class Comparison:
     rows: list[Row]
 
     @classmethod
-    def of(cls, own: Evaluation, rungs: Sequence[tuple[Evaluation, dict[str, Any]]]) -> Self:
+    def of(
+        cls, own: Evaluation, rungs: Sequence[tuple[Evaluation, dict[str, Any]]], *, aside: Collection[str] = ()
+    ) -> Self:
         """Pair a learner's evaluation with those of the rungs and their chosen options.
 
         The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
         any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
         so neither hides a sure loss nor stands for one. Rungs of which more draws are left out of the score come later.
-        Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned it.
+        Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned it. aside:
+        names of rungs that decide nothing, since they were scored on so few tasks.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
 
@@ -93,7 +100,7 @@ class Comparison:
             return row.evaluation.unscored, math.inf if math.isnan(good) else -good
 
         rows.sort(key=rank)
-        others = _alternatives(rows)
+        others = [row for row in _alternatives(rows) if row.evaluation.name not in aside]
         most = max(len(row.evaluation.scores) for row in others)
         better = [row for row in others if row.better]
         surest = max(better, key=lambda row: (-row.behind, row.paired.low), default=None)
@@ -126,7 +133,8 @@ class Comparison:
         pairs = [(one, counterparts[one.learner]) for one in frozen if one.learner in counterparts]
         if not pairs:
             return None
-        return Bought(*pairs[0], tuned[0], self.learner.evaluation)
+        told = next((pair for pair in pairs if pair[0].learner == TOLD), pairs[0])
+        return Bought(*told, tuned[0], self.learner.evaluation)
 
 
 def _alternatives(rows: Sequence[Row]) -> list[Row]:

@@ -14,7 +14,7 @@ from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.grounds import Ground, encoder_grounds
 from handful.evaluation.intervals import Interval
-from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name
+from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name, works_on_features
 from handful.events import LADDER_PRETRAINING, Event, OnEvent, StepEvent, ignore
 from handful.learners.learner import Keeper, Learner
 from handful.metrics import Metric
@@ -24,6 +24,8 @@ from handful.tasks.distribution import SizeRanges, TaskDistribution
 
 COSTLY_TASKS, ENCODER_TASKS = 50, 5
 """On how many tasks costly rungs are scored, and one that tunes an encoder in each."""
+DECIDING = 20
+"""Tasks without which a rung that tunes an encoder decides nothing: unlike other costly ones it gets no more."""
 CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
 SETTLING = 5
 """On how many times as many tasks a costly rung is scored that would decide by its few."""
@@ -147,14 +149,21 @@ class Ladder:
 
         rungs = {rung.name: rung for rung in self.rungs}
         found = {name: scored(rung, self._few(rung, tasks)) for name, rung in rungs.items()}
-        comparison = Comparison.of(own, list(found.values()))
+        aside = {
+            name
+            for name, rung in rungs.items()
+            if rung.learner.start == "encoder" and self._few(rung, tasks) < min(DECIDING, tasks)
+        }
+        if len(aside) == len(rungs):
+            aside = set()
+        comparison = Comparison.of(own, list(found.values()), aside=aside)
         # Of several rungs on a few tasks each one is soon ahead by chance: the one that decides gets more of them.
         while (best := rungs[comparison.best_rung.evaluation.name]).learner.costly and (
             len(found[best.name][0].scores) == (few := self._few(best, tasks)) < tasks
             and best.learner.start != "encoder"  # which would take hours
         ):
             found[best.name] = scored(best, min(SETTLING * few, tasks))
-            comparison = Comparison.of(own, list(found.values()))
+            comparison = Comparison.of(own, list(found.values()), aside=aside)
         return comparison
 
     @_quiet()
@@ -175,8 +184,9 @@ class Ladder:
         half of the user's tasks have enough, are left out; none of them left is an empty result.
         """
         named = {rung.name: rung for rung in self.rungs}
-        cheap = [rung for row in comparison.rows[1:] if not (rung := named[row.evaluation.name]).learner.costly]
-        raw = [rung for rung in cheap if rung.learner.start == "raw" and rung.ground.name != TUNED]
+        rungs_by_score = [named[row.evaluation.name] for row in comparison.rows[1:]]
+        cheap = [rung for rung in rungs_by_score if not rung.learner.costly and rung.ground.name != TUNED]
+        raw = [rung for rung in cheap if rung.learner.start == "raw"]
         rungs = list(dict.fromkeys([*cheap[:1], *raw[:1]]))
         curves: dict[str, list[tuple[int, Interval]]] = {
             name: [] for name in (self.learner.key, *(rung.name for rung in rungs))
@@ -324,7 +334,8 @@ class Ladder:
         self, setting: TaskDistribution, tasks: int, why: str | None = None, *, shot: int | None = None
     ) -> Evaluation:
         """Scores of the learner; on the vectors of a tuned encoder that are there already."""
-        features = self._encoders[1].tasks(setting) if self._encoders else None
+        network = self._encoders[1].network if self._encoders else None
+        features = setting.mapped(network) if network is not None and works_on_features(self.learner) else None
         return self._evaluate(self.learner, setting, tasks, why, shot=shot, features=features)
 
     def _scored(

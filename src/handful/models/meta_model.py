@@ -143,7 +143,7 @@ class MetaModel:
             )
         files = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PREFIX)}
         if files:
-            unpacked(files, str(config["pipeline"]["revision"]), source)
+            unpacked(files, str((config.get("pipeline") or {}).get("revision")), source)
         learner, pipeline = built(config, tensors, source, trust)
         model = cls(learner, pipeline, config["facts"], whole_encoder=bool(files))
         # By the recipe as it was saved: a later version adds defaults of new options to it, and it is still this model.
@@ -527,6 +527,12 @@ def folder_to_bring(pipeline: InputPipeline | None) -> Path:
         raise UserError(
             "These inputs are read by no encoder with files of its own, so that the model can bring none along.",
             hint="Leave out {whole_encoder}.",
+        )
+    if not str(getattr(pipeline, "revision", "")).startswith("sha256:"):
+        raise UserError(
+            f"A model knows an encoder that it brings along by the digest of its files, and the one in {folder} by a "
+            "published commit.",
+            hint="Open the data with that folder as {encoder}.",
         )
     return folder
 

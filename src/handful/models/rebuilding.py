@@ -10,6 +10,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import handful
 from handful import backbones
+from handful.encoders.tuned import TunedEncoder
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.learners.learner import Learner
 from handful.own_code import check_trusted
@@ -34,7 +35,8 @@ def built(
         recipe = dict(config["recipe"])
         cls, spec = LEARNERS[recipe.pop("learner")], TaskSpec.from_json(recipe.pop("spec"))
         check_trusted(recipe["backbone"], trust, "backbone")
-        check_trusted((recipe.get("backbone_options") or {}).get("name", ""), trust, "encoder")
+        if recipe["backbone"] == TunedEncoder.key:
+            check_trusted((recipe.get("backbone_options") or {}).get("name"), trust, "encoder")
         options = recipe.pop("options")
         parts = cls, backbones.resolve(recipe["backbone"], spec.input_shape)
         if all(part.__module__.startswith("handful.") for part in parts):  # code of others may need numbers to be built

@@ -129,8 +129,8 @@ def bought_lines(comparison: Comparison) -> Iterable[str]:
         return f"{shown} {'points' if share else f'of {metric.title}'}"
 
     yield textwrap.fill(
-        f"**Tuning the encoder:** {gap(bought.tuning, bought.tuned, bought.frozen)} for {bought.frozen.learner}, the "
-        f"best simple method on the frozen encoder, on {count_of(bought.tuning.tasks, 'task')}.",
+        f"**Tuning the encoder:** {gap(bought.tuning, bought.tuned, bought.frozen)} for {bought.frozen.learner} on its "
+        f"vectors, on {count_of(bought.tuning.tasks, 'task')}.",
         120,
     )
     yield textwrap.fill(

@@ -20,7 +20,7 @@ from handful.evaluation.formatting import (
     two_figures,
 )
 from handful.evaluation.intervals import interval, tasks_needed
-from handful.evaluation.scoring import Evaluation
+from handful.evaluation.scoring import FROZEN, Evaluation
 from handful.registry import LEARNERS
 
 POOLED = "pooled"
@@ -106,7 +106,7 @@ class Standing:
     def _adapting(self) -> str:
         """Whether adapting to each task was better than one model for all, where there is such a rung."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
-        if pooled is None or pooled.behind:
+        if pooled is None or pooled.behind or pooled.evaluation.ground == FROZEN:  # what tuning brings is no adapting
             return ""
         # Where the pooled model decides, its difference has just been told.
         gap = "" if pooled is self.comparison.best_rung else gap_to(pooled, self.comparison.learner.evaluation)
@@ -129,7 +129,7 @@ def instead(rung: Evaluation) -> str:
     if start == "pretrained":
         how = ": train it with examples to pre-train on"
     elif start == "encoder":
-        how = f", which takes {duration(rung.adapt_seconds)} for a new task"
+        how = f", which takes {duration(rung.adapt_seconds)} for a new task and is no model to be trained"
     return f"Use {called(rung)} instead{how}."
 
 

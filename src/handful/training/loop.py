@@ -552,7 +552,7 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
         if training.step < training.steps:
             on_event(
                 NoteEvent(
-                    f"Stopped after step {training.step}: validation has not risen since step {training.best_step}."
+                    f"Stopped after step {training.step}: no validation was better since step {training.best_step}."
                 )
             )
         if not training.steps and not training.history:  # a learner that is pre-trained only

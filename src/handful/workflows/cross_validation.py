@@ -7,6 +7,7 @@ from pathlib import Path
 from handful.errors import UserError
 from handful.evaluation.folds import joined
 from handful.evaluation.formatting import duration
+from handful.evaluation.ladder import COSTLY_TASKS
 from handful.evaluation.scoring import check_number, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.models.meta_model import MetaModel
@@ -45,7 +46,8 @@ def cross_validate(
     path: of the run, whose own model is not scored.
     folds: how many; with as many as there are tasks, each is left out in turn.
     folder: where the runs of folds are kept; those that are there go on.
-    tasks, costly_tasks: of all folds together. The others: see `evaluate`.
+    tasks, costly_tasks: of all folds together; by default so many costly ones as in one evaluation, but where an
+    encoder is tuned: as many in each fold. The others: see `evaluate`.
 
     Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
     """
@@ -54,6 +56,8 @@ def cross_validate(
     run = Run.existing(path)
     experiment = Experiment.from_config(run.config())
     model = MetaModel.from_pretrained(run.path, trust=trust)
+    tuned = model.pipeline is not None and model.pipeline.tuned
+    costly = COSTLY_TASKS if costly_tasks is None and not tuned else costly_tasks
     opened, _ = opened_again(experiment, model, run)
     metric_of(opened, metric or experiment.settings.get("metric"))
     divided = fold_contents(opened, folds, experiment)
@@ -86,7 +90,7 @@ def cross_validate(
                 settings=settings,
                 query_shot=query_shot,
                 tasks=-(-tasks // folds),
-                costly_tasks=None if costly_tasks is None else -(-costly_tasks // folds),
+                costly_tasks=None if costly is None else -(-costly // folds),
                 curve=False,
                 metric=metric,
                 device=device,

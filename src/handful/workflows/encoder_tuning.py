@@ -5,20 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handful.data_options import AUTO, LAST, OFF
-from handful.encoders.texts import DEFAULT
+from handful.encoders.progress import EMBEDDING
+from handful.encoders.texts import DEFAULT, MEAN
 from handful.encoders.tuned import encoder_of, layers_of
 from handful.engine.devices import device_named
-from handful.errors import UserError
-from handful.events import OnEvent, Stop, ignore
+from handful.errors import ArtifactError, UserError
+from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.learners.learner import Learner
 from handful.metrics import find_metric
-from handful.notes import collecting, note
+from handful.notes import Note, collecting, note
 from handful.own_code import names_own_code
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training.loop import Trained, meta_train
-from handful.workflows.experiment import Experiment
+from handful.workflows.experiment import Experiment, Source
 
 SHORTEST = 1.0
 """Minutes of training from which an encoder is tuned by itself."""
@@ -58,9 +59,9 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
             )
         return experiment
     minutes = experiment.settings.get("minutes")
-    if tunable and minutes is not None and minutes >= SHORTEST and (named is None or named.features_only):
-        what = "texts" if source.text is not None else "images"
-        count = len(layers_of(encoder_of(what, source.encoder or DEFAULT, None).network()))
+    free = experiment.warm_start is None and source.long_texts != MEAN  # whose weights and inputs are of a frozen one
+    if tunable and free and minutes is not None and minutes >= SHORTEST and (named is None or named.features_only):
+        count = _layers(source)
         way = f"{LAST}:{-(-count // PART)}" if count else OFF
     else:
         way = OFF
@@ -72,6 +73,15 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
                 hint="Or with {tune_encoder} on.",
             )
     return replace(experiment, source=replace(source, tune_encoder=way))
+
+
+def _layers(source: Source) -> int:
+    """How many layers of the encoder can be tuned; none where it is not there, which opening the source tells."""
+    try:
+        what = "texts" if source.text is not None else "images"
+        return len(layers_of(encoder_of(what, source.encoder or DEFAULT, None).network()))
+    except (UserError, ArtifactError):
+        return 0
 
 
 def with_encoder_to_bring(experiment: Experiment) -> Experiment:
@@ -105,13 +115,18 @@ def trained_map(
     """The learner on the frozen vectors of the encoder, with a linear map of them that is meta-trained, or none.
 
     distribution: of the experiment, whose encoder is tuned. sized: gives the validation tasks.
-    trust: see `open_tasks`.
+    trust: see `open_tasks`. on_event: called with what is long in it, but not with its steps.
     """
     source = replace(experiment.source, tune_encoder=OFF)
-    with collecting():  # the same notes again
+
+    def hear(found: Note) -> None:  # the others were made before
+        if found.code == EMBEDDING:
+            on_event(NoteEvent(found.message))
+
+    with collecting(hear):
         there = device_named(experiment.settings.get("device", "cpu"))
         tasks = source.open(earlier=distribution.contents(), trust=trust, device=there)
-    frozen = replace(experiment, source=source)
+    frozen = replace(experiment, source=source, warm_start=None)
     learner = frozen.build(tasks)
     kept = ("validation_tasks", "metric", "device", "weight_decay", "clip")
     settings: dict[str, Any] = {name: value for name, value in experiment.settings.items() if name in kept}
@@ -119,7 +134,6 @@ def trained_map(
         learner,
         frozen.training_tasks(tasks.split("train")),
         validation=sized(tasks),
-        on_event=on_event,
         stop=stop,
         steps=MAP_STEPS,
         meta_batch_size=MAP_BATCH,
@@ -138,7 +152,8 @@ def best_of(frozen: Candidate, tuned: Candidate, metric: str) -> tuple[Candidate
     sign = find_metric(metric, tuned.learner.recipe["spec"].kind, None, shared=True).sign
     start = next(row["val"] for row in frozen.trained.history if row["step"] == 0)
     scores = {"frozen": start, "map": frozen.trained.best_score, "tuned": tuned.trained.best_score}
-    better = sign * scores["tuned"] > sign * scores["map"]
+    ranks = [(-one.trained.best_diverged, sign * one.trained.best_score) for one in (tuned, frozen)]
+    better = ranks[0] > ranks[1]
     kept = "tuned" if better else "map" if frozen.trained.best_step else "frozen"
     if not better:
         note(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from handful.doctor.diagnosis import diagnose
+from handful.encoders.tuned import TunedEncoder
 from handful.engine.devices import device_named
-from handful.engine.planner import one_by_one
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.intervals import Interval
@@ -64,7 +64,7 @@ def evaluate(
         there.
 
     Networks of rungs are pre-trained on the run's own training split in any case, with images changed as the run's own
-    were.
+    were; but where they stand on the vectors of an encoder.
     """
     check_number(tasks)
     check_half_width(half_width)
@@ -94,7 +94,7 @@ def evaluate(
     choosing = [validating(home or away, place.sizes.way, place.sizes.shot, queries) for place in places]
     trained = experiment.training_tasks(home.split("train")) if home else None
     learned_from = trained
-    if home and one_by_one(model.learner):  # what augmentation changes would be encoded anew each time
+    if home and isinstance(model.learner.backbone, TunedEncoder):  # each changed image would be encoded anew
         learned_from = experiment.tasks(home.split("train"))
     ladder = Ladder(
         model.learner,

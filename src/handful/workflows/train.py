@@ -98,7 +98,9 @@ def train(
         folder_to_bring(distribution.pipeline)  # where there is none, it is told before anything is trained
     if tuned:
         validation = few(validation)
-        settings |= {"patience": 0} if count > 1 else {}
+        if count > 1 and settings.get("patience"):
+            settings["patience"] = 0
+            note("no-patience", "Several workers train to the last step, also where validation no longer rises.")
     chosen = checked(learner, training, validation, settings, workers=count)
     with nullcontext() if rank else locked(path):
         if rank:
@@ -115,7 +117,14 @@ def train(
         frozen = None
         try:
             if tuned and not rank:
-                frozen = trained_map(experiment, distribution, lambda tasks: few(sized(tasks)), trust=trust, stop=stop)
+                frozen = trained_map(
+                    experiment,
+                    distribution,
+                    lambda tasks: few(sized(tasks)),
+                    trust=trust,
+                    on_event=on_event,
+                    stop=stop,
+                )
                 if chosen.minutes is not None:  # as long as the map took is gone, but for a training that goes on
                     settings["minutes"] = max(LEAST_MINUTES, chosen.minutes - (time.monotonic() - began) / 60)
             shared = {"experiment": experiment.config(), "path": str(path), "trust": list(trust)}

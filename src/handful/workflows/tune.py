@@ -21,6 +21,7 @@ from handful.training.loop import checked, meta_train
 from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
+from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import LEARNERS_OF, Experiment, continued, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
@@ -157,6 +158,7 @@ def tune(
     if experiment.settings.get("minutes") is not None:
         raise UserError("Trials are compared at the same steps.", hint="To search, give {steps} in place of {minutes}.")
     file = path / FILE
+    experiment = with_encoder_to_bring(with_way_of_tuning(experiment))
     used = file.exists() or is_run(path)
     if not used:
         check_free(path)
