@@ -1,13 +1,18 @@
 """A store: its settings, who may open it, how its schema changes, and copies of it."""
 
+import importlib
+import itertools
 import os
+import shutil
+import signal
 import sqlite3
 import stat
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import Engine, event, inspect
 
+from handful import serving
 from handful.errors import ArtifactError, UserError
 from handful.serving import schema, sqlite
 from handful.serving.records import Example
@@ -51,6 +56,12 @@ def counts(path):
     with sqlite3.connect(path) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in names}
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "alembic" else name)
+    with pytest.raises(UserError, match=r"A service needs alembic, .*pip install '\.\[serve\]'"):
+        importlib.reload(serving)
 
 
 def test_migrations_make_the_tables_that_queries_use(store):
@@ -278,3 +289,59 @@ def test_the_log_is_emptied_but_for_a_reader(store, monkeypatch):
             store.empty_log()
     store.empty_log()
     assert not log.stat().st_size
+
+
+# Kills
+
+
+def killed_at(statement, work):
+    """Do work in a process that is killed before its n-th statement; returns whether it came so far."""
+    child = os.fork()
+    if not child:
+        try:
+            count = itertools.count(1)
+
+            def before(*_):
+                if next(count) == statement:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            event.listen(Engine, "before_cursor_execute", before)
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def killed_everywhere(work, after, every):
+    for statement in itertools.count(1, every):
+        was_killed = killed_at(statement, work)
+        after()
+        if not was_killed:
+            return statement
+
+
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_store_that_was_killed_while_it_was_made_opens(tmp_path, every):
+    def after():
+        with Store(tmp_path / "store") as store:
+            make(store)
+        shutil.rmtree(tmp_path / "store")
+
+    assert killed_everywhere(lambda: Store(tmp_path / "store"), after, every) > 12
+
+
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_store_that_was_killed_while_it_was_upgraded_is_whole(closed, tmp_path, every):
+    folder, before = migrations(tmp_path), counts(closed / FILE)
+
+    def after():
+        with sqlite3.connect(tmp_path / "killed" / FILE) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert counts(tmp_path / "killed" / FILE) == before
+        upgrade(tmp_path / "killed", folder)
+        assert counts(tmp_path / "killed" / FILE) == before
+        shutil.rmtree(tmp_path / "killed")
+        shutil.copytree(closed, tmp_path / "killed")
+
+    shutil.copytree(closed, tmp_path / "killed")
+    assert killed_everywhere(lambda: upgrade(tmp_path / "killed", folder), after, every) > 12
