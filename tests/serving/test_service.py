@@ -262,6 +262,34 @@ def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, tmp_path,
         assert loads == [("default", task.id, 1)]
 
 
+def test_every_prediction_is_of_its_own_task_and_version_while_states_come_and_go(model, tmp_path):
+    wanted = {}
+    with Service(model, tmp_path / "store", max_bytes=200) as service:
+        tasks = [service.create(f"shelf {n}", points(n, n + 1, n + 2), ["a", "b", "a"]) for n in range(10)]
+        for number, task in enumerate(tasks):
+            service.add(task.id, points(number + 50), ["b"])
+            for version, labels in ((1, ["a", "b", "a"]), (2, ["a", "b", "a", "b"])):
+                support = torch.tensor(points(number, number + 1, number + 2, number + 50)[: len(labels)])
+                logits = model.predict(model.adapt(support, labels), torch.tensor(points(90))).logits
+                wanted[task.id, version] = logits.softmax(-1)[0, 0].item()
+
+        def ask(seed):
+            generator = np.random.default_rng(seed)
+            for _ in range(40):
+                task = tasks[generator.integers(10)].id
+                if generator.random() < 0.3:
+                    service.roll_back(task, int(generator.integers(1, 3)))
+                made = service.predict(task, points(90))
+                assert abs(made.predictions[0].probabilities["a"] - wanted[task, made.version]) < 1e-5
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(ask, range(4)))
+        [bank] = service._states._banks.values()
+        assert len(bank) <= 200 // 24
+        assert len({round(one, 4) for one in wanted.values()}) > 10
+
+
 def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, tmp_path):
     task = made(service)
     before = probabilities(service, task)
@@ -298,8 +326,9 @@ def test_texts_are_kept_as_they_came_and_read_by_the_pipeline(tmp_path, monkeypa
         assert [one.input for one in service.examples(task.id)] == ["aaa", "aa", "bbbbbb", "cccccc"]
         with pytest.raises(DataError, match="Input 1 is an array of shape"):
             service.predict(task.id, ["a", [1.0, 2.0, 3.0]])
-        with pytest.raises(DataError, match="Give a list of them"):
-            service.add(task.id, "aaa", ["short"])
+        for use in (lambda: service.add(task.id, "aaa", ["short"]), lambda: service.predict(task.id, "aaa")):
+            with pytest.raises(DataError, match="Give a list of them"):
+                use()
 
 
 def classifier_with(pipeline):

@@ -27,6 +27,9 @@ def test_an_exported_task_is_the_library_s_and_comes_back(tmp_path, make, keep):
         if keep:
             more = "c" if model.spec.classification else 4.0
             assert other.add(there.id, points(4), [more]).head.examples == 4
+            corrected = other.correct(there.id, points(1), [more])
+            assert corrected.head.examples == 4
+            assert other.export(there.id) != content
             assert one.export(task.id, version=1) == content
             assert [tuple(one.input.shape) for one in other.examples(there.id, 1)] == [(3,)] * 3
         check(other)

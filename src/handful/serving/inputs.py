@@ -51,6 +51,13 @@ def written(value: Any, place: int = 0) -> Written:
         raise error.about(f"Input {place}", "inputs", place) from error
 
 
+def all_written(inputs: Sequence[Any]) -> list[Written]:
+    """Inputs as a store keeps them; `DataError` names the first that is none."""
+    if isinstance(inputs, str | bytes | Mapping):
+        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
+    return [written(value, place) for place, value in enumerate(inputs)]
+
+
 def values(inputs: Sequence[Written]) -> Any:
     """Inputs as pipelines take them: a list, or where they are arrays one array `(n, *shape)`.
 

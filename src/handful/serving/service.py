@@ -329,7 +329,7 @@ class Service:
         made: tuple[Any, ...] = ()
         with collecting() as notes:
             if len(inputs):
-                given = [kept.written(value, place) for place, value in enumerate(inputs)]
+                given = kept.all_written(inputs)
                 meta = self._states.model(wanted.model_digest)
                 tensor = prepared(meta, encoded(meta, given))
                 prediction = self._states.predict((tenant, task, wanted.number), meta.digest, tensor)
@@ -363,8 +363,8 @@ class Service:
     ) -> TaskRecord:
         """Make a task of the file of an adapted task, which may be from elsewhere.
 
-        Where the file holds examples, the task is adapted to them anew, and can change; their inputs are known as the
-        model sees them alone, so that a correction adds to them.
+        Where the file holds examples, the task is adapted to them anew, and can change. Their inputs are known as the
+        model sees them alone: a correction finds arrays and rows among them, and adds to them what is a text or image.
 
         Raises `ArtifactError` where it is none, or its model is not here.
         """

@@ -1,7 +1,7 @@
 """The examples of a task: made of what is given, merged, corrected, and adapted to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -42,11 +42,9 @@ def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> l
 
     Raises `DataError` for what cannot be examples of this model.
     """
-    if isinstance(inputs, str | bytes | Mapping):
-        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
     if not len(inputs):
         raise DataError("There are no examples. Give one at least.", code="too-few-examples", field=("inputs",))
-    given = [kept.written(value, place) for place, value in enumerate(inputs)]
+    given = kept.all_written(inputs)
     targets = _labels(model, labels, len(given))
     contents = kept.encoded_bytes(encoded(model, given))
     return [
@@ -71,10 +69,10 @@ def added(support: Sequence[Example], new: Sequence[Example], *, classification:
     """
     if not classification:
         return [*support, *new]
-    labels = {_input_of(example): example.label for example in support}
+    labels = {_key(example): example.label for example in support}
     before, result = set(labels), list(support)
     for place, example in enumerate(new):
-        key = _input_of(example)
+        key = _key(example, labels)
         if key not in labels:
             labels[key] = example.label
             result.append(example)
@@ -96,15 +94,16 @@ def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Exampl
     Raises `DataError` where an input is given with two labels.
     """
     wanted = added([], new, classification=True)  # one label for each input, also for regression
-    labels = {_input_of(example): example.label for example in wanted}
+    held = {_key(example) for example in support}
+    labels = {_key(example, held): example.label for example in wanted}
     replaced: set[tuple[str, bytes]] = set()
     result = []
     for example in support:
-        key = _input_of(example)
+        key = _key(example)
         if labels.get(key, example.label) == example.label:
             result.append(example)
             replaced |= {key} & labels.keys()
-    return [*result, *(example for example in wanted if _input_of(example) not in replaced)]
+    return [*result, *(example for example in wanted if _key(example, held) not in replaced)]
 
 
 def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
@@ -122,8 +121,10 @@ def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
     ]
 
 
-def _input_of(example: Example) -> tuple[str, bytes]:
-    return example.media, example.content
+def _key(example: Example, held: Container[tuple[str, bytes]] = ()) -> tuple[str, bytes]:
+    """What two examples of one input share. held: keys, among them those of inputs that are known as encoded alone."""
+    encoded = "encoded", example.encoded
+    return encoded if encoded in held else (example.media, example.content)
 
 
 def _input(model: MetaModel, example: Example) -> Tensor:
