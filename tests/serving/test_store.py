@@ -126,6 +126,14 @@ def test_a_second_process_is_refused_and_the_folder_is_free_at_the_end(tmp_path)
     assert stat.S_IMODE(os.stat(tmp_path / "store" / FILE).st_mode) == 0o600
 
 
+@pytest.mark.parametrize("content", [b"no database" * 500, b"SQLite format 3\x00" + b"\xff" * 8000])
+def test_another_file_in_its_place_is_refused_and_stays(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match="no database of a store, or damaged"):
+        Store(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == content
+
+
 def test_a_network_file_system_is_refused(tmp_path):
     mounts = f"disk / ext4 rw 0 0\nserver:/x {str(tmp_path).replace(' ', chr(92) + '040')} nfs4 rw 0 0\n"
     with pytest.raises(UserError, match="network file system \\(nfs4\\)"):

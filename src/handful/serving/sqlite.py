@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
 
-from handful.errors import UserError
+from handful.errors import ArtifactError, UserError
 
 PRAGMAS: dict[str, Any] = {
     "journal_mode": "wal",
@@ -23,6 +23,8 @@ PRAGMAS: dict[str, Any] = {
 
 NETWORKS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs"}
 """File systems whose locks do not keep two machines apart."""
+
+DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
 READERS = 16
 
@@ -49,8 +51,12 @@ def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True) -> Engine:
                 if writes or name != "journal_mode":
                     connection.execute(f"PRAGMA {name} = {value}").fetchall()
             check_settings(connection, path, wanted)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):
+                raise ArtifactError(
+                    f"{path} is no database of a store, or damaged ({error}). Restore a backup."
+                ) from error
             raise
         return connection
 
