@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from evaluation.toys import Clusters
 from handful.cli.main import app
 from handful.errors import ArtifactError, UserError
-from handful.evaluation.ladder import Ladder
+from handful.evaluation.grounds import Ground
+from handful.evaluation.ladder import Ladder, Rung
 from handful.events import StoppedError
 from handful.registry import LEARNERS
 from handful.storage import is_run, write_json, write_tensors
@@ -416,7 +417,7 @@ def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeyp
 
         keeper = Run(tmp_path / run).ladder_checkpoints(stop)
         made = Ladder(learner, tasks, examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
-        rung = made._build(LEARNERS["transfer"], {})
+        rung = made._build(Rung(LEARNERS["transfer"], Ground()), {})
         return rung.backbone[0].weight, made.pretraining_seconds, heard
 
     whole, _, heard = ladder("whole")

@@ -271,8 +271,8 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     seen = []
 
     class Watching(Ladder):
-        def __init__(self, learner, pool, **more):
-            seen.append((pool, more["keeper"]))
+        def __init__(self, learner, trained, **more):
+            seen.append((trained.pool(), more["keeper"]))
             super().__init__(learner, None, **more)
 
     monkeypatch.setattr("handful.workflows.evaluate.Ladder", Watching)

@@ -98,5 +98,5 @@ def check_local(folder: Path, mounts: str | None = None) -> None:
         raise UserError(
             f"{folder} is on a network file system ({nearest}), whose locks do not protect a database.",
             code="unwritable",
-            hint="Choose a folder on a local disk with {store}.",
+            hint="Choose a folder on a local disk.",
         )

@@ -154,7 +154,7 @@ def _made(folder: Path) -> Path:
         raise UserError(
             f"Cannot write {file}: {error.strerror}.",
             code="unwritable",
-            hint="Choose another folder with {store}, or make it writable.",
+            hint="Choose another folder, or make it writable.",
         ) from error
     return file
 
