@@ -15,6 +15,7 @@ from handful.encoders.tuned import encoder_of
 from handful.errors import ArtifactError, UserError
 from handful.events import META_TRAINING, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
+from handful.notes import collecting
 from handful.storage import read_tensors
 from handful.tasks.opening import open_tasks
 from handful.training.run import Run
@@ -92,10 +93,22 @@ def test_a_tuned_model_stores_what_it_changed_and_predicts_the_same_when_loaded(
     labels = ["a", "b", "a", "b"]
     one, two = (of.predict(of.adapt(inputs, labels), inputs[:2]) for of in (model, loaded))
     assert torch.equal(one.logits, two.logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "kept"), [(0.2, "tuned"), (1e-12, "map")])
+def test_what_is_kept_of_a_tuning_is_evaluated(rate, kept, experiment, folder, tmp_path):
+    with collecting():
+        model = train(replace(experiment, settings=SETTINGS | {"outer_lr": rate}), tmp_path / "run")
+    assert (scores_of(model)["kept"] == "tuned") == (kept == "tuned")
     report = evaluate(tmp_path / "run", tasks=10, costly_tasks=0)
-    grounds = {row.evaluation.ground for row in report.comparisons[0].rows}
-    assert grounds == {"", "frozen encoder", "tuned encoder"}
     page = report.write(tmp_path / "report").read_text()
+    grounds = {row.evaluation.ground for row in report.comparisons[0].rows}
+    if kept != "tuned":
+        assert grounds == {""}
+        assert "**Tuning the encoder:** " not in page
+        return
+    assert grounds == {"", "frozen encoder", "tuned encoder"}
     assert "**Tuning the encoder:** " in page
     assert f"- Encoder: {folder}, revision {model.pipeline.revision}, tuned; licence: " in page
     assert f"The encoder {folder} was trained on data that its card does not name. Scores flatter where" in page
@@ -138,7 +151,6 @@ def test_a_tuning_that_brings_nothing_is_left_out(experiment, tmp_path):
     assert model.learner.recipe["backbone"] == "linear"
     loaded = MetaModel.from_pretrained(tmp_path / "run")
     assert loaded.pipeline.encode(["apple"]).shape == (1, 8)
-    evaluate(tmp_path / "run", tasks=5, costly_tasks=0)
 
 
 def test_left_to_handful_it_is_tuned_where_there_are_minutes(experiment):
