@@ -88,6 +88,12 @@ def test_the_learning_curve_marks_the_validation_that_was_kept():
     assert "kept: 2" in texts(plots.learning_curve(errors, METRICS["rmse"]))
 
 
+def test_no_share_above_all_is_on_the_axis():
+    flat = [{"step": step, "loss": 1.0, "val": 0.97} for step in (4, 9)]
+    _, right = plots.learning_curve(flat, ACCURACY).axes
+    assert max(tick for tick in right.get_yticks() if tick <= right.get_ylim()[1]) <= 100
+
+
 def test_a_start_that_was_validated_has_no_loss():
     assert "kept: 90.0 %" in texts(plots.learning_curve([{"step": 0, "seconds": 0.1, "val": 0.1}, *HISTORY], ACCURACY))
 

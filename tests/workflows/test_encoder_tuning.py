@@ -107,6 +107,7 @@ def test_what_is_kept_of_a_tuning_is_evaluated(rate, kept, experiment, folder, t
     if kept != "tuned":
         assert grounds == {""}
         assert "**Tuning the encoder:** " not in page
+        assert "learning-curve.png" not in page, "which would be of what was not kept"
         return
     assert grounds == {"", "frozen encoder", "tuned encoder"}
     assert "**Tuning the encoder:** " in page

@@ -117,7 +117,7 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
         low, high = right.get_ylim()
         # A change of one percent shall not look like success.
         if metric.unit == "share":
-            high = min(high, 102.0)
+            high = min(high, 101.0)
             right.set_ylim(max(0.0, min(low, high - 10)), high)
         elif metric.unit == "target":
             right.set_ylim(_ends(0, 1.2 * max(error for _, error in points)))

@@ -135,7 +135,8 @@ def evaluate(
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
         findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None),
-        history=history,
+        # Where tuning the encoder brought nothing, the run's history is of what was not kept.
+        history=history if model.facts.get("encoder", {}).get("kept", "tuned") == "tuned" else (),
         validated_by=recorded_metric(model.facts["metric"]),
         shots=curves,
         nested=places[0].nested,
