@@ -11,7 +11,7 @@ import torch
 from handful import Service
 from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.texts import TextPipeline
-from handful.serving import service as module
+from handful.serving import changes as module
 from handful.serving.rows import KEPT_STATES
 from handful.serving.store import FILE, Store
 from handful.serving.supports import adapted

@@ -4,27 +4,22 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from handful.errors import UserError
-from handful.limits import SERVICE
-from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.models.results import results
-from handful.notes import Notes, collecting
+from handful.notes import collecting
 from handful.serving import inputs as kept
+from handful.serving.changes import Changes, Terms
 from handful.serving.erasing import Eraser
-from handful.serving.names import checked_name
 from handful.serving.records import Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
-from handful.serving.requests import Request, Requests, content_of
 from handful.serving.rows import Rows
-from handful.serving.states import States, check_there, digest_of
+from handful.serving.states import States, check_there
 from handful.serving.store import Store
-from handful.serving.supports import adapted, added, corrected, encoded, imported, labeled, prepared
-from handful.serving.versions import facts_of, insert_version, retried
+from handful.serving.supports import encoded, prepared
+from handful.serving.transfers import Transfers
 
 RESTORABLE = 7 * 24 * 3600 * 1000
 """Milliseconds for which a deleted task can be restored."""
@@ -81,7 +76,8 @@ class Service:
             self._states = States(named, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
             self._open = opening.pop_all()
         self._eraser = Eraser(self.store, self._states, self._now)
-        self._requests = Requests(self.store, self._now)
+        self._changes = Changes(self.store, self._states, self._now)
+        self._transfers = Transfers(self.store, self._states, self._changes)
 
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
@@ -117,17 +113,8 @@ class Service:
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
-        name, (of_model, meta) = checked_name(name), self._states.named(model)
-        with collecting() as notes:
-            new = labeled(meta, inputs, labels, self.store.ids)
-            content = name, of_model, keep_examples, content_of(new)
-            with self._requests.once(tenant, idempotency_key, "create", *content) as request:
-                if request.earlier is not None:
-                    return request.earlier
-                examples = added([], new, classification=meta.spec.classification)
-                made = adapted(meta, examples)
-                kept_ones = examples if keep_examples else None
-                return self._inserted(name, of_model, kept_ones, made, "created", notes, tenant, actor, request)
+        terms = Terms(tenant, actor, key=idempotency_key)
+        return self._changes.create(name, inputs, labels, model, keep_examples, terms)
 
     def add(
         self,
@@ -145,7 +132,7 @@ class Service:
         inputs, labels: as for `create`. Inputs with labels that the task has already are left out, with a note;
         `DataError` where they have another label.
         """
-        return self._with_labels(task, inputs, labels, "added", added, expected, tenant, actor, idempotency_key)
+        return self._changes.label(task, inputs, labels, "added", Terms(tenant, actor, expected, idempotency_key))
 
     def correct(
         self,
@@ -162,11 +149,7 @@ class Service:
 
         inputs, labels: as for `create`.
         """
-
-        def edit(support: Sequence[Example], new: Sequence[Example], *, classification: bool) -> list[Example]:
-            return corrected(support, new)
-
-        return self._with_labels(task, inputs, labels, "corrected", edit, expected, tenant, actor, idempotency_key)
+        return self._changes.label(task, inputs, labels, "corrected", Terms(tenant, actor, expected, idempotency_key))
 
     def remove(
         self,
@@ -181,15 +164,7 @@ class Service:
 
         Raises `UserError` for unknown ids, and `DataError` where too few examples are left.
         """
-
-        def edit(support: list[Example]) -> list[Example]:
-            unknown = sorted(set(examples) - {example.id for example in support})
-            if unknown:
-                raise UserError(f"The task has no example {unknown[0]!r}.", code="not-found")
-            return [example for example in support if example.id not in examples]
-
-        with collecting() as notes:
-            return self._changed(task, "removed", edit, notes, expected, tenant, actor, Request(None))
+        return self._changes.remove(task, examples, Terms(tenant, actor, expected))
 
     def roll_back(
         self,
@@ -204,27 +179,7 @@ class Service:
 
         Raises `UserError` where there is no such version, or it was erased.
         """
-
-        def attempt() -> TaskRecord:
-            with self.store.reading(tenant) as rows:
-                record, wanted = rows.task(task), rows.version(task, version)
-            _check(record.head, expected)
-            check_there(wanted)
-            if version == record.head.number:
-                return record
-            state = self._states.load((tenant, task, version)).to_bytes()  # it may have been dropped: a head's is not
-
-            def move(rows: Rows) -> TaskRecord:
-                rows.task(task)
-                check_there(rows.version(task, version))
-                rows.set_state(task, version, state, digest_of(state))
-                rows.set_head(task, version, expected=record.head.number)
-                rows.log(self._now(), actor, "rolled-back", task, version)
-                return rows.task(task)
-
-            return self.store.write(tenant, move)
-
-        return retried(attempt, once=expected is not None)
+        return self._changes.roll_back(task, version, Terms(tenant, actor, expected))
 
     def delete(self, task: str, *, tenant: str = "default", actor: str = "local") -> None:
         """Delete a task; it can be restored, and its name is free."""
@@ -343,14 +298,7 @@ class Service:
 
         It holds the examples as the model sees them, where they are kept.
         """
-        with self.store.reading(tenant) as rows:
-            head = rows.task(task).head
-            wanted = head if version is None else rows.version(task, version)
-            check_there(wanted)
-            examples = rows.examples(task, wanted.number)
-        if not examples:
-            return self._states.load((tenant, task, wanted.number)).to_bytes()
-        return adapted(self._states.model(wanted.model_digest), examples, keep_support=True).to_bytes()
+        return self._transfers.export(task, version, tenant)
 
     def import_task(
         self,
@@ -368,129 +316,10 @@ class Service:
 
         Raises `ArtifactError` where it is none, or its model is not here.
         """
-        name, task = checked_name(name), AdaptedTask.from_bytes(content, limits=SERVICE, source="The file")
-        meta = self._states.model(task.model_digest)
-        of_model = next(
-            (given for given, one in self._states.models.items() if one.digest == meta.digest), meta.digest[:8]
-        )
-        with (
-            collecting() as notes,
-            self._requests.once(tenant, idempotency_key, "import", name, digest_of(content)) as request,
-        ):
-            if request.earlier is not None:
-                return request.earlier
-            examples = imported(task, self.store.ids)
-            if examples is None:
-                meta.check(task)
-            made = task if examples is None else adapted(meta, examples)
-            return self._inserted(name, of_model, examples, made, "imported", notes, tenant, actor, request)
-
-    # Changes, each a new version
-
-    def _inserted(
-        self,
-        name: str,
-        model: str,
-        examples: Sequence[Example] | None,
-        made: AdaptedTask,
-        change: str,
-        notes: Notes,
-        tenant: str,
-        actor: str,
-        request: Request,
-    ) -> TaskRecord:
-        """A new task with its first version. examples: None where they are not kept."""
-        meta, id_, at = self._states.model(made.model_digest), self.store.ids.new("task"), self._now()
-
-        def work(rows: Rows) -> TaskRecord:
-            if not rows.has_model(meta.digest):
-                rows.insert_model(meta.digest, meta.to_bytes())
-            rows.insert_task(id_, name, keep_examples=examples is not None, at=at)
-            rows.insert_examples(id_, examples or [], at)
-            facts = facts_of(made) | {"parent": None, "change": change, "actor": actor, "created_at": at}
-            rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
-            rows.set_head(id_, 1)
-            rows.log(at, actor, change, id_, 1)
-            record = replace(rows.task(id_), notes=tuple(notes))
-            request.keep(rows, record, at)
-            return record
-
-        record = self.store.write(tenant, work)
-        self._states.hold((tenant, id_, 1), made)
-        return record
-
-    def _with_labels(
-        self,
-        task: str,
-        inputs: Sequence[Any],
-        labels: Any,
-        change: str,
-        edit: Callable[..., list[Example]],
-        expected: int | None,
-        tenant: str,
-        actor: str,
-        idempotency_key: str | None,
-    ) -> TaskRecord:
-        """A version on labeled inputs and what an edit makes of them and the task's examples."""
-        meta = self._states.model(self.get(task, tenant=tenant).head.model_digest)
-        with collecting() as notes:
-            new = labeled(meta, inputs, labels, self.store.ids)
-            whole = partial(edit, new=new, classification=meta.spec.classification)
-            with self._requests.once(tenant, idempotency_key, change, task, expected, content_of(new)) as request:
-                if request.earlier is not None:
-                    return request.earlier
-                return self._changed(task, change, whole, notes, expected, tenant, actor, request)
-
-    def _changed(
-        self,
-        task: str,
-        change: str,
-        edit: Callable[[list[Example]], list[Example]],
-        notes: Notes,
-        expected: int | None,
-        tenant: str,
-        actor: str,
-        request: Request,
-    ) -> TaskRecord:
-        """The task with a new version on what an edit makes of its examples; as it is where they stay the same."""
-
-        def attempt() -> TaskRecord:
-            with self.store.reading(tenant) as rows:
-                record = rows.task(task)
-                support = rows.examples(task, record.head.number)
-            _check(record.head, expected)
-            if not record.keep_examples:
-                raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
-            with collecting() as own:  # of this attempt
-                examples = edit(support)
-                told = *notes, *own
-                if examples == support:
-                    return replace(record, notes=told)
-                made = adapted(self._states.model(record.head.model_digest), examples)
-                told = *notes, *own
-
-            def work(rows: Rows) -> TaskRecord:
-                rows.task(task)  # it may have been deleted
-                at = self._now()
-                number = insert_version(rows, record, examples, made, change=change, actor=actor, at=at)
-                rows.log(at, actor, change, task, number)
-                result = replace(rows.task(task), notes=told)
-                request.keep(rows, result, at)
-                return result
-
-            result = self.store.write(tenant, work)
-            self._states.hold((tenant, task, result.head.number), made, instead=record.head.number)
-            return result
-
-        return retried(attempt, once=expected is not None)
+        return self._transfers.take_in(name, content, Terms(tenant, actor, key=idempotency_key))
 
     def _now(self) -> int:
         return self._clock() // 10**6
-
-
-def _check(head: Version, expected: int | None) -> None:
-    if expected is not None and head.number != expected:
-        raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")
 
 
 def _shown(example: Example, version: Version) -> LabeledInput:

@@ -1,0 +1,193 @@
+"""Changes of tasks, each a new version, and moves of their heads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from handful.errors import UserError
+from handful.models.adapted_task import AdaptedTask
+from handful.notes import Notes, collecting
+from handful.serving.names import checked_name
+from handful.serving.records import Example, TaskRecord, Version
+from handful.serving.requests import Request, Requests, content_of
+from handful.serving.rows import Rows
+from handful.serving.states import States, check_there, digest_of
+from handful.serving.store import Store
+from handful.serving.supports import adapted, added, corrected, labeled
+from handful.serving.versions import facts_of, insert_version, retried
+
+
+@dataclass(frozen=True)
+class Terms:
+    """By whom a change is asked for, and on which condition.
+
+    expected: the version that the task has to be at; None: any.
+    key: the idempotency key of the request; None: it has none.
+    """
+
+    tenant: str
+    actor: str
+    expected: int | None = None
+    key: str | None = None
+
+
+class Changes:
+    """Makes tasks and changes them; see the methods of `Service`.
+
+    now: the time in milliseconds.
+    """
+
+    def __init__(self, store: Store, states: States, now: Callable[[], int]) -> None:
+        self._store, self._states, self._now = store, states, now
+        self.requests = Requests(store, now)
+
+    def create(
+        self, name: str, inputs: Sequence[Any], labels: Any, model: str | None, keep_examples: bool, terms: Terms
+    ) -> TaskRecord:
+        """Adapt a new task to examples."""
+        name, (of_model, meta) = checked_name(name), self._states.named(model)
+        with collecting() as notes:
+            new = labeled(meta, inputs, labels, self._store.ids)
+            content = name, of_model, keep_examples, content_of(new)
+            with self.requests.once(terms.tenant, terms.key, "create", *content) as request:
+                if request.earlier is not None:
+                    return request.earlier
+                examples = added([], new, classification=meta.spec.classification)
+                made = adapted(meta, examples)
+                return self.insert(
+                    name, of_model, examples if keep_examples else None, made, "created", notes, terms, request
+                )
+
+    def insert(
+        self,
+        name: str,
+        model: str,
+        examples: Sequence[Example] | None,
+        made: AdaptedTask,
+        change: str,
+        notes: Notes,
+        terms: Terms,
+        request: Request,
+    ) -> TaskRecord:
+        """Write a new task with its first version. examples: None where they are not kept."""
+        meta, id_, at = self._states.model(made.model_digest), self._store.ids.new("task"), self._now()
+
+        def work(rows: Rows) -> TaskRecord:
+            if not rows.has_model(meta.digest):
+                rows.insert_model(meta.digest, meta.to_bytes())
+            rows.insert_task(id_, name, keep_examples=examples is not None, at=at)
+            rows.insert_examples(id_, examples or [], at)
+            facts = facts_of(made) | {"parent": None, "change": change, "actor": terms.actor, "created_at": at}
+            rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
+            rows.set_head(id_, 1)
+            rows.log(at, terms.actor, change, id_, 1)
+            record = replace(rows.task(id_), notes=tuple(notes))
+            request.keep(rows, record, at)
+            return record
+
+        record = self._store.write(terms.tenant, work)
+        self._states.hold((terms.tenant, id_, 1), made)
+        return record
+
+    def label(self, task: str, inputs: Sequence[Any], labels: Any, change: str, terms: Terms) -> TaskRecord:
+        """Adapt a task anew to these examples too.
+
+        change: "added", or "corrected" where their labels take the place of others.
+        """
+        with self._store.reading(terms.tenant) as rows:
+            meta = self._states.model(rows.task(task).head.model_digest)
+        with collecting() as notes:
+            new = labeled(meta, inputs, labels, self._store.ids)
+
+            def edit(support: list[Example]) -> list[Example]:
+                if change == "corrected":
+                    return corrected(support, new)
+                return added(support, new, classification=meta.spec.classification)
+
+            content = change, task, terms.expected, content_of(new)
+            with self.requests.once(terms.tenant, terms.key, *content) as request:
+                if request.earlier is not None:
+                    return request.earlier
+                return self._edited(task, change, edit, notes, terms, request)
+
+    def remove(self, task: str, examples: Sequence[str], terms: Terms) -> TaskRecord:
+        """Adapt a task anew without the examples of these ids."""
+
+        def edit(support: list[Example]) -> list[Example]:
+            unknown = sorted(set(examples) - {example.id for example in support})
+            if unknown:
+                raise UserError(f"The task has no example {unknown[0]!r}.", code="not-found")
+            return [example for example in support if example.id not in examples]
+
+        with collecting() as notes:
+            return self._edited(task, "removed", edit, notes, terms, Request(None))
+
+    def roll_back(self, task: str, version: int, terms: Terms) -> TaskRecord:
+        """Move the head of a task to an earlier or later version."""
+
+        def attempt() -> TaskRecord:
+            with self._store.reading(terms.tenant) as rows:
+                record, wanted = rows.task(task), rows.version(task, version)
+            _check(record.head, terms.expected)
+            check_there(wanted)
+            if version == record.head.number:
+                return record
+            state = self._states.load((terms.tenant, task, version)).to_bytes()  # it may have been dropped
+
+            def move(rows: Rows) -> TaskRecord:
+                rows.task(task)
+                check_there(rows.version(task, version))
+                rows.set_state(task, version, state, digest_of(state))
+                rows.set_head(task, version, expected=record.head.number)
+                rows.log(self._now(), terms.actor, "rolled-back", task, version)
+                return rows.task(task)
+
+            return self._store.write(terms.tenant, move)
+
+        return retried(attempt, once=terms.expected is not None)
+
+    def _edited(
+        self,
+        task: str,
+        change: str,
+        edit: Callable[[list[Example]], list[Example]],
+        notes: Notes,
+        terms: Terms,
+        request: Request,
+    ) -> TaskRecord:
+        """The task with a new version on what an edit makes of its examples; as it is where they stay the same."""
+
+        def attempt() -> TaskRecord:
+            with self._store.reading(terms.tenant) as rows:
+                record = rows.task(task)
+                support = rows.examples(task, record.head.number)
+            _check(record.head, terms.expected)
+            if not record.keep_examples:
+                raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
+            with collecting() as own:  # of this attempt
+                examples = edit(support)
+                told = *notes, *own
+                if examples == support:
+                    return replace(record, notes=told)
+                made = adapted(self._states.model(record.head.model_digest), examples)
+                told = *notes, *own
+
+            def work(rows: Rows) -> TaskRecord:
+                rows.task(task)  # it may have been deleted
+                at = self._now()
+                number = insert_version(rows, record, examples, made, change=change, actor=terms.actor, at=at)
+                rows.log(at, terms.actor, change, task, number)
+                result = replace(rows.task(task), notes=told)
+                request.keep(rows, result, at)
+                return result
+
+            result = self._store.write(terms.tenant, work)
+            self._states.hold((terms.tenant, task, result.head.number), made, instead=record.head.number)
+            return result
+
+        return retried(attempt, once=terms.expected is not None)
+
+
+def _check(head: Version, expected: int | None) -> None:
+    if expected is not None and head.number != expected:
+        raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")
