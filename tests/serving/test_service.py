@@ -13,7 +13,7 @@ from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.texts import TextPipeline
 from handful.serving import changes as module
 from handful.serving.rows import KEPT_STATES
-from handful.serving.store import FILE, Store
+from handful.serving.sqlite_store import FILE, SqliteStore
 from handful.serving.supports import adapted
 from serving.worlds import classifier, points, regressor
 
@@ -295,7 +295,7 @@ def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, tmp
     before = probabilities(service, task)
     service.close()
     other = classifier(seed=1)
-    with Store(tmp_path / "store") as store, Service({"default": other, "second": model}, store) as again:
+    with SqliteStore(tmp_path / "store") as store, Service({"default": other, "second": model}, store) as again:
         assert close(probabilities(again, task), before)
         assert made(again, "new", model="default").head.model_digest == other.digest
         with pytest.raises(UserError, match="Which model"):

@@ -18,7 +18,7 @@ from handful.serving import schema, sqlite
 from handful.serving.records import Example
 from handful.serving.rows import entry_hash
 from handful.serving.sqlite import PRAGMAS, check_local, engine_of
-from handful.serving.store import FILE, Store, upgrade
+from handful.serving.sqlite_store import FILE, SqliteStore, upgrade
 from handful.serving.tables import METADATA
 
 FACTS = {
@@ -35,7 +35,7 @@ FACTS = {
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path / "store") as store:
+    with SqliteStore(tmp_path / "store") as store:
         yield store
 
 
@@ -105,7 +105,7 @@ def test_settings_are_read_back_and_a_difference_stops_the_start(tmp_path, store
             assert {name: driver.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS} == PRAGMAS
     monkeypatch.setitem(sqlite.PRAGMAS, "synchronous", 7)
     with pytest.raises(UserError, match="SQLite does not keep synchronous = 7"):
-        Store(tmp_path / "other")
+        SqliteStore(tmp_path / "other")
 
 
 def test_readers_cannot_write_and_see_one_state(store):
@@ -119,9 +119,9 @@ def test_readers_cannot_write_and_see_one_state(store):
 
 
 def test_a_second_process_is_refused_and_the_folder_is_free_at_the_end(tmp_path):
-    with Store(tmp_path / "store"), pytest.raises(UserError, match="Another service is under way"):
-        Store(tmp_path / "store")
-    with Store(tmp_path / "store") as store:
+    with SqliteStore(tmp_path / "store"), pytest.raises(UserError, match="Another service is under way"):
+        SqliteStore(tmp_path / "store")
+    with SqliteStore(tmp_path / "store") as store:
         make(store)
     assert stat.S_IMODE(os.stat(tmp_path / "store" / FILE).st_mode) == 0o600
 
@@ -130,7 +130,7 @@ def test_a_second_process_is_refused_and_the_folder_is_free_at_the_end(tmp_path)
 def test_another_file_in_its_place_is_refused_and_stays(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(ArtifactError, match="no database of a store, or damaged"):
-        Store(tmp_path)
+        SqliteStore(tmp_path)
     assert (tmp_path / FILE).read_bytes() == content
 
 
@@ -182,7 +182,7 @@ def test_ids_never_go_back(store, tmp_path, monkeypatch):
     make(store, id_=ids[-1])
     store.close()
     monkeypatch.setattr("uuid_utils.uuid7", lambda: __import__("uuid").UUID(int=1))  # a clock that is off
-    with Store(tmp_path / "store") as again:
+    with SqliteStore(tmp_path / "store") as again:
         assert again.ids.new("task") > ids[-1]
 
 
@@ -211,7 +211,7 @@ def migrations(tmp_path, more="pass"):
 
 @pytest.fixture
 def closed(tmp_path):
-    with Store(tmp_path / "store") as store:
+    with SqliteStore(tmp_path / "store") as store:
         make(store)
     return tmp_path / "store"
 
@@ -242,7 +242,7 @@ def test_a_failing_migration_leaves_everything_as_it_was(closed, tmp_path, more,
     with pytest.raises(Exception, match=reason):
         upgrade(closed, migrations(tmp_path, more))
     assert content() == before
-    Store(closed).close()
+    SqliteStore(closed).close()
 
 
 def test_older_and_newer_schemas_are_refused(closed, tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_older_and_newer_schemas_are_refused(closed, tmp_path, monkeypatch):
         schema.check_schema(connection, closed, folder)
     upgrade(closed, folder)
     with pytest.raises(ArtifactError, match="schema 0002, but this version of handful reads 0001"):
-        Store(closed)
+        SqliteStore(closed)
     with pytest.raises(ArtifactError, match="holds no store"):
         upgrade(tmp_path)
 
@@ -288,7 +288,7 @@ def test_the_log_is_emptied_but_for_a_reader(store, monkeypatch):
     make(store)
     log = store.path / f"{FILE}-wal"
     assert log.stat().st_size
-    monkeypatch.setattr("handful.serving.store.PATIENCE", 0.0)
+    monkeypatch.setattr("handful.serving.sqlite_store.PATIENCE", 0.0)
     store.writer.outside(lambda connection: connection.execute("PRAGMA busy_timeout = 1"))
     with store.reading("t") as rows:
         rows.tasks(9)
@@ -331,11 +331,11 @@ def killed_everywhere(work, after, every):
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_store_that_was_killed_while_it_was_made_opens(tmp_path, every):
     def after():
-        with Store(tmp_path / "store") as store:
+        with SqliteStore(tmp_path / "store") as store:
             make(store)
         shutil.rmtree(tmp_path / "store")
 
-    assert killed_everywhere(lambda: Store(tmp_path / "store"), after, every) > 12
+    assert killed_everywhere(lambda: SqliteStore(tmp_path / "store"), after, every) > 12
 
 
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])

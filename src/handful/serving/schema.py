@@ -24,7 +24,7 @@ def check_schema(connection: Connection, source: object, migrations: Path = MIGR
         raise ArtifactError(
             f"The store {source} has the schema {found} of an earlier version; this one has {head}.",
             code="other-version",
-            hint="Upgrade it with `handful.serving.store.upgrade`, which keeps a copy.",
+            hint="Upgrade it with `handful store upgrade`, which keeps a copy.",
         )
     raise ArtifactError(
         f"The store {source} has the schema {found}, but this version of handful reads {head}. Install the version "

@@ -14,6 +14,7 @@ from handful.notes import collecting
 from handful.serving import inputs as kept
 from handful.serving.changes import Changes, Terms
 from handful.serving.erasing import Eraser
+from handful.serving.opening import open_store
 from handful.serving.records import Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
@@ -72,7 +73,7 @@ class Service:
             raise UserError("The service has no model. Give one at least.")
         self._clock = clock
         with contextlib.ExitStack() as opening:
-            self.store = store if isinstance(store, Store) else opening.enter_context(Store(store))
+            self.store = store if isinstance(store, Store) else opening.enter_context(open_store(store))
             self._states = States(named, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
             self._open = opening.pop_all()
         self._eraser = Eraser(self.store, self._states, self._now)

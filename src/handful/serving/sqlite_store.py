@@ -1,0 +1,176 @@
+"""A store of tasks in a folder: SQLite with one writer, and readers that see whole transactions."""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, func, select
+
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.serving.ids import Ids
+from handful.serving.rows import Rows
+from handful.serving.schema import MIGRATIONS, check_schema, migrate, revision_of
+from handful.serving.sqlite import check_local, engine_of
+from handful.serving.store import Store
+from handful.serving.tables import EXAMPLES, TASKS
+from handful.serving.writer import Writer
+from handful.training.lock import locked
+
+FILE = "store.sqlite3"
+PATIENCE = 10.0
+"""Seconds for which emptying the log waits for readers."""
+
+Result = TypeVar("Result")
+
+
+class SqliteStore(Store):
+    """Tasks in a folder, which is made where there is none. One process at a time has it.
+
+    path: the folder, on a local disk.
+
+    Raises `UserError` where another process has the folder, or it cannot be written, and `ArtifactError` where it has
+    another schema.
+    """
+
+    exclusive = True
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        check_local(self.path)
+        self._open = contextlib.ExitStack()
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(locked(self.path, "service"))
+            file = _made(self.path)
+            with contextlib.closing(_Upgrading(file)) as new, new.connection() as connection:
+                if revision_of(connection) is None:
+                    migrate(connection)
+                check_schema(connection, self.path)
+            writing, self._reading = engine_of(file, writes=True), engine_of(file, writes=False)
+            opening.callback(self._reading.dispose)
+            self.writer = Writer(writing)
+            opening.callback(self.writer.close)
+            with self._reading.begin() as connection:
+                largest = (connection.execute(select(func.max(table.c.id))).scalar() for table in (TASKS, EXAMPLES))
+                self.ids = Ids(filter(None, largest))
+            self._open = opening.pop_all()
+
+    def close(self) -> None:
+        """Finish what is being written, and give the folder back."""
+        self._open.close()
+
+    @contextlib.contextmanager
+    def reading(self, tenant: str) -> Iterator[Rows]:
+        """The rows of a tenant as they are now, whatever is written meanwhile. Read them whole, and end."""
+        with self._reading.begin() as connection:
+            yield Rows(connection, tenant)
+
+    def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:
+        """Run work on the rows of a tenant, whole or not at all, and return once it is durable; see `Writer.run`."""
+        return self.writer.run(lambda connection: work(Rows(connection, tenant)))
+
+    def empty_log(self) -> None:
+        """Bring all that was written into the database's own file, and cut the log: it holds what was erased.
+
+        Raises `HandfulError` where a reader does not let go of it.
+        """
+        until = time.monotonic() + PATIENCE
+        while True:
+            busy = self.writer.outside(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            if not busy:
+                return
+            if time.monotonic() > until:
+                raise HandfulError(
+                    "What was erased is in no table any more, but a reader holds the log of the store, in which traces "
+                    "may be. Ask for the same erasure again.",
+                    code="unwritable",
+                )
+            time.sleep(0.01)
+
+    def backup(self, path: str | Path) -> Path:
+        """Copy the store as it is now into one file, while it is in use.
+
+        Raises `UserError` where there is something at this place.
+        """
+        target = Path(path)
+        if os.path.lexists(target):
+            raise UserError(f"{target} is there already.", hint="Give {path} another name.", code="unwritable")
+        _copy(self.path / FILE, target)
+        return target
+
+
+def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
+    """Bring a store to the schema of this version, after a copy beside it; returns the copy, None if none was needed.
+
+    Raises as `SqliteStore` does. Where the migration fails, the store is as it was.
+    """
+    folder = Path(path)
+    check_local(folder)
+    with locked(folder, "service"):
+        file = folder / FILE
+        if not file.exists():
+            raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
+        with contextlib.closing(_Upgrading(file)) as old:
+            with old.connection() as connection:
+                found = revision_of(connection)
+                with contextlib.suppress(ArtifactError):
+                    check_schema(connection, folder, migrations)
+                    return None
+            copy = folder / f"before-{found}-{secrets.token_hex(4)}.sqlite3"
+            _copy(file, copy)
+            with old.connection() as connection:
+                migrate(connection, migrations)
+        return copy
+
+
+class _Upgrading:
+    """A connection that may rebuild tables: with foreign keys on, that deletes the rows of others."""
+
+    def __init__(self, file: Path) -> None:
+        self._engine = engine_of(file, writes=True, foreign_keys=False)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _made(folder: Path) -> Path:
+    """The file of the database, which its owner alone may read."""
+    file = folder / FILE
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {file}: {error.strerror}.",
+            code="unwritable",
+            hint="Choose another folder, or make it writable.",
+        ) from error
+    return file
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copy a database whole or not at all, by a connection that only reads it."""
+    temporary = target.with_name(f".{secrets.token_hex(8)}")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
+            source.execute("VACUUM INTO ?", (str(temporary),))
+        with contextlib.closing(sqlite3.connect(f"{temporary.absolute().as_uri()}?mode=ro", uri=True)) as made:
+            [[verdict]] = made.execute("PRAGMA integrity_check(1)").fetchall()
+        if verdict != "ok":
+            raise ArtifactError(f"The copy of {file} is damaged ({verdict}). Check its disk.")
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.rename(target)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
