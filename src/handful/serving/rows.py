@@ -22,10 +22,12 @@ class Rows:
     """The rows of one tenant; no method reads or writes those of another.
 
     connection: inside a transaction. tenant: whose rows they are.
+    changed: to which tasks are added whose head may be another one afterwards, or deleted.
     """
 
-    def __init__(self, connection: Connection, tenant: str) -> None:
+    def __init__(self, connection: Connection, tenant: str, changed: set[str] | None = None) -> None:
         self._run, self._tenant = connection.execute, tenant
+        self._changed = set() if changed is None else changed
 
     # Tasks
 
@@ -54,6 +56,7 @@ class Rows:
 
     def set_deleted(self, id_: str, at: int | None) -> None:
         """Say since when a task is deleted; None: it is not."""
+        self._changed.add(id_)
         self._run(update(TASKS).where(self._own(TASKS), TASKS.c.id == id_).values(deleted_at=at))
 
     def _tasks(self) -> Any:
@@ -110,6 +113,7 @@ class Rows:
 
     def set_state(self, task: str, number: int, state: bytes, digest: str) -> None:
         """Put a state that was adapted again in its place, unless the version was erased meanwhile."""
+        self._changed.add(task)
         self._run(
             update(VERSIONS)
             .where(self._of(VERSIONS, task), VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None))
@@ -134,6 +138,7 @@ class Rows:
 
         Raises `UserError` where it is elsewhere.
         """
+        self._changed.add(task)
         if expected is None:
             self._insert(HEADS, task=task, version=version)
             return
@@ -212,6 +217,7 @@ class Rows:
 
     def erase_task(self, task: str) -> None:
         """Remove all rows of a task but those of the audit and of receipts."""
+        self._changed.add(task)
         for table in (REQUESTS, SUPPORTS, EXAMPLES, HEADS, VERSIONS):
             self._run(delete(table).where(self._of(table, task)))
         self._run(delete(TASKS).where(self._own(TASKS), TASKS.c.id == task))

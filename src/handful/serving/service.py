@@ -278,10 +278,7 @@ class Service:
         Raises `UserError` where there is no such task or version, `DataError` for inputs that do not fit, and
         `DivergedError` where a prediction is not finite.
         """
-        with self.store.reading(tenant) as rows:
-            head = rows.task(task).head
-            wanted = head if version is None else rows.version(task, version)
-        check_there(wanted)
+        wanted = self._version(task, version, tenant)
         made: tuple[Any, ...] = ()
         with collecting() as notes:
             if len(inputs):
@@ -318,6 +315,16 @@ class Service:
         Raises `ArtifactError` where it is none, or its model is not here.
         """
         return self._transfers.take_in(name, content, Terms(tenant, actor, key=idempotency_key))
+
+    def _version(self, task: str, number: int | None, tenant: str) -> Version:
+        """A version that is no tombstone, the head by default."""
+        if number is None:
+            return self.store.head(tenant, task)
+        with self.store.reading(tenant) as rows:
+            rows.task(task)
+            wanted = rows.version(task, number)
+        check_there(wanted)
+        return wanted
 
     def _now(self) -> int:
         return self._clock() // 10**6

@@ -12,7 +12,9 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, select
 
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.serving.heads import Heads
 from handful.serving.ids import Ids
+from handful.serving.records import Version
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, migrate, revision_of
 from handful.serving.sqlite import check_local, engine_of
@@ -37,8 +39,6 @@ class SqliteStore(Store):
     another schema.
     """
 
-    exclusive = True
-
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         check_local(self.path)
@@ -57,6 +57,7 @@ class SqliteStore(Store):
             with self._reading.begin() as connection:
                 largest = (connection.execute(select(func.max(table.c.id))).scalar() for table in (TASKS, EXAMPLES))
                 self.ids = Ids(filter(None, largest))
+            self._heads = Heads(super().head)
             self._open = opening.pop_all()
 
     def close(self) -> None:
@@ -71,7 +72,15 @@ class SqliteStore(Store):
 
     def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:
         """Run work on the rows of a tenant, whole or not at all, and return once it is durable; see `Writer.run`."""
-        return self.writer.run(lambda connection: work(Rows(connection, tenant)))
+        changed: set[str] = set()
+        return self.writer.run(
+            lambda connection: work(Rows(connection, tenant, changed)),
+            then=lambda: self._heads.forget(tenant, changed),
+        )
+
+    def head(self, tenant: str, task: str) -> Version:
+        """As `Store.head`, from memory, where no change that has returned leaves an older one."""
+        return self._heads.of(tenant, task)
 
     def empty_log(self) -> None:
         """Bring all that was written into the database's own file, and cut the log: it holds what was erased.

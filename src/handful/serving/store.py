@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
 from handful.serving.ids import Ids
+from handful.serving.records import Version
 from handful.serving.rows import Rows
 
 Result = TypeVar("Result")
@@ -16,12 +17,10 @@ class Store(ABC):
     """Tasks of many tenants in a database, which several threads read and write at once.
 
     Attributes:
-        exclusive: whether this process alone writes, so that what it read last is what is there.
         remains: what is left of erased rows once their log is emptied, and where; None: nothing is.
         ids: which makes the ids of new rows.
     """
 
-    exclusive: ClassVar[bool]
     remains: ClassVar[str | None] = None
     ids: Ids
 
@@ -38,6 +37,11 @@ class Store(ABC):
         Raises what the work raises, having kept nothing of it, and `HandfulError` where the database fails: "failed"
         where it may have kept it nevertheless.
         """
+
+    def head(self, tenant: str, task: str) -> Version:
+        """The version that predicts for a tenant's task now; `UserError` where there is none, or it is deleted."""
+        with self.reading(tenant) as rows:
+            return rows.task(task).head
 
     @abstractmethod
     def empty_log(self) -> None:

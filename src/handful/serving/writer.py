@@ -44,12 +44,14 @@ class Writer:
         self._thread = threading.Thread(target=self._serve, name="handful-writer", daemon=True)
         self._thread.start()
 
-    def run(self, work: Callable[[Connection], Result]) -> Result:
+    def run(self, work: Callable[[Connection], Result], then: Callable[[], object] = lambda: None) -> Result:
         """What the work returns, once its writes are durable; or raise what it raises, having kept nothing of them.
+
+        then: called after the commit, whatever became of it, and before anyone is answered; raises nothing.
 
         A database that cannot be written is a `HandfulError`, "failed" where it may have been written nevertheless.
         """
-        return self._hand_in(_Request(work))  # type: ignore[no-any-return]
+        return self._hand_in(_Request(work, then))  # type: ignore[no-any-return]
 
     def outside(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """What the work returns, on the driver's connection between two transactions; else as `run`."""
@@ -83,7 +85,8 @@ class Writer:
                     self.commits += 1
             except BaseException as error:
                 for request in group or [first]:
-                    request.answer.set_exception(_failure(error, unknown=self._committing))
+                    request.error = error
+                    request.tell(unknown=self._committing)
                 self._drop_connection()
             else:
                 for request in group:
@@ -143,19 +146,23 @@ def _in_transaction(connection: Connection) -> bool:
 
 
 class _Request:
-    """Work, and what became of it. outside: whether it runs outside of transactions."""
+    """Work, and what became of it. then: see `Writer.run`. outside: whether it runs outside of transactions."""
 
-    def __init__(self, work: Callable[[Any], Any], *, outside: bool = False) -> None:
-        self.work, self.outside = work, outside
+    def __init__(
+        self, work: Callable[[Any], Any], then: Callable[[], object] = lambda: None, *, outside: bool = False
+    ) -> None:
+        self.work, self.then, self.outside = work, then, outside
         self.answer: Future[Any] = Future()
         self.result: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
-    def tell(self) -> None:
+    def tell(self, *, unknown: bool = False) -> None:
+        """Answer. unknown: whether an error may have left what was written."""
+        self.then()
         if self.error is None:
             self.answer.set_result(self.result)
         else:
-            self.answer.set_exception(_failure(self.error))
+            self.answer.set_exception(_failure(self.error, unknown=unknown))
 
 
 NOTHING_WRITTEN = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY")
