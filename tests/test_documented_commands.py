@@ -35,6 +35,8 @@ FENCE = re.compile(r"^```(\w+).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("handful", "make", "pip", "python", "torchrun")
 CHECKED = ("setup", "check", "test", "test-slow", "test-all")
 """Targets of `make` that install, or run these tests."""
+ENDLESS = ("serve",)
+"""Commands that run until they are stopped, see tests/cli/test_serve.py."""
 
 
 def commands() -> list[list[str]]:
@@ -151,7 +153,7 @@ def prepare(kind: str) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_pages_run(small):
     lines = [
-        words[1:] for words in COMMANDS if words[0] == "handful" and "--resume" not in words and "..." not in words
+        words[1:] for words in COMMANDS if words[0] == "handful" and not {"--resume", "...", *ENDLESS} & set(words)
     ]
     assert {words[0] for words in lines} <= set(" ".join(ORDER).split())
     failed = {}

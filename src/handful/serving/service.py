@@ -80,6 +80,11 @@ class Service:
         self._changes = Changes(self.store, self._states, self._now)
         self._transfers = Transfers(self.store, self._states, self._changes)
 
+    @property
+    def models(self) -> Mapping[str, MetaModel]:
+        """The models that new tasks are adapted from, by name."""
+        return self._states.models
+
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
         self._open.close()

@@ -1,0 +1,106 @@
+"""`handful serve`."""
+
+import logging
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from handful.cli.application import command
+from handful.cli.terminal import out
+from handful.errors import UserError
+
+if TYPE_CHECKING:
+    from handful.serving.service import Service
+
+LEAST_KEY = 32
+"""Characters of an admin key."""
+
+
+def of_server(name: str, variable: str = "", **facts: Any) -> Any:
+    """An option that has an environment variable too: --behind-proxy is HANDFUL_BEHIND_PROXY."""
+    variable = variable or "HANDFUL_" + name.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(name, envvar=variable, show_envvar=True, **facts)
+
+
+@command("handful serve --model runs/photos --data ./store")
+def serve(
+    model: Annotated[
+        list[str], of_server("--model", help="A run or model, or NAME=PATH for each of several; repeatable.")
+    ],
+    data: Annotated[
+        Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store, made where there is none.")
+    ] = Path("store"),
+    host: Annotated[
+        str, of_server("--host", help="Where to listen: others than this machine need TLS or a proxy.")
+    ] = "127.0.0.1",
+    port: Annotated[int, of_server("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    behind_proxy: Annotated[
+        bool, of_server("--behind-proxy", help="A proxy of yours has TLS, and nobody else gets here.")
+    ] = False,
+    tls_cert: Annotated[Path | None, of_server("--tls-cert", help="Certificate of TLS (PEM).")] = None,
+    tls_key: Annotated[Path | None, of_server("--tls-key", help="Its key (PEM).")] = None,
+    admin_key: Annotated[
+        str | None,
+        of_server("--admin-key", help="The first key, of 32 characters or more; else one is made and shown."),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        of_server(
+            "--trust", help="Package whose own network or encoder may be built, which runs its code; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Serve adapted tasks over HTTP: created from a few examples, predicted, corrected, kept."""
+    from handful.http.app import make_app
+    from handful.http.authorization import OneKey
+    from handful.http.server import Address, run
+    from handful.serving.service import Service
+
+    address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
+    address.check()
+    if admin_key is not None and len(admin_key) < LEAST_KEY:
+        raise UserError(f"The admin key has {len(admin_key)} characters. Give {LEAST_KEY} or more, drawn at random.")
+    key = admin_key or secrets.token_urlsafe(32)
+    with address.bound() as listener, Service(named_models(model), data, trust=trust or ()) as service:
+        write_log()
+        url = address.url(listener)
+        run(make_app(service, OneKey(key)), listener, address, lambda: welcome(service, url, admin_key or key))
+
+
+def named_models(given: list[str]) -> dict[str, str | Path]:
+    """Paths of models by name, which of a path alone is that of its folder."""
+    models: dict[str, str | Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals:
+            name, path = Path(text).resolve().name, text
+        if name in models:
+            raise UserError(f"Two models are called {name!r}.", hint="Name each of them: {model} NAME=PATH.")
+        models[name] = path
+    return models
+
+
+def write_log() -> None:
+    """The server's log goes to the standard error, a line of JSON for each request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("handful.http")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def welcome(service: "Service", url: str, key: str) -> None:
+    """Print where the server is, and what to send first."""
+    from handful.http.first_steps import first_steps
+
+    name, model = next(iter(service.models.items()))
+    create, predict = first_steps(model, name, url)
+    out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, with its API page at {url}/docs.")
+    out.print(Text("\nAdmin key", "bold"), f"(shown once):\n  {key}")
+    out.print(Text("\nFirst steps:", "bold"), f"\n  KEY={key}\n  {create}\n  TASK=...  # its id\n  {predict}")
+    sys.stdout.flush()

@@ -1,0 +1,12 @@
+"""The service behind HTTP: routes, problems, keys and the server, over `handful.serving`."""
+
+from importlib.util import find_spec
+
+from handful.errors import UserError
+
+NEEDED = ("fastapi", "uvicorn", "httptools", "msgspec", "pydantic", "python_multipart", "prometheus_client")
+
+if missing := [name for name in NEEDED if find_spec(name) is None]:
+    raise UserError(
+        f"A server needs {', '.join(missing)}, which is not installed: pip install '.[serve]' in handful's folder."
+    )

@@ -1,0 +1,67 @@
+"""The application: all routes over one service, and one shape for all that goes wrong."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from handful import __version__
+from handful.errors import HandfulError
+from handful.http import health, predicting, tasks
+from handful.http.authorization import Keys
+from handful.http.calls import Server
+from handful.http.documents import openapi_of
+from handful.http.middleware import Around
+from handful.http.problems import Problem, of_error, of_framework, of_validation
+from handful.serving.service import Service
+
+THREADS = 4
+
+TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
+
+
+def make_app(service: Service, keys: Keys) -> FastAPI:
+    """The service behind HTTP, as an ASGI application.
+
+    service: what does the work; it stays open. keys: what knows who asks.
+    """
+    app = FastAPI(
+        title="handful",
+        version=__version__,
+        description=TEXT,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.ready = True
+    threads = ThreadPoolExecutor(THREADS, "handful", initializer=partial(torch.set_num_threads, 1))
+    app.state.server = Server(service, keys, threads)
+    for routes in (tasks, predicting, health):
+        app.include_router(routes.router)
+    app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
+    for kind, problem in PROBLEMS.items():
+        app.add_exception_handler(kind, _answering(problem))
+    app.add_middleware(Around)
+    return app
+
+
+PROBLEMS: dict[type[Exception], Any] = {
+    HandfulError: of_error,
+    RequestValidationError: of_validation,
+    HTTPException: of_framework,
+}
+"""What errors are told as; all others are `problems.UNEXPECTED`."""
+
+
+def _answering(problem_of: Any) -> Any:
+    async def answer(request: Request, error: Exception) -> Response:
+        problem: Problem = problem_of(error)
+        return problem.response(request.state.id)
+
+    return answer

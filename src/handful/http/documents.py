@@ -1,0 +1,45 @@
+"""The OpenAPI page: what each route takes and answers."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from handful.http.problems import MEDIA
+from handful.http.schemas import Given, ProblemContent
+
+PLACE = "#/components/schemas/{model}"
+SECURITY = {"key": {"type": "http", "scheme": "bearer", "description": "A key of `handful keys`."}}
+FRAMEWORK = ("HTTPValidationError", "ValidationError")
+"""Schemas of errors as the framework has them, in whose place problems stand."""
+
+
+def takes(schema: type[BaseModel]) -> dict[str, Any]:
+    """What a route is declared with that reads JSON of a schema."""
+    content = {"application/json": {"schema": {"$ref": PLACE.format(model=schema.__name__)}}}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
+
+
+def openapi_of(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of all routes."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = _problem()
+            if path.startswith("/v1/"):
+                operation["security"] = [{"key": []}]
+    components = document.setdefault("components", {})
+    schemas = {name: one for name, one in components.get("schemas", {}).items() if name not in FRAMEWORK}
+    wanted = [(schema, "validation") for schema in Given.__subclasses__()] + [(ProblemContent, "serialization")]
+    _, definitions = models_json_schema(wanted, ref_template=PLACE)  # type: ignore[arg-type]
+    components["schemas"] = dict(sorted((schemas | definitions["$defs"]).items()))
+    components["securitySchemes"] = SECURITY
+    return document
+
+
+def _problem() -> dict[str, Any]:
+    schema = {"$ref": PLACE.format(model=ProblemContent.__name__)}
+    return {"description": "A problem", "content": {MEDIA: {"schema": schema}}}

@@ -1,0 +1,90 @@
+"""What surrounds every request: its id, its line in the log, and an answer whatever happens."""
+
+import json
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handful.errors import HandfulError
+from handful.http.authorization import check_query
+from handful.http.problems import UNEXPECTED, of_error
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""`traceparent` of W3C's Trace Context."""
+
+UNMATCHED = "unmatched"
+"""What stands for the paths of no route, of which there are as many as strangers think of."""
+
+log = logging.getLogger("handful.http")
+
+
+class Around:
+    """Pure ASGI around an application: a request id, a line in the log, no key in an address, no error unanswered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers, start, status = Headers(scope=scope), time.perf_counter(), 0
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["id"] = request_id
+
+        async def marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _mark(MutableHeaders(scope=message), request_id, headers.get("traceparent"))
+            await send(message)
+
+        try:
+            check_query(scope["query_string"])
+            await self.app(scope, receive, marked)
+        except HandfulError as error:
+            await of_error(error).response(request_id)(scope, receive, marked)
+        except Exception:
+            log.exception(json.dumps({"event": "error", "request": request_id, "route": template_of(scope)}))
+            if not status:
+                await UNEXPECTED.response(request_id)(scope, receive, marked)
+        finally:
+            log.info(json.dumps(_line(scope, headers, status, time.perf_counter() - start)))
+
+
+def template_of(scope: Scope) -> str:
+    """The route of a request as it is declared, such as "/v1/tasks/{task}"."""
+    return str(getattr(scope.get("route"), "path", UNMATCHED))
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _mark(headers: MutableHeaders, request_id: str, trace: str | None) -> None:
+    headers["x-request-id"] = request_id
+    if trace is not None and TRACE.fullmatch(trace):
+        headers["traceparent"] = trace
+
+
+def _line(scope: Scope, headers: Headers, status: int, seconds: float) -> dict[str, Any]:
+    """What the log says of a request: no label, input, path or query."""
+    identity, trace = scope["state"].get("identity"), TRACE.fullmatch(headers.get("traceparent", ""))
+    return {
+        "event": "request",
+        "request": scope["state"]["id"],
+        "method": scope["method"],
+        "route": template_of(scope),
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+        "key": identity and identity.key,
+        "trace": trace and trace[1],
+    }

@@ -1,0 +1,154 @@
+"""The one shape of everything that goes wrong: problems of RFC 9457, of a closed list of kinds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from handful.errors import CODES, Field, HandfulError
+
+MEDIA = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """One kind of problem. status: of the answer. title: what it is, the same for all problems of the kind."""
+
+    status: int
+    title: str
+
+
+KINDS = {
+    "invalid-request": Kind(422, "The request is not valid."),
+    "ragged-input": Kind(422, "Inputs are of several shapes or kinds."),
+    "non-finite": Kind(422, "A number is not finite."),
+    "wrong-shape": Kind(422, "An input does not have the shape or columns of the model."),
+    "unknown-label": Kind(422, "A label is not one that the model has."),
+    "contradictory-labels": Kind(422, "One input has two labels."),
+    "too-few-examples": Kind(422, "These are too few examples."),
+    "unsupported-media": Kind(415, "This kind of content is not read."),
+    "payload-too-large": Kind(413, "The content is too large."),
+    "archive-unsafe": Kind(422, "The archive has entries that are not unpacked."),
+    "unauthenticated": Kind(401, "The request has no valid key."),
+    "forbidden": Kind(403, "The key does not allow this."),
+    "not-found": Kind(404, "There is no such thing."),
+    "name-taken": Kind(409, "Another task has this name."),
+    "version-conflict": Kind(412, "The task is at another version."),
+    "precondition-required": Kind(428, "The request needs If-Match."),
+    "idempotency-in-progress": Kind(409, "The same request is being carried out."),
+    "idempotency-mismatch": Kind(422, "The idempotency key came with another request."),
+    "quota-exceeded": Kind(429, "The tenant has as much as it may have."),
+    "rate-limited": Kind(429, "These are too many requests."),
+    "overloaded": Kind(503, "The server has more work than it can do."),
+    "deadline-exceeded": Kind(503, "The time for the request is over."),
+    "adapt-diverged": Kind(422, "Adapting or predicting gave no finite number."),
+    "task-quarantined": Kind(503, "The task is damaged."),
+    "storage-full": Kind(507, "The store cannot be written."),
+    "outcome-unknown": Kind(503, "It is not known whether the request was carried out."),
+    "not-ready": Kind(503, "The server cannot do this now."),
+}
+"""The kinds of problems by slug, a closed list."""
+
+STATUSES = {"invalid-json": 400, "other-model": 409}
+"""Of codes that have another one than their kind."""
+
+FRAMEWORK = {400: "invalid-request", 404: "not-found", 405: "invalid-request", 413: "payload-too-large"}
+"""Kinds of problems that the framework finds, by its status."""
+
+SHOWN, LONGEST = 20, 128
+"""How many errors one problem lists, and how many characters of a field's name it shows."""
+
+DETAILS = {404: "There is nothing at this path.", 405: "This path has no such method."}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an answer says of something that went wrong.
+
+    slug: of `KINDS`. detail: for people. errors: what is wrong in which part of the content, see `fault`.
+    status: the kind's by default. headers: further ones of the answer.
+    """
+
+    slug: str
+    detail: str
+    errors: tuple[Mapping[str, str], ...] = ()
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, request_id: str) -> Response:
+        """The answer to a request of this id."""
+        kind = KINDS[self.slug]
+        status = self.status or kind.status
+        content = {
+            "type": f"/problems/{self.slug}",
+            "title": kind.title,
+            "status": status,
+            "detail": self.detail,
+            "instance": request_id,
+            "errors": list(self.errors),
+        }
+        headers = {"cache-control": "no-store", **self.headers}
+        return Response(json.dumps(content).encode(), status, headers, MEDIA)
+
+
+UNEXPECTED = Problem("outcome-unknown", "The server failed. Its log has the reason, under this request id.", status=500)
+"""An error that nobody thought of, of which nothing is told."""
+
+
+def of_error(error: HandfulError) -> Problem:
+    """The problem that an error of the library is."""
+    detail = error.spelled("/{}".format)
+    errors = (fault(error.field, error.code, detail),)
+    return Problem(CODES[error.code], detail, errors, STATUSES.get(error.code, 0), of_slug(CODES[error.code]))
+
+
+def of_slug(slug: str) -> dict[str, str]:
+    """Headers that all problems of a kind have."""
+    if slug == "unauthenticated":
+        return {"www-authenticate": "Bearer"}
+    return {"retry-after": "1"} if KINDS[slug].status in (429, 503) else {}
+
+
+def of_framework(error: HTTPException) -> Problem:
+    """The problem that an error of the framework is, such as an unknown path."""
+    slug = FRAMEWORK.get(error.status_code, "invalid-request")
+    detail = DETAILS.get(error.status_code, KINDS[slug].title)
+    return Problem(slug, detail, status=error.status_code, headers=error.headers or {})
+
+
+def of_validation(error: RequestValidationError) -> Problem:
+    """The problem of a request whose path, query, headers or content are not as the schema says; it shows no value."""
+    errors = tuple(fault(_place(one["loc"]), _code(one["type"]), _sentence(one["msg"])) for one in error.errors())
+    first = errors[0]
+    detail = f"{first['pointer']}: {first['detail']}" if first["pointer"] else first["detail"]
+    more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
+    return Problem("invalid-request", detail + more, errors[:SHOWN])
+
+
+def fault(place: Field, code: str, detail: str) -> dict[str, str]:
+    """What is wrong in one part of a request's content, which a JSON pointer (RFC 6901) names."""
+    return {"pointer": pointer(place), "code": code, "detail": detail}
+
+
+def pointer(place: Field) -> str:
+    """A place in JSON, from the outside in; "" is the whole."""
+    return "".join("/" + str(step)[:LONGEST].replace("~", "~0").replace("/", "~1") for step in place)
+
+
+OUTSIDE = ("body", "query", "path", "header")
+"""What the framework puts before a place."""
+
+
+def _place(location: tuple[str | int, ...]) -> Field:
+    return location[1:] if location and location[0] in OUTSIDE else location
+
+
+def _code(kind: str) -> str:
+    return kind.replace("_", "-")
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").rstrip(".") + "."

@@ -1,0 +1,197 @@
+"""What requests and answers hold: the API page is made from these types."""
+
+from datetime import UTC
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+from handful.models.results import Result
+from handful.notes import Note as NoteOfLibrary
+from handful.serving.records import Predictions as PredictionsOfLibrary
+from handful.serving.records import TaskRecord
+
+Name = Annotated[str, Field(min_length=1, max_length=128, description="1 to 128 characters, none of control.")]
+Moment = Annotated[
+    AwareDatetime,
+    PlainSerializer(lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")),
+]
+"""A time as RFC 3339 writes it, in UTC."""
+
+Input = Annotated[
+    Any,
+    Field(
+        description=(
+            "What the model reads: a text, a row as an object of columns, an array of numbers as nested lists, or an "
+            'image as {"image": "<base64>"}.'
+        )
+    ),
+]
+Value = Annotated[float | dict[str, float], Field(description="The target of a regression, or several by their names.")]
+
+
+class Given(BaseModel):
+    """Content of a request: of these fields and types, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Shown(BaseModel):
+    """Content of an answer."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class LabeledExample(Given):
+    """An example: its input, and its label (classification) or value (regression)."""
+
+    input: Input
+    label: Name | None = None
+    value: Value | None = None
+
+
+class CreateTask(Given):
+    """A new task, adapted from examples."""
+
+    name: Name
+    model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
+    keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
+    examples: Annotated[list[LabeledExample], Field(min_length=1)]
+
+
+class Predict(Given):
+    """Inputs to predict."""
+
+    inputs: list[Input]
+    version: Annotated[int | None, Field(ge=1, description="The head by default.")] = None
+    top: Annotated[
+        int | None, Field(ge=1, description="How many classes to show, the most probable first; all by default.")
+    ] = None
+
+
+class Model(Shown):
+    """Which model a task was adapted from."""
+
+    name: str
+    digest: str
+
+
+class Note(Shown):
+    """What to know of a request although nothing is wrong. pointer: which part of it the note is about."""
+
+    code: str
+    message: str
+    count: int
+
+    @classmethod
+    def of(cls, note: NoteOfLibrary) -> Self:
+        """A note of the library."""
+        return cls(code=note.code, message=note.spelled("/{}".format), count=note.count)
+
+
+class Estimate(Shown):
+    """A score on the task's own examples, each predicted by a task adapted without it."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+class Task(Shown):
+    """A task, and the version that predicts for it."""
+
+    id: str
+    name: str
+    model: Model
+    version: int
+    labels: Annotated[list[str] | None, Field(description="Names of the classes; null for regression.")]
+    targets: Annotated[list[str], Field(description="Names of the predicted values; empty for classification.")]
+    examples: int
+    keep_examples: bool
+    estimate: Estimate | None = None
+    created_at: Moment
+    deleted_at: Moment | None = None
+    notes: list[Note] = []
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Self:
+        """A task of the service."""
+        head = record.head
+        return cls(
+            id=record.id,
+            name=record.name,
+            model=Model(name=head.model, digest=head.model_digest),
+            version=head.number,
+            labels=None if head.labels is None else list(head.labels),
+            targets=list(head.targets),
+            examples=head.examples or 0,
+            keep_examples=record.keep_examples,
+            created_at=record.created_at,
+            deleted_at=record.deleted_at,
+            notes=[Note.of(note) for note in record.notes],
+        )
+
+
+class TaskPage(Shown):
+    """Tasks in the order of their ids. next_after: what to give as `after` for those that follow."""
+
+    data: list[Task]
+    has_more: bool
+    next_after: str | None
+
+
+class Prediction(Shown):
+    """The prediction for one input: of a class, or of a value within which 95 % of such values lie."""
+
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    value: Value | None = None
+    deviation: Value | None = None
+    low: Value | None = None
+    high: Value | None = None
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """A result of the library."""
+        return cls(**result.to_json())
+
+
+class Predictions(Shown):
+    """What one version of a task predicts, an entry for each input."""
+
+    task: str
+    version: int
+    model: Model
+    predictions: list[Prediction]
+    notes: list[Note] = []
+
+    @classmethod
+    def of(cls, made: PredictionsOfLibrary) -> Self:
+        """Predictions of the service."""
+        return cls(
+            task=made.task,
+            version=made.version,
+            model=Model(name=made.model, digest=made.model_digest),
+            predictions=[Prediction.of(result) for result in made.predictions],
+            notes=[Note.of(note) for note in made.notes],
+        )
+
+
+class Error(Shown):
+    """What is wrong in one part of the content."""
+
+    pointer: Annotated[str, Field(description='A JSON pointer, such as "/examples/3/input"; "" is the whole.')]
+    code: str
+    detail: str
+
+
+class ProblemContent(Shown):
+    """What went wrong (RFC 9457). type: its kind; title: the same for all of a kind; instance: the request's id."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[Error]

@@ -1,0 +1,134 @@
+"""The server: a port, deadlines for what clients send, and an end that loses nothing."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from handful.errors import UserError
+from handful.http.connections import Connection
+
+KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open; clients keep theirs for a shorter time."""
+ENDING = 8
+"""Seconds in which accepted requests are finished when the server ends."""
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens.
+
+    port: 0 for any that is free. behind_proxy: whether another host than this one may be named without TLS, and who
+    a client is comes from the proxy. certificate, key: files of TLS, both or none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    behind_proxy: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def check(self) -> None:
+        """Raise a `UserError` for an address at which keys would be sent in the open."""
+        if (self.certificate is None) != (self.key is None):
+            raise UserError("TLS needs a certificate and its key.", hint="Give both {tls_cert} and {tls_key}.")
+        if self.host not in LOCAL and self.certificate is None and not self.behind_proxy:
+            raise UserError(
+                f"At {self.host} others could read the keys that clients send.",
+                hint="Give {tls_cert} and {tls_key}, or {behind_proxy} where a proxy of yours has them.",
+            )
+
+    def bound(self) -> socket.socket:
+        """A socket at this address; `UserError` where there can be none."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self.host, self.port))
+        except (OSError, OverflowError) as error:
+            listener.close()
+            raise UserError(
+                f"Cannot listen at {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}.",
+                hint="Choose another {port}, or end what listens there.",
+            ) from error
+        return listener
+
+    def url(self, listener: socket.socket) -> str:
+        """What clients call it."""
+        host, port = listener.getsockname()[:2]
+        return f"http{'s' if self.certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Callable[[], None] | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT; then finish those that were accepted, and return.
+
+    on_start: called as soon as requests are answered.
+
+    Raises `UserError` for files of TLS that are none.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=address.behind_proxy,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=ENDING,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            f"The files of TLS cannot be used ({error}).", hint="Look at {tls_cert} and {tls_key}."
+        ) from error
+    _Server(config, app, on_start).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends at the first signal when all is done, and at the second one at once, which the store survives."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, on_start: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._app, self._on_start = app, on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_start is not None:
+            self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # of clients that read slowly, or not at all
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)
+        self._app.state.ready = False
+        self.should_exit = True
