@@ -10,6 +10,7 @@ import stat
 from dataclasses import replace
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, inspect
 
 from handful import serving
@@ -188,11 +189,12 @@ def test_ids_never_go_back(store, tmp_path, monkeypatch):
 
 # Schemas
 
-SECOND = '''
+HEAD = ScriptDirectory(str(schema.MIGRATIONS)).get_current_head()
+NEXT = '''
 """Another column for tasks, by a table of its own."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
 def upgrade():
     with op.batch_alter_table("tasks", recreate="always") as batch:
         batch.add_column(sa.Column("note", sa.String))
@@ -201,11 +203,10 @@ def upgrade():
 
 
 def migrations(tmp_path, more="pass"):
+    """Those of this version, and one more."""
     folder = tmp_path / "migrations"
-    (folder / "versions").mkdir(parents=True)
-    (folder / "env.py").write_text((schema.MIGRATIONS / "env.py").read_text())
-    (folder / "versions" / "r0001.py").write_text((schema.MIGRATIONS / "versions" / "r0001_tasks.py").read_text())
-    (folder / "versions" / "r0002.py").write_text(SECOND.format(more=more))
+    shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "r9999.py").write_text(NEXT.format(head=HEAD, more=more))
     return folder
 
 
@@ -253,7 +254,7 @@ def test_older_and_newer_schemas_are_refused(closed, tmp_path, monkeypatch):
     ):
         schema.check_schema(connection, closed, folder)
     upgrade(closed, folder)
-    with pytest.raises(ArtifactError, match="schema 0002, but this version of handful reads 0001"):
+    with pytest.raises(ArtifactError, match=f"schema 9999, but this version of handful reads {HEAD}"):
         SqliteStore(closed)
     with pytest.raises(ArtifactError, match="holds no store"):
         upgrade(tmp_path)

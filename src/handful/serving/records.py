@@ -115,8 +115,38 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Tenant:
+    """Whose tasks and keys are kept apart from those of others."""
+
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key, without its secret.
+
+    id: part of its text, and the actor of what is done with it.
+    scope: "predict", "write" or "admin".
+    expires_at: from when it is refused; None: never. revoked_at: since when it is refused.
+    """
+
+    tenant: str
+    id: str
+    name: str
+    scope: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
 class AuditEntry:
-    """One change. hash: of this entry and the hash of the one before, so that none can be left out or altered."""
+    """One change.
+
+    task: its id, or that of the key that it was about, or the tenant.
+    hash: of this entry and the hash of the one before, so that none can be left out or altered.
+    """
 
     number: int
     at: datetime

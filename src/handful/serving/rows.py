@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 
 from handful.errors import UserError
+from handful.serving.directory import Directory
 from handful.serving.records import AuditEntry, Example, TaskRecord, Version, as_datetime
 from handful.serving.tables import AUDIT, ERASURES, EXAMPLES, HEADS, MODELS, REQUESTS, SUPPORTS, TASKS, VERSIONS
 
@@ -28,6 +29,7 @@ class Rows:
     def __init__(self, connection: Connection, tenant: str, changed: set[str] | None = None) -> None:
         self._run, self._tenant = connection.execute, tenant
         self._changed = set() if changed is None else changed
+        self.directory = Directory(connection, tenant)
 
     # Tasks
 

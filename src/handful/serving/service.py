@@ -14,12 +14,14 @@ from handful.notes import collecting
 from handful.serving import inputs as kept
 from handful.serving.changes import Changes, Terms
 from handful.serving.erasing import Eraser
+from handful.serving.keys import Keys
 from handful.serving.opening import open_store
 from handful.serving.records import Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
 from handful.serving.supports import encoded, prepared
+from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
 
 RESTORABLE = 7 * 24 * 3600 * 1000
@@ -41,6 +43,10 @@ class Service:
     Most methods take `tenant`, whose task it is, and those that change one `actor`, who is named in its versions and
     in the audit. `expected` is the version that a task has to be at, else `UserError`. A request with an
     `idempotency_key` that was carried out in the last day, with the same content, is answered as it was then.
+
+    Attributes:
+        tenants: see `Tenants`.
+        keys: see `Keys`.
 
     >>> import tempfile
     >>> from handful.learners.prototypical import PrototypicalNetwork
@@ -76,6 +82,7 @@ class Service:
             self.store = store if isinstance(store, Store) else opening.enter_context(open_store(store))
             self._states = States(named, self.store, trust=trust, max_bytes=max_bytes, now=self._now)
             self._open = opening.pop_all()
+        self.tenants, self.keys = Tenants(self.store, self._now), Keys(self.store, self._now)
         self._eraser = Eraser(self.store, self._states, self._now)
         self._changes = Changes(self.store, self._states, self._now)
         self._transfers = Transfers(self.store, self._states, self._changes)

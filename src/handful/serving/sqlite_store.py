@@ -19,7 +19,7 @@ from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, migrate, revision_of
 from handful.serving.sqlite import check_local, engine_of
 from handful.serving.store import Store
-from handful.serving.tables import EXAMPLES, TASKS
+from handful.serving.tables import EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
 from handful.training.lock import locked
 
@@ -55,8 +55,8 @@ class SqliteStore(Store):
             self.writer = Writer(writing)
             opening.callback(self.writer.close)
             with self._reading.begin() as connection:
-                largest = (connection.execute(select(func.max(table.c.id))).scalar() for table in (TASKS, EXAMPLES))
-                self.ids = Ids(filter(None, largest))
+                largest = [select(func.max(table.c.id)) for table in (TASKS, EXAMPLES, KEYS)]
+                self.ids = Ids(filter(None, (connection.execute(one).scalar() for one in largest)))
             self._heads = Heads(super().head)
             self._open = opening.pop_all()
 

@@ -40,7 +40,31 @@ def _of_version(name: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["tenant", "task", name], ["versions.tenant", "versions.task", "versions.number"])
 
 
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
 MODELS = Table("models", METADATA, _key("digest"), Column("content", LargeBinary, nullable=False))
+
+TENANTS = Table(
+    "tenants", METADATA, _key("tenant"), _time("created_at"), _count("tasks"), _count("examples"), _count("bytes")
+)
+"""Tenants, and what they use: sums over their tasks, the deleted ones too."""
+
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("tenant", String, ForeignKey("tenants.tenant"), primary_key=True),
+    _key("id"),
+    Column("name", String, nullable=False),
+    Column("scope", String, nullable=False),
+    Column("hash", String, nullable=False),
+    _time("created_at"),
+    _time("expires_at", nullable=True),
+    _time("revoked_at", nullable=True),
+    Index("keys_id", "id", unique=True),
+)
+"""API keys, each known by the SHA-256 of its text. They are found by id, before it is known whose they are."""
 
 TASKS = Table(
     "tasks",
@@ -51,6 +75,8 @@ TASKS = Table(
     Column("keep_examples", Boolean, nullable=False),
     _time("created_at"),
     _time("deleted_at", nullable=True),
+    _count("examples"),
+    _count("bytes"),
     Index(
         "tasks_name",
         "tenant",
@@ -60,6 +86,7 @@ TASKS = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
 )
+"""Examples and bytes are those of all versions, as they were when it last changed."""
 
 VERSIONS = Table(
     "versions",

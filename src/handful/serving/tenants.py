@@ -1,0 +1,58 @@
+"""Tenants: made, and looked up."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from handful.errors import UserError
+from handful.serving.directory import EVERYONE
+from handful.serving.records import Tenant
+from handful.serving.rows import Rows
+from handful.serving.store import Store
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+"""Names that are the same in a log, a file and a command."""
+
+
+class Tenants:
+    """The tenants of a store. The tenant "default" exists always.
+
+    now: the time in milliseconds.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], int]) -> None:
+        self._store, self._now = store, now
+
+    def create(self, name: str, *, actor: str = "local") -> Tenant:
+        """Add a tenant.
+
+        name: 1 to 63 small letters, digits, dots, hyphens and underscores, of which a letter or digit is the first.
+        actor: who is named in the audit of the tenant.
+
+        Raises `UserError` for another name, or one that is taken.
+        """
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"The name of a tenant has 1 to 63 characters a-z, 0-9, '.', '-' or '_', and begins with a letter or "
+                f"digit, unlike {name!a:.80}.",
+                field=("name",),
+            )
+
+        def work(rows: Rows) -> Tenant:
+            if rows.directory.tenants(1, ""):
+                raise UserError(f"There is a tenant {name!r} already. Choose another name.", code="name-taken")
+            at = self._now()
+            rows.directory.insert_tenant(at)
+            rows.log(at, actor, "tenant-created", name, None)
+            return rows.directory.tenant(name)
+
+        return self._store.write(name, work)
+
+    def get(self, name: str) -> Tenant:
+        """A tenant; `UserError` where there is none."""
+        with self._store.reading(EVERYONE) as rows:
+            return rows.directory.tenant(name)
+
+    def list(self, *, limit: int = 100, after: str = "") -> Sequence[Tenant]:
+        """Tenants by name. after: the last one seen."""
+        with self._store.reading(EVERYONE) as rows:
+            return rows.directory.tenants(limit, after)
