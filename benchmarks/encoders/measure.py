@@ -30,7 +30,7 @@ from handful.training.run import Run
 from handful.workflows.experiment import MOST_WAY, ON_ENCODERS, QUERIES, SHOT, Experiment, Source, reopened
 from handful.workflows.train import train
 
-CHOOSING_TASKS, VALIDATION_TASKS, STEPS = sized((40, 100, 200), (1, 1, 2))
+CHOOSING_TASKS, VALIDATION_TASKS, STEPS = sized((40, 400, 200), (1, 1, 2))
 LITE0, TRUST = "benchmarks.encoders.lite0:efficientnet_lite0", ("benchmarks",)
 SLOW = 5
 """The probe takes this many times fewer tasks."""

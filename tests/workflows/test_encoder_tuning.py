@@ -216,6 +216,14 @@ def test_validation_takes_few_examples_of_each_class(experiment, monkeypatch):
     assert len(drawn) == classes * max(3, 20 // classes)
 
 
+def test_validation_sees_tasks_of_few_and_of_many_shots(experiment):
+    tasks = experiment.source.open()
+    settings = replace(experiment, settings={}).settled(tasks).settings
+    validation = tasks.split("val").with_sizes(3, (1, 5), 2)
+    shots = {validation.sizes_of(index).shot for index in range(settings["validation_tasks"])}
+    assert {1, 5} <= shots
+
+
 def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp_path, monkeypatch):
     folder = tiny_encoder(tmp_path / "gone", layers=3)
     source = replace(experiment.source, encoder=str(folder))

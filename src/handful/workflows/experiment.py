@@ -29,8 +29,12 @@ ON_ENCODERS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
 """Its options where classes are told apart by the vectors of an encoder."""
 MOST_WAY, SHOT, QUERIES = 32, 1, 2
 """The sizes of its training tasks then: classes at the most, and examples of each."""
-TUNING: dict[str, Any] = {"meta_batch_size": 1, "validate_start": True, "patience": 5}
-"""Settings for encoders that are tuned, which take most of the time of a step, and know much before the first one."""
+TUNING: dict[str, Any] = {"meta_batch_size": 1, "validate_start": True, "patience": 5, "validation_tasks": 400}
+"""Settings for encoders that are tuned, which take most of the time of a step, and know much before the first one.
+
+A validation encodes each example once, so that many tasks cost little; and sizes change from block to block of tasks:
+100 of 1 to 5 shots may all be of 5, on which one cannot see what a single shot gains.
+"""
 SIZES = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
 
 
