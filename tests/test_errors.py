@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import handful
+from handful.client.remote_errors import RemoteError
 from handful.errors import CODES, ArtifactError, DataError, DivergedError, HandfulError, UserError, unknown_name
 
 SLUGS = """
@@ -18,7 +19,9 @@ deadline-exceeded adapt-diverged task-quarantined storage-full outcome-unknown n
 """
 """The kinds of problem of a service, a closed list."""
 
-KINDS = {each.__name__: each for each in (ArtifactError, DataError, DivergedError, HandfulError, UserError)}
+KINDS = {
+    each.__name__: each for each in (ArtifactError, DataError, DivergedError, HandfulError, RemoteError, UserError)
+}
 
 
 def raised():

@@ -39,6 +39,8 @@ _HOMES = {
     "AdaptedTask": "models.adapted_task",
     "TaskBank": "models.task_bank",
     "Service": "serving.service",
+    "Client": "client.client",
+    "AsyncClient": "client.client",
     "Plan": "engine.plan",
     "FewShotClassifier": "estimators",
     "FewShotRegressor": "estimators",

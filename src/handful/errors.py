@@ -51,6 +51,7 @@ CODES = {
     # what went wrong on the way
     "adapt-diverged": "adapt-diverged",
     "failed": "outcome-unknown",
+    "unreachable": "not-ready",
     "out-of-memory": "overloaded",
     "training-diverged": "adapt-diverged",
 }

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from handful.types import Categorical, Gaussian, Prediction
+if TYPE_CHECKING:
+    from handful.types import Prediction
 
 DEVIATIONS = 1.959963984540054
 """Of a normal distribution, within which 95 % of it lie."""
@@ -47,13 +48,15 @@ class Named(Protocol):
     def targets(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
-def results(task: Named, prediction: Prediction, *, top: int | None = None) -> list[Result]:
+def results(task: Named, prediction: "Prediction", *, top: int | None = None) -> list[Result]:
     """One result for each of the n inputs of a prediction of `MetaModel.predict`.
 
     task: whose labels or target names are used.
     prediction: of n inputs, in the user's units.
     top: how many classes `probabilities` holds; None: all.
     """
+    from handful.types import Categorical, Gaussian  # here: who only shows results, as a client, needs no torch
+
     if isinstance(prediction, Categorical):
         assert task.labels is not None, "classes have names"
         return [

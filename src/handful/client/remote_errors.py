@@ -1,0 +1,74 @@
+"""What a server refuses or fails at, as the library's errors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from handful.errors import DataError, Field, HandfulError, UserError
+
+OF_DATA = {413, 415, 422}
+"""Statuses that say that what was sent cannot be used."""
+
+
+class RemoteError(HandfulError):
+    """The server, or what is before it, failed or is not there.
+
+    slug: the kind of problem, as `handful.errors.CODES` has them; "" where the answer is no problem of a service.
+    status: of the answer; None where there was none. request_id: by which the server's log has the request.
+    errors: all that is wrong, where it is several things: pointer, code and detail of each.
+    """
+
+    slug = ""
+    status: int | None = None
+    request_id = ""
+    errors: tuple[Mapping[str, str], ...] = ()
+
+
+class RemoteUserError(RemoteError, UserError):
+    """A request that the server refuses: a key, a name, a version."""
+
+
+class RemoteDataError(RemoteUserError, DataError):
+    """Inputs, labels or files that the server refuses."""
+
+
+def problem_of(status: int, headers: Mapping[str, str], content: bytes) -> RemoteError:
+    """The error that an answer is which is no success.
+
+    headers: with small letters.
+    """
+    found = _content(content)
+    slug = str(found.get("type", "")).rpartition("/")[2]
+    errors = tuple(one for one in found.get("errors") or () if isinstance(one, dict))
+    first = errors[0] if errors else {}
+    refused: type[RemoteError] = RemoteDataError if status in OF_DATA else RemoteUserError
+    kind = refused if 400 <= status < 500 else RemoteError
+    error = kind(
+        str(found.get("detail") or "") or _without_detail(status, headers),
+        code=str(first.get("code") or slug),
+        field=place_of(str(first.get("pointer") or "")),
+    )
+    error.slug, error.status, error.errors = slug, status, errors
+    error.request_id = headers.get("x-request-id") or str(found.get("instance") or "")
+    return error
+
+
+def place_of(pointer: str) -> Field:
+    """A JSON pointer (RFC 6901) as a place: "/examples/3/input" is ("examples", 3, "input")."""
+    steps = (step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+    return tuple(int(step) if step.isascii() and step.isdecimal() else step for step in steps)
+
+
+def _content(content: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _without_detail(status: int, headers: Mapping[str, str]) -> str:
+    if 300 <= status < 400:
+        return f"The server sends on to {headers.get('location', 'another address')}. Give that address."
+    return f"The server answers with status {status} and no reason. Check that the address is that of a handful server."

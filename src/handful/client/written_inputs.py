@@ -1,0 +1,145 @@
+"""What a user gives as inputs, labels and values, as JSON has them."""
+
+import base64
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.errors import DataError
+
+
+def written_inputs(inputs: Any) -> list[Any]:
+    """Inputs as the wire has them.
+
+    inputs: texts; rows as mappings or a data frame; images as the bytes of their files, or as `Path`s of these; arrays
+        of numbers in lists, of NumPy or of PyTorch, or one of them all `(n, *shape)`.
+
+    Raises `DataError` for anything else, with its number.
+    """
+    if isinstance(inputs, str | bytes | Path | Mapping):
+        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
+    if hasattr(inputs, "to_dict") and hasattr(inputs, "columns"):
+        inputs = inputs.to_dict("records")
+    return [_named(value, place) for place, value in enumerate(inputs)]
+
+
+def _named(value: Any, place: int) -> Any:
+    try:
+        return _written(value)
+    except DataError as error:
+        raise error.about(f"Input {place}", "inputs", place) from error
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Path):
+        return _image(value.read_bytes())
+    if isinstance(value, bytes | bytearray):
+        return _image(bytes(value))
+    if isinstance(value, Mapping):
+        return {str(name): _cell(cell, str(name)) for name, cell in value.items()}
+    return _numbers(value)
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"it is no text: it holds {value[error.start]!a}.") from error
+    return value
+
+
+def _image(content: bytes) -> dict[str, str]:
+    return {"image": base64.b64encode(content).decode()}
+
+
+def _cell(cell: Any, column: str) -> Any:
+    """A cell of a row; one that is not there is None."""
+    value = cell.item() if isinstance(cell, np.generic) else cell
+    if value is None or value != value:  # NaN, NaT, NA
+        return None
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise DataError(f"{column!r} is {value!r:.60}, no text, finite number or truth value.", field=(column,))
+
+
+def _numbers(value: Any) -> Any:
+    """An array as nested lists."""
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError) as error:
+        raise DataError("its rows are of several lengths, or no numbers.", code="ragged-input") from error
+    if array.dtype.kind not in "uif":
+        raise DataError(
+            f"{type(value).__name__} is no input: give a text, an image as bytes or a Path, a row as a mapping of "
+            "columns, or numbers.",
+            code="unsupported-media",
+        )
+    if not np.isfinite(array).all():
+        raise DataError("a number is not finite. Correct or remove it.", code="non-finite")
+    return array.tolist()
+
+
+def written_labels(labels: Any, *, classes: bool) -> list[Any]:
+    """Labels or values as the wire has them.
+
+    labels: n class names, which may be whole numbers, or n values, each a number or a mapping of names to numbers.
+    classes: which of both they are.
+
+    Raises `DataError` for what is none, with its number.
+    """
+    return [_label(label, place) if classes else _value(label, place) for place, label in enumerate(_listed(labels))]
+
+
+def are_numbers(labels: Any) -> bool:
+    """Whether labels may be values: whether each is a number, or has several."""
+    return all(isinstance(label, int | float | Mapping | list | tuple) for label in _listed(labels))
+
+
+def _listed(labels: Any) -> list[Any]:
+    """Labels in a list, whatever holds them, as values of Python."""
+    if isinstance(labels, str | bytes | Mapping):
+        raise DataError("The labels are one label. Give a list of them.", field=("labels",))
+    given = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    return [label.item() if isinstance(label, np.generic) else label for label in given]
+
+
+def _label(label: Any, place: int) -> str:
+    if label is None or label != label or not isinstance(label, str | int | float):
+        raise DataError(
+            f"Label {place} is {label!r:.60}, no name of a class.", code="missing-label", field=("labels", place)
+        )
+    return _text(label) if isinstance(label, str) else str(label)
+
+
+def _value(value: Any, place: int) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _value(one, place) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(one, place) for one in value]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(
+            f"Value {place} is {value!r:.60}, no finite number.", code="non-finite", field=("labels", place)
+        )
+    return float(value)
+
+
+def in_parts(inputs: Sequence[Any], rows: int, size: int) -> Iterator[Sequence[Any]]:
+    """Written inputs in their order, in parts of at most so many, and of so many bytes unless one alone has more."""
+    part: list[Any] = []
+    held = 0
+    for value in inputs:
+        own = len(json.dumps(value))
+        if part and (len(part) == rows or held + own > size):
+            yield part
+            part, held = [], 0
+        part.append(value)
+        held += own + 2
+    yield part
