@@ -54,6 +54,7 @@ CODES = {
     "unreachable": "not-ready",
     "out-of-memory": "overloaded",
     "training-diverged": "adapt-diverged",
+    "unavailable": "not-ready",
 }
 """Every code of an error, and the slug of the service's problem that it is."""
 

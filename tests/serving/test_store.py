@@ -10,7 +10,6 @@ import stat
 from dataclasses import replace
 
 import pytest
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, inspect
 
 from handful import serving
@@ -21,6 +20,7 @@ from handful.serving.rows import entry_hash
 from handful.serving.sqlite import PRAGMAS, check_local, engine_of
 from handful.serving.sqlite_store import FILE, SqliteStore, upgrade
 from handful.serving.tables import METADATA
+from serving.schemas import HEAD, NEXT, migrations
 
 FACTS = {
     "parent": None,
@@ -189,26 +189,6 @@ def test_ids_never_go_back(store, tmp_path, monkeypatch):
 
 # Schemas
 
-HEAD = ScriptDirectory(str(schema.MIGRATIONS)).get_current_head()
-NEXT = '''
-"""Another column for tasks, by a table of its own."""
-import sqlalchemy as sa
-from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
-def upgrade():
-    with op.batch_alter_table("tasks", recreate="always") as batch:
-        batch.add_column(sa.Column("note", sa.String))
-    {more}
-'''
-
-
-def migrations(tmp_path, more="pass"):
-    """Those of this version, and one more."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "r9999.py").write_text(NEXT.format(head=HEAD, more=more))
-    return folder
-
 
 @pytest.fixture
 def closed(tmp_path):
@@ -254,7 +234,7 @@ def test_older_and_newer_schemas_are_refused(closed, tmp_path, monkeypatch):
     ):
         schema.check_schema(connection, closed, folder)
     upgrade(closed, folder)
-    with pytest.raises(ArtifactError, match=f"schema 9999, but this version of handful reads {HEAD}"):
+    with pytest.raises(ArtifactError, match=f"schema {NEXT}, but this version of handful reads {HEAD}"):
         SqliteStore(closed)
     with pytest.raises(ArtifactError, match="holds no store"):
         upgrade(tmp_path)

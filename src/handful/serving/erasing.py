@@ -119,6 +119,7 @@ class Eraser:
             row.digest,
             as_datetime(row.started_at),
             as_datetime(row.finished_at),
+            self._store.remains,
         )
 
 

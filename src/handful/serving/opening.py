@@ -2,23 +2,38 @@
 
 from pathlib import Path
 
-from handful.serving import sqlite_store
+from handful.serving import postgres_store, sqlite_store
+from handful.serving.postgres import SCHEMES
+from handful.serving.postgres_store import PostgresStore
 from handful.serving.schema import MIGRATIONS
 from handful.serving.sqlite_store import SqliteStore
 from handful.serving.store import Store
 
 
 def open_store(place: str | Path) -> Store:
-    """The store in a folder, which is made where there is none.
+    """The store in a folder, which is made where there is none, or in a database of PostgreSQL.
+
+    place: the folder, or `postgresql://role:password@host/database`, see `PostgresStore`.
 
     Raises `UserError` where it cannot be used, and `ArtifactError` where it has another schema.
     """
-    return SqliteStore(place)
+    return PostgresStore(str(place)) if _is_address(place) else SqliteStore(place)
 
 
-def upgrade(place: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
-    """Bring a store to the schema of this version, after a copy beside it; returns the copy, None if none was needed.
+def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MIGRATIONS) -> Path | None:
+    """Bring a store to the schema of this version.
 
+    place: as of `open_store`; in PostgreSQL of the role that owns the tables, or will: it makes those of a new store.
+    role: which role of PostgreSQL the service logs in as; None: those that may use the store already.
+
+    Returns the copy that was made beside a folder's store before, None where none was needed. Back a database up first.
     Raises as `open_store` does. Where the migration fails, the store is as it was.
     """
-    return sqlite_store.upgrade(place, migrations)
+    if not _is_address(place):
+        return sqlite_store.upgrade(place, migrations)
+    postgres_store.upgrade(str(place), role, migrations)
+    return None
+
+
+def _is_address(place: str | Path) -> bool:
+    return str(place).startswith(SCHEMES)

@@ -103,6 +103,7 @@ class Receipt:
 
     examples: their ids; all of the task where `version` is None.
     version, digest: the head that is left, which equals that of a task that was never shown them.
+    remains: where it can be found for some time yet, in words; None: nowhere.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Receipt:
     digest: str | None
     started_at: datetime
     finished_at: datetime
+    remains: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,10 @@ class Request:
     earlier: TaskRecord | None = None
 
     def keep(self, rows: Rows, record: TaskRecord, at: int) -> None:
-        """Keep the answer, in the transaction that carries the request out."""
+        """Keep the answer, in the transaction that carries the request out; `UserError` where another one did."""
         if self.key is not None:
+            if rows.answer(self.key, at - KEPT) is not None:  # by another process
+                raise _in_progress()
             notes = [asdict(note) for note in record.notes]
             answer = json.dumps({"task": record.id, "version": record.head.number, "notes": notes})
             rows.insert_answer(self.key, self.fingerprint, record.id, answer, at, at - KEPT)
@@ -56,10 +58,7 @@ class Requests:
         fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         with self._lock:
             if (tenant, key) in self._running:
-                raise UserError(
-                    "A request with this idempotency key is being carried out. Try again later.",
-                    code="idempotency-in-progress",
-                )
+                raise _in_progress()
             self._running.add((tenant, key))
         try:
             yield Request(key, fingerprint, self._earlier(tenant, key, fingerprint))
@@ -81,6 +80,12 @@ class Requests:
             record = rows.task(answer["task"], deleted=True)
             notes = tuple(Note(**note | {"field": tuple(note["field"])}) for note in answer["notes"])
             return replace(record, head=rows.version(record.id, answer["version"]), notes=notes)
+
+
+def _in_progress() -> UserError:
+    return UserError(
+        "A request with this idempotency key is being carried out. Try again later.", code="idempotency-in-progress"
+    )
 
 
 def content_of(examples: Sequence[Example]) -> list[list[str]]:

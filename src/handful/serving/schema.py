@@ -16,21 +16,25 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 def check_schema(connection: Connection, source: object, migrations: Path = MIGRATIONS) -> None:
     """Raise an `ArtifactError` where a store has an older or newer schema than this version of handful."""
+    if not is_current(connection, source, migrations):
+        raise ArtifactError(
+            f"The store {source} has the schema {revision_of(connection)} of an earlier version.",
+            code="other-version",
+            hint="Upgrade it with `handful store upgrade`.",
+        )
+
+
+def is_current(connection: Connection, source: object, migrations: Path = MIGRATIONS) -> bool:
+    """Whether a store has the newest schema, else an older one or none; `ArtifactError` where it has a newer one."""
     found, script = revision_of(connection), ScriptDirectory(str(migrations))
     head = script.get_current_head()
-    if found == head:
-        return
-    if found in {revision.revision for revision in script.walk_revisions()}:
+    if found not in (None, *(revision.revision for revision in script.walk_revisions())):
         raise ArtifactError(
-            f"The store {source} has the schema {found} of an earlier version; this one has {head}.",
+            f"The store {source} has the schema {found}, but this version of handful reads {head}. Install the version "
+            "that wrote it.",
             code="other-version",
-            hint="Upgrade it with `handful store upgrade`, which keeps a copy.",
         )
-    raise ArtifactError(
-        f"The store {source} has the schema {found}, but this version of handful reads {head}. Install the version "
-        "that wrote it.",
-        code="other-version",
-    )
+    return found == head
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -39,7 +43,7 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection, migrations: Path = MIGRATIONS) -> None:
-    """Bring a database to the newest schema, inside the transaction that is open and with foreign keys off.
+    """Bring a database to the newest schema, inside the transaction that is open; in SQLite with foreign keys off.
 
     Raises `ArtifactError` where rows were lost on the way or do not find those that they refer to; the caller then
     rolls back.
@@ -56,6 +60,11 @@ def migrate(connection: Connection, migrations: Path = MIGRATIONS) -> None:
             f"The migration would change {lost[0]} from {before[lost[0]]} rows to {after[lost[0]]}. "
             "Nothing was changed."
         )
+    if connection.dialect.name == "sqlite":  # which had them off
+        _check_foreign_keys(connection)
+
+
+def _check_foreign_keys(connection: Connection) -> None:
     orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
     if orphans:
         raise ArtifactError(

@@ -16,7 +16,7 @@ from handful.serving.heads import Heads
 from handful.serving.ids import Ids
 from handful.serving.records import Version
 from handful.serving.rows import Rows
-from handful.serving.schema import MIGRATIONS, check_schema, migrate, revision_of
+from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate, revision_of
 from handful.serving.sqlite import check_local, engine_of
 from handful.serving.store import Store
 from handful.serving.tables import EXAMPLES, KEYS, TASKS
@@ -126,8 +126,7 @@ def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
         with contextlib.closing(_Upgrading(file)) as old:
             with old.connection() as connection:
                 found = revision_of(connection)
-                with contextlib.suppress(ArtifactError):
-                    check_schema(connection, folder, migrations)
+                if is_current(connection, folder, migrations):
                     return None
             copy = folder / f"before-{found}-{secrets.token_hex(4)}.sqlite3"
             _copy(file, copy)
