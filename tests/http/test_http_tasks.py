@@ -60,3 +60,75 @@ def test_a_request_with_a_key_is_carried_out_once(call):
     assert first.json() == second.json()
     other = call("POST", "/v1/tasks", json=content | {"name": "twice"}, headers={"Idempotency-Key": "k1"})
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-mismatch")
+
+
+def test_a_task_is_added_to_corrected_rolled_back_and_listed(call):
+    task = created(call, "life", "apple", "pear").json()["id"]
+    [third, fourth] = points(10, 11)
+    place = f"/v1/tasks/{task}"
+    more = call("POST", f"{place}/examples", json={"examples": [{"input": third, "label": "plum"}]})
+    assert (more.json()["labels"], more.headers["etag"]) == (["apple", "pear", "plum"], '"2"')
+    fixed = call("POST", f"{place}/corrections", json={"examples": [{"input": third, "label": "fig"}]})
+    assert fixed.json()["labels"] == ["apple", "fig", "pear"]
+    shown = call("GET", f"{place}/examples").json()
+    assert {tuple(one["input"]): one["label"] for one in shown["data"]}[tuple(third)] == "fig"
+    first = call("GET", f"{place}/examples", params={"limit": 2}).json()
+    assert first["has_more"]
+    rest = call("GET", f"{place}/examples", params={"limit": 2, "after": first["next_after"]}).json()
+    assert [*first["data"], *rest["data"]] == shown["data"]
+    removed = call("DELETE", f"{place}/examples/{first['data'][0]['id']}")
+    assert (removed.json()["version"], removed.json()["examples"]) == (4, 2)
+    back = call("POST", f"{place}/rollback", json={"version": 1}, headers={"If-Match": '"4"'})
+    assert (back.json()["version"], back.headers["etag"]) == (1, '"1"')
+    versions = call("GET", f"{place}/versions", params={"limit": 3}).json()
+    assert [one["change"] for one in versions["data"]] == ["created", "added", "corrected"]
+    assert versions["next_after"] == 3
+    assert call("GET", f"{place}/versions/4").json()["change"] == "removed"
+    assert call("GET", f"{place}/versions/5").status_code == 404
+    assert fourth
+
+
+def test_a_task_is_deleted_restored_and_erased(call):
+    task = created(call, "gone").json()["id"]
+    place = f"/v1/tasks/{task}"
+    assert call("DELETE", place).status_code == 428
+    assert call("DELETE", place, headers={"If-Match": '"2"'}).status_code == 412
+    assert call("DELETE", place, headers={"If-Match": 'W/"1"'}).status_code == 204
+    assert call("GET", place).status_code == 404
+    assert call("POST", f"{place}/restore").json()["id"] == task
+    [example, *_] = call("GET", f"{place}/examples").json()["data"]
+    again = call("POST", f"{place}/examples", json={"examples": [{"input": points(20)[0], "label": "apple"}]})
+    assert again.status_code == 200
+    receipt = call("DELETE", f"{place}/examples/{example['id']}", params={"erase": "true"}).json()
+    assert (receipt["examples"], receipt["version"]) == ([example["id"]], 3)
+    tombstone = call("GET", f"{place}/versions/1").json()
+    assert tombstone["erased_at"].endswith("Z")
+    assert tombstone["digest"] is None
+    whole = call("DELETE", place, params={"erase": "true"}, headers={"If-Match": "*"}).json()
+    assert whole["version"] is None
+    assert call("POST", f"{place}/restore").status_code == 404
+
+
+def test_a_task_moves_as_a_file(call):
+    task = created(call, "travels").json()
+    file = call("GET", f"/v1/tasks/{task['id']}/export")
+    assert file.headers["content-type"] == "application/octet-stream"
+    copy = call("POST", "/v1/tasks/import", params={"name": "arrived"}, content=file.content)
+    assert (copy.status_code, copy.json()["labels"]) == (201, task["labels"])
+    damaged = call("POST", "/v1/tasks/import", params={"name": "broken"}, content=file.content[:-9])
+    assert (damaged.status_code, damaged.json()["type"]) == (422, "/problems/invalid-request")
+
+
+def test_several_tasks_predict_in_one_request(call):
+    tasks = [created(call, name, *labels).json()["id"] for name, labels in (("x", ("a", "b")), ("y", ("c", "d")))]
+    content = [{"task": task, "inputs": points(1)} for task in tasks]
+    made = call("POST", "/v1/predict", json=content).json()
+    assert [one["predictions"][0]["label"] for one in made] == ["b", "d"]
+    missing = call("POST", "/v1/predict", json=[content[0], content[1] | {"inputs": [[1.0]]}])
+    assert missing.status_code == 422
+    assert missing.json()["errors"][0]["pointer"].startswith("/1")
+
+
+def test_the_models_are_listed(call):
+    [model] = call("GET", "/v1/models").json()["data"]
+    assert (model["name"], model["kind"], model["takes"]) == ("points", "classification", "arrays of shape (3,)")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from handful import __version__
 from handful.errors import HandfulError
-from handful.http import health, predicting, tasks
+from handful.http import examples, health, models, predicting, tasks, versions
 from handful.http.authorization import Keys
 from handful.http.calls import Server
 from handful.http.documents import openapi_of
@@ -42,7 +42,7 @@ def make_app(service: Service, keys: Keys) -> FastAPI:
     app.state.ready = True
     threads = ThreadPoolExecutor(THREADS, "handful", initializer=partial(torch.set_num_threads, 1))
     app.state.server = Server(service, keys, threads)
-    for routes in (tasks, predicting, health):
+    for routes in (tasks, examples, versions, predicting, models, health):
         app.include_router(routes.router)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
     for kind, problem in PROBLEMS.items():

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from handful.http.problems import MEDIA
-from handful.http.schemas import Given, ProblemContent
+from handful.http.schemas import Given, PredictForTask, PredictForTasks, ProblemContent
 
 PLACE = "#/components/schemas/{model}"
 SECURITY = {"key": {"type": "http", "scheme": "bearer", "description": "A key of `handful keys`."}}
@@ -22,6 +22,11 @@ def takes(schema: type[BaseModel]) -> dict[str, Any]:
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 
+def takes_file(media: str) -> dict[str, Any]:
+    """What a route is declared with that reads a file."""
+    return {"openapi_extra": {"requestBody": {"required": True, "content": {media: {}}}}}
+
+
 def openapi_of(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of all routes."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -33,11 +38,16 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = [{"key": []}]
     components = document.setdefault("components", {})
     schemas = {name: one for name, one in components.get("schemas", {}).items() if name not in FRAMEWORK}
-    wanted = [(schema, "validation") for schema in Given.__subclasses__()] + [(ProblemContent, "serialization")]
+    wanted = [(schema, "validation") for schema in _taken()] + [(ProblemContent, "serialization")]
     _, definitions = models_json_schema(wanted, ref_template=PLACE)  # type: ignore[arg-type]
     components["schemas"] = dict(sorted((schemas | definitions["$defs"]).items()))
     components["securitySchemes"] = SECURITY
     return document
+
+
+def _taken() -> list[type[BaseModel]]:
+    """The schemas of contents of requests."""
+    return [*Given.__subclasses__(), PredictForTask, PredictForTasks]
 
 
 def _problem() -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """What requests and answers hold: the API page is made from these types."""
 
 from datetime import UTC
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, RootModel
 
 from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
 from handful.serving.records import Predictions as PredictionsOfLibrary
+from handful.serving.records import Receipt as ReceiptRecord
 from handful.serving.records import TaskRecord
+from handful.serving.records import Version as VersionRecord
 
 Name = Annotated[str, Field(min_length=1, max_length=128, description="1 to 128 characters, none of control.")]
 Moment = Annotated[
@@ -16,6 +18,8 @@ Moment = Annotated[
     PlainSerializer(lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")),
 ]
 """A time as RFC 3339 writes it, in UTC."""
+
+MOST_VERSIONS = 2**31 - 1
 
 Input = Annotated[
     Any,
@@ -58,14 +62,37 @@ class CreateTask(Given):
     examples: Annotated[list[LabeledExample], Field(min_length=1)]
 
 
+class AddExamples(Given):
+    """Examples for a task that is there."""
+
+    examples: Annotated[list[LabeledExample], Field(min_length=1)]
+
+
+class RollBack(Given):
+    """Which version predicts from now on."""
+
+    version: Annotated[int, Field(ge=1, le=MOST_VERSIONS)]
+
+
 class Predict(Given):
     """Inputs to predict."""
 
     inputs: list[Input]
-    version: Annotated[int | None, Field(ge=1, description="The head by default.")] = None
+    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
     top: Annotated[
-        int | None, Field(ge=1, description="How many classes to show, the most probable first; all by default.")
+        int | None,
+        Field(ge=1, le=10_000, description="How many classes to show, the most probable first; all by default."),
     ] = None
+
+
+class PredictForTask(Predict):
+    """Inputs to predict, and by which task."""
+
+    task: str
+
+
+class PredictForTasks(RootModel[Annotated[list[PredictForTask], Field(min_length=1, max_length=1000)]]):
+    """Inputs to predict by each of several tasks."""
 
 
 class Model(Shown):
@@ -140,6 +167,100 @@ class TaskPage(Shown):
     next_after: str | None
 
 
+class Version(Shown):
+    """A version of a task, which never changes, but for being erased: then only number, time and actor are left."""
+
+    number: int
+    parent: Annotated[int | None, Field(description="The version that was the head when it was made.")]
+    change: Annotated[str, Field(description="What made it, such as created, added, corrected or erased.")]
+    actor: Annotated[str, Field(description="The id of the key that asked for it.")]
+    created_at: Moment
+    erased_at: Moment | None
+    model: Model
+    labels: list[str] | None
+    targets: list[str]
+    examples: int | None
+    digest: Annotated[str | None, Field(description="Of its state.")]
+
+    @classmethod
+    def of(cls, version: VersionRecord) -> Self:
+        """A version of the service."""
+        return cls(
+            number=version.number,
+            parent=version.parent,
+            change=version.change,
+            actor=version.actor,
+            created_at=version.created_at,
+            erased_at=version.erased_at,
+            model=Model(name=version.model, digest=version.model_digest),
+            labels=None if version.labels is None else list(version.labels),
+            targets=list(version.targets),
+            examples=version.examples,
+            digest=version.digest,
+        )
+
+
+class VersionPage(Shown):
+    """Versions in their order. next_after: what to give as `after` for those that follow."""
+
+    data: list[Version]
+    has_more: bool
+    next_after: int | None
+
+
+class Example(Shown):
+    """An example of a task, as it was given."""
+
+    id: str
+    input: Input
+    label: str | None = None
+    value: Value | None = None
+
+
+class ExamplePage(Shown):
+    """Examples in the order of their ids. next_after: what to give as `after` for those that follow."""
+
+    data: list[Example]
+    has_more: bool
+    next_after: str | None
+
+
+class Receipt(Shown):
+    """What was erased, from all versions. version, digest: the head that is left, as if it had never been there."""
+
+    id: str
+    task: str
+    examples: list[str]
+    version: int | None
+    digest: str | None
+    started_at: Moment
+    finished_at: Moment
+
+    @classmethod
+    def of(cls, receipt: ReceiptRecord) -> Self:
+        """A receipt of the service."""
+        return cls(**vars(receipt) | {"examples": list(receipt.examples)})
+
+
+class ServedModel(Shown):
+    """A model that new tasks are adapted from. takes: what its inputs are, in words."""
+
+    name: str
+    digest: str
+    kind: Literal["classification", "regression"]
+    labels: Annotated[list[str] | None, Field(description="Where all tasks have the same classes.")]
+    targets: list[str]
+    takes: str
+
+
+class ModelPage(Shown):
+    """All models by name, on one page."""
+
+    data: list[ServedModel]
+    has_more: Literal[False] = False
+    next_after: None = None
+
+
 class Prediction(Shown):
     """The prediction for one input: of a class, or of a value within which 95 % of such values lie."""
 
@@ -176,6 +297,10 @@ class Predictions(Shown):
             predictions=[Prediction.of(result) for result in made.predictions],
             notes=[Note.of(note) for note in made.notes],
         )
+
+
+class PredictionsOfTasks(RootModel[list[Predictions]]):
+    """Predictions of several tasks, in the order in which they were asked for."""
 
 
 class Error(Shown):

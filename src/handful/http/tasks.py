@@ -1,19 +1,21 @@
-"""Routes of tasks: made, looked at, changed."""
+"""Routes of tasks as a whole: made, looked at, deleted, and moved as files."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from handful.http.calls import IdempotencyKey, Predicting, Writing, answer, etag
-from handful.http.documents import takes
-from handful.http.reading import as_examples, content_of, inputs_of, labels_of
-from handful.http.schemas import CreateTask, Task, TaskPage
+from handful.errors import ArtifactError, DataError
+from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
+from handful.http.documents import takes, takes_file
+from handful.http.places import After, Erase, Limit, OfVersion, TaskId
+from handful.http.reading import as_examples, content_of, counted, inputs_of, labels_of
+from handful.http.schemas import CreateTask, Name, Receipt, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="The most that one page has.")]
-After = Annotated[str, Query(max_length=64, description="The `next_after` of the page before.")]
+FILE = "application/octet-stream"
+UPLOAD = 32 * 2**20
 
 
 @router.post("", status_code=201, response_model=Task, **takes(CreateTask))
@@ -34,6 +36,19 @@ async def create_task(request: Request, call: Writing, key: IdempotencyKey = Non
     return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
 
 
+@router.post("/import", status_code=201, response_model=Task, **takes_file(FILE))
+async def import_task(
+    request: Request, call: Writing, name: Annotated[Name, Query()], key: IdempotencyKey = None
+) -> Response:
+    """Make a task of the file of an adapted task, which may be from elsewhere. Its model has to be here."""
+    content = await counted(request, UPLOAD)
+    try:
+        record = await call.change(call.service.import_task, name, content, idempotency_key=key)
+    except ArtifactError as error:  # the file is the caller's
+        raise DataError(error.message, hint=error.hint) from error
+    return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
+
+
 @router.get("", response_model=TaskPage)
 async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "") -> Response:
     """Tasks that are not deleted, a page of them, from the oldest."""
@@ -45,7 +60,30 @@ async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "") ->
 
 
 @router.get("/{task}", response_model=Task)
-async def get_task(task: str, call: Predicting) -> Response:
+async def get_task(task: TaskId, call: Predicting) -> Response:
     """A task, and the version that predicts for it."""
     record = await call.look(call.service.get, task)
     return answer(Task.of(record), etag=etag(record))
+
+
+@router.delete("/{task}", status_code=204, responses={200: {"model": Receipt, "description": "It is erased."}})
+async def delete_task(task: TaskId, call: Writing, seen: Seen, erase: Erase = False) -> Response:
+    """Delete a task, which can be restored for 7 days; or erase it at once, also after it was deleted."""
+    if erase:
+        return answer(Receipt.of(await call.change(call.service.erase_task, task)))
+    await call.change(call.service.delete, task, expected=seen)
+    return Response(status_code=204)
+
+
+@router.post("/{task}/restore", response_model=Task)
+async def restore_task(task: TaskId, call: Writing) -> Response:
+    """Bring back a task that was deleted in the last 7 days; a conflict where another one has its name now."""
+    record = await call.change(call.service.restore, task)
+    return answer(Task.of(record), etag=etag(record))
+
+
+@router.get("/{task}/export", responses={200: {"content": {FILE: {}}, "description": "The file."}})
+async def export_task(task: TaskId, call: Predicting, version: OfVersion = None) -> Response:
+    """A version as the file of an adapted task, with its examples where they are kept; handful and import read it."""
+    content = await call.look(call.service.export, task, version)
+    return Response(content, media_type=FILE, headers={"content-disposition": f'attachment; filename="{task}.task"'})

@@ -128,7 +128,7 @@ class Changes:
         def attempt() -> TaskRecord:
             with self._store.reading(terms.tenant) as rows:
                 record, wanted = rows.task(task), rows.version(task, version)
-            _check(record.head, terms.expected)
+            check_expected(record.head, terms.expected)
             check_there(wanted)
             if version == record.head.number:
                 return record
@@ -161,7 +161,7 @@ class Changes:
             with self._store.reading(terms.tenant) as rows:
                 record = rows.task(task)
                 support = rows.examples(task, record.head.number)
-            _check(record.head, terms.expected)
+            check_expected(record.head, terms.expected)
             if not record.keep_examples:
                 raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
             with collecting() as own:  # of this attempt
@@ -188,6 +188,7 @@ class Changes:
         return retried(attempt, once=terms.expected is not None)
 
 
-def _check(head: Version, expected: int | None) -> None:
+def check_expected(head: Version, expected: int | None) -> None:
+    """Raise a `UserError` where a task is not at the version that it has to be at; None: any."""
     if expected is not None and head.number != expected:
         raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")

@@ -12,7 +12,7 @@ from handful.models.meta_model import MetaModel
 from handful.models.results import results
 from handful.notes import collecting
 from handful.serving import inputs as kept
-from handful.serving.changes import Changes, Terms
+from handful.serving.changes import Changes, Terms, check_expected
 from handful.serving.erasing import Eraser
 from handful.serving.keys import Keys
 from handful.serving.opening import open_store
@@ -194,11 +194,12 @@ class Service:
         """
         return self._changes.roll_back(task, version, Terms(tenant, actor, expected))
 
-    def delete(self, task: str, *, tenant: str = "default", actor: str = "local") -> None:
+    def delete(self, task: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local") -> None:
         """Delete a task; it can be restored, and its name is free."""
 
         def work(rows: Rows) -> None:
             head = rows.task(task).head
+            check_expected(head, expected)
             rows.set_deleted(task, self._now())
             rows.log(self._now(), actor, "deleted", task, head.number)
 

@@ -1,0 +1,82 @@
+"""Routes of a task's examples: each change of them makes a new version."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
+from handful.http.documents import takes
+from handful.http.places import After, Erase, ExampleId, Limit, OfVersion, TaskId
+from handful.http.reading import as_examples, content_of, inputs_of, labels_of
+from handful.http.schemas import AddExamples, Example, ExamplePage, Receipt, Task
+from handful.serving.records import LabeledInput, TaskRecord
+
+router = APIRouter(prefix="/v1/tasks/{task}", tags=["examples"])
+
+
+@router.get("/examples", response_model=ExamplePage)
+async def list_examples(
+    task: TaskId, call: Predicting, version: OfVersion = None, limit: Limit = 100, after: After = ""
+) -> Response:
+    """The examples of a version as they were given, a page of them; none where they are not kept."""
+    record = await call.look(call.service.get, task)
+    found = [one for one in await call.look(call.service.examples, task, version) if one.id > after]
+    page, more = found[:limit], len(found) > limit
+    data = [_shown(one, record) for one in page]
+    return answer(ExamplePage(data=data, has_more=more, next_after=page[-1].id if more else None))
+
+
+@router.post("/examples", response_model=Task, **takes(AddExamples))
+async def add_examples(
+    task: TaskId, request: Request, call: Writing, expected: Expected, key: IdempotencyKey = None
+) -> Response:
+    """Adapt a task anew to its examples and more of them, of which new classes may be."""
+    return await _labeled(call.service.add, task, request, call, expected, key)
+
+
+@router.post("/corrections", response_model=Task, **takes(AddExamples))
+async def correct(
+    task: TaskId, request: Request, call: Writing, expected: Expected, key: IdempotencyKey = None
+) -> Response:
+    """Adapt a task anew with other labels for inputs that are among its examples; other inputs are added."""
+    return await _labeled(call.service.correct, task, request, call, expected, key)
+
+
+@router.delete("/examples/{example}", response_model=Task | Receipt)
+async def remove_example(
+    task: TaskId, example: ExampleId, call: Writing, expected: Expected, erase: Erase = False
+) -> Response:
+    """Adapt a task anew without an example, which earlier versions keep; or erase it, from all versions."""
+    if erase:
+        return answer(Receipt.of(await call.change(call.service.erase, task, [example])))
+    record = await call.change(call.service.remove, task, [example], expected=expected)
+    return answer(Task.of(record), etag=etag(record))
+
+
+async def _labeled(
+    change: Any, task: str, request: Request, call: Writing, expected: int | None, key: str | None
+) -> Response:
+    given = await content_of(request, AddExamples)
+    inputs, labels = inputs_of([example.input for example in given.examples]), labels_of(given.examples)
+    with as_examples():
+        record = await call.change(change, task, inputs, labels, expected=expected, idempotency_key=key)
+    return answer(Task.of(record), etag=etag(record))
+
+
+def _shown(example: LabeledInput, record: TaskRecord) -> Example:
+    """An example as it was given."""
+    if isinstance(example.label, str):
+        return Example(id=example.id, input=_input(example.input), label=example.label)
+    targets = record.head.targets
+    value = example.label[0] if len(targets) == 1 else dict(zip(targets, example.label, strict=True))
+    return Example(id=example.id, input=_input(example.input), value=value)
+
+
+def _input(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"image": base64.b64encode(value).decode()}
+    return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value

@@ -1,0 +1,28 @@
+"""Routes of what the server has and takes."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from handful.http.calls import Predicting, answer
+from handful.http.schemas import ModelPage, ServedModel
+from handful.models.meta_model import MetaModel
+
+router = APIRouter(prefix="/v1", tags=["server"])
+
+
+@router.get("/models", response_model=ModelPage)
+async def list_models(call: Predicting) -> Response:
+    """The models that new tasks are adapted from."""
+    return answer(ModelPage(data=[_shown(name, model) for name, model in sorted(call.service.models.items())]))
+
+
+def _shown(name: str, model: MetaModel) -> ServedModel:
+    pipeline, spec = model.pipeline, model.spec
+    return ServedModel(
+        name=name,
+        digest=model.digest,
+        kind=spec.kind,
+        labels=pipeline.labels if pipeline else None,
+        targets=list(pipeline.targets) if pipeline else [],
+        takes=pipeline.described() if pipeline else f"arrays of shape {spec.input_shape}",
+    )

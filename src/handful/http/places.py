@@ -1,0 +1,38 @@
+"""Parts of paths and queries that several routes have."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Path, Query
+
+from handful.errors import UserError
+from handful.http.schemas import MOST_VERSIONS
+
+ID = re.compile(r"[a-z]{2,8}_[0-9a-f]{32}")
+
+
+def checked_task(task: str) -> str:
+    """The id of a task; `UserError` for what cannot be one, before a store is asked for it."""
+    if not ID.fullmatch(task):
+        raise UserError("There is no such task.", code="not-found")
+    return task
+
+
+async def _task(task: str) -> str:
+    return checked_task(task)
+
+
+async def _example(example: str) -> str:
+    if not ID.fullmatch(example):
+        raise UserError("The task has no such example.", code="not-found")
+    return example
+
+
+TaskId = Annotated[str, Depends(_task)]
+ExampleId = Annotated[str, Depends(_example)]
+Number = Annotated[int, Path(ge=1, le=MOST_VERSIONS)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="The most that one page has.")]
+After = Annotated[str, Query(max_length=64, description="The `next_after` of the page before.")]
+AfterNumber = Annotated[int, Query(ge=0, le=MOST_VERSIONS, description="The `next_after` of the page before.")]
+OfVersion = Annotated[int | None, Query(alias="version", ge=1, le=MOST_VERSIONS, description="The head by default.")]
+Erase = Annotated[bool, Query(description="Erase it, from all versions and files, and answer with a receipt.")]
