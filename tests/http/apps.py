@@ -5,15 +5,12 @@ import asyncio
 import httpx2
 
 from handful.http.app import make_app
-from handful.http.authorization import OneKey
-
-KEY = "k" * 43
 
 
 class Caller:
     """Sends requests to an application without a network, and waits for their answers."""
 
-    def __init__(self, app, key=KEY):
+    def __init__(self, app, key):
         self.app, self.key = app, key
 
     def __call__(self, method, path, *, key=None, headers=None, **content):
@@ -27,4 +24,5 @@ class Caller:
 
 
 def caller(service):
-    return Caller(make_app(service, OneKey(KEY)))
+    """Calls of the first admin of a new service."""
+    return Caller(make_app(service), service.keys.first_admin(None).token)

@@ -1,7 +1,6 @@
 """`handful serve`."""
 
 import logging
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +14,6 @@ from handful.errors import UserError
 
 if TYPE_CHECKING:
     from handful.serving.service import Service
-
-LEAST_KEY = 32
-"""Characters of an admin key."""
 
 
 def of_server(name: str, variable: str = "", **facts: Any) -> Any:
@@ -45,7 +41,7 @@ def serve(
     tls_key: Annotated[Path | None, of_server("--tls-key", help="Its key (PEM).")] = None,
     admin_key: Annotated[
         str | None,
-        of_server("--admin-key", help="The first key, of 32 characters or more; else one is made and shown."),
+        of_server("--admin-key", help="An admin key, of 32 characters or more; else the first start makes one."),
     ] = None,
     trust: Annotated[
         list[str] | None,
@@ -56,19 +52,16 @@ def serve(
 ) -> None:
     """Serve adapted tasks over HTTP: created from a few examples, predicted, corrected, kept."""
     from handful.http.app import make_app
-    from handful.http.authorization import OneKey
     from handful.http.server import Address, run
     from handful.serving.service import Service
 
     address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
     address.check()
-    if admin_key is not None and len(admin_key) < LEAST_KEY:
-        raise UserError(f"The admin key has {len(admin_key)} characters. Give {LEAST_KEY} or more, drawn at random.")
-    key = admin_key or secrets.token_urlsafe(32)
     with address.bound() as listener, Service(named_models(model), data, trust=trust or ()) as service:
         write_log()
-        url = address.url(listener)
-        run(make_app(service, OneKey(key)), listener, address, lambda: welcome(service, url, admin_key or key))
+        first = service.keys.first_admin(admin_key)
+        url, key = address.url(listener), first.token if first else None
+        run(make_app(service), listener, address, lambda: welcome(service, url, key))
 
 
 def named_models(given: list[str]) -> dict[str, str | Path]:
@@ -94,13 +87,15 @@ def write_log() -> None:
     log.propagate = False
 
 
-def welcome(service: "Service", url: str, key: str) -> None:
-    """Print where the server is, and what to send first."""
+def welcome(service: "Service", url: str, key: str | None) -> None:
+    """Print where the server is, and what to send first. key: that of the admin, where it was made just now."""
     from handful.http.first_steps import first_steps
 
     name, model = next(iter(service.models.items()))
     create, predict = first_steps(model, name, url)
     out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, with its API page at {url}/docs.")
-    out.print(Text("\nAdmin key", "bold"), f"(shown once):\n  {key}")
-    out.print(Text("\nFirst steps:", "bold"), f"\n  KEY={key}\n  {create}\n  TASK=...  # its id\n  {predict}")
+    if key is not None:
+        out.print(Text("\nAdmin key", "bold"), f"(shown this once):\n  {key}")
+    steps = f"\n  KEY={key or '...'}\n  {create}\n  TASK=...  # its id\n  {predict}"
+    out.print(Text("\nFirst steps:", "bold"), steps)
     sys.stdout.flush()

@@ -12,8 +12,7 @@ from starlette.responses import Response
 
 from handful import __version__
 from handful.errors import HandfulError
-from handful.http import examples, health, models, predicting, tasks, versions
-from handful.http.authorization import Keys
+from handful.http import admin, examples, health, models, predicting, tasks, versions
 from handful.http.calls import Server
 from handful.http.documents import openapi_of
 from handful.http.middleware import Around
@@ -25,10 +24,10 @@ THREADS = 4
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
 
 
-def make_app(service: Service, keys: Keys) -> FastAPI:
+def make_app(service: Service) -> FastAPI:
     """The service behind HTTP, as an ASGI application.
 
-    service: what does the work; it stays open. keys: what knows who asks.
+    service: what does the work; it stays open.
     """
     app = FastAPI(
         title="handful",
@@ -41,8 +40,8 @@ def make_app(service: Service, keys: Keys) -> FastAPI:
     )
     app.state.ready = True
     threads = ThreadPoolExecutor(THREADS, "handful", initializer=partial(torch.set_num_threads, 1))
-    app.state.server = Server(service, keys, threads)
-    for routes in (tasks, examples, versions, predicting, models, health):
+    app.state.server = Server(service, threads)
+    for routes in (tasks, examples, versions, predicting, models, admin, health):
         app.include_router(routes.router)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
     for kind, problem in PROBLEMS.items():

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from handful.errors import UserError
-from handful.http.authorization import Identity, Keys, check_scope, token_of
+from handful.http.authorization import token_of
+from handful.serving.keys import Identity
 from handful.serving.records import TaskRecord
 from handful.serving.service import Service
 
@@ -23,11 +24,10 @@ Result = TypeVar("Result")
 class Server:
     """What all requests share.
 
-    service: what does the work. keys: what knows who asks. threads: in which the work runs.
+    service: what does the work. threads: in which that runs.
     """
 
     service: Service
-    keys: Keys
     threads: Executor
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
@@ -61,8 +61,8 @@ def allowed(scope: str) -> Any:
 
     async def call(request: Request) -> Call:
         server: Server = request.app.state.server
-        identity = await server.run(server.keys.check, token_of(request.headers))
-        check_scope(identity, scope)
+        identity = await server.run(server.service.keys.check, token_of(request.headers))
+        identity.require(scope)
         request.state.identity = identity
         return Call(server, identity)
 

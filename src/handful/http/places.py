@@ -28,8 +28,15 @@ async def _example(example: str) -> str:
     return example
 
 
+async def _key(key: str) -> str:
+    if not ID.fullmatch(key):
+        raise UserError("There is no such key.", code="not-found")
+    return key
+
+
 TaskId = Annotated[str, Depends(_task)]
 ExampleId = Annotated[str, Depends(_example)]
+KeyId = Annotated[str, Depends(_key)]
 Number = Annotated[int, Path(ge=1, le=MOST_VERSIONS)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most that one page has.")]
 After = Annotated[str, Query(max_length=64, description="The `next_after` of the page before.")]

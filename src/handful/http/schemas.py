@@ -3,10 +3,12 @@
 from datetime import UTC
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, RootModel
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, RootModel
 
 from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
+from handful.serving.keys import NewKey as NewKeyRecord
+from handful.serving.records import Key as KeyRecord
 from handful.serving.records import Predictions as PredictionsOfLibrary
 from handful.serving.records import Receipt as ReceiptRecord
 from handful.serving.records import TaskRecord
@@ -18,6 +20,15 @@ Moment = Annotated[
     PlainSerializer(lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")),
 ]
 """A time as RFC 3339 writes it, in UTC."""
+
+
+def _written(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("A time is a text, as RFC 3339 writes it, with a time zone.")
+    return value
+
+
+GivenMoment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
 
 MOST_VERSIONS = 2**31 - 1
 
@@ -72,6 +83,29 @@ class RollBack(Given):
     """Which version predicts from now on."""
 
     version: Annotated[int, Field(ge=1, le=MOST_VERSIONS)]
+
+
+class CreateKey(Given):
+    """A new API key."""
+
+    name: Annotated[str, Field(description="What it is for.")]
+    scope: Literal["predict", "write", "admin"]
+    tenant: Annotated[str | None, Field(description="Whose it is; that of the asking key by default.")] = None
+    expires_at: Annotated[GivenMoment | None, Field(description="From when it is refused; never by default.")] = None
+
+
+class RotateKey(Given):
+    """How a key is replaced."""
+
+    overlap_seconds: Annotated[
+        float, Field(ge=0, le=30 * 86400, description="For how long the old key is accepted beside the new one.")
+    ] = 86400
+
+
+class CreateTenant(Given):
+    """A new tenant, whose tasks no other one sees."""
+
+    name: str
 
 
 class Predict(Given):
@@ -259,6 +293,57 @@ class ModelPage(Shown):
     data: list[ServedModel]
     has_more: Literal[False] = False
     next_after: None = None
+
+
+class Key(Shown):
+    """An API key, without what is secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scope: str
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+
+    @classmethod
+    def of(cls, key: KeyRecord) -> Self:
+        """A key of the service."""
+        return cls(**{name: getattr(key, name) for name in cls.model_fields})
+
+
+class NewKey(Key):
+    """A key that was made just now. token: what to send, shown this once."""
+
+    token: str
+
+    @classmethod
+    def shown(cls, made: NewKeyRecord) -> Self:
+        """A new key of the service."""
+        return cls(**Key.of(made.key).model_dump(), token=made.token)
+
+
+class KeyPage(Shown):
+    """Keys in the order of their ids. next_after: what to give as `after` for those that follow."""
+
+    data: list[Key]
+    has_more: bool
+    next_after: str | None
+
+
+class Tenant(Shown):
+    """A tenant."""
+
+    name: str
+    created_at: Moment
+
+
+class TenantPage(Shown):
+    """Tenants by name. next_after: what to give as `after` for those that follow."""
+
+    data: list[Tenant]
+    has_more: bool
+    next_after: str | None
 
 
 class Prediction(Shown):

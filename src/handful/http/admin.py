@@ -1,0 +1,95 @@
+"""Routes of keys and tenants, for those who run the service."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from handful.errors import UserError
+from handful.http.calls import Administering, Call, answer
+from handful.http.documents import takes
+from handful.http.places import After, KeyId, Limit
+from handful.http.reading import content_of
+from handful.http.schemas import (
+    CreateKey,
+    CreateTenant,
+    Key,
+    KeyPage,
+    NewKey,
+    RotateKey,
+    Tenant,
+    TenantPage,
+)
+from handful.serving.directory import DEFAULT
+
+router = APIRouter(prefix="/v1", tags=["administration"])
+
+OfTenant = Annotated[str | None, Query(max_length=63, description="Whose; that of the asking key by default.")]
+
+
+@router.get("/keys", response_model=KeyPage)
+async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit = 100, after: After = "") -> Response:
+    """The API keys of a tenant, a page of them, from the oldest; also those that are refused."""
+    found = await call.server.run(call.service.keys.list, _managed(call, tenant), limit=limit + 1, after=after)
+    page, more = found[:limit], len(found) > limit
+    data = [Key.of(one) for one in page]
+    return answer(KeyPage(data=data, has_more=more, next_after=page[-1].id if more else None))
+
+
+@router.post("/keys", status_code=201, response_model=NewKey, **takes(CreateKey))
+async def create_key(request: Request, call: Administering) -> Response:
+    """Make an API key, which is shown this once; so a request that is sent again makes another one."""
+    given = await content_of(request, CreateKey)
+    tenant = _managed(call, given.tenant)
+    made = await call.server.run(
+        call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
+    )
+    return answer(NewKey.shown(made), 201)
+
+
+@router.post("/keys/{key}/rotate", status_code=201, response_model=NewKey, **takes(RotateKey))
+async def rotate_key(key: KeyId, request: Request, call: Administering, tenant: OfTenant = None) -> Response:
+    """Make a key in place of another, which is accepted for a while beside it; it is shown this once."""
+    overlap = timedelta(seconds=(await content_of(request, RotateKey)).overlap_seconds)
+    rotate = call.service.keys.rotate
+    made = await call.server.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
+    return answer(NewKey.shown(made), 201)
+
+
+@router.delete("/keys/{key}", status_code=204)
+async def revoke_key(key: KeyId, call: Administering, tenant: OfTenant = None) -> Response:
+    """Refuse a key from now on."""
+    await call.server.run(call.service.keys.revoke, _managed(call, tenant), key, actor=call.identity.key)
+    return Response(status_code=204)
+
+
+@router.get("/tenants", response_model=TenantPage)
+async def list_tenants(call: Administering, limit: Limit = 100, after: After = "") -> Response:
+    """The tenants, a page of them, by name; for an admin key of "default"."""
+    _check_operator(call)
+    found = await call.server.run(call.service.tenants.list, limit=limit + 1, after=after)
+    page, more = found[:limit], len(found) > limit
+    data = [Tenant(name=one.name, created_at=one.created_at) for one in page]
+    return answer(TenantPage(data=data, has_more=more, next_after=page[-1].name if more else None))
+
+
+@router.post("/tenants", status_code=201, response_model=Tenant, **takes(CreateTenant))
+async def create_tenant(request: Request, call: Administering) -> Response:
+    """Make a tenant; for an admin key of "default"."""
+    _check_operator(call)
+    given = await content_of(request, CreateTenant)
+    made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
+    return answer(Tenant(name=made.name, created_at=made.created_at), 201)
+
+
+def _managed(call: Call, tenant: str | None) -> str:
+    """A tenant that the asking key may manage, its own by default."""
+    name = call.identity.tenant if tenant is None else tenant
+    call.identity.require_managing(name)
+    return name
+
+
+def _check_operator(call: Call) -> None:
+    if call.identity.tenant != DEFAULT:
+        raise UserError("This needs an admin key of the tenant 'default'.", code="forbidden")
