@@ -4,10 +4,11 @@ A mistake of the user is a `UserError`: its message names the offending thing an
 line prints it without a stack trace. Everything else is a fault of handful and shows its trace.
 """
 
+import contextlib
 import copy
 import difflib
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import ClassVar, Self, TypeAlias
 
 Field: TypeAlias = tuple[str | int, ...]
@@ -37,6 +38,7 @@ CODES = {
     "not-found": "not-found",
     "one-class": "too-few-examples",
     "payload-too-large": "payload-too-large",
+    "input-too-large": "payload-too-large",
     "ragged-input": "ragged-input",
     "too-few-examples": "too-few-examples",
     "unknown-label": "unknown-label",
@@ -128,6 +130,16 @@ class ArtifactError(HandfulError):
     """
 
     default_code = "damaged-artifact"
+
+
+@contextlib.contextmanager
+def within(*field: str | int) -> Iterator[None]:
+    """Errors that are raised in here are about a part of what was given: this one, and what they name of it."""
+    try:
+        yield
+    except HandfulError as error:
+        error.field = (*field, *error.field)
+        raise
 
 
 def spelled(text: str, parameter: Callable[[str], str]) -> str:

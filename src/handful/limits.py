@@ -37,7 +37,7 @@ class Limits:
             if found > most:
                 raise DataError(
                     f"{source} holds {found:,} {unit} or more; at most {most:,} are read.",
-                    code="payload-too-large",
+                    code="input-too-large" if unit == "pixels" else "payload-too-large",
                     hint="Make it smaller, or if it is meant to be so large, lift the limits with {limits}.",
                 )
 

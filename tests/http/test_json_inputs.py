@@ -105,9 +105,9 @@ def test_what_is_no_base64_is_refused(image):
 def test_limits_of_one_request():
     refused(["a"] * 4, "payload-too-large", limits=RequestLimits(inputs=3))
     refused([[1, 2], [[3], [4]]], "payload-too-large", limits=RequestLimits(numbers=3))
-    refused(["a", "é" * 16385], "payload-too-large", 1)
-    refused([{"a": "a" * 32769}], "payload-too-large", 0, "a")
-    refused([{"image": "QUJD"}], "payload-too-large", 0, "image", limits=RequestLimits(image_bytes=2))
+    refused(["a", "é" * 16385], "input-too-large", 1)
+    refused([{"a": "a" * 32769}], "input-too-large", 0, "a")
+    refused([{"image": "QUJD"}], "input-too-large", 0, "image", limits=RequestLimits(image_bytes=2))
     refused(["a\0"], "invalid-data", 0)
     assert inputs_of(["é" * 16384])
     assert RequestLimits().shown()["text_bytes"] == 32768

@@ -127,3 +127,15 @@ def test_files_of_all_formats_are_found_by_their_names():
 def test_bits_that_pillow_does_not_read_are_noted():
     with noted("with the upper 8 of their 16 bits"):
         ImagePipeline(size=4, channels=3).encode([deep_color_png()])
+
+
+def test_an_error_says_whether_the_format_or_the_file_is_wrong():
+    """Of a service, the first is 415 and the second 422."""
+    for content in (saved("PNG")[:40], b"\xff\xd8\xff", b""):
+        with pytest.raises(DataError) as error:
+            ImagePipeline(size=8).stored([saved("GIF"), content], SERVICE)
+        assert (error.value.code, error.value.field) == ("invalid-data", ("inputs", 1))
+    for content in (saved("TIFF"), saved("EPS"), b"text"):
+        with pytest.raises(DataError) as error:
+            ImagePipeline(size=8).stored([content], SERVICE)
+        assert error.value.code == "unsupported-media"

@@ -387,3 +387,13 @@ def test_each_target_has_a_mean_and_a_scale_of_its_own():
         np.testing.assert_array_equal(pipeline.unscaled(pipeline.scaled(targets)), targets)
     with pytest.raises(DataError, match="made for 2 target values, and these are 1"):
         fitted.scaled(targets[:, 0])
+
+
+def test_whole_numbers_stand_for_the_bytes_of_images_in_arrays():
+    pipeline = ArrayPipeline(raw_shape=(2, 2), images=True)
+    wanted = pipeline.encode(np.array([[[0, 255], [51, 102]]], np.uint8))
+    assert torch.equal(pipeline.encode([[[0, 255], [51, 102]]]), wanted)
+    assert torch.equal(pipeline.encode(wanted.numpy()), wanted)
+    for wrong in (-1, 256):
+        with pytest.raises(DataError, match=f"0 to 255, and these go from .*{wrong}"):
+            pipeline.encode([[[0, 255], [51, wrong]]] if wrong > 0 else [[[0, 0], [wrong, 0]]])

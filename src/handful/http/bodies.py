@@ -60,7 +60,7 @@ def read_json(content: bytes, limits: RequestLimits = DEFAULTS) -> Any:
 
 
 def too_large(what: str, most: int, unit: str = "bytes", field: Field = ()) -> DataError:
-    """The error about something of which there is more than `most`."""
+    """The error about content of which there is more than `most`."""
     return DataError(f"{what} has more than {most:,} {unit}. Send less at once.", code="payload-too-large", field=field)
 
 

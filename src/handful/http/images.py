@@ -4,7 +4,6 @@ import binascii
 from typing import Any
 
 from handful.errors import DataError
-from handful.http.bodies import too_large
 from handful.http.limits import DEFAULTS, RequestLimits
 
 
@@ -27,5 +26,5 @@ def image_of(value: Any, limits: RequestLimits = DEFAULTS) -> bytes:
 def checked_image(content: bytes, limits: RequestLimits = DEFAULTS) -> bytes:
     """The content of the file of an image; `DataError` where it is larger than the limits."""
     if len(content) > limits.image_bytes:
-        raise too_large("The image", limits.image_bytes)
+        raise DataError(f"The image has more than {limits.image_bytes:,} bytes.", code="input-too-large")
     return content

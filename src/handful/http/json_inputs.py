@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from handful.cells import fault_of, too_large
-from handful.errors import DataError, Field, HandfulError
+from handful.errors import DataError, Field, within
 from handful.http.bodies import too_large as too_much
 from handful.http.images import image_of
 from handful.http.limits import DEFAULTS, RequestLimits
@@ -87,17 +87,16 @@ def _input(value: Any, limits: RequestLimits, field: Field, image: Image) -> Any
     if type(value) is not dict or not value:
         raise DataError(f"This is no input. {WAY_OUT}", field=field)
     if value.keys() == {"image"}:
-        try:
+        with within(*field, "image"):
             return image(value["image"], limits)
-        except HandfulError as error:
-            error.field = (*field, "image", *error.field)
-            raise
     return {name: _cell(cell, limits, (*field, name)) for name, cell in value.items()}
 
 
 def _text(text: str, limits: RequestLimits, field: Field) -> str:
     if len(text) > limits.text_bytes or len(text.encode()) > limits.text_bytes:
-        raise too_much("The text", limits.text_bytes, field=field)
+        raise DataError(
+            f"The text has more than {limits.text_bytes:,} bytes of UTF-8.", code="input-too-large", field=field
+        )
     if "\0" in text:
         raise DataError("The text holds a zero character. Remove it.", field=field)
     return text
@@ -160,11 +159,8 @@ def _label(example: GivenExample, field: Field) -> str:
         raise DataError("The model predicts classes: give a label, not a value.", field=(*field, "value"))
     if example.label is None:
         raise DataError("The example has no label. Give it one.", code="missing-label", field=field)
-    try:
+    with within(*field, "label"):
         return checked_name(example.label, "label")
-    except HandfulError as error:
-        error.field = (*field, "label")
-        raise
 
 
 def _targets(example: GivenExample, targets: Sequence[str], field: Field) -> list[float]:

@@ -52,7 +52,7 @@ KINDS = {
 }
 """The kinds of problems by slug, a closed list."""
 
-STATUSES = {"invalid-json": 400, "other-model": 409}
+STATUSES = {"invalid-json": 400, "input-too-large": 422, "other-model": 409}
 """Of codes that have another one than their kind."""
 
 FRAMEWORK = {400: "invalid-request", 404: "not-found", 405: "invalid-request", 413: "payload-too-large"}

@@ -109,8 +109,11 @@ class ArrayPipeline(InputPipeline):
         } | {name: key for name, key in (("group", self.group), ("order", self.order)) if key}
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
-        """Arrays `(n, *raw_shape)`, flattened or not; images may also be floats as the learner sees them."""
+        """Arrays `(n, *raw_shape)`, flattened or not; images are bytes, which other whole numbers of the raw shape may
+        stand for, or floats as the learner sees them."""
         array = np.asarray(values)
+        if self.images and array.dtype.kind in "iu" and array.shape[1:] == self.raw_shape:
+            array = _bytes(array)
         if self.images and array.dtype != np.uint8:
             return shaped(array, self.input_shape, f"images as bytes (n, {joined(self.raw_shape)}) or floats", place)
         if array.ndim == 2 and array.shape[1] == prod(self.raw_shape):
@@ -159,6 +162,16 @@ def _note_scaled(inputs: np.ndarray) -> None:
             field=("inputs",),
             count=ended,
         )
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """Whole numbers as bytes; `DataError` where some are none."""
+    if array.size and not (array.min() >= 0 and array.max() <= 255):
+        raise DataError(
+            f"The model takes images as bytes, 0 to 255, and these go from {array.min():,} to {array.max():,}.",
+            code="wrong-shape",
+        )
+    return array.astype(np.uint8)
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from handful.encoders.encoder import KEPT_FROM
 from handful.encoders.images import ImageEncoder
 from handful.encoders.tuned import TunedEncoder, encoder_of
+from handful.errors import within
 from handful.limits import LOCAL, Limits
 from handful.pipelines.image_decoding import decoded
 from handful.pipelines.image_pixels import Levels, in_color
@@ -149,4 +150,5 @@ class _Images(Sequence[Image.Image]):
 
     def __getitem__(self, index: Any) -> Any:
         source = self.place(index)
-        return in_color(decoded(self.values[index], source, self.limits), self.levels, source)
+        with within("inputs", index):
+            return in_color(decoded(self.values[index], source, self.limits), self.levels, source)

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from handful.errors import DataError
 from handful.limits import FORMATS, LOCAL, Limits
@@ -42,6 +42,9 @@ def decoded(value: Any, source: str, limits: Limits = LOCAL) -> Image.Image:
 
     value: what its file holds, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)` as Pillow takes it.
     source: what messages call it.
+
+    Raises `DataError`: of the code "unsupported-media" for another format than the limits have, "input-too-large" for
+    too many pixels, and "invalid-data" for what is damaged.
     """
     try:
         with warnings.catch_warnings():
@@ -54,10 +57,11 @@ def decoded(value: Any, source: str, limits: Limits = LOCAL) -> Image.Image:
                 return _flat(image)
             finally:
                 _check.reset(token)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{source} {_unread(value, limits)}", code="unsupported-media") from error
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise what comes, on files that are made to harm them
+        fault, code = _unread(value, limits)
+        raise DataError(f"{source} {fault}", code=code) from error
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -91,20 +95,24 @@ def _register_plugin() -> None:
         pillow_heif.register_heif_opener()
 
 
-def _unread(value: Any, limits: Limits) -> str:
-    """What a value is that was not decoded, and the way out."""
+def _unread(value: Any, limits: Limits) -> tuple[str, str]:
+    """What a value is that was not decoded, with the way out, and the code of the error."""
     head = bytes(value[:16]) if isinstance(value, bytes | bytearray | memoryview) else b""
     if head[4:8] == b"ftyp" and head[8:12] in HEIF and "HEIF" not in Image.OPEN:
-        return "is in HEIC, which Pillow reads with the package pillow-heif only. Install that, or save it as JPEG."
+        why = "is in HEIC, which Pillow reads with the package pillow-heif only. Install that, or save it as JPEG."
+        return why, "unsupported-media"
+    known = False
     for name in FORMATS:
         accepts = Image.OPEN[name][1] if name in Image.OPEN else None
         answer = accepts(head) if accepts and head else False
+        known |= answer is True
         if answer and (name not in limits.formats or isinstance(answer, str)):
             why = f"this Pillow cannot read: {answer}" if isinstance(answer, str) else "is not read here"
             others = [other for other in limits.formats if other != name]
-            return f"is in {name}, which {why}. Save it as {' or '.join(others[:2])}."
+            return f"is in {name}, which {why}. Save it as {' or '.join(others[:2])}.", "unsupported-media"
     what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
-    return f"{what}. Images are expected here: remove it, or replace it by a whole one."
+    code = "unsupported-media" if head and not known else "invalid-data"
+    return f"{what}. Images are expected here: remove it, or replace it by a whole one.", code
 
 
 def _note_lost_bits(image: Image.Image) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handful.errors import DataError
+from handful.errors import DataError, within
 from handful.limits import LOCAL, Limits
 from handful.notes import note
 from handful.pipelines.image_decoding import decoded, is_deep
@@ -121,11 +121,12 @@ class ImagePipeline(ImageInputs):
             values = self._each(array)
         pixels = np.empty((len(values), *self.input_shape), np.uint8 if self.levels is None else np.float32)
         for index in range(len(values)):
-            image = decoded(values[index], place(index), limits)
-            if self.levels is None:
-                pixels[index] = bytes_of(image, self.size, self.channels, place(index))
-            else:
-                pixels[index] = values_of(image, self.size, self.channels, self.levels, place(index))
+            with within("inputs", index):
+                image = decoded(values[index], place(index), limits)
+                if self.levels is None:
+                    pixels[index] = bytes_of(image, self.size, self.channels, place(index))
+                else:
+                    pixels[index] = values_of(image, self.size, self.channels, self.levels, place(index))
         black, white = self.levels or (0, 255)
         return torch.from_numpy((black + white - pixels).astype(pixels.dtype) if self.invert else pixels)
 
