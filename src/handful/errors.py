@@ -22,6 +22,8 @@ CODES = {
     "invalid-json": "invalid-request",
     "unauthenticated": "unauthenticated",
     "forbidden": "forbidden",
+    "quota-exceeded": "quota-exceeded",
+    "task-too-large": "quota-exceeded",
     "name-taken": "name-taken",
     "version-conflict": "version-conflict",
     "precondition-required": "precondition-required",

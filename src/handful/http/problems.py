@@ -40,7 +40,7 @@ KINDS = {
     "precondition-required": Kind(428, "The request needs If-Match."),
     "idempotency-in-progress": Kind(409, "The same request is being carried out."),
     "idempotency-mismatch": Kind(422, "The idempotency key came with another request."),
-    "quota-exceeded": Kind(429, "The tenant has as much as it may have."),
+    "quota-exceeded": Kind(429, "The task or the tenant has as much as it may have."),
     "rate-limited": Kind(429, "These are too many requests."),
     "overloaded": Kind(503, "The server has more work than it can do."),
     "deadline-exceeded": Kind(503, "The time for the request is over."),
@@ -52,7 +52,7 @@ KINDS = {
 }
 """The kinds of problems by slug, a closed list."""
 
-STATUSES = {"invalid-json": 400, "input-too-large": 422, "other-model": 409}
+STATUSES = {"invalid-json": 400, "input-too-large": 422, "other-model": 409, "task-too-large": 422}
 """Of codes that have another one than their kind."""
 
 FRAMEWORK = {400: "invalid-request", 404: "not-found", 405: "invalid-request", 413: "payload-too-large"}
@@ -109,7 +109,8 @@ def of_slug(slug: str) -> dict[str, str]:
     """Headers that all problems of a kind have."""
     if slug == "unauthenticated":
         return {"www-authenticate": "Bearer"}
-    return {"retry-after": "1"} if KINDS[slug].status in (429, 503) else {}
+    waits = KINDS[slug].status in (429, 503) and slug != "quota-exceeded"  # of which there is more after an erasure
+    return {"retry-after": "1"} if waits else {}
 
 
 def of_framework(error: HTTPException) -> Problem:

@@ -8,6 +8,7 @@ from handful.errors import UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.notes import Notes, collecting
 from handful.serving.names import checked_name
+from handful.serving.quotas import Quotas
 from handful.serving.records import Example, TaskRecord, Version
 from handful.serving.requests import Request, Requests, content_of
 from handful.serving.rows import Rows
@@ -37,8 +38,8 @@ class Changes:
     now: the time in milliseconds.
     """
 
-    def __init__(self, store: Store, states: States, now: Callable[[], int]) -> None:
-        self._store, self._states, self._now = store, states, now
+    def __init__(self, store: Store, states: States, now: Callable[[], int], quotas: Quotas) -> None:
+        self._store, self._states, self._now, self.quotas = store, states, now, quotas
         self.requests = Requests(store, now)
 
     def create(
@@ -53,6 +54,7 @@ class Changes:
                 if request.earlier is not None:
                     return request.earlier
                 examples = added([], new, classification=meta.spec.classification)
+                self.quotas.check_support(examples, classification=meta.spec.classification)
                 made = adapted(meta, examples)
                 return self.insert(
                     name, of_model, examples if keep_examples else None, made, "created", notes, terms, request
@@ -80,6 +82,7 @@ class Changes:
             facts = facts_of(made) | {"parent": None, "change": change, "actor": terms.actor, "created_at": at}
             rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
             rows.set_head(id_, 1)
+            self.quotas.check_stored(rows, id_)
             rows.log(at, terms.actor, change, id_, 1)
             record = replace(rows.task(id_), notes=tuple(notes))
             request.keep(rows, record, at)
@@ -169,13 +172,18 @@ class Changes:
                 told = *notes, *own
                 if examples == support:
                     return replace(record, notes=told)
-                made = adapted(self._states.model(record.head.model_digest), examples)
+                meta = self._states.model(record.head.model_digest)
+                if change != "removed":
+                    self.quotas.check_support(examples, classification=meta.spec.classification)
+                made = adapted(meta, examples)
                 told = *notes, *own
 
             def work(rows: Rows) -> TaskRecord:
                 rows.task(task)  # it may have been deleted
                 at = self._now()
                 number = insert_version(rows, record, examples, made, change=change, actor=terms.actor, at=at)
+                if change != "removed":
+                    self.quotas.check_stored(rows, task)
                 rows.log(at, terms.actor, change, task, number)
                 result = replace(rows.task(task), notes=told)
                 request.keep(rows, result, at)

@@ -11,6 +11,7 @@ from handful.errors import UserError
 from handful.serving.directory import Directory
 from handful.serving.records import AuditEntry, Example, TaskRecord, Version, as_datetime
 from handful.serving.tables import AUDIT, ERASURES, EXAMPLES, HEADS, MODELS, REQUESTS, SUPPORTS, TASKS, VERSIONS
+from handful.serving.usage import Counts
 
 KEPT_STATES = 20
 """So many of a task's last versions keep their states; older ones are adapted again when they are asked for."""
@@ -29,13 +30,14 @@ class Rows:
     def __init__(self, connection: Connection, tenant: str, changed: set[str] | None = None) -> None:
         self._run, self._tenant = connection.execute, tenant
         self._changed = set() if changed is None else changed
-        self.directory = Directory(connection, tenant)
+        self.directory, self.counts = Directory(connection, tenant), Counts(connection, tenant)
 
     # Tasks
 
     def insert_task(self, id_: str, name: str, *, keep_examples: bool, at: int) -> None:
         """Add a task; `UserError` where one that is not deleted has its name."""
         self.check_free(name)
+        self.counts.add(at)
         self._insert(TASKS, id=id_, name=name, keep_examples=keep_examples, created_at=at)
 
     def check_free(self, name: str) -> None:
@@ -78,6 +80,10 @@ class Rows:
             .where(self._own(TASKS))
         )
 
+    def all_tasks(self) -> list[str]:
+        """The ids of all tasks, the deleted ones too."""
+        return list(self._run(select(TASKS.c.id).where(self._own(TASKS)).order_by(TASKS.c.id)).scalars())
+
     def deleted_before(self, at: int) -> list[str]:
         """The ids of tasks that were deleted before this time."""
         return list(self._run(select(TASKS.c.id).where(self._own(TASKS), TASKS.c.deleted_at < at)).scalars())
@@ -85,11 +91,12 @@ class Rows:
     # Versions
 
     def insert_version(self, task: str, number: int, support: Iterable[str], **facts: Any) -> None:
-        """Add a version with the ids of its examples; see the table for its facts."""
+        """Add a version with the ids of its examples, which are there already; see the table for its facts."""
         self._insert(VERSIONS, task=task, number=number, **facts)
         rows = [{"tenant": self._tenant, "task": task, "version": number, "example": id_} for id_ in support]
         if rows:
             self._run(insert(SUPPORTS), rows)
+        self.counts.recount(task)
 
     def last_number(self, task: str) -> int:
         """The number of a task's newest version; 0 where it has none."""
@@ -121,10 +128,11 @@ class Rows:
             .where(self._of(VERSIONS, task), VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None))
             .values(state=state, digest=digest)
         )
+        self.counts.recount(task)
 
     def drop_old_states(self, task: str, head: int) -> None:
         """Drop the states of all versions but the last ones and the head."""
-        self._run(
+        dropped = self._run(
             update(VERSIONS)
             .where(
                 self._of(VERSIONS, task),
@@ -134,6 +142,8 @@ class Rows:
             )
             .values(state=None)
         )
+        if dropped.rowcount:
+            self.counts.recount(task)
 
     def set_head(self, task: str, version: int, *, expected: int | None = None) -> None:
         """Move the head of a task from the version where it is expected; None: the task is new.
@@ -215,10 +225,12 @@ class Rows:
         tombstones = update(VERSIONS).where(self._of(VERSIONS, task), VERSIONS.c.number.in_(gone))
         self._run(tombstones.values(erased_at=at, **nothing))
         self._run(delete(REQUESTS).where(self._of(REQUESTS, task)))
+        self.counts.recount(task)
         return gone
 
     def erase_task(self, task: str) -> None:
         """Remove all rows of a task but those of the audit and of receipts."""
+        self.counts.remove(task)
         self._changed.add(task)
         for table in (REQUESTS, SUPPORTS, EXAMPLES, HEADS, VERSIONS):
             self._run(delete(table).where(self._of(table, task)))

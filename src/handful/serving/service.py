@@ -16,13 +16,15 @@ from handful.serving.changes import Changes, Terms, check_expected
 from handful.serving.erasing import Eraser
 from handful.serving.keys import Keys
 from handful.serving.opening import open_store
-from handful.serving.records import Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
+from handful.serving.quotas import Quotas
+from handful.serving.records import AuditEntry, Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
 from handful.serving.supports import encoded, prepared
 from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
+from handful.serving.usage import Usage
 
 RESTORABLE = 7 * 24 * 3600 * 1000
 """Milliseconds for which a deleted task can be restored."""
@@ -38,6 +40,7 @@ class Service:
     store: a `Store`, which stays open when the service closes, or its folder.
     trust: see `MetaModel.from_pretrained`.
     max_bytes: of the states of one model that are held in memory.
+    quotas: the most that a task and a tenant may have; None: those of `Quotas`.
     clock: the time in nanoseconds since 1970.
 
     Most methods take `tenant`, whose task it is, and those that change one `actor`, who is named in its versions and
@@ -45,6 +48,7 @@ class Service:
     `idempotency_key` that was carried out in the last day, with the same content, is answered as it was then.
 
     Attributes:
+        quotas: the most that a task and a tenant may have.
         tenants: see `Tenants`.
         keys: see `Keys`.
 
@@ -72,6 +76,7 @@ class Service:
         *,
         trust: Sequence[str] = (),
         max_bytes: int = 512 * 2**20,
+        quotas: Quotas | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         named = models if isinstance(models, Mapping) else {"default": models}
@@ -84,7 +89,8 @@ class Service:
             self._open = opening.pop_all()
         self.tenants, self.keys = Tenants(self.store, self._now), Keys(self.store, self._now)
         self._eraser = Eraser(self.store, self._states, self._now)
-        self._changes = Changes(self.store, self._states, self._now)
+        self.quotas = quotas or Quotas()
+        self._changes = Changes(self.store, self._states, self._now, self.quotas)
         self._transfers = Transfers(self.store, self._states, self._changes)
 
     @property
@@ -271,6 +277,16 @@ class Service:
             found = rows.version(task, rows.task(task).head.number if version is None else version)
             examples = rows.examples(task, found.number)
         return [_shown(example, found) for example in examples]
+
+    def usage(self, *, tenant: str = "default") -> Usage:
+        """What a tenant uses, deleted tasks too until they are erased; see `quotas` for the most."""
+        with self.store.reading(tenant) as rows:
+            return rows.counts.of_tenant()
+
+    def audit(self, *, limit: int = 100, after: int = 0, tenant: str = "default") -> Sequence[AuditEntry]:
+        """What was changed by whom, from the first change. after: the number of the last one seen."""
+        with self.store.reading(tenant) as rows:
+            return rows.audit(limit, after)
 
     # Predicting
 

@@ -39,6 +39,7 @@ class Transfers:
         with collecting() as notes, self._changes.requests.once(terms.tenant, terms.key, *asked) as request:
             if request.earlier is not None:
                 return request.earlier
+            self._changes.quotas.check_task(task)
             examples = imported(task, self._store.ids)
             if examples is None:
                 meta.check(task)

@@ -1,0 +1,58 @@
+"""How much a task and a tenant may have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from handful.errors import UserError
+from handful.models.adapted_task import AdaptedTask
+from handful.serving.records import Example
+from handful.serving.rows import Rows
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """The most that a task and a tenant may have; what they have already is kept where it is more.
+
+    classes: of one version of a task.
+    examples: that one version of a task is adapted to.
+    task_bytes: that one task uses, see `Usage`.
+    tasks: of one tenant, the deleted ones too until they are erased.
+    tenant_bytes: that all tasks of one tenant use.
+    """
+
+    classes: int = 200
+    examples: int = 2_000
+    task_bytes: int = 64 * 2**20
+    tasks: int = 10_000
+    tenant_bytes: int = 2 * 2**30
+
+    def check_support(self, examples: Sequence[Example], *, classification: bool) -> None:
+        """Raise a `UserError` where these are too many for one task."""
+        classes = len({example.label for example in examples}) if classification else 0
+        self._check_task(len(examples), classes)
+
+    def check_task(self, task: AdaptedTask) -> None:
+        """Raise a `UserError` where a task was adapted to too much."""
+        self._check_task(task.examples, len(task.labels or ()))
+
+    def check_stored(self, rows: Rows, task: str) -> None:
+        """Raise a `UserError` where a task or its tenant uses too much, in the transaction that made it so."""
+        used, whole = rows.counts.of_task(task), rows.counts.of_tenant()
+        if used.bytes > self.task_bytes:
+            raise _too_large("bytes with all its versions", used.bytes, self.task_bytes)
+        for found, most, unit in ((whole.tasks, self.tasks, "tasks"), (whole.bytes, self.tenant_bytes, "bytes")):
+            if found > most:
+                raise UserError(
+                    f"The tenant would have {found:,} {unit}; it may have {most:,}. Erase tasks that are not needed "
+                    "any more: a deleted one counts until it is erased.",
+                    code="quota-exceeded",
+                )
+
+    def _check_task(self, examples: int, classes: int) -> None:
+        for found, most, unit in ((examples, self.examples, "examples"), (classes, self.classes, "classes")):
+            if found > most:
+                raise _too_large(unit, found, most)
+
+
+def _too_large(unit: str, found: int, most: int) -> UserError:
+    return UserError(f"The task would have {found:,} {unit}; one may have {most:,}.", code="task-too-large")

@@ -1,0 +1,151 @@
+"""How much a task and a tenant may have, and that what they use is counted."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from handful import Service
+from handful.errors import UserError
+from handful.serving.quotas import Quotas
+from handful.serving.sqlite_store import SqliteStore
+from handful.serving.usage import Usage
+from serving.oracle import check
+from serving.worlds import classifier, points, regressor
+
+FOUR = points(1, 2, 3, 4), ["a", "a", "b", "b"]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"classes": classifier(), "values": regressor()}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with SqliteStore(tmp_path_factory.mktemp("quotas") / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def tenant(request):
+    return request.node.name
+
+
+@pytest.fixture
+def opened(models, store):
+    """A service with quotas, on the same store for all tests."""
+    return lambda **most: Service(models, store, quotas=Quotas(**most))
+
+
+def refused(code, act, *given, **how):
+    with pytest.raises(UserError) as error:
+        act(*given, **how)
+    assert error.value.code == code
+    return str(error.value)
+
+
+def test_the_defaults_are_those_of_the_specification():
+    assert Quotas() == Quotas(200, 2_000, 64 * 2**20, 10_000, 2 * 2**30)
+
+
+def test_what_is_used_is_counted(opened, tenant, store):
+    service = opened()
+    assert service.usage(tenant=tenant) == Usage(0, 0, 0)
+    task = service.create("one", *FOUR, model="classes", tenant=tenant).id
+    service.create("two", *FOUR, model="classes", tenant=tenant, keep_examples=False)
+    first = service.usage(tenant=tenant)
+    assert (first.tasks, first.examples) == (2, 4)
+    with store.reading(tenant) as rows:
+        kept, states = rows.examples(task, 1), [rows.state(id_, 1) for id_ in rows.all_tasks()]
+    assert first.bytes == sum(len(one.content) + len(one.encoded) for one in kept) + sum(map(len, states))
+    service.add(task, points(5), ["a"], tenant=tenant)
+    service.remove(task, [kept[0].id], tenant=tenant)
+    assert service.usage(tenant=tenant).examples == 5, "earlier versions keep it"
+    service.erase(task, [kept[0].id], tenant=tenant)
+    assert service.usage(tenant=tenant).examples == 4
+    check(service, tenant)
+    service.delete(task, tenant=tenant)
+    assert service.usage(tenant=tenant).tasks == 2, "until it is erased"
+    service.erase_task(task, tenant=tenant)
+    assert service.usage(tenant=tenant) == Usage(1, 0, len(states[1]))
+    assert service.usage(tenant="nobody") == Usage(0, 0, 0)
+
+
+def test_a_task_has_so_many_examples_and_classes(opened, tenant):
+    service = opened(examples=4, classes=2)
+    task = service.create("one", *FOUR, model="classes", tenant=tenant).id
+    for act in (service.add, service.correct):
+        assert "would have 5 examples" in refused("task-too-large", act, task, points(5), ["a"], tenant=tenant)
+    told = refused("task-too-large", service.correct, task, points(1), ["c"], tenant=tenant)
+    assert told == "The task would have 3 classes; one may have 2."
+    too_many = points(*range(5)), [*"aabbb"]
+    refused("task-too-large", service.create, "two", *too_many, model="classes", tenant=tenant)
+    refused("task-too-large", service.create, "two", *too_many, model="classes", keep_examples=False, tenant=tenant)
+    values = {"model": "values", "tenant": tenant}
+    service.create("values", points(1, 2, 3, 4), [1.0, 2.0, 3.0, 4.0], **values)
+    assert service.usage(tenant=tenant).tasks == 2
+    file = opened().export(opened().create("big", *too_many, model="classes", tenant=tenant).id, tenant=tenant)
+    refused("task-too-large", service.import_task, "three", file, tenant=tenant)
+
+
+def test_a_task_and_a_tenant_have_so_many_bytes(opened, tenant):
+    task = opened().create("one", *FOUR, model="classes", tenant=tenant).id
+    used = opened().usage(tenant=tenant)
+    assert "bytes with all its versions" in refused(
+        "task-too-large", opened(task_bytes=used.bytes + 1).add, task, points(5), ["a"], tenant=tenant
+    )
+    full = opened(tenant_bytes=used.bytes)
+    assert "Erase tasks" in refused("quota-exceeded", full.add, task, points(5), ["a"], tenant=tenant)
+    refused("quota-exceeded", full.create, "two", *FOUR, model="classes", tenant=tenant)
+    assert (full.usage(tenant=tenant), full.get(task, tenant=tenant).head.number) == (used, 1)
+    full.create("two", *FOUR, model="classes", tenant=tenant + " another")
+
+
+def test_who_has_too_much_already_may_make_it_less(opened, tenant):
+    task = opened().create("one", points(*range(9)), [*"aaabbbccc"], model="classes", tenant=tenant)
+    low = opened(classes=1, examples=2, task_bytes=1, tasks=0, tenant_bytes=1)
+    one, other, *_ = low.examples(task.id, tenant=tenant)
+    low.remove(task.id, [one.id], tenant=tenant)
+    low.erase(task.id, [other.id], tenant=tenant)
+    low.roll_back(task.id, 3, tenant=tenant)
+    low.delete(task.id, tenant=tenant)
+    low.restore(task.id, tenant=tenant)
+    low.erase_task(task.id, tenant=tenant)
+    assert low.usage(tenant=tenant) == Usage(0, 0, 0)
+
+
+def test_requests_at_once_do_not_pass_a_quota_together(opened, tenant):
+    service, together = opened(tasks=3), threading.Barrier(8)
+
+    def make(number):
+        together.wait()
+        try:
+            service.create(str(number), *FOUR, model="classes", tenant=tenant)
+        except UserError as error:
+            return error.code
+        return "made"
+
+    with ThreadPoolExecutor(8) as pool:
+        made = sorted(pool.map(make, range(8)))
+    assert made == ["made"] * 3 + ["quota-exceeded"] * 5
+    assert service.usage(tenant=tenant).tasks == 3
+
+
+def test_a_refused_request_is_carried_out_once_there_is_room(opened, tenant):
+    service, how = opened(tasks=1), {"model": "classes", "tenant": tenant}
+    first = service.create("one", *FOUR, **how)
+    refused("quota-exceeded", service.create, "two", *FOUR, **how, idempotency_key="k")
+    service.erase_task(first.id, tenant=tenant)
+    assert service.create("two", *FOUR, **how, idempotency_key="k").name == "two"
+
+
+def test_the_audit_comes_in_pages(opened, tenant):
+    service = opened()
+    task = service.create("one", *FOUR, model="classes", tenant=tenant, actor="ann")
+    service.delete(task.id, tenant=tenant, actor="bob")
+    whole = service.audit(tenant=tenant)
+    assert [(one.actor, one.action) for one in whole] == [("ann", "created"), ("bob", "deleted")]
+    assert service.audit(limit=1, after=1, tenant=tenant) == whole[1:]
+    assert service.audit(limit=1, tenant=tenant) == [replace(whole[0])]
