@@ -9,7 +9,16 @@ import pytest
 
 import handful
 from handful.client.remote_errors import RemoteError
-from handful.errors import CODES, ArtifactError, DataError, DivergedError, HandfulError, UserError, unknown_name
+from handful.errors import (
+    CODES,
+    ArtifactError,
+    DataError,
+    DivergedError,
+    HandfulError,
+    OverloadedError,
+    UserError,
+    unknown_name,
+)
 
 SLUGS = """
 invalid-request ragged-input non-finite wrong-shape unknown-label contradictory-labels too-few-examples
@@ -20,7 +29,8 @@ deadline-exceeded adapt-diverged task-quarantined storage-full outcome-unknown n
 """The kinds of problem of a service, a closed list."""
 
 KINDS = {
-    each.__name__: each for each in (ArtifactError, DataError, DivergedError, HandfulError, RemoteError, UserError)
+    each.__name__: each
+    for each in (ArtifactError, DataError, DivergedError, HandfulError, OverloadedError, RemoteError, UserError)
 }
 
 

@@ -54,9 +54,11 @@ CODES = {
     "untrusted-model": "not-ready",
     # what went wrong on the way
     "adapt-diverged": "adapt-diverged",
+    "deadline-exceeded": "deadline-exceeded",
     "failed": "outcome-unknown",
     "unreachable": "not-ready",
     "out-of-memory": "overloaded",
+    "overloaded": "overloaded",
     "training-diverged": "adapt-diverged",
     "unavailable": "not-ready",
 }
@@ -132,6 +134,21 @@ class ArtifactError(HandfulError):
     """
 
     default_code = "damaged-artifact"
+
+
+class OverloadedError(HandfulError):
+    """The service has more work than it can do in time, and did nothing of this.
+
+    retry_after: seconds after which to ask again.
+    """
+
+    default_code = "overloaded"
+
+    def __init__(
+        self, message: str, *, retry_after: int = 1, code: str = "", field: Field = (), hint: str = ""
+    ) -> None:
+        super().__init__(message, code=code, field=field, hint=hint)
+        self.retry_after = retry_after
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from handful.errors import DataError, HandfulError, UserError
+from handful.models import batches
 from handful.models.task_bank import LARGEST_SLAB, SMALLEST_SLAB, TaskBank
 from models.test_meta_model import examples, model
 
@@ -150,6 +151,25 @@ def test_a_slot_that_is_read_is_not_used_again(meta):
         bank.put("a", tasks[1])
     assert torch.equal(slot.state["prototypes"], before)
     assert slot.row not in slot.slab.free
+
+
+def test_no_answer_is_given_by_a_slot_that_was_used_again(meta, monkeypatch):
+    """Were it freed too early, which this does on purpose."""
+    bank, (one, other) = TaskBank(meta), adapted(meta, 2)
+    bank.put("a", one)
+    bank.put("b", one)
+    predict = batches.predict
+
+    def meanwhile(*arguments):
+        slot = bank._slots["a"]
+        slot.slab.free.append(slot.row)
+        bank.put("c", other)
+        return predict(*arguments)
+
+    monkeypatch.setattr(batches, "predict", meanwhile)
+    lost, there = bank.predict([("a", torch.randn(1, 4)), ("b", torch.randn(1, 4))])
+    assert "The state of 'a' was lost" in str(lost)
+    assert not isinstance(there, HandfulError)
 
 
 def test_a_wrong_request_fails_alone(meta):

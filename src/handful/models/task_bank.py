@@ -111,7 +111,9 @@ class TaskBank(Generic[Key]):
                     [requests[number][0] for number in pinned],
                 )
             for (number, slot), prediction in zip(pinned.items(), predictions, strict=True):
-                if isinstance(prediction, HandfulError):
+                if slot.slab.written[slot.row] is not slot:  # it would be another task's answer
+                    found[number] = HandfulError(f"The state of {requests[number][0]!r} was lost. Ask again.")
+                elif isinstance(prediction, HandfulError):
                     found[number] = prediction
                 else:
                     found[number] = slot.model.in_units(prediction)
@@ -162,6 +164,7 @@ class TaskBank(Generic[Key]):
                 self._slabs[kind].append(slab)
             row = slab.free.pop()
         slot = _Slot(slab, row, self.model.for_task(task), sum(leaf.nbytes for leaf in pytree.tree_leaves(state)))
+        slab.written[row] = slot
         pytree.tree_map(lambda into, leaf: into.copy_(leaf), slot.state, state)
         return slot
 
@@ -196,12 +199,13 @@ class TaskBank(Generic[Key]):
 
 
 class _Slab:
-    """States of one shape `(size, ...)`, and which rows are free."""
+    """States of one shape `(size, ...)`, which rows are free, and whose state was written last to each."""
 
     def __init__(self, like: TaskState, size: int) -> None:
         self.size = size
         self.states = pytree.tree_map(lambda leaf: leaf.new_empty(size, *leaf.shape), like)
         self.free = list(range(size))
+        self.written: list[_Slot | None] = [None] * size
 
 
 @dataclass(eq=False)

@@ -9,19 +9,17 @@ from typing import Any, Self
 
 from handful.errors import UserError
 from handful.models.meta_model import MetaModel
-from handful.models.results import results
-from handful.notes import collecting
 from handful.serving import inputs as kept
 from handful.serving.changes import Changes, Terms, check_expected
 from handful.serving.erasing import Eraser
 from handful.serving.keys import Keys
 from handful.serving.opening import open_store
+from handful.serving.predicting import Asked, Predictor
 from handful.serving.quotas import Quotas
 from handful.serving.records import AuditEntry, Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
-from handful.serving.supports import encoded, prepared
 from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
 from handful.serving.usage import Usage
@@ -92,6 +90,7 @@ class Service:
         self.quotas = quotas or Quotas()
         self._changes = Changes(self.store, self._states, self._now, self.quotas)
         self._transfers = Transfers(self.store, self._states, self._changes)
+        self.predictor = Predictor(self._states, self._version)
 
     @property
     def models(self) -> Mapping[str, MetaModel]:
@@ -307,16 +306,19 @@ class Service:
         Raises `UserError` where there is no such task or version, `DataError` for inputs that do not fit, and
         `DivergedError` where a prediction is not finite.
         """
-        wanted = self._version(task, version, tenant)
-        made: tuple[Any, ...] = ()
-        with collecting() as notes:
-            if len(inputs):
-                given = kept.all_written(inputs)
-                meta = self._states.model(wanted.model_digest)
-                tensor = prepared(meta, encoded(meta, given))
-                prediction = self._states.predict((tenant, task, wanted.number), meta.digest, tensor)
-                made = tuple(results(wanted, prediction, top=top))
-        return Predictions(task, wanted.number, wanted.model, wanted.model_digest, made, tuple(notes))
+        [made] = self.predictor.predict([Asked(tenant, task, inputs, version, top)])
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def predict_many(
+        self, asked: Sequence[tuple[str, Sequence[Any]]], *, tenant: str = "default"
+    ) -> list[Predictions | Exception]:
+        """Predict by several tasks at once: what `predict` returns for each, or in its place what it would raise.
+
+        asked: ids of tasks, each with inputs as for `predict`.
+        """
+        return self.predictor.predict([Asked(tenant, task, inputs) for task, inputs in asked])
 
     # As files
 

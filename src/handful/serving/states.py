@@ -63,16 +63,16 @@ class States:
         """A model in use."""
         return self._bank(digest).model
 
-    def predict(self, key: Key, digest: str, inputs: Tensor) -> Prediction:
-        """What a version of a model's task predicts; raises as `TaskBank.predict` answers."""
+    def predict(self, digest: str, requests: Sequence[tuple[Key, Tensor]]) -> list[Prediction | HandfulError]:
+        """What versions of a model's tasks predict, or the error about one of them; see `TaskBank.predict`."""
         bank = self._bank(digest)
-        [prediction] = bank.predict([(key, inputs)])
-        if key in self._erased:  # it may have been loaded just before
-            bank.remove(key)
-            raise UserError(f"Version {key[2]} was erased. Choose another one.", code="not-found")
-        if isinstance(prediction, HandfulError):
-            raise prediction
-        return prediction
+        found = bank.predict(requests)
+        if self._erased:
+            for number, (key, _) in enumerate(requests):
+                if key in self._erased:  # it may have been loaded just before
+                    bank.remove(key)
+                    found[number] = UserError(f"Version {key[2]} was erased. Choose another one.", code="not-found")
+        return found
 
     def hold(self, key: Key, task: AdaptedTask, *, instead: int | None = None) -> None:
         """Have the state of a version in memory, instead of that of another version of the same task."""

@@ -1,0 +1,110 @@
+"""What an event loop asks of a service: predictions in batches, and changes, each with a queue of its own."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from handful.errors import HandfulError, UserError
+from handful.serving.lanes import Lane
+from handful.serving.pools import Pool
+from handful.serving.predicting import Asked
+from handful.serving.records import Predictions
+from handful.serving.service import Service
+
+Result = TypeVar("Result")
+
+DEADLINE, LONGEST = 2.0, 60.0
+"""Seconds for a request, where it does not say how many, and at the most."""
+TOGETHER = 256
+"""Rows that are predicted in one go."""
+
+
+class Batcher:
+    """Runs the requests of one event loop in a service's threads, in bounded queues that its tenants share.
+
+    Predictions that wait are made together, whichever tenants and tasks they are of. A change runs by itself; once it
+    has started it is waited for, whatever its deadline, since what it writes may be kept.
+
+    service: whose tasks they are.
+    predicting, adapting: threads for each. A change waits for the disk most of the time.
+    rows, nbytes: the most that may wait in each queue.
+
+    Attributes:
+        lanes: "predict" and "adapt", with what was seen of them.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        predicting: int = 2,
+        adapting: int = 8,
+        rows: int = 20_000,
+        nbytes: int = 64 * 2**20,
+    ) -> None:
+        self._pools = {"predict": Pool("predict", predicting), "adapt": Pool("adapt", adapting)}
+        self._predictions: Lane[Asked, Predictions] = Lane(
+            self._pools["predict"], service.predictor.predict, rows=rows, nbytes=nbytes, together=TOGETHER
+        )
+        self._changes: Lane[Callable[[], Any], Any] = Lane(
+            self._pools["adapt"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
+        )
+        self.lanes: Mapping[str, Lane[Any, Any]] = {"predict": self._predictions, "adapt": self._changes}
+        self._closing = False
+
+    async def predict(
+        self,
+        tenant: str,
+        task: str,
+        inputs: Sequence[Any],
+        *,
+        version: int | None = None,
+        top: int | None = None,
+        deadline: float = DEADLINE,
+        nbytes: int = 0,
+    ) -> Predictions:
+        """What `Service.predict` returns or raises, together with other requests.
+
+        deadline: seconds for it, at most 60.
+        nbytes: that the inputs hold in memory.
+
+        Raises `OverloadedError` where that takes longer, at once if it is clear then, and `DataError` where the inputs
+        are more than all that may wait.
+        """
+        self._check(deadline)
+        asked = Asked(tenant, task, inputs, version, top)
+        return await self._predictions.ask(asked, tenant=tenant, rows=len(inputs), nbytes=nbytes, seconds=deadline)
+
+    async def adapt(
+        self, tenant: str, cost: int, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0
+    ) -> Result:
+        """What a change returns or raises, such as a call of `Service.create`.
+
+        cost: examples that it adapts to. deadline, nbytes: as for `predict`, but a change that has started by then is
+        waited for to its end, and one whose caller is cancelled goes on.
+        """
+        self._check(deadline)
+        return cast(Result, await self._changes.ask(work, tenant=tenant, rows=cost, nbytes=nbytes, seconds=deadline))
+
+    @property
+    def busy_for(self) -> Mapping[str, float]:
+        """Seconds for which the piece of work has run that was started first, of each lane."""
+        return {name: pool.busy_for for name, pool in self._pools.items()}
+
+    async def close(self) -> None:
+        """Take no more requests, finish those that were taken, and end the threads."""
+        self._closing = True
+        while not all(lane.idle for lane in self.lanes.values()):
+            await asyncio.sleep(0.01)
+        for pool in self._pools.values():
+            pool.close()
+
+    def _check(self, deadline: float) -> None:
+        if self._closing:
+            raise HandfulError("The service is closing.", code="closed")
+        if not 0 < deadline <= LONGEST:
+            raise UserError(f"A request has more than 0 and at most {LONGEST:.0f} seconds, not {deadline:g}.")
+
+
+def _done(work: Sequence[Callable[[], Result]]) -> list[Result | Exception]:
+    return [one() for one in work]

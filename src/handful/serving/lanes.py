@@ -1,0 +1,223 @@
+"""A queue with the threads that work it off: bounded, with a deadline for each request."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from handful.errors import OverloadedError
+from handful.serving.pools import Pool
+from handful.serving.waiting import Waiting, Waits
+
+Content = TypeVar("Content")
+Answer = TypeVar("Answer")
+
+KEPT = 0.8
+"""How much of what was measured before counts beside the last batch."""
+SECONDS = 0.1
+"""For which a batch should run at most, so that others do not wait for long."""
+
+
+@dataclass
+class Seen:
+    """What became of the requests of a lane since the start.
+
+    taken: how many were taken in. refused: on arrival, or for others that asked for less. expired: at their deadline.
+    left: by their callers before they started.
+    rows: that were worked off, in how many batches of how many requests, "sizes", in how many "seconds" of threads.
+    """
+
+    taken: int = 0
+    refused: int = 0
+    expired: int = 0
+    left: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    sizes: Counter[int] = field(default_factory=Counter)
+
+
+class Lane(Generic[Content, Answer]):
+    """Requests of one kind, which wait in the event loop and are worked off in batches by a pool of threads.
+
+    No request waits for others to come: a free thread takes what waits. All methods belong to the event loop.
+
+    pool: of as many threads as batches run at once.
+    work: makes of a batch an answer or an error for each request, in their order.
+    rows, nbytes: the most that may wait, see `Waiting`.
+    together: the most rows of a batch; 1: each request runs alone.
+    finishes: whether a request is answered as it ends once it has started, whatever its deadline: what was written
+        cannot be said to have failed. Else it is given up at its deadline.
+
+    Attributes:
+        seen: what became of requests since the start.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        work: Callable[[Sequence[Content]], Sequence[Answer | Exception]],
+        *,
+        rows: int,
+        nbytes: int,
+        together: int,
+        finishes: bool = False,
+    ) -> None:
+        self.seen = Seen()
+        self._pool, self._work = pool, work
+        self._together, self._finishes = together, finishes
+        self._waiting: Waiting[_Request[Content, Answer]] = Waiting(rows, nbytes)
+        self._free, self._starting = pool.threads, False
+        self._rows, self._seconds = 0.0, 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self._waiting.count and self._free == self._pool.threads
+
+    @property
+    def waiting(self) -> Waiting[Any]:
+        """What waits now."""
+        return self._waiting
+
+    async def ask(self, content: Content, *, tenant: str, rows: int, nbytes: int, seconds: float) -> Answer:
+        """The answer to a request, or raise the error about it. If this is cancelled before it starts, it never does.
+
+        tenant: which others it shares with.
+        rows, nbytes: its size.
+        seconds: until its deadline.
+
+        Raises `OverloadedError` at once where the deadline cannot be met, and at the deadline where it was not, and
+        `DataError` for a request that is too large.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        request = _Request[Content, Answer](
+            tenant, max(1, rows), nbytes, now, now + seconds, content, loop.create_future()
+        )
+        self._enter(request)
+        expiry = loop.call_at(request.until, self._expire, request)
+        self._start_soon(loop)
+        try:
+            return await request.answer
+        finally:
+            expiry.cancel()
+            if self._waiting.discard(request):
+                self.seen.left += 1
+
+    def _enter(self, request: "_Request[Content, Answer]") -> None:
+        self._waiting.check_size(request)
+        wait = self._wait(self._waiting.rows_before(request))
+        if self._waiting.count and (wait > request.until - request.since or not self._waiting.admits(request)):
+            self.seen.refused += 1
+            raise OverloadedError(
+                "Nothing was done: so many requests wait that this one would not be answered in time.",
+                retry_after=self._retry_after,
+            )
+        self.seen.taken += 1
+        for other in self._waiting.add(request):
+            self.seen.refused += 1
+            other.resolve(
+                OverloadedError(
+                    "Nothing was done: too many requests wait, and others asked for less.",
+                    retry_after=self._retry_after,
+                )
+            )
+
+    def _expire(self, request: "_Request[Content, Answer]") -> None:
+        """The deadline of a request is over."""
+        if self._waiting.discard(request) or not self._finishes:
+            self.seen.expired += 1
+            request.resolve(
+                OverloadedError(
+                    "Nothing was done: the time for this request is over.",
+                    code="deadline-exceeded",
+                    retry_after=self._retry_after,
+                )
+            )
+
+    @property
+    def _retry_after(self) -> int:
+        """Seconds after which what waits now is done."""
+        return max(1, math.ceil(self._wait(self._waiting.rows)))
+
+    @property
+    def _pace(self) -> float:
+        """Seconds of a thread for a row, by what was measured last; 0.0 at first."""
+        return self._seconds / self._rows if self._rows else 0.0
+
+    def _wait(self, rows: int) -> float:
+        """Seconds until so many rows are worked off."""
+        return rows * self._pace / self._pool.threads
+
+    def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start batches once all has come that is there already."""
+        if not self._starting and self._free:
+            self._starting = True
+            loop.call_soon(self._start, loop)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._starting = False
+        while self._free and (batch := self._waiting.take(self._most(), loop.time())):
+            self._free -= 1
+            try:
+                self._pool.submit(partial(self._run, batch, loop))
+            except RuntimeError as error:  # the pool is closed
+                self._finish(batch, [error] * len(batch), 0.0, loop)
+
+    def _most(self) -> int:
+        """Rows of a batch."""
+        return max(1, min(self._together, int(SECONDS / self._pace))) if self._pace else self._together
+
+    def _run(self, batch: "Sequence[_Request[Content, Answer]]", loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of the pool."""
+        started = time.monotonic()
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = self._work([request.content for request in batch])
+        except Exception as error:
+            answers = [error] * len(batch)
+        except BaseException as error:  # which would end the event loop
+            answers = [RuntimeError(f"The work ended by {error!r}.")] * len(batch)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(self._finish, batch, answers, time.monotonic() - started, loop)
+
+    def _finish(
+        self,
+        batch: "Sequence[_Request[Content, Answer]]",
+        answers: Sequence[Answer | Exception],
+        seconds: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        rows = sum(request.rows for request in batch)
+        self._free += 1
+        self._rows, self._seconds = KEPT * self._rows + rows, KEPT * self._seconds + seconds
+        self.seen.sizes[len(batch)] += 1
+        self.seen.rows += rows
+        self.seen.seconds += seconds
+        self._start(loop)
+        for request, answer in zip(batch, answers, strict=True):
+            request.resolve(answer)
+
+
+@dataclass(eq=False)
+class _Request(Waits, Generic[Content, Answer]):
+    """A request and its answer."""
+
+    content: Content
+    answer: "asyncio.Future[Answer]"
+
+    def resolve(self, answer: Answer | Exception) -> None:
+        """Answer it, unless nobody waits for that any more."""
+        if self.answer.done():
+            return
+        if isinstance(answer, StopIteration):
+            answer = RuntimeError("The work ended by StopIteration.")  # which no future takes
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)

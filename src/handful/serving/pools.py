@@ -1,0 +1,47 @@
+"""Threads for work on tensors, a fixed number that live long."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+class Pool:
+    """Threads that run pieces of work, each with one core for an operation of PyTorch.
+
+    name: of the threads.
+    threads: how many.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.threads = threads
+        self._executor = ThreadPoolExecutor(threads, f"handful-{name}")
+        self._since: dict[int, float] = {}
+
+    def submit(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Have a thread run this; `RuntimeError` once the pool is closed."""
+        return self._executor.submit(self._run, work)
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which the piece of work has run that was started first; 0.0 where none runs."""
+        return max((time.monotonic() - since for since in list(self._since.values())), default=0.0)
+
+    def close(self) -> None:
+        """Finish what was handed in, and end the threads."""
+        self._executor.shutdown()
+
+    def _run(self, work: Callable[[], Result]) -> Result:
+        thread = threading.get_ident()
+        self._since[thread] = time.monotonic()
+        try:
+            if torch.get_num_threads() != 1:  # a thread has the number that was set last, wherever that was
+                torch.set_num_threads(1)
+            return work()
+        finally:
+            del self._since[thread]

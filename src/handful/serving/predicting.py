@@ -1,0 +1,140 @@
+"""Predictions by the tasks of a store, of many requests together."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from handful.errors import HandfulError
+from handful.models.results import results
+from handful.notes import Note, collecting
+from handful.serving import inputs as kept
+from handful.serving.inputs import Written
+from handful.serving.records import Predictions, Version
+from handful.serving.states import States
+from handful.serving.supports import encoded, prepared
+from handful.types import Prediction
+
+Lookup: TypeAlias = Callable[[str, int | None, str], Version]
+"""Finds the version of this number of a task, by default the head, of a tenant."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prediction that is asked for; see `Service.predict` for what the fields mean."""
+
+    tenant: str
+    task: str
+    inputs: Sequence[Any]
+    version: int | None = None
+    top: int | None = None
+
+
+class Predictor:
+    """Predicts by the tasks of all tenants: one encoding and one prediction for the requests to each model.
+
+    What goes wrong about a request is its own error, and no other one's: where something fails for several together,
+    each is done alone. So it is where there is a note to make, which is about the input of one of them.
+
+    states: of the versions. lookup: finds these.
+
+    Attributes:
+        encode_seconds: that threads have spent on making tensors of inputs.
+    """
+
+    def __init__(self, states: States, lookup: Lookup) -> None:
+        self._states, self._lookup = states, lookup
+        self._counting = threading.Lock()
+        self.encode_seconds = 0.0
+
+    def predict(self, asked: Sequence[Asked]) -> list[Predictions | Exception]:
+        """The predictions of each request, or the error about it, in their order; see `Service.predict`."""
+        requests = [_Request(one) for one in asked]
+        _tried(_alone(requests), self._look_up)
+        _tried([requests], partial(_alike, lambda one: (one.version.model_digest, one.given[0].media), self._encode))
+        _tried([requests], partial(_alike, lambda one: one.version.model_digest, self._predict))
+        _tried(_alone(requests), self._resolve)
+        return [one.error or one.told for one in requests]
+
+    def _look_up(self, requests: "Sequence[_Request]") -> None:
+        for one in requests:
+            one.version = self._lookup(one.asked.task, one.asked.version, one.asked.tenant)
+            one.given = kept.all_written(one.asked.inputs)
+
+    def _encode(self, requests: "Sequence[_Request]") -> None:
+        model = self._states.model(requests[0].version.model_digest)
+        started = time.monotonic()
+        with collecting() as notes:
+            tensor = prepared(model, encoded(model, [given for one in requests for given in one.given]))
+        with self._counting:
+            self.encode_seconds += time.monotonic() - started
+        if notes and len(requests) > 1:
+            _tried(_alone(requests), self._encode)
+            return
+        for one, own in zip(requests, torch.split(tensor, [len(one.given) for one in requests]), strict=True):
+            one.tensor, one.notes = own, tuple(notes)
+
+    def _predict(self, requests: "Sequence[_Request]") -> None:
+        wanted = [((one.asked.tenant, one.asked.task, one.version.number), one.tensor) for one in requests]
+        predictions = self._states.predict(requests[0].version.model_digest, wanted)
+        for one, prediction in zip(requests, predictions, strict=True):
+            if isinstance(prediction, HandfulError):
+                one.error = prediction
+            else:
+                one.prediction = prediction
+
+    def _resolve(self, requests: "Sequence[_Request]") -> None:
+        for one in requests:
+            made = results(one.version, one.prediction, top=one.asked.top) if one.given else ()
+            version = one.version
+            one.told = Predictions(
+                one.asked.task, version.number, version.model, version.model_digest, tuple(made), one.notes
+            )
+
+
+@dataclass(eq=False)
+class _Request:
+    """What is known of a request so far."""
+
+    asked: Asked
+    error: Exception | None = None
+    notes: tuple[Note, ...] = ()
+    given: Sequence[Written] = ()
+    version: Version = field(init=False)
+    tensor: Tensor = field(init=False)
+    prediction: Prediction = field(init=False)
+    told: Predictions = field(init=False)
+
+
+def _alone(requests: Sequence[_Request]) -> list[list[_Request]]:
+    """Each request by itself."""
+    return [[one] for one in requests if one.error is None]
+
+
+def _alike(
+    kind: Callable[[_Request], object], work: Callable[[Sequence[_Request]], None], requests: Sequence[_Request]
+) -> None:
+    """Do some work on the requests with inputs of each kind together."""
+    found: dict[object, list[_Request]] = defaultdict(list)
+    for one in requests:
+        if one.error is None and one.given:
+            found[kind(one)].append(one)
+    _tried(list(found.values()), work)
+
+
+def _tried(groups: Sequence[Sequence[_Request]], work: Callable[[Sequence[_Request]], None]) -> None:
+    """Do some work on each group, or where that fails on each of its members alone, whose error it then is."""
+    for group in groups:
+        try:
+            work(group)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].error = error
+            else:
+                _tried(_alone(group), work)

@@ -1,0 +1,251 @@
+"""A queue with its threads: batches, deadlines, refusals, and callers that leave."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from handful.errors import DataError, OverloadedError
+from handful.serving.lanes import Lane
+from handful.serving.pools import Pool
+
+
+class Slow:
+    """Work that waits until it is let go, and keeps its batches."""
+
+    def __init__(self, go=False):
+        self.go, self.batches = threading.Event(), []
+        if go:
+            self.go.set()
+
+    def __call__(self, batch):
+        self.batches.append(list(batch))
+        assert self.go.wait(10)
+        return [ValueError(one) if one == "wrong" else f"{one}!" for one in batch]
+
+
+@pytest.fixture
+def run():
+    """Runs `use(lane)` in an event loop, with a lane of one thread."""
+
+    def of(work, use, **options):
+        pool = Pool("test", 1)
+        options = {"rows": 100, "nbytes": 1000, "together": 10} | options
+        try:
+            return asyncio.run(use(Lane(pool, work, **options)))
+        finally:
+            if isinstance(work, Slow):
+                work.go.set()
+            pool.close()
+
+    return of
+
+
+def ask(lane, content, *, tenant="t", rows=1, nbytes=0, seconds=5.0):
+    return asyncio.ensure_future(lane.ask(content, tenant=tenant, rows=rows, nbytes=nbytes, seconds=seconds))
+
+
+async def started(lane, work, content="first", **options):
+    """A request that the thread is busy with."""
+    first = ask(lane, content, **options)
+    while not work.batches:
+        await asyncio.sleep(0.001)
+    return first
+
+
+def test_what_waits_when_a_thread_is_free_is_a_batch(run):
+    work = Slow()
+
+    async def use(lane):
+        first = await started(lane, work)
+        others = [ask(lane, number, tenant=f"t{number}") for number in range(12)]
+        await asyncio.sleep(0)
+        assert lane.waiting.count == 12
+        assert not lane.idle
+        work.go.set()
+        assert await asyncio.gather(first, *others) == ["first!", *(f"{number}!" for number in range(12))]
+        assert lane.idle
+        return lane.seen
+
+    seen = run(work, use)
+    assert [len(batch) for batch in work.batches] == [1, 10, 2]
+    assert (seen.taken, seen.rows, dict(seen.sizes)) == (13, 13, {1: 1, 10: 1, 2: 1})
+
+
+def test_requests_that_come_at_once_are_one_batch_and_errors_are_their_own(run):
+    work = Slow(go=True)
+
+    async def use(lane):
+        asked = (ask(lane, one) for one in ("a", "wrong", "b"))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, wrong, last = run(work, use)
+    assert (first, last, str(wrong)) == ("a!", "b!", "wrong")
+    assert work.batches == [["a", "wrong", "b"]]
+
+
+def test_work_that_fails_ends_neither_its_thread_nor_the_lane(run):
+    failing = iter([MemoryError("none left"), SystemExit("bye"), StopIteration(), None])
+
+    def work(batch):
+        if (error := next(failing)) is not None:
+            raise error
+        return batch
+
+    async def use(lane):
+        for kind in (MemoryError, RuntimeError, RuntimeError):
+            with pytest.raises(kind, match=r"none left|ended by"):
+                await ask(lane, "a")
+        assert await ask(lane, "a") == "a"
+        assert lane.idle
+
+    run(work, use)
+
+
+def test_an_empty_queue_refuses_nothing_however_slow_it_was(run):
+    async def use(lane):
+        for _ in range(2):
+            assert await ask(lane, "slow", seconds=0.5) == "slow"
+        with pytest.raises(DataError, match="At most 100 in 1,000 bytes"):
+            await ask(lane, "large", rows=101)
+
+    run(lambda batch: (time.sleep(0.1), batch)[1], use)
+
+
+def test_what_would_wait_for_too_long_is_refused_at_once_and_told_when_to_come_again(run):
+    work = Slow(go=True)
+
+    async def use(lane):
+        work.go.clear()
+        first = await started(lane, work)
+        await asyncio.sleep(0.1)
+        work.go.set()
+        await first  # 0.1 seconds for a row
+        work.go.clear()
+        work.batches.clear()
+        await started(lane, work)
+        waiting = [ask(lane, "waits", rows=20)]
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        with pytest.raises(OverloadedError, match="would not be answered in time") as error:
+            await ask(lane, "late", seconds=1.5)
+        assert time.monotonic() - begun < 0.05
+        assert (error.value.code, error.value.retry_after) == ("overloaded", pytest.approx(3, abs=1))
+        waiting.append(ask(lane, "patient", seconds=10))
+        await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(*waiting)
+        return lane.seen
+
+    assert run(work, use).refused == 1
+
+
+def test_where_there_is_no_room_the_largest_tenant_gives_way(run):
+    work = Slow()
+
+    async def use(lane):
+        await started(lane, work)
+        many = [ask(lane, number, tenant="many", rows=10) for number in range(10)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await ask(lane, "more", tenant="many")
+        few = ask(lane, "few", tenant="few")
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="others asked for less"):
+            await many[-1]
+        work.go.set()
+        assert await few == "few!"
+        assert await asyncio.gather(*many[:-1]) == [f"{number}!" for number in range(9)]
+
+    run(work, use)
+
+
+def test_waiting_requests_expire_while_all_threads_are_stuck_and_the_newest_is_next(run):
+    work = Slow()
+
+    async def use(lane):
+        stuck = await started(lane, work, seconds=0.1)
+        begun = time.monotonic()
+        old = [ask(lane, number, seconds=0.1) for number in range(3)]
+        found = await asyncio.gather(stuck, *old, return_exceptions=True)
+        assert time.monotonic() - begun < 0.4
+        assert [one.code for one in found] == ["deadline-exceeded"] * 4
+        late = ask(lane, "late", seconds=0.5)
+        await asyncio.sleep(0.3)
+        new = ask(lane, "new", rows=10)
+        await asyncio.sleep(0)
+        work.go.set()
+        assert await asyncio.gather(late, new) == ["late!", "new!"]
+        return lane.seen
+
+    assert run(work, use).expired == 4
+    assert work.batches == [["first"], ["new"], ["late"]], "what expired never ran"
+
+
+def test_requests_whose_callers_have_left_never_start(run):
+    work = Slow()
+
+    async def use(lane):
+        first = await started(lane, work)
+        others = [ask(lane, number) for number in range(20)]
+        await asyncio.sleep(0)
+        for one in others[:19]:
+            one.cancel()
+        await asyncio.sleep(0)
+        work.go.set()
+        assert await asyncio.gather(first, others[19]) == ["first!", "19!"]
+        assert all(one.cancelled() for one in others[:19])
+        return lane.seen
+
+    assert run(work, use).left == 19
+    assert work.batches == [["first"], [19]]
+
+
+def test_work_that_has_to_finish_is_waited_for_once_it_has_started(run):
+    work = Slow()
+
+    async def use(lane):
+        first = await started(lane, work, seconds=0.05)
+        second = ask(lane, "second", seconds=0.05)
+        with pytest.raises(OverloadedError) as error:
+            await second
+        assert error.value.code == "deadline-exceeded"
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        work.go.set()
+        assert await first == "first!"
+
+    run(work, use, together=1, finishes=True)
+    assert work.batches == [["first"]]
+
+
+def test_work_that_has_started_goes_on_when_its_caller_leaves(run):
+    work = Slow()
+
+    async def use(lane):
+        first = await started(lane, work)
+        first.cancel()
+        await asyncio.sleep(0)
+        work.go.set()
+        assert await ask(lane, "second") == "second!"
+
+    run(work, use, together=1, finishes=True)
+    assert work.batches == [["first"], ["second"]]
+
+
+def test_batches_shrink_so_that_each_takes_a_tenth_of_a_second(run):
+    sizes = []
+
+    def work(batch):
+        sizes.append(len(batch))
+        time.sleep(0.02 * len(batch))
+        return batch
+
+    async def use(lane):
+        await ask(lane, "measured")
+        await asyncio.gather(*(ask(lane, number) for number in range(8)))
+
+    run(work, use)
+    assert sizes[0] == 1
+    assert max(sizes) <= 5
