@@ -86,12 +86,18 @@ def check(answer, status, slug):
             422,
             "invalid-request",
         ),
-        ("POST", "/v1/tasks", {"json": {"name": "x", "examples": [{"input": [SECRET], "label": "a"}]}}, 415, None),
+        (
+            "POST",
+            "/v1/tasks",
+            {"json": {"name": "x", "examples": [{"input": [SECRET], "label": "a"}]}},
+            422,
+            "invalid-request",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_a_problem_that_shows_nothing_of_what_was_sent(call, method, path, more, status, slug):
     answer = call(method, path, **more)
-    check(answer, status, slug or "unsupported-media")
+    check(answer, status, slug)
     assert SECRET not in answer.text
 
 

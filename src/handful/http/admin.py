@@ -40,7 +40,7 @@ async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit =
 @router.post("/keys", status_code=201, response_model=NewKey, **takes(CreateKey))
 async def create_key(request: Request, call: Administering) -> Response:
     """Make an API key, which is shown this once; so a request that is sent again makes another one."""
-    given = await content_of(request, CreateKey)
+    given = await content_of(request, call, CreateKey)
     tenant = _managed(call, given.tenant)
     made = await call.server.run(
         call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
@@ -51,7 +51,7 @@ async def create_key(request: Request, call: Administering) -> Response:
 @router.post("/keys/{key}/rotate", status_code=201, response_model=NewKey, **takes(RotateKey))
 async def rotate_key(key: KeyId, request: Request, call: Administering, tenant: OfTenant = None) -> Response:
     """Make a key in place of another, which is accepted for a while beside it; it is shown this once."""
-    overlap = timedelta(seconds=(await content_of(request, RotateKey)).overlap_seconds)
+    overlap = timedelta(seconds=(await content_of(request, call, RotateKey)).overlap_seconds)
     rotate = call.service.keys.rotate
     made = await call.server.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
     return answer(NewKey.shown(made), 201)
@@ -78,7 +78,7 @@ async def list_tenants(call: Administering, limit: Limit = 100, after: After = "
 async def create_tenant(request: Request, call: Administering) -> Response:
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
-    given = await content_of(request, CreateTenant)
+    given = await content_of(request, call, CreateTenant)
     made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
     return answer(Tenant(name=made.name, created_at=made.created_at), 201)
 

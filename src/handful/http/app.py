@@ -15,6 +15,7 @@ from handful.errors import HandfulError
 from handful.http import admin, examples, health, models, predicting, tasks, versions
 from handful.http.calls import Server
 from handful.http.documents import openapi_of
+from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.middleware import Around
 from handful.http.problems import Problem, of_error, of_framework, of_validation
 from handful.serving.service import Service
@@ -24,10 +25,10 @@ THREADS = 4
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
 
 
-def make_app(service: Service) -> FastAPI:
+def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
     """The service behind HTTP, as an ASGI application.
 
-    service: what does the work; it stays open.
+    service: what does the work; it stays open. limits: of each request.
     """
     app = FastAPI(
         title="handful",
@@ -40,7 +41,7 @@ def make_app(service: Service) -> FastAPI:
     )
     app.state.ready = True
     threads = ThreadPoolExecutor(THREADS, "handful", initializer=partial(torch.set_num_threads, 1))
-    app.state.server = Server(service, threads)
+    app.state.server = Server(service, limits, threads)
     for routes in (tasks, examples, versions, predicting, models, admin, health):
         app.include_router(routes.router)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from handful.errors import UserError
 from handful.http.authorization import token_of
+from handful.http.limits import RequestLimits
 from handful.serving.keys import Identity
 from handful.serving.records import TaskRecord
 from handful.serving.service import Service
@@ -24,10 +25,11 @@ Result = TypeVar("Result")
 class Server:
     """What all requests share.
 
-    service: what does the work. threads: in which that runs.
+    service: what does the work. limits: of each request. threads: in which the work runs.
     """
 
     service: Service
+    limits: RequestLimits
     threads: Executor
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:

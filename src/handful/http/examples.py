@@ -11,7 +11,7 @@ from starlette.responses import Response
 from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
 from handful.http.documents import takes
 from handful.http.places import After, Erase, ExampleId, Limit, OfVersion, TaskId
-from handful.http.reading import as_examples, content_of, inputs_of, labels_of
+from handful.http.reading import as_examples, examples_read, made_of
 from handful.http.schemas import AddExamples, Example, ExamplePage, Receipt, Task
 from handful.serving.records import LabeledInput, TaskRecord
 
@@ -60,8 +60,10 @@ async def remove_example(
 async def _labeled(
     change: Any, task: str, request: Request, call: Writing, expected: int | None, key: str | None
 ) -> Response:
-    given = await content_of(request, AddExamples)
-    inputs, labels = inputs_of([example.input for example in given.examples]), labels_of(given.examples)
+    targets = (await call.look(call.service.get, task)).head.targets
+    inputs, labels = await made_of(
+        request, call, AddExamples, lambda given: examples_read(call, given.examples, targets)
+    )
     with as_examples():
         record = await call.change(change, task, inputs, labels, expected=expected, idempotency_key=key)
     return answer(Task.of(record), etag=etag(record))

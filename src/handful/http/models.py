@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from handful.http.calls import Predicting, answer
-from handful.http.schemas import ModelPage, ServedModel
+from handful.http.schemas import Limits, ModelPage, ServedModel
 from handful.models.meta_model import MetaModel
 
 router = APIRouter(prefix="/v1", tags=["server"])
@@ -16,6 +16,12 @@ async def list_models(call: Predicting) -> Response:
     return answer(ModelPage(data=[_shown(name, model) for name, model in sorted(call.service.models.items())]))
 
 
+@router.get("/limits", response_model=Limits)
+async def show_limits(call: Predicting) -> Response:
+    """The most that one request may hold."""
+    return answer(Limits(call.server.limits.shown()))
+
+
 def _shown(name: str, model: MetaModel) -> ServedModel:
     pipeline, spec = model.pipeline, model.spec
     return ServedModel(
@@ -23,6 +29,6 @@ def _shown(name: str, model: MetaModel) -> ServedModel:
         digest=model.digest,
         kind=spec.kind,
         labels=pipeline.labels if pipeline else None,
-        targets=list(pipeline.targets) if pipeline else [],
+        targets=list(model.targets),
         takes=pipeline.described() if pipeline else f"arrays of shape {spec.input_shape}",
     )

@@ -1,9 +1,18 @@
 """What requests and answers hold: the API page is made from these types."""
 
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, RootModel
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    RootModel,
+)
 
 from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
@@ -41,7 +50,9 @@ Input = Annotated[
         )
     ),
 ]
-Value = Annotated[float | dict[str, float], Field(description="The target of a regression, or several by their names.")]
+Value = Annotated[
+    float | Mapping[str, float], Field(description="The target of a regression, or several by their names.")
+]
 
 
 class Given(BaseModel):
@@ -344,6 +355,10 @@ class TenantPage(Shown):
     data: list[Tenant]
     has_more: bool
     next_after: str | None
+
+
+class Limits(RootModel[dict[str, int]]):
+    """The most that one request may hold, by the names of the limits; what has more is refused."""
 
 
 class Prediction(Shown):

@@ -1,6 +1,6 @@
 """Routes of tasks as a whole: made, looked at, deleted, and moved as files."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -9,20 +9,22 @@ from handful.errors import ArtifactError, DataError
 from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Erase, Limit, OfVersion, TaskId
-from handful.http.reading import as_examples, content_of, counted, inputs_of, labels_of
+from handful.http.reading import as_examples, counted, examples_read, made_of
 from handful.http.schemas import CreateTask, Name, Receipt, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 FILE = "application/octet-stream"
-UPLOAD = 32 * 2**20
 
 
 @router.post("", status_code=201, response_model=Task, **takes(CreateTask))
 async def create_task(request: Request, call: Writing, key: IdempotencyKey = None) -> Response:
     """Adapt a new task to examples, and keep it."""
-    given = await content_of(request, CreateTask)
-    inputs, labels = inputs_of([example.input for example in given.examples]), labels_of(given.examples)
+
+    def read(given: CreateTask) -> tuple[CreateTask, list[Any], list[Any]]:
+        return given, *examples_read(call, given.examples, call.service.model(given.model).targets)
+
+    given, inputs, labels = await made_of(request, call, CreateTask, read)
     with as_examples():
         record = await call.change(
             call.service.create,
@@ -41,7 +43,7 @@ async def import_task(
     request: Request, call: Writing, name: Annotated[Name, Query()], key: IdempotencyKey = None
 ) -> Response:
     """Make a task of the file of an adapted task, which may be from elsewhere. Its model has to be here."""
-    content = await counted(request, UPLOAD)
+    content = await counted(request, call.server.limits.upload_bytes)
     try:
         record = await call.change(call.service.import_task, name, content, idempotency_key=key)
     except ArtifactError as error:  # the file is the caller's

@@ -34,6 +34,6 @@ async def get_version(task: TaskId, version: Number, call: Predicting) -> Respon
 @router.post("/rollback", response_model=Task, **takes(RollBack))
 async def roll_back(task: TaskId, request: Request, call: Writing, seen: Seen) -> Response:
     """Let an earlier or later version predict from now on; no version is lost."""
-    given = await content_of(request, RollBack)
+    given = await content_of(request, call, RollBack)
     record = await call.change(call.service.roll_back, task, given.version, expected=seen)
     return answer(Task.of(record), etag=etag(record))

@@ -83,6 +83,14 @@ class MetaModel:
         """The spec that the learner was made for."""
         return self.learner.recipe["spec"]  # type: ignore[no-any-return]
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the values that its tasks predict; empty for classification."""
+        if self.spec.classification:
+            return ()
+        named = self.pipeline.targets if self.pipeline is not None else ()
+        return named or tuple(f"value {number}" for number in range(self.spec.outputs))
+
     @cached_property
     def digest(self) -> str:
         """What it is: a hash of recipe, pipeline and weights. Adapted tasks name their model by it."""
@@ -407,7 +415,6 @@ class MetaModel:
         self, one: PreparedExamples, state: TaskState, keep_support: bool, estimate: Estimate | None, seconds: float
     ) -> AdaptedTask:
         pipeline = self.pipeline
-        outputs = one.read.spec.outputs
         return AdaptedTask(
             model_digest=self.digest,
             spec=one.read.spec,
@@ -419,9 +426,7 @@ class MetaModel:
             examples=len(one.manifest),
             support_digest=digest_of(one.support._asdict()),
             pipeline=pipeline.config() if pipeline and pipeline.of_one_task else None,
-            targets=()
-            if one.read.names
-            else (pipeline and pipeline.targets) or tuple(f"value {number}" for number in range(outputs)),
+            targets=self.targets,
             holds_examples=keep_support or self.learner.state_holds_examples,
             estimate=estimate,
             adapt_seconds=seconds,

@@ -97,6 +97,10 @@ class Service:
         """The models that new tasks are adapted from, by name."""
         return self._states.models
 
+    def model(self, name: str | None = None) -> MetaModel:
+        """The model of this name, or the only one; `UserError` where there is none, or it is not clear which."""
+        return self._states.named(name)[1]
+
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
         self._open.close()
