@@ -18,8 +18,8 @@ MARKER, LABEL = b"MARKER-7f3a", b"LABEL-91c0"
 
 
 @pytest.fixture
-def service(tmp_path):
-    with Service(classifier(), tmp_path / "store") as service:
+def service(place):
+    with Service(classifier(), place) as service:
         yield service
 
 
@@ -186,9 +186,9 @@ def test_a_state_that_is_being_loaded_is_not_kept(service, monkeypatch):
     assert ("default", task.id, 1) not in bank
 
 
-def test_deleted_tasks_are_erased_after_a_week(tmp_path):
+def test_deleted_tasks_are_erased_after_a_week(place):
     now = [10**18]
-    with Service(classifier(), tmp_path / "store", clock=lambda: now[0]) as service:
+    with Service(classifier(), place, clock=lambda: now[0]) as service:
         task, other = made(service), made(service, "other")
         service.delete(task.id)
         now[0] += 6 * 86400 * 10**9

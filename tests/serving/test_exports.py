@@ -11,10 +11,10 @@ from serving.worlds import classifier, points, regressor
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("make", [classifier, regressor])
-def test_an_exported_task_is_the_library_s_and_comes_back(tmp_path, make, keep):
+def test_an_exported_task_is_the_library_s_and_comes_back(tmp_path, place, make, keep):
     model = make()
     labels = ["a", "b", "b"] if model.spec.classification else [1.0, 2.0, 3.0]
-    with Service(model, tmp_path / "one") as one, Service(model, tmp_path / "other") as other:
+    with Service(model, tmp_path / "one") as one, Service(model, place) as other:
         task = one.create("shelf", points(1, 2, 3), labels, keep_examples=keep)
         content = one.export(task.id)
         file = AdaptedTask.from_bytes(content)

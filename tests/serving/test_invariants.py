@@ -45,11 +45,11 @@ class Twin:
 class Machine(RuleBasedStateMachine):
     """Both at once. The store is the same for all runs, each with two tenants of its own."""
 
-    folder = model = None
+    place = model = None
 
     def __init__(self):
         super().__init__()
-        self.service = Service(self.model, self.folder)
+        self.service = Service(self.model, self.place)
         self.tenants = [f"tenant {next(TENANTS)}" for _ in range(2)]
         self.twins = {tenant: {} for tenant in self.tenants}
         self.restarted = False
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     def restart(self):
         self.restarted = True  # once, since it takes as long as ten other steps
         self.service.close()
-        self.service = Service(self.model, self.folder)
+        self.service = Service(self.model, self.place)
 
     @invariant()
     def equals_its_twin(self):
@@ -220,10 +220,10 @@ class Machine(RuleBasedStateMachine):
                 assert gone == [labels is None for labels in twin.versions]
 
 
-def run(tmp_path, monkeypatch, examples, steps):
+def run(place, monkeypatch, examples, steps):
     monkeypatch.setattr("handful.serving.rows.KEPT_STATES", 3)  # so that states are dropped
     assert KEPT_STATES > 3
-    monkeypatch.setattr(Machine, "folder", tmp_path / "store")
+    monkeypatch.setattr(Machine, "place", place)
     monkeypatch.setattr(Machine, "model", classifier())
     how = settings(
         max_examples=examples,
@@ -237,9 +237,14 @@ def run(tmp_path, monkeypatch, examples, steps):
 
 
 def test_a_store_equals_its_twin(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, 16, 40)
+    run(tmp_path / "store", monkeypatch, 16, 40)
 
 
 @pytest.mark.slow
 def test_a_store_equals_its_twin_in_many_ways(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, 100, 50)
+    run(tmp_path / "store", monkeypatch, 100, 50)
+
+
+@pytest.mark.slow
+def test_a_store_in_postgresql_equals_its_twin(cluster, monkeypatch):
+    run(cluster.store(), monkeypatch, 12, 30)

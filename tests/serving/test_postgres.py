@@ -16,7 +16,7 @@ from handful.serving.postgres_store import PostgresStore
 from handful.serving.rows import Rows
 from handful.serving.schema import check_schema
 from handful.serving.tables import METADATA
-from serving.clusters import OWNER, SERVICE
+from serving.clusters import OWNER, SERVICE, name_of
 from serving.oracle import check
 from serving.schemas import HEAD, NEXT, migrations
 from serving.worlds import classifier, points
@@ -30,6 +30,12 @@ def address(cluster):
 
 
 @pytest.fixture
+def own(cluster):
+    """A store whose schema or settings are changed."""
+    return cluster.own_store()
+
+
+@pytest.fixture
 def store(address):
     with open_store(address) as store:
         yield store
@@ -37,10 +43,6 @@ def store(address):
 
 def made(service, name="shelf", **options):
     return service.create(name, points(1, 2, 3, 4), ["a", "a", "b", "b"], **options)
-
-
-def database(address):
-    return address.partition("@/")[2].partition("?")[0]
 
 
 def test_tasks_are_kept_in_postgresql(address, cluster):
@@ -57,7 +59,7 @@ def test_tasks_are_kept_in_postgresql(address, cluster):
 def test_every_table_with_a_tenant_is_under_row_security(address, cluster):
     with Service(classifier(), address) as service:
         made(service, tenant="t", idempotency_key="k")
-    with cluster.superuser(database(address)) as connection:
+    with cluster.superuser(name_of(address)) as connection:
         forced = "SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
         assert {name for (name,) in connection.execute(forced)} == set(TENANTED)
         assert connection.execute("SELECT COUNT(*) FROM tasks").fetchone() == (1,)
@@ -73,7 +75,7 @@ def test_every_table_with_a_tenant_is_under_row_security(address, cluster):
 
 @pytest.mark.parametrize("role", ["root", "bypass", "changed", OWNER, "stranger"])
 def test_a_role_for_which_row_security_does_not_hold_is_refused(address, cluster, role):
-    name = database(address)
+    name = name_of(address)
     with cluster.superuser(name) as connection:
         for made, options in (("bypass", "BYPASSRLS"), ("stranger", "")):
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [made]).fetchone():
@@ -91,17 +93,17 @@ def test_a_role_for_which_row_security_does_not_hold_is_refused(address, cluster
 
 
 @pytest.mark.slow
-def test_a_table_without_row_security_or_rights_is_refused(address, cluster):
-    with cluster.superuser(database(address)) as connection:
+def test_a_table_without_row_security_or_rights_is_refused(own, cluster):
+    with cluster.superuser(name_of(own)) as connection:
         connection.execute("ALTER TABLE heads NO FORCE ROW LEVEL SECURITY")
         with pytest.raises(UserError, match="table heads has no row security"):
-            open_store(address)
+            open_store(own)
         connection.execute(f"REVOKE DELETE ON supports FROM {SERVICE}")
-        upgrade(cluster.address(database(address), OWNER))
-        open_store(address).close()
+        upgrade(cluster.address(name_of(own), OWNER))
+        open_store(own).close()
         connection.execute(f"REVOKE DELETE ON supports FROM {SERVICE}")
         with pytest.raises(UserError, match="may not DELETE in the table supports"):
-            open_store(address)
+            open_store(own)
 
 
 @pytest.mark.slow
@@ -176,8 +178,8 @@ def test_row_security_holds_where_a_query_forgets_the_tenant(address, monkeypatc
 
 
 @pytest.mark.slow
-def test_queries_are_of_one_tenant_without_row_security(address, cluster, monkeypatch):
-    with Service(classifier(), address) as service, cluster.superuser(database(address)) as connection:
+def test_queries_are_of_one_tenant_without_row_security(own, cluster, monkeypatch):
+    with Service(classifier(), own) as service, cluster.superuser(name_of(own)) as connection:
         for name in TENANTED:
             connection.execute(f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY")
         assert leaks(service) == []
@@ -227,24 +229,24 @@ def two_tenants(address):
 
 
 def names(cluster, address):
-    with cluster.superuser(database(address)) as connection:
+    with cluster.superuser(name_of(address)) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM tasks ORDER BY tenant")]
 
 
 @pytest.mark.slow
-def test_a_migration_of_data_reaches_the_rows_of_all_tenants(address, cluster, tmp_path, monkeypatch):
-    two_tenants(address)
-    owner, folder = cluster.address(database(address), OWNER), migrations(tmp_path, RENAMED)
+def test_a_migration_of_data_reaches_the_rows_of_all_tenants(own, cluster, tmp_path, monkeypatch):
+    two_tenants(own)
+    owner, folder = cluster.address(name_of(own), OWNER), migrations(tmp_path, RENAMED)
     with monkeypatch.context() as patch:
         patch.setattr(
             postgres_store, "unguard", lambda connection: connection.exec_driver_sql("SET LOCAL row_security = off")
         )
         with pytest.raises(Exception, match="row-level security"):
             upgrade(owner, migrations=folder)
-    assert names(cluster, address) == ["shelf", "shelf"]
+    assert names(cluster, own) == ["shelf", "shelf"]
     upgrade(owner, migrations=folder)
-    assert names(cluster, address) == ["shelf!", "shelf!"]
-    with cluster.superuser(database(address)) as connection:
+    assert names(cluster, own) == ["shelf!", "shelf!"]
+    with cluster.superuser(name_of(own)) as connection:
         forced = "SELECT COUNT(*) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
         assert connection.execute(forced).fetchone() == (len(TENANTED),)
 
@@ -257,12 +259,12 @@ def test_a_migration_of_data_reaches_the_rows_of_all_tenants(address, cluster, t
         ("raise RuntimeError('killed')", "killed"),
     ],
 )
-def test_a_failing_migration_leaves_everything_as_it_was(address, cluster, tmp_path, more, reason):
-    two_tenants(address)
+def test_a_failing_migration_leaves_everything_as_it_was(own, cluster, tmp_path, more, reason):
+    two_tenants(own)
     with pytest.raises(Exception, match=reason):
-        upgrade(cluster.address(database(address), OWNER), migrations=migrations(tmp_path, f"{RENAMED}; {more}"))
-    assert names(cluster, address) == ["shelf", "shelf"]
-    with Service(classifier(), address) as service:
+        upgrade(cluster.address(name_of(own), OWNER), migrations=migrations(tmp_path, f"{RENAMED}; {more}"))
+    assert names(cluster, own) == ["shelf", "shelf"]
+    with Service(classifier(), own) as service:
         assert check(service, "t") == 1
 
 
@@ -398,11 +400,11 @@ def test_what_the_database_cannot_keep_is_one_sentence(address):
 
 
 @pytest.mark.slow
-def test_settings_with_which_data_could_be_lost_are_refused(address, cluster):
-    with cluster.superuser(database(address)) as connection:
-        connection.execute(f'ALTER DATABASE "{database(address)}" SET synchronous_commit = off')
+def test_settings_with_which_data_could_be_lost_are_refused(own, cluster):
+    with cluster.superuser(name_of(own)) as connection:
+        connection.execute(f'ALTER DATABASE "{name_of(own)}" SET synchronous_commit = off')
     with pytest.raises(UserError, match="synchronous_commit = off"):
-        open_store(address)
+        open_store(own)
 
 
 def test_an_address_is_checked_and_its_password_is_in_no_message(monkeypatch):

@@ -17,8 +17,8 @@ def now():
 
 
 @pytest.fixture
-def service(tmp_path, now):
-    with Service(classifier(), tmp_path / "store", clock=lambda: now[0]) as service:
+def service(place, now):
+    with Service(classifier(), place, clock=lambda: now[0]) as service:
         yield service
 
 
@@ -26,7 +26,7 @@ def made(service, name="shelf", key="k", **options):
     return service.create(name, points(1, 2, 3, 1), ["a", "b", "b", "a"], idempotency_key=key, **options)
 
 
-def test_a_repeated_request_is_answered_as_the_first_time(service, tmp_path, now):
+def test_a_repeated_request_is_answered_as_the_first_time(service, place, now):
     first = made(service)
     assert [note.code for note in first.notes] == ["repeated"]
     added = service.add(first.id, points(5), ["c"], idempotency_key="k2")
@@ -35,7 +35,7 @@ def test_a_repeated_request_is_answered_as_the_first_time(service, tmp_path, now
     assert service.add(first.id, points(5), ["c"], idempotency_key="k2") == added
     assert len(service.versions(first.id)) == 3
     service.close()
-    with Service(classifier(), tmp_path / "store", clock=lambda: now[0]) as again:
+    with Service(classifier(), place, clock=lambda: now[0]) as again:
         assert made(again) == first
         assert [one.id for one in again.tasks()] == [first.id]
 

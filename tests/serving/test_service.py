@@ -1,20 +1,21 @@
 """Tasks of a service: made, changed, rolled back, predicted, and found again after a restart."""
 
-import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import text, update
 
 from handful import Service
 from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.texts import TextPipeline
 from handful.serving import changes as module
+from handful.serving.opening import open_store
 from handful.serving.rows import KEPT_STATES
-from handful.serving.sqlite_store import FILE, SqliteStore
 from handful.serving.supports import adapted
+from handful.serving.tables import VERSIONS
 from serving.worlds import classifier, points, regressor
 
 
@@ -24,8 +25,8 @@ def model():
 
 
 @pytest.fixture
-def service(model, tmp_path):
-    with Service(model, tmp_path / "store") as service:
+def service(model, place):
+    with Service(model, place) as service:
         yield service
 
 
@@ -55,12 +56,12 @@ def test_a_task_predicts_as_the_library_does(service, model):
     assert service.predict(task.id, []).predictions == ()
 
 
-def test_everything_is_found_after_a_restart(service, model, tmp_path):
+def test_everything_is_found_after_a_restart(service, model, place):
     task = made(service)
     service.add(task.id, points(5), ["c"])
     before = probabilities(service, task), service.versions(task.id), service.tasks()
     service.close()
-    with Service(model, tmp_path / "store") as again:
+    with Service(model, place) as again:
         assert (probabilities(again, task), again.versions(task.id), again.tasks()) == before
         assert np.allclose([one.input for one in again.examples(task.id)], points(1, 2, 3, 4, 5))
         assert [one.label for one in again.examples(task.id)] == ["a", "a", "b", "b", "c"]
@@ -115,8 +116,8 @@ def test_two_labels_of_an_input_contradict(service):
         assert error.value.code == "contradictory-labels"
 
 
-def test_values_keep_repeated_rows_and_are_corrected(tmp_path):
-    with Service(regressor(), tmp_path / "store") as service:
+def test_values_keep_repeated_rows_and_are_corrected(place):
+    with Service(regressor(), place) as service:
         task = service.create("prices", points(1, 1, 2, 3), [1.0, 1.0, 2.0, 3.0])
         assert (task.head.examples, task.head.labels, task.head.targets) == (4, None, ("value 0",))
         assert service.correct(task.id, points(1), [5.0]).head.examples == 3
@@ -126,7 +127,7 @@ def test_values_keep_repeated_rows_and_are_corrected(tmp_path):
             service.add(task.id, points(8), [float("nan")])
 
 
-def test_a_task_that_keeps_no_examples_predicts_and_cannot_change(service, tmp_path):
+def test_a_task_that_keeps_no_examples_predicts_and_cannot_change(service):
     task = made(service, keep_examples=False)
     assert close(probabilities(service, task), probabilities(service, made(service, "kept")))
     assert service.examples(task.id) == []
@@ -210,9 +211,9 @@ def test_a_failing_write_leaves_nothing(service, monkeypatch):
     with pytest.raises(RuntimeError):
         made(service)
     monkeypatch.undo()
-    with sqlite3.connect(service.store.path / FILE) as connection:
+    with service.store.reading("default") as rows:
         for table in ("tasks", "versions", "heads", "examples", "supports", "models", "audit"):
-            assert connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (0,)
+            assert rows._run(text(f"SELECT COUNT(*) FROM {table}")).scalar() == 0
 
 
 def test_old_states_are_dropped_and_adapted_again(service):
@@ -229,13 +230,12 @@ def test_old_states_are_dropped_and_adapted_again(service):
         assert rows.state(task.id, 1) is not None
 
 
-def test_an_altered_state_is_never_served_but_adapted_again(service, model, tmp_path):
+def test_an_altered_state_is_never_served_but_adapted_again(service, model, place):
     task, bare = made(service), made(service, "bare", keep_examples=False)
     before = probabilities(service, task)
+    service.store.write("default", lambda rows: rows._run(update(VERSIONS).values(state=bytes(300))))
     service.close()
-    with sqlite3.connect(tmp_path / "store" / FILE) as connection:
-        connection.execute("UPDATE versions SET state = zeroblob(300)")
-    with Service(model, tmp_path / "store") as again:
+    with Service(model, place) as again:
         assert close(probabilities(again, task), before)
         with again.store.reading("default") as rows:
             assert [entry.action for entry in rows.audit(9)] == ["created", "created", "repaired"]
@@ -244,10 +244,10 @@ def test_an_altered_state_is_never_served_but_adapted_again(service, model, tmp_
             again.predict(bare.id, points(1))
 
 
-def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, tmp_path, monkeypatch):
+def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, place, monkeypatch):
     task = made(service)
     service.close()
-    with Service(model, tmp_path / "store") as again:
+    with Service(model, place) as again:
         loads, load = [], again._states.load
         [bank] = again._states._banks.values()
         monkeypatch.setattr(bank, "_load", lambda key: loads.append(key) or load(key))
@@ -262,9 +262,9 @@ def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, tmp_path,
         assert loads == [("default", task.id, 1)]
 
 
-def test_every_prediction_is_of_its_own_task_and_version_while_states_come_and_go(model, tmp_path):
+def test_every_prediction_is_of_its_own_task_and_version_while_states_come_and_go(model, place):
     wanted = {}
-    with Service(model, tmp_path / "store", max_bytes=200) as service:
+    with Service(model, place, max_bytes=200) as service:
         tasks = [service.create(f"shelf {n}", points(n, n + 1, n + 2), ["a", "b", "a"]) for n in range(10)]
         for number, task in enumerate(tasks):
             service.add(task.id, points(number + 50), ["b"])
@@ -290,19 +290,19 @@ def test_every_prediction_is_of_its_own_task_and_version_while_states_come_and_g
         assert len({round(one, 4) for one in wanted.values()}) > 10
 
 
-def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, tmp_path):
+def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, place):
     task = made(service)
     before = probabilities(service, task)
     service.close()
     other = classifier(seed=1)
-    with SqliteStore(tmp_path / "store") as store, Service({"default": other, "second": model}, store) as again:
+    with open_store(place) as store, Service({"default": other, "second": model}, store) as again:
         assert close(probabilities(again, task), before)
         assert made(again, "new", model="default").head.model_digest == other.digest
         with pytest.raises(UserError, match="Which model"):
             made(again, "no model")
         with pytest.raises(UserError, match="no model 'third'"):
             made(again, "no model", model="third")
-    with Service(other, tmp_path / "store") as alone:
+    with Service(other, place) as alone:
         assert close(probabilities(alone, task), before)  # from the store's copy
         assert alone.add(task.id, points(5), ["c"]).head.model_digest == model.digest
 
@@ -316,11 +316,11 @@ def test_any_version_is_what_adapting_its_examples_gives(service, model):
         assert again.to_bytes() == state
 
 
-def test_texts_are_kept_as_they_came_and_read_by_the_pipeline(tmp_path, monkeypatch):
+def test_texts_are_kept_as_they_came_and_read_by_the_pipeline(place, monkeypatch):
     embed = lambda _, texts: torch.tensor([[len(text), text.count("a"), 1.0] for text in texts])  # noqa: E731
     monkeypatch.setattr(TextPipeline, "_embedded", embed)
     pipeline = TextPipeline(text="text", width=3, encoder="none", revision="none")
-    with Service(classifier_with(pipeline), tmp_path / "store") as service:
+    with Service(classifier_with(pipeline), place) as service:
         task = service.create("mail", ["aaa", "aa", "bbbbbb", "cccccc"], ["short", "short", "long", "long"])
         assert service.predict(task.id, ["aaaa"]).predictions[0].label == "short"
         assert [one.input for one in service.examples(task.id)] == ["aaa", "aa", "bbbbbb", "cccccc"]
