@@ -83,7 +83,7 @@ def _input(value: Any, limits: RequestLimits, field: Field, image: Image) -> Any
     if type(value) is list:
         return _array(value, field)
     if type(value) is str:
-        return _text(value, limits, field)
+        return checked_text(value, limits, field)
     if type(value) is not dict or not value:
         raise DataError(f"This is no input. {WAY_OUT}", field=field)
     if value.keys() == {"image"}:
@@ -92,7 +92,8 @@ def _input(value: Any, limits: RequestLimits, field: Field, image: Image) -> Any
     return {name: _cell(cell, limits, (*field, name)) for name, cell in value.items()}
 
 
-def _text(text: str, limits: RequestLimits, field: Field) -> str:
+def checked_text(text: str, limits: RequestLimits, field: Field) -> str:
+    """The text; `DataError` where it is longer than the limits, or holds a zero."""
     if len(text) > limits.text_bytes or len(text.encode()) > limits.text_bytes:
         raise DataError(
             f"The text has more than {limits.text_bytes:,} bytes of UTF-8.", code="input-too-large", field=field
@@ -106,7 +107,7 @@ def _cell(cell: Any, limits: RequestLimits, field: Field) -> Any:
     if cell is None or type(cell) is bool:
         return cell
     if type(cell) is str:
-        return _text(cell, limits, field)
+        return checked_text(cell, limits, field)
     if type(cell) not in (int, float):
         raise DataError("A cell is a text, a number, true, false or null.", field=field)
     _check_number(cell, field)

@@ -52,7 +52,13 @@ KINDS = {
 }
 """The kinds of problems by slug, a closed list."""
 
-STATUSES = {"invalid-json": 400, "input-too-large": 422, "other-model": 409, "task-too-large": 422}
+STATUSES = {
+    "invalid-json": 400,
+    "invalid-multipart": 400,
+    "input-too-large": 422,
+    "other-model": 409,
+    "task-too-large": 422,
+}
 """Of codes that have another one than their kind."""
 
 FRAMEWORK = {400: "invalid-request", 404: "not-found", 405: "invalid-request", 413: "payload-too-large"}

@@ -1,5 +1,6 @@
 """Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from handful.cells import without_comma
 from handful.data_options import DataOptions
+from handful.dialect import DATE
 from handful.errors import DataError
 from handful.limits import LOCAL, Limits
 from handful.notes import note
@@ -150,6 +152,25 @@ class TablePipeline(RowPipeline):
         """Rows as `(n, features)`: a `Table`, mappings, a data frame, or `(n, columns)` in the order of `names`."""
         return self._inputs(self.features(Table.of(values, self.names)))
 
+    def alone(self, table: Table) -> list[dict[str, Any]]:
+        """Rows of a file as mappings that mean the same without the other rows: `stored` makes the same of them.
+
+        Numbers are numbers and dates are ISO's, however the file writes them.
+        """
+        table.require(self.names, ", which the model was trained with")
+        columns = {column["name"]: self._cells(table, column) for column in self.columns}
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+    def _cells(self, table: Table, column: dict[str, Any]) -> list[Any]:
+        name, unit = column["name"], column.get("unit", "")
+        if "categories" in column:
+            return list(table.texts(name))
+        table.note_markers(name)
+        numbers = table.numbers(name, gaps=True, unit=unit).tolist()
+        if unit == DATE:
+            return [None if number != number else _moment(number) for number in numbers]
+        return [None if number != number else number for number in numbers]
+
     def features(self, table: Table) -> Tensor:
         """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
         table.require(self.names, ", which the model was trained with")
@@ -230,6 +251,12 @@ def written(table: Table, target: str | None) -> dict[str, Any]:
         "dates": dialect.dates,
         "unit": table.unit(target) if target else "",
     }
+
+
+def _moment(days: float) -> str:
+    """Days since 1970 as ISO writes a date, with the time where there is one."""
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(days=days)
+    return moment.date().isoformat() if days.is_integer() else moment.isoformat(" ")
 
 
 def _described(column: dict[str, Any]) -> str:

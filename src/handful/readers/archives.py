@@ -1,6 +1,7 @@
 """What .zip files hold, unpacked for as long as it is read."""
 
 import contextlib
+import errno
 import lzma
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from handful.errors import DataError, HandfulError
+from handful.errors import DataError, HandfulError, UserError
 from handful.limits import LOCAL, Limits
 from handful.notes import Notes, collecting, note
 from handful.readers.class_folders import ending
@@ -26,12 +27,15 @@ SAMPLES = "-samples"
 
 
 @contextlib.contextmanager
-def unpacked(path: str | Path, limits: Limits = LOCAL) -> Iterator[Path]:
+def unpacked(path: str | Path, limits: Limits = LOCAL, inside: Path | None = None) -> Iterator[Path]:
     """A file or folder as it is; for a .zip file what it holds, as long as the context lasts: a file, or a folder.
 
     A folder of nothing but .zip files, also one in a .zip file, is a folder with a subfolder for each, named like it:
     Teachable Machine saves a class as `cat-samples.zip`. Errors and notes name the archive as if it were a folder.
-    Raises `DataError` for what cannot be unpacked, leads out of the archive, or is more than the limits.
+    inside: the folder to unpack in; by default the system's for what is temporary.
+
+    Raises `DataError` for what cannot be unpacked, leads out of the archive, or is more than the limits, and
+    `UserError` where there is no room for it.
     """
     path = existing(path)
     with reading(path):
@@ -39,7 +43,10 @@ def unpacked(path: str | Path, limits: Limits = LOCAL) -> Iterator[Path]:
     if not archives:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="handful-") as place, _called(path, Path(place, path.name)) as content:
+    with (
+        tempfile.TemporaryDirectory(prefix="handful-", dir=inside) as place,
+        called(path, Path(place, path.name)) as content,
+    ):
         _unpack(archives, content, limits)
         content = _entered(content)
         if inner := content.is_dir() and _by_class(content):
@@ -50,7 +57,7 @@ def unpacked(path: str | Path, limits: Limits = LOCAL) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _called(path: Path, content: Path) -> Iterator[Path]:
+def called(path: Path, content: Path) -> Iterator[Path]:
     """Inside, errors and notes call what is in the content as if it were in the path."""
     notes = Notes()
     try:
@@ -107,12 +114,14 @@ def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None
                     target = content.joinpath(name, *parts)
                     if target.exists():
                         raise DataError(
-                            f"{archive} holds {member.filename!r} twice. Pack it anew.", code="unsupported-media"
+                            f"{archive} holds {member.filename!r} twice. Pack it anew.", code="archive-unsafe"
                         )
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with file.open(member) as packed, target.open("wb") as copy:
                         shutil.copyfileobj(packed, copy)
         except (*DAMAGED_ZIP, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"{archive} cannot be unpacked: {error.strerror}.", code="unwritable") from error
             if isinstance(error, HandfulError) or getattr(error, "filename", None):  # what the system will not open
                 raise
             raise DataError(
@@ -125,6 +134,6 @@ def _parts(archive: Path, member: zipfile.ZipInfo) -> tuple[str, ...]:
     place = PurePosixPath(member.filename.replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts:
         raise DataError(
-            f"{archive} holds {member.filename!r}, which leads out of it. Pack it anew.", code="unsupported-media"
+            f"{archive} holds {member.filename!r}, which leads out of it. Pack it anew.", code="archive-unsafe"
         )
     return place.parts

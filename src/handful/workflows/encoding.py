@@ -1,6 +1,8 @@
 """From the user's files to what models take: tensors, labels and ids."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +52,38 @@ def encoded_examples(
     target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
     the file is written (see `DataOptions.for_file`). added: whether they join others, so that all may be of one class.
     """
-    with unpacked(path, limits) as content:
+    with opened_examples(pipeline, path, target, limits, options, added=added) as (of_task, raw, labels):
+        groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
+        return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
+
+
+def encoded_inputs(
+    pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None
+) -> tuple[Tensor, list[str]]:
+    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them.
+
+    options: how the file is written (see `DataOptions.for_file`).
+    """
+    with opened_inputs(pipeline, path, limits, options) as raw:
+        return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
+
+
+@contextlib.contextmanager
+def opened_examples(
+    pipeline: InputPipeline,
+    path: str | Path,
+    target: str | None = None,
+    limits: Limits = LOCAL,
+    options: DataOptions | None = None,
+    *,
+    added: bool = False,
+    inside: Path | None = None,
+) -> Iterator[tuple[InputPipeline, RawBatch, tuple[str, ...] | Tensor]]:
+    """The pipeline of a task, its examples as they are in a file, and their labels: see `encoded_examples`.
+
+    inside: the folder to unpack archives in, as long as the context lasts; by default the system's.
+    """
+    with unpacked(path, limits, inside) as content:
         path = _checked(content, pipeline)
         raw = read(path, options=pipeline.data_options.for_file(options), labeled=True, limits=limits)
         of_task = pipeline.of_task(raw.inputs, target)
@@ -65,22 +98,23 @@ def encoded_examples(
         of_task.check_unit(raw)
         if pipeline.data_options.task and raw.tasks is not None:
             _check_one_task(raw)
-        labels = of_task.encode_labels(given, raw.named("target" if of_task.targets else "label"), added=added)
-        groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
-        return EncodedExamples(of_task, of_task.encode(raw.inputs, limits, raw.origin), labels, list(raw.ids), groups)
+        named = raw.named("target" if of_task.targets else "label")
+        yield of_task, raw, of_task.encode_labels(given, named, added=added)
 
 
-def encoded_inputs(
-    pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None
-) -> tuple[Tensor, list[str]]:
-    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them.
-
-    options: how the file is written (see `DataOptions.for_file`).
-    """
-    with unpacked(path, limits) as content:
+@contextlib.contextmanager
+def opened_inputs(
+    pipeline: InputPipeline,
+    path: str | Path,
+    limits: Limits = LOCAL,
+    options: DataOptions | None = None,
+    *,
+    inside: Path | None = None,
+) -> Iterator[RawBatch]:
+    """Unlabeled inputs as they are in a file; inside: see `opened_examples`."""
+    with unpacked(path, limits, inside) as content:
         path = _checked(content, pipeline)
-        raw = read(path, options=pipeline.data_options.for_file(options), limits=limits)
-        return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
+        yield read(path, options=pipeline.data_options.for_file(options), limits=limits)
 
 
 def id_with(name: str, path: Path, id_: str) -> str:
