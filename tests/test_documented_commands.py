@@ -22,7 +22,10 @@ import documented_world
 from handful.cli.main import app
 from handful.encoders import cache
 from handful.evaluation import ladder
+from handful.http.app import make_app
+from handful.serving.service import Service
 from handful.workflows import evaluate, quickstart
+from listening import listening
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -37,6 +40,8 @@ CHECKED = ("setup", "check", "test", "test-slow", "test-all")
 """Targets of `make` that install, or run these tests."""
 ENDLESS = ("serve",)
 """Commands that run until they are stopped, see tests/cli/test_serve.py."""
+REMOTE = ("tasks", "keys")
+"""Commands on a server."""
 
 
 def commands() -> list[list[str]]:
@@ -153,7 +158,9 @@ def prepare(kind: str) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_pages_run(small):
     lines = [
-        words[1:] for words in COMMANDS if words[0] == "handful" and not {"--resume", "...", *ENDLESS} & set(words)
+        words[1:]
+        for words in COMMANDS
+        if words[0] == "handful" and not {"--resume", "...", *ENDLESS} & set(words) and words[1] not in REMOTE
     ]
     assert {words[0] for words in lines} <= set(" ".join(ORDER).split())
     failed = {}
@@ -165,6 +172,22 @@ def test_the_commands_of_the_pages_run(small):
                 findings = kind == "doctor" and result.exit_code == 1 and "Error:" not in result.stderr
                 if result.exit_code and not findings:
                     failed[" ".join(words)] = result.stderr[-600:] + str(result.exception)
+    assert not failed, "\n\n".join(f"{line}\n{said}" for line, said in failed.items())
+
+
+@pytest.mark.slow
+def test_the_commands_on_a_server_run(small, monkeypatch):
+    lines = [words[1:] for words in COMMANDS if words[0] == "handful" and words[1] in REMOTE and "..." not in words]
+    done = CliRunner().invoke(app, smaller(["train", "--tasks", "photos/", "-o", "runs/photos"]))
+    assert not done.exit_code, done.stderr
+    failed = {}
+    with Service("runs/photos", "store") as service, listening(make_app(service)) as url:
+        monkeypatch.setenv("HANDFUL_URL", url)
+        monkeypatch.setenv("HANDFUL_KEY", service.keys.first_admin(None).token)
+        for words in lines:
+            result = CliRunner().invoke(app, words)
+            if result.exit_code:
+                failed[" ".join(words)] = result.stderr[-600:] + str(result.exception)
     assert not failed, "\n\n".join(f"{line}\n{said}" for line, said in failed.items())
 
 

@@ -799,7 +799,7 @@ sys.stderr.write(" ".join(sorted(heavy)))
 
 def test_help_imports_nothing_heavy():
     """Also of each command; as `python -m handful`."""
-    for arguments in (["--help"], ["train", "--help"]):
+    for arguments in (["--help"], ["train", "--help"], ["tasks", "create", "--help"]):
         probe = PROBE.replace('"--help"', ", ".join(f'"{argument}"' for argument in arguments))
         result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
         assert "Usage:" in result.stdout

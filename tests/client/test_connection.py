@@ -2,6 +2,8 @@
 
 import functools
 import http.server
+import subprocess
+import sys
 import threading
 import time
 from typing import ClassVar
@@ -352,3 +354,8 @@ def test_an_answer_that_trickles_is_given_up(loopback):
 def test_nobody_there():
     with Client("http://127.0.0.1:9", "k", attempts=1) as client, pytest.raises(HandfulError, match="not reached"):
         client.get("a")
+
+
+def test_a_client_needs_no_torch():
+    code = "import sys, handful; handful.Client('http://localhost', 'k'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -57,24 +57,26 @@ def test_one_input_is_no_list_of_them(inputs):
     with pytest.raises(DataError, match="Give a list"):
         written_inputs(inputs)
     with pytest.raises(DataError, match="Give a list"):
-        written_labels(inputs, classes=True)
+        written_labels(inputs, None)
 
 
 def test_labels_and_values():
-    assert written_labels(np.array(["a", "b"]), classes=True) == ["a", "b"]
-    assert written_labels(torch.tensor([3, 4]), classes=True) == ["3", "4"]
-    assert written_labels(np.array([3, 4]), classes=False) == [3.0, 4.0]
-    assert written_labels([{"price": np.float64(1)}, {"price": 2}], classes=False) == [{"price": 1.0}, {"price": 2.0}]
+    assert written_labels(np.array(["a", "b"]), None) == ["a", "b"]
+    assert written_labels(torch.tensor([3, 4]), None) == ["3", "4"]
+    assert written_labels(np.array([3, 4]), ["y"]) == [3.0, 4.0]
+    assert written_labels(np.array([[3], [4]]), ["y"]) == [3.0, 4.0]
+    assert written_labels(torch.tensor([[1, 2]]), ["x", "y"]) == [{"x": 1.0, "y": 2.0}]
+    assert written_labels([{"price": np.float64(1)}, {"price": 2}], ["price"]) == [{"price": 1.0}, {"price": 2.0}]
     assert are_numbers([1, 2.0, {"a": 1}])
     assert not are_numbers(["1", 2])
 
 
 @pytest.mark.parametrize(
-    ("label", "classes"), [(None, True), (float("nan"), True), (float("nan"), False), ("a", False)]
+    ("label", "targets"), [(None, None), (float("nan"), None), (float("nan"), ["y"]), ("a", ["y"]), ([1, 2], ["y"])]
 )
-def test_what_is_no_label_is_refused_with_its_number(label, classes):
+def test_what_is_no_label_is_refused_with_its_number(label, targets):
     with pytest.raises(DataError, match=" 1 is ") as caught:
-        written_labels([1, label], classes=classes)
+        written_labels([1, label], targets)
     assert caught.value.field == ("labels", 1)
 
 

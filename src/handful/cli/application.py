@@ -12,17 +12,22 @@ from handful.cli.flags import flag
 from handful.cli.terminal import err, notes
 from handful.errors import DataError, HandfulError, UserError
 
-app = typer.Typer(
-    name="handful",
-    help=(
-        "Few-shot learning for people with many related small problems: meta-train once on the tasks that you have, "
-        "then adapt to a new one from a handful of examples.\n\nStart with: handful quickstart"
-    ),
+_application = functools.partial(
+    typer.Typer,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app = _application(
+    name="handful",
+    help=(
+        "Few-shot learning for people with many related small problems: meta-train once on the tasks that you have, "
+        "then adapt to a new one from a handful of examples.\n\nStart with: handful quickstart"
+    ),
+)
+OF_SERVICE = "The service"
+"""The group of commands on tasks behind HTTP."""
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 REFUSED = {
     *(errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -37,8 +42,20 @@ of_training = functools.partial(typer.Option, rich_help_panel="Training")
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def command(example: str, name: str | None = None) -> Callable[[Command], Command]:
-    """A command whose help ends with an example, and whose errors are one sentence and an exit code."""
+def group(name: str, words: str) -> typer.Typer:
+    """Commands that belong together, as `handful NAME ...`. words: the help of them all."""
+    made = _application(name=name, help=words)
+    app.add_typer(made, rich_help_panel=OF_SERVICE)
+    return made
+
+
+def command(
+    example: str, name: str | None = None, *, within: typer.Typer | None = None, panel: str | None = None
+) -> Callable[[Command], Command]:
+    """A command whose help ends with an example, and whose errors are one sentence and an exit code.
+
+    within: the group that it belongs to, if to one. panel: under which heading the help of all lists it.
+    """
 
     def register(function: Command) -> Command:
         @functools.wraps(function)
@@ -66,7 +83,7 @@ def command(example: str, name: str | None = None) -> Callable[[Command], Comman
                 err.print(Text("Error:", "bold red"), error.spelled(flag))
                 raise typer.Exit(MISUSED if misused else FAILED) from None
 
-        app.command(name, epilog=f"Example: {example}")(guarded)
+        (within or app).command(name, epilog=f"Example: {example}", rich_help_panel=panel)(guarded)
         return function
 
     return register

@@ -10,7 +10,21 @@ import typer
 from rich.text import Text
 
 from handful import __version__
-from handful.cli import adapt, bench, compare, doctor, evaluate, list_members, predict, quickstart, serve, tables, train  # noqa: F401 - an import registers the command
+from handful.cli import (  # noqa: F401 - an import registers the command
+    adapt,
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    keys,
+    list_members,
+    predict,
+    quickstart,
+    serve,
+    tables,
+    tasks,
+    train,
+)
 from handful.cli.application import FAILED, REFUSED, app
 from handful.cli.terminal import err, go_nowhere, out, write_any_sign
 

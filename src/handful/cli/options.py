@@ -91,19 +91,20 @@ def limits_of(no_limits: bool | None) -> Limits:
     return UNLIMITED if no_limits else LOCAL
 
 
-def takes(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options, whose values its function gets as one dictionary: its parameter `data`."""
+def takes(options: dict[str, Any], parameter: str = "data") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, whose values its function gets as one dictionary: its parameter of this name."""
 
     def taking(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            function(data={name: given.pop(name) for name in options}, **given)
+            function(**{parameter: {name: given.pop(name) for name in options}}, **given)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         more = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in options.items()]
-        own = [p.replace(kind=keyword) for p in inspect.signature(function).parameters.values() if p.name != "data"]
+        given = inspect.signature(function).parameters.values()
+        own = [one.replace(kind=keyword) for one in given if one.name != parameter]
         command.__signature__ = inspect.Signature([*more, *own])  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*more, *own)}
+        command.__annotations__ = {one.name: one.annotation for one in (*more, *own)}
         return command
 
     return taking

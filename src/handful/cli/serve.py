@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from handful.cli.application import command
+from handful.cli.application import OF_SERVICE, command
 from handful.cli.terminal import out
 from handful.errors import UserError
 
@@ -22,7 +22,7 @@ def of_server(name: str, variable: str = "", **facts: Any) -> Any:
     return typer.Option(name, envvar=variable, show_envvar=True, **facts)
 
 
-@command("handful serve --model runs/photos --data ./store")
+@command("handful serve --model runs/photos --data ./store", panel=OF_SERVICE)
 def serve(
     model: Annotated[
         list[str], of_server("--model", help="A run or model, or NAME=PATH for each of several; repeatable.")

@@ -23,16 +23,16 @@ MOST_TRIALS = 5
 MOST_COLUMNS = 5
 """How many columns of the ladder fit into 80 characters."""
 
-_plain = functools.partial(Table, title_justify="left", box=None)
-_right = functools.partial(Column, justify="right")
+plain = functools.partial(Table, title_justify="left", box=None)
+right = functools.partial(Column, justify="right")
 
 
 def plans(bench: "Bench", meta_batch_size: int) -> Table:
     """Time and memory of each way to run a meta-step, the fastest first."""
     from handful.evaluation.formatting import rate_text
 
-    numbers = map(_right, ("ms", "tasks/s", "MiB", "of the limit"))
-    table = _plain("plan", *numbers, title=f"A step of {meta_batch_size} tasks")
+    numbers = map(right, ("ms", "tasks/s", "MiB", "of the limit"))
+    table = plain("plan", *numbers, title=f"A step of {meta_batch_size} tasks")
     for row in sorted(bench.rows, key=lambda row: row["seconds"] or math.inf):
         if row["seconds"] is None:
             table.add_row(row["plan"], row["note"][:40])
@@ -53,7 +53,7 @@ def trials(tuning: "Tuning") -> Table:
     names = list(tuning.trials[0].settings)
     ended = sum(trial.state == "complete" for trial in tuning.trials)
     title = f"The best of {len(tuning.trials)} trials ({ended} ended)"
-    table = _plain(*map(_right, ("validation", *names)), title=title)
+    table = plain(*map(right, ("validation", *names)), title=title)
     for trial in tuning.ranked[:MOST_TRIALS]:
         table.add_row(f"{trial.score:.4g}", *(f"{trial.settings[name]:.3g}" for name in names))
     if tuning.importance:
@@ -70,7 +70,7 @@ def ladder(comparison: "Comparison") -> Table:
     first, *others = header[:MOST_COLUMNS]
     # Names are whole, and one in a header would take more than its share of the width.
     others = ["better than the first by" if name.startswith("better than") else name for name in others]
-    table = _plain(Column(first, no_wrap=True), *map(_right, others), title=heading)
+    table = plain(Column(first, no_wrap=True), *map(right, others), title=heading)
     for line in lines:
         table.add_row(*line[:MOST_COLUMNS])
     return table
@@ -88,7 +88,7 @@ def comparison(setting: dict[str, Any]) -> Table:
     def shown_gap(row: dict[str, Any], gap: "Interval") -> str:
         return difference(rooted_gap(gap, metric, row["score"]["mean"], best), share=metric.unit == "share")
 
-    table = _plain("run", "learner", "score", "better than the best by", "tasks", title=title)
+    table = plain("run", "learner", "score", "better than the best by", "tasks", title=title)
     for row in setting["runs"]:
         table.add_row(
             row["run"] + (f" and {len(row['runs']) - 1} more seeds" if "runs" in row else ""),
@@ -142,7 +142,7 @@ def _written(column: list[Any], spread: float) -> list[str]:
 
 def options(rows: list[dict[str, str]]) -> Table:
     """The options of a learner or backbone."""
-    table = _plain("name", "type", "default", title="Options (--set name=value)")
+    table = plain("name", "type", "default", title="Options (--set name=value)")
     for option in rows:
         table.add_row(option["name"], option["type"], option["default"])
     return table
@@ -153,7 +153,7 @@ def members(noun: str, members: list[dict[str, Any]]) -> Table:
     columns = [Column(no_wrap=True, style="bold"), Column(ratio=1)]
     if "does" in members[0]:
         columns.append(Column(style="dim", max_width=15))
-    table = _plain(*columns, title=noun, show_header=False)
+    table = plain(*columns, title=noun, show_header=False)
     for member in members:
         table.add_row(member["name"], member["summary"], member.get("does"))
     return table
@@ -161,7 +161,7 @@ def members(noun: str, members: list[dict[str, Any]]) -> Table:
 
 def findings(rows: list[dict[str, Any]]) -> Table:
     """What the doctor found."""
-    table = _plain(*(Column(vertical="top") for _ in range(3)), show_header=False)
+    table = plain(*(Column(vertical="top") for _ in range(3)), show_header=False)
     for finding in rows:
         status = finding["status"]
         table.add_row(

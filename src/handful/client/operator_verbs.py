@@ -1,6 +1,5 @@
 """What an operator asks a server: models, limits, keys, tenants, usage and the audit."""
 
-import uuid
 from datetime import datetime
 from typing import Any
 
@@ -33,9 +32,12 @@ class OperatorVerbs:
         return Call("GET", "/v1/audit", Page[RemoteAuditEntry], {"limit": limit}, repeatable=True)
 
     @listing
-    def keys(self, *, limit: int | None = None) -> Call[Page[RemoteKey]]:
-        """The tenant's API keys from the oldest, without what is secret. limit: how many are asked for at once."""
-        return Call("GET", "/v1/keys", Page[RemoteKey], {"limit": limit}, repeatable=True)
+    def keys(self, *, tenant: str | None = None, limit: int | None = None) -> Call[Page[RemoteKey]]:
+        """A tenant's API keys from the oldest, without what is secret.
+
+        tenant: this one's own by default. limit: how many are asked for at once.
+        """
+        return Call("GET", "/v1/keys", Page[RemoteKey], {"tenant": tenant, "limit": limit}, repeatable=True)
 
     @verb
     def create_key(
@@ -50,22 +52,26 @@ class OperatorVerbs:
         """
         given = {"name": name, "scope": scope, "tenant": tenant, "expires_at": expires_at}
         body = {field: value for field, value in given.items() if value is not None}
-        return (yield from ask(_secret("/v1/keys", body)))
+        return (yield from ask(_secret("/v1/keys", body, None)))
 
     @verb
-    def rotate_key(self, key: str, *, overlap: float | None = None) -> Plan[RemoteKey]:
+    def rotate_key(self, key: str, *, overlap: float | None = None, tenant: str | None = None) -> Plan[RemoteKey]:
         """Make a key in place of another one, which is accepted for a while beside it; its `token` is shown this once.
 
         key: the id of the other one.
         overlap: seconds for which that is still accepted; a day by default.
+        tenant: whose it is; this one's own by default.
         """
         body = {} if overlap is None else {"overlap_seconds": overlap}
-        return (yield from ask(_secret(f"/v1/keys/{quoted(key)}/rotate", body)))
+        return (yield from ask(_secret(f"/v1/keys/{quoted(key)}/rotate", body, tenant)))
 
     @verb
-    def revoke_key(self, key: str) -> Plan[None]:
-        """Refuse a key from now on. key: its id."""
-        yield from ask(Call("DELETE", f"/v1/keys/{quoted(key)}", None, repeatable=True))
+    def revoke_key(self, key: str, *, tenant: str | None = None) -> Plan[None]:
+        """Refuse a key from now on.
+
+        key: its id. tenant: whose it is; this one's own by default.
+        """
+        yield from ask(Call("DELETE", f"/v1/keys/{quoted(key)}", None, {"tenant": tenant}, repeatable=True))
 
     @listing
     def tenants(self, *, limit: int | None = None) -> Call[Page[RemoteTenant]]:
@@ -75,11 +81,10 @@ class OperatorVerbs:
     @verb
     def create_tenant(self, name: str) -> Plan[RemoteTenant]:
         """Make a tenant, whose tasks no other one sees."""
-        key = uuid.uuid4().hex
-        call: Call[RemoteTenant] = Call("POST", "/v1/tenants", RemoteTenant, body={"name": name}, idempotency_key=key)
+        call: Call[RemoteTenant] = Call("POST", "/v1/tenants", RemoteTenant, body={"name": name})
         return (yield from ask(call))
 
 
-def _secret(path: str, body: Any) -> Call[RemoteKey]:
-    """A request that makes a key: what is lost on the way is not shown again."""
-    return Call("POST", path, RemoteKey, body=body, idempotency_key=uuid.uuid4().hex)
+def _secret(path: str, body: Any, tenant: str | None) -> Call[RemoteKey]:
+    """A request that makes a key, another one each time: what is lost on the way is not shown again."""
+    return Call("POST", path, RemoteKey, {"tenant": tenant}, body=body)

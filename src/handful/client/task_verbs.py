@@ -50,14 +50,14 @@ class TaskVerbs:
 
         name: unlike those of the tenant's other tasks that are not deleted.
         inputs: texts; rows as mappings or a data frame; images as bytes or `Path`s; or arrays of numbers.
-        labels: class names `(n,)`, or values `(n,)`, each a number, or a mapping where a model predicts several.
+        labels: class names `(n,)`, or values `(n,)` or `(n, outputs)`, which may be mappings of their names.
         model: the name of one; may be left out where the server has but one.
         keep_examples: whether the server keeps the examples, without which the task cannot change.
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
-        classes = yield from _of_classes(labels, model=model)
-        body = {"name": name, "keep_examples": keep_examples, "examples": _examples(inputs, labels, classes)}
+        targets = yield from _targets(labels, model=model)
+        body = {"name": name, "keep_examples": keep_examples, "examples": _examples(inputs, labels, targets)}
         if model is not None:
             body["model"] = model
         return (yield from ask(_creating(TASKS, body, idempotency_key)))
@@ -250,8 +250,8 @@ class TaskVerbs:
         if version is not None:
             body["version"] = version
         if inputs is not None:
-            classes = yield from _of_classes(labels, task=task)
-            body["examples"] = _examples(inputs, labels, classes)
+            targets = yield from _targets(labels, task=task)
+            body["examples"] = _examples(inputs, labels, targets)
         call: Call[RemoteEvaluation] = Call(
             "POST", _path(task, "evaluate"), RemoteEvaluation, body=body, repeatable=True
         )
@@ -319,28 +319,29 @@ def _predicting(
 def _labeling(
     task: str, kind: str, inputs: Any, labels: Any, expected: int | None, idempotency_key: str | None
 ) -> Plan[RemoteTask]:
-    classes = yield from _of_classes(labels, task=task)
-    body = {"examples": _examples(inputs, labels, classes)}
+    targets = yield from _targets(labels, task=task)
+    body = {"examples": _examples(inputs, labels, targets)}
     path = _path(task, kind)
     return (yield from ask(_creating(path, body, idempotency_key, changes=True, expected=expected)))
 
 
-def _of_classes(labels: Any, *, task: str | None = None, model: str | None = None) -> Plan[bool]:
-    """Whether labels are names of classes: numbers are either, as the task or the model says, which is asked."""
+def _targets(labels: Any, *, task: str | None = None, model: str | None = None) -> Plan[tuple[str, ...] | None]:
+    """Names of the values that labels are, None where they are classes: numbers may be either, as the server knows."""
     if not are_numbers(labels):
-        return True
+        return None
     if task is not None:
-        return (yield from ask(_looking(_path(task), RemoteTask))).labels is not None
-    models: list[RemoteModel] = (yield from ask(_looking("/v1/models", Page[RemoteModel]))).data
-    named = [one for one in models if model in (None, one.name)]
-    return bool(named) and named[0].kind == "classification"  # an unknown one is refused by the server
+        record: RemoteTask = yield from ask(_looking(_path(task), RemoteTask))
+        return record.targets if record.labels is None else None
+    models: Page[RemoteModel] = yield from ask(_looking("/v1/models", Page[RemoteModel]))
+    named = [one for one in models.data if model in (None, one.name)]
+    return named[0].targets if named and named[0].kind == "regression" else None
 
 
-def _examples(inputs: Any, labels: Any, classes: bool) -> list[dict[str, Any]]:
-    written, given = written_inputs(inputs), written_labels(labels, classes=classes)
+def _examples(inputs: Any, labels: Any, targets: Sequence[str] | None) -> list[dict[str, Any]]:
+    written, given = written_inputs(inputs), written_labels(labels, targets)
     if len(written) != len(given):
         raise DataError(f"There are {len(written)} inputs and {len(given)} labels. Give one for each.")
-    name = "label" if classes else "value"
+    name = "label" if targets is None else "value"
     return [{"input": value, name: label} for value, label in zip(written, given, strict=True)]
 
 

@@ -87,15 +87,17 @@ def _numbers(value: Any) -> Any:
     return array.tolist()
 
 
-def written_labels(labels: Any, *, classes: bool) -> list[Any]:
+def written_labels(labels: Any, targets: Sequence[str] | None) -> list[Any]:
     """Labels or values as the wire has them.
 
-    labels: n class names, which may be whole numbers, or n values, each a number or a mapping of names to numbers.
-    classes: which of both they are.
+    labels: n class names, which may be numbers, or n values: each a number, a mapping of names to numbers, or several
+        numbers in the order of the targets.
+    targets: names of the values; None: these are class names.
 
     Raises `DataError` for what is none, with its number.
     """
-    return [_label(label, place) if classes else _value(label, place) for place, label in enumerate(_listed(labels))]
+    given = enumerate(_listed(labels))
+    return [_label(one, place) if targets is None else _value(one, place, targets) for place, one in given]
 
 
 def are_numbers(labels: Any) -> bool:
@@ -119,11 +121,16 @@ def _label(label: Any, place: int) -> str:
     return _text(label) if isinstance(label, str) else str(label)
 
 
-def _value(value: Any, place: int) -> Any:
+def _value(value: Any, place: int, targets: Sequence[str]) -> Any:
+    if isinstance(value, list | tuple) and len(value) == len(targets):
+        value = dict(zip(targets, value, strict=True)) if len(targets) > 1 else value[0]
     if isinstance(value, Mapping):
-        return {str(name): _value(one, place) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_value(one, place) for one in value]
+        return {str(name): _number(one, place) for name, one in value.items()}
+    return _number(value, place)
+
+
+def _number(value: Any, place: int) -> float:
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
             f"Value {place} is {value!r:.60}, no finite number.", code="non-finite", field=("labels", place)

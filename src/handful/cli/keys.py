@@ -1,0 +1,88 @@
+"""`handful keys`: API keys of a server."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from handful.cli import remote_tables
+from handful.cli.application import command, group
+from handful.cli.options import JsonOption, takes
+from handful.cli.remote import SERVER, as_json, connected
+from handful.cli.terminal import err, out, print_json
+
+if TYPE_CHECKING:
+    from handful.client.records import RemoteKey
+
+keys = group("keys", "API keys of a server; these commands need one with the scope admin.")
+
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="Whose; your own by default.")]
+KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys ls` lists it.")]
+
+
+@command("handful keys ls", name="ls", within=keys)
+@takes(SERVER, "server")
+def list_keys(server: dict[str, Any], tenant: TenantOption = None, json: JsonOption = False) -> None:
+    """List the keys, from the oldest; what is secret is not shown again."""
+    with connected(server) as client:
+        found = list(client.keys(tenant=tenant))
+    if json:
+        print_json(as_json(found))
+    else:
+        out.print(remote_tables.keys(found), soft_wrap=False)
+
+
+@command("handful keys create scanner --scope predict --until 2030-01-31", within=keys)
+@takes(SERVER, "server")
+def create(
+    server: dict[str, Any],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    scope: Annotated[str, typer.Option("--scope", help="predict, write (tasks too) or admin (keys too).")] = "predict",
+    tenant: TenantOption = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option("--until", formats=["%Y-%m-%d"], help="The day from when it is refused (UTC); never by default."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a key, and show it once."""
+    expires = None if until is None else until.replace(tzinfo=UTC)
+    with connected(server) as client:
+        made = client.create_key(name, scope, tenant=tenant, expires_at=expires)
+    _show(made, json)
+
+
+@command("handful keys rotate ID --hours 1", within=keys)
+@takes(SERVER, "server")
+def rotate(
+    server: dict[str, Any],
+    id_: KeyArgument,
+    hours: Annotated[
+        float | None, typer.Option("--hours", min=0, help="For which the old one is still accepted; 24 by default.")
+    ] = None,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a key in place of another one, which is accepted beside it for a while, and show it once."""
+    with connected(server) as client:
+        made = client.rotate_key(id_, overlap=None if hours is None else 3600 * hours, tenant=tenant)
+    _show(made, json)
+
+
+@command("handful keys revoke ID", within=keys)
+@takes(SERVER, "server")
+def revoke(server: dict[str, Any], id_: KeyArgument, tenant: TenantOption = None) -> None:
+    """Refuse a key from now on."""
+    with connected(server) as client:
+        client.revoke_key(id_, tenant=tenant)
+    out.print(f"The key {id_} is refused from now on.")
+
+
+def _show(key: "RemoteKey", json: bool) -> None:
+    if json:
+        print_json(as_json(key))
+        return
+    out.print(Text(key.name, "bold"), f"({key.id}, scope {key.scope})")
+    out.print(key.token)
+    err.print("This is shown once: keep it where secrets are kept.")

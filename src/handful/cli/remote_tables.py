@@ -1,0 +1,76 @@
+"""Tables for the terminal: what is on a server, drawn."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Column, Table
+
+from handful.cli.tables import plain, right
+
+if TYPE_CHECKING:
+    from handful.client.records import RemoteExample, RemoteKey, RemoteTask, RemoteVersion
+
+LONGEST = 30
+"""How many signs of an input are shown."""
+
+
+def tasks(rows: Sequence["RemoteTask"]) -> Table:
+    """Tasks with their ids, which are whole."""
+    table = plain("name", right("version"), right("examples"), "model", Column("id", no_wrap=True))
+    for task in rows:
+        table.add_row(task.name, str(task.version), _count(task.examples), task.model.name, task.id)
+    return table
+
+
+def predicted(task: "RemoteTask") -> str:
+    """What a task predicts, in words."""
+    if task.labels is None:
+        return f"predicts {', '.join(task.targets) or 'a number'}"
+    return f"predicts {len(task.labels)} classes: {', '.join(task.labels)}"
+
+
+def versions(rows: Sequence["RemoteVersion"], head: int) -> Table:
+    """The versions of a task. head: the number of the one that predicts."""
+    table = plain("", right("version"), "change", right("from"), right("examples"), "at (UTC)", "by")
+    for one in rows:
+        change = "erased" if one.erased_at else one.change
+        parent = "" if one.parent is None else str(one.parent)
+        at = f"{one.created_at:%Y-%m-%d %H:%M}"
+        mark = "*" if one.number == head else ""
+        table.add_row(mark, str(one.number), change, parent, _count(one.examples), at, _shortened(one.actor, 12))
+    return table
+
+
+def examples(rows: Sequence["RemoteExample"]) -> Table:
+    """Labeled examples with their ids, which are whole."""
+    table = plain("label", "input", Column("id", no_wrap=True))
+    for one in rows:
+        label = one.label if one.label is not None else _short(one.value)
+        table.add_row(label, _short(one.input), one.id)
+    return table
+
+
+def keys(rows: Sequence["RemoteKey"]) -> Table:
+    """API keys with their ids, which are whole."""
+    table = plain("name", "scope", "until", Column("id", no_wrap=True))
+    for one in rows:
+        expires = "" if one.expires_at is None else f"{one.expires_at:%Y-%m-%d}"
+        table.add_row(one.name, one.scope, "revoked" if one.revoked_at else expires, one.id)
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _short(value: Any) -> str:
+    """An input or value in a few signs."""
+    if isinstance(value, Mapping) and value.keys() == {"image"}:
+        return f"image, {len(value['image']) * 3 // 4 / 1024:.0f} kB"
+    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+
+
+def _shortened(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
