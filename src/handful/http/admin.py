@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handful.errors import UserError
@@ -38,9 +38,9 @@ async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit =
 
 
 @router.post("/keys", status_code=201, response_model=NewKey, **takes(CreateKey))
-async def create_key(request: Request, call: Administering) -> Response:
+async def create_key(call: Administering) -> Response:
     """Make an API key, which is shown this once; so a request that is sent again makes another one."""
-    given = await content_of(request, call, CreateKey)
+    given = await content_of(call, CreateKey)
     tenant = _managed(call, given.tenant)
     made = await call.server.run(
         call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
@@ -49,9 +49,9 @@ async def create_key(request: Request, call: Administering) -> Response:
 
 
 @router.post("/keys/{key}/rotate", status_code=201, response_model=NewKey, **takes(RotateKey))
-async def rotate_key(key: KeyId, request: Request, call: Administering, tenant: OfTenant = None) -> Response:
+async def rotate_key(key: KeyId, call: Administering, tenant: OfTenant = None) -> Response:
     """Make a key in place of another, which is accepted for a while beside it; it is shown this once."""
-    overlap = timedelta(seconds=(await content_of(request, call, RotateKey)).overlap_seconds)
+    overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
     rotate = call.service.keys.rotate
     made = await call.server.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
     return answer(NewKey.shown(made), 201)
@@ -75,10 +75,10 @@ async def list_tenants(call: Administering, limit: Limit = 100, after: After = "
 
 
 @router.post("/tenants", status_code=201, response_model=Tenant, **takes(CreateTenant))
-async def create_tenant(request: Request, call: Administering) -> Response:
+async def create_tenant(call: Administering) -> Response:
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
-    given = await content_of(request, call, CreateTenant)
+    given = await content_of(call, CreateTenant)
     made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
     return answer(Tenant(name=made.name, created_at=made.created_at), 201)
 

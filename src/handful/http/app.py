@@ -1,10 +1,9 @@
 """The application: all routes over one service, and one shape for all that goes wrong."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
-import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -18,9 +17,12 @@ from handful.http.documents import openapi_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.middleware import Around
 from handful.http.problems import Problem, of_error, of_framework, of_validation
+from handful.serving.batcher import Batcher
+from handful.serving.pools import Pool
 from handful.serving.service import Service
 
-THREADS = 4
+READERS = 4
+"""Threads that look something up."""
 
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
 
@@ -30,7 +32,15 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
 
     service: what does the work; it stays open. limits: of each request.
     """
+    server = Server(service, Batcher(service), Pool("read", READERS), limits)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await server.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="handful",
         version=__version__,
         description=TEXT,
@@ -39,9 +49,7 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.ready = True
-    threads = ThreadPoolExecutor(THREADS, "handful", initializer=partial(torch.set_num_threads, 1))
-    app.state.server = Server(service, limits, threads)
+    app.state.ready, app.state.server = True, server
     for routes in (tasks, examples, versions, predicting, models, admin, health):
         app.include_router(routes.router)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]

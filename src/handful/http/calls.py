@@ -1,8 +1,7 @@
 """One request as routes see it: who asks, and the service, whose methods run in threads of their own."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -14,8 +13,10 @@ from starlette.responses import Response
 from handful.errors import UserError
 from handful.http.authorization import token_of
 from handful.http.limits import RequestLimits
+from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
-from handful.serving.records import TaskRecord
+from handful.serving.pools import Pool
+from handful.serving.records import Predictions, TaskRecord
 from handful.serving.service import Service
 
 Result = TypeVar("Result")
@@ -25,24 +26,41 @@ Result = TypeVar("Result")
 class Server:
     """What all requests share.
 
-    service: what does the work. limits: of each request. threads: in which the work runs.
+    service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
+    limits: of each request.
     """
 
     service: Service
+    batcher: Batcher
+    readers: Pool
     limits: RequestLimits
-    threads: Executor
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """What a piece of work returns that may take long, done in another thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *arguments, **named))
+        """What a short piece of work returns, done in another thread."""
+        return await asyncio.wrap_future(self.readers.submit(partial(work, *arguments, **named)))
+
+    async def identity(self, token: str) -> Identity:
+        """Whose key this is; `UserError` where it is none."""
+        held = self.service.keys.held(token)
+        return await self.run(self.service.keys.check, token) if held is None else held
+
+    async def close(self) -> None:
+        """Finish what was taken in, and end the threads."""
+        await self.batcher.close()
+        self.readers.close()
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request of someone who may make it."""
+    """A request of someone who may make it.
+
+    seconds: within which it wants an answer.
+    """
 
     server: Server
+    request: Request
     identity: Identity
+    seconds: float
 
     @property
     def service(self) -> Service:
@@ -53,22 +71,56 @@ class Call:
         """What a method of the service returns that changes nothing, for the tenant of this request."""
         return await self.server.run(method, *arguments, tenant=self.identity.tenant, **named)
 
-    async def change(self, method: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """What a method of the service returns that changes something, in the name of the request's key."""
-        return await self.look(method, *arguments, actor=self.identity.key, **named)
+    async def change(self, method: Callable[..., Result], *arguments: Any, cost: int = 1, **named: Any) -> Result:
+        """What a method of the service returns that changes something, in the name of the request's key.
+
+        cost: examples that a task is adapted to.
+        """
+        tenant, size = self.identity.tenant, _size(self.request)
+        work = partial(method, *arguments, tenant=tenant, actor=self.identity.key, **named)
+        return await self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+
+    async def predict(
+        self, task: str, inputs: Sequence[Any], version: int | None = None, top: int | None = None
+    ) -> Predictions:
+        """What a task predicts, together with other requests; see `Service.predict`."""
+        return await self.server.batcher.predict(
+            self.identity.tenant,
+            task,
+            inputs,
+            version=version,
+            top=top,
+            deadline=self.seconds,
+            nbytes=_size(self.request),
+        )
+
+
+def _size(request: Request) -> int:
+    """Bytes that a request's content holds."""
+    return getattr(request.state, "size", 0)
+
+
+Deadline = Annotated[
+    int,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        le=int(LONGEST * 1000),
+        description="Within which an answer is wanted: what would come later is refused, unless it is being written.",
+    ),
+]
 
 
 def allowed(scope: str) -> Any:
     """The call of a request whose key has a scope, as a dependency of a route."""
 
-    async def call(request: Request) -> Call:
+    async def call(request: Request, milliseconds: Deadline = int(DEADLINE * 1000)) -> Call:
         server: Server = request.app.state.server
-        identity = await server.run(server.service.keys.check, token_of(request.headers))
+        identity = await server.identity(token_of(request.headers))
         identity.require(scope)
         request.state.identity = identity
-        return Call(server, identity)
+        return Call(server, request, identity, milliseconds / 1000)
 
-    call.scope = scope  # type: ignore[attr-defined]
     return Depends(call)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
@@ -31,19 +31,15 @@ async def list_examples(
 
 
 @router.post("/examples", response_model=Task, **takes(AddExamples))
-async def add_examples(
-    task: TaskId, request: Request, call: Writing, expected: Expected, key: IdempotencyKey = None
-) -> Response:
+async def add_examples(task: TaskId, call: Writing, expected: Expected, key: IdempotencyKey = None) -> Response:
     """Adapt a task anew to its examples and more of them, of which new classes may be."""
-    return await _labeled(call.service.add, task, request, call, expected, key)
+    return await _labeled(call.service.add, task, call, expected, key)
 
 
 @router.post("/corrections", response_model=Task, **takes(AddExamples))
-async def correct(
-    task: TaskId, request: Request, call: Writing, expected: Expected, key: IdempotencyKey = None
-) -> Response:
+async def correct(task: TaskId, call: Writing, expected: Expected, key: IdempotencyKey = None) -> Response:
     """Adapt a task anew with other labels for inputs that are among its examples; other inputs are added."""
-    return await _labeled(call.service.correct, task, request, call, expected, key)
+    return await _labeled(call.service.correct, task, call, expected, key)
 
 
 @router.delete("/examples/{example}", response_model=Task | Receipt)
@@ -57,15 +53,19 @@ async def remove_example(
     return answer(Task.of(record), etag=etag(record))
 
 
-async def _labeled(
-    change: Any, task: str, request: Request, call: Writing, expected: int | None, key: str | None
-) -> Response:
-    targets = (await call.look(call.service.get, task)).head.targets
-    inputs, labels = await made_of(
-        request, call, AddExamples, lambda given: examples_read(call, given.examples, targets)
-    )
+async def _labeled(change: Any, task: str, call: Writing, expected: int | None, key: str | None) -> Response:
+    head = (await call.look(call.service.get, task)).head
+    inputs, labels = await made_of(call, AddExamples, lambda given: examples_read(call, given.examples, head.targets))
     with as_examples():
-        record = await call.change(change, task, inputs, labels, expected=expected, idempotency_key=key)
+        record = await call.change(
+            change,
+            task,
+            inputs,
+            labels,
+            expected=expected,
+            idempotency_key=key,
+            cost=len(inputs) + (head.examples or 0),
+        )
     return answer(Task.of(record), etag=etag(record))
 
 

@@ -1,10 +1,12 @@
 """Routes of what the server has and takes."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from handful.http.calls import Predicting, answer
-from handful.http.schemas import Limits, ModelPage, ServedModel
+from handful.http.schemas import Limits, ModelPage, ServedModel, Usage
 from handful.models.meta_model import MetaModel
 
 router = APIRouter(prefix="/v1", tags=["server"])
@@ -20,6 +22,13 @@ async def list_models(call: Predicting) -> Response:
 async def show_limits(call: Predicting) -> Response:
     """The most that one request may hold."""
     return answer(Limits(call.server.limits.shown()))
+
+
+@router.get("/usage", response_model=Usage)
+async def show_usage(call: Predicting) -> Response:
+    """What the tenant uses, deleted tasks too until they are erased, and the most that it and a task may have."""
+    used = await call.look(call.service.usage)
+    return answer(Usage(**asdict(used), quotas=asdict(call.service.quotas)))
 
 
 def _shown(name: str, model: MetaModel) -> ServedModel:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from handful.errors import CODES, Field, HandfulError
+from handful.errors import CODES, Field, HandfulError, OverloadedError
 
 MEDIA = "application/problem+json"
 
@@ -107,16 +107,17 @@ UNEXPECTED = Problem("outcome-unknown", "The server failed. Its log has the reas
 def of_error(error: HandfulError) -> Problem:
     """The problem that an error of the library is."""
     detail = error.spelled("/{}".format)
-    errors = (fault(error.field, error.code, detail),)
-    return Problem(CODES[error.code], detail, errors, STATUSES.get(error.code, 0), of_slug(CODES[error.code]))
+    errors, slug = (fault(error.field, error.code, detail),), CODES[error.code]
+    seconds = error.retry_after if isinstance(error, OverloadedError) else 1
+    return Problem(slug, detail, errors, STATUSES.get(error.code, 0), of_slug(slug, seconds))
 
 
-def of_slug(slug: str) -> dict[str, str]:
-    """Headers that all problems of a kind have."""
+def of_slug(slug: str, seconds: int = 1) -> dict[str, str]:
+    """Headers that all problems of a kind have. seconds: after which a request may be sent again."""
     if slug == "unauthenticated":
         return {"www-authenticate": "Bearer"}
     waits = KINDS[slug].status in (429, 503) and slug != "quota-exceeded"  # of which there is more after an erasure
-    return {"retry-after": "1"} if waits else {}
+    return {"retry-after": str(seconds), "ratelimit": f'"{slug}";r=0;t={seconds}'} if waits else {}
 
 
 def of_framework(error: HTTPException) -> Problem:

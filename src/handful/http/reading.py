@@ -18,13 +18,14 @@ Content = TypeVar("Content", bound=BaseModel)
 Made = TypeVar("Made")
 
 
-async def content_of(request: Request, call: Call, schema: type[Content]) -> Content:
+async def content_of(call: Call, schema: type[Content]) -> Content:
     """The JSON content of a request; `HandfulError` for what is none, `RequestValidationError` for another schema."""
-    return await made_of(request, call, schema, lambda content: content)
+    return await made_of(call, schema, lambda content: content)
 
 
-async def made_of(request: Request, call: Call, schema: type[Content], make: Callable[[Content], Made]) -> Made:
+async def made_of(call: Call, schema: type[Content], make: Callable[[Content], Made]) -> Made:
     """What is made of the JSON content of a request, in another thread where there is much of it; see `content_of`."""
+    request = call.request
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise DataError("The content is read as JSON. Send it as application/json.", code="unsupported-media")
@@ -46,7 +47,9 @@ async def counted(request: Request, most: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
         raise too_large("The content", most)
-    return await collected(request.stream(), most)
+    content = await collected(request.stream(), most)
+    request.state.size = len(content)
+    return content
 
 
 def examples_read(

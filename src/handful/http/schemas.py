@@ -361,6 +361,15 @@ class Limits(RootModel[dict[str, int]]):
     """The most that one request may hold, by the names of the limits; what has more is refused."""
 
 
+class Usage(Shown):
+    """What a tenant has in the store, with all versions. quotas: the most that it and each of its tasks may have."""
+
+    tasks: int
+    examples: int
+    bytes: int
+    quotas: dict[str, int]
+
+
 class Prediction(Shown):
     """The prediction for one input: of a class, or of a value within which 95 % of such values lie."""
 

@@ -80,7 +80,7 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         app,
         http=Connection,
         ws="none",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handful.errors import ArtifactError, DataError
@@ -18,13 +18,13 @@ FILE = "application/octet-stream"
 
 
 @router.post("", status_code=201, response_model=Task, **takes(CreateTask))
-async def create_task(request: Request, call: Writing, key: IdempotencyKey = None) -> Response:
+async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
     """Adapt a new task to examples, and keep it."""
 
     def read(given: CreateTask) -> tuple[CreateTask, list[Any], list[Any]]:
         return given, *examples_read(call, given.examples, call.service.model(given.model).targets)
 
-    given, inputs, labels = await made_of(request, call, CreateTask, read)
+    given, inputs, labels = await made_of(call, CreateTask, read)
     with as_examples():
         record = await call.change(
             call.service.create,
@@ -33,17 +33,16 @@ async def create_task(request: Request, call: Writing, key: IdempotencyKey = Non
             labels,
             model=given.model,
             keep_examples=given.keep_examples,
+            cost=len(inputs),
             idempotency_key=key,
         )
     return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
 
 
 @router.post("/import", status_code=201, response_model=Task, **takes_file(FILE))
-async def import_task(
-    request: Request, call: Writing, name: Annotated[Name, Query()], key: IdempotencyKey = None
-) -> Response:
+async def import_task(call: Writing, name: Annotated[Name, Query()], key: IdempotencyKey = None) -> Response:
     """Make a task of the file of an adapted task, which may be from elsewhere. Its model has to be here."""
-    content = await counted(request, call.server.limits.upload_bytes)
+    content = await counted(call.request, call.server.limits.upload_bytes)
     try:
         record = await call.change(call.service.import_task, name, content, idempotency_key=key)
     except ArtifactError as error:  # the file is the caller's

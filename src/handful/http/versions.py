@@ -1,6 +1,6 @@
 """Routes of a task's versions: what changed, and which of them predicts."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from handful.errors import UserError
@@ -32,8 +32,8 @@ async def get_version(task: TaskId, version: Number, call: Predicting) -> Respon
 
 
 @router.post("/rollback", response_model=Task, **takes(RollBack))
-async def roll_back(task: TaskId, request: Request, call: Writing, seen: Seen) -> Response:
+async def roll_back(task: TaskId, call: Writing, seen: Seen) -> Response:
     """Let an earlier or later version predict from now on; no version is lost."""
-    given = await content_of(request, call, RollBack)
+    given = await content_of(call, RollBack)
     record = await call.change(call.service.roll_back, task, given.version, expected=seen)
     return answer(Task.of(record), etag=etag(record))

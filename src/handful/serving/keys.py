@@ -151,16 +151,26 @@ class Keys:
 
     def check(self, token: str) -> Identity:
         """Whose key this is, and what it may do; `UserError` where it is unknown, expired or revoked."""
-        id_ = _id(token)
-        held = None if id_ is None else self._held.get(id_)
-        if id_ is not None and (held is None or held[2] < time.monotonic()):
-            held = self._read(id_)
-        if held is not None and hmac.compare_digest(held[1], _hash(token)) and _valid(held[0], self._now()):
-            return Identity(held[0].tenant, held[0].id, held[0].scope)
+        known = self.held(token)
+        if known is None and (id_ := _id(token)) is not None:
+            known = self._identity(self._read(id_), token)
+        if known is not None:
+            return known
         raise UserError(
             "The API key is unknown, expired or revoked. Give a valid one in the header 'Authorization: Bearer KEY'.",
             code="unauthenticated",
         )
+
+    def held(self, token: str) -> Identity | None:
+        """Whose key this is where that was read a moment ago, without a look at the store."""
+        found = self._held.get(_id(token) or "")
+        return None if found is None or found[2] < time.monotonic() else self._identity(found, token)
+
+    def _identity(self, found: tuple[Key, str, float] | None, token: str) -> Identity | None:
+        """Whose key was found, where it is this one and in force."""
+        if found is None or not hmac.compare_digest(found[1], _hash(token)) or not _valid(found[0], self._now()):
+            return None
+        return Identity(found[0].tenant, found[0].id, found[0].scope)
 
     def first_admin(self, given: str | None) -> NewKey | None:
         """See to it that the tenant "default" has an admin key; returns it where it was made here.
