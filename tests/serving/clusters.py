@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,16 @@ from handful.serving.tables import METADATA
 
 DEBIAN = "/usr/lib/postgresql/15/bin"
 MEMORY = "/dev/shm"
+WATCH = """
+folder=$1; shift
+exec 3<&0
+"$@" <&- 3<&- &
+read line <&3 || gone=yes
+kill -QUIT $!; wait $!
+[ -z "$gone" ] || rm -rf "$folder"
+"""
+"""Runs a server until a line comes, or the process ends that would write it: then without its folder too."""
+
 OWNER, SERVICE = "handful_owner", "handful_service"
 
 
@@ -37,12 +48,13 @@ def _output(*command):
 
 
 def _user():
-    """Whom the server runs as: it refuses root."""
+    """How a process is started as a user that may run a server, which root may not, and who that is."""
     if os.getuid():
-        return None
+        return {}, (os.getuid(), os.getgid())
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
+            found = pwd.getpwnam(name)
+            return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}, (found.pw_uid, found.pw_gid)
     pytest.skip("PostgreSQL does not run as root, and there is no user 'postgres' or 'nobody'")
 
 
@@ -53,50 +65,58 @@ class Cluster:
     """
 
     def __init__(self):
-        self._bin, self._as = programs(), _user()
+        self._bin, self._as, owner = programs(), *_user()
         memory = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 2**30
         self._folder = Path(tempfile.mkdtemp(prefix="handful-pg-", dir=MEMORY if memory else None))
-        self._numbers = itertools.count()
-        if self._as:
-            os.chown(self._folder, self._as.pw_uid, self._as.pw_gid)
-        os.chmod(self._folder, 0o755)
-        self._run("initdb", "-D", self._data, "-U", "root", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        settings = f"-k {self._folder} -c listen_addresses= -c fsync=off -c max_connections=100"
-        self._options = f"{settings} -c shared_buffers=16MB -c deadlock_timeout=100ms"
+        self._data, self._numbers = self._folder / "data", itertools.count()
+        os.chown(self._folder, *owner)
+        options = ["-U", "root", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        command = [self._bin / "initdb", "-D", self._data, *options]
+        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, **self._as)
+        assert done.returncode == 0, done.stdout + done.stderr
         self.start()
         with self.superuser() as connection:
             connection.execute(f"CREATE ROLE {OWNER} LOGIN")
             connection.execute(f"CREATE ROLE {SERVICE} LOGIN")
         self._template = self._first_rows = None
 
-    @property
-    def _data(self):
-        return self._folder / "data"
-
-    def _run(self, program, *arguments):
-        how = {"user": self._as.pw_uid, "group": self._as.pw_gid, "extra_groups": []} if self._as else {}
-        done = subprocess.run(
-            [self._bin / program, *map(str, arguments)],
-            cwd=self._folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **how,
-        )
-        assert done.returncode == 0, done.stdout
-
     def start(self):
-        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._folder / "log", "-o", self._options)
+        """Start the server, and wait until it takes connections. It ends with this process, however that ends."""
+        settings = {
+            "unix_socket_directories": self._folder,
+            "listen_addresses": "",
+            "fsync": "off",
+            "shared_buffers": "16MB",
+            "deadlock_timeout": "100ms",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        command = ["sh", "-c", WATCH, "sh", self._folder, self._bin / "postgres", "-D", self._data, *options]
+        with (self._folder / "log").open("a") as log:
+            self._watch = subprocess.Popen(
+                command,
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as,
+            )
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return self.superuser().close()
+            except psycopg.OperationalError:
+                assert self._watch.poll() is None, (self._folder / "log").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.02)
 
-    def stop(self, mode="immediate"):
-        self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode)
+    def stop(self):
+        """End the server at once, as a crash does."""
+        self._watch.communicate(b"stop\n")
 
     def close(self):
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self.stop()
+        shutil.rmtree(self._folder)
 
     def address(self, database, role=SERVICE):
         return f"postgresql://{role}@/{database}?host={self._folder}"

@@ -364,7 +364,7 @@ def test_what_was_acknowledged_is_there_after_the_server_died(address, cluster, 
     monkeypatch.setattr(postgres, "PAUSES", (0.0, 0.01))
     with Service(classifier(), address) as service:
         tasks = [made(service, f"shelf {number}").id for number in range(5)]
-        cluster.stop("immediate")
+        cluster.stop()
         with pytest.raises(HandfulError, match=r"The database failed .*nothing of this request was kept") as error:
             made(service, "later")
         assert error.value.code == "unavailable"
