@@ -20,10 +20,12 @@ from handful.notes import collecting
 from handful.pipelines.arrays import ArrayPipeline
 from handful.pipelines.images import ImagePipeline
 from handful.pipelines.rows import TablePipeline
+from handful.pipelines.texts import TextPipeline
 from handful.readers.reader import read
 from handful.serving.inputs import all_written, values
 from handful.types import TaskSpec
 from handful.workflows.encoding import encoded_examples
+from small_encoders import Letters
 
 CSV = """size;price;at;color;name
 1,5 km;10 EUR;25.5.2024;red;a
@@ -66,6 +68,14 @@ def same(path, meta):
     return inputs, labels
 
 
+def refused(path, meta, code, limits=DEFAULTS):
+    for take in (examples_of_file, inputs_of_file):
+        with pytest.raises(HandfulError) as error, collecting():
+            take(path, meta, limits)
+        assert (error.value.code, error.value.field[0]) == (code, "file")
+        assert str(path.parent) not in str(error.value)
+
+
 def test_an_archive_of_class_folders(tmp_path):
     files = {f"{label}/{number}.png": image(number) for number, label in enumerate("abab")}
     path = packed(tmp_path / "file.zip", files)
@@ -95,6 +105,26 @@ def test_a_table_with_types(tmp_path):
     same(tmp_path / "file.parquet", model(pipeline))
 
 
+class Reader:
+    """In place of an encoder: counts letters."""
+
+    def embed(self, texts):
+        return torch.from_numpy(Letters().encode(texts))
+
+
+def test_texts_of_a_table_or_of_class_folders(tmp_path):
+    pipeline = TextPipeline(text="text", encoder="letters", revision="1", width=26, label="label")
+    pipeline._loaded = Reader()
+    (tmp_path / "file.csv").write_text("text,label,other\nan apple,a,1\na  bee,b,2\nan ant,a,3\n")
+    assert same(tmp_path / "file.csv", model(pipeline)) == (["an apple", "a  bee", "an ant"], ["a", "b", "a"])
+    path = packed(tmp_path / "file.zip", {"a/1.txt": "an apple", "b/1.txt": "a bee\n", "a/2.txt": "an ant"})
+    assert sorted(same(path, model(pipeline))[0])[0].strip() == "a bee"
+    refused(path, model(pipeline), "input-too-large", RequestLimits(text_bytes=5))
+    (tmp_path / "file.csv").write_text("text,label\nan apple,a\na\0bee,b\n")
+    with pytest.raises(HandfulError):
+        examples_of_file(tmp_path / "file.csv", model(pipeline))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
 def test_arrays(tmp_path, dtype):
     inputs = np.arange(12).reshape(4, 3).astype(dtype)
@@ -104,14 +134,6 @@ def test_arrays(tmp_path, dtype):
     assert labels == ["a", "b", "b", "a"]
     np.savez(tmp_path / "file.npz", inputs=inputs, targets=np.arange(4) / 3)
     assert same(tmp_path / "file.npz", model(ArrayPipeline(raw_shape=(3,), outputs=1)))[1][3] == [1.0]
-
-
-def refused(path, meta, code, limits=DEFAULTS):
-    for take in (examples_of_file, inputs_of_file):
-        with pytest.raises(HandfulError) as error, collecting():
-            take(path, meta, limits)
-        assert (error.value.code, error.value.field[0]) == (code, "file")
-        assert str(path.parent) not in str(error.value)
 
 
 def test_what_does_not_fit_is_named_without_its_place_on_the_server(tmp_path):

@@ -9,12 +9,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from handful import Service
 from handful.errors import HandfulError
 from handful.http.json_inputs import inputs_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.problems import of_error
 from handful.http.uploads import uploaded
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.meta_model import MetaModel
+from handful.pipelines.images import ImagePipeline
+from handful.types import TaskSpec
 
 TASK = json.dumps({"name": "shelf"}).encode()
 
@@ -26,6 +34,12 @@ def multipart(parts, boundary="b0undary", end="--"):
         named = f'name="{name}"' + (f'; filename="{filename}"' if filename else "")
         content += f"--{boundary}\r\nContent-Disposition: form-data; {named}\r\n\r\n".encode() + body + b"\r\n"
     return content + f"--{boundary}{end}\r\n".encode()
+
+
+def png(color):
+    file = io.BytesIO()
+    Image.new("L", (2, 2), color).save(file, "PNG")
+    return file.getvalue()
 
 
 async def threads(work, *arguments):
@@ -103,7 +117,29 @@ def test_the_same_upload_with_two_boundaries_is_the_same_content(tmp_path):
         return upload.task, upload.image("a"), upload.image("b")
 
     one = received(multipart(parts, "x1"), tmp_path, look=look, boundary="x1")
-    assert one == received(multipart(parts[::-1], "y-2", "--"), tmp_path, look=look, boundary="y-2")
+    assert one == received(multipart(parts[::-1], "y-2"), tmp_path, look=look, boundary="y-2")
+
+
+def test_an_upload_that_is_sent_again_with_another_boundary_is_carried_out_once(tmp_path):
+    """Its fingerprint is of what it holds, not of its bytes."""
+    pipeline = ImagePipeline(size=2)
+    spec = TaskSpec("classification", pipeline.input_shape, 2, "permuted")
+    meta = MetaModel(PrototypicalNetwork.build(spec, backbone="linear"), pipeline)
+    with Service(meta, tmp_path / "store") as service:
+
+        def sent(boundary, color):
+            def create(upload):
+                inputs = inputs_of([{"image": "a"}, {"image": "b"}], image=upload.image)
+                return service.create(upload.task["name"], inputs, ["x", "y"], idempotency_key="once").id
+
+            parts = [("task", "", TASK), ("a", "1.png", png(0)), ("b", "2.png", png(color))]
+            content = multipart(parts, boundary)
+            return received(content, tmp_path / "spool", look=create, boundary=boundary)
+
+        assert sent("one", 200) == sent("two", 200)
+        with pytest.raises(HandfulError) as error:
+            sent("one", 100)
+        assert error.value.code == "idempotency-mismatch"
 
 
 @pytest.mark.parametrize(
@@ -210,3 +246,18 @@ def test_a_spool_on_a_disk_of_one_mebibyte(tmp_path):
         assert received(multipart([("task", "", TASK)]), tmp_path).task == {"name": "shelf"}
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+WHOLE = multipart([("task", "", TASK), ("a", "1.png", b"one"), ("file", "a.csv", b"a\n1\n")])
+
+
+@settings(max_examples=80, deadline=None, database=None, derandomize=True)
+@given(st.integers(0, len(WHOLE)), st.integers(0, 12), st.binary(max_size=12), st.integers(1, 99))
+def test_damaged_content_is_read_or_refused(tmp_path_factory, start, cut, instead, step):
+    content = WHOLE[:start] + instead + WHOLE[start + cut :]
+    code = None
+    try:
+        assert received(content, tmp_path_factory.getbasetemp() / "spool", step=step).task is not None
+    except HandfulError as error:
+        code = error.code
+    assert code in (None, "invalid-multipart", "invalid-json", "invalid-data", "unsupported-media")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ ENDINGS = (".zip", ".csv", ".parquet", ".npz")
 """How the name of an uploaded file ends."""
 BLOCK = 2**20
 """Bytes that are written at once."""
+
+logging.getLogger(MultipartParser.__module__).disabled = True  # it shows bytes of what it refuses
 
 Run = Callable[..., Awaitable[Any]]
 """Calls its first argument with the others in a thread, and awaits what it returns."""
