@@ -1,12 +1,10 @@
 """What a user gives, as JSON has it."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from handful.client.written_inputs import are_numbers, in_parts, written_inputs, written_labels
+from handful.client.written_inputs import are_numbers, written_inputs, written_labels
 from handful.errors import DataError
 
 
@@ -14,7 +12,7 @@ def test_texts_rows_images_and_arrays(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     row = {"price": np.float32(0.5), "shop": "a", "open": True, "gone": None, "empty": float("nan"), "n": np.int64(3)}
     assert written_inputs(["text"]) == ["text"]
-    assert written_inputs([b"\x89PNG", bytearray(b"\x89PNG"), tmp_path / "a.png"]) == [{"image": "iVBORw=="}] * 3
+    assert written_inputs([b"\x89PNG", bytearray(b"\x89PNG"), tmp_path / "a.png"]) == [{"image": b"\x89PNG"}] * 3
     assert written_inputs([row]) == [{"price": 0.5, "shop": "a", "open": True, "gone": None, "empty": None, "n": 3}]
     lists = [[[0, 1], [2, 3]]]
     for given in (lists, np.array(lists), torch.tensor(lists), [torch.tensor(lists[0])]):
@@ -78,12 +76,3 @@ def test_what_is_no_label_is_refused_with_its_number(label, targets):
     with pytest.raises(DataError, match=" 1 is ") as caught:
         written_labels([1, label], targets)
     assert caught.value.field == ("labels", 1)
-
-
-def test_parts_keep_the_order_and_the_limits():
-    inputs = ["a" * 10, "b" * 10, "c" * 100, "d", "e"]
-    parts = list(in_parts(inputs, 2, 40))
-    assert [one for part in parts for one in part] == inputs
-    assert parts == [inputs[:2], inputs[2:3], inputs[3:]]
-    assert all(len(json.dumps(part)) <= 42 for part in parts if len(part) > 1)
-    assert list(in_parts([], 2, 40)) == [[]]

@@ -1,6 +1,6 @@
 """One request to a server, as a value: what is sent, and what the answer means."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -18,23 +18,13 @@ A face carries it out, in its own way."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a request that has several. media: its type, such as "image/png"."""
-
-    name: str
-    content: bytes
-    media: str = "application/octet-stream"
-
-
-@dataclass(frozen=True)
 class Call(Generic[Answer]):
     """One request.
 
     answer: the type that the answer is read as; `bytes` takes it as it is, None: there is none.
     query: parameters behind the path; those that are None are left out.
-    body: what is sent as JSON; None: nothing.
-    parts: what is sent in several parts, in place of a body.
-    content: bytes that are sent as they are, in place of both.
+    body: what is sent, see `handful.client.content`; None: nothing.
+    content: bytes that are sent as they are, in place of a body.
     changes: whether it changes a task that is there. expected: the version that it then has to be at, else the server
         refuses; None: any.
     idempotency_key: by which the server knows the request when it comes again.
@@ -47,7 +37,6 @@ class Call(Generic[Answer]):
     answer: Any
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
-    parts: Sequence[Part] = ()
     content: bytes | None = None
     changes: bool = False
     expected: int | None = None

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import anyio
 import httpx2
-import msgspec
 
 from handful import __version__
 from handful.client.calls import Call, Plan
+from handful.client.content import as_json, as_parts
 from handful.client.exchange import LONGEST_DEADLINE, Patience, Reply, Send, Wait
 from handful.errors import HandfulError, UserError
 
@@ -79,10 +79,10 @@ class Connection:
         deadline = min(step.seconds, LONGEST_DEADLINE)
         headers = {"X-Request-Timeout-Ms": str(max(1, int(1000 * deadline))), **call.headers()}
         content: dict[str, Any] = {"content": call.content}
-        if call.parts:
-            content = {"files": [(one.name, (one.name, one.content, one.media)) for one in call.parts]}
+        if parts := as_parts(call.body):
+            content = {"files": [(one.name, (one.name, one.content, one.media)) for one in parts]}
         elif call.body is not None:
-            content = {"content": msgspec.json.encode(call.body)}
+            content = {"content": as_json(call.body)}
             headers["Content-Type"] = "application/json"
         query = {name: value for name, value in call.query.items() if value is not None}
         return self._http.build_request(  # type: ignore[no-any-return]

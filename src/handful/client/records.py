@@ -20,16 +20,19 @@ class ModelName:
 
 
 @dataclass(frozen=True)
-class RemoteScore:
+class RemoteEstimate:
     """A score with its interval.
 
-    metric: such as "accuracy". value: of all examples. low, high: between which it lies with 95 % confidence.
+    metric: "accuracy", or for values "rmse" or "mae", in their unit.
+    low, high: between which it lies with 95 % confidence; None where the examples are too few to say.
+    target: which of several values is scored; None: all.
     """
 
     metric: str
-    value: float | None
+    value: float
     low: float | None = None
     high: float | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class RemoteTask:
     labels: tuple[str, ...] | None
     examples: int | None
     created_at: datetime
-    estimate: RemoteScore | None = None
+    estimate: RemoteEstimate | None = None
     targets: tuple[str, ...] = ()
     keep_examples: bool = True
     deleted_at: datetime | None = None
@@ -91,12 +94,29 @@ class RemoteReceipt:
 
 
 @dataclass(frozen=True)
+class RemoteDifference:
+    """In what a version differs from its parent.
+
+    added, removed: ids of examples. relabeled: of those that are in place of an earlier one with the same input, by its
+    id. labels_added, labels_removed: names of classes.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    relabeled: Mapping[str, str] = field(default_factory=dict)
+    labels_added: tuple[str, ...] = ()
+    labels_removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RemoteVersion:
     """One version of a task.
 
     parent: the version that was the head when it was made; None for the first.
     change: "created", "added", "removed", "corrected", "erased", "imported" or "readapted".
     erased_at: when it was erased: then only its number, time and actor are left.
+    pinned: whether its state is kept, however many versions follow.
+    difference: from its parent; None for the first one, and where either was erased.
     """
 
     number: int
@@ -108,8 +128,10 @@ class RemoteVersion:
     model: ModelName | None = None
     labels: tuple[str, ...] | None = None
     examples: int | None = None
-    estimate: RemoteScore | None = None
+    estimate: RemoteEstimate | None = None
     digest: str | None = None
+    pinned: bool = False
+    difference: RemoteDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -149,17 +171,38 @@ class RemoteLimits:
 
 
 @dataclass(frozen=True)
-class RemoteEvaluation:
-    """How well a task predicts.
+class RemoteScores:
+    """How well a version of a task predicts.
 
-    examples: how many were predicted. confusion: of true labels, how often each label was predicted.
+    by: "examples" for given ones, or "leave-one-out" for its own, each predicted by the task adapted without it.
+    examples: how many were predicted.
+    estimates: the accuracy, or RMSE and MAE; of several values of all and of each.
+    labels: the names of the classes; None for regression.
+    confusion: how many examples of each class (row) are predicted as each (column), in the order of the labels.
     """
 
     task: str
     version: int
-    score: RemoteScore
+    by: str
     examples: int
-    confusion: Mapping[str, Mapping[str, int]] | None = None
+    estimates: tuple[RemoteEstimate, ...]
+    labels: tuple[str, ...] | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class RemoteReadaptation:
+    """What became of moving a task to the present model of its name.
+
+    task: as it is now. promoted: whether it has a new version, under that model.
+    before, after: estimates of its score on its examples under both models; None where there is none.
+    """
+
+    task: RemoteTask
+    promoted: bool
+    before: RemoteEstimate | None = None
+    after: RemoteEstimate | None = None
 
 
 @dataclass(frozen=True)

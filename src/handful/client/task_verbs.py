@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from handful.client.calls import Call, Plan, ask, quoted
+from handful.client.content import in_parts
 from handful.client.records import (
     Page,
-    RemoteEvaluation,
     RemoteExample,
     RemoteLimits,
     RemoteModel,
     RemotePredictions,
+    RemoteReadaptation,
     RemoteReceipt,
+    RemoteScores,
     RemoteTask,
     RemoteVersion,
 )
 from handful.client.verbs import listing, verb
-from handful.client.written_inputs import are_numbers, in_parts, written_inputs, written_labels
+from handful.client.written_inputs import are_numbers, written_inputs, written_labels
 from handful.errors import DataError
 
 TASKS = "/v1/tasks"
@@ -138,13 +140,22 @@ class TaskVerbs:
         )
 
     @verb
-    def readapt(self, task: str, *, expected: int | None = None) -> Plan[RemoteTask]:
-        """Adapt a task anew to its examples by its model as that is now.
+    def readapt(self, task: str, *, expected: int | None = None) -> Plan[RemoteReadaptation]:
+        """Move a task to the model that its model's name has now, as a new version.
 
-        The new version predicts only where its score on the task's own examples is not surely below the old one's.
+        There is no new version where its score on the task's own examples is surely below that of the model before.
+
+        Raises `UserError` where the server has no model of this name, or the examples are not kept.
         """
-        path = _path(task, "readapt")
-        return (yield from ask(_creating(path, {}, None, changes=True, expected=expected)))
+        call: Call[RemoteReadaptation] = Call(
+            "POST",
+            _path(task, "readapt"),
+            RemoteReadaptation,
+            changes=True,
+            expected=expected,
+            repeatable=expected is None,
+        )
+        return (yield from ask(call))
 
     @verb
     def rename(self, task: str, name: str, *, expected: int | None = None) -> Plan[RemoteTask]:
@@ -241,7 +252,7 @@ class TaskVerbs:
     @verb
     def evaluate(
         self, task: str, inputs: Any = None, labels: Any = None, *, version: int | None = None
-    ) -> Plan[RemoteEvaluation]:
+    ) -> Plan[RemoteScores]:
         """Score a task on labeled examples, or without any on its own ones, each predicted from the others.
 
         inputs, labels: as for `create`.
@@ -252,9 +263,7 @@ class TaskVerbs:
         if inputs is not None:
             targets = yield from _targets(labels, task=task)
             body["examples"] = _examples(inputs, labels, targets)
-        call: Call[RemoteEvaluation] = Call(
-            "POST", _path(task, "evaluate"), RemoteEvaluation, body=body, repeatable=True
-        )
+        call: Call[RemoteScores] = Call("POST", _path(task, "evaluate"), RemoteScores, body=body, repeatable=True)
         return (yield from ask(call))
 
     @verb
@@ -295,7 +304,7 @@ def _looking(path: str, answer: Any, **query: Any) -> Call[Any]:
 def _creating(
     path: str, body: Any, idempotency_key: str | None, *, changes: bool = False, expected: int | None = None
 ) -> Call[RemoteTask]:
-    """A request that creates something, and is known when it comes again."""
+    """A request that makes a task or a version, and is known when it comes again."""
     key = idempotency_key or uuid.uuid4().hex
     return Call(
         "POST",

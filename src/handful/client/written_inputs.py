@@ -1,9 +1,7 @@
 """What a user gives as inputs, labels and values, as JSON has them."""
 
-import base64
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from handful.errors import DataError
 
 
 def written_inputs(inputs: Any) -> list[Any]:
-    """Inputs as the wire has them.
+    """Inputs as the wire has them, but images as `{"image": bytes}`: see `handful.client.content`.
 
     inputs: texts; rows as mappings or a data frame; images as the bytes of their files, or as `Path`s of these; arrays
         of numbers in lists, of NumPy or of PyTorch, or one of them all `(n, *shape)`.
@@ -54,8 +52,8 @@ def _text(value: str) -> str:
     return value
 
 
-def _image(content: bytes) -> dict[str, str]:
-    return {"image": base64.b64encode(content).decode()}
+def _image(content: bytes) -> dict[str, bytes]:
+    return {"image": content}
 
 
 def _cell(cell: Any, column: str) -> Any:
@@ -136,17 +134,3 @@ def _number(value: Any, place: int) -> float:
             f"Value {place} is {value!r:.60}, no finite number.", code="non-finite", field=("labels", place)
         )
     return float(value)
-
-
-def in_parts(inputs: Sequence[Any], rows: int, size: int) -> Iterator[Sequence[Any]]:
-    """Written inputs in their order, in parts of at most so many, and of so many bytes unless one alone has more."""
-    part: list[Any] = []
-    held = 0
-    for value in inputs:
-        own = len(json.dumps(value))
-        if part and (len(part) == rows or held + own > size):
-            yield part
-            part, held = [], 0
-        part.append(value)
-        held += own + 2
-    yield part
