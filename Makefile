@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test test-slow test-all proofs bench check lint types setup clean
+.PHONY: quickstart test test-slow test-all proofs bench check lint types openapi setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
@@ -55,6 +55,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+openapi: $(INSTALLED)
+	$(BIN)/python -m handful.http > docs/openapi.json
 
 setup: $(INSTALLED)
 

@@ -4,7 +4,16 @@ from importlib.util import find_spec
 
 from handful.errors import UserError
 
-NEEDED = ("fastapi", "uvicorn", "httptools", "msgspec", "pydantic", "python_multipart", "prometheus_client")
+NEEDED = (
+    "fastapi",
+    "uvicorn",
+    "httptools",
+    "msgspec",
+    "pydantic",
+    "python_multipart",
+    "prometheus_client",
+    "fastapi_offline",
+)
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
     raise UserError(

@@ -9,9 +9,11 @@ from starlette.responses import Response
 from handful.errors import UserError
 from handful.http.calls import Administering, Call, answer
 from handful.http.documents import takes
-from handful.http.places import After, KeyId, Limit
+from handful.http.places import After, AfterNumber, KeyId, Limit
 from handful.http.reading import content_of
 from handful.http.schemas import (
+    AuditEntry,
+    AuditPage,
     CreateKey,
     CreateTenant,
     Key,
@@ -81,6 +83,15 @@ async def create_tenant(call: Administering) -> Response:
     given = await content_of(call, CreateTenant)
     made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
     return answer(Tenant(name=made.name, created_at=made.created_at), 201)
+
+
+@router.get("/audit", response_model=AuditPage)
+async def list_audit(call: Administering, limit: Limit = 100, after: AfterNumber = 0) -> Response:
+    """The changes of the tenant from the first, a page of them, each with a hash of it and the one before."""
+    found = await call.look(call.service.audit, limit=limit + 1, after=after)
+    page, more = found[:limit], len(found) > limit
+    data = [AuditEntry(**vars(one)) for one in page]
+    return answer(AuditPage(data=data, has_more=more, next_after=page[-1].number if more else None))
 
 
 def _managed(call: Call, tenant: str | None) -> str:

@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from handful import __version__
 from handful.errors import HandfulError
-from handful.http import admin, examples, health, models, predicting, tasks, versions
+from handful.http import admin, examples, health, models, pages, predicting, tasks, versions
 from handful.http.calls import Server
 from handful.http.documents import openapi_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.middleware import Around
 from handful.http.problems import Problem, of_error, of_framework, of_validation
+from handful.http.telemetry import Telemetry
 from handful.serving.batcher import Batcher
 from handful.serving.pools import Pool
 from handful.serving.service import Service
@@ -27,20 +28,28 @@ READERS = 4
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
 
 
+PROBLEMS: dict[type[Exception], Any] = {
+    HandfulError: of_error,
+    RequestValidationError: of_validation,
+    HTTPException: of_framework,
+}
+"""What errors are told as; all others are `problems.UNEXPECTED`."""
+
+
 def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
     """The service behind HTTP, as an ASGI application.
 
     service: what does the work; it stays open. limits: of each request.
     """
-    server = Server(service, Batcher(service), Pool("read", READERS), limits)
+    app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits)
+    app.state.ready, app.state.server, app.state.telemetry = True, server, Telemetry(server)
+    app.add_middleware(Around, count=app.state.telemetry.count)
+    return app
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await server.close()
 
+def routes() -> FastAPI:
+    """All routes, without a service."""
     app = FastAPI(
-        lifespan=lifespan,
         title="handful",
         version=__version__,
         description=TEXT,
@@ -48,23 +57,20 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_until_closed,
     )
-    app.state.ready, app.state.server = True, server
-    for routes in (tasks, examples, versions, predicting, models, admin, health):
-        app.include_router(routes.router)
-    app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
+    for module in (tasks, examples, versions, predicting, models, admin, health, pages):
+        app.include_router(module.router)
     for kind, problem in PROBLEMS.items():
         app.add_exception_handler(kind, _answering(problem))
-    app.add_middleware(Around)
+    app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
     return app
 
 
-PROBLEMS: dict[type[Exception], Any] = {
-    HandfulError: of_error,
-    RequestValidationError: of_validation,
-    HTTPException: of_framework,
-}
-"""What errors are told as; all others are `problems.UNEXPECTED`."""
+@contextlib.asynccontextmanager
+async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.server.close()
 
 
 def _answering(problem_of: Any) -> Any:

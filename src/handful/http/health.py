@@ -5,13 +5,25 @@ from starlette.responses import JSONResponse, Response
 
 from handful.http.problems import Problem
 
+STUCK = 300
+"""Seconds after which a piece of work hangs."""
+
 router = APIRouter(tags=["health"])
 
 
 @router.get("/livez")
-async def live() -> Response:
-    """Whether the server answers at all: this is done by the event loop alone."""
-    return JSONResponse({"status": "live"})
+async def live(request: Request) -> Response:
+    """Whether the server works: the event loop answers by itself, and no piece of work hangs."""
+    longest = max(request.app.state.server.batcher.busy_for.values())
+    if longest < STUCK:
+        return JSONResponse({"status": "live"})
+    return Problem("not-ready", f"A piece of work hangs since {longest:.0f} s.").response(request.state.id)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """What was counted and measured, as Prometheus reads it."""
+    return Response(request.app.state.telemetry.page(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/readyz")

@@ -1,18 +1,20 @@
 """What surrounds every request: its id, its line in the log, and an answer whatever happens."""
 
+import asyncio
 import json
 import logging
 import re
 import secrets
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handful.errors import HandfulError
 from handful.http.authorization import check_query
-from handful.http.problems import UNEXPECTED, of_error
+from handful.http.problems import UNEXPECTED, Problem, of_error
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -21,14 +23,19 @@ TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 UNMATCHED = "unmatched"
 """What stands for the paths of no route, of which there are as many as strangers think of."""
 
+Count: TypeAlias = Callable[[str, str, int, float], None]
+
 log = logging.getLogger("handful.http")
 
 
 class Around:
-    """Pure ASGI around an application: a request id, a line in the log, no key in an address, no error unanswered."""
+    """Pure ASGI around an application: a request id, a line in the log, no key in an address, no error unanswered.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    count: gets method, route, status and seconds of each request.
+    """
+
+    def __init__(self, app: ASGIApp, count: Count) -> None:
+        self.app, self.count = app, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -37,7 +44,7 @@ class Around:
             return
         headers, start, status = Headers(scope=scope), time.perf_counter(), 0
         request_id = _request_id(headers)
-        scope.setdefault("state", {})["id"] = request_id
+        scope.setdefault("state", {}).update(id=request_id, task=asyncio.current_task())
 
         async def marked(message: Message) -> None:
             nonlocal status
@@ -51,12 +58,16 @@ class Around:
             await self.app(scope, receive, marked)
         except HandfulError as error:
             await of_error(error).response(request_id)(scope, receive, marked)
+        except asyncio.CancelledError:  # the client has left, or the server ends
+            await Problem("not-ready", "The server is ending.").response(request_id)(scope, receive, marked)
         except Exception:
             log.exception(json.dumps({"event": "error", "request": request_id, "route": template_of(scope)}))
             if not status:
                 await UNEXPECTED.response(request_id)(scope, receive, marked)
         finally:
-            log.info(json.dumps(_line(scope, headers, status, time.perf_counter() - start)))
+            seconds = time.perf_counter() - start
+            self.count(scope["method"], template_of(scope), status, seconds)
+            log.info(json.dumps(_line(scope, headers, status, seconds)))
 
 
 def template_of(scope: Scope) -> str:

@@ -370,6 +370,26 @@ class Usage(Shown):
     quotas: dict[str, int]
 
 
+class AuditEntry(Shown):
+    """One change. task: its id, or that of the key or tenant. hash: of it and the hash of the one before."""
+
+    number: int
+    at: Moment
+    actor: str
+    action: str
+    task: str
+    version: int | None
+    hash: str
+
+
+class AuditPage(Shown):
+    """Changes in their order. next_after: what to give as `after` for those that follow."""
+
+    data: list[AuditEntry]
+    has_more: bool
+    next_after: int | None
+
+
 class Prediction(Shown):
     """The prediction for one input: of a class, or of a value within which 95 % of such values lie."""
 

@@ -1,0 +1,79 @@
+"""What the server counts and measures, for Prometheus: by route templates, without tenants, tasks or paths."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from handful.http.calls import Server
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+"""All others are one: strangers make up names."""
+
+
+class Telemetry:
+    """The metrics of one application.
+
+    server: whose queues are looked at whenever the metrics are asked for.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._registry = CollectorRegistry()
+        labels = "method", "route", "status"
+        self._requests = Counter("handful_requests", "Requests by their answers.", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "handful_request_seconds",
+            "From a request's head to the end of its answer.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(_Queues(server))
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request that is answered. route: its template. status: 0 where there was no answer."""
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def page(self) -> bytes:
+        """All metrics in the text form of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class _Queues(Collector):
+    """What waits, ran and was refused."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        lanes = self._server.batcher.lanes.items()
+        waiting = GaugeMetricFamily("handful_waiting_rows", "Rows that wait.", labels=["lane"])
+        busy = GaugeMetricFamily("handful_busy_seconds", "For which the oldest work has run.", labels=["lane"])
+        rows = CounterMetricFamily("handful_rows", "Rows that were worked off.", labels=["lane"])
+        work = CounterMetricFamily("handful_work_seconds", "Seconds of threads.", labels=["lane"])
+        refused = CounterMetricFamily("handful_refusals", "Requests that were not answered.", labels=["lane", "why"])
+        sizes = HistogramMetricFamily("handful_batch_requests", "Requests of one batch.", labels=["lane"])
+        for name, lane in lanes:
+            seen = lane.seen
+            waiting.add_metric([name], lane.waiting.rows)
+            busy.add_metric([name], self._server.batcher.busy_for[name])
+            rows.add_metric([name], seen.rows)
+            work.add_metric([name], seen.seconds)
+            for why in ("refused", "expired", "left"):
+                refused.add_metric([name, why], getattr(seen, why))
+            sizes.add_metric([name], *_buckets(dict(seen.sizes)))
+        yield from (waiting, busy, rows, work, refused, sizes)
+        encoding = CounterMetricFamily("handful_encode_seconds", "Seconds of threads that made tensors of inputs.")
+        encoding.add_metric([], self._server.service.predictor.encode_seconds)
+        yield encoding
+
+
+def _buckets(counts: dict[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """How many values are at most each size, and the sum of all values. counts: of each value."""
+    bounds = [(str(float(most)), float(sum(n for size, n in counts.items() if size <= most))) for most in SIZES]
+    return [*bounds, ("+Inf", float(sum(counts.values())))], float(sum(size * n for size, n in counts.items()))

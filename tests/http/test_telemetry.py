@@ -1,0 +1,74 @@
+"""Metrics and the log show how the server does, and nothing of whom it does it for."""
+
+import json
+
+import pytest
+from apps import caller
+
+from handful.serving.service import Service
+from serving.worlds import classifier, points
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    with Service({"points": classifier()}, tmp_path_factory.mktemp("store")) as service:
+        yield caller(service)
+
+
+def series(call):
+    return {line.rpartition(" ")[0] for line in call("GET", "/metrics").text.splitlines() if not line.startswith("#")}
+
+
+def test_strange_paths_and_methods_add_no_series(call):
+    call("GET", "/v1/x")
+    call("BREW", "/v1/x")
+    series(call)
+    before = series(call)
+    for number in range(200):
+        call("GET" if number % 2 else f"BREW{number}", f"/v1/tasks{number}/{number}")
+    assert series(call) == before
+    assert any('route="unmatched"' in one for one in before)
+
+
+def test_requests_and_batches_are_counted_without_names(call):
+    secret = "MARKER-7f3a"
+    content = {"name": secret, "examples": [{"input": p, "label": f"{secret}{n}"} for n, p in enumerate(points(0, 1))]}
+    task = call("POST", "/v1/tasks", json=content).json()["id"]
+    call("POST", f"/v1/tasks/{task}/predict", json={"inputs": points(2, 3, 4)})
+    text = call("GET", "/metrics").text
+    assert 'handful_requests_total{method="POST",route="/v1/tasks/{task}/predict",status="200"} 1.0' in text
+    assert 'handful_rows_total{lane="predict"} 3.0' in text
+    assert 'handful_batch_requests_count{lane="predict"} 1.0' in text
+    assert secret not in text
+    assert task not in text
+
+
+def test_the_log_has_a_line_for_each_request_without_what_was_sent(call, caplog):
+    caplog.set_level("INFO", "handful.http")
+    secret = "MARKER-7f3a"
+    call("POST", f"/v1/tasks?x={secret}", json={"name": secret}, headers={"X-Request-Id": "one"})
+    call("GET", f"/v1/{secret}", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    first, second = (json.loads(record.message) for record in caplog.records)
+    assert (first["request"], first["route"], first["status"]) == ("one", "/v1/tasks", 422)
+    assert first["key"].startswith("key_")
+    assert (second["route"], second["status"], second["trace"]) == ("unmatched", 404, "a" * 32)
+    assert secret not in caplog.text
+
+
+def test_health_needs_no_key(call):
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert call("GET", path, key="").status_code == 200
+
+
+def test_a_server_that_ends_is_not_ready_but_lives(call):
+    call.app.state.ready = False
+    try:
+        assert call("GET", "/readyz").status_code == 503
+        assert call("GET", "/livez").status_code == 200
+    finally:
+        call.app.state.ready = True
+
+
+def test_a_server_whose_work_hangs_does_not_live(call, monkeypatch):
+    monkeypatch.setattr("handful.serving.pools.Pool.busy_for", 1e9)
+    assert call("GET", "/livez").status_code == 503
