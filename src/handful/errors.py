@@ -56,6 +56,7 @@ CODES = {
     "untrusted-model": "not-ready",
     # what went wrong on the way
     "adapt-diverged": "adapt-diverged",
+    "client-left": "invalid-request",
     "deadline-exceeded": "deadline-exceeded",
     "failed": "outcome-unknown",
     "unreachable": "not-ready",

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from handful.errors import UserError
 from handful.http.authorization import token_of
+from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
@@ -52,7 +53,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Call:
-    """A request of someone who may make it.
+    """A request of someone who may make it. What has not started when the client leaves is not done.
 
     seconds: within which it wants an answer.
     """
@@ -78,13 +79,15 @@ class Call:
         """
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, actor=self.identity.key, **named)
-        return await self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+        return await while_there(
+            self.request, self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+        )
 
     async def predict(
         self, task: str, inputs: Sequence[Any], version: int | None = None, top: int | None = None
     ) -> Predictions:
         """What a task predicts, together with other requests; see `Service.predict`."""
-        return await self.server.batcher.predict(
+        asked = self.server.batcher.predict(
             self.identity.tenant,
             task,
             inputs,
@@ -93,6 +96,7 @@ class Call:
             deadline=self.seconds,
             nbytes=_size(self.request),
         )
+        return await while_there(self.request, asked)
 
 
 def _size(request: Request) -> int:

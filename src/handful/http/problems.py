@@ -53,6 +53,7 @@ KINDS = {
 """The kinds of problems by slug, a closed list."""
 
 STATUSES = {
+    "client-left": 499,
     "invalid-json": 400,
     "invalid-multipart": 400,
     "input-too-large": 422,

@@ -1,0 +1,113 @@
+"""Clients that leave: their requests are dropped unless they have started."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+from apps import caller
+
+from handful.serving.service import Service
+from serving.worlds import classifier, points
+
+
+class Asking:
+    """A request to an application that leaves when it is told to."""
+
+    def __init__(self, call, method, path, content):
+        self.call, self.left, self.sent = call, asyncio.Event(), []
+        head = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {call.key}".encode())]
+        self.scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": head}
+        self.messages = [{"type": "http.request", "body": json.dumps(content).encode(), "more_body": False}]
+        self.task = asyncio.ensure_future(call.app(dict(self.scope), self._receive, self._send))
+
+    async def _receive(self):
+        if self.messages:
+            return self.messages.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message):
+        self.sent.append(message)
+
+    async def status(self):
+        await asyncio.wait_for(self.task, 10)
+        return self.sent[0]["status"]
+
+
+@pytest.fixture
+def service(tmp_path):
+    with Service(classifier(), tmp_path / "store") as service:
+        yield service
+
+
+async def waiting(lane, count):
+    while lane.waiting.count < count:
+        await asyncio.sleep(0.001)
+
+
+def test_of_clients_that_have_left_nothing_is_predicted(service, monkeypatch):
+    task = service.create("shelf", points(1, 2), ["a", "b"]).id
+    executed, let_go, predict = [], threading.Event(), service.predictor.predict
+
+    def slow(requests):
+        executed.extend(requests)
+        assert let_go.wait(10)
+        return predict(requests)
+
+    monkeypatch.setattr(service.predictor, "predict", slow)
+    call = caller(service)
+
+    def ask():
+        return Asking(call, "POST", f"/v1/tasks/{task}/predict", {"inputs": points(3)})
+
+    async def use():
+        lane = call.app.state.server.batcher.lanes["predict"]
+        busy = []
+        for threads in (1, 2):
+            busy.append(ask())
+            while len(executed) < threads:
+                await asyncio.sleep(0.001)
+        asked = [ask() for _ in range(20)]
+        while lane.waiting.count < 20:
+            await asyncio.sleep(0.001)
+        for one in asked[:18]:
+            one.left.set()
+        assert [await one.status() for one in asked[:18]] == [499] * 18
+        let_go.set()
+        assert [await one.status() for one in (*busy, *asked[18:])] == [200] * 4
+        return lane.seen.left
+
+    try:
+        assert asyncio.run(use()) == 18
+    finally:
+        let_go.set()
+    assert len(executed) == 4
+
+
+def test_a_change_that_has_started_is_done_though_its_client_has_left(service, monkeypatch):
+    let_go, write, started = threading.Event(), service.store.write, threading.Event()
+
+    def slow(*arguments):
+        started.set()
+        assert let_go.wait(10)
+        return write(*arguments)
+
+    call = caller(service)
+    monkeypatch.setattr(service.store, "write", slow)
+    examples = [{"input": point, "label": label} for point, label in zip(points(1, 2), "ab", strict=True)]
+
+    async def use():
+        asked = Asking(call, "POST", "/v1/tasks", {"name": "shelf", "examples": examples})
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        asked.left.set()
+        assert await asked.status() == 499
+        let_go.set()
+        await call.app.state.server.close()
+
+    try:
+        asyncio.run(use())
+    finally:
+        let_go.set()
+    assert [task.name for task in service.tasks()] == ["shelf"]
