@@ -10,7 +10,8 @@ import pytest
 from handful.errors import UserError
 from handful.serving import keys as module
 from handful.serving.keys import Identity, Keys
-from handful.serving.sqlite_store import FILE, SqliteStore
+from handful.serving.sqlite import FILE
+from handful.serving.sqlite_store import SqliteStore
 from handful.serving.tenants import Tenants
 
 OWN = "an-admin-key-of-the-operator-0001"

@@ -17,8 +17,8 @@ from handful.errors import ArtifactError, UserError
 from handful.serving import schema, sqlite
 from handful.serving.records import Example
 from handful.serving.rows import entry_hash
-from handful.serving.sqlite import PRAGMAS, check_local, engine_of
-from handful.serving.sqlite_store import FILE, SqliteStore, upgrade
+from handful.serving.sqlite import FILE, PRAGMAS, check_local, engine_of
+from handful.serving.sqlite_store import SqliteStore, upgrade
 from handful.serving.tables import METADATA
 from serving.schemas import HEAD, NEXT, migrations
 
@@ -238,31 +238,6 @@ def test_older_and_newer_schemas_are_refused(closed, tmp_path, monkeypatch):
         SqliteStore(closed)
     with pytest.raises(ArtifactError, match="holds no store"):
         upgrade(tmp_path)
-
-
-# Copies
-
-
-def test_a_backup_is_whole_private_and_replaces_nothing(store, tmp_path):
-    make(store)
-    with store.reading("t") as rows:
-        rows.tasks(1)
-        copy = store.backup(tmp_path / "copy.sqlite3")
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert counts(copy)["examples"] == 2
-    with pytest.raises(UserError, match="is there already"):
-        store.backup(copy)
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is there already"):
-        store.backup(tmp_path / "link")
-
-
-def test_no_second_connection_writes_while_a_backup_is_made(store, tmp_path, monkeypatch):
-    opened, connect = [], sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda place, **how: opened.append(place) or connect(place, **how))
-    store.backup(tmp_path / "copy.sqlite3")
-    assert len(opened) == 2
-    assert all(place.endswith("?mode=ro") for place in opened)
 
 
 def test_the_log_is_emptied_but_for_a_reader(store, monkeypatch):

@@ -26,17 +26,23 @@ NETWORKS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fu
 
 DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
+FILE = "store.sqlite3"
+"""The database of a store, in its folder."""
+
 READERS = 16
 
 
-def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True) -> Engine:
+def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True, resting: bool = False) -> Engine:
     """Connections to the database in a file: one that writes, or any number that only read.
 
     The driver's own transactions keep what was rolled back, so that it is told to make none, and each begins here.
     foreign_keys: off to rebuild tables, which would else delete the rows of others.
+    resting: whether nobody writes the file, as a backup: then nothing is made beside it.
     """
-    mode = "rwc" if writes else "ro"
+    mode = "rwc" if writes else "ro&immutable=1" if resting else "ro"
     wanted = PRAGMAS | {"foreign_keys": int(foreign_keys)}
+    if resting:
+        del wanted["journal_mode"]
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,18 +11,18 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, select
 
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.serving.backups import backup
 from handful.serving.heads import Heads
 from handful.serving.ids import Ids
 from handful.serving.records import Version
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate, revision_of
-from handful.serving.sqlite import check_local, engine_of
+from handful.serving.sqlite import FILE, check_local, engine_of
 from handful.serving.store import Store
 from handful.serving.tables import EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
 from handful.training.lock import locked
 
-FILE = "store.sqlite3"
 PATIENCE = 10.0
 """Seconds for which emptying the log waits for readers."""
 
@@ -51,9 +50,9 @@ class SqliteStore(Store):
                     migrate(connection)
                 check_schema(connection, self.path)
             writing, self._reading = engine_of(file, writes=True), engine_of(file, writes=False)
-            opening.callback(self._reading.dispose)
             self.writer = Writer(writing)
             opening.callback(self.writer.close)
+            opening.callback(self._reading.dispose)  # first, so that the last connection can remove the log
             with self._reading.begin() as connection:
                 largest = [select(func.max(table.c.id)) for table in (TASKS, EXAMPLES, KEYS)]
                 self.ids = Ids(filter(None, (connection.execute(one).scalar() for one in largest)))
@@ -105,11 +104,7 @@ class SqliteStore(Store):
 
         Raises `UserError` where there is something at this place.
         """
-        target = Path(path)
-        if os.path.lexists(target):
-            raise UserError(f"{target} is there already.", hint="Give {path} another name.", code="unwritable")
-        _copy(self.path / FILE, target)
-        return target
+        return backup(self.path, path)
 
 
 def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
@@ -129,7 +124,7 @@ def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
                 if is_current(connection, folder, migrations):
                     return None
             copy = folder / f"before-{found}-{secrets.token_hex(4)}.sqlite3"
-            _copy(file, copy)
+            backup(folder, copy)
             with old.connection() as connection:
                 migrate(connection, migrations)
         return copy
@@ -162,23 +157,3 @@ def _made(folder: Path) -> Path:
             hint="Choose another folder, or make it writable.",
         ) from error
     return file
-
-
-def _copy(file: Path, target: Path) -> None:
-    """Copy a database whole or not at all, by a connection that only reads it."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}")
-    try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
-            source.execute("VACUUM INTO ?", (str(temporary),))
-        with contextlib.closing(sqlite3.connect(f"{temporary.absolute().as_uri()}?mode=ro", uri=True)) as made:
-            [[verdict]] = made.execute("PRAGMA integrity_check(1)").fetchall()
-        if verdict != "ok":
-            raise ArtifactError(f"The copy of {file} is damaged ({verdict}). Check its disk.")
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.rename(target)
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

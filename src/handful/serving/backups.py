@@ -1,0 +1,137 @@
+"""Copies of a store in SQLite: made while it is in use, and restored into an empty folder."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from handful.errors import ArtifactError, UserError
+from handful.serving.schema import is_current, revision_of
+from handful.serving.sqlite import DAMAGED, FILE, check_local, engine_of
+from handful.training.lock import locked
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database: it would take such files of an earlier one for those of a copy."""
+
+
+def backup(folder: str | Path, path: str | Path) -> Path:
+    """Copy the store in a folder, in use or not, as it is now into one file that its owner alone may read.
+
+    Nothing is at this path before the copy is whole. Raises `UserError` where there is something already, or it cannot
+    be written, and `ArtifactError` where the folder holds no store, or a damaged one.
+    """
+    file, target = Path(folder) / FILE, Path(path)
+    if not file.is_file():
+        raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
+    for place in (target, *_beside(target)):
+        if os.path.lexists(place):
+            raise UserError(f"{place} is there already.", hint="Give {path} another name.", code="unwritable")
+    with _placed(target) as temporary:
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
+            source.execute("VACUUM INTO ?", (str(temporary),))
+        _check_store(temporary, target)
+    return target
+
+
+def restore(path: str | Path, folder: str | Path) -> Path:
+    """Put a backup into a folder, as the store in it; returns the folder.
+
+    path: the file that `backup` made.
+    folder: empty, or not there yet.
+
+    A store of an earlier version has to be upgraded afterwards. Raises `UserError` where the folder holds something, or
+    the backup is a link or has files of a database in use beside it, and `ArtifactError` where it is no backup of a
+    store, or damaged.
+    """
+    source, place = Path(path), Path(folder)
+    check_local(place)
+    content = _opened(source)
+    with contextlib.closing(os.fdopen(content, "rb")) as given:
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir() or any(place.iterdir())):
+            raise UserError(f"{place} is not empty.", hint="Choose a new folder as {folder}.", code="unwritable")
+        with locked(place, "service"), _placed(place / FILE) as temporary:
+            with temporary.open("wb") as copy:
+                shutil.copyfileobj(given, copy)
+            _check_store(temporary, source)
+    return place
+
+
+def _opened(source: Path) -> int:
+    """A backup, opened for reading; `UserError` where it is a link, or a database that may be in use."""
+    for beside in _beside(source):
+        if os.path.lexists(beside):
+            raise UserError(
+                f"{beside} is there: {source} is a database in use, or that of a process that was killed, and the file "
+                "alone may lack a part. Make a backup with `handful store backup`, and restore that."
+            )
+    try:
+        opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {source}: {error.strerror}.", code="missing-artifact") from error
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ArtifactError(f"{source} is no file.", code="missing-artifact")
+    return opened
+
+
+def _check_store(file: Path, source: Path) -> None:
+    """Raise an `ArtifactError` where a copy is not of a whole store of this version or an earlier one."""
+    engine = engine_of(file, writes=False, resting=True)
+    try:
+        with engine.begin() as connection:
+            kinds = set(connection.exec_driver_sql("SELECT DISTINCT type FROM sqlite_master").scalars())
+            current = is_current(connection, source)
+            if kinds != {"table", "index"} or not (current or revision_of(connection)):  # a trigger runs by itself
+                raise ArtifactError(f"{source} is no backup of a store.")
+            check_whole(connection, source)
+    except DBAPIError as error:
+        raise ArtifactError(f"{source} is damaged ({error.orig}). Take another backup.") from error
+    finally:
+        engine.dispose()
+
+
+def check_whole(connection: Connection, source: object) -> None:
+    """Raise an `ArtifactError` where SQLite finds a database damaged, or rows without those that they refer to."""
+    found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+    if found != "ok":
+        raise ArtifactError(f"{source} is damaged ({found}). Check its disk, and take another backup.")
+    orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if orphans:
+        raise ArtifactError(f"{source} is damaged: {orphans[0][0]} has rows without those that they refer to.")
+
+
+@contextlib.contextmanager
+def _placed(target: Path) -> Iterator[Path]:
+    """A file to be written, which is at its place once it is whole and on the disk, and else nowhere."""
+    temporary = target.with_name(f".{secrets.token_hex(8)}")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield temporary
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):
+            raise ArtifactError(f"The database that was read is damaged ({error}). Restore a backup.") from error
+        raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(place: Path) -> None:
+    opened = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _beside(file: Path) -> list[Path]:
+    return [file.with_name(file.name + end) for end in BESIDE]
