@@ -30,7 +30,7 @@ def backup(folder: str | Path, path: str | Path) -> Path:
     file, target = Path(folder) / FILE, Path(path)
     if not file.is_file():
         raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
-    for place in (target, *_beside(target)):
+    for place in (target, *beside(target)):
         if os.path.lexists(place):
             raise UserError(f"{place} is there already.", hint="Give {path} another name.", code="unwritable")
     with _placed(target) as temporary:
@@ -65,10 +65,10 @@ def restore(path: str | Path, folder: str | Path) -> Path:
 
 def _opened(source: Path) -> int:
     """A backup, opened for reading; `UserError` where it is a link, or a database that may be in use."""
-    for beside in _beside(source):
-        if os.path.lexists(beside):
+    for place in beside(source):
+        if os.path.lexists(place):
             raise UserError(
-                f"{beside} is there: {source} is a database in use, or that of a process that was killed, and the file "
+                f"{place} is there: {source} is a database in use, or that of a process that was killed, and the file "
                 "alone may lack a part. Make a backup with `handful store backup`, and restore that."
             )
     try:
@@ -133,5 +133,6 @@ def _sync(place: Path) -> None:
         os.close(opened)
 
 
-def _beside(file: Path) -> list[Path]:
+def beside(file: Path) -> list[Path]:
+    """What SQLite keeps beside a database in use, there or not."""
     return [file.with_name(file.name + end) for end in BESIDE]

@@ -17,7 +17,7 @@ def open_store(place: str | Path) -> Store:
 
     Raises `UserError` where it cannot be used, and `ArtifactError` where it has another schema.
     """
-    return PostgresStore(str(place)) if _is_address(place) else SqliteStore(place)
+    return PostgresStore(str(place)) if is_address(place) else SqliteStore(place)
 
 
 def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MIGRATIONS) -> Path | None:
@@ -29,11 +29,12 @@ def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MI
     Returns the copy that was made beside a folder's store before, None where none was needed. Back a database up first.
     Raises as `open_store` does. Where the migration fails, the store is as it was.
     """
-    if not _is_address(place):
+    if not is_address(place):
         return sqlite_store.upgrade(place, migrations)
     postgres_store.upgrade(str(place), role, migrations)
     return None
 
 
-def _is_address(place: str | Path) -> bool:
+def is_address(place: str | Path) -> bool:
+    """Whether a place is the address of a database, not a folder."""
     return str(place).startswith(SCHEMES)

@@ -58,6 +58,10 @@ class Rows:
         wanted = self._tasks().where(TASKS.c.id > after, TASKS.c.deleted_at.is_(None))
         return [_task(row) for row in self._run(wanted.order_by(TASKS.c.id).limit(limit))]
 
+    def head_number(self, task: str) -> int | None:
+        """The number of a task's head; None where it has none, or there is no such task."""
+        return self._run(select(HEADS.c.version).where(self._of(HEADS, task))).scalar()
+
     def set_deleted(self, id_: str, at: int | None) -> None:
         """Say since when a task is deleted; None: it is not."""
         self._changed.add(id_)

@@ -52,6 +52,12 @@ class Counts:
         row = self._run(select(TASKS.c.examples, TASKS.c.bytes).where(self._of(task))).first()
         return Usage(0, 0, 0) if row is None else Usage(1, *row)
 
+    def summed(self) -> Usage:
+        """What the tenant's tasks use together, as of their last counts."""
+        sums = select(func.count(), func.sum(TASKS.c.examples), func.sum(TASKS.c.bytes))
+        count, examples, size = self._run(sums.where(TASKS.c.tenant == self._tenant)).one()
+        return Usage(count, int(examples or 0), int(size or 0))
+
     def add(self, at: int) -> None:
         """Count a new task, of a tenant that is new where it has no row."""
         if not self._run(update(TENANTS).where(self._row()).values(tasks=TENANTS.c.tasks + 1)).rowcount:
