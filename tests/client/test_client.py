@@ -117,7 +117,7 @@ def test_a_task_moves_as_a_file(client, task):
     other = client.import_task("shelf 2", content)
     assert (other.name, other.labels) == ("shelf 2", task.labels)
     first, second = client.predict_many([(task.id, points(4)), (other.id, points(4, 5))])
-    assert first.predictions == second.predictions[:1]
+    assert first.predictions[0].probability == pytest.approx(second.predictions[0].probability, abs=1e-5)
 
 
 def test_what_the_server_has(client):
@@ -125,6 +125,15 @@ def test_what_the_server_has(client):
         ("classes", "classification"),
         ("values", "regression"),
     ]
+
+
+def test_many_inputs_are_predicted_as_the_server_takes_them(client, task):
+    most = client.limits().inputs
+    inputs = [[float(number % 7), 1.0, 0.0] for number in range(most + 5)]
+    made = client.predict(task.id, inputs, top=1).predictions
+    few = client.predict(task.id, inputs[:7], top=1).predictions
+    assert [one.label for one in made] == [few[number % 7].label for number in range(most + 5)]
+    assert made[-1].probability == pytest.approx(few[(most + 4) % 7].probability, abs=1e-5)
 
 
 def test_keys_are_made_rotated_and_revoked(client, service):

@@ -3,9 +3,11 @@
 import json
 
 import httpx2
+import pytest
 
 from handful.client.client import Client
 from handful.client.content import LARGE, as_json, as_parts, in_parts
+from handful.errors import UserError
 
 SMALL, BIG = b"\x89PNG", bytes(LARGE)
 
@@ -33,21 +35,26 @@ def test_a_column_called_image_is_none():
     assert as_parts({"inputs": [{"image": "a.png"}, {"image": "b.png"}]}, most=0) == []
 
 
-def test_large_images_go_over_the_wire_in_parts():
+def test_large_images_of_examples_go_over_the_wire_in_parts():
     seen = []
 
     def server(request):
         seen.append(request)
-        made = {"task": "a", "version": 1, "model": {"name": "m", "digest": "d"}, "predictions": [{"value": 1.0}]}
-        return httpx2.Response(200, json=made)
+        return httpx2.Response(404, json={})
 
     with Client("http://localhost", "k", transport=httpx2.MockTransport(server)) as client:
-        client.predict("a", [BIG])
-    [request] = seen
-    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
-    assert b'name="task"' in request.content
-    assert b'name="image-0"' in request.content
-    assert BIG in request.content
+        for send in (
+            lambda: client.create("a", [BIG], ["x"]),
+            lambda: client.predict("a", [BIG[:1000]]),
+        ):
+            with pytest.raises(UserError):
+                send()
+    examples, inputs = seen
+    assert examples.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'name="task"' in examples.content
+    assert b'name="image-0"' in examples.content
+    assert BIG in examples.content
+    assert inputs.headers["content-type"] == "application/json"
 
 
 def test_pieces_keep_the_order_and_the_limits():

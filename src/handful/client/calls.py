@@ -24,6 +24,7 @@ class Call(Generic[Answer]):
     answer: the type that the answer is read as; `bytes` takes it as it is, None: there is none.
     query: parameters behind the path; those that are None are left out.
     body: what is sent, see `handful.client.content`; None: nothing.
+    in_parts: whether the server takes large images of the body in parts.
     content: bytes that are sent as they are, in place of a body.
     changes: whether it changes a task that is there. expected: the version that it then has to be at, else the server
         refuses; None: any.
@@ -37,6 +38,7 @@ class Call(Generic[Answer]):
     answer: Any
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
+    in_parts: bool = False
     content: bytes | None = None
     changes: bool = False
     expected: int | None = None

@@ -79,7 +79,7 @@ class Connection:
         deadline = min(step.seconds, LONGEST_DEADLINE)
         headers = {"X-Request-Timeout-Ms": str(max(1, int(1000 * deadline))), **call.headers()}
         content: dict[str, Any] = {"content": call.content}
-        if parts := as_parts(call.body):
+        if parts := as_parts(call.body) if call.in_parts else []:
             content = {"files": [(one.name, (one.name, one.content, one.media)) for one in parts]}
         elif call.body is not None:
             content = {"content": as_json(call.body)}

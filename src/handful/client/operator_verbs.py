@@ -4,7 +4,15 @@ from datetime import datetime
 from typing import Any
 
 from handful.client.calls import Call, Plan, ask, quoted
-from handful.client.records import Facts, Page, RemoteAuditEntry, RemoteKey, RemoteLimits, RemoteModel, RemoteTenant
+from handful.client.records import (
+    Page,
+    RemoteAuditEntry,
+    RemoteKey,
+    RemoteLimits,
+    RemoteModel,
+    RemoteTenant,
+    RemoteUsage,
+)
 from handful.client.verbs import listing, verb
 
 
@@ -22,9 +30,9 @@ class OperatorVerbs:
         return (yield from ask(Call("GET", "/v1/limits", RemoteLimits, repeatable=True)))
 
     @verb
-    def usage(self) -> Plan[Facts]:
+    def usage(self) -> Plan[RemoteUsage]:
         """What the tenant has, and how much it may have."""
-        return (yield from ask(Call("GET", "/v1/usage", Facts, repeatable=True)))
+        return (yield from ask(Call("GET", "/v1/usage", RemoteUsage, repeatable=True)))
 
     @listing
     def audit(self, *, limit: int | None = None) -> Call[Page[RemoteAuditEntry]]:

@@ -228,8 +228,22 @@ class RemoteKey:
 
 
 @dataclass(frozen=True)
+class RemoteUsage:
+    """What a tenant has in the store, with all versions. quotas: the most that it and each of its tasks may have."""
+
+    tasks: int
+    examples: int
+    bytes: int
+    quotas: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class RemoteAuditEntry:
-    """One change. hash: of this entry and the hash of the one before, so that none can be left out or altered."""
+    """One change.
+
+    task: its id, or that of a key or tenant.
+    hash: of this entry and the hash of the one before, so that none can be left out or altered.
+    """
 
     number: int
     at: datetime
@@ -247,7 +261,3 @@ class Page(Generic[Item]):
     data: tuple[Item, ...]
     has_more: bool
     next_after: str | int | None = None
-
-
-Facts = Mapping[str, Any]
-"""An answer as the server gives it."""

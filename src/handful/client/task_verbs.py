@@ -311,6 +311,7 @@ def _creating(
         path,
         RemoteTask,
         body=body,
+        in_parts=True,
         changes=changes,
         expected=expected,
         idempotency_key=key,
