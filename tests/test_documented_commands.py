@@ -40,8 +40,8 @@ CHECKED = ("setup", "check", "test", "test-slow", "test-all")
 """Targets of `make` that install, or run these tests."""
 ENDLESS = ("serve",)
 """Commands that run until they are stopped, see tests/cli/test_serve.py."""
-REMOTE = ("tasks", "keys")
-"""Commands on a server."""
+REMOTE = ("tasks", "keys", "store")
+"""Commands on a server and on its store."""
 
 
 def commands() -> list[list[str]]:

@@ -23,7 +23,8 @@ SHOWS_COMMANDS = "card.py"
 def options() -> set[str]:
     """All options of all commands."""
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]
-    return {name for command in commands for parameter in command.params for name in parameter.opts}
+    whole = [one for command in commands for one in getattr(command, "commands", {"": command}).values()]
+    return {name for command in whole for parameter in command.params for name in parameter.opts}
 
 
 def texts(path: Path) -> list[tuple[str, str]]:

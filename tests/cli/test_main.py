@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -719,20 +720,27 @@ def test_a_note_is_said_once(home, tmp_path):
 # Help
 
 
+def groups() -> dict[str, dict[str, object]]:
+    return {name: one.commands for name, one in get_command(app).commands.items() if hasattr(one, "commands")}
+
+
 def commands() -> dict[str, object]:
-    return get_command(app).commands
+    """By their names; those of a group have two words."""
+    single = {name: one for name, one in get_command(app).commands.items() if name not in groups()}
+    return single | {f"{group} {name}": one for group, members in groups().items() for name, one in members.items()}
 
 
 def test_every_command_has_help_with_an_example_that_parses():
-    assert set(commands()) == {"quickstart", "train", *READING}
+    assert set(get_command(app).commands) == {"quickstart", "train", "serve", *groups(), *READING}
+    assert set(groups()) == {"tasks", "keys", "store"}
     for name, command in commands().items():
-        help_text = done(name, "--help").stdout
+        help_text = done(*name.split(), "--help").stdout
         assert command.help
         example = command.epilog.removeprefix("Example: ")
         assert "Example:" in help_text
-        program, verb, *arguments = example.split()
-        assert (program, verb) == ("handful", name)
-        command.make_context(verb, arguments)
+        words, count = shlex.split(example), len(name.split())
+        assert words[: 1 + count] == ["handful", *name.split()]
+        command.make_context(name, words[1 + count :])
         for parameter in command.params:
             assert parameter.help or parameter.name == "help", f"{name} {parameter.name}"
 
@@ -770,7 +778,9 @@ def test_an_example_is_listed_as_it_is_written(monkeypatch):
     assert "Classify by the nearest class mean in a " in lines
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "maml"], *([name, "--help"] for name in READING)])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "maml"], *([*name.split(), "--help"] for name in commands())]
+)
 def test_what_is_shown_fits_into_80_columns(arguments, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(terminal.out, "_width", None)

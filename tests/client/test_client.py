@@ -127,6 +127,18 @@ def test_what_the_server_has(client):
     ]
 
 
+def test_what_the_tenant_has_and_did(client, task):
+    client.roll_back(task.id, 1)
+    client.add(task.id, points(4), ["plum"])
+    used = client.usage()
+    assert used.tasks >= 1
+    assert used.quotas
+    assert [(one.action, one.version) for one in client.audit() if one.task == task.id] == [
+        ("created", 1),
+        ("added", 2),
+    ]
+
+
 def test_many_inputs_are_predicted_as_the_server_takes_them(client, task):
     most = client.limits().inputs
     inputs = [[float(number % 7), 1.0, 0.0] for number in range(most + 5)]

@@ -5,6 +5,7 @@ OTHER_NAMES = {
     **{name: f"--set training.{name}=" for name in ("warmup", "weight_decay")},
     "backbone_options": "--set backbone.NAME=",
     "first_order": "--set first_order=",
+    "folder": "-o",
     "inner_lr": "--set inner_lr=",
     "limits": "--no-limits",
     "path": "-o",

@@ -21,6 +21,7 @@ from handful.cli import (  # noqa: F401 - an import registers the command
     predict,
     quickstart,
     serve,
+    store,
     tables,
     tasks,
     train,

@@ -38,7 +38,7 @@ def versions(rows: Sequence["RemoteVersion"], head: int) -> Table:
         parent = "" if one.parent is None else str(one.parent)
         at = f"{one.created_at:%Y-%m-%d %H:%M}"
         mark = "*" if one.number == head else ""
-        table.add_row(mark, str(one.number), change, parent, _count(one.examples), at, _shortened(one.actor, 12))
+        table.add_row(mark, str(one.number), change, parent, _count(one.examples), at, _end(one.actor))
     return table
 
 
@@ -67,8 +67,13 @@ def _count(number: int | None) -> str:
 def _short(value: Any) -> str:
     """An input or value in a few signs."""
     if isinstance(value, Mapping) and value.keys() == {"image"}:
-        return f"image, {len(value['image']) * 3 // 4 / 1024:.0f} kB"
+        return f"image, {len(value['image']) * 3 // 4:,} bytes"
     return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+
+
+def _end(actor: str) -> str:
+    """The end of an id, by which keys that were made at one time differ."""
+    return actor if len(actor) <= 12 else f"...{actor[-8:]}"
 
 
 def _shortened(text: str, most: int) -> str:

@@ -29,7 +29,7 @@ Reading: TypeAlias = Callable[[str], AbstractContextManager[Rows]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """One thing that is wrong. task, version: where; None: it is of the whole tenant, or task."""
 
     tenant: str
@@ -53,7 +53,7 @@ class Verification:
     tasks: int
     versions: int
     adapted: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Fault, ...]
 
 
 def verify(place: str | Path, *, every: int = 1, trust: Sequence[str] = ()) -> Verification:
@@ -129,7 +129,7 @@ class _Verifier:
     def __init__(self, reading: Reading, every: int, derivation: Derivation) -> None:
         self._reading, self._every, self._derivation = reading, every, derivation
         self._tenants = self._tasks = self._versions = self._derivable = self._adapted = 0
-        self._findings: list[Finding] = []
+        self._findings: list[Fault] = []
 
     def result(self) -> Verification:
         return Verification(self._tenants, self._tasks, self._versions, self._adapted, tuple(self._findings))
@@ -199,4 +199,4 @@ class _Verifier:
                 self._found(tenant, task, version.number, fault)
 
     def _found(self, tenant: str, task: str | None, version: int | None, what: str) -> None:
-        self._findings.append(Finding(tenant, task, version, what))
+        self._findings.append(Fault(tenant, task, version, what))
