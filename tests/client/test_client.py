@@ -73,6 +73,7 @@ def test_examples_are_added_corrected_and_removed(client, task):
         (3, "corrected"),
         (4, "removed"),
     ]
+    assert client.version(task.id, 2).labels == ("apple", "pear", "plum")
     with pytest.raises(UserError) as caught:
         client.add(task.id, points(5), ["plum"], expected=1)
     assert caught.value.code == "version-conflict"

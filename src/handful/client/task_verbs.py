@@ -200,6 +200,12 @@ class TaskVerbs:
         """All versions of a task, from the first. limit: how many are asked for at once."""
         return _looking(_path(task, "versions"), Page[RemoteVersion], limit=limit)
 
+    @verb
+    def version(self, task: str, version: int) -> Plan[RemoteVersion]:
+        """One version of a task; `UserError` where there is none."""
+        call: Call[RemoteVersion] = _looking(_path(task, "versions", str(version)), RemoteVersion)
+        return (yield from ask(call))
+
     @listing
     def examples(self, task: str, version: int | None = None, *, limit: int | None = None) -> Call[Page[RemoteExample]]:
         """The examples of a version, the head by default; none where they are not kept, or the version was erased.
