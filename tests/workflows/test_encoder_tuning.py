@@ -1,6 +1,8 @@
 """Tuning an encoder: what is trained, kept, stored and loaded, by a tiny encoder of three layers with real code."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from handful.data_options import AUTO, OFF, ON
-from handful.encoders.carried import PREFIX, carried_folder, packed, unpacked
+from handful.encoders.carried import PREFIX, carried_folder, carried_name, packed, unpacked
 from handful.encoders.published import folder_digest
 from handful.encoders.texts import TextEncoder
 from handful.encoders.tuned import encoder_of
@@ -19,7 +21,7 @@ from handful.notes import collecting
 from handful.storage import read_tensors
 from handful.tasks.opening import open_tasks
 from handful.training.run import Run
-from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
+from handful.workflows.encoder_tuning import few, trained_map, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
@@ -233,6 +235,8 @@ def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp
         model = train(whole, run)
         inputs = model.pipeline.encode(["apple bank", "dog eagle"])
         digest, content = model.digest, model.to_bytes()
+        assert str(tmp_path).encode() not in content
+        assert not any(str(tmp_path) in path.read_text() for path in (run / "model").glob("*[!s]"))
         moved = tmp_path / "elsewhere"
         folder.rename(moved)
         encoder_of.cache_clear()
@@ -241,9 +245,43 @@ def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp
         assert torch.equal(loaded.pipeline.encode(["apple bank", "dog eagle"]), inputs)
         assert loaded.digest == digest
         assert loaded.to_bytes() == content, "and it goes on bringing it"
+        assert loaded.pipeline.encoder == "gone"
         moved.rename(folder)
     kept = Path(MetaModel.from_pretrained(tmp_path / "frozen").pipeline.encoder_folder())
     assert (kept / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("/home/me/minilm", "minilm"),
+        ("/cache/hub/models--someone--small--net/snapshots/0123abc", "someone/small--net"),
+        ("someone/small", "someone/small"),
+    ],
+)
+def test_a_brought_encoder_is_called_without_the_folders_of_a_machine(name, called):
+    assert carried_name(name) == called
+    assert carried_name(called) == called
+
+
+def test_while_an_encoder_is_tuned_it_is_in_memory_once(experiment, monkeypatch):
+    loaded = []
+    whole = TextEncoder._loaded
+
+    def counted(self):
+        found = whole(self)
+        loaded.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(TextEncoder, "_loaded", counted)
+    encoder_of.cache_clear()
+    distribution = experiment.source.open()
+    settled = experiment.settled(distribution)
+    settled.build(distribution)
+    frozen = trained_map(settled, distribution, lambda tasks: tasks.split("val").with_sizes(3, 1, 2))
+    gc.collect()
+    assert sum(encoder() is not None for encoder in loaded) == 1
+    assert frozen.tasks.pipeline.encode(["apple"]).shape == (1, 8), "it is loaded again when it is needed"
 
 
 def test_what_has_no_encoder_cannot_bring_one(tmp_path):

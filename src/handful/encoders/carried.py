@@ -14,8 +14,23 @@ from handful.storage import write_bytes
 
 PREFIX = "encoder files/"
 """How the names of these files begin among the tensors of a model."""
+PUBLISHED = "models--"
+"""How the folders of published encoders begin in the cache of the hub."""
 SUFFIXES = {*ENCODER_FILES, Path(CARD).suffix}
 """Of the files that may be unpacked."""
+
+
+def carried_name(name: str) -> str:
+    """What an encoder is called in a model that brings it along: the paths of a machine are nobody else's matter.
+
+    name: as it was given, or where it was found: of a folder the last part is kept, of one in the cache of the hub the
+        published name.
+    """
+    folder = Path(name)
+    if not folder.is_absolute():
+        return name
+    published = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(PUBLISHED)
+    return folder.parent.parent.name.removeprefix(PUBLISHED).replace("--", "/") if published else folder.name
 
 
 def packed(folder: Path) -> dict[str, Tensor]:

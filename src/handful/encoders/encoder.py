@@ -49,7 +49,7 @@ class Encoder(ABC):
                 f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
                 code="missing-encoder",
             )
-        self.name = str(folder.resolve()) if folder.is_dir() else name
+        self.name = str(self.folder) if self.folder and not self.brought else name
         self.wanted = revision
         self.device = torch.device("cpu")
         self._model: Any = None

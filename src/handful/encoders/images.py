@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from handful.encoders.encoder import KEPT_FROM, Encoder
 from handful.encoders.progress import EmbeddingProgress
-from handful.encoders.published import MISSING, check_no_pickle, not_loaded, reason
+from handful.encoders.published import MISSING, check_weights, not_loaded, reason
 from handful.errors import ArtifactError, UserError
 from handful.functional.stateless import own_copy
 from handful.own_code import imported, names_own_code
@@ -289,7 +289,7 @@ def _published_model(name: str, folder: Path) -> ImageModel:
 
 
 def _checked_config(folder: Path) -> dict[str, Any]:
-    check_no_pickle(folder)
+    check_weights(folder)
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
     if not isinstance(config, dict):
         raise UserError(

@@ -2,12 +2,16 @@
 
 import contextlib
 import hashlib
+import json
+import re
 from pathlib import Path
 
 from handful.errors import ArtifactError, UserError
 
 ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
+INDEX, SHARD = ".safetensors.index.json", re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+"""How files end that name those in which the weights of a large encoder are, and how these do."""
 CARD = "README.md"
 """What an encoder says of itself: its licence, and what it was trained on."""
 MISSING = (
@@ -39,12 +43,13 @@ def published_folder(repository: str, revision: str | None) -> Path:
         raise UserError(MISSING) from error
     with contextlib.suppress(OSError, ValueError):
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        if any(folder.rglob("*.safetensors")):
+        weights = list(folder.rglob("*.safetensors*"))
+        if weights and not any(missing_weights(path.parent) for path in weights):
             return folder
     if revision is not None:
         raise UserError(
-            f"The encoder {repository} of the model is not on this machine, and a model downloads nothing. Fetch it "
-            f"with `hf download {repository} --revision {revision}`.",
+            f"The encoder {repository} of the model is not on this machine, or not whole, and a model downloads "
+            f"nothing. Fetch it with `hf download {repository} --revision {revision}`.",
             code="missing-encoder",
         )
     wanted = [*(f"*{end}" for end in ENCODER_FILES), CARD]
@@ -73,9 +78,35 @@ def provenance(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value}
 
 
-def check_no_pickle(folder: Path, part: Path | None = None) -> None:
-    """Raise an `ArtifactError` where weights are in a pickle alone. part: the folder in it that has them."""
+def missing_weights(folder: Path) -> list[str]:
+    """The files that an interrupted download of weights has not brought into a folder, as those that are there tell."""
+    shards = (path.name for path in folder.glob("*.safetensors") if SHARD.search(path.name))
+    indices = {*folder.glob(f"*{INDEX}"), *(folder / SHARD.sub(INDEX, name) for name in shards)}
+    split = [index for index in indices if not index.with_name(index.name.removesuffix(".index.json")).exists()]
+    return sorted(name for index in split for name in _missing_of(index))
+
+
+def _missing_of(index: Path) -> set[str]:
+    try:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or not whole
+        return {index.name}
+    return {name for name in names if not (index.parent / name).is_file()}
+
+
+def check_weights(folder: Path, part: Path | None = None) -> None:
+    """Raise an `ArtifactError` where weights are in a pickle alone, or not all there.
+
+    folder: that of the encoder.
+    part: the folder in it that has them; None: itself.
+    """
     part = part or folder
+    if missing := missing_weights(part):
+        raise ArtifactError(
+            f"The encoder in {folder} lacks files of its weights, such as {missing[0]}, as after an interrupted "
+            "download. Fetch it again, or take a whole copy of it.",
+            code="missing-encoder",
+        )
     if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
         raise ArtifactError(
             f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from handful.encoders.encoder import KEPT_FROM, Encoder
 from handful.encoders.progress import EmbeddingProgress
-from handful.encoders.published import MISSING, check_no_pickle, not_loaded
+from handful.encoders.published import MISSING, check_weights, not_loaded
 from handful.errors import ArtifactError, UserError
 from handful.notes import note
 from handful.own_code import names_own_code
@@ -192,7 +192,7 @@ def _check_modules(folder: Path) -> None:
                 "sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
                 code="untrusted-model",
             )
-        check_no_pickle(folder, part)
+        check_weights(folder, part)
 
 
 class TokenNetwork(nn.Module):

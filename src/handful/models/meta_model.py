@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 import handful
 from handful import backbones
-from handful.encoders.carried import PREFIX, packed, unpacked
+from handful.encoders.carried import PREFIX, carried_name, packed, unpacked
+from handful.encoders.tuned import TunedEncoder
 from handful.engine.parts import adapting_numbers, parts
 from handful.errors import ArtifactError, DataError, HandfulError, UserError
 from handful.functional.own_settings import own_settings, without_inference
@@ -94,7 +95,7 @@ class MetaModel:
     @cached_property
     def digest(self) -> str:
         """What it is: a hash of recipe, pipeline and weights. Adapted tasks name their model by it."""
-        return model_digest(self.learner.state_dict(), self._config())
+        return model_digest(self.learner.state_dict(), self._as_written()._config())
 
     @property
     def checksum(self) -> str:
@@ -166,8 +167,9 @@ class MetaModel:
         folder = Path(path)
         content = self.to_bytes()
         check_model_folder(folder)
-        write_json(folder / "config.json", self._config())
-        write_text(folder / "README.md", card(self.learner, self.pipeline, self.facts, self.path or "MODEL"))
+        written = self._as_written()
+        write_json(folder / "config.json", written._config())
+        write_text(folder / "README.md", card(written.learner, written.pipeline, self.facts, self.path or "MODEL"))
         # Last and by one rename: whoever loads meanwhile has the old model or the new one.
         write_bytes(folder / "model.safetensors", content)
         self.path = folder
@@ -182,8 +184,19 @@ class MetaModel:
         model.path = folder
         return model
 
+    def _as_written(self) -> Self:
+        """The same, as others get it: an encoder that it brings along has no folder of this machine in its name."""
+        if not self.whole_encoder or self.pipeline is None:
+            return self
+        other, config = copy.copy(self), self.pipeline.config()
+        other.pipeline = InputPipeline.from_config(config | {"encoder": carried_name(config["encoder"])})
+        if self.learner.recipe["backbone"] == TunedEncoder.key:
+            other.learner = copy.copy(self.learner)
+            other.learner.recipe = self.learner.recipe | {"backbone_options": other.pipeline.backbone_options}
+        return other
+
     def _packed(self) -> tuple[bytes, str]:
-        config = self._config()
+        config = self._as_written()._config()
         if config["recipe"]["backbone"] is None:
             raise UserError(
                 "This backbone has no name by which it could be built again, so the model cannot be saved. Give "

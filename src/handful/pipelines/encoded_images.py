@@ -74,6 +74,8 @@ class EncodedImagePipeline(ImageInputs):
         Levels: see `handful.pipelines.images.sampled`.
         """
         _, levels = sampled(values, rows, limits, place)
+        if layers != 0:  # that of the learner
+            encoder = cast(ImageEncoder, encoder_of("images", encoder.name, encoder.revision))
         pipeline = cls(
             encoder=encoder.name,
             revision=encoder.revision,
@@ -129,6 +131,10 @@ class EncodedImagePipeline(ImageInputs):
         """The files of its encoder; one's own has none but code."""
         reader = self._reader()
         return None if reader.own else reader.files
+
+    def release(self) -> None:
+        """Give back the memory of the encoder, which is loaded again when it is needed."""
+        self._loaded = None
 
     def _reader(self) -> ImageEncoder:
         if self._loaded is None:

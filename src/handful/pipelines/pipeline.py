@@ -140,6 +140,9 @@ class InputPipeline(ABC):
             raise UserError("All tasks of this model have the same columns.", hint="Leave out {target}.")
         return self
 
+    def release(self) -> None:  # noqa: B027 - most have nothing to give back
+        """Give back the memory of what reads inputs, which is loaded again when it is needed."""
+
     def config(self) -> dict[str, Any]:
         """What `from_config` makes the same pipeline of; JSON can hold it."""
         return {"kind": self.kind, **self.settings()}

@@ -79,6 +79,7 @@ class TextPipeline(RowPipeline):
             embeddings = encoder.embed(table.sentences(text))[torch.from_numpy(rows)]
             width, size = embeddings.shape[1], float(embeddings.square().mean().sqrt())
         else:
+            encoder = cast(TextEncoder, encoder_of("texts", encoder.name, encoder.revision))  # that of the learner
             [width], size = encoder.input_shape, 1.0
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         pipeline = cls(
@@ -137,6 +138,10 @@ class TextPipeline(RowPipeline):
     def _embedded(self, texts: list[str]) -> Tensor:
         reader = self._reader()
         return reader.stored(texts).float() if self.tuned else reader.embed(texts) / self.scale
+
+    def release(self) -> None:
+        """Give back the memory of the encoder, which is loaded again when it is needed."""
+        self._loaded = None
 
     def _reader(self) -> TextEncoder:
         if self._loaded is None:

@@ -7,7 +7,7 @@ from typing import Any
 from handful.data_options import AUTO, LAST, OFF
 from handful.encoders.progress import EMBEDDING
 from handful.encoders.texts import DEFAULT, MEAN
-from handful.encoders.tuned import encoder_of, layers_of
+from handful.encoders.tuned import ENCODERS, encoder_of, layers_of
 from handful.engine.devices import device_named
 from handful.errors import ArtifactError, UserError
 from handful.events import NoteEvent, OnEvent, Stop, ignore
@@ -79,7 +79,8 @@ def _layers(source: Source) -> int:
     """How many layers of the encoder can be tuned; none where it is not there, which opening the source tells."""
     try:
         what = "texts" if source.text is not None else "images"
-        return len(layers_of(encoder_of(what, source.encoder or DEFAULT, None).network()))
+        found = ENCODERS[what](source.encoder or DEFAULT)
+        return len(layers_of(encoder_of(what, found.name, found.revision).network()))  # that of the learner
     except (UserError, ArtifactError):
         return 0
 
@@ -91,7 +92,7 @@ def with_encoder_to_bring(experiment: Experiment) -> Experiment:
     name = source.encoder or (DEFAULT if source.text is not None else None)
     if not experiment.whole_encoder or name is None or names_own_code(name):
         return experiment
-    files = encoder_of("texts" if source.text is not None else "images", name, None).files
+    files = ENCODERS["texts" if source.text is not None else "images"](name).files
     return replace(experiment, source=replace(source, encoder=str(files)))
 
 
@@ -141,6 +142,8 @@ def trained_map(
         seed=experiment.seed,
         **settings,
     )
+    if tasks.pipeline is not None:
+        tasks.pipeline.release()  # all is embedded, and tuning needs the memory
     return Candidate(learner, tasks, trained)
 
 
