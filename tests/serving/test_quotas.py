@@ -1,5 +1,7 @@
 """How much a task and a tenant may have, and that what they use is counted."""
 
+import contextlib
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,10 +11,20 @@ import pytest
 from handful import Service
 from handful.errors import UserError
 from handful.serving.quotas import Quotas
-from handful.serving.sqlite_store import SqliteStore
+from handful.serving.sqlite import FILE
+from handful.serving.sqlite_store import SqliteStore, upgrade
 from handful.serving.usage import Usage
 from serving.oracle import check
 from serving.worlds import classifier, points, regressor
+
+BACK = (
+    "DROP TABLE keys",
+    "DROP TABLE tenants",
+    "ALTER TABLE tasks DROP COLUMN examples",
+    "ALTER TABLE tasks DROP COLUMN bytes",
+    "UPDATE alembic_version SET version_num = '0001'",
+)
+"""The way back to the schema that had no counts."""
 
 FOUR = points(1, 2, 3, 4), ["a", "a", "b", "b"]
 
@@ -151,3 +163,21 @@ def test_the_audit_comes_in_pages(opened, tenant):
     assert [(one.actor, one.action) for one in whole] == [("ann", "created"), ("bob", "deleted")]
     assert service.audit(limit=1, after=1, tenant=tenant) == whole[1:]
     assert service.audit(limit=1, tenant=tenant) == [replace(whole[0])]
+
+
+def test_an_earlier_store_gets_its_tenants_and_counts(models, tmp_path):
+    """Versions before tenants had rows of their own counted nothing."""
+    with Service(models, tmp_path / "store") as service:
+        kept = service.create("kept", points(1, 2, 3, 4), ["a", "a", "b", "b"], tenant="acme", model="classes").id
+        service.add(kept, points(5), ["b"], tenant="acme")
+        bare = {"tenant": "acme", "model": "classes", "keep_examples": False}
+        service.delete(service.create("bare", points(1, 2), ["a", "b"], **bare).id, tenant="acme")
+        wanted = service.usage(tenant="acme")
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / FILE)) as connection, connection:
+        for statement in BACK:
+            connection.execute(statement)
+    upgrade(tmp_path / "store")
+    with Service(models, tmp_path / "store") as service:
+        assert service.usage(tenant="acme") == wanted
+        assert [one.name for one in service.tenants.list()] == ["acme", "default"]
+        check(service, "acme")

@@ -32,7 +32,7 @@ def backup(folder: str | Path, path: str | Path) -> Path:
         raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
     for place in (target, *beside(target)):
         if os.path.lexists(place):
-            raise UserError(f"{place} is there already.", hint="Give {path} another name.", code="unwritable")
+            raise UserError(f"{place} is there already.", hint="Choose another name.", code="unwritable")
     with _placed(target) as temporary:
         with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
             source.execute("VACUUM INTO ?", (str(temporary),))
@@ -55,7 +55,7 @@ def restore(path: str | Path, folder: str | Path) -> Path:
     content = _opened(source)
     with contextlib.closing(os.fdopen(content, "rb")) as given:
         if os.path.lexists(place) and (place.is_symlink() or not place.is_dir() or any(place.iterdir())):
-            raise UserError(f"{place} is not empty.", hint="Choose a new folder as {folder}.", code="unwritable")
+            raise UserError(f"{place} is not empty.", hint="Choose a new folder.", code="unwritable")
         with locked(place, "service"), _placed(place / FILE) as temporary:
             with temporary.open("wb") as copy:
                 shutil.copyfileobj(given, copy)
