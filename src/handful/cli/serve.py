@@ -53,6 +53,7 @@ def serve(
     """Serve adapted tasks over HTTP: created from a few examples, predicted, corrected, kept."""
     from handful.http.app import make_app
     from handful.http.server import Address, run
+    from handful.http.uploads import emptied
     from handful.serving.service import Service
 
     address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
@@ -61,7 +62,12 @@ def serve(
         write_log()
         first = service.keys.first_admin(admin_key)
         url, key = address.url(listener), first.token if first else None
-        run(make_app(service), listener, address, lambda: welcome(service, url, key))
+        run(
+            make_app(service, spool=emptied(Path(data, "uploads"))),
+            listener,
+            address,
+            lambda: welcome(service, url, key),
+        )
 
 
 def named_models(given: list[str]) -> dict[str, str | Path]:

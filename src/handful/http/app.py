@@ -1,7 +1,9 @@
 """The application: all routes over one service, and one shape for all that goes wrong."""
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,12 +38,14 @@ PROBLEMS: dict[type[Exception], Any] = {
 """What errors are told as; all others are `problems.UNEXPECTED`."""
 
 
-def make_app(service: Service, limits: RequestLimits = DEFAULTS) -> FastAPI:
+def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | None = None) -> FastAPI:
     """The service behind HTTP, as an ASGI application.
 
-    service: what does the work; it stays open. limits: of each request.
+    service: what does the work; it stays open. limits: of each request. spool: a folder for uploads while they are
+    worked on; by default the system's for what is temporary.
     """
-    app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits)
+    spool = Path(tempfile.gettempdir()) if spool is None else spool
+    app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits, spool)
     app.state.ready, app.state.server, app.state.telemetry = True, server, Telemetry(server)
     app.add_middleware(Around, count=app.state.telemetry.count)
     return app

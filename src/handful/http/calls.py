@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
@@ -28,13 +29,14 @@ class Server:
     """What all requests share.
 
     service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
-    limits: of each request.
+    limits: of each request. spool: the folder for uploads.
     """
 
     service: Service
     batcher: Batcher
     readers: Pool
     limits: RequestLimits
+    spool: Path
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """What a short piece of work returns, done in another thread."""

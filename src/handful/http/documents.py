@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from handful.http.problems import MEDIA
 from handful.http.schemas import Given, PredictForTask, PredictForTasks, ProblemContent
+from handful.http.uploads import MEDIA as UPLOAD
 
 PLACE = "#/components/schemas/{model}"
 SECURITY = {"key": {"type": "http", "scheme": "bearer", "description": "A key of `handful keys`."}}
@@ -16,9 +17,22 @@ FRAMEWORK = ("HTTPValidationError", "ValidationError")
 """Schemas of errors as the framework has them, in whose place problems stand."""
 
 
-def takes(schema: type[BaseModel]) -> dict[str, Any]:
-    """What a route is declared with that reads JSON of a schema."""
-    content = {"application/json": {"schema": {"$ref": PLACE.format(model=schema.__name__)}}}
+def takes(schema: type[BaseModel], *, upload: bool = False) -> dict[str, Any]:
+    """What a route is declared with that reads JSON of a schema. upload: or that as a part beside images or a file."""
+    json: dict[str, Any] = {"$ref": PLACE.format(model=schema.__name__)}
+    content = {"application/json": {"schema": json}}
+    if upload:
+        binary = {"type": "string", "contentMediaType": "application/octet-stream"}
+        parts = {"task": json, "file": binary | {"description": "A .zip, .csv, .parquet or .npz file with examples."}}
+        content[UPLOAD] = {
+            "schema": {
+                "type": "object",
+                "properties": parts,
+                "required": ["task"],
+                "additionalProperties": binary | {"description": 'An image, which the task has as {"image": NAME}.'},
+            },
+            "encoding": {"task": {"contentType": "application/json"}},
+        }
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
 from handful.http.documents import takes
 from handful.http.places import After, Erase, ExampleId, Limit, OfVersion, TaskId
-from handful.http.reading import as_examples, examples_read, made_of
+from handful.http.reading import Source, as_examples, examples_made_of
 from handful.http.schemas import AddExamples, Example, ExamplePage, Receipt, Task
 from handful.serving.records import LabeledInput, TaskRecord
 
@@ -30,13 +30,13 @@ async def list_examples(
     return answer(ExamplePage(data=data, has_more=more, next_after=page[-1].id if more else None))
 
 
-@router.post("/examples", response_model=Task, **takes(AddExamples))
+@router.post("/examples", response_model=Task, **takes(AddExamples, upload=True))
 async def add_examples(task: TaskId, call: Writing, expected: Expected, key: IdempotencyKey = None) -> Response:
     """Adapt a task anew to its examples and more of them, of which new classes may be."""
     return await _labeled(call.service.add, task, call, expected, key)
 
 
-@router.post("/corrections", response_model=Task, **takes(AddExamples))
+@router.post("/corrections", response_model=Task, **takes(AddExamples, upload=True))
 async def correct(task: TaskId, call: Writing, expected: Expected, key: IdempotencyKey = None) -> Response:
     """Adapt a task anew with other labels for inputs that are among its examples; other inputs are added."""
     return await _labeled(call.service.correct, task, call, expected, key)
@@ -55,7 +55,11 @@ async def remove_example(
 
 async def _labeled(change: Any, task: str, call: Writing, expected: int | None, key: str | None) -> Response:
     head = (await call.look(call.service.get, task)).head
-    inputs, labels = await made_of(call, AddExamples, lambda given: examples_read(call, given.examples, head.targets))
+
+    def read(given: AddExamples, source: Source) -> tuple[list[Any], list[Any]]:
+        return source.examples(given.examples, call.service.model_of(head))
+
+    inputs, labels = await examples_made_of(call, AddExamples, read)
     with as_examples():
         record = await call.change(
             change,

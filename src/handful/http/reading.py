@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -11,8 +12,14 @@ from pydantic import BaseModel, ValidationError
 from handful.errors import DataError, HandfulError
 from handful.http.bodies import LARGE, collected, read_json, too_large
 from handful.http.calls import Call
+from handful.http.images import image_of
 from handful.http.json_inputs import examples_of
+from handful.http.limits import RequestLimits
 from handful.http.schemas import LabeledExample
+from handful.http.uploaded_files import examples_of_file
+from handful.http.uploads import MEDIA as UPLOAD
+from handful.http.uploads import Upload, uploaded
+from handful.models.meta_model import MetaModel
 
 Content = TypeVar("Content", bound=BaseModel)
 Made = TypeVar("Made")
@@ -32,12 +39,7 @@ async def made_of(call: Call, schema: type[Content], make: Callable[[Content], M
     content = await counted(request, call.server.limits.json_bytes)
 
     def read() -> Made:
-        try:
-            given = schema.model_validate(read_json(content, call.server.limits))
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            raise RequestValidationError(found) from None
-        return make(given)
+        return make(_validated(schema, read_json(content, call.server.limits)))
 
     return read() if len(content) < LARGE else await call.server.run(read)
 
@@ -52,11 +54,48 @@ async def counted(request: Request, most: int) -> bytes:
     return content
 
 
-def examples_read(
-    call: Call, examples: Sequence[LabeledExample], targets: Sequence[str]
-) -> tuple[list[Any], list[Any]]:
-    """Inputs and labels of a request's examples as the service takes them. targets: that are predicted, if any."""
-    return examples_of(examples, targets or None, call.server.limits)
+@dataclass(frozen=True)
+class Source:
+    """Where the examples of a request are: in its JSON, with images in parts beside it, or in one file."""
+
+    limits: RequestLimits
+    upload: Upload | None = None
+
+    def examples(self, given: Sequence[LabeledExample] | None, model: MetaModel) -> tuple[list[Any], list[Any]]:
+        """Inputs and labels as the service takes them; `DataError` where there are none, or in two places."""
+        file = None if self.upload is None else self.upload.file
+        if (given is None) == (file is None):
+            raise DataError(
+                "A request has examples, or one uploaded file with them.", code="missing-value", field=("examples",)
+            )
+        if given is None or file is not None:
+            assert file, "one of both"
+            found = examples_of_file(file, model, self.limits)
+        else:
+            image = image_of if self.upload is None else self.upload.image
+            found = examples_of(given, model.targets or None, self.limits, image=image)
+        if self.upload is not None:
+            self.upload.check_used()
+        return found
+
+
+async def examples_made_of(call: Call, schema: type[Content], make: Callable[[Content, Source], Made]) -> Made:
+    """What is made of a request with examples, in JSON or as an upload; see `made_of`."""
+    media = call.request.headers.get("content-type", "")
+    limits = call.server.limits
+    if media.partition(";")[0].strip().lower() != UPLOAD:
+        return await made_of(call, schema, lambda given: make(given, Source(limits)))
+    async with uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits) as upload:
+        call.request.state.size = upload.size
+        return await call.server.run(lambda: make(_validated(schema, upload.task), Source(limits, upload)))
+
+
+def _validated(schema: type[Content], value: Any) -> Content:
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError(found) from None
 
 
 @contextlib.contextmanager

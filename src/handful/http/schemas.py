@@ -75,19 +75,24 @@ class LabeledExample(Given):
     value: Value | None = None
 
 
+Examples = Annotated[
+    list[LabeledExample] | None, Field(min_length=1, description="Left out where an uploaded file has them.")
+]
+
+
 class CreateTask(Given):
     """A new task, adapted from examples."""
 
     name: Name
     model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
     keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
-    examples: Annotated[list[LabeledExample], Field(min_length=1)]
+    examples: Examples = None
 
 
 class AddExamples(Given):
     """Examples for a task that is there."""
 
-    examples: Annotated[list[LabeledExample], Field(min_length=1)]
+    examples: Examples = None
 
 
 class RollBack(Given):

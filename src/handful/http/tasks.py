@@ -9,7 +9,7 @@ from handful.errors import ArtifactError, DataError
 from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Erase, Limit, OfVersion, TaskId
-from handful.http.reading import as_examples, counted, examples_read, made_of
+from handful.http.reading import Source, as_examples, counted, examples_made_of
 from handful.http.schemas import CreateTask, Name, Receipt, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -17,14 +17,14 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 FILE = "application/octet-stream"
 
 
-@router.post("", status_code=201, response_model=Task, **takes(CreateTask))
+@router.post("", status_code=201, response_model=Task, **takes(CreateTask, upload=True))
 async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
     """Adapt a new task to examples, and keep it."""
 
-    def read(given: CreateTask) -> tuple[CreateTask, list[Any], list[Any]]:
-        return given, *examples_read(call, given.examples, call.service.model(given.model).targets)
+    def read(given: CreateTask, source: Source) -> tuple[CreateTask, list[Any], list[Any]]:
+        return given, *source.examples(given.examples, call.service.model(given.model))
 
-    given, inputs, labels = await made_of(call, CreateTask, read)
+    given, inputs, labels = await examples_made_of(call, CreateTask, read)
     with as_examples():
         record = await call.change(
             call.service.create,

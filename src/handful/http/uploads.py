@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import shutil
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from handful.http.bodies import read_json, too_large
 from handful.http.images import checked_image
 from handful.http.limits import DEFAULTS, RequestLimits
 
+MEDIA = "multipart/form-data"
 TASK, FILE = "task", "file"
 """The names of the parts that are no images."""
 ENDINGS = (".zip", ".csv", ".parquet", ".npz")
@@ -35,10 +37,13 @@ class Upload:
 
     task: the value of the part "task", which is JSON.
     file: the part "file", in a folder that is there while the request is worked on; None where there is none.
+    size: bytes of all parts.
     """
 
-    def __init__(self, task: Any, file: Path | None, images: BinaryIO, places: dict[str, tuple[int, int]]) -> None:
-        self.task, self.file = task, file
+    def __init__(
+        self, task: Any, file: Path | None, images: BinaryIO, places: dict[str, tuple[int, int]], size: int
+    ) -> None:
+        self.task, self.file, self.size = task, file, size
         self._images, self._places, self._unused = images, places, set(places)
 
     def image(self, name: Any, limits: RequestLimits = DEFAULTS) -> bytes:
@@ -81,6 +86,12 @@ async def uploaded(
         yield await run(parts.upload)
 
 
+def emptied(folder: Path) -> Path:
+    """The folder, without what a process that was killed has left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 @contextlib.contextmanager
 def spooling() -> Iterator[None]:
     """Inside, a full or broken disk is a `UserError`."""
@@ -108,7 +119,7 @@ async def _blocks(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[byte
 
 def _boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+    if kind != MEDIA.encode() or not options.get(b"boundary"):
         raise DataError("Uploads are sent as multipart/form-data with a boundary.", code="unsupported-media")
     return options[b"boundary"]
 
@@ -127,7 +138,7 @@ class _Parts:
         self._open = contextlib.ExitStack()
         self._images: BinaryIO = self._open.enter_context((folder / "images").open("w+b"))
         self._sink: BinaryIO = self._images
-        self._part, self._most, self._size = "", 0, 0
+        self._part, self._most, self._size, self._whole_size = "", 0, 0, 0
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -160,7 +171,9 @@ class _Parts:
             raise DataError(f"The upload has no part {TASK!r}, which is the task in JSON.", field=(TASK,))
         with spooling():
             self._images.flush()
-        return Upload(read_json(self._task.getvalue(), self._limits), self._file, self._images, self._places)
+        return Upload(
+            read_json(self._task.getvalue(), self._limits), self._file, self._images, self._places, self._whole_size
+        )
 
     def close(self) -> None:
         """Close the files; what is not written yet is not wanted any more."""
@@ -198,6 +211,7 @@ class _Parts:
 
     def _comes(self, data: bytes) -> None:
         self._size += len(data)
+        self._whole_size += len(data)
         if self._size > self._most:
             raise too_large("A part of the upload", self._most)
         self._sink.write(data)

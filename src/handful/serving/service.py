@@ -101,6 +101,10 @@ class Service:
         """The model of this name, or the only one; `UserError` where there is none, or it is not clear which."""
         return self._states.named(name)[1]
 
+    def model_of(self, version: Version) -> MetaModel:
+        """The model that a version was adapted from."""
+        return self._states.model(version.model_digest)
+
     def close(self) -> None:
         """Finish what is being written, and close the store if it was opened here."""
         self._open.close()
