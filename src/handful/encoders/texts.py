@@ -1,7 +1,9 @@
 """Encoders of texts, run by sentence-transformers."""
 
+import copy
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,16 @@ class TextEncoder(Encoder):
             )
         super().__init__(name, revision)
         self.long_texts = long_texts
+        self._here = threading.local()
+
+    @property
+    def model(self) -> Any:
+        """The encoder itself: weights that all threads share, and a tokenizer of each, since one changes while used."""
+        own = getattr(self._here, "model", None)
+        if own is None:
+            loaded = super().model
+            own = self._here.model = copy.deepcopy(loaded, {id(each): each for each in _weights(loaded)})
+        return own
 
     @property
     def repository(self) -> str:
@@ -170,6 +182,11 @@ class TextEncoder(Encoder):
         between = text.rfind(" ", middle // 2, middle + 1)
         middle = middle if between < 0 else between
         return self._parts(text[:middle]) + self._parts(text[middle:])
+
+
+def _weights(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 def _mean(vectors: Tensor) -> Tensor:

@@ -163,7 +163,8 @@ class TaskBank(Generic[Key]):
                 slab = _Slab(state, size)
                 self._slabs[kind].append(slab)
             row = slab.free.pop()
-        slot = _Slot(slab, row, self.model.for_task(task), sum(leaf.nbytes for leaf in pytree.tree_leaves(state)))
+        nbytes = sum(leaf.nbytes for leaf in pytree.tree_leaves(state))
+        slot = _Slot(slab, row, take(slab.states, row), self.model.for_task(task), nbytes)
         slab.written[row] = slot
         pytree.tree_map(lambda into, leaf: into.copy_(leaf), slot.state, state)
         return slot
@@ -210,19 +211,15 @@ class _Slab:
 
 @dataclass(eq=False)
 class _Slot:
-    """A row of a slab. model: in whose units it predicts. readers: predictions that read it now."""
+    """A row of a slab. state: in it, no copy. model: in whose units it predicts. readers: predictions that read it."""
 
     slab: _Slab
     row: int
+    state: TaskState
     model: MetaModel
     nbytes: int
     readers: int = 0
     retired: bool = False
-
-    @property
-    def state(self) -> TaskState:
-        """The state itself, not a copy."""
-        return take(self.slab.states, self.row)
 
 
 class _Turn:
