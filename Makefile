@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test test-slow test-all proofs bench check lint types openapi setup clean
+.PHONY: quickstart serve test test-slow test-all proofs bench check lint types openapi setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
+
+# The model of the quickstart, on a store beside it. `make serve ARGS='--port 9000'` passes options on.
+serve: $(INSTALLED)
+	@test -e runs/quickstart/model || { echo "First the quickstart trains its model, which takes about five minutes."; \
+		$(BIN)/handful quickstart; }
+	exec $(BIN)/handful serve --model letters=runs/quickstart --data runs/store $(ARGS)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 

@@ -30,6 +30,14 @@ def serve(
     data: Annotated[
         Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store, made where there is none.")
     ] = Path("store"),
+    store: Annotated[
+        str | None,
+        of_server(
+            "--store",
+            "HANDFUL_DATABASE",
+            help="postgresql://ROLE:PASSWORD@HOST/DATABASE, in place of a store in the folder.",
+        ),
+    ] = None,
     host: Annotated[
         str, of_server("--host", help="Where to listen: others than this machine need TLS or a proxy.")
     ] = "127.0.0.1",
@@ -58,7 +66,7 @@ def serve(
 
     address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
     address.check()
-    with address.bound() as listener, Service(named_models(model), data, trust=trust or ()) as service:
+    with address.bound() as listener, Service(named_models(model), store or data, trust=trust or ()) as service:
         write_log()
         first = service.keys.first_admin(admin_key)
         url, key = address.url(listener), first.token if first else None

@@ -34,8 +34,6 @@ class Connection(HttpToolsProtocol):
         self._wait(None)
         self.resume_writing()
         super().connection_lost(exc)
-        if self.cycle is not None and not self.cycle.response_complete and "task" in self.cycle.scope["state"]:
-            self.cycle.scope["state"]["task"].cancel()  # nobody waits for the answer
 
     def data_received(self, data: bytes) -> None:
         """Read on, but not a head without end."""

@@ -20,6 +20,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """`traceparent` of W3C's Trace Context."""
 
+PASSED_OVER = 64 * 2**20
+"""Bytes of refused contents that are received all the same."""
+
 UNMATCHED = "unmatched"
 """What stands for the paths of no route, of which there are as many as strangers think of."""
 
@@ -44,21 +47,25 @@ class Around:
             return
         headers, start, status = Headers(scope=scope), time.perf_counter(), 0
         request_id = _request_id(headers)
-        scope.setdefault("state", {}).update(id=request_id, task=asyncio.current_task())
+        scope.setdefault("state", {})["id"] = request_id
+
+        content = _Content(receive)
 
         async def marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= 400 and "expect" not in headers:
+                    await content.pass_over()
                 _mark(MutableHeaders(scope=message), request_id, headers.get("traceparent"))
             await send(message)
 
         try:
             check_query(scope["query_string"])
-            await self.app(scope, receive, marked)
+            await self.app(scope, content.receive, marked)
         except HandfulError as error:
             await of_error(error).response(request_id)(scope, receive, marked)
-        except asyncio.CancelledError:  # the client has left, or the server ends
+        except asyncio.CancelledError:  # the server ends
             await Problem("not-ready", "The server is ending.").response(request_id)(scope, receive, marked)
         except Exception:
             log.exception(json.dumps({"event": "error", "request": request_id, "route": template_of(scope)}))
@@ -68,6 +75,26 @@ class Around:
             seconds = time.perf_counter() - start
             self.count(scope["method"], template_of(scope), status, seconds)
             log.info(json.dumps(_line(scope, headers, status, seconds)))
+
+
+class _Content:
+    """What is received of a request. A refused one is received to its end: else closing the connection may take the
+    answer away from a client that is still sending."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._ended = receive, False
+
+    async def receive(self) -> Message:
+        """See ASGI."""
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def pass_over(self) -> None:
+        """Receive what is left, unless it is without end."""
+        count = 0
+        while not self._ended and count < PASSED_OVER:
+            count += len((await self.receive()).get("body", b""))
 
 
 def template_of(scope: Scope) -> str:
