@@ -176,31 +176,29 @@ class RemoteScores:
 
     by: "examples" for given ones, or "leave-one-out" for its own, each predicted by the task adapted without it.
     examples: how many were predicted.
-    estimates: the accuracy, or RMSE and MAE; of several values of all and of each.
-    labels: the names of the classes; None for regression.
-    confusion: how many examples of each class (row) are predicted as each (column), in the order of the labels.
+    score: the first of the estimates, which are the accuracy, or RMSE and MAE; of several values of all and of each.
+    confusion: of the examples of each class, how many are predicted as each; None for regression.
     """
 
     task: str
     version: int
     by: str
     examples: int
+    score: RemoteEstimate
     estimates: tuple[RemoteEstimate, ...]
-    labels: tuple[str, ...] | None = None
-    confusion: tuple[tuple[int, ...], ...] | None = None
+    confusion: Mapping[str, Mapping[str, int]] | None = None
     notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
-class RemoteReadaptation:
-    """What became of moving a task to the present model of its name.
+class RemoteReadaptation(RemoteTask):
+    """A task after it was to move to the present model of its name.
 
-    task: as it is now. promoted: whether it has a new version, under that model.
+    promoted: whether it has a new version, under that model.
     before, after: estimates of its score on its examples under both models; None where there is none.
     """
 
-    task: RemoteTask
-    promoted: bool
+    promoted: bool = False
     before: RemoteEstimate | None = None
     after: RemoteEstimate | None = None
 

@@ -46,6 +46,7 @@ class TaskVerbs:
         *,
         model: str | None = None,
         keep_examples: bool = True,
+        estimate: bool = False,
         idempotency_key: str | None = None,
     ) -> Plan[RemoteTask]:
         """Adapt a new task to examples.
@@ -55,6 +56,7 @@ class TaskVerbs:
         labels: class names `(n,)`, or values `(n,)` or `(n, outputs)`, which may be mappings of their names.
         model: the name of one; may be left out where the server has but one.
         keep_examples: whether the server keeps the examples, without which the task cannot change.
+        estimate: whether to estimate its score, as `evaluate` does on its own examples.
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
@@ -62,6 +64,8 @@ class TaskVerbs:
         body = {"name": name, "keep_examples": keep_examples, "examples": _examples(inputs, labels, targets)}
         if model is not None:
             body["model"] = model
+        if estimate:
+            body["estimate"] = True
         return (yield from ask(_creating(TASKS, body, idempotency_key)))
 
     @verb
@@ -151,10 +155,23 @@ class TaskVerbs:
             "POST",
             _path(task, "readapt"),
             RemoteReadaptation,
+            body={},
             changes=True,
             expected=expected,
             repeatable=expected is None,
         )
+        return (yield from ask(call))
+
+    @verb
+    def pin(self, task: str, version: int, pinned: bool = True) -> Plan[RemoteVersion]:
+        """Keep the state of a version, so that it predicts at once however many versions follow.
+
+        pinned: False to let go of it again.
+
+        Raises `UserError` where there is no such version, or it was erased.
+        """
+        path = _path(task, "versions", str(version), "pin")
+        call: Call[RemoteVersion] = Call("POST", path, RemoteVersion, body={"pinned": pinned}, repeatable=True)
         return (yield from ask(call))
 
     @verb
