@@ -30,13 +30,15 @@ def check(service, tenant="default"):
         assert task.head in versions[task.id]
         assert task.head.erased_at is None
         assert states[task.id, task.head.number] is not None
-        moved = [entry.version for entry in audit if entry.task == task.id and entry.version is not None]
+        moves = [entry for entry in audit if entry.task == task.id and "pin" not in entry.action]
+        moved = [entry.version for entry in moves if entry.version is not None]
         assert moved[-1] == task.head.number, "the audit tells of the last move of the head"
         for one in versions[task.id]:
             assert one.parent in (None, *numbers[: one.number - 1])
             kept, state = examples[task.id, one.number], states[task.id, one.number]
             if one.erased_at is not None:
                 assert (one.labels, one.examples, one.digest, state, kept) == (None, None, None, None, [])
+                assert (one.estimate, one.pinned) == (None, False)
                 continue
             count = logged.count((task.id, one.number, one.change))
             assert count == 1 or (one.change == "erased" and count), "each version is in the audit"

@@ -251,14 +251,14 @@ def test_a_cold_state_is_loaded_once_for_all_that_wait(service, model, place, mo
         loads, load = [], again._states.load
         [bank] = again._states._banks.values()
         monkeypatch.setattr(bank, "_load", lambda key: loads.append(key) or load(key))
-        gate = threading.Barrier(8)
+        gate = threading.Barrier(64)
 
         def ask(_):
             gate.wait()
             return again.predict(task.id, points(1)).version
 
-        with ThreadPoolExecutor(8) as pool:
-            assert list(pool.map(ask, range(8))) == [1] * 8
+        with ThreadPoolExecutor(64) as pool:
+            assert list(pool.map(ask, range(64))) == [1] * 64
         assert loads == [("default", task.id, 1)]
 
 

@@ -21,3 +21,18 @@ def regressor():
 def points(*numbers):
     """An input for each number, unlike those of others."""
     return [torch.randn(3, generator=torch.Generator().manual_seed(number)).tolist() for number in numbers]
+
+
+def blind():
+    """A classifier that sees nothing of its inputs."""
+    learner = classifier().learner
+    with torch.no_grad():
+        learner.backbone.weight.copy_(-torch.eye(3))  # which is added to the identity
+    return MetaModel(learner)
+
+
+def clusters(each, seed=0):
+    """Inputs and labels of two classes that are far apart, so many of each."""
+    noise = torch.randn(2, each, 3, generator=torch.Generator().manual_seed(seed)) / 4
+    noise[1] += 5
+    return noise.flatten(0, 1).tolist(), ["a"] * each + ["b"] * each

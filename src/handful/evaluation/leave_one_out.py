@@ -1,4 +1,4 @@
-"""A task's own score: each example predicted by the task adapted without it, and without its kin."""
+"""Each example predicted by its task adapted without it, and without its kin: a task's own score."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from handful.engine.planner import rule
 from handful.evaluation.scoring import head_of, predict_tasks, works_on_features
 from handful.learners.learner import Learner
 from handful.metrics import find_metric, finite_tasks
-from handful.types import Examples, Task, TaskSpec
+from handful.types import Examples, Prediction, Task, TaskSpec
 
 
 def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,11 +19,23 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
 
     groups: `(tasks, n)` numbers; no group is a whole task.
     """
-    metric, (tasks, count) = find_metric(None, spec.kind), groups.shape
+    predictions = predict_left_out(learner, support, spec, groups)
+    single = type(predictions)(*(leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
+    targets = support.targets.cpu().flatten(0, 1).unsqueeze(1)
+    every = torch.ones(targets.shape[:2], dtype=torch.bool, device="cpu")
+    scores = find_metric(None, spec.kind).score(single, targets, every).mean(1)
+    return scores.reshape(groups.shape), ~finite_tasks(single).reshape(groups.shape)
+
+
+def predict_left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor) -> Prediction:
+    """The prediction for each example `(tasks, n, ...)` of its task adapted without the example's group.
+
+    groups: `(tasks, n)` numbers; no group is a whole task.
+    """
+    tasks, count = groups.shape
     together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
     sizes, first = together.sum(2), together.int().argmax(2) == torch.arange(count, device=groups.device)
-    scores = torch.zeros(tasks, count, dtype=torch.float64, device="cpu")
-    diverged = torch.zeros(tasks, count, dtype=torch.bool, device="cpu")
+    found: list[tuple[tuple[Tensor, Tensor], Prediction]] = []
     with torch.no_grad():
         if works_on_features(learner):  # else each example would pass the network once for each other one
             features = learner.backbone(support.inputs.flatten(0, 1).to(learner.device)).cpu()
@@ -39,13 +51,12 @@ def left_out(learner: Learner, support: Examples, spec: TaskSpec, groups: Tensor
                     Examples(*(leaf[own, some] for leaf in support)) for some in (rows[:, :-size], rows[:, -size:])
                 )
                 predictions = predict_tasks(learner, Task(rest, out), spec, rule(learner, len(part)))
-                single = type(predictions)(*(leaf.flatten(0, 1).unsqueeze(1) for leaf in predictions))
-                targets = out.targets.flatten(0, 1).unsqueeze(1)
-                every = torch.ones(targets.shape[:2], dtype=torch.bool, device="cpu")
-                places = own, rows[:, -size:]
-                scores[places] = metric.score(single, targets, every).mean(1).reshape(len(part), size)
-                diverged[places] = ~finite_tasks(single).reshape(len(part), size)
-    return scores, diverged
+                found.append(((own, rows[:, -size:]), predictions))
+    joined = [leaf.new_zeros(tasks, count, *leaf.shape[2:], device="cpu") for leaf in found[0][1]]
+    for places, predictions in found:
+        for whole, leaf in zip(joined, predictions, strict=True):
+            whole[places] = leaf.cpu()
+    return type(found[0][1])(*joined)
 
 
 def kin(inputs: Tensor, groups: Sequence[str] | None) -> Tensor:

@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.errors import UserError
 from handful.http.calls import Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes
 from handful.http.places import AfterNumber, Limit, Number, TaskId
@@ -16,7 +15,7 @@ router = APIRouter(prefix="/v1/tasks/{task}", tags=["versions"])
 @router.get("/versions", response_model=VersionPage)
 async def list_versions(task: TaskId, call: Predicting, limit: Limit = 100, after: AfterNumber = 0) -> Response:
     """The versions of a task from the first, a page of them."""
-    found = [one for one in await call.look(call.service.versions, task) if one.number > after]
+    found = await call.look(call.service.versions, task, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Version.of(one) for one in page]
     return answer(VersionPage(data=data, has_more=more, next_after=page[-1].number if more else None))
@@ -25,10 +24,7 @@ async def list_versions(task: TaskId, call: Predicting, limit: Limit = 100, afte
 @router.get("/versions/{version}", response_model=Version)
 async def get_version(task: TaskId, version: Number, call: Predicting) -> Response:
     """One version of a task."""
-    found = await call.look(call.service.versions, task)
-    if version > len(found):
-        raise UserError(f"The task has no version {version}.", code="not-found")
-    return answer(Version.of(found[version - 1]))
+    return answer(Version.of(await call.look(call.service.version, task, version)))
 
 
 @router.post("/rollback", response_model=Task, **takes(RollBack))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from handful.evaluation.intervals import interval
 from handful.evaluation.leave_one_out import kin, left_out
@@ -30,31 +31,13 @@ def own_scores(
     """
     estimates: list[Estimate | None] = [None] * len(support.inputs)
     count = support.targets.shape[1]
-    if pipeline and pipeline.order:
-        note(
-            "no-estimate",
-            "No estimate of the task's own score: the model was trained on examples that precede their queries by "
-            f"{pipeline.order!r}, and each example would be scored by later ones.",
-        )
-        return estimates
-    column = pipeline and pipeline.group
-    if column and any(own is None for own in groups):
-        note(
-            "no-estimate",
-            f"No estimate of the task's own score: the model was trained with groups ({column!r}), which may hold "
-            "examples that are much alike, and these do not say which group they are of.",
-        )
+    if reason := obstacle(pipeline, grouped=all(own is not None for own in groups)):
+        note("no-estimate", reason)
         return estimates
     if learner.costly or not 3 <= count <= 100:
         return estimates
     relatives = torch.stack([kin(*pair) for pair in zip(support.inputs, groups, strict=True)])  # (tasks, n)
-    together = relatives.unsqueeze(2) == relatives.unsqueeze(1)  # (tasks, n, n)
-    left = count - together.sum(2).amax(1) >= 2
-    if spec.classification:
-        targets = support.targets
-        others = ~together & (targets.unsqueeze(2) == targets.unsqueeze(1))
-        left &= others.any(2).all(1)
-    chosen = left.nonzero().flatten()
+    chosen = scorable(relatives, support.targets, spec).nonzero().flatten()
     if not len(chosen):
         return estimates
     found = left_out(learner, Examples(*(leaf[chosen] for leaf in support)), spec, relatives[chosen])
@@ -68,3 +51,34 @@ def own_scores(
             by = "leave-one-out" if kinds == count else "leave-one-group-out"
             estimates[task] = Estimate(find_metric(None, spec.kind).name, mean, count, kinds, by, int(diverged.sum()))
     return estimates
+
+
+def obstacle(pipeline: InputPipeline | None, *, grouped: bool) -> str:
+    """Why no task of a model has a score of its own; "" where they have.
+
+    grouped: whether examples name their groups.
+    """
+    if pipeline and pipeline.order:
+        return (
+            "No estimate of the task's own score: the model was trained on examples that precede their queries by "
+            f"{pipeline.order!r}, and each example would be scored by later ones."
+        )
+    if pipeline and pipeline.group and not grouped:
+        return (
+            f"No estimate of the task's own score: the model was trained with groups ({pipeline.group!r}), which may "
+            "hold examples that are much alike, and these do not say which group they are of."
+        )
+    return ""
+
+
+def scorable(groups: Tensor, targets: Tensor, spec: TaskSpec) -> Tensor:
+    """Which tasks keep an example of every class, and two in all, whichever group is left out `(tasks,)`.
+
+    groups: `(tasks, n)` numbers. targets: `(tasks, n)` classes or `(tasks, n, outputs)` values.
+    """
+    together = groups.unsqueeze(2) == groups.unsqueeze(1)  # (tasks, n, n)
+    left = groups.shape[1] - together.sum(2).amax(1) >= 2
+    if spec.classification:
+        others = ~together & (targets.unsqueeze(2) == targets.unsqueeze(1))
+        left &= others.any(2).all(1)
+    return left

@@ -1,35 +1,22 @@
 """Changes of tasks, each a new version, and moves of their heads."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from handful.errors import UserError
 from handful.models.adapted_task import AdaptedTask
+from handful.models.meta_model import MetaModel
 from handful.notes import Notes, collecting
 from handful.serving.names import checked_name
 from handful.serving.quotas import Quotas
-from handful.serving.records import Example, TaskRecord, Version
+from handful.serving.records import Estimate, Example, TaskRecord, Version
 from handful.serving.requests import Request, Requests, content_of
 from handful.serving.rows import Rows
+from handful.serving.scoring import own_estimate
 from handful.serving.states import States, check_there, digest_of
 from handful.serving.store import Store
-from handful.serving.supports import adapted, added, corrected, labeled
-from handful.serving.versions import facts_of, insert_version, retried
-
-
-@dataclass(frozen=True)
-class Terms:
-    """By whom a change is asked for, and on which condition.
-
-    expected: the version that the task has to be at; None: any.
-    key: the idempotency key of the request; None: it has none.
-    """
-
-    tenant: str
-    actor: str
-    expected: int | None = None
-    key: str | None = None
+from handful.serving.supports import adapted, added, corrected, labeled, reencoded
+from handful.serving.versions import Terms, check_expected, facts_of, insert_version, keep_model, noted, retried
 
 
 class Changes:
@@ -43,22 +30,30 @@ class Changes:
         self.requests = Requests(store, now)
 
     def create(
-        self, name: str, inputs: Sequence[Any], labels: Any, model: str | None, keep_examples: bool, terms: Terms
+        self,
+        name: str,
+        inputs: Sequence[Any],
+        labels: Any,
+        terms: Terms,
+        *,
+        model: str | None,
+        keep_examples: bool,
+        estimate: bool,
     ) -> TaskRecord:
         """Adapt a new task to examples."""
         name, (of_model, meta) = checked_name(name), self._states.named(model)
         with collecting() as notes:
             new = labeled(meta, inputs, labels, self._store.ids)
-            content = name, of_model, keep_examples, content_of(new)
+            content = name, of_model, keep_examples, estimate, content_of(new)
             with self.requests.once(terms.tenant, terms.key, "create", *content) as request:
                 if request.earlier is not None:
                     return request.earlier
                 examples = added([], new, classification=meta.spec.classification)
                 self.quotas.check_support(examples, classification=meta.spec.classification)
                 made = adapted(meta, examples)
-                return self.insert(
-                    name, of_model, examples if keep_examples else None, made, "created", notes, terms, request
-                )
+                own = own_estimate(meta, examples) if estimate else None
+                kept = examples if keep_examples else None
+                return self.insert(name, of_model, kept, made, "created", notes, terms, request, own)
 
     def insert(
         self,
@@ -70,21 +65,22 @@ class Changes:
         notes: Notes,
         terms: Terms,
         request: Request,
+        estimate: Estimate | None = None,
     ) -> TaskRecord:
         """Write a new task with its first version. examples: None where they are not kept."""
         meta, id_, at = self._states.model(made.model_digest), self._store.ids.new("task"), self._now()
 
         def work(rows: Rows) -> TaskRecord:
-            if not rows.has_model(meta.digest):
-                rows.insert_model(meta.digest, meta.to_bytes())
+            keep_model(rows, meta)
             rows.insert_task(id_, name, keep_examples=examples is not None, at=at)
             rows.insert_examples(id_, examples or [], at)
-            facts = facts_of(made) | {"parent": None, "change": change, "actor": terms.actor, "created_at": at}
+            facts = facts_of(made, estimate) | {"parent": None, "change": change}
+            facts |= {"actor": terms.actor, "created_at": at}
             rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
             rows.set_head(id_, 1)
             self.quotas.check_stored(rows, id_)
             rows.log(at, terms.actor, change, id_, 1)
-            record = replace(rows.task(id_), notes=tuple(notes))
+            record = noted(rows.task(id_), notes)
             request.keep(rows, record, at)
             return record
 
@@ -92,7 +88,9 @@ class Changes:
         self._states.hold((terms.tenant, id_, 1), made)
         return record
 
-    def label(self, task: str, inputs: Sequence[Any], labels: Any, change: str, terms: Terms) -> TaskRecord:
+    def label(
+        self, task: str, inputs: Sequence[Any], labels: Any, change: str, terms: Terms, *, estimate: bool
+    ) -> TaskRecord:
         """Adapt a task anew to these examples too.
 
         change: "added", or "corrected" where their labels take the place of others.
@@ -102,28 +100,29 @@ class Changes:
         with collecting() as notes:
             new = labeled(meta, inputs, labels, self._store.ids)
 
-            def edit(support: list[Example]) -> list[Example]:
+            def edit(support: list[Example], model: MetaModel) -> list[Example]:
+                examples = new if model.digest == meta.digest else reencoded(model, new)  # readapted meanwhile
                 if change == "corrected":
-                    return corrected(support, new)
-                return added(support, new, classification=meta.spec.classification)
+                    return corrected(support, examples)
+                return added(support, examples, classification=model.spec.classification)
 
-            content = change, task, terms.expected, content_of(new)
+            content = change, task, terms.expected, estimate, content_of(new)
             with self.requests.once(terms.tenant, terms.key, *content) as request:
                 if request.earlier is not None:
                     return request.earlier
-                return self._edited(task, change, edit, notes, terms, request)
+                return self._edited(task, change, edit, notes, terms, request, estimate=estimate)
 
-    def remove(self, task: str, examples: Sequence[str], terms: Terms) -> TaskRecord:
+    def remove(self, task: str, examples: Sequence[str], terms: Terms, *, estimate: bool) -> TaskRecord:
         """Adapt a task anew without the examples of these ids."""
 
-        def edit(support: list[Example]) -> list[Example]:
+        def edit(support: list[Example], model: MetaModel) -> list[Example]:
             unknown = sorted(set(examples) - {example.id for example in support})
             if unknown:
                 raise UserError(f"The task has no example {unknown[0]!r}.", code="not-found")
             return [example for example in support if example.id not in examples]
 
         with collecting() as notes:
-            return self._edited(task, "removed", edit, notes, terms, Request(None))
+            return self._edited(task, "removed", edit, notes, terms, Request(None), estimate=estimate)
 
     def roll_back(self, task: str, version: int, terms: Terms) -> TaskRecord:
         """Move the head of a task to an earlier or later version."""
@@ -149,14 +148,51 @@ class Changes:
 
         return retried(attempt, once=terms.expected is not None)
 
+    def pin(self, task: str, version: int, pinned: bool, terms: Terms) -> Version:
+        """Keep the state of a version, or let it go with time."""
+        with self._store.reading(terms.tenant) as rows:
+            rows.task(task)
+            wanted = rows.version(task, version)
+        check_there(wanted)
+        if wanted.pinned == pinned:
+            return wanted
+        state = self._states.load((terms.tenant, task, version)).to_bytes() if pinned else None  # it may be dropped
+
+        def work(rows: Rows) -> Version:
+            rows.task(task)
+            check_there(rows.version(task, version))
+            if state is not None:
+                rows.set_state(task, version, state, digest_of(state))
+            rows.set_pinned(task, version, pinned)
+            rows.log(self._now(), terms.actor, "pinned" if pinned else "unpinned", task, version)
+            return rows.version(task, version)
+
+        return self._store.write(terms.tenant, work)
+
+    def rename(self, task: str, name: str, terms: Terms) -> TaskRecord:
+        """Give a task another name."""
+        name = checked_name(name)
+
+        def work(rows: Rows) -> TaskRecord:
+            record = rows.task(task)
+            check_expected(record.head, terms.expected)
+            if record.name != name:
+                rows.set_name(task, name)
+                rows.log(self._now(), terms.actor, "renamed", task, record.head.number)
+            return rows.task(task)
+
+        return self._store.write(terms.tenant, work)
+
     def _edited(
         self,
         task: str,
         change: str,
-        edit: Callable[[list[Example]], list[Example]],
+        edit: Callable[[list[Example], MetaModel], list[Example]],
         notes: Notes,
         terms: Terms,
         request: Request,
+        *,
+        estimate: bool,
     ) -> TaskRecord:
         """The task with a new version on what an edit makes of its examples; as it is where they stay the same."""
 
@@ -168,24 +204,26 @@ class Changes:
             if not record.keep_examples:
                 raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
             with collecting() as own:  # of this attempt
-                examples = edit(support)
-                told = *notes, *own
+                model = self._states.model(record.head.model_digest)
+                examples = edit(support, model)
                 if examples == support:
-                    return replace(record, notes=told)
-                meta = self._states.model(record.head.model_digest)
+                    return noted(record, [*notes, *own])
                 if change != "removed":
-                    self.quotas.check_support(examples, classification=meta.spec.classification)
-                made = adapted(meta, examples)
-                told = *notes, *own
+                    self.quotas.check_support(examples, classification=model.spec.classification)
+                made = adapted(model, examples)
+                score = own_estimate(model, examples) if estimate else None
+            told = [*notes, *own]
 
             def work(rows: Rows) -> TaskRecord:
                 rows.task(task)  # it may have been deleted
                 at = self._now()
-                number = insert_version(rows, record, examples, made, change=change, actor=terms.actor, at=at)
+                number = insert_version(
+                    rows, record, examples, model, made, change=change, actor=terms.actor, at=at, estimate=score
+                )
                 if change != "removed":
                     self.quotas.check_stored(rows, task)
                 rows.log(at, terms.actor, change, task, number)
-                result = replace(rows.task(task), notes=told)
+                result = noted(rows.task(task), told)
                 request.keep(rows, result, at)
                 return result
 
@@ -194,9 +232,3 @@ class Changes:
             return result
 
         return retried(attempt, once=terms.expected is not None)
-
-
-def check_expected(head: Version, expected: int | None) -> None:
-    """Raise a `UserError` where a task is not at the version that it has to be at; None: any."""
-    if expected is not None and head.number != expected:
-        raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")

@@ -10,7 +10,7 @@ from handful.serving.rows import Rows
 from handful.serving.states import States
 from handful.serving.store import Store
 from handful.serving.supports import adapted
-from handful.serving.versions import insert_version, retried
+from handful.serving.versions import check_expected, insert_version, retried
 
 
 class Eraser:
@@ -23,7 +23,9 @@ class Eraser:
     def __init__(self, store: Store, states: States, now: Callable[[], int]) -> None:
         self._store, self._states, self._now = store, states, now
 
-    def examples(self, task: str, ids: Sequence[str], *, tenant: str, actor: str) -> Receipt:
+    def examples(
+        self, task: str, ids: Sequence[str], *, tenant: str, actor: str, expected: int | None = None
+    ) -> Receipt:
         """Erase examples, and adapt the task anew where its head holds one; see `Service.erase`."""
         wanted = sorted(set(ids))
         if not wanted:
@@ -35,6 +37,7 @@ class Eraser:
                 unknown = sorted(set(wanted) - rows.known_examples(task, wanted))
                 if unknown:
                     return _earlier(rows, task, set(wanted), f"The task has no example {unknown[0]!r}."), []
+                check_expected(record.head, expected)
                 support = rows.examples(task, record.head.number)
             left = [example for example in support if example.id not in wanted]
             made = self._without(record, left) if len(left) < len(support) else None
@@ -46,7 +49,7 @@ class Eraser:
                 self._states.hold((tenant, task, head), made)
             return id_, gone
 
-        id_, _ = retried(attempt)
+        id_, _ = retried(attempt, once=expected is not None)
         return self._finished(id_, task, tenant)
 
     def task(self, task: str, *, tenant: str, actor: str) -> Receipt:
@@ -93,7 +96,8 @@ class Eraser:
     ) -> tuple[str, list[int], int]:
         task, at, id_ = record.id, self._now(), self._store.ids.new("erasure")
         if made is not None:
-            insert_version(rows, record, left, made, change="erased", actor=actor, at=at)
+            model = self._states.model(record.head.model_digest)
+            insert_version(rows, record, left, model, made, change="erased", actor=actor, at=at)
         else:
             rows.set_head(task, record.head.number, expected=record.head.number)
         gone = rows.erase_examples(task, ids, at)

@@ -1,5 +1,6 @@
 """What a store holds of tasks, as values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,16 +10,50 @@ from handful.notes import Note
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A score, with its 95 % interval.
+
+    metric: "accuracy", or for values "rmse" or "mae", in their unit.
+    low, high: None where the examples are too few or too much alike to say.
+    target: which of several is scored; None: all, those of several targets in standard deviations.
+    """
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In what a version differs from its parent.
+
+    added, removed: ids of examples. relabeled: of those that are in place of an earlier one with the same input, by its
+    id: they are in neither. labels_added, labels_removed: names of classes.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    relabeled: Mapping[str, str]
+    labels_added: tuple[str, ...]
+    labels_removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Version:
     """One state of a task. It never changes, but for being erased.
 
     number: from 1, without gaps. parent: the version that was the head when it was made; None for the first.
-    change: "created", "added", "removed", "corrected", "erased" or "imported".
-    erased_at: when it became a tombstone: then it has no labels, targets, examples, digest or state any more.
+    change: "created", "added", "removed", "corrected", "erased", "imported" or "readapted".
+    erased_at: when it became a tombstone: then it has no labels, targets, examples, digest, estimate or state any more.
     model, model_digest: which model it was adapted from.
     labels: class names by number; None for regression. targets: names of the predicted values, else empty.
     examples: how many it was adapted to.
     digest: of its state.
+    estimate: of its score, where it was asked for.
+    pinned: whether its state is kept, however many versions follow.
+    difference: from its parent, where versions are shown; None for the first one, and where either was erased.
     """
 
     number: int
@@ -33,6 +68,9 @@ class Version:
     targets: tuple[str, ...]
     examples: int | None
     digest: str | None
+    estimate: Estimate | None = None
+    pinned: bool = False
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +133,65 @@ class Predictions:
     model_digest: str
     predictions: tuple[Result, ...]
     notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Readaptation:
+    """What became of moving a task to the present model of its name.
+
+    task: as it is now. promoted: whether it has a new version, under that model.
+    before, after: estimates of its score on its examples, under the model that it had and under the present one; None
+        where there is none, as its notes say.
+    """
+
+    task: TaskRecord
+    promoted: bool
+    before: Estimate | None
+    after: Estimate | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a version of a task predicts.
+
+    by: "examples" for given ones, or "leave-one-out" for its own, each predicted by the task adapted without it.
+    examples: how many were predicted.
+    estimates: the accuracy, or RMSE and MAE; of several targets of all and of each.
+    labels: the names of the classes; None for regression.
+    confusion: how many examples of each class (row) are predicted as each (column), in the order of the labels.
+    """
+
+    task: str
+    version: int
+    by: str
+    examples: int
+    estimates: tuple[Estimate, ...]
+    labels: tuple[str, ...] | None
+    confusion: tuple[tuple[int, ...], ...] | None
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model that tasks are served by.
+
+    present: whether new tasks of its name are adapted to it; else it serves those that were adapted to it before.
+    kind: "classification" or "regression".
+    input: what an input is: "text", "image", "row" or "array".
+    shape: of an input as the model sees it.
+    labels: its classes, where they are the same in every task. way: how many a task has; None: any number from 2.
+    targets: names of the values that it predicts.
+    """
+
+    name: str
+    digest: str
+    present: bool
+    kind: str
+    input: str
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] | None
+    way: int | None
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,23 @@ from sqlalchemy import Connection, Row, delete, exists, func, insert, select, up
 
 from handful.errors import UserError
 from handful.serving.directory import Directory
-from handful.serving.records import AuditEntry, Example, TaskRecord, Version, as_datetime
-from handful.serving.tables import AUDIT, ERASURES, EXAMPLES, HEADS, MODELS, REQUESTS, SUPPORTS, TASKS, VERSIONS
+from handful.serving.records import AuditEntry, Estimate, Example, TaskRecord, Version, as_datetime
+from handful.serving.tables import (
+    AUDIT,
+    ENCODINGS,
+    ERASURES,
+    EXAMPLES,
+    HEADS,
+    MODELS,
+    REQUESTS,
+    SUPPORTS,
+    TASKS,
+    VERSIONS,
+)
 from handful.serving.usage import Counts
 
 KEPT_STATES = 20
-"""So many of a task's last versions keep their states; older ones are adapted again when they are asked for."""
+"""So many of a task's last versions keep their states, as the head and pinned ones do; others are adapted again."""
 
 FACTS = [column for column in VERSIONS.c if column.name not in ("tenant", "task", "state")]
 """What is read of a version without its state."""
@@ -61,6 +72,11 @@ class Rows:
     def head_number(self, task: str) -> int | None:
         """The number of a task's head; None where it has none, or there is no such task."""
         return self._run(select(HEADS.c.version).where(self._of(HEADS, task))).scalar()
+
+    def set_name(self, id_: str, name: str) -> None:
+        """Rename a task; `UserError` where another one that is not deleted has the name."""
+        self.check_free(name)
+        self._run(update(TASKS).where(self._own(TASKS), TASKS.c.id == id_).values(name=name))
 
     def set_deleted(self, id_: str, at: int | None) -> None:
         """Say since when a task is deleted; None: it is not."""
@@ -113,12 +129,19 @@ class Rows:
             raise UserError(f"The task has no version {number}.", code="not-found")
         return _version(row)
 
-    def versions(self, task: str) -> list[Version]:
-        """All versions of a task, from the first."""
-        return [
-            _version(row)
-            for row in self._run(select(*FACTS).where(self._of(VERSIONS, task)).order_by(VERSIONS.c.number))
-        ]
+    def versions(self, task: str, limit: int | None = None, after: int = 0) -> list[Version]:
+        """Versions of a task, from the first one after this number."""
+        wanted = select(*FACTS).where(self._of(VERSIONS, task), VERSIONS.c.number > after)
+        return [_version(row) for row in self._run(wanted.order_by(VERSIONS.c.number).limit(limit))]
+
+    def set_pinned(self, task: str, number: int, pinned: bool) -> None:
+        """Say whether a version keeps its state, unless it was erased."""
+        self._changed.add(task)
+        self._run(
+            update(VERSIONS)
+            .where(self._of(VERSIONS, task), VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None))
+            .values(pinned=pinned)
+        )
 
     def state(self, task: str, number: int) -> bytes | None:
         """The state of a version; None where it was dropped or erased."""
@@ -135,13 +158,14 @@ class Rows:
         self.counts.recount(task)
 
     def drop_old_states(self, task: str, head: int) -> None:
-        """Drop the states of all versions but the last ones and the head."""
+        """Drop the states of all versions but the last ones, pinned ones and the head."""
         dropped = self._run(
             update(VERSIONS)
             .where(
                 self._of(VERSIONS, task),
                 VERSIONS.c.number <= self.last_number(task) - KEPT_STATES,
                 VERSIONS.c.number != head,
+                ~VERSIONS.c.pinned,
                 VERSIONS.c.state.is_not(None),
             )
             .values(state=None)
@@ -174,21 +198,54 @@ class Rows:
         if rows:
             self._run(insert(EXAMPLES), rows)
 
+    def insert_encodings(self, task: str, examples: Sequence[Example], model: str) -> None:
+        """Keep how a further model's pipeline stores examples that are there, where that differs from their own."""
+        ids = [example.id for example in examples]
+        own = select(EXAMPLES.c.id, EXAMPLES.c.encoded).where(self._of(EXAMPLES, task), EXAMPLES.c.id.in_(ids))
+        known = select(ENCODINGS.c.example).where(self._of(ENCODINGS, task), ENCODINGS.c.model_digest == model)
+        first, there = {row.id: row.encoded for row in self._run(own)}, set(self._run(known).scalars())
+        of_all = {"tenant": self._tenant, "task": task, "model_digest": model}
+        rows = [
+            of_all | {"example": example.id, "encoded": example.encoded}
+            for example in examples
+            if example.id not in there and first[example.id] != example.encoded
+        ]
+        if rows:
+            self._run(insert(ENCODINGS), rows)
+
     def examples(self, task: str, version: int) -> list[Example]:
-        """The examples of a version, by id."""
-        names = [EXAMPLES.c[name] for name in Example.__dataclass_fields__]
+        """The examples of a version, by id, encoded for its model."""
+        columns: dict[str, Any] = {name: EXAMPLES.c[name] for name in Example.__dataclass_fields__}
+        columns["encoded"] = func.coalesce(ENCODINGS.c.encoded, EXAMPLES.c.encoded)
+        model = select(VERSIONS.c.model_digest).where(self._of(VERSIONS, task), VERSIONS.c.number == version)
         rows = self._run(
-            select(*names)
+            select(*columns.values())
             .join(
                 SUPPORTS,
                 (SUPPORTS.c.tenant == EXAMPLES.c.tenant)
                 & (SUPPORTS.c.task == EXAMPLES.c.task)
                 & (SUPPORTS.c.example == EXAMPLES.c.id),
             )
+            .outerjoin(
+                ENCODINGS,
+                (ENCODINGS.c.tenant == EXAMPLES.c.tenant)
+                & (ENCODINGS.c.task == EXAMPLES.c.task)
+                & (ENCODINGS.c.example == EXAMPLES.c.id)
+                & (ENCODINGS.c.model_digest == model.scalar_subquery()),
+            )
             .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version)
             .order_by(EXAMPLES.c.id)
         )
         return [Example(*row) for row in rows]
+
+    def with_same_input(self, task: str, ids: Collection[str], others: Collection[str]) -> list[tuple[str, str]]:
+        """Pairs of an example among these ids and one among the others that has the same input."""
+        other = EXAMPLES.alias()
+        same = (other.c.tenant == EXAMPLES.c.tenant) & (other.c.task == EXAMPLES.c.task)
+        same &= (other.c.media == EXAMPLES.c.media) & (other.c.content == EXAMPLES.c.content)
+        pairs = select(EXAMPLES.c.id, other.c.id.label("other")).join(other, same).where(self._of(EXAMPLES, task))
+        found = self._run(pairs.where(EXAMPLES.c.id.in_(ids), other.c.id.in_(others)).order_by(EXAMPLES.c.id))
+        return [(row.id, row.other) for row in found]
 
     def support(self, task: str, version: int) -> list[str]:
         """The ids of a version's examples, in order."""
@@ -224,10 +281,12 @@ class Rows:
             SUPPORTS.c.task == EXAMPLES.c.task,
             SUPPORTS.c.example == EXAMPLES.c.id,
         )
+        nobody_s = select(EXAMPLES.c.id).where(self._of(EXAMPLES, task), ~held)
+        self._run(delete(ENCODINGS).where(self._of(ENCODINGS, task), ENCODINGS.c.example.in_(nobody_s)))
         self._run(delete(EXAMPLES).where(self._of(EXAMPLES, task), ~held))
-        nothing = dict.fromkeys(("labels", "targets", "examples", "digest", "state"))
+        nothing = dict.fromkeys(("labels", "targets", "examples", "digest", "estimate", "state"))
         tombstones = update(VERSIONS).where(self._of(VERSIONS, task), VERSIONS.c.number.in_(gone))
-        self._run(tombstones.values(erased_at=at, **nothing))
+        self._run(tombstones.values(erased_at=at, pinned=False, **nothing))
         self._run(delete(REQUESTS).where(self._of(REQUESTS, task)))
         self.counts.recount(task)
         return gone
@@ -236,7 +295,7 @@ class Rows:
         """Remove all rows of a task but those of the audit and of receipts."""
         self.counts.remove(task)
         self._changed.add(task)
-        for table in (REQUESTS, SUPPORTS, EXAMPLES, HEADS, VERSIONS):
+        for table in (REQUESTS, SUPPORTS, ENCODINGS, EXAMPLES, HEADS, VERSIONS):
             self._run(delete(table).where(self._of(table, task)))
         self._run(delete(TASKS).where(self._own(TASKS), TASKS.c.id == task))
 
@@ -342,6 +401,8 @@ def _version(row: Row[Any]) -> Version:
         targets=() if row.targets is None else tuple(json.loads(row.targets)),
         examples=row.examples,
         digest=row.digest,
+        estimate=None if row.estimate is None else Estimate(**json.loads(row.estimate)),
+        pinned=row.pinned,
     )
 
 

@@ -10,19 +10,33 @@ from typing import Any, Self
 from handful.errors import UserError
 from handful.models.meta_model import MetaModel
 from handful.serving import inputs as kept
-from handful.serving.changes import Changes, Terms, check_expected
+from handful.serving.changes import Changes
+from handful.serving.differences import with_differences
 from handful.serving.erasing import Eraser
+from handful.serving.evaluating import Evaluator
 from handful.serving.keys import Keys
 from handful.serving.opening import open_store
 from handful.serving.predicting import Asked, Predictor
 from handful.serving.quotas import Quotas
-from handful.serving.records import AuditEntry, Example, LabeledInput, Predictions, Receipt, TaskRecord, Version
+from handful.serving.readapting import Readapter
+from handful.serving.records import (
+    AuditEntry,
+    Example,
+    LabeledInput,
+    Predictions,
+    Readaptation,
+    Receipt,
+    Scores,
+    TaskRecord,
+    Version,
+)
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
 from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
 from handful.serving.usage import Usage
+from handful.serving.versions import Terms, check_expected
 
 RESTORABLE = 7 * 24 * 3600 * 1000
 """Milliseconds for which a deleted task can be restored."""
@@ -89,6 +103,8 @@ class Service:
         self._eraser = Eraser(self.store, self._states, self._now)
         self.quotas = quotas or Quotas()
         self._changes = Changes(self.store, self._states, self._now, self.quotas)
+        self._readapter = Readapter(self.store, self._states, self._now, self.quotas)
+        self._evaluator = Evaluator(self.store, self._states)
         self._transfers = Transfers(self.store, self._states, self._changes)
         self.predictor = Predictor(self._states, self._version)
 
@@ -125,6 +141,7 @@ class Service:
         *,
         model: str | None = None,
         keep_examples: bool = True,
+        estimate: bool = False,
         tenant: str = "default",
         actor: str = "local",
         idempotency_key: str | None = None,
@@ -136,11 +153,15 @@ class Service:
         labels: class names `(n,)`, or targets `(n,)` or `(n, outputs)`.
         model: the name of one; may be left out where there is but one.
         keep_examples: whether the store keeps the examples, without which the task cannot change.
+        estimate: whether to estimate the score of the version, as `evaluate` does on its own examples; there is none,
+            but a note, where these are too few.
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
         terms = Terms(tenant, actor, key=idempotency_key)
-        return self._changes.create(name, inputs, labels, model, keep_examples, terms)
+        return self._changes.create(
+            name, inputs, labels, terms, model=model, keep_examples=keep_examples, estimate=estimate
+        )
 
     def add(
         self,
@@ -149,16 +170,18 @@ class Service:
         labels: Any,
         *,
         expected: int | None = None,
+        estimate: bool = False,
         tenant: str = "default",
         actor: str = "local",
         idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
-        inputs, labels: as for `create`. Inputs with labels that the task has already are left out, with a note;
-        `DataError` where they have another label.
+        inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
+        note; `DataError` where they have another label.
         """
-        return self._changes.label(task, inputs, labels, "added", Terms(tenant, actor, expected, idempotency_key))
+        terms = Terms(tenant, actor, expected, idempotency_key)
+        return self._changes.label(task, inputs, labels, "added", terms, estimate=estimate)
 
     def correct(
         self,
@@ -167,15 +190,17 @@ class Service:
         labels: Any,
         *,
         expected: int | None = None,
+        estimate: bool = False,
         tenant: str = "default",
         actor: str = "local",
         idempotency_key: str | None = None,
     ) -> TaskRecord:
         """Adapt a task anew with these labels: in place of others for inputs among its examples, else added to them.
 
-        inputs, labels: as for `create`.
+        inputs, labels, estimate: as for `create`.
         """
-        return self._changes.label(task, inputs, labels, "corrected", Terms(tenant, actor, expected, idempotency_key))
+        terms = Terms(tenant, actor, expected, idempotency_key)
+        return self._changes.label(task, inputs, labels, "corrected", terms, estimate=estimate)
 
     def remove(
         self,
@@ -183,14 +208,17 @@ class Service:
         examples: Sequence[str],
         *,
         expected: int | None = None,
+        estimate: bool = False,
         tenant: str = "default",
         actor: str = "local",
     ) -> TaskRecord:
         """Adapt a task anew without the examples of these ids; earlier versions keep them, see `erase`.
 
+        estimate: as for `create`.
+
         Raises `UserError` for unknown ids, and `DataError` where too few examples are left.
         """
-        return self._changes.remove(task, examples, Terms(tenant, actor, expected))
+        return self._changes.remove(task, examples, Terms(tenant, actor, expected), estimate=estimate)
 
     def roll_back(
         self,
@@ -206,6 +234,39 @@ class Service:
         Raises `UserError` where there is no such version, or it was erased.
         """
         return self._changes.roll_back(task, version, Terms(tenant, actor, expected))
+
+    def readapt(
+        self, task: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local"
+    ) -> Readaptation:
+        """Move a task to the model that its model's name has now, as a new version.
+
+        The raw examples are read by that model. There is no new version where its score on the examples, each predicted
+        by the task adapted without it, is surely below that of the model before: by more than chance, at 95 %. Where no
+        such score can be had, as notes say, the task moves. Requests for one task that come at once are one.
+
+        Raises `UserError` where the service has no model of this name, or the examples are not kept, and `DataError`
+        where the model cannot read them.
+        """
+        return self._readapter.run(task, Terms(tenant, actor, expected))
+
+    def pin(
+        self, task: str, version: int, pinned: bool = True, *, tenant: str = "default", actor: str = "local"
+    ) -> Version:
+        """Keep the state of a version, so that it predicts at once however many versions follow.
+
+        Else the head and the last 20 versions keep theirs; others are adapted again when they are asked for.
+
+        pinned: False to let go of it again.
+
+        Raises `UserError` where there is no such version, or it was erased.
+        """
+        return self._changes.pin(task, version, pinned, Terms(tenant, actor))
+
+    def rename(
+        self, task: str, name: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local"
+    ) -> TaskRecord:
+        """Give a task another name, see `create`; it is no new version."""
+        return self._changes.rename(task, name, Terms(tenant, actor, expected))
 
     def delete(self, task: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local") -> None:
         """Delete a task; it can be restored, and its name is free."""
@@ -238,7 +299,15 @@ class Service:
 
     # Erasing
 
-    def erase(self, task: str, examples: Sequence[str], *, tenant: str = "default", actor: str = "local") -> Receipt:
+    def erase(
+        self,
+        task: str,
+        examples: Sequence[str],
+        *,
+        expected: int | None = None,
+        tenant: str = "default",
+        actor: str = "local",
+    ) -> Receipt:
         """Erase the examples of these ids, from all versions: those that hold one are gone, but for number and time.
 
         Where the head held one, the task is adapted anew without them. When the receipt is returned, they are in no
@@ -248,7 +317,7 @@ class Service:
         Raises `UserError` for unknown ids, `DataError` where too few examples would be left to adapt to, and
         `HandfulError` where a reader kept the database's log from being cut: ask again.
         """
-        return self._eraser.examples(task, examples, tenant=tenant, actor=actor)
+        return self._eraser.examples(task, examples, tenant=tenant, actor=actor, expected=expected)
 
     def erase_task(self, task: str, *, tenant: str = "default", actor: str = "local") -> Receipt:
         """Erase a task with all its versions and examples, deleted or not; see `erase`."""
@@ -272,11 +341,21 @@ class Service:
         with self.store.reading(tenant) as rows:
             return rows.tasks(limit, after)
 
-    def versions(self, task: str, *, tenant: str = "default") -> Sequence[Version]:
-        """All versions of a task, from the first."""
+    def versions(self, task: str, *, limit: int = 100, after: int = 0, tenant: str = "default") -> Sequence[Version]:
+        """Versions of a task, from the first, each with its difference from its parent.
+
+        after: the number of the last one seen.
+        """
         with self.store.reading(tenant) as rows:
             rows.task(task)
-            return rows.versions(task)
+            return with_differences(rows, task, rows.versions(task, limit, after))
+
+    def version(self, task: str, version: int, *, tenant: str = "default") -> Version:
+        """One of them; `UserError` where there is none. What was erased is a tombstone."""
+        with self.store.reading(tenant) as rows:
+            rows.task(task)
+            [shown] = with_differences(rows, task, [rows.version(task, version)])
+        return shown
 
     def examples(self, task: str, version: int | None = None, *, tenant: str = "default") -> Sequence[LabeledInput]:
         """The examples of a version, the head by default; none where they are not kept, or the version was erased."""
@@ -327,6 +406,26 @@ class Service:
         asked: ids of tasks, each with inputs as for `predict`.
         """
         return self.predictor.predict([Asked(tenant, task, inputs) for task, inputs in asked])
+
+    def evaluate(
+        self,
+        task: str,
+        inputs: Sequence[Any] | None = None,
+        labels: Any = None,
+        *,
+        version: int | None = None,
+        tenant: str = "default",
+    ) -> Scores:
+        """Score the head or another version of a task.
+
+        inputs, labels: as for `create`, of classes that the task has. None: its own examples, each predicted by the
+            task adapted without it and without those of equal inputs, for at most 100 adaptations: of more examples
+            several are left out at a time.
+
+        Raises `DataError` where examples cannot be scored, such as too few of its own, and `DivergedError` where no
+        prediction is finite.
+        """
+        return self._evaluator.run(task, self._version(task, version, tenant), inputs, labels, tenant)
 
     # As files
 

@@ -81,15 +81,14 @@ class States:
         if key in self._erased:  # meanwhile
             bank.remove(key)
         if instead is not None:
-            bank.remove((key[0], key[1], instead))
+            self._forget((key[0], key[1], instead))
 
     def erase(self, keys: Iterable[Key]) -> None:
         """Forget the states of versions that were erased, also where one is being loaded."""
         gone = set(keys)
         self._erased |= gone
-        for bank in list(self._banks.values()):
-            for key in gone:
-                bank.remove(key)
+        for key in gone:
+            self._forget(key)
 
     def load(self, key: Key) -> AdaptedTask:
         """The state of a version: as stored, or where that was dropped or altered adapted again."""
@@ -109,6 +108,10 @@ class States:
             self._repair(key, made.to_bytes())
         return made
 
+    def _forget(self, key: Key) -> None:
+        for bank in list(self._banks.values()):
+            bank.remove(key)
+
     def _repair(self, key: Key, state: bytes) -> None:
         tenant, task, number = key
 
@@ -121,17 +124,21 @@ class States:
     def _bank(self, digest: str) -> TaskBank[Key]:
         """The states of a model, which is loaded from the store where it is not among those given."""
         if digest not in self._banks:
-            with self._store.reading("") as rows:
-                content = rows.model(digest)
-            if content is None:
-                raise ArtifactError(f"The store lacks the model {digest[:8]}.", code="missing-artifact")
-            self._bank_of(MetaModel.from_bytes(content, trust=self._trust, source=f"The store's model {digest[:8]}"))
+            with self._opening:
+                if digest not in self._banks:
+                    self._bank_of(self._stored(digest))
         return self._banks[digest]
 
+    def _stored(self, digest: str) -> MetaModel:
+        with self._store.reading("") as rows:
+            content = rows.model(digest)
+        if content is None:
+            raise ArtifactError(f"The store lacks the model {digest[:8]}.", code="missing-artifact")
+        return MetaModel.from_bytes(content, trust=self._trust, source=f"The store's model {digest[:8]}")
+
     def _bank_of(self, model: MetaModel) -> None:
-        with self._opening:
-            if model.digest not in self._banks:
-                self._banks[model.digest] = TaskBank(model, max_bytes=self._max_bytes, load=self.load)
+        if model.digest not in self._banks:
+            self._banks[model.digest] = TaskBank(model, max_bytes=self._max_bytes, load=self.load)
 
     def _opened(self, given: MetaModel | str | Path) -> MetaModel:
         model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=self._trust)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,9 +54,47 @@ def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> l
     ]
 
 
+def reencoded(model: MetaModel, examples: Sequence[Example]) -> list[Example]:
+    """The same examples as another model's pipeline stores them.
+
+    Raises `DataError` for examples of which only an encoding is known, and for inputs that the model does not take.
+    """
+    if any(example.media == "encoded" for example in examples):
+        raise DataError(
+            "Some examples of the task came in from a file, which holds them only as its model sees them. Another "
+            "model cannot read them: import the task anew from there, or correct it with the inputs themselves."
+        )
+    contents = kept.encoded_bytes(encoded(model, [Written(example.media, example.content) for example in examples]))
+    return [replace(example, encoded=content) for example, content in zip(examples, contents, strict=True)]
+
+
+def stacked(model: MetaModel, examples: Sequence[Example]) -> Tensor:
+    """The inputs of examples `(n, ...)`, as the model takes them."""
+    return torch.stack([_input(model, example) for example in examples])
+
+
+def targets_of(examples: Sequence[Example], labels: Sequence[str] | None) -> Tensor:
+    """The classes of examples by their numbers `(n,)`, or their targets `(n, outputs)` where there are no classes.
+
+    Raises `DataError` for a class that is not among the labels.
+    """
+    if labels is None:
+        return torch.tensor([json.loads(example.label) for example in examples], dtype=torch.float64, device="cpu")
+    numbers = {label: number for number, label in enumerate(labels)}
+    for place, example in enumerate(examples):
+        if example.label not in numbers:
+            raise DataError(
+                f"Example {place} is labeled {example.label!r}, which is none of the task's classes: "
+                f"{', '.join(labels)}.",
+                code="unknown-label",
+                field=("labels", place),
+            )
+    return torch.tensor([numbers[example.label] for example in examples], device="cpu")
+
+
 def adapted(model: MetaModel, examples: Sequence[Example], *, keep_support: bool = False) -> AdaptedTask:
     """The task that a model makes of these examples, whatever their order."""
-    inputs = torch.stack([_input(model, example) for example in examples])
+    inputs = stacked(model, examples)
     labels: Any = [example.label for example in examples]
     if not model.spec.classification:
         labels = [json.loads(label) for label in labels]

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -106,11 +107,13 @@ VERSIONS = Table(
     Column("examples", Integer),
     Column("digest", String),
     Column("state", LargeBinary),
+    Column("estimate", Text),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
     _of_task(),
     _of_version("parent"),
 )
-"""Versions of tasks. Labels and targets are JSON. A tombstone has neither labels, examples, digest nor state; another
-one without a state can be adapted again."""
+"""Versions of tasks. Labels, targets and estimate are JSON. A tombstone has none of these, and no examples, digest or
+state; another version without a state can be adapted again."""
 
 HEADS = Table(
     "heads", METADATA, _key("tenant"), _key("task"), Column("version", Integer, nullable=False), _of_version("version")
@@ -131,6 +134,18 @@ EXAMPLES = Table(
 )
 """Labeled examples, which never change: content as it was given, encoded as its pipeline stores it, the label's name or
 the targets as JSON."""
+
+ENCODINGS = Table(
+    "encodings",
+    METADATA,
+    _key("tenant"),
+    _key("task"),
+    _key("example"),
+    Column("model_digest", String, ForeignKey("models.digest"), primary_key=True),
+    Column("encoded", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["tenant", "task", "example"], ["examples.tenant", "examples.task", "examples.id"]),
+)
+"""Examples as the pipelines of further models store them, where that differs from the example's own encoding."""
 
 SUPPORTS = Table(
     "supports",

@@ -3,12 +3,13 @@
 from handful.limits import SERVICE
 from handful.models.adapted_task import AdaptedTask
 from handful.notes import collecting
-from handful.serving.changes import Changes, Terms
+from handful.serving.changes import Changes
 from handful.serving.names import checked_name
 from handful.serving.records import TaskRecord
 from handful.serving.states import States, check_there, digest_of
 from handful.serving.store import Store
 from handful.serving.supports import adapted, imported
+from handful.serving.versions import Terms
 
 
 class Transfers:

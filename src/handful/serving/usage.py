@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
-from handful.serving.tables import EXAMPLES, TASKS, TENANTS, VERSIONS
+from handful.serving.tables import ENCODINGS, EXAMPLES, TASKS, TENANTS, VERSIONS
 
 _OF_EXAMPLES = (EXAMPLES.c.tenant == TASKS.c.tenant) & (EXAMPLES.c.task == TASKS.c.id)
+_OF_ENCODINGS = (ENCODINGS.c.tenant == TASKS.c.tenant) & (ENCODINGS.c.task == TASKS.c.id)
 _OF_VERSIONS = (VERSIONS.c.tenant == TASKS.c.tenant) & (VERSIONS.c.task == TASKS.c.id)
 _SIZE = func.sum(func.length(EXAMPLES.c.content) + func.length(EXAMPLES.c.encoded))
 COUNTED = select(
@@ -14,6 +15,7 @@ COUNTED = select(
     TASKS.c.bytes,
     select(func.count()).select_from(EXAMPLES).where(_OF_EXAMPLES).scalar_subquery().label("held"),
     select(_SIZE).where(_OF_EXAMPLES).scalar_subquery().label("given"),
+    select(func.sum(func.length(ENCODINGS.c.encoded))).where(_OF_ENCODINGS).scalar_subquery().label("encodings"),
     select(func.sum(func.length(VERSIONS.c.state))).where(_OF_VERSIONS).scalar_subquery().label("states"),
 ).where(TASKS.c.tenant == bindparam("of_tenant"), TASKS.c.id == bindparam("of_task"))
 """What is noted of a task, and how many examples it has, their bytes and those of its states, by all of its rows."""
@@ -73,7 +75,8 @@ class Counts:
     def counted(self, task: str) -> tuple[Usage, Usage]:
         """What a task uses as of its last count, and by all of its rows."""
         row = self._run(COUNTED, {"of_tenant": self._tenant, "of_task": task}).one()
-        return Usage(1, row.examples, row.bytes), Usage(1, row.held, int(row.given or 0) + int(row.states or 0))
+        size = sum(int(part or 0) for part in (row.given, row.encodings, row.states))
+        return Usage(1, row.examples, row.bytes), Usage(1, row.held, size)
 
     def remove(self, task: str) -> None:
         """Count a task no more."""

@@ -1,0 +1,34 @@
+"""In what versions differ from their parents."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from handful.serving.records import Difference, Version
+from handful.serving.rows import Rows
+
+
+def with_differences(rows: Rows, task: str, versions: Iterable[Version]) -> list[Version]:
+    """Versions of a task, each with its difference from its parent.
+
+    It is found anew each time: kept with a version, it would keep labels of a parent that is erased.
+    """
+    return [replace(version, difference=_difference(rows, task, version)) for version in versions]
+
+
+def _difference(rows: Rows, task: str, version: Version) -> Difference | None:
+    if version.parent is None or version.erased_at is not None:
+        return None
+    parent = rows.version(task, version.parent)
+    if parent.erased_at is not None:
+        return None
+    now, before = (set(rows.support(task, one.number)) for one in (version, parent))
+    added, removed = now - before, before - now
+    relabeled = dict(rows.with_same_input(task, added, removed)) if added and removed else {}
+    labels, earlier = version.labels or (), parent.labels or ()
+    return Difference(
+        added=tuple(sorted(added - relabeled.keys())),
+        removed=tuple(sorted(removed - set(relabeled.values()))),
+        relabeled=relabeled,
+        labels_added=tuple(label for label in labels if label not in earlier),
+        labels_removed=tuple(label for label in earlier if label not in labels),
+    )
