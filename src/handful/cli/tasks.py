@@ -201,6 +201,8 @@ def erase(
         out.print(f"{what} is erased. Receipt {receipt.id}, {receipt.finished_at:%Y-%m-%d %H:%M:%S} UTC.")
         if receipt.version is not None:
             out.print(f"  What is left: version {receipt.version}, {receipt.digest}.")
+        if receipt.remains is not None:
+            out.print(f"  {receipt.remains}")
 
 
 @command("handful tasks export 'shelf 12' -o shelf.task", within=tasks)

@@ -82,6 +82,7 @@ class RemoteReceipt:
     examples: their ids; all of the task where `version` is None.
     version, digest: the version that is left, and the digest of its state, which equals that of a task that was never
     shown them.
+    remains: where it can be found for some time yet, in words; None: nowhere.
     """
 
     id: str
@@ -91,6 +92,7 @@ class RemoteReceipt:
     digest: str | None
     started_at: datetime
     finished_at: datetime
+    remains: str | None = None
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,8 @@ class ExamplePage(Shown):
 
 
 class Receipt(Shown):
-    """What was erased, from all versions. version, digest: the head that is left, as if it had never been there."""
+    """What was erased, from all versions. version, digest: the head that is left, as if it had never been there.
+    remains: where it can be found for some time yet, in words; null: nowhere."""
 
     id: str
     task: str
@@ -285,6 +286,7 @@ class Receipt(Shown):
     digest: str | None
     started_at: Moment
     finished_at: Moment
+    remains: str | None
 
     @classmethod
     def of(cls, receipt: ReceiptRecord) -> Self:
