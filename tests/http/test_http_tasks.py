@@ -132,3 +132,27 @@ def test_several_tasks_predict_in_one_request(call):
 def test_the_models_are_listed(call):
     [model] = call("GET", "/v1/models").json()["data"]
     assert (model["name"], model["kind"], model["takes"]) == ("points", "classification", "arrays of shape (3,)")
+
+
+def test_a_task_is_renamed_pinned_evaluated_and_moved_to_its_present_model(call):
+    labels = ("a", "b", "a", "b", "a", "b")
+    content = {"name": "before", "examples": examples(*labels), "estimate": True}
+    task = call("POST", "/v1/tasks", json=content).json()
+    place = f"/v1/tasks/{task['id']}"
+    assert task["estimate"]["metric"] == "accuracy"
+    assert call("PATCH", place, json={"name": "after"}).status_code == 428
+    renamed = call("PATCH", place, json={"name": "after"}, headers={"If-Match": '"1"'})
+    assert (renamed.json()["name"], renamed.json()["version"]) == ("after", 1)
+    assert call("POST", f"{place}/versions/1/pin", json={}).json()["pinned"]
+    assert not call("POST", f"{place}/versions/1/pin", json={"pinned": False}).json()["pinned"]
+    own = call("POST", f"{place}/evaluate", json={}).json()
+    assert (own["by"], own["examples"], own["score"]["value"]) == ("leave-one-out", 6, task["estimate"]["value"])
+    given = call("POST", f"{place}/evaluate", json={"examples": examples("a", "b"), "version": 1}).json()
+    assert (given["by"], given["examples"]) == ("examples", 2)
+    assert [sum(row.values()) for row in given["confusion"].values()] == [1, 1]
+    assert given["score"]["value"] == sum(given["confusion"][label][label] for label in "ab") / 2
+    same = call("POST", f"{place}/readapt", json={})
+    assert (same.status_code, same.json()["promoted"]) == (200, False)
+    call("POST", f"{place}/corrections", json={"examples": [examples("c")[0]]})
+    change = call("GET", f"{place}/versions/2").json()["difference"]
+    assert (len(change["relabeled"]), change["labels_added"]) == (1, ["c"])

@@ -16,6 +16,9 @@ CONTENTS = {
     "predict": {"inputs": points(1)},
     "rotate": {},
     "{task}": {"name": "mine"},
+    "pin": {},
+    "readapt": {},
+    "evaluate": {},
 }
 """What routes take, by the last part of their paths."""
 FOREIGN = "a name of the others"
@@ -90,7 +93,7 @@ def test_every_route_needs_a_key_of_its_scope(world):
         if not path.startswith("/v1"):
             continue
         assert send(Caller(app, "hf_none"), method, path, names).status_code == 401, (method, path)
-        looks = method == "GET" or path.endswith("/predict")
+        looks = method == "GET" or path.endswith(("/predict", "/evaluate"))
         if not looks or "keys" in path or "tenants" in path:
             assert send(weak, method, path, names).status_code == 403, (method, path)
 

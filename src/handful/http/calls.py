@@ -79,8 +79,12 @@ class Call:
 
         cost: examples that a task is adapted to.
         """
+        return await self.adapt(method, *arguments, actor=self.identity.key, cost=cost, **named)
+
+    async def adapt(self, method: Callable[..., Result], *arguments: Any, cost: int, **named: Any) -> Result:
+        """What a method of the service returns that adapts to examples; cost: how many."""
         tenant, size = self.identity.tenant, _size(self.request)
-        work = partial(method, *arguments, tenant=tenant, actor=self.identity.key, **named)
+        work = partial(method, *arguments, tenant=tenant, **named)
         return await while_there(
             self.request, self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
         )

@@ -17,9 +17,12 @@ from pydantic import (
 from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
 from handful.serving.keys import NewKey as NewKeyRecord
+from handful.serving.records import Estimate as EstimateRecord
 from handful.serving.records import Key as KeyRecord
 from handful.serving.records import Predictions as PredictionsOfLibrary
+from handful.serving.records import Readaptation as ReadaptationRecord
 from handful.serving.records import Receipt as ReceiptRecord
+from handful.serving.records import Scores as ScoresRecord
 from handful.serving.records import TaskRecord
 from handful.serving.records import Version as VersionRecord
 
@@ -83,6 +86,8 @@ Examples = Annotated[
 class CreateTask(Given):
     """A new task, adapted from examples."""
 
+    estimate: Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")] = False
+
     name: Name
     model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
     keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
@@ -93,6 +98,29 @@ class AddExamples(Given):
     """Examples for a task that is there."""
 
     examples: Examples = None
+
+
+class Rename(Given):
+    """Another name for a task."""
+
+    name: Name
+
+
+class Pin(Given):
+    """Whether the state of a version is kept, however many versions follow."""
+
+    pinned: bool = True
+
+
+class Readapt(Given):
+    """Nothing: a task moves to the present model of its model's name."""
+
+
+class Evaluate(Given):
+    """What a task is scored on: these examples, or without any its own, each predicted from the others."""
+
+    examples: Annotated[list[LabeledExample] | None, Field(min_length=1)] = None
+    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
 
 
 class RollBack(Given):
@@ -166,12 +194,18 @@ class Note(Shown):
 
 
 class Estimate(Shown):
-    """A score on the task's own examples, each predicted by a task adapted without it."""
+    """A score with its interval of 95 %; null where the examples are too few or too much alike to say."""
 
     metric: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    target: Annotated[str | None, Field(description="Which of several targets is scored; null: all.")] = None
+
+    @classmethod
+    def of(cls, estimate: EstimateRecord | None) -> Self | None:
+        """An estimate of the service, where there is one."""
+        return None if estimate is None else cls(**vars(estimate))
 
 
 class Task(Shown):
@@ -203,9 +237,62 @@ class Task(Shown):
             targets=list(head.targets),
             examples=head.examples or 0,
             keep_examples=record.keep_examples,
+            estimate=Estimate.of(head.estimate),
             created_at=record.created_at,
             deleted_at=record.deleted_at,
             notes=[Note.of(note) for note in record.notes],
+        )
+
+
+class Readapted(Task):
+    """A task after it was to move to its present model. before, after: scores of both on its own examples."""
+
+    promoted: Annotated[bool, Field(description="Whether it moved: not where its score would surely fall.")]
+    before: Estimate | None
+    after: Estimate | None
+
+    @classmethod
+    def shown(cls, made: ReadaptationRecord) -> Self:
+        """What became of it in the service."""
+        return cls(
+            **vars(Task.of(made.task)),
+            promoted=made.promoted,
+            before=Estimate.of(made.before),
+            after=Estimate.of(made.after),
+        )
+
+
+class Evaluation(Shown):
+    """How well a version predicts. by: "examples", or "leave-one-out" of its own. score: the first of the estimates."""
+
+    task: str
+    version: int
+    by: str
+    examples: int
+    score: Estimate
+    estimates: list[Estimate]
+    confusion: Annotated[
+        dict[str, dict[str, int]] | None, Field(description="Of each class, how many are predicted as each.")
+    ]
+    notes: list[Note] = []
+
+    @classmethod
+    def of(cls, scores: ScoresRecord) -> Self:
+        """Scores of the service."""
+        estimates = [Estimate(**vars(one)) for one in scores.estimates]
+        confusion = None
+        if scores.confusion is not None and scores.labels is not None:
+            rows = zip(scores.labels, scores.confusion, strict=True)
+            confusion = {label: dict(zip(scores.labels, row, strict=True)) for label, row in rows}
+        return cls(
+            task=scores.task,
+            version=scores.version,
+            by=scores.by,
+            examples=scores.examples,
+            score=estimates[0],
+            estimates=estimates,
+            confusion=confusion,
+            notes=[Note.of(note) for note in scores.notes],
         )
 
 
@@ -215,6 +302,16 @@ class TaskPage(Shown):
     data: list[Task]
     has_more: bool
     next_after: str | None
+
+
+class Difference(Shown):
+    """What changed: ids of examples, and names of classes. relabeled: new ids by those of the same inputs before."""
+
+    added: list[str]
+    removed: list[str]
+    relabeled: Annotated[dict[str, str], Field(description="By the id of the example that is there now, the earlier.")]
+    labels_added: list[str]
+    labels_removed: list[str]
 
 
 class Version(Shown):
@@ -231,6 +328,9 @@ class Version(Shown):
     targets: list[str]
     examples: int | None
     digest: Annotated[str | None, Field(description="Of its state.")]
+    estimate: Estimate | None
+    pinned: Annotated[bool, Field(description="Whether its state is kept, however many versions follow.")]
+    difference: Annotated[Difference | None, Field(description="From its parent.")]
 
     @classmethod
     def of(cls, version: VersionRecord) -> Self:
@@ -247,6 +347,9 @@ class Version(Shown):
             targets=list(version.targets),
             examples=version.examples,
             digest=version.digest,
+            estimate=Estimate.of(version.estimate),
+            pinned=version.pinned,
+            difference=None if version.difference is None else Difference.model_validate(vars(version.difference)),
         )
 
 

@@ -9,8 +9,8 @@ from handful.errors import ArtifactError, DataError
 from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Erase, Limit, OfVersion, TaskId
-from handful.http.reading import Source, as_examples, counted, examples_made_of
-from handful.http.schemas import CreateTask, Name, Receipt, Task, TaskPage
+from handful.http.reading import Source, as_examples, content_of, counted, examples_made_of
+from handful.http.schemas import CreateTask, Name, Receipt, Rename, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -33,6 +33,7 @@ async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
             labels,
             model=given.model,
             keep_examples=given.keep_examples,
+            estimate=given.estimate,
             cost=len(inputs),
             idempotency_key=key,
         )
@@ -64,6 +65,14 @@ async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "") ->
 async def get_task(task: TaskId, call: Predicting) -> Response:
     """A task, and the version that predicts for it."""
     record = await call.look(call.service.get, task)
+    return answer(Task.of(record), etag=etag(record))
+
+
+@router.patch("/{task}", response_model=Task, **takes(Rename))
+async def rename_task(task: TaskId, call: Writing, seen: Seen) -> Response:
+    """Give a task another name; it is no new version."""
+    given = await content_of(call, Rename)
+    record = await call.change(call.service.rename, task, given.name, expected=seen)
     return answer(Task.of(record), etag=etag(record))
 
 

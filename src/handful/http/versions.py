@@ -1,13 +1,16 @@
 """Routes of a task's versions: what changed, and which of them predicts."""
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.http.calls import Predicting, Seen, Writing, answer, etag
+from handful.http.calls import Expected, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes
+from handful.http.json_inputs import examples_of
 from handful.http.places import AfterNumber, Limit, Number, TaskId
-from handful.http.reading import content_of
-from handful.http.schemas import RollBack, Task, Version, VersionPage
+from handful.http.reading import as_examples, content_of, made_of
+from handful.http.schemas import Evaluate, Evaluation, Pin, Readapt, Readapted, RollBack, Task, Version, VersionPage
 
 router = APIRouter(prefix="/v1/tasks/{task}", tags=["versions"])
 
@@ -33,3 +36,35 @@ async def roll_back(task: TaskId, call: Writing, seen: Seen) -> Response:
     given = await content_of(call, RollBack)
     record = await call.change(call.service.roll_back, task, given.version, expected=seen)
     return answer(Task.of(record), etag=etag(record))
+
+
+@router.post("/versions/{version}/pin", response_model=Version, **takes(Pin))
+async def pin_version(task: TaskId, version: Number, call: Writing) -> Response:
+    """Keep the state of a version, so that it predicts at once however many follow; or let go of it again."""
+    given = await content_of(call, Pin)
+    return answer(Version.of(await call.change(call.service.pin, task, version, given.pinned)))
+
+
+@router.post("/readapt", response_model=Readapted, **takes(Readapt))
+async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
+    """Move a task to the present model of its model's name, unless its score would surely fall."""
+    await content_of(call, Readapt)
+    head = (await call.look(call.service.get, task)).head
+    made = await call.change(call.service.readapt, task, expected=expected, cost=head.examples or 1)
+    return answer(Readapted.shown(made), etag=etag(made.task))
+
+
+@router.post("/evaluate", response_model=Evaluation, **takes(Evaluate))
+async def evaluate(task: TaskId, call: Predicting) -> Response:
+    """Score a version on given examples, or on its own, each predicted by the task adapted without it."""
+    head = (await call.look(call.service.get, task)).head
+
+    def read(given: Evaluate) -> tuple[int | None, list[Any] | None, list[Any] | None]:
+        if given.examples is None:
+            return given.version, None, None
+        return given.version, *examples_of(given.examples, head.targets or None, call.server.limits)
+
+    version, inputs, labels = await made_of(call, Evaluate, read)
+    with as_examples():
+        scores = await call.adapt(call.service.evaluate, task, inputs, labels, version=version, cost=head.examples or 1)
+    return answer(Evaluation.of(scores))
