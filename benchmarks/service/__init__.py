@@ -1,0 +1,1 @@
+"""How fast the service is, and how it behaves under overload, bad clients and kills."""
