@@ -58,13 +58,13 @@ def test_slabs_grow_and_no_state_moves(meta):
     bank, [task] = TaskBank(meta), adapted(meta, 1)
     bank.put(0, task)
     [slabs] = bank._slabs.values()
-    place = slabs[0].states["prototypes"].data_ptr()
+    place = slabs[0].leaves[0].data_ptr()
     for number in range(1, 3 * LARGEST_SLAB):
         bank.put(number, task)
     sizes = [slab.size for slab in slabs]
     assert (sizes[0], max(sizes)) == (SMALLEST_SLAB, LARGEST_SLAB)
     assert sum(sizes) <= 4 * LARGEST_SLAB
-    assert slabs[0].states["prototypes"].data_ptr() == place
+    assert slabs[0].leaves[0].data_ptr() == place
 
 
 def test_a_limit_drops_what_was_asked_for_least_recently_and_loads_it_again(meta):
@@ -146,10 +146,10 @@ def test_a_slot_that_is_read_is_not_used_again(meta):
     bank, tasks = TaskBank(meta), adapted(meta, 2)
     bank.put("a", tasks[0])
     slot = bank._pinned("a")
-    before = slot.state["prototypes"].clone()
+    before = slot.state.leaves[0].clone()
     for _ in range(2 * SMALLEST_SLAB):
         bank.put("a", tasks[1])
-    assert torch.equal(slot.state["prototypes"], before)
+    assert torch.equal(slot.state.leaves[0], before)
     assert slot.row not in slot.slab.free
 
 

@@ -60,4 +60,6 @@ def without_inference(values: Values) -> Values:
 
     To be called within `own_settings`.
     """
+    if isinstance(values, Tensor) and not values.is_inference():  # the most usual case, hundreds of times a second
+        return values
     return pytree.tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_inference() else tensor, values)  # type: ignore[no-any-return]

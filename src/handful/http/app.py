@@ -19,6 +19,7 @@ from handful.http.documents import openapi_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.middleware import Around
 from handful.http.problems import Problem, of_error, of_framework, of_validation
+from handful.http.short_way import ShortWay
 from handful.http.telemetry import Telemetry
 from handful.serving.batcher import Batcher
 from handful.serving.pools import Pool
@@ -47,6 +48,7 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | N
     spool = Path(tempfile.gettempdir()) if spool is None else spool
     app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits, spool)
     app.state.ready, app.state.server, app.state.telemetry = True, server, Telemetry(server)
+    app.add_middleware(ShortWay, server=server)
     app.add_middleware(Around, count=app.state.telemetry.count)
     return app
 

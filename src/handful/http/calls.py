@@ -86,7 +86,7 @@ class Call:
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, **named)
         return await while_there(
-            self.request, self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+            self.request.receive, self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
         )
 
     async def predict(
@@ -102,7 +102,7 @@ class Call:
             deadline=self.seconds,
             nbytes=_size(self.request),
         )
-        return await while_there(self.request, asked)
+        return await while_there(self.request.receive, asked)
 
 
 def _size(request: Request) -> int:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from starlette.requests import Request
 from starlette.types import Receive
 
 from handful.errors import HandfulError
@@ -12,16 +11,16 @@ from handful.errors import HandfulError
 Result = TypeVar("Result")
 
 
-async def while_there(request: Request, answer: Awaitable[Result]) -> Result:
+async def while_there(receive: Receive, answer: Awaitable[Result]) -> Result:
     """What is awaited; cancelled as soon as the client has left.
 
-    request: its content was received whole, so that what comes next says that the client has left.
+    receive: gave the request's content whole, so that what it gives next says that the client has left.
 
     Raises `HandfulError` then, which nobody sees but the log.
     """
     task = asyncio.current_task()
     assert task is not None, "this runs in a task"
-    left = asyncio.ensure_future(_then(request.receive, task.cancel))
+    left = asyncio.ensure_future(_then(receive, task.cancel))
     try:
         return await answer
     except asyncio.CancelledError:

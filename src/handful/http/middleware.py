@@ -1,23 +1,23 @@
 """What surrounds every request: its id, its line in the log, and an answer whatever happens."""
 
 import asyncio
+import itertools
 import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handful.errors import HandfulError
 from handful.http.authorization import check_query
 from handful.http.problems import UNEXPECTED, Problem, of_error
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """`traceparent` of W3C's Trace Context."""
 
 PASSED_OVER = 64 * 2**20
@@ -25,6 +25,10 @@ PASSED_OVER = 64 * 2**20
 
 UNMATCHED = "unmatched"
 """What stands for the paths of no route, of which there are as many as strangers think of."""
+
+PROCESS = secrets.token_hex(8)
+"""What begins the ids that this process gives to requests."""
+_numbers = itertools.count(1)
 
 Count: TypeAlias = Callable[[str, str, int, float], None]
 
@@ -45,8 +49,8 @@ class Around:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers, start, status = Headers(scope=scope), time.perf_counter(), 0
-        request_id = _request_id(headers)
+        headers, start, status = dict(scope["headers"]), time.perf_counter(), 0
+        request_id, trace = _request_id(headers), TRACE.fullmatch(headers.get(b"traceparent", b""))
         scope.setdefault("state", {})["id"] = request_id
 
         content = _Content(receive)
@@ -55,13 +59,17 @@ class Around:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status >= 400 and "expect" not in headers:
+                if status >= 400 and b"expect" not in headers:
                     await content.pass_over()
-                _mark(MutableHeaders(scope=message), request_id, headers.get("traceparent"))
+                marks = [(b"x-request-id", request_id.encode())]
+                if trace is not None:
+                    marks.append((b"traceparent", trace[0]))
+                message["headers"] = [*message["headers"], *marks]
             await send(message)
 
         try:
-            check_query(scope["query_string"])
+            if scope["query_string"]:
+                check_query(scope["query_string"])
             await self.app(scope, content.receive, marked)
         except HandfulError as error:
             await of_error(error).response(request_id)(scope, receive, marked)
@@ -74,7 +82,9 @@ class Around:
         finally:
             seconds = time.perf_counter() - start
             self.count(scope["method"], template_of(scope), status, seconds)
-            log.info(json.dumps(_line(scope, headers, status, seconds)))
+            line = _line(scope, trace and trace[1].decode(), status, seconds)
+            # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
+            log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
 
 
 class _Content:
@@ -102,27 +112,23 @@ def template_of(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", UNMATCHED))
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{PROCESS}{next(_numbers):08x}"
 
 
-def _mark(headers: MutableHeaders, request_id: str, trace: str | None) -> None:
-    headers["x-request-id"] = request_id
-    if trace is not None and TRACE.fullmatch(trace):
-        headers["traceparent"] = trace
-
-
-def _line(scope: Scope, headers: Headers, status: int, seconds: float) -> dict[str, Any]:
+def _line(scope: Scope, trace: str | None, status: int, seconds: float) -> str:
     """What the log says of a request: no label, input, path or query."""
-    identity, trace = scope["state"].get("identity"), TRACE.fullmatch(headers.get("traceparent", ""))
-    return {
-        "event": "request",
-        "request": scope["state"]["id"],
-        "method": scope["method"],
-        "route": template_of(scope),
-        "status": status,
-        "milliseconds": round(seconds * 1000, 3),
-        "key": identity and identity.key,
-        "trace": trace and trace[1],
-    }
+    identity = scope["state"].get("identity")
+    return json.dumps(
+        {
+            "event": "request",
+            "request": scope["state"]["id"],
+            "method": scope["method"],
+            "route": template_of(scope),
+            "status": status,
+            "milliseconds": round(seconds * 1000, 3),
+            "key": identity and identity.key,
+            "trace": trace,
+        }
+    )

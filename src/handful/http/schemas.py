@@ -42,7 +42,7 @@ def _written(value: Any) -> Any:
 
 GivenMoment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
 
-MOST_VERSIONS = 2**31 - 1
+MOST_VERSIONS, MOST_CLASSES = 2**31 - 1, 10_000
 
 Input = Annotated[
     Any,
@@ -159,7 +159,7 @@ class Predict(Given):
     version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
     top: Annotated[
         int | None,
-        Field(ge=1, le=10_000, description="How many classes to show, the most probable first; all by default."),
+        Field(ge=1, le=MOST_CLASSES, description="How many classes to show, the most probable first; all by default."),
     ] = None
 
 

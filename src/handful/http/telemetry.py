@@ -32,11 +32,17 @@ class Telemetry:
             registry=self._registry,
         )
         self._registry.register(_Queues(server))
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request that is answered. route: its template. status: 0 where there was no answer."""
-        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        kind = method if method in METHODS else "other", route, status
+        if kind not in self._counted:  # looking them up takes longer than counting
+            requests = self._requests.labels(kind[0], route, str(status))
+            self._counted[kind] = requests, self._seconds.labels(route)
+        requests, took = self._counted[kind]
+        requests.inc()
+        took.observe(seconds)
 
     def page(self) -> bytes:
         """All metrics in the text form of Prometheus."""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ from handful.engine.planner import rule
 from handful.engine.threads import cores
 from handful.errors import DataError, DivergedError, HandfulError, UserError
 from handful.learners.learner import Learner
-from handful.types import Examples, Prediction, TaskSpec, TaskState, stack, to_device
+from handful.types import Examples, Prediction, TaskSpec, TaskState, to_device
 
+ALONE = Plan("loop", 1)
+"""Of one request, for which `vmap` would take longer than the prediction."""
 NUMBER = 4
 """Bytes of a number."""
 FEWER = "Give fewer at once."
@@ -29,6 +31,32 @@ DIVERGED = (
     "No finite prediction{whose}: adapting to its examples diverged. Look for extreme values among examples and "
     "inputs, or train the model again with a lower inner_lr or outer_lr."
 )
+
+
+class State(NamedTuple):
+    """The state of a task, taken apart so that hundreds are stacked at once.
+
+    kind: what states have in common that can be stacked. leaves: their tensors.
+    """
+
+    kind: Any
+    leaves: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, state: TaskState) -> Self:
+        """A state in its parts, which it shares."""
+        leaves, structure = pytree.tree_flatten(state)
+        return cls((structure, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)), tuple(leaves))
+
+    @property
+    def whole(self) -> TaskState:
+        """The state itself."""
+        return pytree.tree_unflatten(self.leaves, self.kind[0])
+
+    @property
+    def numbers(self) -> int:
+        """How many it holds."""
+        return sum(int(leaf.numel()) for leaf in self.leaves)
 
 
 class _Piece(NamedTuple):
@@ -46,7 +74,7 @@ class _Piece(NamedTuple):
 
 
 def predict(
-    learner: Learner, states: Sequence[TaskState], inputs: Sequence[Tensor], keys: Sequence[object]
+    learner: Learner, states: Sequence[State], inputs: Sequence[Tensor], keys: Sequence[object]
 ) -> list[Prediction | HandfulError]:
     """The predictions of requests: inputs `(n, *input_shape)` each, by one state each; n may differ and be 0.
 
@@ -60,9 +88,9 @@ def predict(
     sizes: dict[Any, int] = {}
     alike: dict[Any, list[_Piece]] = defaultdict(list)
     for request, (state, own) in enumerate(zip(states, inputs, strict=True)):
-        kind = shapes(state), own.dtype, own.device
+        kind = state.kind, own.dtype, own.device
         if kind not in sizes:
-            sizes[kind] = _numbers_of_query(learner, state, own)
+            sizes[kind] = _numbers_of_query(learner, state.whole, own)
         count = own.shape[0]
         most = max(1, NUMBERS_AT_ONCE // sizes[kind] if learner.pointwise else count)
         for start in range(0, max(1, count), most):
@@ -72,11 +100,15 @@ def predict(
     found: list[dict[int, Prediction]] = [{} for _ in inputs]
     failed: set[int] = set()
     for (kind, _), pieces in alike.items():
-        for batch in _small_enough(sorted(pieces), _numbers(states[pieces[0].request]), sizes[kind]):
-            stacked = stack([states[piece.request] for piece in batch]), _padded([piece.of(inputs) for piece in batch])
+        for batch in _small_enough(sorted(pieces), states[pieces[0].request].numbers, sizes[kind]):
+            stacked = (
+                _stacked([states[piece.request] for piece in batch]),
+                _padded([piece.of(inputs) for piece in batch]),
+            )
             with enough_memory(f"predicting {len(batch) * batch[-1].size} inputs", FEWER):
                 there = to_device(stacked, learner.device)
-                predictions = over_tasks(learner.predict, there, rule(learner, len(batch)), learner)
+                plan = rule(learner, len(batch)) if len(batch) > 1 else ALONE
+                predictions = over_tasks(learner.predict, there, plan, learner)
                 predictions = to_device(predictions, "cpu")
             finite = all(map(_all_finite, predictions))
             for piece, prediction in zip(batch, _unpadded(predictions, batch), strict=True):
@@ -92,7 +124,7 @@ def predict(
 def predict_one(learner: Learner, state: TaskState, inputs: Tensor) -> Prediction:
     """The prediction by one state for inputs `(n, *input_shape)`; `DivergedError` where it is not finite."""
     with torch.no_grad():
-        [prediction] = predict(learner, [state], [inputs], [None])
+        [prediction] = predict(learner, [State.of(state)], [inputs], [None])
     if isinstance(prediction, HandfulError):
         raise prediction
     return prediction
@@ -114,11 +146,6 @@ def _numbers_of_query(learner: Learner, state: TaskState, inputs: Tensor) -> int
     shape = inputs.shape[1:]
     state, inputs = to_device((state, inputs), learner.device)
     return max(numbers_of_example(shape), query_bytes(learner, learner.predict, state, shape, inputs) // NUMBER)
-
-
-def _numbers(state: TaskState) -> int:
-    """Numbers of one state."""
-    return sum(int(leaf.numel()) for leaf in pytree.tree_leaves(state))
 
 
 def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
@@ -165,10 +192,10 @@ def _all_finite(inputs: Tensor) -> bool:
     return bool(inputs.sum().isfinite()) or bool(inputs.isfinite().all())
 
 
-def shapes(state: TaskState) -> Any:
-    """What states have in common that can be stacked."""
-    leaves, structure = pytree.tree_flatten(state)
-    return structure, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+def _stacked(states: Sequence[State]) -> TaskState:
+    """States of one kind `(len(states), ...)`."""
+    leaves = [torch.stack(own) for own in zip(*(state.leaves for state in states), strict=True)]
+    return pytree.tree_unflatten(leaves, states[0].kind[0])
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

@@ -8,14 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from handful.errors import HandfulError, UserError
 from handful.functional.own_settings import own_settings
 from handful.models import batches
 from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
-from handful.types import Prediction, TaskState, take
+from handful.types import Prediction
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -155,18 +154,19 @@ class TaskBank(Generic[Key]):
         """A slot of its own with the state of a task, that no key has yet."""
         self.model.check(task)
         state = self.model.on_device(task.state)
-        kind = batches.shapes(state)
+        parts = batches.State.of(state)
         with self._lock:
-            slab = next((slab for slab in self._slabs[kind] if slab.free), None)
+            slab = next((slab for slab in self._slabs[parts.kind] if slab.free), None)
             if slab is None:
-                size = min(LARGEST_SLAB, max(SMALLEST_SLAB, sum(slab.size for slab in self._slabs[kind])))
-                slab = _Slab(state, size)
-                self._slabs[kind].append(slab)
+                size = min(LARGEST_SLAB, max(SMALLEST_SLAB, sum(slab.size for slab in self._slabs[parts.kind])))
+                slab = _Slab(parts, size)
+                self._slabs[parts.kind].append(slab)
             row = slab.free.pop()
-        nbytes = sum(leaf.nbytes for leaf in pytree.tree_leaves(state))
-        slot = _Slot(slab, row, take(slab.states, row), self.model.for_task(task), nbytes)
+        own = batches.State(parts.kind, tuple(leaf[row] for leaf in slab.leaves))
+        slot = _Slot(slab, row, own, self.model.for_task(task), sum(leaf.nbytes for leaf in parts.leaves))
         slab.written[row] = slot
-        pytree.tree_map(lambda into, leaf: into.copy_(leaf), slot.state, state)
+        for into, leaf in zip(own.leaves, parts.leaves, strict=True):
+            into.copy_(leaf)
         return slot
 
     def _pin(self, key: Key) -> "_Slot | None":
@@ -202,20 +202,23 @@ class TaskBank(Generic[Key]):
 class _Slab:
     """States of one shape `(size, ...)`, which rows are free, and whose state was written last to each."""
 
-    def __init__(self, like: TaskState, size: int) -> None:
+    def __init__(self, like: batches.State, size: int) -> None:
         self.size = size
-        self.states = pytree.tree_map(lambda leaf: leaf.new_empty(size, *leaf.shape), like)
+        self.leaves = [leaf.new_empty(size, *leaf.shape) for leaf in like.leaves]
         self.free = list(range(size))
         self.written: list[_Slot | None] = [None] * size
 
 
 @dataclass(eq=False)
 class _Slot:
-    """A row of a slab. state: in it, no copy. model: in whose units it predicts. readers: predictions that read it."""
+    """A row of a slab.
+
+    state: a view of the row, not a copy. model: in whose units it predicts. readers: predictions that read it now.
+    """
 
     slab: _Slab
     row: int
-    state: TaskState
+    state: batches.State
     model: MetaModel
     nbytes: int
     readers: int = 0
