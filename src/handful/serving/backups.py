@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from handful.errors import ArtifactError, UserError
 from handful.serving.schema import is_current, revision_of
-from handful.serving.sqlite import DAMAGED, FILE, check_local, engine_of
+from handful.serving.sqlite import FILE, check_local, engine_of, is_damage
 from handful.training.lock import locked
 
 BESIDE = ("-wal", "-shm", "-journal")
@@ -118,7 +118,7 @@ def _placed(target: Path) -> Iterator[Path]:
         temporary.rename(target)
         _sync(target.parent)
     except (OSError, sqlite3.Error) as error:
-        if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):
+        if is_damage(error):
             raise ArtifactError(f"The database that was read is damaged ({error}). Restore a backup.") from error
         raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
     finally:

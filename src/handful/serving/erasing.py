@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-from handful.errors import DataError, UserError
+from handful.errors import DataError, HandfulError, UserError
 from handful.models.adapted_task import AdaptedTask
 from handful.serving.records import Example, Receipt, TaskRecord, as_datetime
 from handful.serving.rows import Rows
@@ -111,8 +111,15 @@ class Eraser:
         with self._store.reading(tenant) as rows:
             finished = any(row.id == id_ and row.finished_at is not None for row in rows.erasures(task))
         if not finished:
-            self._store.empty_log()
-            self._store.write(tenant, lambda rows: rows.finish_erasure(id_, self._now()))
+            try:
+                self._store.empty_log()
+                self._store.write(tenant, lambda rows: rows.finish_erasure(id_, self._now()))
+            except HandfulError as error:
+                raise HandfulError(
+                    "What was erased is in no table any more, but traces may be in files of the store, which failed or "
+                    "is being read. Ask for the same erasure again.",
+                    code=error.code,
+                ) from error
         with self._store.reading(tenant) as rows:
             [row] = [row for row in rows.erasures(task) if row.id == id_]
         return Receipt(

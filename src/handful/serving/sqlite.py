@@ -1,12 +1,15 @@
 """Connections to a store in SQLite: one way to open them, and its settings read back."""
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from handful.errors import ArtifactError, UserError
+from handful.errors import ArtifactError, HandfulError, UserError
 
 PRAGMAS: dict[str, Any] = {
     "journal_mode": "wal",
@@ -59,7 +62,7 @@ def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True, resting: b
             check_settings(connection, path, wanted)
         except BaseException as error:
             connection.close()
-            if getattr(error, "sqlite_errorname", "").startswith(DAMAGED):
+            if is_damage(error):
                 raise ArtifactError(
                     f"{path} is no database of a store, or damaged ({error}). Restore a backup."
                 ) from error
@@ -71,6 +74,39 @@ def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True, resting: b
     begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+def error_of_sqlite(error: BaseException) -> sqlite3.DatabaseError | None:
+    """What SQLite itself raised, where that is what failed: a database that is damaged, or cannot be used now."""
+    found = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(found, sqlite3.OperationalError) or is_damage(found):
+        assert isinstance(found, sqlite3.DatabaseError), "both kinds are"
+        return found
+    return None
+
+
+def is_damage(error: object) -> bool:
+    """Whether SQLite found a database damaged, or a file that is none."""
+    return getattr(error, "sqlite_errorname", "").startswith(DAMAGED)
+
+
+@contextlib.contextmanager
+def reading_explained(path: Path) -> Iterator[None]:
+    """Inside, a database that cannot be read is a `HandfulError`, and one that is damaged an `ArtifactError`.
+
+    path: of its folder.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise HandfulError("So many requests read the store that this one cannot.", code="unavailable") from error
+    except DBAPIError as error:
+        reason = error_of_sqlite(error)
+        if reason is None:
+            raise
+        if is_damage(reason):
+            raise ArtifactError(f"The store in {path} is damaged ({reason}). Restore a backup.") from error
+        raise HandfulError(f"The store cannot be read ({reason}). Try again later.", code="unavailable") from error
 
 
 def check_settings(connection: sqlite3.Connection, path: Path, wanted: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from handful.serving.ids import Ids
 from handful.serving.records import Version
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate, revision_of
-from handful.serving.sqlite import FILE, check_local, engine_of
+from handful.serving.sqlite import FILE, check_local, engine_of, reading_explained
 from handful.serving.store import Store
 from handful.serving.tables import EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
@@ -65,8 +65,8 @@ class SqliteStore(Store):
 
     @contextlib.contextmanager
     def reading(self, tenant: str) -> Iterator[Rows]:
-        """The rows of a tenant as they are now, whatever is written meanwhile. Read them whole, and end."""
-        with self._reading.begin() as connection:
+        """See `Store.reading`."""
+        with reading_explained(self.path), self._reading.begin() as connection:
             yield Rows(connection, tenant)
 
     def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:
@@ -92,11 +92,7 @@ class SqliteStore(Store):
             if not busy:
                 return
             if time.monotonic() > until:
-                raise HandfulError(
-                    "What was erased is in no table any more, but a reader holds the log of the store, in which traces "
-                    "may be. Ask for the same erasure again.",
-                    code="unwritable",
-                )
+                raise HandfulError("The log of the store is not cut: a reader holds the log.", code="unwritable")
             time.sleep(0.01)
 
     def backup(self, path: str | Path) -> Path:

@@ -26,7 +26,10 @@ class Store(ABC):
 
     @abstractmethod
     def reading(self, tenant: str) -> AbstractContextManager[Rows]:
-        """The rows of a tenant as they are now, whatever is written meanwhile. Read them whole, and end."""
+        """The rows of a tenant as they are now, whatever is written meanwhile. Read them whole, and end.
+
+        Raises `HandfulError` where the database fails.
+        """
 
     @abstractmethod
     def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:

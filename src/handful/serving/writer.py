@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from handful.errors import HandfulError
+from handful.errors import ArtifactError, HandfulError
+from handful.serving.sqlite import error_of_sqlite, is_damage
 
 Result = TypeVar("Result")
 
@@ -171,15 +172,17 @@ NOTHING_WRITTEN = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY")
 
 def _failure(error: BaseException, *, unknown: bool = False) -> BaseException:
     """What a request is told of an error: of the database, whether it may have been written nevertheless."""
-    if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.OperationalError):
+    reason = error_of_sqlite(error)
+    if reason is None:
         return error
-    if unknown and not error.orig.sqlite_errorname.startswith(NOTHING_WRITTEN):
-        told = HandfulError(
-            f"The store failed ({error.orig}), and may have kept this request. Look before you repeat it."
-        )
+    told: HandfulError
+    if is_damage(reason):
+        told = ArtifactError(f"The store is damaged ({reason}). Restore a backup.")
+    elif unknown and not reason.sqlite_errorname.startswith(NOTHING_WRITTEN):
+        told = HandfulError(f"The store failed ({reason}), and may have kept this request. Look before you repeat it.")
     else:
         told = HandfulError(
-            f"The store cannot be written ({error.orig}), and nothing of this request was kept. Make room on its disk, "
+            f"The store cannot be written ({reason}), and nothing of this request was kept. Make room on its disk, "
             "or make it writable, and try again.",
             code="unwritable",
         )

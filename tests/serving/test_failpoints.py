@@ -1,0 +1,332 @@
+"""What fails at one step leaves all as it was or as it should be, and the next request is carried out."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+
+import pytest
+
+from handful import Service
+from handful.errors import ArtifactError, HandfulError, UserError
+from handful.serving import rows
+from handful.serving.backups import backup, restore
+from handful.serving.sqlite import FILE
+from handful.serving.sqlite_store import upgrade
+from serving.failing import Failpoint, failing
+from serving.oracle import check
+from serving.schemas import migrations
+from serving.worlds import classifier, points
+
+OPERATIONS = {
+    "create": lambda s, t: s.create("new", points(20, 21), ["a", "b"], idempotency_key="k"),
+    "add": lambda s, t: s.add(t, points(22), ["b"], idempotency_key="k"),
+    "correct": lambda s, t: s.correct(t, points(1), ["b"], idempotency_key="k"),
+    "remove": lambda s, t: s.remove(t, [s.examples(t, 2)[4].id], expected=2),
+    "roll back": lambda s, t: s.roll_back(t, 1),
+    "delete": lambda s, t: s.delete(t),
+    "erase": lambda s, t: s.erase(t, [s.examples(t, 2)[4].id] if s.versions(t)[1].erased_at is None else erased(s, t)),
+    "erase a task": lambda s, t: s.erase_task(t),
+    "import": lambda s, t: s.import_task("new", s.export(t, 1), idempotency_key="k"),
+    "key": lambda s, t: s.keys.create("default", "predict", "of a test") if not s.keys.list("default") else None,
+    "tenant": lambda s, t: s.tenants.create("acme"),
+}
+
+DONE = {"name-taken", "not-found", "version-conflict"}
+"""What is answered to what was done already."""
+
+POINTS = [
+    # operation, step, statement, whether it fails after it
+    ("create", "the transaction begins", "BEGIN IMMEDIATE", False),
+    ("create", "the request's savepoint", "SAVEPOINT", True),
+    ("create", "the counts of the tenant", "INSERT INTO tenants|UPDATE tenants", True),
+    ("create", "the row of the task", "INSERT INTO tasks", True),
+    ("create", "its examples", "INSERT INTO examples", True),
+    ("create", "the version with the blob of its state", "INSERT INTO versions", False),
+    ("create", "after the blob", "INSERT INTO versions", True),
+    ("create", "the support", "INSERT INTO supports", True),
+    ("create", "the head", "INSERT INTO heads", True),
+    ("create", "the audit", "INSERT INTO audit", True),
+    ("create", "the answer that is kept", "INSERT INTO requests", True),
+    ("create", "the release of the savepoint", "RELEASE", False),
+    ("create", "the commit", "COMMIT", False),
+    ("create", "after the commit", "COMMIT", True),
+    ("import", "the version", "INSERT INTO versions", True),
+    ("add", "the examples", "INSERT INTO examples", True),
+    ("add", "after the commit", "COMMIT", True),
+    ("correct", "the head moves", "UPDATE heads", False),
+    ("correct", "the states of old versions are dropped", "UPDATE versions", True),
+    ("correct", "the commit", "COMMIT", False),
+    ("remove", "the head has moved", "UPDATE heads", True),
+    ("roll back", "the state is there again", "UPDATE versions", True),
+    ("roll back", "the head moves", "UPDATE heads", True),
+    ("delete", "the task is marked", "UPDATE tasks", True),
+    ("erase", "the support is deleted", "DELETE FROM supports", True),
+    ("erase", "the examples are deleted", "DELETE FROM examples", True),
+    ("erase", "versions become tombstones", "UPDATE versions SET .*erased_at=[?]", True),
+    ("erase", "kept answers are deleted", "DELETE FROM requests", True),
+    ("erase", "the erasure is noted", "INSERT INTO erasures", True),
+    ("erase", "the commit", "COMMIT", False),
+    ("erase", "after the commit", "COMMIT", True),
+    ("erase", "the checkpoint", "PRAGMA wal_checkpoint", False),
+    ("erase", "after the checkpoint", "PRAGMA wal_checkpoint", True),
+    ("erase", "the receipt", "UPDATE erasures", False),
+    ("erase a task", "the rows of its versions", "DELETE FROM versions", True),
+    ("erase a task", "the checkpoint", "PRAGMA wal_checkpoint", False),
+    ("key", "its row", "INSERT INTO keys", True),
+    ("tenant", "the audit", "INSERT INTO audit", False),
+]
+
+UPGRADING = [
+    ("the copy", "VACUUM INTO", False),
+    ("after the copy", "VACUUM INTO", True),
+    ("the new table", "CREATE TABLE", True),
+    ("its rows", "INSERT INTO _alembic", True),
+    ("the old table is dropped", "DROP TABLE", True),
+    ("the new one takes its name", "ALTER TABLE", True),
+    ("the number of the schema", "UPDATE alembic_version", True),
+    ("the check of foreign keys", "PRAGMA foreign_key_check", False),
+    ("the commit", "COMMIT", False),
+]
+
+LATER = pytest.mark.slow
+SOON = {
+    "after the blob",
+    "the commit",
+    "after the commit",
+    "the head moves",
+    "the checkpoint",
+    "the receipt",
+    "its rows",
+}
+"""Steps that the fast tests go through; the slow ones go through all."""
+HOW = pytest.mark.parametrize(
+    "how", ["an error", pytest.param("a full disk", marks=LATER), pytest.param("a kill", marks=LATER)]
+)
+
+
+def when(step):
+    return [] if step in SOON else [LATER]
+
+
+def erased(service, task):
+    with service.store.reading("default") as found:
+        return [one.strip('"[]') for one in found.erasures(task)[0].examples.split(", ")]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+@pytest.fixture(scope="module")
+def template(model, tmp_path_factory):
+    """A store with two tasks, one of which has two versions."""
+    folder = tmp_path_factory.mktemp("failpoints") / "store"
+    with Service(model, folder, clock=lambda: 10**18) as service:
+        task = service.create("shelf", points(1, 2, 3, 4), ["a", "a", "b", "b"], idempotency_key="first").id
+        service.add(task, points(5), ["a"])
+        service.create("other", points(6, 7), ["c", "d"])
+    return folder
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    return shutil.copytree(template, tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def few_states(monkeypatch):
+    monkeypatch.setattr(rows, "KEPT_STATES", 1)
+
+
+def shelf(service):
+    """The id of the task, also where it is deleted or erased."""
+    with service.store.reading("default") as found:
+        return found.audit(1)[0].task
+
+
+def shown(service):
+    """All that is stored, but for ids and times."""
+    with service.store.reading("default") as found:
+        ids = found.all_tasks()
+        records = [found.task(id_, deleted=True) for id_ in ids]
+        tasks = [(one.name, one.deleted_at is None, one.head.number) for one in records]
+        versions = [
+            [(one.number, one.change, one.digest, one.parent, one.erased_at is None) for one in found.versions(id_)]
+            for id_ in ids
+        ]
+        audit = [(entry.action, entry.version) for entry in found.audit(100)]
+        erasures = [(row.version, row.digest) for row in found.erasures(audit and found.audit(1)[0].task)]
+        answers = [found.answer(key, 0) is not None for key in ("first", "k")]
+        usage, keys = found.counts.of_tenant(), len(found.directory.keys(9, ""))
+    tenants = [one.name for one in service.tenants.list()]
+    return tasks, versions, audit, erasures, answers, usage, keys, tenants
+
+
+@pytest.fixture(scope="module")
+def before(model, template, tmp_path_factory):
+    with Service(model, shutil.copytree(template, tmp_path_factory.mktemp("before") / "store")) as service:
+        return shown(service)
+
+
+@pytest.fixture(scope="module")
+def wanted(model, template, tmp_path_factory):
+    """What is stored once each operation was done."""
+    found = {}
+
+    def after(operation):
+        if operation not in found:
+            folder = shutil.copytree(template, tmp_path_factory.mktemp("wanted") / "store")
+            with Service(model, folder) as service:
+                OPERATIONS[operation](service, shelf(service))
+                found[operation] = shown(service)
+        return found[operation]
+
+    return after
+
+
+def in_a_process(work):
+    """Do work in a process that is killed meanwhile."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, "it did not come so far"
+
+
+@HOW
+@pytest.mark.parametrize(
+    ("operation", "statement", "after"),
+    [pytest.param(name, *point, id=f"{name}: {step}", marks=when(step)) for name, step, *point in POINTS],
+)
+def test_a_request_that_fails_is_done_or_not_and_the_next_one_is(
+    model, folder, before, wanted, operation, statement, after, how
+):
+    point, do, goal = Failpoint(statement, after, how, met=True), OPERATIONS[operation], wanted(operation)
+
+    def fail(service):
+        task = shelf(service)
+        point.met = False
+        with pytest.raises(HandfulError) as told:
+            do(service, task)
+        assert point.met
+        assert told.value.code in ("unwritable", "failed")
+        if shown(service) != before:
+            partly = "in no table any more" in told.value.message
+            assert partly or told.value.code == "failed", "it was said that nothing was done"
+
+    def finish(service):
+        try:
+            do(service, shelf(service))
+        except UserError as error:
+            if error.code not in DONE:
+                raise
+        check(service)
+        assert shown(service) == goal
+
+    def use(*works):
+        with failing(point), Service(model, folder) as service:
+            for work in works:
+                work(service)
+
+    if how == "a kill":
+        in_a_process(lambda: use(fail))
+        use(finish)
+    else:
+        use(fail, finish)
+
+
+@pytest.mark.parametrize(
+    ("use", "statement"),
+    [
+        (lambda s, t: s.get(t), "BEGIN"),
+        (lambda s, t: s.tasks(), "SELECT tasks"),
+        (lambda s, t: s.predict(t, points(9)), "SELECT versions.state"),
+        (lambda s, t: s.add(t, points(22), ["b"]), "SELECT examples"),
+        (lambda s, t: s.roll_back(t, 1), "SELECT versions"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_of_its_own(model, folder, use, statement):
+    point = Failpoint(statement, after=False, how="an error", met=True)
+    with failing(point, where="mode=ro"), Service(model, folder) as service:
+        task = shelf(service)
+        point.met = False
+        with pytest.raises(HandfulError, match="cannot be read") as told:
+            use(service, task)
+        assert told.value.code == "unavailable"
+        use(service, task)
+        check(service)
+
+
+def test_a_damaged_database_is_said_to_be_damaged(model, folder):
+    with Service(model, folder) as service:
+        task = shelf(service)
+        with (folder / FILE).open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (2**20))
+        for use in (
+            lambda: service.get(task),
+            lambda: service.add(task, points(30), ["a"]),
+            lambda: service.delete(task),
+        ):
+            with pytest.raises(ArtifactError, match="damaged"):
+                use()
+
+
+@HOW
+@pytest.mark.parametrize(
+    ("statement", "after"), [pytest.param(*point, id=step, marks=when(step)) for step, *point in UPGRADING]
+)
+def test_an_upgrade_that_fails_leaves_the_store_as_it_was(model, folder, tmp_path, statement, after, how):
+    point, further = Failpoint(statement, after, how), migrations(tmp_path)
+
+    def content():
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+            return list(connection.iterdump())
+
+    def fail():
+        with failing(point, where="mode="), pytest.raises(Exception, match="disk"):
+            upgrade(folder, further)
+
+    before = content()
+    in_a_process(fail) if how == "a kill" else fail()
+    assert point.met == (how != "a kill")
+    assert content() == before
+    assert upgrade(folder, further).exists()
+    assert content() != before
+
+
+def test_an_upgrade_that_fails_after_its_commit_is_done(folder, tmp_path):
+    further, steps = migrations(tmp_path), []
+    with failing(Failpoint("COMMIT", after=True, how="an error")), pytest.raises(Exception, match="disk"):
+        upgrade(folder, further)
+    while upgrade(folder, further) is not None:
+        steps.append(1)
+    assert len(steps) <= 1
+
+
+@pytest.mark.parametrize("call", ["os.open", "os.fsync", "Path.rename", "shutil.copyfileobj"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EIO, marks=LATER)])
+def test_a_copy_that_fails_leaves_nothing(model, folder, tmp_path, monkeypatch, call, number):
+    copy = backup(folder, tmp_path / "copy")
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"handful.serving.backups.{call}", fail)
+        if call != "shutil.copyfileobj":
+            with pytest.raises(UserError, match="Cannot write") as told:
+                backup(folder, tmp_path / "second")
+            assert told.value.code == "unwritable"
+        with pytest.raises(HandfulError, match=r"Cannot (write|read)"):
+            restore(copy, tmp_path / "place")
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "copy"}
+    backup(folder, tmp_path / "second")
+    with Service(model, restore(copy, tmp_path / "place")) as service:
+        check(service)
