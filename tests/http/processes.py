@@ -54,17 +54,18 @@ class Process:
 
 @contextlib.contextmanager
 def serving(model, folder, *, head=10.0, body=30.0, ending=8, prepare=lambda service: None):
-    """A process that serves a model.
+    """A process that serves a model, or several by name.
 
     head, body, ending: its deadlines in seconds. prepare: is called with its service.
     """
+    models = model if isinstance(model, dict) else {"points": model}
     listener = server.Address(port=0).bound()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a client that does not read is soon felt
     child = os.fork()
     if not child:
         status = 1
         try:
-            with pytest.MonkeyPatch.context() as patch, Service({"points": model}, folder) as service:
+            with pytest.MonkeyPatch.context() as patch, Service(models, folder) as service:
                 patch.setattr(connections, "HEAD", head)
                 patch.setattr(connections, "BODY", body)
                 patch.setattr(server, "ENDING", ending)

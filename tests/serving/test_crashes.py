@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from tests.serving.kills import run
 
 from handful import Service
 from serving.oracle import check
@@ -91,3 +92,17 @@ def test_a_killed_process_loses_nothing_acknowledged(tmp_path):
 @pytest.mark.slow
 def test_many_killed_processes_lose_nothing_acknowledged(tmp_path):
     assert crash(classifier(), tmp_path / "store", 60) >= 60
+
+
+def test_a_killed_server_loses_nothing_acknowledged(tmp_path):
+    counts = run(tmp_path, 6)
+    assert counts["lost"] == 0
+    assert counts["acknowledged"] >= 6
+    assert counts["sent again"] >= 6
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_often_loses_nothing_acknowledged(tmp_path):
+    counts = run(tmp_path, 60, seed=1)
+    assert counts["lost"] == 0
+    assert counts["acknowledged"] >= 600

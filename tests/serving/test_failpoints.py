@@ -14,7 +14,7 @@ from handful.errors import ArtifactError, HandfulError, UserError
 from handful.serving import rows
 from handful.serving.backups import backup, restore
 from handful.serving.sqlite import FILE
-from handful.serving.sqlite_store import upgrade
+from handful.serving.sqlite_store import SqliteStore, upgrade
 from serving.failing import Failpoint, failing
 from serving.oracle import check
 from serving.schemas import migrations
@@ -207,6 +207,8 @@ def in_a_process(work):
 def test_a_request_that_fails_is_done_or_not_and_the_next_one_is(
     model, folder, before, wanted, operation, statement, after, how
 ):
+    if how == "a full disk" and after and statement == "COMMIT":
+        how = "an error"  # a full disk undoes a commit
     point, do, goal = Failpoint(statement, after, how, met=True), OPERATIONS[operation], wanted(operation)
 
     def fail(service):
@@ -290,8 +292,9 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(model, folder, tmp_pat
             return list(connection.iterdump())
 
     def fail():
-        with failing(point, where="mode="), pytest.raises(Exception, match="disk"):
+        with failing(point, where="mode="), pytest.raises(UserError, match="disk") as told:
             upgrade(folder, further)
+        assert told.value.code == "unwritable"
 
     before = content()
     in_a_process(fail) if how == "a kill" else fail()
@@ -303,11 +306,18 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(model, folder, tmp_pat
 
 def test_an_upgrade_that_fails_after_its_commit_is_done(folder, tmp_path):
     further, steps = migrations(tmp_path), []
-    with failing(Failpoint("COMMIT", after=True, how="an error")), pytest.raises(Exception, match="disk"):
+    with failing(Failpoint("COMMIT", after=True, how="an error")), pytest.raises(UserError, match="disk"):
         upgrade(folder, further)
     while upgrade(folder, further) is not None:
         steps.append(1)
     assert len(steps) <= 1
+
+
+def test_a_store_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
+    for statement in ("PRAGMA journal_mode", "CREATE TABLE tenants", "COMMIT"):
+        with failing(Failpoint(statement, False, "a full disk")), pytest.raises(UserError, match="disk is full"):
+            SqliteStore(tmp_path / "store")
+    SqliteStore(tmp_path / "store").close()
 
 
 @pytest.mark.parametrize("call", ["os.open", "os.fsync", "Path.rename", "shutil.copyfileobj"])

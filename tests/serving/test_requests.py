@@ -40,6 +40,15 @@ def test_a_repeated_request_is_answered_as_the_first_time(service, place, now):
         assert [one.id for one in again.tasks()] == [first.id]
 
 
+def test_a_repeated_request_that_changed_nothing_changes_nothing_later(service):
+    task = made(service).id
+    same = service.correct(task, points(1), ["a"], idempotency_key="k2")
+    assert same.head.number == 1
+    moved = service.correct(task, points(1), ["c"]).head.number
+    assert service.correct(task, points(1), ["a"], idempotency_key="k2") == same
+    assert service.get(task).head.number == moved
+
+
 def test_a_key_with_another_request_is_refused(service):
     task = made(service)
     for use in (

@@ -207,7 +207,7 @@ class Changes:
                 model = self._states.model(record.head.model_digest)
                 examples = edit(support, model)
                 if examples == support:
-                    return noted(record, [*notes, *own])
+                    return self._unchanged(noted(record, [*notes, *own]), terms, request)
                 if change != "removed":
                     self.quotas.check_support(examples, classification=model.spec.classification)
                 made = adapted(model, examples)
@@ -232,3 +232,14 @@ class Changes:
             return result
 
         return retried(attempt, once=terms.expected is not None)
+
+    def _unchanged(self, record: TaskRecord, terms: Terms, request: Request) -> TaskRecord:
+        """The answer to a request that changes nothing; sent again, it changes nothing of what came between either."""
+
+        def work(rows: Rows) -> None:
+            rows.task(record.id)  # it may have been deleted
+            request.keep(rows, record, self._now())
+
+        if request.key is not None:
+            self._store.write(terms.tenant, work)
+        return record

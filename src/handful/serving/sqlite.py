@@ -85,6 +85,14 @@ def error_of_sqlite(error: BaseException) -> sqlite3.DatabaseError | None:
     return None
 
 
+def first_of_sqlite(error: BaseException) -> BaseException:
+    """What SQLite raised first: a full disk ends a transaction, after which other errors follow."""
+    first, one = error, error.__context__
+    while one is not None:
+        first, one = one if isinstance(one, sqlite3.Error) else first, one.__context__
+    return first
+
+
 def is_damage(error: object) -> bool:
     """Whether SQLite found a database damaged, or a file that is none."""
     return getattr(error, "sqlite_errorname", "").startswith(DAMAGED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
 
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.serving.backups import backup
@@ -17,7 +18,7 @@ from handful.serving.ids import Ids
 from handful.serving.records import Version
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate, revision_of
-from handful.serving.sqlite import FILE, check_local, engine_of, reading_explained
+from handful.serving.sqlite import FILE, check_local, engine_of, first_of_sqlite, reading_explained
 from handful.serving.store import Store
 from handful.serving.tables import EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
@@ -130,12 +131,19 @@ class _Upgrading:
     """A connection that may rebuild tables: with foreign keys on, that deletes the rows of others."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = engine_of(file, writes=True, foreign_keys=False)
+        self._file, self._engine = file, engine_of(file, writes=True, foreign_keys=False)
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise UserError(
+                f"The schema of {self._file} cannot be read or changed ({first_of_sqlite(error)}).",
+                code="unwritable",
+                hint="Make room on its disk, or make it writable, and try again.",
+            ) from error
 
     def close(self) -> None:
         self._engine.dispose()
