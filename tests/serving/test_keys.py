@@ -10,6 +10,7 @@ import pytest
 from handful.errors import UserError
 from handful.serving import keys as module
 from handful.serving.keys import Identity, Keys
+from handful.serving.opening import open_store
 from handful.serving.sqlite import FILE
 from handful.serving.sqlite_store import SqliteStore
 from handful.serving.tenants import Tenants
@@ -29,12 +30,21 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def store(shared):
+def folder_store(shared):
     """The same for all tests, with no tenants and keys but "default"."""
     with shared.writer._engine.begin() as connection:
         for table in ("keys", "audit", "tenants WHERE tenant != 'default'"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     return shared
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def store(request):
+    if request.param == "sqlite":
+        yield request.getfixturevalue("folder_store")
+    else:
+        with open_store(request.getfixturevalue("cluster").store()) as store:
+            yield store
 
 
 @pytest.fixture
@@ -67,7 +77,9 @@ def test_a_key_is_its_tenant_s_and_may_do_what_its_scope_includes(keys, scope):
             assert error.value.code == "forbidden"
 
 
-def test_the_store_and_what_is_printed_of_a_key_hold_no_secret(keys, store):
+def test_the_store_and_what_is_printed_of_a_key_hold_no_secret(folder_store, now):
+    keys, store = Keys(folder_store, lambda: now.ms), folder_store
+    Tenants(store, lambda: now.ms).create("acme")
     new = keys.create("acme", "write", "of the shop")
     keys.first_admin(OWN)
     store.empty_log()

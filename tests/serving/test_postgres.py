@@ -11,6 +11,7 @@ from sqlalchemy import event, text, true
 from handful import Service
 from handful.errors import ArtifactError, HandfulError, UserError
 from handful.serving import postgres, postgres_store
+from handful.serving.directory import EVERYONE, Directory
 from handful.serving.opening import open_store, upgrade
 from handful.serving.postgres_store import PostgresStore
 from handful.serving.rows import Rows
@@ -143,6 +144,7 @@ def leaks(service):
     """What a tenant gets to see or to change of another one's."""
     task = made(service, tenant="t", idempotency_key="k")
     example = service.examples(task.id, tenant="t")[0].id
+    service.store.write("t", lambda rows: rows.directory.insert_key("key_1", "till", "admin", "hash", 1, None))
     found = []
     for number, use in enumerate(uses(service, task.id, example)):
         try:
@@ -160,6 +162,8 @@ def leaks(service):
             + rows.versions_with(task.id, [example])
         )
         found += filter(None, [rows.state(task.id, 1), rows.answer("k", 0), rows.last_number(task.id)])
+        found += rows.directory.keys(9, "") + rows.directory.tenants(9, "")
+        found += filter(None, [rows.directory.hashed_key("key_1"), rows.directory.has_admin(1)])
     made(service, tenant="u", idempotency_key="k")  # the same name and key
     assert service.get(task.id, tenant="t") == task
     return found
@@ -167,6 +171,7 @@ def leaks(service):
 
 def without_filters(monkeypatch):
     monkeypatch.setattr(Rows, "_own", lambda _, table: true())
+    monkeypatch.setattr(Directory, "_own", lambda _, table: true())
     monkeypatch.setattr(Rows, "_of", lambda _, table, task: table.c.task == task)
 
 
@@ -186,6 +191,22 @@ def test_queries_are_of_one_tenant_without_row_security(own, cluster, monkeypatc
         without_filters(monkeypatch)
         with service.store.reading("u") as rows:
             assert len(rows.tasks(9)) == 2, "without both, tenants see one another's tasks"
+
+
+@pytest.mark.slow
+def test_keys_of_all_tenants_are_found_only_before_it_is_known_whose_they_are(store):
+    for tenant in ("t", "u"):
+        store.write(tenant, lambda rows: rows.directory.insert_tenant(1))
+        store.write(
+            tenant, lambda rows, id_=f"key_{tenant}": rows.directory.insert_key(id_, "x", "admin", "h", 1, None)
+        )
+    with store.reading(EVERYONE) as rows:
+        assert {key.id for key in rows.directory.keys(9, "")} == {"key_t", "key_u"}
+        assert rows.tasks(9) == []
+    for change in ("UPDATE keys SET scope = 'admin'", "DELETE FROM keys"):
+        assert store.write(EVERYONE, lambda rows, change=change: rows._run(text(change)).rowcount) == 0
+    with store.reading("t") as rows:
+        assert [row.id for row in rows._run(text("SELECT id FROM keys"))] == ["key_t"]
 
 
 # Schemas

@@ -10,6 +10,7 @@ import pytest
 
 from handful import Service
 from handful.errors import UserError
+from handful.serving.opening import open_store
 from handful.serving.quotas import Quotas
 from handful.serving.sqlite import FILE
 from handful.serving.sqlite_store import SqliteStore, upgrade
@@ -35,9 +36,18 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def folder_store(tmp_path_factory):
     with SqliteStore(tmp_path_factory.mktemp("quotas") / "store") as store:
         yield store
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def store(request):
+    if request.param == "sqlite":
+        yield request.getfixturevalue("folder_store")
+    else:
+        with open_store(request.getfixturevalue("cluster").store()) as store:
+            yield store
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import pytest
 
 from handful.errors import UserError
 from handful.serving.keys import Identity
-from handful.serving.sqlite_store import SqliteStore
+from handful.serving.opening import open_store
 from handful.serving.tenants import Tenants
 
 
 @pytest.fixture
-def store(tmp_path):
-    with SqliteStore(tmp_path / "store") as store:
+def store(place):
+    with open_store(place) as store:
         yield store
 
 

@@ -19,12 +19,17 @@ def secure(connection: Connection, roles: Sequence[str]) -> None:
     quote = connection.dialect.identifier_preparer.quote_identifier
     for table in METADATA.sorted_tables:
         if "tenant" in table.c:
-            seen = f"{OWN} OR {EVERYONE}" if table in DIRECTORY else OWN
             _run(
                 connection,
                 f"ALTER TABLE {table.name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
                 f"DROP POLICY IF EXISTS own_tenant ON {table.name}",
-                f"CREATE POLICY own_tenant ON {table.name} USING ({seen}) WITH CHECK ({OWN})",
+                f"CREATE POLICY own_tenant ON {table.name} USING ({OWN}) WITH CHECK ({OWN})",
+            )
+        if table in DIRECTORY:
+            _run(
+                connection,
+                f"DROP POLICY IF EXISTS everyone ON {table.name}",
+                f"CREATE POLICY everyone ON {table.name} FOR SELECT USING ({EVERYONE})",
             )
         for role in roles:
             _run(connection, f"GRANT {', '.join(_rights(table))} ON {table.name} TO {quote(role)}")
