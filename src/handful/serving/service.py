@@ -49,7 +49,7 @@ class Service:
     tenant has something.
 
     models: the model that new tasks are adapted from, or several by name, each a `MetaModel`, its folder or its run.
-    store: a `Store`, which stays open when the service closes, or its folder.
+    store: a `Store`, which stays open when the service closes, or its folder, or the address of its database.
     trust: see `MetaModel.from_pretrained`.
     max_bytes: of the states of one model that are held in memory.
     quotas: the most that a task and a tenant may have; None: those of `Quotas`.
