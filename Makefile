@@ -63,8 +63,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# The pages of the docs that are made from the service's code.
 openapi: $(INSTALLED)
-	$(BIN)/python -m handful.http > docs/openapi.json
+	$(BIN)/python -m handful.http docs
 
 setup: $(INSTALLED)
 

@@ -7,8 +7,9 @@ from apps import Caller, caller
 from fastapi import FastAPI
 
 from handful.errors import CODES, DataError, UserError
+from handful.http.kinds import KINDS
 from handful.http.middleware import Around
-from handful.http.problems import KINDS, STATUSES, of_error, pointer
+from handful.http.problems import STATUSES, of_error, pointer
 from handful.serving.service import Service
 from serving.worlds import classifier, points
 

@@ -1,9 +1,10 @@
-"""`python -m handful.http` prints the OpenAPI document of the service, which is kept as docs/openapi.json."""
+"""`python -m handful.http FOLDER` writes the pages of the docs that are made from the code of the service."""
 
-import json
 import sys
+from pathlib import Path
 
-from handful.http.app import routes
+from handful.http.reference import pages
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(routes().openapi(), indent=1, sort_keys=True) + "\n")
+    for name, text in pages().items():
+        Path(sys.argv[1], name).write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
 """Routes for those who watch the server; they need no key."""
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from handful.http.problems import Problem
 
@@ -20,7 +20,7 @@ async def live(request: Request) -> Response:
     return Problem("not-ready", f"A piece of work hangs since {longest:.0f} s.").response(request.state.id)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """What was counted and measured, as Prometheus reads it."""
     return Response(request.app.state.telemetry.page(), media_type="text/plain; version=0.0.4")

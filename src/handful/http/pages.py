@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from handful.errors import UserError
-from handful.http.problems import KINDS
+from handful.http.kinds import KINDS
+from handful.http.problem_pages import problem_html
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,6 +26,7 @@ PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <link rel="icon" href="/docs/favicon.png">
 {head}
@@ -34,6 +36,7 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+READABLE = "<style>body { max-width: 42rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }</style>"
 STYLE = '<link rel="stylesheet" href="/docs/swagger-ui.css">'
 API = '<div id="api"></div>\n<script src="/docs/swagger-ui-bundle.js"></script>\n<script src="/docs/start.js"></script>'
 START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'
@@ -67,12 +70,10 @@ async def document(request: Request) -> Response:
 
 @router.get("/problems/{slug}")
 async def problem_page(slug: str) -> Response:
-    """What a kind of problem is."""
+    """What a kind of problem means, and what to do."""
     if slug not in KINDS:
         raise UserError("There is no such kind of problem.", code="not-found")
-    kind = KINDS[slug]
-    body = f"<h1>{slug}</h1>\n<p>{kind.title} (status {kind.status})</p>"
-    return HTMLResponse(PAGE.format(title=slug, head="", body=body), headers=POLICY)
+    return HTMLResponse(PAGE.format(title=slug, head=READABLE, body=problem_html(slug)), headers=POLICY)
 
 
 @cache

@@ -3,54 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from handful.errors import CODES, Field, HandfulError, OverloadedError
+from handful.http.kinds import KINDS
 
 MEDIA = "application/problem+json"
-
-
-class Kind(NamedTuple):
-    """One kind of problem. status: of the answer. title: what it is, the same for all problems of the kind."""
-
-    status: int
-    title: str
-
-
-KINDS = {
-    "invalid-request": Kind(422, "The request is not valid."),
-    "ragged-input": Kind(422, "Inputs are of several shapes or kinds."),
-    "non-finite": Kind(422, "A number is not finite."),
-    "wrong-shape": Kind(422, "An input does not have the shape or columns of the model."),
-    "unknown-label": Kind(422, "A label is not one that the model has."),
-    "contradictory-labels": Kind(422, "One input has two labels."),
-    "too-few-examples": Kind(422, "These are too few examples."),
-    "unsupported-media": Kind(415, "This kind of content is not read."),
-    "payload-too-large": Kind(413, "The content is too large."),
-    "archive-unsafe": Kind(422, "The archive has entries that are not unpacked."),
-    "unauthenticated": Kind(401, "The request has no valid key."),
-    "forbidden": Kind(403, "The key does not allow this."),
-    "not-found": Kind(404, "There is no such thing."),
-    "name-taken": Kind(409, "Another task has this name."),
-    "version-conflict": Kind(412, "The task is at another version."),
-    "precondition-required": Kind(428, "The request needs If-Match."),
-    "idempotency-in-progress": Kind(409, "The same request is being carried out."),
-    "idempotency-mismatch": Kind(422, "The idempotency key came with another request."),
-    "quota-exceeded": Kind(429, "The task or the tenant has as much as it may have."),
-    "rate-limited": Kind(429, "These are too many requests."),
-    "overloaded": Kind(503, "The server has more work than it can do."),
-    "deadline-exceeded": Kind(503, "The time for the request is over."),
-    "adapt-diverged": Kind(422, "Adapting or predicting gave no finite number."),
-    "task-quarantined": Kind(503, "The task is damaged."),
-    "storage-full": Kind(507, "The store cannot be written."),
-    "outcome-unknown": Kind(503, "It is not known whether the request was carried out."),
-    "not-ready": Kind(503, "The server cannot do this now."),
-}
-"""The kinds of problems by slug, a closed list."""
 
 STATUSES = {
     "client-left": 499,

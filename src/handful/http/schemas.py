@@ -86,11 +86,10 @@ Examples = Annotated[
 class CreateTask(Given):
     """A new task, adapted from examples."""
 
-    estimate: Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")] = False
-
     name: Name
     model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
     keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
+    estimate: Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")] = False
     examples: Examples = None
 
 

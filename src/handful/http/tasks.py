@@ -92,7 +92,11 @@ async def restore_task(task: TaskId, call: Writing) -> Response:
     return answer(Task.of(record), etag=etag(record))
 
 
-@router.get("/{task}/export", responses={200: {"content": {FILE: {}}, "description": "The file."}})
+@router.get(
+    "/{task}/export",
+    response_class=Response,
+    responses={200: {"content": {FILE: {}}, "description": "The file."}},
+)
 async def export_task(task: TaskId, call: Predicting, version: OfVersion = None) -> Response:
     """A version as the file of an adapted task, with its examples where they are kept; handful and import read it."""
     content = await call.look(call.service.export, task, version)
