@@ -36,8 +36,9 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(\w+).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("handful", "make", "pip", "python", "torchrun")
-CHECKED = ("setup", "check", "test", "test-slow", "test-all")
-"""Targets of `make` that install, or run these tests."""
+CHECKED = ("setup", "check", "test", "test-slow", "test-all", "serve", "openapi")
+"""Targets of `make` that install, or run these tests; or that other tests look at: tests/test_serving_page.py,
+tests/http/test_pages.py."""
 ENDLESS = ("serve",)
 """Commands that run until they are stopped, see tests/cli/test_serve.py."""
 REMOTE = ("tasks", "keys", "store")

@@ -66,7 +66,8 @@ def serve(
 
     address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
     address.check()
-    with address.bound() as listener, Service(named_models(model), store or data, trust=trust or ()) as service:
+    models = named_models(model)
+    with address.bound() as listener, Service(models, store or data, trust=trust or ()) as service:
         write_log()
         first = service.keys.first_admin(admin_key)
         url, key = address.url(listener), first.token if first else None
@@ -74,7 +75,7 @@ def serve(
             make_app(service, spool=emptied(Path(data, "uploads"))),
             listener,
             address,
-            lambda: welcome(service, url, key),
+            lambda: welcome(service, url, key, Path(next(iter(models.values())))),
         )
 
 
@@ -101,15 +102,19 @@ def write_log() -> None:
     log.propagate = False
 
 
-def welcome(service: "Service", url: str, key: str | None) -> None:
-    """Print where the server is, and what to send first. key: that of the admin, where it was made just now."""
-    from handful.http.first_steps import first_steps
+def welcome(service: "Service", url: str, key: str | None, run: Path | None = None) -> None:
+    """Print where the server is, and what to send first.
+
+    key: that of the admin, where it was made just now. run: of the first model; that of the quickstart has images.
+    """
+    from handful.http.first_steps import IMAGES, first_steps
 
     name, model = next(iter(service.models.items()))
-    create, predict = first_steps(model, name, url)
+    images = sorted(run.glob("new-task/examples/*/*.png")) if run else []
+    create, predict = first_steps(model, name, url, (images[0], images[-1]) if images else IMAGES)
     out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, with its API page at {url}/docs.")
     if key is not None:
         out.print(Text("\nAdmin key", "bold"), f"(shown this once):\n  {key}")
-    steps = f"\n  KEY={key or '...'}\n  {create}\n  TASK=...  # its id\n  {predict}"
-    out.print(Text("\nFirst steps:", "bold"), steps)
+    out.print(Text("\nFirst steps:", "bold"))
+    out.print(f"  KEY={key or '...'}\n  {create}\n  TASK=...  # the id in the answer\n  {predict}")
     sys.stdout.flush()

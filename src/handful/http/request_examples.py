@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 TASK_ID = "task_0199c5a1f3b27c4e8d6a5b4c3d2e1f00"
 EXAMPLE_ID = "ex_0199c5a1f3b27c4e8d6a5b4c3d2e1f01"
 KEY_ID = "key_0199c5a1f3b27c4e8d6a5b4c3d2e1f02"
-MODEL = {"name": "tickets", "digest": "sha256:9f2c1e7a"}
+MODEL = {"name": "tickets", "digest": "eae897aa2f34b2777b8abd2268fc4be4"}
 TASK = {
     "id": TASK_ID,
     "name": "shop 12",

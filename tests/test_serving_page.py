@@ -1,0 +1,122 @@
+"""docs/serving.md, word by word: its first ten minutes as a shell runs them, and the files for production."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.models.meta_model import MetaModel
+from handful.tasks.glyphs import Glyphs
+from handful.workflows.quickstart import read_new_letters
+from test_docs import FENCE, complaint
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+DEPLOY = ROOT / "docs" / "deploy"
+URL = "http://127.0.0.1:8000"
+START = 60
+"""Seconds for a server to start."""
+
+
+def blocks(language):
+    """The blocks of a language, also those that no other test runs."""
+    return [match["body"] for match in FENCE.finditer(PAGE) if match["info"].split()[:1] == [language]]
+
+
+def quickstart(folder):
+    """What the quickstart leaves, in a second."""
+    tasks = Glyphs()
+    spec = tasks.with_sizes(way=5, shot=1, query_shot=5).spec
+    learner = PrototypicalNetwork.build(spec, backbone="conv4", backbone_options={"widths": (4, 4, 4, 4)})
+    model = MetaModel(learner, tasks.pipeline)
+    model.save_pretrained(folder / "model")
+    read_new_letters(model, tasks.split("test"), folder / "new-task")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Of a shell that finds `handful`."""
+    program = tmp_path / "bin" / "handful"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m handful "$@"\n')
+    program.chmod(0o700)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    places = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PATH": path, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def server(tmp_path, environment):
+    """What `make serve` starts where the quickstart has run: its address and admin key, and lines to send first."""
+    quickstart(tmp_path / "runs" / "quickstart")
+    shown = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in shown.splitlines() if "handful serve --model" in line)
+    words = ["handful", *shlex.split(line.partition("handful ")[2]), "--port", "0"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as running,
+    ):
+        text = ""
+        while "/predict" not in text:
+            line = running.stdout.readline()
+            assert line, (tmp_path / "log").read_text()
+            text += line
+        try:
+            yield re.search(r"http://\S+?:\d+", text)[0], re.search(r"hf_\w+", text)[0], text
+        finally:
+            running.terminate()
+            assert running.wait(START) == 0
+
+
+def shell(script, folder, environment):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monkeypatch, capsys):
+    url, key, printed = server
+    first, *others = [block for block in blocks("shell") if "quickstart" in block or block == "make serve\n"]
+    assert first == "make serve\n"
+    script = re.sub(r"^export .*\n", "", "".join(others), flags=re.MULTILINE).replace(URL, url)
+    said = shell(script, tmp_path, environment | {"HANDFUL_KEY": key, "HANDFUL_URL": url})
+    assert "five letters (task_" in said
+    assert said.count("GEORGIAN") >= 1
+    assert '"predictions":[{"label":"' in said
+
+    lines = [line.strip() for line in printed.partition("First steps:")[2].splitlines()]
+    [create, predict] = [line for line in lines if line.startswith("printf")]
+    made = shell(f"KEY={key}\n{create}", tmp_path, environment)
+    task = re.search(r'"id":"(task_\w+)"', made)[1]
+    assert '"label":"one"' in shell(f"KEY={key}\nTASK={task}\n{predict}", tmp_path, environment)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HANDFUL_KEY", key)
+    names = {}
+    for block in blocks("python"):
+        exec(block.replace(URL, url), names)
+    assert "version 2\nversion 1\n0 tasks, 0 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["handful.service", "Containerfile"])
+def test_what_the_files_for_production_start_exists(name):
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    found = re.search(r"(?:ExecStart=\S*/|CMD \[\")(handful.*)", text)[1]
+    words = shlex.split(found.replace('", "', " ").rstrip('"]'))
+    assert words[:2] == ["handful", "serve"]
+    assert not complaint(words)
+    assert "OMP_NUM_THREADS=1" in text
+
+
+def test_the_files_for_production_are_named_by_the_page():
+    assert {f"deploy/{file.name}" for file in DEPLOY.iterdir()} == set(re.findall(r"\]\((deploy/[\w.]+)\)", PAGE))
