@@ -220,6 +220,7 @@ BENCHMARKS = {
         *("--results", str(ROOT / "benchmarks" / "results" / "engine.json"), "--output", "growth.png"),
     ],
     "benchmarks.task_bank": [],
+    "benchmarks.service": [],
     "benchmarks": [],
 }
 """Their options for tiny sizes, beside those of `benchmarks.tiny`, and in which order they run."""

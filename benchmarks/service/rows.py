@@ -1,11 +1,8 @@
 """The rows of the benchmark: each measures one thing that the service promises, beside what was promised."""
 
-import asyncio
 import contextlib
 import json
 import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.service import load, wrk
+from benchmarks import child
+from benchmarks.service import load, noise, wrk
 from benchmarks.service.world import (
     ADMIN_KEY,
     SHOT,
@@ -166,7 +164,7 @@ def overload(folder: Path, quick: bool) -> Found:
         quiet = load.waiting(server.port, requests * 10, seconds=sized(4.0, 0.3))
         peak = load.waiting(server.port, requests * 1000, connections=CONNECTIONS, seconds=sized(8.0, 0.5))
         before = server.resident
-        over = load.at_rate(server.port, requests, 3 * peak.goodput, seconds, connections=1024)
+        over = load.at_rate(server.port, requests, 3 * peak.goodput, seconds, connections=900)
         memory = server.resident / before - 1
         time.sleep(sized(5.0, 0.1))
         after = load.waiting(server.port, requests * 10, seconds=sized(4.0, 0.3))
@@ -197,11 +195,8 @@ def fair(folder: Path, quick: bool) -> Found:
         load.waiting(server.port, loud + own, connections=8)
         seconds, rate = sized(5.0 if quick else 20.0, 0.5), sized(40.0, 20.0)
         quiet = load.at_rate(server.port, own, rate, seconds)
-        stop = threading.Event()
-        with _beside(lambda: _noise(server.port, loud, stop, 10 * CONNECTIONS)):
-            time.sleep(sized(1.0, 0.1))
+        with _beside(server, folder, loud[:500], "loud", 10 * CONNECTIONS):
             beside = load.at_rate(server.port, own, rate, seconds)
-            stop.set()
     ratio = beside.percentile(99) / quiet.percentile(99)
     figures = {"ratio": ratio, "quiet p99 ms": quiet.percentile(99), "beside p99 ms": beside.percentile(99)}
     refused = sum(count for status, count in beside.statuses.items() if status != 200)
@@ -217,11 +212,8 @@ def slow(folder: Path, quick: bool) -> Found:
         requests = server.predicts(ids, 1000) * 20
         load.waiting(server.port, requests[:1000], connections=8)
         before = load.waiting(server.port, requests, seconds=seconds)
-        stop = threading.Event()
-        with _beside(lambda: asyncio.run(_trickle(server.port, requests[0], stop))):
-            time.sleep(0.5)
+        with _beside(server, folder, requests[:1], "trickling", 200):
             beside = load.waiting(server.port, requests, seconds=seconds)
-            stop.set()
         again = load.waiting(server.port, requests, seconds=seconds)
     quiet = min(before.percentile(99), again.percentile(99)), max(before.percentile(99), again.percentile(99))
     ratio = beside.percentile(99) / float(np.mean(quiet))
@@ -247,7 +239,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _tenant(server: Server, name: str) -> str:
     """A key of a new tenant."""
     server.post("/v1/tenants", {"name": name})
-    return str(server.post("/v1/keys", {"tenant": name, "scope": "write", "name": "benchmark"})["secret"])
+    return str(server.post("/v1/keys", {"tenant": name, "scope": "write", "name": "benchmark"})["token"])
 
 
 def _created(server: Server, name: str, key: str) -> str:
@@ -258,7 +250,7 @@ def _created(server: Server, name: str, key: str) -> str:
 @contextlib.contextmanager
 def _bare() -> Iterator[int]:
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.service.bare", str(port)])
+    process = subprocess.Popen(child.command("benchmarks.service.bare", str(port)))
     try:
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz"):
@@ -271,41 +263,17 @@ def _bare() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _beside(work: Callable[[], object]) -> Iterator[None]:
-    thread = threading.Thread(target=work)
-    thread.start()
+def _beside(server: Server, folder: Path, requests: Sequence[bytes], kind: str, connections: int) -> Iterator[None]:
+    """Bad company, see `noise`."""
+    file = noise.written(requests, folder / "requests")
+    command = child.command("benchmarks.service.noise", str(server.port), str(file), kind, str(connections))
+    process = subprocess.Popen(command)
     try:
+        time.sleep(sized(4.0, 1.0))  # it starts, and is refused for the first time
         yield
     finally:
-        thread.join()
-
-
-def _noise(port: int, requests: Sequence[bytes], stop: threading.Event, connections: int) -> None:
-    """Ask as fast as answers come, on so many connections, until it is told to stop."""
-
-    def until() -> Iterator[bytes]:
-        while not stop.is_set():
-            yield from requests[: 10 * connections]
-
-    load.waiting(port, until(), connections=connections)
-
-
-async def _trickle(port: int, request: bytes, stop: threading.Event) -> None:
-    """Hold 200 connections: half say nothing, half send a byte of a request now and then."""
-
-    async def hold(number: int) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                for place in range(len(request)):
-                    if stop.is_set() or writer.is_closing():
-                        break
-                    if number % 2:
-                        writer.write(request[place : place + 1])
-                    await asyncio.sleep(0.2)
-                writer.close()
-
-    await asyncio.gather(*(hold(number) for number in range(200)))
+        process.kill()
+        process.wait()
 
 
 def described(figures: dict[str, float]) -> str:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from benchmarks import child
 from handful import LEARNERS, MetaModel, Service, TaskSpec
 
 WIDTH, WAY, SHOT = 512, 20, 5
@@ -64,7 +64,7 @@ class Server:
     def started(cls, folder: Path, *options: str) -> Iterator[Self]:
         """A server of the model and the store in a folder, which ends with the context."""
         port, begin = free_port(), time.monotonic()
-        command = [sys.executable, "-m", "handful", "serve", "--model", f"vectors={folder / 'model'}"]
+        command = child.command("handful", "serve", "--model", f"vectors={folder / 'model'}")
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [*command, "--data", str(folder / "store"), "--port", str(port), *options],
