@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -37,6 +37,7 @@ class Server:
     readers: Pool
     limits: RequestLimits
     spool: Path
+    _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """What a short piece of work returns, done in another thread."""
@@ -45,7 +46,13 @@ class Server:
     async def identity(self, token: str) -> Identity:
         """Whose key this is; `UserError` where it is none."""
         held = self.service.keys.held(token)
-        return await self.run(self.service.keys.check, token) if held is None else held
+        if held is not None:
+            return held
+        if token not in self._looking_up:  # once for all requests that wait for it
+            looking = asyncio.ensure_future(self.run(self.service.keys.check, token))
+            looking.add_done_callback(lambda _: self._looking_up.pop(token))
+            self._looking_up[token] = looking
+        return await asyncio.shield(self._looking_up[token])
 
     async def close(self) -> None:
         """Finish what was taken in, and end the threads."""

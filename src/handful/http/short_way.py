@@ -1,7 +1,7 @@
 """The short way of a plain prediction by one task, past the framework, whose machinery costs more than all the rest.
 
-It answers as the route in `predicting` does, and leaves to that route what is not plain: a request with problems, a
-large one, one of a key that has to be looked up.
+It answers as the route in `predicting` does, and leaves to that route what is not plain: a request with problems, or a
+large one.
 """
 
 import re
@@ -13,11 +13,13 @@ import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handful.cells import too_large
+from handful.errors import HandfulError
 from handful.http.bodies import LARGE
 from handful.http.calls import Server
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
 from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS, Note
+from handful.http.turns import Turns
 from handful.serving.batcher import DEADLINE, LONGEST
 from handful.serving.keys import Identity
 from handful.serving.records import Predictions
@@ -58,29 +60,29 @@ class ShortWay:
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self.app, self.server = app, server
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         plain = self._plain(scope)
-        if plain is None:
+        identity = None if plain is None else await self._identity(plain.token)
+        if plain is None or identity is None:
             await self.app(scope, receive, send)
             return
-        content, messages = await _received(receive)
-        asked = None if content is None else _read(content, self.server.limits)
+        scope["route"], scope["state"]["identity"] = ROUTE, identity
+        since = await self._turns.enter(identity.tenant, plain.seconds)
+        try:
+            content, messages = await _received(receive)
+            asked = None if content is None else _read(content, self.server.limits)
+            if asked is not None:
+                made = await while_there(
+                    receive, self._predicted(identity, scope["path"].split("/")[3], asked, plain.seconds)
+                )
+        finally:
+            self._turns.leave(identity.tenant, since)
         if asked is None:
             await self.app(scope, _again(messages, receive), send)
             return
-        scope["route"], scope["state"]["identity"] = ROUTE, plain.identity
-        predicted = self.server.batcher.predict(
-            plain.identity.tenant,
-            scope["path"].split("/")[3],
-            asked.inputs,
-            version=asked.version,
-            top=asked.top,
-            deadline=plain.seconds,
-            nbytes=len(content or b""),
-        )
-        made = await while_there(receive, predicted)
         answer = _encoder.encode(_shown(made))
         headers = [
             (b"cache-control", b"no-store"),
@@ -89,6 +91,24 @@ class ShortWay:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+    async def _identity(self, token: str) -> Identity | None:
+        """Whose key it is; None where it is none."""
+        try:
+            return await self.server.identity(token)
+        except HandfulError:
+            return None
+
+    async def _predicted(self, identity: Identity, task: str, asked: "Asked", seconds: float) -> Predictions:
+        return await self.server.batcher.predict(
+            identity.tenant,
+            task,
+            asked.inputs,
+            version=asked.version,
+            top=asked.top,
+            deadline=seconds,
+            nbytes=sum(one.nbytes for one in asked.inputs),
+        )
 
     def _plain(self, scope: Scope) -> "Plain | None":
         """What the head says of what may be a plain prediction; None for all else."""
@@ -110,14 +130,13 @@ class ShortWay:
             or not headers.keys().isdisjoint(UNUSUAL)
         ):
             return None
-        identity = self.server.service.keys.held(token[7:].decode("latin-1"))
-        return None if identity is None else Plain(identity, int(milliseconds) / 1000)
+        return Plain(token[7:].decode("latin-1"), int(milliseconds) / 1000)
 
 
 class Plain(NamedTuple):
-    """What the head of a plain request says: who asks, and within how many seconds."""
+    """What the head of a plain request says: the key of who asks, and within how many seconds."""
 
-    identity: Identity
+    token: str
     seconds: float
 
 
