@@ -89,6 +89,18 @@ def test_a_limit_drops_what_was_asked_for_least_recently_and_loads_it_again(meta
     assert bank.nbytes <= bank.max_bytes
 
 
+def test_memory_of_shapes_that_nobody_asks_for_any_more_is_let_go(meta):
+    two, three = (meta.adapt(torch.randn(9, 4), [str(row % way) for row in range(9)]) for way in (2, 3))
+    bank = TaskBank(meta, max_bytes=40 * size_of(three), load=lambda key: three if key[0] else two)
+    for phase in range(2):
+        for number in range(100):
+            bank.predict([((phase, number), torch.randn(1, 4))])
+    held = [slab for slabs in bank._slabs.values() for slab in slabs]
+    assert {slab.leaves[0].shape[1] for slab in held} == {3}
+    assert sum(slab.size for slab in held) <= 2 * len(bank)
+    bank.predict([((0, 1), torch.randn(1, 4))])
+
+
 def test_a_limit_without_a_way_to_load_is_refused(meta):
     with pytest.raises(UserError, match="Give both"):
         TaskBank(meta, max_bytes=1000)

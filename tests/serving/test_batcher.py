@@ -190,4 +190,4 @@ def test_every_answer_is_its_own_task_s_while_tasks_come_change_and_are_evicted(
 
         batches = served(service, use, predicting=8)
     assert not wrong
-    assert next(asked) > batches > 10
+    assert next(asked) > batches > 1

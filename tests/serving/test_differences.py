@@ -7,7 +7,7 @@ from handful.errors import CODES, DataError, UserError
 from handful.serving.records import Difference
 from handful.serving.rows import KEPT_STATES
 from serving.oracle import check
-from serving.worlds import classifier, points
+from serving.worlds import classifier, points, regressor
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,15 @@ def test_versions_show_what_changed_against_their_parents(service):
     service.roll_back(task.id, 1)
     service.add(task.id, points(7), ["a"])
     assert service.version(task.id, 5).difference.removed == ()
+
+
+def test_an_example_takes_the_place_of_the_last_one_with_its_input(place):
+    with Service(regressor(), place) as service:
+        task = service.create("prices", points(1, 1, 2), [1.0, 2.0, 3.0])
+        service.correct(task.id, points(1, 3), [4.0, 5.0])
+        [one, other, kept], after = ids(service, task, 1), ids(service, task, 2)
+        assert after[0] == kept
+        assert service.version(task.id, 2).difference == Difference((after[2],), (one,), {after[1]: other}, (), ())
 
 
 def test_versions_are_paged(service):

@@ -62,8 +62,8 @@ def test_leave_one_out_is_what_predicting_each_without_it_gives(service, model):
     assert library.estimate.mean == pytest.approx(scores.estimates[0].value)
 
 
-def test_values_are_scored_in_their_unit(tmp_path):
-    with Service(regressor(), tmp_path / "store") as service:
+def test_values_are_scored_in_their_unit(place):
+    with Service(regressor(), place) as service:
         task = service.create("prices", points(1, 2, 3, 4, 5), [1.0, 2.0, 3.0, 4.0, 5.0], estimate=True)
         predictions = [one.value for one in service.predict(task.id, points(7, 8, 9)).predictions]
         scores = service.evaluate(task.id, points(7, 8, 9), [3.0, 3.0, 4.0])
@@ -146,6 +146,24 @@ def test_scores_of_two_models_are_paired_by_example():
     before = judged([right] * 6 + [wrong] * 6, [0] * 12, ids="abcdefghijkl")
     after = judged([wrong] * 10 + [right] * 2, [0] * 12, ids="abcdghijklef")  # worse for 4, and better for none
     assert surely_worse(after, before, METRICS["accuracy"])
+
+
+def test_values_of_two_models_are_compared_in_one_unit():
+    """A model that was trained on values of a larger spread is not better for that."""
+
+    def of(error, scale):
+        return Judged(
+            tuple(map(str, range(9))),
+            Point(error + torch.arange(18.0, dtype=torch.float64).reshape(9, 2) / 100),
+            torch.zeros(9, 2, dtype=torch.float64),
+            torch.arange(9),
+            torch.tensor(scale, dtype=torch.float64),
+            ("width", "price"),
+        )
+
+    rmse = METRICS["rmse"]
+    assert surely_worse(of(3.0, [100.0, 100.0]), of(2.0, [1.0, 1.0]), rmse)
+    assert not surely_worse(of(2.0, [1.0, 1.0]), of(3.0, [100.0, 100.0]), rmse)
 
 
 def test_several_values_are_scored_by_each_and_in_standard_deviations():

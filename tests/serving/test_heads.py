@@ -18,7 +18,13 @@ def model():
 
 
 @pytest.fixture
-def service(model, tmp_path):
+def service(model, place):
+    with Service(model, place) as service:
+        yield service
+
+
+@pytest.fixture
+def in_folder(model, tmp_path):
     with Service(model, tmp_path / "store") as service:
         yield service
 
@@ -31,11 +37,11 @@ def refuse(*_, **__):
     raise AssertionError("the database is read")
 
 
-def test_a_warm_prediction_reads_no_database(service, monkeypatch):
-    task = made(service)
-    service.predict(task.id, points(3))
+def test_a_warm_prediction_reads_no_database(in_folder, monkeypatch):
+    task = made(in_folder)
+    in_folder.predict(task.id, points(3))
     monkeypatch.setattr(Rows, "__init__", refuse)
-    assert service.predict(task.id, points(3)).version == 1
+    assert in_folder.predict(task.id, points(3)).version == 1
 
 
 def test_every_change_of_a_head_is_seen_at_once(service):
@@ -109,19 +115,19 @@ def test_a_bounded_number_of_heads_is_held_and_no_failure():
     assert reads == ["a", "b", "c", "a", "none", "none"]
 
 
-def test_a_head_is_read_anew_where_a_commit_may_have_been_kept(service, monkeypatch):
-    task = made(service)
-    service.predict(task.id, [])
-    commit = service.store.writer._commit
+def test_a_head_is_read_anew_where_a_commit_may_have_been_kept(in_folder, monkeypatch):
+    task = made(in_folder)
+    in_folder.predict(task.id, [])
+    commit = in_folder.store.writer._commit
 
     def lost(*arguments):
         commit(*arguments)
         raise HandfulError("The answer is lost.")
 
-    monkeypatch.setattr(service.store.writer, "_commit", lost)
+    monkeypatch.setattr(in_folder.store.writer, "_commit", lost)
     with pytest.raises(HandfulError, match="lost"):
-        service.add(task.id, points(5), ["c"])
-    assert service.predict(task.id, []).version == 2
+        in_folder.add(task.id, points(5), ["c"])
+    assert in_folder.predict(task.id, []).version == 2
 
 
 def test_no_prediction_is_older_than_a_change_that_has_returned(service):

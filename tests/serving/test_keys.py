@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +99,17 @@ def test_a_key_expires(keys, now):
     keys.check(new.token)
     now.ms += 1
     assert refused(keys, new.token)
+
+
+@pytest.mark.parametrize("hours", [-12, 0, 12])
+def test_a_key_may_last_as_long_as_there_are_dates_and_is_rotated(keys, now, hours):
+    last = datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)
+    new = keys.create("acme", "predict", "for ever", last.replace(tzinfo=timezone(timedelta(hours=hours))))
+    assert new.key.expires_at == last - timedelta(hours=max(0, hours))
+    now.ms += 24 * 3600 * 1000
+    assert keys.rotate("acme", new.key.id).key.expires_at == last
+    assert len(keys.list("acme")) == 2
+    keys.check(new.token)
 
 
 def test_a_revoked_key_is_refused_at_once_and_stays_so(keys, now):

@@ -23,9 +23,13 @@ BACK = (
     "DROP TABLE tenants",
     "ALTER TABLE tasks DROP COLUMN examples",
     "ALTER TABLE tasks DROP COLUMN bytes",
+    "DROP TABLE encodings",
+    "ALTER TABLE versions DROP COLUMN estimate",
+    "ALTER TABLE versions DROP COLUMN pinned",
+    "DROP INDEX requests_created",
     "UPDATE alembic_version SET version_num = '0001'",
 )
-"""The way back to the schema that had no counts."""
+"""The way back to the first schema."""
 
 FOUR = points(1, 2, 3, 4), ["a", "a", "b", "b"]
 
@@ -138,6 +142,20 @@ def test_who_has_too_much_already_may_make_it_less(opened, tenant):
     low.restore(task.id, tenant=tenant)
     low.erase_task(task.id, tenant=tenant)
     assert low.usage(tenant=tenant) == Usage(0, 0, 0)
+
+
+def test_a_state_that_was_dropped_needs_room_to_be_pinned(opened, tenant, monkeypatch):
+    monkeypatch.setattr("handful.serving.rows.KEPT_STATES", 1)
+    service = opened()
+    task = service.create("one", *FOUR, model="classes", tenant=tenant).id
+    service.add(task, points(5), ["a"], tenant=tenant)
+    used = service.usage(tenant=tenant)
+    full = opened(task_bytes=used.bytes)
+    refused("task-too-large", full.pin, task, 1, tenant=tenant)
+    assert not full.version(task, 1, tenant=tenant).pinned
+    assert full.usage(tenant=tenant) == used
+    assert full.pin(task, 2, tenant=tenant).pinned
+    assert service.pin(task, 1, tenant=tenant).pinned
 
 
 def test_requests_at_once_do_not_pass_a_quota_together(opened, tenant):

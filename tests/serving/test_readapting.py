@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sqlalchemy import func, select
 
 from handful import MetaModel, Service
 from handful.errors import DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline
 from handful.serving import changes, readapting
-from handful.serving.sqlite_store import SqliteStore
+from handful.serving.opening import open_store
+from handful.serving.tables import ENCODINGS
 from serving.oracle import check
 from serving.worlds import blind, classifier, clusters, points, regressor
 
@@ -22,8 +24,8 @@ def scaled(seed, width):
 
 
 @pytest.fixture
-def store(tmp_path):
-    with SqliteStore(tmp_path / "store") as store:
+def store(place):
+    with open_store(place) as store:
         yield store
 
 
@@ -98,25 +100,24 @@ def test_raw_examples_are_read_by_the_present_pipeline_and_erased_in_every_encod
         check(service)  # either version by its own encoding
         first = service.examples(task.id)[0]
         assert first.id == service.examples(task.id, 1)[0].id
-        count = "SELECT COUNT(*) FROM encodings"
-        assert _one(store, count) == 20
+        assert encodings(store) == 20
         service.erase(task.id, [first.id])
-        assert _one(store, count) == 19
+        assert encodings(store) == 19
         assert [one.erased_at is None for one in service.versions(task.id)] == [False, False, True]
         service.erase_task(task.id)
-        assert _one(store, count) == 0
+        assert encodings(store) == 0
 
 
-def _one(store, query):
-    with store._reading.connect() as connection:
-        return connection.exec_driver_sql(query).scalar()
+def encodings(store):
+    with store.reading("default") as rows:
+        return rows._run(select(func.count()).select_from(ENCODINGS)).scalar()
 
 
 def test_an_equal_pipeline_needs_no_second_encoding(store):
     task = made(scaled(0, 4.0), store)
     with Service(scaled(1, 4.0), store) as service:
         assert service.readapt(task.id).promoted
-        assert _one(store, "SELECT COUNT(*) FROM encodings") == 0
+        assert encodings(store) == 0
 
 
 def test_many_that_ask_at_once_are_one(store, monkeypatch):

@@ -27,7 +27,7 @@ class TaskBank(Generic[Key]):
 
     It holds states, no supports. Each prediction is of one version of a task, whatever is put meanwhile: `put` writes
     the new state to a slot of its own and then moves the key; the old slot is used again once no prediction reads it.
-    States lie in slabs of fixed size, so that no `put` waits for others to be copied.
+    States lie in slabs of fixed size, so that no `put` waits for others to be copied; a slab without states is let go.
 
     model: of all tasks.
     max_bytes: of the states, beyond which those that were asked for least recently are dropped; None: no limit.
@@ -196,14 +196,17 @@ class TaskBank(Generic[Key]):
         """Let a slot be used again that no key has and nobody reads."""
         if slot.retired and not slot.readers:
             slot.retired = False
-            slot.slab.free.append(slot.row)
+            slab = slot.slab
+            slab.free.append(slot.row)
+            if len(slab.free) == slab.size:  # else the bank would keep the memory of shapes that are not used any more
+                self._slabs[slab.kind].remove(slab)
 
 
 class _Slab:
     """States of one shape `(size, ...)`, which rows are free, and whose state was written last to each."""
 
     def __init__(self, like: batches.State, size: int) -> None:
-        self.size = size
+        self.size, self.kind = size, like.kind
         self.leaves = [leaf.new_empty(size, *leaf.shape) for leaf in like.leaves]
         self.free = list(range(size))
         self.written: list[_Slot | None] = [None] * size

@@ -163,6 +163,7 @@ class Changes:
             check_there(rows.version(task, version))
             if state is not None:
                 rows.set_state(task, version, state, digest_of(state))
+                self.quotas.check_stored(rows, task)
             rows.set_pinned(task, version, pinned)
             rows.log(self._now(), terms.actor, "pinned" if pinned else "unpinned", task, version)
             return rows.version(task, version)

@@ -23,7 +23,7 @@ def _difference(rows: Rows, task: str, version: Version) -> Difference | None:
         return None
     now, before = (set(rows.support(task, one.number)) for one in (version, parent))
     added, removed = now - before, before - now
-    relabeled = dict(rows.with_same_input(task, added, removed)) if added and removed else {}
+    relabeled = rows.with_same_input(task, added, removed) if added and removed else {}
     labels, earlier = version.labels or (), parent.labels or ()
     return Difference(
         added=tuple(sorted(added - relabeled.keys())),

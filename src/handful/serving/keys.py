@@ -20,6 +20,9 @@ from handful.serving.store import Store
 SCOPES = ("predict", "write", "admin")
 """What a key may do; each scope includes those before it."""
 
+LAST = 253_402_300_799_999
+"""The last millisecond of the year 9999, after which no date can be written."""
+
 FRESH = 1.0
 """Seconds for which a key is not read again. Other processes on the same database accept a revoked key no longer."""
 
@@ -139,7 +142,7 @@ class Keys:
             if not _valid(old, at):
                 raise UserError(f"The key {key!r} is revoked or expired. Create another one.")
             lifetime = None if old.expires_at is None else old.expires_at - old.created_at
-            until = None if lifetime is None else at + lifetime // timedelta(milliseconds=1)
+            until = None if lifetime is None else min(at + lifetime // timedelta(milliseconds=1), LAST)
             last = at + max(overlap, timedelta()) // timedelta(milliseconds=1)
             if old.expires_at is not None:
                 last = min(last, _milliseconds(old.expires_at))
@@ -274,4 +277,5 @@ def _valid(key: Key, at: int) -> bool:
 
 
 def _milliseconds(time: datetime) -> int:
-    return (time.astimezone(UTC) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    """A time as the store has it, or the last one that can be shown."""
+    return min((time - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1), LAST)

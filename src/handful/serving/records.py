@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from handful.models.results import Result
@@ -172,29 +172,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class ModelRecord:
-    """A model that tasks are served by.
-
-    present: whether new tasks of its name are adapted to it; else it serves those that were adapted to it before.
-    kind: "classification" or "regression".
-    input: what an input is: "text", "image", "row" or "array".
-    shape: of an input as the model sees it.
-    labels: its classes, where they are the same in every task. way: how many a task has; None: any number from 2.
-    targets: names of the values that it predicts.
-    """
-
-    name: str
-    digest: str
-    present: bool
-    kind: str
-    input: str
-    shape: tuple[int, ...]
-    labels: tuple[str, ...] | None
-    way: int | None
-    targets: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Receipt:
     """What was erased.
 
@@ -258,4 +235,4 @@ class AuditEntry:
 
 def as_datetime(milliseconds: int) -> datetime:
     """A time of the store."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)

@@ -238,14 +238,17 @@ class Rows:
         )
         return [Example(*row) for row in rows]
 
-    def with_same_input(self, task: str, ids: Collection[str], others: Collection[str]) -> list[tuple[str, str]]:
-        """Pairs of an example among these ids and one among the others that has the same input."""
-        other = EXAMPLES.alias()
-        same = (other.c.tenant == EXAMPLES.c.tenant) & (other.c.task == EXAMPLES.c.task)
-        same &= (other.c.media == EXAMPLES.c.media) & (other.c.content == EXAMPLES.c.content)
-        pairs = select(EXAMPLES.c.id, other.c.id.label("other")).join(other, same).where(self._of(EXAMPLES, task))
-        found = self._run(pairs.where(EXAMPLES.c.id.in_(ids), other.c.id.in_(others)).order_by(EXAMPLES.c.id))
-        return [(row.id, row.other) for row in found]
+    def with_same_input(self, task: str, ids: Collection[str], others: Collection[str]) -> dict[str, str]:
+        """Those of some examples that have the same input as one of others, and the last such one."""
+        wanted = select(EXAMPLES.c.id, EXAMPLES.c.media, EXAMPLES.c.content).where(
+            self._of(EXAMPLES, task), EXAMPLES.c.id.in_([*ids, *others])
+        )
+        inputs = {
+            row.id: (row.media, hashlib.sha256(row.content).digest())
+            for row in self._run(wanted.order_by(EXAMPLES.c.id))
+        }
+        last = {of: id_ for id_, of in inputs.items() if id_ in others}
+        return {id_: last[of] for id_, of in inputs.items() if id_ in ids and of in last}
 
     def support(self, task: str, version: int) -> list[str]:
         """The ids of a version's examples, in order."""

@@ -1,7 +1,7 @@
 """How well versions predict labeled examples: given ones, or their own, each adapted to without itself."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -146,9 +146,13 @@ def confusion(judged: Judged, way: int) -> tuple[tuple[int, ...], ...]:
 
 
 def surely_worse(after: Judged, before: Judged, metric: Metric) -> bool:
-    """Whether a score of the same examples, by their ids, is below another one by more than chance."""
+    """Whether a score of the same examples, by their ids, is below another one by more than chance.
+
+    Several values are compared in the standard deviations that they had before: each model has its own.
+    """
     if after.diverged > before.diverged:
         return True
+    after = replace(after, scale=before.scale)
     order = {id_: place for place, id_ in enumerate(before.ids)}
     places = [order[id_] for id_ in after.ids]
     gained = metric.sign * (after.overall(metric) - before.overall(metric)[places])

@@ -22,6 +22,9 @@ from handful.types import Prediction
 Key: TypeAlias = tuple[str, str, int]
 """Tenant, task and version."""
 
+ERASED = 65_536
+"""So many of the versions that were erased last are known: those that may be being loaded."""
+
 
 class States:
     """The states of all versions of a store.
@@ -41,7 +44,7 @@ class States:
     ) -> None:
         self._store, self._trust, self._max_bytes, self._now = store, trust, max_bytes, now
         self._banks: dict[str, TaskBank[Key]] = {}
-        self._erased: set[Key] = set()
+        self._erased: dict[Key, None] = {}
         self._opening = threading.Lock()
         self.models = {name: self._opened(model) for name, model in models.items()}
         for model in self.models.values():
@@ -85,8 +88,11 @@ class States:
 
     def erase(self, keys: Iterable[Key]) -> None:
         """Forget the states of versions that were erased, also where one is being loaded."""
-        gone = set(keys)
-        self._erased |= gone
+        gone = dict.fromkeys(keys)
+        with self._opening:
+            self._erased |= gone
+            while len(self._erased) > max(ERASED, len(gone)):
+                del self._erased[next(iter(self._erased))]
         for key in gone:
             self._forget(key)
 

@@ -170,6 +170,7 @@ REQUESTS = Table(
     Column("answer", Text, nullable=False),
     _time("created_at"),
     _of_task(),
+    Index("requests_created", "tenant", "created_at"),
 )
 """Requests with an idempotency key, and what was answered."""
 
