@@ -8,8 +8,10 @@ import psycopg
 import pytest
 from sqlalchemy import event, text, true
 
+from client import servers
 from handful import Service
 from handful.errors import ArtifactError, HandfulError, UserError
+from handful.http.app import make_app
 from handful.serving import postgres, postgres_store
 from handful.serving.directory import EVERYONE, Directory
 from handful.serving.opening import open_store, upgrade
@@ -55,6 +57,15 @@ def test_tasks_are_kept_in_postgresql(address, cluster):
         assert check(service) == 3
     with open_store(address) as store, store.reading("default") as rows:
         assert rows.task(task.id).head.number == 3
+
+
+def test_a_client_reads_in_a_receipt_what_remains(address):
+    with Service(classifier(), address) as service:
+        task = made(service)
+        key = service.keys.create("default", "write", "of a test").token
+        with servers.blocking(make_app(service), key) as client:
+            assert "vacuum" in client.erase(task.id, service.examples(task.id)[0].id).remains
+            assert "backups" in client.erase_task(task.id).remains
 
 
 def test_every_table_with_a_tenant_is_under_row_security(address, cluster):
