@@ -10,7 +10,7 @@ import pytest
 from processes import HEADERS, serving
 
 from handful.errors import UserError
-from handful.http.server import Address, run
+from handful.http.server import Address
 from handful.serving.service import Service
 from serving.worlds import classifier, points
 
@@ -160,5 +160,5 @@ def test_tls_needs_both_of_its_files_and_these_have_to_be_some(tmp_path):
     for content in (None, b"no certificate"):
         if content:
             file.write_bytes(content)
-        with address.bound() as listener, pytest.raises(UserError, match="The files of TLS cannot be used"):
-            run(None, listener, address)
+        with pytest.raises(UserError, match="The files of TLS cannot be used"):
+            address.check()

@@ -39,7 +39,7 @@ class Address:
     key: Path | None = None
 
     def check(self) -> None:
-        """Raise a `UserError` for an address at which keys would be sent in the open."""
+        """Raise a `UserError` for an address at which keys would be sent in the open, or files of TLS that are none."""
         if (self.certificate is None) != (self.key is None):
             raise UserError("TLS needs a certificate and its key.", hint="Give both {tls_cert} and {tls_key}.")
         if self.host not in LOCAL and self.certificate is None and not self.behind_proxy:
@@ -47,6 +47,14 @@ class Address:
                 f"At {self.host} others could read the keys that clients send.",
                 hint="Give {tls_cert} and {tls_key}, or {behind_proxy} where a proxy of yours has them.",
             )
+        if self.certificate is not None:
+            try:
+                chain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                chain.load_cert_chain(self.certificate, self.key, password="")  # nobody is there to type one
+            except (OSError, ssl.SSLError) as error:
+                raise UserError(
+                    f"The files of TLS cannot be used ({error}).", hint="Look at {tls_cert} and {tls_key}."
+                ) from error
 
     def bound(self) -> socket.socket:
         """A socket at this address; `UserError` where there can be none."""
@@ -59,7 +67,7 @@ class Address:
             listener.close()
             raise UserError(
                 f"Cannot listen at {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}.",
-                hint="Choose another {port}, or end what listens there.",
+                hint="Choose another {host} or {port}, or end what listens there.",
             ) from error
         return listener
 
@@ -72,9 +80,7 @@ class Address:
 def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Callable[[], None] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish those that were accepted, and return.
 
-    on_start: called as soon as requests are answered.
-
-    Raises `UserError` for files of TLS that are none.
+    address: that was checked. on_start: called as soon as requests are answered.
     """
     config = uvicorn.Config(
         app,
@@ -90,12 +96,6 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise UserError(
-            f"The files of TLS cannot be used ({error}).", hint="Look at {tls_cert} and {tls_key}."
-        ) from error
     _Server(config, app, on_start).run([listener])
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from handful.errors import ArtifactError, UserError
 from handful.serving.schema import is_current, revision_of
-from handful.serving.sqlite import FILE, check_local, engine_of, is_damage
+from handful.serving.sqlite import FILE, LOCK, check_local, engine_of, is_damage
 from handful.training.lock import locked
 
 BESIDE = ("-wal", "-shm", "-journal")
@@ -32,11 +32,11 @@ def backup(folder: str | Path, path: str | Path) -> Path:
         raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
     for place in (target, *beside(target)):
         if os.path.lexists(place):
-            raise UserError(f"{place} is there already.", hint="Choose another name.", code="unwritable")
+            raise UserError(f"{place} is there already.", hint="Give {path} another name.", code="unwritable")
     with _placed(target) as temporary:
         with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
             source.execute("VACUUM INTO ?", (str(temporary),))
-        _check_store(temporary, target)
+        _check_store(temporary, Path(folder))
     return target
 
 
@@ -55,8 +55,8 @@ def restore(path: str | Path, folder: str | Path) -> Path:
     content = _opened(source)
     with contextlib.closing(os.fdopen(content, "rb")) as given:
         if os.path.lexists(place) and (place.is_symlink() or not place.is_dir() or any(place.iterdir())):
-            raise UserError(f"{place} is not empty.", hint="Choose a new folder.", code="unwritable")
-        with locked(place, "service"), _placed(place / FILE) as temporary:
+            raise UserError(f"{place} is not empty.", hint="Choose a new folder as {folder}.", code="unwritable")
+        with locked(place, *LOCK), _placed(place / FILE) as temporary:
             with temporary.open("wb") as copy:
                 shutil.copyfileobj(given, copy)
             _check_store(temporary, source)
@@ -122,7 +122,8 @@ def _placed(target: Path) -> Iterator[Path]:
             raise ArtifactError(f"The database that was read is damaged ({error}). Restore a backup.") from error
         raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that cannot be written it is not there
+            temporary.unlink()
 
 
 def _sync(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from handful.errors import UserError
 from handful.serving import postgres_store, sqlite_store
 from handful.serving.postgres import SCHEMES
 from handful.serving.postgres_store import PostgresStore
@@ -36,5 +37,9 @@ def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MI
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether a place is the address of a database, not a folder."""
-    return str(place).startswith(SCHEMES)
+    """Whether a place is the address of a database, not a folder; `UserError` where it is that of another kind."""
+    if "://" not in str(place):
+        return False
+    if not str(place).startswith(SCHEMES):
+        raise UserError("This is no address of a store. Write it as postgresql://USER:PASSWORD@HOST/DATABASE.")
+    return True

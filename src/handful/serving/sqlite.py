@@ -32,6 +32,9 @@ DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 FILE = "store.sqlite3"
 """The database of a store, in its folder."""
 
+LOCK = ("service", "choose another folder")
+"""What messages call the process that has the folder of a store, and what else to do than to wait for its end."""
+
 READERS = 16
 
 
@@ -115,6 +118,27 @@ def reading_explained(path: Path) -> Iterator[None]:
         if is_damage(reason):
             raise ArtifactError(f"The store in {path} is damaged ({reason}). Restore a backup.") from error
         raise HandfulError(f"The store cannot be read ({reason}). Try again later.", code="unavailable") from error
+
+
+@contextlib.contextmanager
+def opening_explained(path: Path) -> Iterator[None]:
+    """Inside, a database that cannot be opened is a `UserError`, and one that is damaged an `ArtifactError`.
+
+    path: of its folder, or a backup.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        reason = error_of_sqlite(error)
+        if reason is None:
+            raise
+        if is_damage(reason):
+            raise ArtifactError(f"The store in {path} is damaged ({reason}). Restore a backup.") from error
+        raise UserError(
+            f"The store in {path} cannot be opened ({reason}). Make room on its disk, or make it writable, and try "
+            "again.",
+            code="unwritable",
+        ) from error
 
 
 def check_settings(connection: sqlite3.Connection, path: Path, wanted: dict[str, Any]) -> None:

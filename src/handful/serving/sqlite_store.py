@@ -18,9 +18,17 @@ from handful.serving.ids import Ids
 from handful.serving.records import Version
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate, revision_of
-from handful.serving.sqlite import FILE, check_local, engine_of, first_of_sqlite, reading_explained
+from handful.serving.sqlite import (
+    FILE,
+    LOCK,
+    check_local,
+    engine_of,
+    first_of_sqlite,
+    opening_explained,
+    reading_explained,
+)
 from handful.serving.store import Store
-from handful.serving.tables import EXAMPLES, KEYS, TASKS
+from handful.serving.tables import ERASURES, EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
 from handful.training.lock import locked
 
@@ -44,7 +52,8 @@ class SqliteStore(Store):
         check_local(self.path)
         self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
-            opening.enter_context(locked(self.path, "service"))
+            opening.enter_context(locked(self.path, *LOCK))
+            opening.enter_context(opening_explained(self.path))
             file = _made(self.path)
             with contextlib.closing(_Upgrading(file)) as new, new.connection() as connection:
                 if revision_of(connection) is None:
@@ -55,7 +64,7 @@ class SqliteStore(Store):
             opening.callback(self.writer.close)
             opening.callback(self._reading.dispose)  # first, so that the last connection can remove the log
             with self._reading.begin() as connection:
-                largest = [select(func.max(table.c.id)) for table in (TASKS, EXAMPLES, KEYS)]
+                largest = [select(func.max(table.c.id)) for table in (TASKS, EXAMPLES, KEYS, ERASURES)]
                 self.ids = Ids(filter(None, (connection.execute(one).scalar() for one in largest)))
             self._heads = Heads(super().head)
             self._open = opening.pop_all()
@@ -111,7 +120,7 @@ def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
     """
     folder = Path(path)
     check_local(folder)
-    with locked(folder, "service"):
+    with locked(folder, *LOCK), opening_explained(folder):
         file = folder / FILE
         if not file.exists():
             raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from handful.errors import ArtifactError
 from handful.serving.backups import beside, check_whole
@@ -19,7 +18,7 @@ from handful.serving.postgres_store import PostgresStore
 from handful.serving.records import AuditEntry, Version
 from handful.serving.rows import Rows, entry_hash
 from handful.serving.schema import check_schema
-from handful.serving.sqlite import FILE, engine_of
+from handful.serving.sqlite import FILE, engine_of, opening_explained
 from handful.serving.states import digest_of
 
 PAGE = 1_000
@@ -104,12 +103,11 @@ def _opened(place: str | Path) -> Iterator[Reading]:
         raise ArtifactError(f"{given} holds no store.", code="missing-artifact")
     engine = engine_of(file, writes=False, resting=given == file and not any(one.exists() for one in beside(file)))
     try:
-        with engine.begin() as connection:
-            check_whole(connection, given)
-            check_schema(connection, given)
-        yield lambda tenant: _reading(engine, tenant)
-    except DBAPIError as error:
-        raise ArtifactError(f"{given} is damaged ({error.orig}). Restore a backup.") from error
+        with opening_explained(given):
+            with engine.begin() as connection:
+                check_whole(connection, given)
+                check_schema(connection, given)
+            yield lambda tenant: _reading(engine, tenant)
     finally:
         engine.dispose()
 
