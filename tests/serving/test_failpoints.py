@@ -92,15 +92,7 @@ UPGRADING = [
 ]
 
 LATER = pytest.mark.slow
-SOON = {
-    "after the blob",
-    "the commit",
-    "after the commit",
-    "the head moves",
-    "the checkpoint",
-    "the receipt",
-    "its rows",
-}
+SOON = {"after the blob", "the commit", "after the commit", "the checkpoint"}
 """Steps that the fast tests go through; the slow ones go through all."""
 HOW = pytest.mark.parametrize(
     "how", ["an error", pytest.param("a full disk", marks=LATER), pytest.param("a kill", marks=LATER)]
