@@ -278,13 +278,14 @@ def test_a_damaged_database_is_said_to_be_damaged(model, folder):
 )
 def test_an_upgrade_that_fails_leaves_the_store_as_it_was(model, folder, tmp_path, statement, after, how):
     point, further = Failpoint(statement, after, how), migrations(tmp_path)
+    where = "mode=ro" if statement == "VACUUM INTO" else "mode=rw"
 
     def content():
         with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
             return list(connection.iterdump())
 
     def fail():
-        with failing(point, where="mode="), pytest.raises(UserError, match="disk") as told:
+        with failing(point, where), pytest.raises(UserError, match="disk") as told:
             upgrade(folder, further)
         assert told.value.code == "unwritable"
 
