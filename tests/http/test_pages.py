@@ -13,7 +13,7 @@ from handful.http.app import routes
 from handful.http.kinds import KINDS
 from handful.http.middleware import Around
 from handful.http.reference import pages
-from handful.http.request_examples import EXCHANGES
+from handful.http.request_examples import EXCHANGES, PROBLEM
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -64,6 +64,12 @@ def test_the_examples_are_requests_and_whole_answers(document, method, path):
         schema_of(operation["requestBody"]).model_validate(exchange.request)
     [answered] = [one for status, one in operation["responses"].items() if status.startswith("2")]
     assert schema_of(answered).model_validate(exchange.answer).model_dump(mode="json") == exchange.answer
+
+
+def test_the_example_of_a_problem_is_of_its_kind():
+    kind = KINDS[PROBLEM["type"].removeprefix("/problems/")]
+    assert schemas.ProblemContent.model_validate(PROBLEM).model_dump() == PROBLEM
+    assert (PROBLEM["title"], PROBLEM["status"]) == (kind.title, kind.status)
 
 
 def schema_of(part):

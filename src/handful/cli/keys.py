@@ -15,16 +15,16 @@ from handful.cli.terminal import err, out, print_json
 if TYPE_CHECKING:
     from handful.client.records import RemoteKey
 
-keys = group("keys", "API keys of a server; these commands need one with the scope admin.")
+keys = group("keys", "List, create, rotate and revoke the API keys of a server, which needs an admin key.")
 
-TenantOption = Annotated[str | None, typer.Option("--tenant", help="Whose; your own by default.")]
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="Tenant of the key; your own by default.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys ls` lists it.")]
 
 
 @command("handful keys ls", name="ls", within=keys)
 @takes(SERVER, "server")
 def list_keys(server: dict[str, Any], tenant: TenantOption = None, json: JsonOption = False) -> None:
-    """List the keys, from the oldest; what is secret is not shown again."""
+    """List the keys, from the oldest, without their secrets."""
     with connected(server) as client:
         found = list(client.keys(tenant=tenant))
     if json:
@@ -42,11 +42,11 @@ def create(
     tenant: TenantOption = None,
     until: Annotated[
         datetime | None,
-        typer.Option("--until", formats=["%Y-%m-%d"], help="The day from when it is refused (UTC); never by default."),
+        typer.Option("--until", formats=["%Y-%m-%d"], help="Day from which it is refused (UTC); never by default."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a key, and show it once."""
+    """Create a key, which is shown once."""
     expires = None if until is None else until.replace(tzinfo=UTC)
     with connected(server) as client:
         made = client.create_key(name, scope, tenant=tenant, expires_at=expires)
@@ -59,12 +59,13 @@ def rotate(
     server: dict[str, Any],
     id_: KeyArgument,
     hours: Annotated[
-        float | None, typer.Option("--hours", min=0, help="For which the old one is still accepted; 24 by default.")
+        float | None,
+        typer.Option("--hours", min=0, help="Hours for which the old one is still accepted; 24 by default."),
     ] = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a key in place of another one, which is accepted beside it for a while, and show it once."""
+    """Create a key in place of another one, which is still accepted for a while."""
     with connected(server) as client:
         made = client.rotate_key(id_, overlap=None if hours is None else 3600 * hours, tenant=tenant)
     _show(made, json)

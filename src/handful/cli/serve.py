@@ -24,32 +24,33 @@ def of_server(name: str, variable: str = "", **facts: Any) -> Any:
 
 @command("handful serve --model runs/photos --data ./store", panel=OF_SERVICE)
 def serve(
-    model: Annotated[
-        list[str], of_server("--model", help="A run or model, or NAME=PATH for each of several; repeatable.")
-    ],
+    model: Annotated[list[str], of_server("--model", help="A run or model; several as NAME=PATH each. Repeatable.")],
     data: Annotated[
-        Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store, made where there is none.")
+        Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store, made if missing.")
     ] = Path("store"),
     store: Annotated[
         str | None,
         of_server(
             "--store",
             "HANDFUL_DATABASE",
-            help="postgresql://ROLE:PASSWORD@HOST/DATABASE, in place of a store in the folder.",
+            help="Address of a PostgreSQL database, in place of a store in the folder.",
         ),
     ] = None,
     host: Annotated[
-        str, of_server("--host", help="Where to listen: others than this machine need TLS or a proxy.")
+        str, of_server("--host", help="Address to listen at; any but this machine's own needs TLS or --behind-proxy.")
     ] = "127.0.0.1",
-    port: Annotated[int, of_server("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    port: Annotated[int, of_server("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     behind_proxy: Annotated[
-        bool, of_server("--behind-proxy", help="A proxy of yours has TLS, and nobody else gets here.")
+        bool, of_server("--behind-proxy", help="A proxy of yours has TLS, and only it reaches this port.")
     ] = False,
-    tls_cert: Annotated[Path | None, of_server("--tls-cert", help="Certificate of TLS (PEM).")] = None,
-    tls_key: Annotated[Path | None, of_server("--tls-key", help="Its key (PEM).")] = None,
+    tls_cert: Annotated[Path | None, of_server("--tls-cert", help="Certificate for TLS (PEM).")] = None,
+    tls_key: Annotated[Path | None, of_server("--tls-key", help="Private key of the certificate (PEM).")] = None,
     admin_key: Annotated[
         str | None,
-        of_server("--admin-key", help="An admin key, of 32 characters or more; else the first start makes one."),
+        of_server(
+            "--admin-key",
+            help="Admin key of your choice, of 32 characters or more; without it the first start makes and prints one.",
+        ),
     ] = None,
     trust: Annotated[
         list[str] | None,
@@ -58,7 +59,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve adapted tasks over HTTP: created from a few examples, predicted, corrected, kept."""
+    """Serve tasks over HTTP, each adapted from a few examples and kept in a store."""
     from handful.http.app import make_app
     from handful.http.server import Address, run
     from handful.http.uploads import emptied

@@ -10,9 +10,9 @@ from handful.cli.application import FAILED, command, group
 from handful.cli.options import JsonOption, TrustOption
 from handful.cli.terminal import out, print_json
 
-store = group("store", "The store of a server, on its own machine: copied, brought back, upgraded, verified.")
+store = group("store", "Back up, restore, upgrade and verify the store of a server, on its own machine.")
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The folder of the store, `--data` of `serve`.")]
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store, the --data of `serve`.")]
 
 
 @command("handful store backup ./store -o backup.sqlite3", within=store)
@@ -20,7 +20,7 @@ def backup(
     folder: StoreArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the copy, which its owner alone may read.")],
 ) -> None:
-    """Copy a store as it is now into one file, also while a server has it."""
+    """Copy a store into one file, also while a server uses it."""
     from handful.serving.backups import backup as copy
 
     made = copy(folder, output)
@@ -32,7 +32,7 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file of `store backup`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the store; new or empty.")],
 ) -> None:
-    """Make a store of a copy, in a folder of its own."""
+    """Make a store from a backup, in a new folder."""
     from handful.serving.backups import restore as restored
 
     made = restored(file, output)
@@ -42,13 +42,14 @@ def restore(
 @command("handful store upgrade ./store", within=store)
 def upgrade(
     place: Annotated[
-        str, typer.Argument(metavar="STORE", help="The folder of the store, or postgresql://... of the tables' owner.")
+        str, typer.Argument(metavar="STORE", help="Folder of the store, or postgresql://... of the tables' owner.")
     ],
     role: Annotated[
-        str | None, typer.Option("--role", help="The role of PostgreSQL that the server logs in as, where it is new.")
+        str | None,
+        typer.Option("--role", help="Role of PostgreSQL that the server logs in as; needed for a new database."),
     ] = None,
 ) -> None:
-    """Bring a store to the schema of this version, while no server has it; a folder is copied before."""
+    """Bring a store to the schema of this version while no server uses it; a folder is copied first."""
     from handful.serving.opening import upgrade as upgraded
 
     copy = upgraded(place, role=role)
@@ -58,16 +59,14 @@ def upgrade(
 
 @command("handful store verify ./store", within=store)
 def verify(
-    place: Annotated[
-        str, typer.Argument(metavar="STORE", help="The folder of the store, a backup, or postgresql://...")
-    ],
+    place: Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store, a backup, or postgresql://...")],
     every: Annotated[
-        int, typer.Option("--every", min=0, help="One of so many versions is adapted anew and compared; 0: none is.")
+        int, typer.Option("--every", min=0, help="Adapt one of so many versions anew, and compare; 0: none.")
     ] = 1,
     trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check what a store promises, by reading alone, also in use; exit code 1 where something is wrong."""
+    """Check a store or a backup without changing it, also in use; exit code 1 if something is wrong."""
     from handful.serving.verification import verify as verified
 
     found = verified(place, every=every, trust=trust or ())

@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from handful.client.records import RemotePredictions, RemoteTask
     from handful.workflows.raw_examples import RawExamples
 
-tasks = group("tasks", "Tasks on a server of `handful serve`: made of a few examples, predicted, corrected, erased.")
+tasks = group("tasks", "Create, predict, correct, roll back and erase tasks on a server of `handful serve`.")
 
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILES", help="Labeled examples: folders of class folders, tables, npz files.")
 ]
 ExpectedOption = Annotated[
     int | None,
-    typer.Option("--expected", min=1, help="The version that the task has to be at, else it stays."),
+    typer.Option("--expected", min=1, help="Change the task only if it is at this version."),
 ]
-VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="By default the one that predicts now.")]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", min=1, help="A version; by default the one that predicts now.")
+]
 
 
 @command("handful tasks ls", name="ls", within=tasks)
@@ -76,9 +78,9 @@ def show(
 def create(
     server: dict[str, Any],
     data: dict[str, Any],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Unlike those of your other tasks.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the task, which no other one of yours has.")],
     files: FilesArgument,
-    model: Annotated[str | None, typer.Option(help="One of the server's models, where it has several.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model; needed if the server has several.")] = None,
     forget: Annotated[
         bool, typer.Option("--forget-examples", help="The server keeps no examples; then the task cannot change.")
     ] = False,
@@ -166,7 +168,7 @@ def predict(
 def rollback(
     server: dict[str, Any],
     task: TaskArgument,
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its number.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version.")],
     expected: ExpectedOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -182,9 +184,12 @@ def erase(
     server: dict[str, Any],
     task: TaskArgument,
     examples: Annotated[
-        list[str] | None, typer.Argument(metavar="[EXAMPLES]", help="Their ids, as `tasks show --examples` lists them.")
+        list[str] | None,
+        typer.Argument(metavar="[EXAMPLES]", help="Ids of examples, as `tasks show --examples` lists them."),
     ] = None,
-    whole: Annotated[bool, typer.Option("--whole-task", help="All examples, versions and the task itself.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole-task", help="Erase the task with all its examples and versions.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Erase examples from all versions of a task, for ever, and print a receipt for each."""
@@ -229,8 +234,8 @@ def export(
 @takes(SERVER, "server")
 def import_task(
     server: dict[str, Any],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Unlike those of your other tasks.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `tasks export` or `handful adapt`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the task, which no other one of yours has.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of `tasks export` or `handful adapt`.")],
     json: JsonOption = False,
 ) -> None:
     """Make a task on the server from the file of one; the server needs its model."""

@@ -28,7 +28,11 @@ from handful.serving.service import Service
 READERS = 4
 """Threads that look something up."""
 
-TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased."""
+TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased.
+
+To try a request here, paste an API key after **Authorize**. Whatever goes wrong is answered as a problem (RFC 9457),
+whose `type` is the address of a page of this server that explains it.
+"""
 
 
 PROBLEMS: dict[type[Exception], Any] = {
@@ -63,6 +67,7 @@ def routes() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_until_closed,
     )
     for module in (tasks, examples, versions, predicting, models, admin, health, pages):

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from handful.http.calls import Administering, Predicting, Seen, Writing
 from handful.http.problems import MEDIA
-from handful.http.request_examples import EXCHANGES, Exchange
+from handful.http.request_examples import EXCHANGES, PROBLEM, Exchange
 from handful.http.schemas import Given, PredictForTask, PredictForTasks, ProblemContent
 from handful.http.uploads import MEDIA as UPLOAD
 
@@ -57,6 +57,7 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
     needs = _needs(app)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            operation["summary"] = operation["summary"].capitalize()
             operation["responses"].pop("422", None)
             _exemplify(operation, EXCHANGES.get((method, path)))
             operation["responses"]["default"] = _problem()
@@ -106,4 +107,4 @@ def _taken() -> list[type[BaseModel]]:
 
 def _problem() -> dict[str, Any]:
     schema = {"$ref": PLACE.format(model=ProblemContent.__name__)}
-    return {"description": "A problem", "content": {MEDIA: {"schema": schema}}}
+    return {"description": "A problem", "content": {MEDIA: {"schema": schema, "example": PROBLEM}}}

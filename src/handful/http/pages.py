@@ -36,7 +36,11 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-READABLE = "<style>body { max-width: 42rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif }</style>"
+READABLE = """<style>
+body { max-width: 42rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; color: #222 }
+dt { font-weight: bold; margin-top: 0.75rem }
+dd { margin: 0 }
+</style>"""
 STYLE = '<link rel="stylesheet" href="/docs/swagger-ui.css">'
 API = '<div id="api"></div>\n<script src="/docs/swagger-ui-bundle.js"></script>\n<script src="/docs/start.js"></script>'
 START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'

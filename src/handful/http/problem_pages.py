@@ -6,7 +6,8 @@ import re
 
 from handful.errors import CODES
 from handful.http.kinds import KINDS
-from handful.http.problems import STATUSES, Problem, fault, of_slug
+from handful.http.problems import STATUSES, of_slug
+from handful.http.request_examples import PROBLEM
 
 CODE = re.compile(r"`([^`]+)`")
 INTRODUCTION = """# Problems
@@ -35,10 +36,7 @@ def problem_html(slug: str) -> str:
 
 def problems_markdown() -> str:
     """All kinds of problems on one page, which docs/problems.md is."""
-    wrong = fault(("examples", 3, "input"), "non-finite", "A number is not finite.")
-    example = Problem("non-finite", "A number is not finite.", (wrong,)).response("req_5f0c9a4b7d3e21688a1b2c3d")
-    text = json.dumps(json.loads(bytes(example.body)), indent=2)
-    parts = [INTRODUCTION.replace("{example}", text)]
+    parts = [INTRODUCTION.replace("{example}", json.dumps(PROBLEM, indent=2))]
     for slug, kind in KINDS.items():
         facts = "\n".join(f"- **{name}**: {text}" for name, text in _facts(slug))
         parts.append(f"## {slug}\n\n{kind.title}\n\n{facts}\n")

@@ -36,6 +36,21 @@ EXAMPLES = [
     {"input": "I want my money back.", "label": "refund"},
     {"input": "Please return the amount.", "label": "refund"},
 ]
+PROBLEM = {
+    "type": "/problems/non-finite",
+    "title": "A number is not finite.",
+    "status": 422,
+    "detail": "A number of the input is NaN or infinite.",
+    "instance": "req_5f0c9a4b7d3e21688a1b2c3d",
+    "errors": [
+        {
+            "pointer": "/examples/3/input",
+            "code": "non-finite",
+            "detail": "A number of the input is NaN or infinite.",
+        }
+    ],
+}
+"""What went wrong, as an answer says it."""
 
 
 class Exchange(NamedTuple):
