@@ -79,3 +79,27 @@ def test_what_goes_wrong_has_its_place(call):
     assert refused({"name": "a"}, file=("a.zip", b"PK")) == (422, "/file")
     assert refused({"name": "a", "more": 1}) == (422, "/more")
     assert call("POST", "/v1/tasks", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 415
+
+
+def test_uploads_are_predicted_and_scored(call):
+    task = {"name": "shelf", "examples": named(a="x", b="y")}
+    path = sent(call, "/v1/tasks", task, a=png(0), b=png(255)).headers["location"]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, color in {"x/1.png": 0, "y/1.png": 255}.items():
+            archive.writestr(name, png(color))
+    beside = sent(call, f"{path}/predict", {"inputs": [{"image": "c"}], "top": 1}, c=png(250))
+    assert [one["label"] for one in beside.json()["predictions"]] == ["y"]
+    flat = io.BytesIO()
+    with zipfile.ZipFile(flat, "w") as archive:
+        for name, color in {"1.png": 3, "2.png": 250}.items():
+            archive.writestr(name, png(color))
+    whole = sent(call, f"{path}/predict", {"version": 1}, file=("new.zip", flat.getvalue()))
+    assert [one["label"] for one in whole.json()["predictions"]] == ["x", "y"]
+    scored = sent(call, f"{path}/evaluate", {}, file=("classes.zip", file.getvalue())).json()
+    assert (scored["by"], scored["examples"], scored["score"]["value"]) == ("examples", 2, 1.0)
+    for content, files in (({}, {}), ({"inputs": []}, {"file": ("new.zip", flat.getvalue())})):
+        problem = sent(call, f"{path}/predict", content, **files)
+        assert (problem.status_code, problem.json()["errors"][0]["pointer"]) == (422, "/inputs")
+    assert sent(call, f"/v1/tasks/task_{'0' * 32}/predict", {}, file=("new.zip", b"")).status_code == 404
+    assert call("POST", f"{path}/predict", json={}).json()["errors"][0]["pointer"] == "/inputs"

@@ -39,8 +39,8 @@ def received(connection):
 
 
 def test_at_the_first_signal_accepted_requests_are_finished_whatever_other_clients_do(tmp_path):
-    with serving(classifier(), tmp_path / "store", ending=2) as process, process.client() as idle:
-        assert idle.get("/livez").status_code == 200
+    with serving(classifier(), tmp_path / "store", ending=3) as process, process.client() as idle:
+        assert idle.post("/v1/tasks", json=task("first")).status_code == 201
         slow = process.socket(BIG, buffer=4096)
         accepted, rest = half_sent(process, "accepted")
         time.sleep(0.2)
@@ -50,12 +50,12 @@ def test_at_the_first_signal_accepted_requests_are_finished_whatever_other_clien
         assert received(accepted).startswith(b"HTTP/1.1 201 ")
         with pytest.raises(httpx2.TransportError):
             httpx2.get(f"{process.url}/livez")
-        assert process.ended(6) == 0
+        assert process.ended(10) == 0
         slow.close()
     wal = tmp_path / "store" / "store.sqlite3-wal"
     assert not wal.exists() or not wal.stat().st_size
     with Service({"points": classifier()}, tmp_path / "store") as service:
-        assert [one.name for one in service.tasks()] == ["accepted"]
+        assert [one.name for one in service.tasks()] == ["first", "accepted"]
 
 
 def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path):

@@ -72,3 +72,15 @@ def test_a_server_that_ends_is_not_ready_but_lives(call):
 def test_a_server_whose_work_hangs_does_not_live(call, monkeypatch):
     monkeypatch.setattr("handful.serving.pools.Pool.busy_for", 1e9)
     assert call("GET", "/livez").status_code == 503
+
+
+def test_states_adapting_commits_and_the_log_are_measured(call):
+    content = {"name": "measured", "examples": [{"input": p, "label": str(n)} for n, p in enumerate(points(0, 1))]}
+    task = call("POST", "/v1/tasks", json=content).json()["id"]
+    call("POST", f"/v1/tasks/{task}/predict", json={"inputs": points(2)})
+    lines = [line.split() for line in call("GET", "/metrics").text.splitlines() if not line.startswith("#")]
+    found = {line[0]: float(line[1]) for line in lines if len(line) == 2}
+    for name in ("state_hits_total", "state_bytes", "states", "adapt_seconds_total", "commits_total", "wal_bytes"):
+        assert found[f"handful_{name}"] > 0, name
+    assert 0 < found["handful_commit_seconds_total"] < 60
+    assert (found["handful_state_misses_total"], found["handful_state_evictions_total"]) == (0, 0)

@@ -82,6 +82,8 @@ def test_a_limit_drops_what_was_asked_for_least_recently_and_loads_it_again(meta
     for key in (0, 1, 2, 0, 3):
         bank.predict([(key, queries)])
     assert loaded == [0, 1, 2, 3]
+    assert (bank.counts.hits, bank.counts.misses, bank.counts.evictions) == (1, 4, 1)
+    assert bank.counts.evicted_seconds > 0
     assert [key for key in range(5) if key in bank] == [0, 2, 3]
     found = bank.predict([(1, queries), (9, queries)])
     assert torch.allclose(found[0].logits, meta.predict(tasks[1], queries).logits)

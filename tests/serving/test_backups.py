@@ -249,3 +249,9 @@ def test_a_killed_restoration_leaves_no_half_store(copy, tmp_path, every):
     assert killed_everywhere(lambda: restore(copy, place), after, every) > 15
     assert seen == sorted(seen)
     assert seen[-1]
+
+
+def test_a_file_that_is_no_database_is_named_as_the_user_named_it(tmp_path):
+    (tmp_path / "notes.txt").write_text("no database, but a text that is long enough to be taken for one" * 20)
+    with pytest.raises(ArtifactError, match=r"notes\.txt is no database"):
+        restore(tmp_path / "notes.txt", tmp_path / "store")

@@ -11,7 +11,6 @@ from sqlalchemy import func, select
 from handful import MetaModel, Service
 from handful.errors import DataError, UserError
 from handful.pipelines.arrays import ArrayPipeline
-from handful.serving import changes, readapting
 from handful.serving.opening import open_store
 from handful.serving.tables import ENCODINGS
 from serving.oracle import check
@@ -122,7 +121,7 @@ def test_an_equal_pipeline_needs_no_second_encoding(store):
 
 def test_many_that_ask_at_once_are_one(store, monkeypatch):
     task = made(classifier(), store)
-    works, adapt, gate = [], readapting.adapted, threading.Barrier(64)
+    works, gate = [], threading.Barrier(64)
 
     def slow(*arguments):
         works.append(threading.get_ident())
@@ -130,8 +129,9 @@ def test_many_that_ask_at_once_are_one(store, monkeypatch):
         return adapt(*arguments)
 
     over = threading.Event()
-    monkeypatch.setattr(readapting, "adapted", slow)
     with Service(classifier(seed=1), store) as service:
+        adapt = service.states.adapt
+        monkeypatch.setattr(service.states, "adapt", slow)
 
         def ask(_):
             gate.wait()
@@ -151,8 +151,8 @@ def test_a_failure_is_of_all_that_asked_and_the_next_one_tries_again(store, monk
     def fail(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(readapting, "adapted", fail)
     with Service(classifier(seed=1), store) as service:
+        monkeypatch.setattr(service.states, "adapt", fail)
         with pytest.raises(RuntimeError):
             service.readapt(task.id)
         monkeypatch.undo()
@@ -162,14 +162,14 @@ def test_a_failure_is_of_all_that_asked_and_the_next_one_tries_again(store, monk
 def test_an_example_that_comes_while_a_task_moves_is_encoded_anew(store, monkeypatch):
     task = made(scaled(0, 0.0), store)
     with Service(scaled(1, 4.0), store) as service:
-        adapt = changes.adapted
+        adapt = service.states.adapt
 
         def late(*arguments):
             monkeypatch.undo()
             service.readapt(task.id)  # while the addition adapts
             return adapt(*arguments)
 
-        monkeypatch.setattr(changes, "adapted", late)
+        monkeypatch.setattr(service.states, "adapt", late)
         added = service.add(task.id, points(3), ["a"])
         assert (added.head.number, added.head.model_digest) == (3, service.models["default"].digest)
         fresh = service.create("fresh", [*clusters(10)[0], *points(3)], [*clusters(10)[1], "a"])

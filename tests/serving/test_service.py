@@ -11,7 +11,6 @@ from sqlalchemy import text, update
 from handful import Service
 from handful.errors import ArtifactError, DataError, UserError
 from handful.pipelines.texts import TextPipeline
-from handful.serving import changes as module
 from handful.serving.opening import open_store
 from handful.serving.rows import KEPT_STATES
 from handful.serving.supports import adapted
@@ -175,17 +174,17 @@ def test_nothing_of_another_tenant_can_be_had(service):
 
 def test_expected_versions_are_checked_and_without_them_both_of_two_changes_are_kept(service, monkeypatch):
     task = made(service)
-    insert, numbers = module.adapted, iter((6, 7))
+    insert, numbers = service.states.adapt, iter((6, 7))
 
     def slow(*arguments, **options):
-        monkeypatch.setattr(module, "adapted", insert)
+        monkeypatch.setattr(service.states, "adapt", insert)
         service.add(task.id, points(next(numbers)), ["d"])  # while the other one adapts
         return insert(*arguments, **options)
 
-    monkeypatch.setattr(module, "adapted", slow)
+    monkeypatch.setattr(service.states, "adapt", slow)
     both = service.add(task.id, points(5), ["c"])
     assert (both.head.number, both.head.labels) == (3, ("a", "b", "c", "d"))
-    monkeypatch.setattr(module, "adapted", slow)
+    monkeypatch.setattr(service.states, "adapt", slow)
     example = service.examples(task.id)[0].id
     with pytest.raises(UserError, match="not at version 3 any more") as conflict:
         service.remove(task.id, [example], expected=3)

@@ -1,7 +1,9 @@
 """`handful serve`."""
 
 import logging
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,25 +61,31 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve tasks over HTTP, each adapted from a few examples and kept in a store."""
+    """Serve tasks over HTTP, each adapted from a few examples and kept in a store.
+
+    Limits are set by variables HANDFUL_MAX_..., which docs/cli.md lists.
+    """
+    from handful.cli.serve_limits import limits_of
     from handful.http.app import make_app
-    from handful.http.server import Address, run
+    from handful.http.server import Address, end_soon, run
     from handful.http.uploads import emptied
     from handful.serving.service import Service
 
     address = Address(host, port, behind_proxy=behind_proxy, certificate=tls_cert, key=tls_key)
     address.check()
-    models = named_models(model)
-    with address.bound() as listener, Service(models, store or data, trust=trust or ()) as service:
+    models, limits = named_models(model), limits_of(os.environ)
+    opened = partial(Service, max_bytes=limits.state_bytes, quotas=limits.quotas, trust=trust or ())
+    with address.bound() as listener, opened(models, store or data) as service:
         write_log()
         first = service.keys.first_admin(admin_key)
         url, key = address.url(listener), first.token if first else None
         run(
-            make_app(service, spool=emptied(Path(data, "uploads"))),
+            make_app(service, limits.requests, spool=emptied(Path(data, "uploads"))),
             listener,
             address,
             lambda: welcome(service, url, key, Path(next(iter(models.values())))),
         )
+        end_soon()
 
 
 def named_models(given: list[str]) -> dict[str, str | Path]:

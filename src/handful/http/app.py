@@ -1,7 +1,9 @@
 """The application: all routes over one service, and one shape for all that goes wrong."""
 
+import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from handful.http.documents import openapi_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.http.middleware import Around
 from handful.http.problems import Problem, of_error, of_framework, of_validation
+from handful.http.purging import purge_hourly
 from handful.http.short_way import ShortWay
 from handful.http.telemetry import Telemetry
 from handful.serving.batcher import Batcher
@@ -51,7 +54,7 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | N
     """
     spool = Path(tempfile.gettempdir()) if spool is None else spool
     app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits, spool)
-    app.state.ready, app.state.server, app.state.telemetry = True, server, Telemetry(server)
+    app.state.ready, app.state.until, app.state.server, app.state.telemetry = True, None, server, Telemetry(server)
     app.add_middleware(ShortWay, server=server)
     app.add_middleware(Around, count=app.state.telemetry.count)
     return app
@@ -80,8 +83,12 @@ def routes() -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
+    server: Server = app.state.server
+    purging = asyncio.create_task(purge_hourly(server))
     yield
-    await app.state.server.close()
+    purging.cancel()
+    until = app.state.until
+    await server.close(None if until is None else max(0.0, until - time.monotonic()))
 
 
 def _answering(problem_of: Any) -> Any:

@@ -1,7 +1,10 @@
 """One request as routes see it: who asks, and the service, whose methods run in threads of their own."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from handful.errors import UserError
+from handful.errors import HandfulError, UserError
 from handful.http.authorization import token_of
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
@@ -22,6 +25,8 @@ from handful.serving.records import Predictions, TaskRecord
 from handful.serving.service import Service
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("handful.http")
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,21 @@ class Server:
             self._looking_up[token] = looking
         return await asyncio.shield(self._looking_up[token])
 
-    async def close(self) -> None:
-        """Finish what was taken in, and end the threads."""
-        await self.batcher.close()
-        self.readers.close()
+    async def close(self, seconds: float | None = None) -> None:
+        """Finish what was taken in, and end the threads.
+
+        seconds: after which threads that hang are left; None: none is.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        finished = await self.batcher.close(seconds)
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if not (self.readers.close(left) and finished):
+            log.error(json.dumps({"event": "hanging", "seconds": self.busy_for}))
+
+    @property
+    def busy_for(self) -> Mapping[str, float]:
+        """Seconds for which the piece of work has run that was started first, of each kind of thread."""
+        return {**self.batcher.busy_for, "read": self.readers.busy_for, "write": self.service.store.busy_for}
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,13 @@ class Call:
         """What a method of the service returns that adapts to examples; cost: how many."""
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, **named)
-        return await while_there(
-            self.request.receive, self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
-        )
+        asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+        try:
+            return await while_there(self.request.receive, asked)
+        except asyncio.CancelledError:
+            raise HandfulError(
+                "The server ends, and may have kept this request. Look before you repeat it.", code="failed"
+            ) from None
 
     async def predict(
         self, task: str, inputs: Sequence[Any], version: int | None = None, top: int | None = None

@@ -33,7 +33,10 @@ def takes(schema: type[BaseModel], *, upload: bool = False) -> dict[str, Any]:
     content = {"application/json": {"schema": json}}
     if upload:
         binary = {"type": "string", "contentMediaType": "application/octet-stream"}
-        parts = {"task": json, "file": binary | {"description": "A .zip, .csv, .parquet or .npz file with examples."}}
+        parts = {
+            "task": json,
+            "file": binary | {"description": "A .zip, .csv, .parquet or .npz file with the inputs or examples."},
+        }
         content[UPLOAD] = {
             "schema": {
                 "type": "object",

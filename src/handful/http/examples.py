@@ -11,7 +11,7 @@ from starlette.responses import Response
 from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
 from handful.http.documents import takes
 from handful.http.places import After, Erase, ExampleId, Limit, OfVersion, TaskId
-from handful.http.reading import Source, as_examples, examples_made_of
+from handful.http.reading import Source, as_examples, uploads_made_of
 from handful.http.schemas import AddExamples, Example, ExamplePage, Receipt, Task
 from handful.serving.records import LabeledInput, TaskRecord
 
@@ -59,7 +59,7 @@ async def _labeled(change: Any, task: str, call: Writing, expected: int | None, 
     def read(given: AddExamples, source: Source) -> tuple[list[Any], list[Any]]:
         return source.examples(given.examples, call.service.model_of(head))
 
-    inputs, labels = await examples_made_of(call, AddExamples, read)
+    inputs, labels = await uploads_made_of(call, AddExamples, read)
     with as_examples():
         record = await call.change(
             change,

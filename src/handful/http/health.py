@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 @router.get("/livez")
 async def live(request: Request) -> Response:
     """Whether the server works: the event loop answers by itself, and no piece of work hangs."""
-    longest = max(request.app.state.server.batcher.busy_for.values())
+    longest = max(request.app.state.server.busy_for.values())
     if longest < STUCK:
         return JSONResponse({"status": "live"})
     return Problem("not-ready", f"A piece of work hangs since {longest:.0f} s.").response(request.state.id)

@@ -11,20 +11,21 @@ from handful.http.calls import Call, Predicting, answer
 from handful.http.documents import takes
 from handful.http.json_inputs import inputs_of
 from handful.http.places import TaskId, checked_task
-from handful.http.reading import made_of
+from handful.http.reading import Source, made_of, uploads_made_of
 from handful.http.schemas import Predict, PredictForTask, PredictForTasks, Predictions, PredictionsOfTasks
+from handful.models.meta_model import MetaModel
 
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
 
-@router.post("/tasks/{task}/predict", response_model=Predictions, **takes(Predict))
+@router.post("/tasks/{task}/predict", response_model=Predictions, **takes(Predict, upload=True))
 async def predict(task: TaskId, call: Predicting) -> Response:
     """Predict inputs by the head of a task, or by another version."""
 
-    def read(given: Predict) -> tuple[Predict, list[Any]]:
-        return given, inputs_of(given.inputs, call.server.limits)
+    def read(given: Predict, source: Source) -> tuple[Predict, list[Any]]:
+        return given, source.inputs(given.inputs, lambda: _model(call, task, given.version))
 
-    return answer(await _predicted(call, task, *await made_of(call, Predict, read)))
+    return answer(await _predicted(call, task, *await uploads_made_of(call, Predict, read)))
 
 
 @router.post("/predict", response_model=PredictionsOfTasks, **takes(PredictForTasks))
@@ -38,6 +39,13 @@ async def predict_for_tasks(call: Predicting) -> Response:
     wanted = await made_of(call, PredictForTasks, read)
     made = await asyncio.gather(*(_placed(call, place, *one) for place, one in enumerate(wanted)))
     return answer(PredictionsOfTasks(made))
+
+
+def _model(call: Call, task: str, version: int | None) -> MetaModel:
+    """The model that predicts, which reads uploaded files."""
+    service, tenant = call.service, call.identity.tenant
+    head = service.get(task, tenant=tenant).head
+    return service.model_of(head if version is None else service.version(task, version, tenant=tenant))
 
 
 async def _predicted(call: Call, task: str, given: Predict, inputs: list[Any]) -> Predictions:

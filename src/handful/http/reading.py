@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -13,10 +14,10 @@ from handful.errors import DataError, HandfulError
 from handful.http.bodies import LARGE, collected, read_json, too_large
 from handful.http.calls import Call
 from handful.http.images import image_of
-from handful.http.json_inputs import examples_of
+from handful.http.json_inputs import Image, examples_of, inputs_of
 from handful.http.limits import RequestLimits
 from handful.http.schemas import LabeledExample
-from handful.http.uploaded_files import examples_of_file
+from handful.http.uploaded_files import examples_of_file, inputs_of_file
 from handful.http.uploads import MEDIA as UPLOAD
 from handful.http.uploads import Upload, uploaded
 from handful.models.meta_model import MetaModel
@@ -56,31 +57,47 @@ async def counted(request: Request, most: int) -> bytes:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the examples of a request are: in its JSON, with images in parts beside it, or in one file."""
+    """Where the inputs of a request are: in its JSON, with images in parts beside it, or in one file."""
 
     limits: RequestLimits
     upload: Upload | None = None
 
     def examples(self, given: Sequence[LabeledExample] | None, model: MetaModel) -> tuple[list[Any], list[Any]]:
         """Inputs and labels as the service takes them; `DataError` where there are none, or in two places."""
-        file = None if self.upload is None else self.upload.file
-        if (given is None) == (file is None):
+        if given is None or self.file is not None:
+            return self._checked(examples_of_file(self._file_alone(given, "examples"), model, self.limits))
+        return self._checked(examples_of(given, model.targets or None, self.limits, image=self._image))
+
+    def inputs(self, given: Sequence[Any] | None, model: Callable[[], MetaModel]) -> list[Any]:
+        """Inputs as the service takes them, as for `examples`. model: finds the one that reads a file."""
+        if given is None or self.file is not None:
+            return self._checked(inputs_of_file(self._file_alone(given, "inputs"), model(), self.limits))
+        return self._checked(inputs_of(given, self.limits, image=self._image))
+
+    @property
+    def file(self) -> Path | None:
+        """The uploaded file, where there is one."""
+        return None if self.upload is None else self.upload.file
+
+    @property
+    def _image(self) -> Image:
+        return image_of if self.upload is None else self.upload.image
+
+    def _file_alone(self, given: object, what: str) -> Path:
+        if given is not None or self.file is None:
             raise DataError(
-                "A request has examples, or one uploaded file with them.", code="missing-value", field=("examples",)
+                f"A request has {what}, or one uploaded file with them.", code="missing-value", field=(what,)
             )
-        if given is None or file is not None:
-            assert file, "one of both"
-            found = examples_of_file(file, model, self.limits)
-        else:
-            image = image_of if self.upload is None else self.upload.image
-            found = examples_of(given, model.targets or None, self.limits, image=image)
+        return self.file
+
+    def _checked(self, found: Made) -> Made:
         if self.upload is not None:
             self.upload.check_used()
         return found
 
 
-async def examples_made_of(call: Call, schema: type[Content], make: Callable[[Content, Source], Made]) -> Made:
-    """What is made of a request with examples, in JSON or as an upload; see `made_of`."""
+async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Content, Source], Made]) -> Made:
+    """What is made of a request with inputs, in JSON or as an upload; see `made_of`."""
     media = call.request.headers.get("content-type", "")
     limits = call.server.limits
     if media.partition(";")[0].strip().lower() != UPLOAD:

@@ -118,7 +118,7 @@ class Readapt(Given):
 class Evaluate(Given):
     """What a task is scored on: these examples, or without any its own, each predicted from the others."""
 
-    examples: Annotated[list[LabeledExample] | None, Field(min_length=1)] = None
+    examples: Examples = None
     version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
 
 
@@ -154,7 +154,7 @@ class CreateTenant(Given):
 class Predict(Given):
     """Inputs to predict."""
 
-    inputs: list[Input]
+    inputs: Annotated[list[Input] | None, Field(description="Left out where an uploaded file has them.")] = None
     version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
     top: Annotated[
         int | None,
@@ -166,6 +166,7 @@ class PredictForTask(Predict):
     """Inputs to predict, and by which task."""
 
     task: str
+    inputs: list[Input]
 
 
 class PredictForTasks(RootModel[Annotated[list[PredictForTask], Field(min_length=1, max_length=1000)]]):

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open; clients keep theirs for a shorter time."""
 ENDING = 8
 """Seconds in which accepted requests are finished when the server ends."""
+CLOSING = 1
+"""Seconds after these, in which threads end that nobody waits for; and after which the process does, see `end_soon`."""
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -99,6 +103,16 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
     _Server(config, app, on_start).run([listener])
 
 
+def end_soon(seconds: float = CLOSING) -> None:
+    """End this process in so many seconds, where it does not end before: a thread that hangs would hold it for ever.
+
+    What the store has acknowledged is durable, whatever thread is cut off.
+    """
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
 class _Server(uvicorn.Server):
     """Ends at the first signal when all is done, and at the second one at once, which the store survives."""
 
@@ -130,5 +144,5 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             os._exit(128 + sig)
-        self._app.state.ready = False
+        self._app.state.ready, self._app.state.until = False, time.monotonic() + ENDING + CLOSING
         self.should_exit = True

@@ -9,7 +9,7 @@ from handful.errors import ArtifactError, DataError
 from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Erase, Limit, OfVersion, TaskId
-from handful.http.reading import Source, as_examples, content_of, counted, examples_made_of
+from handful.http.reading import Source, as_examples, content_of, counted, uploads_made_of
 from handful.http.schemas import CreateTask, Name, Receipt, Rename, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -24,7 +24,7 @@ async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
     def read(given: CreateTask, source: Source) -> tuple[CreateTask, list[Any], list[Any]]:
         return given, *source.examples(given.examples, call.service.model(given.model))
 
-    given, inputs, labels = await examples_made_of(call, CreateTask, read)
+    given, inputs, labels = await uploads_made_of(call, CreateTask, read)
     with as_examples():
         record = await call.change(
             call.service.create,

@@ -7,11 +7,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from handful.http.calls import Server
+from handful.serving.states import States
+from handful.serving.store import Store
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 """All others are one: strangers make up names."""
+COUNTS = {
+    "hits": "Predictions whose state was in memory.",
+    "misses": "Predictions whose state was loaded.",
+    "evictions": "States that were dropped for others.",
+    "evicted_seconds": "Seconds for which states that were dropped had been in memory.",
+}
 
 
 class Telemetry:
@@ -77,6 +85,27 @@ class _Queues(Collector):
         encoding = CounterMetricFamily("handful_encode_seconds", "Seconds of threads that made tensors of inputs.")
         encoding.add_metric([], self._server.service.predictor.encode_seconds)
         yield encoding
+        yield from _of_states(self._server.service.states)
+        yield from _of_store(self._server.service.store)
+
+
+def _of_states(states: States) -> Iterator[Metric]:
+    """What is in memory of all models together."""
+    banks = states.banks
+    yield CounterMetricFamily("handful_adapt_seconds", "Seconds of threads that adapted.", states.adapt_seconds)
+    yield GaugeMetricFamily("handful_states", "States in memory.", sum(map(len, banks)))
+    yield GaugeMetricFamily("handful_state_bytes", "Bytes of states in memory.", sum(bank.nbytes for bank in banks))
+    for name, text in COUNTS.items():
+        yield CounterMetricFamily(f"handful_state_{name}", text, sum(getattr(bank.counts, name) for bank in banks))
+
+
+def _of_store(store: Store) -> Iterator[Metric]:
+    """What the store says of itself."""
+    seen = store.measured
+    if seen is not None:
+        yield CounterMetricFamily("handful_commits", "Transactions that were committed.", seen.commits)
+        yield CounterMetricFamily("handful_commit_seconds", "Seconds that commits took.", seen.commit_seconds)
+        yield GaugeMetricFamily("handful_wal_bytes", "Bytes of the write-ahead log.", seen.log_bytes)
 
 
 def _buckets(counts: dict[int, int]) -> tuple[list[tuple[str, float]], float]:

@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from handful.http.calls import Expected, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes
-from handful.http.json_inputs import examples_of
 from handful.http.places import AfterNumber, Limit, Number, TaskId
-from handful.http.reading import as_examples, content_of, made_of
+from handful.http.reading import Source, as_examples, content_of, uploads_made_of
 from handful.http.schemas import Evaluate, Evaluation, Pin, Readapt, Readapted, RollBack, Task, Version, VersionPage
 
 router = APIRouter(prefix="/v1/tasks/{task}", tags=["versions"])
@@ -54,17 +53,17 @@ async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
     return answer(Readapted.shown(made), etag=etag(made.task))
 
 
-@router.post("/evaluate", response_model=Evaluation, **takes(Evaluate))
+@router.post("/evaluate", response_model=Evaluation, **takes(Evaluate, upload=True))
 async def evaluate(task: TaskId, call: Predicting) -> Response:
     """Score a version on given examples, or on its own, each predicted by the task adapted without it."""
     head = (await call.look(call.service.get, task)).head
 
-    def read(given: Evaluate) -> tuple[int | None, list[Any] | None, list[Any] | None]:
-        if given.examples is None:
+    def read(given: Evaluate, source: Source) -> tuple[int | None, list[Any] | None, list[Any] | None]:
+        if given.examples is None and source.file is None:
             return given.version, None, None
-        return given.version, *examples_of(given.examples, head.targets or None, call.server.limits)
+        return given.version, *source.examples(given.examples, call.service.model_of(head))
 
-    version, inputs, labels = await made_of(call, Evaluate, read)
+    version, inputs, labels = await uploads_made_of(call, Evaluate, read)
     with as_examples():
         scores = await call.adapt(call.service.evaluate, task, inputs, labels, version=version, cost=head.examples or 1)
     return answer(Evaluation.of(scores))

@@ -1,9 +1,10 @@
 """Thousands of adapted tasks of one meta-model in memory, replaced and predicted by any number of threads."""
 
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -22,6 +23,20 @@ SMALLEST_SLAB, LARGEST_SLAB = 8, 256
 """How many states a slab holds: as many as there are of their shape already, within these bounds."""
 
 
+@dataclass
+class BankCounts:
+    """What a bank did since the start.
+
+    hits: predictions whose state it held. misses: those for which it was loaded.
+    evictions: states that were dropped for others. evicted_seconds: for which it had held these, together.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    evicted_seconds: float = 0.0
+
+
 class TaskBank(Generic[Key]):
     """The states of many adapted tasks, by keys of the caller's, ready to be predicted together.
 
@@ -36,6 +51,7 @@ class TaskBank(Generic[Key]):
 
     Attributes:
         nbytes: of the states that it holds.
+        counts: what it did since the start.
 
     Raises `UserError` for `max_bytes` without `load`, since what is dropped could not be had again.
     """
@@ -50,7 +66,7 @@ class TaskBank(Generic[Key]):
         if max_bytes is not None and load is None:
             raise UserError("A bank with max_bytes drops tasks and needs load to get them back. Give both.")
         self.model, self.max_bytes = model, max_bytes
-        self.nbytes = 0
+        self.nbytes, self.counts = 0, BankCounts()
         self._load = load
         self._lock = threading.Lock()
         self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the least recently asked for first
@@ -142,6 +158,7 @@ class TaskBank(Generic[Key]):
                 slot = self._written(self._load(key))
                 slot.readers += 1  # before the key moves: it may be dropped at once for others
                 with self._lock:
+                    self.counts.misses += 1
                     self._move(key, slot)
                 return slot
         finally:
@@ -173,6 +190,7 @@ class TaskBank(Generic[Key]):
         slot = self._slots.get(key)
         if slot is not None:
             self._slots.move_to_end(key)
+            self.counts.hits += 1
             slot.readers += 1
         return slot
 
@@ -184,7 +202,10 @@ class TaskBank(Generic[Key]):
         if old is not None:
             self._retire(old)
         while self.max_bytes is not None and self.nbytes > self.max_bytes and len(self._slots) > 1:
-            self._retire(self._slots.popitem(last=False)[1])
+            dropped = self._slots.popitem(last=False)[1]
+            self.counts.evictions += 1
+            self.counts.evicted_seconds += time.monotonic() - dropped.since
+            self._retire(dropped)
 
     def _retire(self, slot: "_Slot") -> None:
         """No key has this slot any more; who reads it goes on."""
@@ -217,6 +238,7 @@ class _Slot:
     """A row of a slab.
 
     state: a view of the row, not a copy. model: in whose units it predicts. readers: predictions that read it now.
+    since: when it was written.
     """
 
     slab: _Slab
@@ -226,6 +248,7 @@ class _Slot:
     nbytes: int
     readers: int = 0
     retired: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class _Turn:

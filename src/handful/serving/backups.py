@@ -83,7 +83,7 @@ def _opened(source: Path) -> int:
 
 def _check_store(file: Path, source: Path) -> None:
     """Raise an `ArtifactError` where a copy is not of a whole store of this version or an earlier one."""
-    engine = engine_of(file, writes=False, resting=True)
+    engine = engine_of(file, writes=False, resting=True, called=source)
     try:
         with engine.begin() as connection:
             kinds = set(connection.exec_driver_sql("SELECT DISTINCT type FROM sqlite_master").scalars())

@@ -1,6 +1,8 @@
 """What an event loop asks of a service: predictions in batches, and changes, each with a queue of its own."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -91,13 +93,20 @@ class Batcher:
         """Seconds for which the piece of work has run that was started first, of each lane."""
         return {name: pool.busy_for for name, pool in self._pools.items()}
 
-    async def close(self) -> None:
-        """Take no more requests, finish those that were taken, and end the threads."""
+    async def close(self, seconds: float | None = None) -> bool:
+        """Take no more requests, finish those that were taken, and end the threads.
+
+        seconds: after which threads that hang are left; None: none is.
+
+        Returns whether all was finished.
+        """
         self._closing = True
-        while not all(lane.idle for lane in self.lanes.values()):
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while not (finished := all(lane.idle for lane in self.lanes.values())) and time.monotonic() < until:
             await asyncio.sleep(0.01)
         for pool in self._pools.values():
-            pool.close()
+            pool.close(None if finished else 0.0)
+        return finished
 
     def _check(self, deadline: float) -> None:
         if self._closing:

@@ -15,7 +15,7 @@ from handful.serving.rows import Rows
 from handful.serving.scoring import own_estimate
 from handful.serving.states import States, check_there, digest_of
 from handful.serving.store import Store
-from handful.serving.supports import adapted, added, corrected, labeled, reencoded
+from handful.serving.supports import added, corrected, labeled, reencoded
 from handful.serving.versions import Terms, check_expected, facts_of, insert_version, keep_model, noted, retried
 
 
@@ -50,7 +50,7 @@ class Changes:
                     return request.earlier
                 examples = added([], new, classification=meta.spec.classification)
                 self.quotas.check_support(examples, classification=meta.spec.classification)
-                made = adapted(meta, examples)
+                made = self._states.adapt(meta, examples)
                 own = own_estimate(meta, examples) if estimate else None
                 kept = examples if keep_examples else None
                 return self.insert(name, of_model, kept, made, "created", notes, terms, request, own)
@@ -211,7 +211,7 @@ class Changes:
                     return self._unchanged(noted(record, [*notes, *own]), terms, request)
                 if change != "removed":
                     self.quotas.check_support(examples, classification=model.spec.classification)
-                made = adapted(model, examples)
+                made = self._states.adapt(model, examples)
                 score = own_estimate(model, examples) if estimate else None
             told = [*notes, *own]
 

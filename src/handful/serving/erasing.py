@@ -9,7 +9,6 @@ from handful.serving.records import Example, Receipt, TaskRecord, as_datetime
 from handful.serving.rows import Rows
 from handful.serving.states import States
 from handful.serving.store import Store
-from handful.serving.supports import adapted
 from handful.serving.versions import check_expected, insert_version, retried
 
 
@@ -78,7 +77,7 @@ class Eraser:
         try:
             if not left:
                 raise DataError("No example would be left.", code="too-few-examples")
-            return adapted(self._states.model(record.head.model_digest), left)
+            return self._states.adapt(self._states.model(record.head.model_digest), left)
         except DataError as error:
             raise DataError(
                 f"{error.message} Without these examples the task cannot predict: erase the whole task.",

@@ -16,6 +16,10 @@ TYPES = {"u": "int64", "i": "int64", "f": "float64"}
 """How numbers are kept, by NumPy's kind of them; bytes stay bytes, which images are made of."""
 
 
+EXACT = 2**53
+"""Below which all whole numbers are floats."""
+
+
 class Written(NamedTuple):
     """An input as bytes: equal inputs give equal ones.
 
@@ -104,6 +108,8 @@ def _cell(cell: Any) -> str | int | float | bool | None:
     cell = cell.item() if isinstance(cell, np.generic) else cell
     if isinstance(cell, float) and math.isnan(cell):
         return None
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
+        return int(cell)  # one number, however it is written
     if cell is None or isinstance(cell, str | bool | int) or (isinstance(cell, float) and math.isfinite(cell)):
         if isinstance(cell, str):
             cell.encode()
@@ -122,6 +128,8 @@ def _array(given: Any) -> Written:
             "or numbers.",
             code="unsupported-media",
         )
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError("it has whole numbers of more than 63 bits. Give them as floats.", code="non-finite")
     dtype = "uint8" if array.dtype == np.uint8 else TYPES[array.dtype.kind]
     return Written(" ".join(["array", dtype, *map(str, array.shape)]), array.astype(dtype).tobytes())
 

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,19 +22,32 @@ class Pool:
         self.threads = threads
         self._executor = ThreadPoolExecutor(threads, f"handful-{name}")
         self._since: dict[int, float] = {}
+        self._open: set[Future[Any]] = set()
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
         """Have a thread run this; `RuntimeError` once the pool is closed."""
-        return self._executor.submit(self._run, work)
+        future = self._executor.submit(self._run, work)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
 
     @property
     def busy_for(self) -> float:
         """Seconds for which the piece of work has run that was started first; 0.0 where none runs."""
         return max((time.monotonic() - since for since in list(self._since.values())), default=0.0)
 
-    def close(self) -> None:
-        """Finish what was handed in, and end the threads."""
-        self._executor.shutdown()
+    def close(self, seconds: float | None = None) -> bool:
+        """Finish what was handed in, and end the threads.
+
+        seconds: after which threads that hang are left; None: none is.
+
+        Returns whether all was finished.
+        """
+        self._executor.shutdown(wait=False)
+        finished = not wait(list(self._open), seconds).not_done
+        if finished:
+            self._executor.shutdown()
+        return finished
 
     def _run(self, work: Callable[[], Result]) -> Result:
         thread = threading.get_ident()

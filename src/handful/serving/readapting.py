@@ -15,7 +15,7 @@ from handful.serving.rows import Rows
 from handful.serving.scoring import Judged, estimates, left_out, surely_worse
 from handful.serving.states import States
 from handful.serving.store import Store
-from handful.serving.supports import adapted, reencoded
+from handful.serving.supports import reencoded
 from handful.serving.versions import Terms, check_expected, insert_version, noted, retried
 
 
@@ -59,7 +59,7 @@ class Readapter:
                 note("present-model", "The task is adapted to the present model already.")
                 return Readaptation(noted(record, notes), False, None, None)
             examples = reencoded(model, support)
-            made = adapted(model, examples)
+            made = self._states.adapt(model, examples)
             before, after = self._before(record, support), _judged(model, examples)
             scores = _estimate(before, model), _estimate(after, model)
             if before and after and surely_worse(after, before, find_metric(None, model.spec.kind)):

@@ -336,8 +336,17 @@ class Rows:
 
     def insert_answer(self, key: str, fingerprint: str, task: str, answer: str, at: int, since: int) -> None:
         """Keep what was answered to a request, and drop the answers from before `since`."""
-        self._run(delete(REQUESTS).where(self._own(REQUESTS), REQUESTS.c.created_at < since))
+        self.drop_answers(since)
         self._insert(REQUESTS, key=key, fingerprint=fingerprint, task=task, answer=answer, created_at=at)
+
+    def has_answers(self, before: int) -> bool:
+        """Whether answers from before some time are kept."""
+        old = select(REQUESTS.c.key).where(self._own(REQUESTS), REQUESTS.c.created_at < before)
+        return self._run(old.limit(1)).first() is not None
+
+    def drop_answers(self, before: int) -> None:
+        """Drop the answers from before some time."""
+        self._run(delete(REQUESTS).where(self._own(REQUESTS), REQUESTS.c.created_at < before))
 
     # Models, which all tenants share
 

@@ -30,6 +30,7 @@ from handful.serving.records import (
     TaskRecord,
     Version,
 )
+from handful.serving.requests import KEPT
 from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
@@ -40,6 +41,8 @@ from handful.serving.versions import Terms, check_expected
 
 RESTORABLE = 7 * 24 * 3600 * 1000
 """Milliseconds for which a deleted task can be restored."""
+STATE_BYTES = 512 * 2**20
+"""Of the states of one model that are held in memory, where nothing else is said."""
 
 
 class Service:
@@ -87,7 +90,7 @@ class Service:
         store: Store | str | Path,
         *,
         trust: Sequence[str] = (),
-        max_bytes: int = 512 * 2**20,
+        max_bytes: int = STATE_BYTES,
         quotas: Quotas | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -112,6 +115,11 @@ class Service:
     def models(self) -> Mapping[str, MetaModel]:
         """The models that new tasks are adapted from, by name."""
         return self._states.models
+
+    @property
+    def states(self) -> States:
+        """What is in memory of versions, and what was counted of it."""
+        return self._states
 
     def model(self, name: str | None = None) -> MetaModel:
         """The model of this name, or the only one; `UserError` where there is none, or it is not clear which."""
@@ -323,10 +331,20 @@ class Service:
         """Erase a task with all its versions and examples, deleted or not; see `erase`."""
         return self._eraser.task(task, tenant=tenant, actor=actor)
 
-    def purge(self, *, tenant: str = "default") -> Sequence[Receipt]:
-        """Erase the tasks that were deleted more than 7 days ago."""
+    def purge(self, *, tenant: str | None = None) -> Sequence[Receipt]:
+        """Erase the tasks that were deleted more than 7 days ago, and forget the requests of more than a day ago.
+
+        tenant: whose; None: those of all tenants.
+        """
+        tenants = self.tenants.each() if tenant is None else [tenant]
+        return [receipt for one in tenants for receipt in self._purged(one)]
+
+    def _purged(self, tenant: str) -> list[Receipt]:
+        forgotten = self._now() - KEPT
         with self.store.reading(tenant) as rows:
-            old = rows.deleted_before(self._now() - RESTORABLE)
+            old, answers = rows.deleted_before(self._now() - RESTORABLE), rows.has_answers(forgotten)
+        if answers:
+            self.store.write(tenant, lambda rows: rows.drop_answers(forgotten))
         return [self.erase_task(task, tenant=tenant, actor="service") for task in old]
 
     # Looking

@@ -38,12 +38,15 @@ LOCK = ("service", "choose another folder")
 READERS = 16
 
 
-def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True, resting: bool = False) -> Engine:
+def engine_of(
+    path: Path, *, writes: bool, foreign_keys: bool = True, resting: bool = False, called: Path | None = None
+) -> Engine:
     """Connections to the database in a file: one that writes, or any number that only read.
 
     The driver's own transactions keep what was rolled back, so that it is told to make none, and each begins here.
     foreign_keys: off to rebuild tables, which would else delete the rows of others.
     resting: whether nobody writes the file, as a backup: then nothing is made beside it.
+    called: what messages call the file, where it is a copy.
     """
     mode = "rwc" if writes else "ro&immutable=1" if resting else "ro"
     wanted = PRAGMAS | {"foreign_keys": int(foreign_keys)}
@@ -62,12 +65,12 @@ def engine_of(path: Path, *, writes: bool, foreign_keys: bool = True, resting: b
             for name, value in wanted.items():
                 if writes or name != "journal_mode":
                     connection.execute(f"PRAGMA {name} = {value}").fetchall()
-            check_settings(connection, path, wanted)
+            check_settings(connection, called or path, wanted)
         except BaseException as error:
             connection.close()
             if is_damage(error):
                 raise ArtifactError(
-                    f"{path} is no database of a store, or damaged ({error}). Restore a backup."
+                    f"{called or path} is no database of a store, or damaged ({error}). Restore a backup."
                 ) from error
             raise
         return connection

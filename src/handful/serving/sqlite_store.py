@@ -27,7 +27,7 @@ from handful.serving.sqlite import (
     opening_explained,
     reading_explained,
 )
-from handful.serving.store import Store
+from handful.serving.store import Measured, Store
 from handful.serving.tables import ERASURES, EXAMPLES, KEYS, TASKS
 from handful.serving.writer import Writer
 from handful.training.lock import locked
@@ -86,6 +86,17 @@ class SqliteStore(Store):
             lambda connection: work(Rows(connection, tenant, changed)),
             then=lambda: self._heads.forget(tenant, changed),
         )
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which the writer has been at its present transaction."""
+        return self.writer.busy_for
+
+    @property
+    def measured(self) -> Measured:
+        """See `Store.measured`."""
+        log = self.path / f"{FILE}-wal"
+        return Measured(self.writer.commits, self.writer.commit_seconds, log.stat().st_size if log.exists() else 0)
 
     def head(self, tenant: str, task: str) -> Version:
         """As `Store.head`, from memory, where no change that has returned leaves an older one."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +14,7 @@ from handful.models.adapted_task import AdaptedTask
 from handful.models.meta_model import MetaModel
 from handful.models.task_bank import TaskBank
 from handful.pipelines.pipeline import InputPipeline
-from handful.serving.records import Version
+from handful.serving.records import Example, Version
 from handful.serving.rows import Rows
 from handful.serving.store import Store
 from handful.serving.supports import adapted
@@ -31,6 +32,9 @@ class States:
 
     models: by name, from which new tasks are adapted; those of earlier tasks are in the store.
     trust, max_bytes: see `Service`. now: the time in milliseconds.
+
+    Attributes:
+        adapt_seconds: that threads have spent on adapting.
     """
 
     def __init__(
@@ -45,7 +49,8 @@ class States:
         self._store, self._trust, self._max_bytes, self._now = store, trust, max_bytes, now
         self._banks: dict[str, TaskBank[Key]] = {}
         self._erased: dict[Key, None] = {}
-        self._opening = threading.Lock()
+        self._opening, self._counting = threading.Lock(), threading.Lock()
+        self.adapt_seconds = 0.0
         self.models = {name: self._opened(model) for name, model in models.items()}
         for model in self.models.values():
             self._bank_of(model)
@@ -65,6 +70,19 @@ class States:
     def model(self, digest: str) -> MetaModel:
         """A model in use."""
         return self._bank(digest).model
+
+    @property
+    def banks(self) -> Sequence[TaskBank[Key]]:
+        """The states that are in memory, those of each model by themselves."""
+        return list(self._banks.values())
+
+    def adapt(self, model: MetaModel, examples: Sequence[Example]) -> AdaptedTask:
+        """The task that a model makes of examples; see `adapted`."""
+        started = time.monotonic()
+        made = adapted(model, examples)
+        with self._counting:
+            self.adapt_seconds += time.monotonic() - started
+        return made
 
     def predict(self, digest: str, requests: Sequence[tuple[Key, Tensor]]) -> list[Prediction | HandfulError]:
         """What versions of a model's tasks predict, or the error about one of them; see `TaskBank.predict`."""
@@ -109,13 +127,13 @@ class States:
             raise ArtifactError(
                 f"Version {number} of the task {task} is damaged, and its examples were not kept. Restore a backup."
             )
-        made = adapted(self.model(version.model_digest), examples)
+        made = self.adapt(self.model(version.model_digest), examples)
         if state is not None:
             self._repair(key, made.to_bytes())
         return made
 
     def _forget(self, key: Key) -> None:
-        for bank in list(self._banks.values()):
+        for bank in self.banks:
             bank.remove(key)
 
     def _repair(self, key: Key, state: bytes) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
@@ -11,6 +12,19 @@ from handful.serving.records import Version
 from handful.serving.rows import Rows
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a store has done since it was opened.
+
+    commits: how many transactions were committed. commit_seconds: that this took.
+    log_bytes: of the database's log now.
+    """
+
+    commits: int
+    commit_seconds: float
+    log_bytes: int
 
 
 class Store(ABC):
@@ -56,6 +70,16 @@ class Store(ABC):
 
         Raises `UserError` where there is something at this place, or the database has programs of its own for it.
         """
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which the one thread that writes has been at its present work; 0.0 where there is no such one."""
+        return 0.0
+
+    @property
+    def measured(self) -> Measured | None:
+        """What it has done since it was opened; None for a database that is measured by itself."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

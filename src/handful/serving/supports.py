@@ -5,6 +5,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,9 +162,19 @@ def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
 
 
 def _key(example: Example, held: Container[tuple[str, bytes]] = ()) -> tuple[str, bytes]:
-    """What two examples of one input share. held: keys, among them those of inputs that are known as encoded alone."""
+    """What two examples of one input share, however its numbers are written.
+
+    held: keys, among them those of inputs that are known as encoded alone.
+    """
     encoded = "encoded", example.encoded
-    return encoded if encoded in held else (example.media, example.content)
+    if encoded in held:
+        return encoded
+    if not example.media.startswith("array"):
+        return example.media, example.content
+    array = kept.value(Written(example.media, example.content))
+    whole = array.dtype.kind in "iu" and not kept.encoded_tensor(example.encoded).is_floating_point()
+    kind = "bytes" if whole else "numbers"  # of an image, whole numbers mean other things than floats
+    return f"{kind} {array.shape}", (array.astype(np.float64) + 0.0).tobytes()  # -0.0 is 0.0
 
 
 def _input(model: MetaModel, example: Example) -> Tensor:

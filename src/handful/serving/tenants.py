@@ -1,7 +1,7 @@
 """Tenants: made, and looked up."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from handful.errors import UserError
 from handful.serving.directory import EVERYONE
@@ -56,3 +56,10 @@ class Tenants:
         """Tenants by name. after: the last one seen."""
         with self._store.reading(EVERYONE) as rows:
             return rows.directory.tenants(limit, after)
+
+    def each(self) -> Iterator[str]:
+        """The names of all tenants."""
+        after = ""
+        while page := self.list(limit=1000, after=after):
+            yield from (one.name for one in page)
+            after = page[-1].name

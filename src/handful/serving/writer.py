@@ -31,10 +31,12 @@ class Writer:
 
     Attributes:
         commits: how many transactions were committed.
+        commit_seconds: that this took.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.commits = 0
+        self.commits, self.commit_seconds = 0, 0.0
+        self._since: float | None = None
         self._engine = engine
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._held: list[_Request | None] = []
@@ -58,6 +60,12 @@ class Writer:
         """What the work returns, on the driver's connection between two transactions; else as `run`."""
         return self._hand_in(_Request(work, outside=True))  # type: ignore[no-any-return]
 
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which it has been at the present transaction; 0.0 where there is none."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
     def close(self) -> None:
         """Finish what was handed in, and end."""
         with self._closing:
@@ -76,6 +84,7 @@ class Writer:
     def _serve(self) -> None:
         while (first := self._held.pop() if self._held else self._waiting.get()) is not None:
             group: list[_Request] = []
+            self._since = time.monotonic()
             try:
                 self._committing = False
                 if first.outside:
@@ -92,6 +101,7 @@ class Writer:
             else:
                 for request in group:
                     request.tell()
+            self._since = None
         self._drop_connection()
 
     def _commit(self, first: "_Request", group: list["_Request"]) -> None:
@@ -103,7 +113,8 @@ class Writer:
                 group.append(request)
                 _attempt(request, connection)
                 request = self._next() if len(group) < REQUESTS and time.monotonic() < until else None
-            self._committing = True
+            self._committing, started = True, time.monotonic()
+        self.commit_seconds += time.monotonic() - started
 
     def _next(self) -> "_Request | None":
         try:

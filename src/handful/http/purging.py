@@ -1,0 +1,23 @@
+"""What the server does by itself every hour: erase what was deleted long ago."""
+
+import asyncio
+import json
+import logging
+from typing import NoReturn
+
+from handful.http.calls import Server
+
+EVERY = 3600
+"""Seconds between two times."""
+
+log = logging.getLogger("handful.http")
+
+
+async def purge_hourly(server: Server) -> NoReturn:
+    """Purge the store now and every hour; see `Service.purge`. What goes wrong is in the log, and tried again."""
+    while True:
+        try:
+            await server.run(server.service.purge)
+        except Exception:
+            log.exception(json.dumps({"event": "error", "work": "purge"}))
+        await asyncio.sleep(EVERY)
