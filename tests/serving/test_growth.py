@@ -26,22 +26,39 @@ def counted(connection, act):
     return len(steps)
 
 
-def test_a_creation_among_many_tasks_takes_as_long_as_among_few(service):
-    [connection] = [service.store.writer.outside(lambda driver: driver)]
+def fill(service):
+    """Make 400 tasks, of an answered request each, and as many receipts of tasks that were erased."""
+
+    def work(rows):
+        for number in range(400):
+            at, task = service._now(), f"task_{number}"
+            rows.insert_task(task, f"task {number}", keep_examples=True, at=at)
+            rows.insert_answer(f"key {number}", "", task, "{}", at, 0)
+            rows.insert_erasure(f"erasure_{number}", f"gone_{number}", [], None, at)
+            rows.log(at, "ann", "created", task, 1)
+
+    service.store.write("default", work)
+
+
+@pytest.mark.parametrize("use", ["create", "erase_task", "restore"])
+def test_a_request_among_many_tasks_takes_as_long_as_among_few(service, use):
+    connection = service.store.writer.outside(lambda driver: driver)
 
     def create(name):
-        service.create(name, points(1, 2), ["a", "b"], idempotency_key=name)
+        return service.create(name, points(1, 2), ["a", "b"], idempotency_key=name).id
 
-    def fill(rows):
-        for number in range(400):
-            rows.insert_task(f"task_{number}", f"task {number}", keep_examples=True, at=service._now())
-            rows.insert_answer(f"key {number}", "", f"task_{number}", "{}", service._now(), 0)
-            rows.log(service._now(), "ann", "created", f"task_{number}", 1)
+    def steps(name):
+        if use == "create":
+            return counted(connection, lambda: create(name))
+        task = create(name)
+        if use == "restore":
+            service.delete(task)
+        return counted(connection, lambda: getattr(service, use)(task))
 
     create("first")
-    few = counted(connection, lambda: create("few"))
-    service.store.write("default", fill)
-    assert counted(connection, lambda: create("many")) <= 1.1 * few + 5
+    few = steps("few")
+    fill(service)
+    assert steps("many") <= 1.1 * few + 5
 
 
 def test_differences_of_many_examples_take_as_long_for_each_as_those_of_few(service):

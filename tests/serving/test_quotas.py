@@ -27,6 +27,7 @@ BACK = (
     "ALTER TABLE versions DROP COLUMN estimate",
     "ALTER TABLE versions DROP COLUMN pinned",
     "DROP INDEX requests_created",
+    "DROP INDEX requests_task",
     "UPDATE alembic_version SET version_num = '0001'",
 )
 """The way back to the first schema."""

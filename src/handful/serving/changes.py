@@ -16,7 +16,16 @@ from handful.serving.scoring import own_estimate
 from handful.serving.states import States, check_there, digest_of
 from handful.serving.store import Store
 from handful.serving.supports import added, corrected, labeled, reencoded
-from handful.serving.versions import Terms, check_expected, facts_of, insert_version, keep_model, noted, retried
+from handful.serving.versions import (
+    Terms,
+    check_changeable,
+    check_expected,
+    facts_of,
+    insert_version,
+    keep_model,
+    noted,
+    retried,
+)
 
 
 class Changes:
@@ -202,8 +211,7 @@ class Changes:
                 record = rows.task(task)
                 support = rows.examples(task, record.head.number)
             check_expected(record.head, terms.expected)
-            if not record.keep_examples:
-                raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
+            check_changeable(record)
             with collecting() as own:  # of this attempt
                 model = self._states.model(record.head.model_digest)
                 examples = edit(support, model)

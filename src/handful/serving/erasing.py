@@ -49,7 +49,7 @@ class Eraser:
             return id_, gone
 
         id_, _ = retried(attempt, once=expected is not None)
-        return self._finished(id_, task, tenant)
+        return self._finished(id_, tenant)
 
     def task(self, task: str, *, tenant: str, actor: str) -> Receipt:
         """Erase a task with all its versions and examples, deleted or not."""
@@ -71,7 +71,7 @@ class Eraser:
 
         id_, gone = self._store.write(tenant, work)
         self._states.erase((tenant, task, number) for number in gone)
-        return self._finished(id_, task, tenant)
+        return self._finished(id_, tenant)
 
     def _without(self, record: TaskRecord, left: Sequence[Example]) -> AdaptedTask:
         try:
@@ -105,10 +105,10 @@ class Eraser:
         rows.log(at, actor, "erased", task, head.number)
         return id_, gone, head.number
 
-    def _finished(self, id_: str, task: str, tenant: str) -> Receipt:
+    def _finished(self, id_: str, tenant: str) -> Receipt:
         """The receipt of an erasure, once no file holds what was erased."""
         with self._store.reading(tenant) as rows:
-            finished = any(row.id == id_ and row.finished_at is not None for row in rows.erasures(task))
+            finished = rows.erasure(id_).finished_at is not None
         if not finished:
             try:
                 self._store.empty_log()
@@ -120,10 +120,10 @@ class Eraser:
                     code=error.code,
                 ) from error
         with self._store.reading(tenant) as rows:
-            [row] = [row for row in rows.erasures(task) if row.id == id_]
+            row = rows.erasure(id_)
         return Receipt(
             row.id,
-            task,
+            row.task,
             tuple(json.loads(row.examples)),
             row.version,
             row.digest,

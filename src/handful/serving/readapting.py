@@ -16,7 +16,7 @@ from handful.serving.scoring import Judged, estimates, left_out, surely_worse
 from handful.serving.states import States
 from handful.serving.store import Store
 from handful.serving.supports import reencoded
-from handful.serving.versions import Terms, check_expected, insert_version, noted, retried
+from handful.serving.versions import Terms, check_changeable, check_expected, insert_version, noted, retried
 
 
 class Readapter:
@@ -70,8 +70,7 @@ class Readapter:
             return Readaptation(self._written(record, examples, model, made, scores[1], notes, terms), True, *scores)
 
     def _present(self, record: TaskRecord) -> MetaModel:
-        if not record.keep_examples:
-            raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
+        check_changeable(record)
         model = self._states.models.get(record.head.model)
         if model is None:
             raise UserError(

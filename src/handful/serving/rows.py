@@ -322,6 +322,10 @@ class Rows:
             .values(finished_at=at)
         )
 
+    def erasure(self, id_: str) -> Row[Any]:
+        """An erasure that was noted, as a row of the table."""
+        return self._run(select(ERASURES).where(self._own(ERASURES), ERASURES.c.id == id_)).one()
+
     def erasures(self, task: str) -> list[Row[Any]]:
         """All erasures of a task, as rows of the table."""
         return list(self._run(select(ERASURES).where(self._of(ERASURES, task)).order_by(ERASURES.c.id)))

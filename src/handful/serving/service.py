@@ -29,6 +29,7 @@ from handful.serving.records import (
     Scores,
     TaskRecord,
     Version,
+    as_datetime,
 )
 from handful.serving.requests import KEPT
 from handful.serving.rows import Rows
@@ -296,7 +297,7 @@ class Service:
         def work(rows: Rows) -> TaskRecord:
             record = rows.task(task, deleted=True)
             if record.deleted_at is not None:
-                if task in rows.deleted_before(self._now() - RESTORABLE):
+                if record.deleted_at < as_datetime(self._now() - RESTORABLE):
                     raise UserError(f"There is no task {task!r}.", code="not-found")
                 rows.check_free(record.name)
                 rows.set_deleted(task, None)

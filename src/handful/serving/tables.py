@@ -171,6 +171,7 @@ REQUESTS = Table(
     _time("created_at"),
     _of_task(),
     Index("requests_created", "tenant", "created_at"),
+    Index("requests_task", "tenant", "task"),
 )
 """Requests with an idempotency key, and what was answered."""
 

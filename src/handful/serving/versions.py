@@ -39,6 +39,12 @@ def check_expected(head: Version, expected: int | None) -> None:
         raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")
 
 
+def check_changeable(record: TaskRecord) -> None:
+    """Raise a `UserError` where the examples of a task are not kept."""
+    if not record.keep_examples:
+        raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
+
+
 def noted(record: TaskRecord, notes: Iterable[Note]) -> TaskRecord:
     """A task with notes of the request that changed it."""
     return replace(record, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""An index of answered requests by time, by which those of the day before are dropped."""
+"""Indexes of answered requests: by time, by which old ones are dropped, and by task, with which they are erased."""
 
 from alembic import op
 
@@ -9,5 +9,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add it: without it each request with a key looks at all others of its tenant."""
+    """Add them: without them each request with a key, and each erasure, looks at all requests of its tenant."""
     op.create_index("requests_created", "requests", ["tenant", "created_at"])
+    op.create_index("requests_task", "requests", ["tenant", "task"])
