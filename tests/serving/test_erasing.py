@@ -207,5 +207,5 @@ def test_answers_to_requests_are_erased_with_the_examples(service):
     service.erase(task.id, ids(service, task)[2:])
     with service.store.reading("default") as rows:
         assert rows.answer("k", 0) is None
-        [erasure] = rows.erasures(task.id)
+        [erasure] = rows.receipts.of_task(task.id)
     assert len(json.loads(erasure.examples)) == 1

@@ -105,7 +105,7 @@ def when(step):
 
 def erased(service, task):
     with service.store.reading("default") as found:
-        return [one.strip('"[]') for one in found.erasures(task)[0].examples.split(", ")]
+        return [one.strip('"[]') for one in found.receipts.of_task(task)[0].examples.split(", ")]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def shown(service):
             for id_ in ids
         ]
         audit = [(entry.action, entry.version) for entry in found.audit(100)]
-        erasures = [(row.version, row.digest) for row in found.erasures(audit and found.audit(1)[0].task)]
+        erasures = [(row.version, row.digest) for row in found.receipts.of_task(audit and found.audit(1)[0].task)]
         answers = [found.answer(key, 0) is not None for key in ("first", "k")]
         usage, keys = found.counts.of_tenant(), len(found.directory.keys(9, ""))
     tenants = [one.name for one in service.tenants.list()]

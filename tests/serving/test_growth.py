@@ -34,7 +34,7 @@ def fill(service):
             at, task = service._now(), f"task_{number}"
             rows.insert_task(task, f"task {number}", keep_examples=True, at=at)
             rows.insert_answer(f"key {number}", "", task, "{}", at, 0)
-            rows.insert_erasure(f"erasure_{number}", f"gone_{number}", [], None, at)
+            rows.receipts.insert(f"erasure_{number}", f"gone_{number}", [], None, at)
             rows.log(at, "ann", "created", task, 1)
 
     service.store.write("default", work)

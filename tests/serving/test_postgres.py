@@ -166,7 +166,12 @@ def leaks(service):
     found += service.tasks(tenant="u")
     with service.store.reading("u") as rows:
         found += rows.audit(99)
-        found += rows.versions(task.id) + rows.examples(task.id, 1) + rows.erasures(task.id) + rows.support(task.id, 1)
+        found += (
+            rows.versions(task.id)
+            + rows.examples(task.id, 1)
+            + rows.receipts.of_task(task.id)
+            + rows.support(task.id, 1)
+        )
         found += (
             rows.deleted_before(10**15)
             + sorted(rows.known_examples(task.id, [example]))

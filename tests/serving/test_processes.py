@@ -115,7 +115,7 @@ def test_three_processes_that_are_killed_leave_a_store_that_is_whole(cluster):
         with service.store.reading("default") as rows:
             for id_, version, key in told:
                 assert 1 <= version <= len(versions[id_])
-                if key and not rows.erasures(id_):
+                if key and not rows.receipts.of_task(id_):
                     assert json.loads(rows.answer(key, 0)[1])["task"] == id_
     assert len(told) >= 75
     actors = [{one.actor for one in of_task} for of_task in versions.values()]

@@ -64,7 +64,7 @@ class Eraser:
                 self._store.ids.new("erasure"),
                 self._now(),
             )
-            rows.insert_erasure(id_, task, rows.all_examples(task), None, at)
+            rows.receipts.insert(id_, task, rows.all_examples(task), None, at)
             rows.erase_task(task)
             rows.log(at, actor, "erased", task, None)
             return id_, numbers
@@ -101,18 +101,18 @@ class Eraser:
             rows.set_head(task, record.head.number, expected=record.head.number)
         gone = rows.erase_examples(task, ids, at)
         head = rows.task(task, deleted=True).head
-        rows.insert_erasure(id_, task, ids, head, at)
+        rows.receipts.insert(id_, task, ids, head, at)
         rows.log(at, actor, "erased", task, head.number)
         return id_, gone, head.number
 
     def _finished(self, id_: str, tenant: str) -> Receipt:
         """The receipt of an erasure, once no file holds what was erased."""
         with self._store.reading(tenant) as rows:
-            finished = rows.erasure(id_).finished_at is not None
+            finished = rows.receipts.get(id_).finished_at is not None
         if not finished:
             try:
                 self._store.empty_log()
-                self._store.write(tenant, lambda rows: rows.finish_erasure(id_, self._now()))
+                self._store.write(tenant, lambda rows: rows.receipts.finish(id_, self._now()))
             except HandfulError as error:
                 raise HandfulError(
                     "What was erased is in no table any more, but traces may be in files of the store, which failed or "
@@ -120,7 +120,7 @@ class Eraser:
                     code=error.code,
                 ) from error
         with self._store.reading(tenant) as rows:
-            row = rows.erasure(id_)
+            row = rows.receipts.get(id_)
         return Receipt(
             row.id,
             row.task,
@@ -135,7 +135,7 @@ class Eraser:
 
 def _earlier(rows: Rows, task: str, ids: set[str] | None, message: str) -> str:
     """The erasure of these examples, or of the whole task, that was made before; `UserError` where there is none."""
-    for row in rows.erasures(task):
+    for row in rows.receipts.of_task(task):
         if row.version is None if ids is None else ids <= set(json.loads(row.examples)):
             return str(row.id)
     raise UserError(message, code="not-found")

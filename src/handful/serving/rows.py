@@ -9,11 +9,11 @@ from sqlalchemy import Connection, Row, delete, exists, func, insert, select, up
 
 from handful.errors import UserError
 from handful.serving.directory import Directory
+from handful.serving.receipts import Receipts
 from handful.serving.records import AuditEntry, Estimate, Example, TaskRecord, Version, as_datetime
 from handful.serving.tables import (
     AUDIT,
     ENCODINGS,
-    ERASURES,
     EXAMPLES,
     HEADS,
     MODELS,
@@ -42,6 +42,7 @@ class Rows:
         self._run, self._tenant = connection.execute, tenant
         self._changed = set() if changed is None else changed
         self.directory, self.counts = Directory(connection, tenant), Counts(connection, tenant)
+        self.receipts = Receipts(connection, tenant)
 
     # Tasks
 
@@ -301,34 +302,6 @@ class Rows:
         for table in (REQUESTS, SUPPORTS, ENCODINGS, EXAMPLES, HEADS, VERSIONS):
             self._run(delete(table).where(self._of(table, task)))
         self._run(delete(TASKS).where(self._own(TASKS), TASKS.c.id == task))
-
-    def insert_erasure(self, id_: str, task: str, examples: Sequence[str], head: Version | None, at: int) -> None:
-        """Note that examples were erased, of which files may hold traces yet. head: what is left of the task."""
-        self._insert(
-            ERASURES,
-            id=id_,
-            task=task,
-            examples=json.dumps(list(examples)),
-            version=head and head.number,
-            digest=head and head.digest,
-            started_at=at,
-        )
-
-    def finish_erasure(self, id_: str, at: int) -> None:
-        """Note that no file holds what was erased any more."""
-        self._run(
-            update(ERASURES)
-            .where(self._own(ERASURES), ERASURES.c.id == id_, ERASURES.c.finished_at.is_(None))
-            .values(finished_at=at)
-        )
-
-    def erasure(self, id_: str) -> Row[Any]:
-        """An erasure that was noted, as a row of the table."""
-        return self._run(select(ERASURES).where(self._own(ERASURES), ERASURES.c.id == id_)).one()
-
-    def erasures(self, task: str) -> list[Row[Any]]:
-        """All erasures of a task, as rows of the table."""
-        return list(self._run(select(ERASURES).where(self._of(ERASURES, task)).order_by(ERASURES.c.id)))
 
     # Requests
 
