@@ -43,6 +43,7 @@ def test_a_store_in_use_is_copied_and_restored_elsewhere(here):
     assert "Written: copy.sqlite3" in done("backup", "store", "-o", "copy.sqlite3")
     assert os.stat("copy.sqlite3").st_mode & 0o777 == 0o600
     assert "--data restored" in done("restore", "copy.sqlite3", "-o", "restored")
+    assert "all is well" in done("verify", "restored")
     with Service(classifier(), "restored") as other:
         assert [task.name for task in other.tasks()] == ["shelf"]
     assert done("upgrade", "restored") == "The store has the schema of this version.\n"

@@ -50,7 +50,7 @@ def engine_of(
     """
     mode = "rwc" if writes else "ro&immutable=1" if resting else "ro"
     wanted = PRAGMAS | {"foreign_keys": int(foreign_keys)}
-    if resting:
+    if not writes:  # a reader cannot set it: a backup that was restored has that of a file at rest until it is served
         del wanted["journal_mode"]
 
     def connect() -> sqlite3.Connection:
@@ -63,8 +63,7 @@ def engine_of(
         )
         try:
             for name, value in wanted.items():
-                if writes or name != "journal_mode":
-                    connection.execute(f"PRAGMA {name} = {value}").fetchall()
+                connection.execute(f"PRAGMA {name} = {value}").fetchall()
             check_settings(connection, called or path, wanted)
         except BaseException as error:
             connection.close()
