@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from handful.http.app import make_app
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.models.meta_model import MetaModel
+from handful.serving.service import Service
 from handful.tasks.glyphs import Glyphs
+from handful.types import TaskSpec
 from handful.workflows.quickstart import read_new_letters
 from test_docs import FENCE, complaint
 
@@ -120,3 +123,13 @@ def test_what_the_files_for_production_start_exists(name):
 
 def test_the_files_for_production_are_named_by_the_page():
     assert {f"deploy/{file.name}" for file in DEPLOY.iterdir()} == set(re.findall(r"\]\((deploy/[\w.]+)\)", PAGE))
+
+
+def test_the_metrics_of_the_page_are_those_of_a_server(tmp_path):
+    model = MetaModel(PrototypicalNetwork.build(TaskSpec("classification", (2,), 2), backbone="linear"))
+    with Service(model, tmp_path / "store") as service:
+        shown = make_app(service).state.telemetry.page().decode()
+    known = set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE)) | set(re.findall(r"^(\w+)", shown, re.MULTILINE))
+    named = set(re.findall(r"`(handful_\w+)", PAGE)) - {"handful_owner", "handful_service"}
+    assert len(named) >= 12
+    assert named <= known
