@@ -35,7 +35,11 @@ from handful.table import Table
 from handful.types import TaskSpec
 
 MARKER = "MARKER-7f3a"
-"""Stands in inputs, names, keys and queries; no answer that refuses a request shows it."""
+"""Stands in inputs, keys and queries; no answer that refuses a request shows it."""
+NAMES = ("name", "model", "label", "scope", "tenant")
+"""What an answer may show where it is wrong, cut to a length."""
+LONGEST = 16 * 2**10
+"""Bytes of an answer that refuses a request."""
 
 STATUSES = {200, 201, 204, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 415, 422, 428, 429, 431, 503, 507}
 ROUNDS = 3
@@ -169,6 +173,8 @@ def damaged(draw, content):
     for _ in range(draw.randint(1, 2)):
         ways = [()] if isinstance(content, Raw) else list(places(content))
         way, token = draw.choice(ways), Raw(draw.choice(TOKENS))
+        if way and way[-1] in NAMES:
+            token = Raw(token.replace(MARKER, "some name"))
         kind = draw.randrange(10)
         if kind == 0 and isinstance(content, dict):
             content = {**content, draw.choice(["x", "", "__proto__", "id", "/~"]): token}
@@ -297,6 +303,8 @@ def judge(sent, status, headers, content):
         return
     if MARKER in text or MARKER in str(headers):
         raise WrongAnswerError(f"it shows what was sent: {shown}")
+    if len(content) > LONGEST:
+        raise WrongAnswerError(f"it has {len(content)} bytes: {shown}")
     if headers.get("content-type") != "application/problem+json":
         raise WrongAnswerError(f"it is no problem: {shown}")
     problem = json.loads(content)

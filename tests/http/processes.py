@@ -26,7 +26,7 @@ class Process:
         self.status = None
 
     def client(self):
-        return httpx2.Client(base_url=self.url, headers=HEADERS, timeout=20)
+        return httpx2.Client(base_url=self.url, headers=HEADERS, timeout=20, verify=False)
 
     def socket(self, sent=b"", **options):
         """A connection on which something was sent."""
@@ -90,10 +90,11 @@ def serving(model, folder, *, head=10.0, body=30.0, ending=8, prepare=lambda ser
 
 def _wait(process):
     until = time.monotonic() + 30
-    while True:
-        try:
-            assert httpx2.get(f"{process.url}/readyz").status_code == 200
-            return
-        except httpx2.TransportError:
-            assert time.monotonic() < until, "it does not start"
-            assert process.ended(0.02) is None, "it ended by itself"
+    with process.client() as client:
+        while True:
+            try:
+                assert client.get("/readyz").status_code == 200
+                return
+            except httpx2.TransportError:
+                assert time.monotonic() < until, "it does not start"
+                assert process.ended(0.02) is None, "it ended by itself"

@@ -26,6 +26,7 @@ MEDIA = {"content-type": "application/problem+json"}
         (422, MEDIA, PROBLEM % ("non-finite", MARKER)),
         (422, {"content-type": "application/json"}, PROBLEM % ("non-finite", "")),
         (422, MEDIA, PROBLEM % ("something-else", "")),
+        (422, MEDIA, PROBLEM % ("non-finite", "x" * 20_000)),
         (422, MEDIA, '{"detail": "Not found"}'),
         (400, MEDIA, PROBLEM % ("non-finite", "")),
     ],

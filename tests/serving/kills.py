@@ -25,7 +25,7 @@ from tests.serving.worlds import classifier, points
 from handful.serving.service import Service
 
 CLIENTS = 3
-ANSWERS, SECONDS = 40, 0.03
+ANSWERS, SECONDS = 24, 0.02
 """After so many answers a server is killed at the latest, and so long after the last of them."""
 KILLS = 6
 """Of one store: the oracle adapts all of its versions again."""

@@ -180,6 +180,18 @@ def wanted(model, template, tmp_path_factory):
     return after
 
 
+def held_though_erased(service):
+    """Versions in memory that are in no table any more, or are tombstones there."""
+    with service.store.reading("default") as found:
+        there = [
+            ("default", id_, one.number)
+            for id_ in found.all_tasks()
+            for one in found.versions(id_)
+            if one.erased_at is None
+        ]
+    return [key for bank in service._states._banks.values() for key in bank._slots if key not in there]
+
+
 def in_a_process(work):
     """Do work in a process that is killed meanwhile."""
     child = os.fork()
@@ -205,6 +217,8 @@ def test_a_request_that_fails_is_done_or_not_and_the_next_one_is(
 
     def fail(service):
         task = shelf(service)
+        for version in (1, 2):
+            service.predict(task, points(9), version=version)
         point.met = False
         with pytest.raises(HandfulError) as told:
             do(service, task)
@@ -222,6 +236,7 @@ def test_a_request_that_fails_is_done_or_not_and_the_next_one_is(
                 raise
         check(service)
         assert shown(service) == goal
+        assert not held_though_erased(service)
 
     def use(*works):
         with failing(point), Service(model, folder) as service:

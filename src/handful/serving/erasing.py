@@ -1,7 +1,8 @@
 """Erasing: examples and whole tasks, from every table, cache and file of a store."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from handful.errors import DataError, HandfulError, UserError
 from handful.models.adapted_task import AdaptedTask
@@ -40,9 +41,10 @@ class Eraser:
                 support = rows.examples(task, record.head.number)
             left = [example for example in support if example.id not in wanted]
             made = self._without(record, left) if len(left) < len(support) else None
-            id_, gone, head = self._store.write(
-                tenant, lambda rows: self._erase_examples(rows, record, wanted, left, made, actor)
-            )
+            with self._forgetting(tenant, task):
+                id_, gone, head = self._store.write(
+                    tenant, lambda rows: self._erase_examples(rows, record, wanted, left, made, actor)
+                )
             self._states.erase((tenant, task, number) for number in gone)
             if made is not None:
                 self._states.hold((tenant, task, head), made)
@@ -69,9 +71,21 @@ class Eraser:
             rows.log(at, actor, "erased", task, None)
             return id_, numbers
 
-        id_, gone = self._store.write(tenant, work)
+        with self._forgetting(tenant, task):
+            id_, gone = self._store.write(tenant, work)
         self._states.erase((tenant, task, number) for number in gone)
         return self._finished(id_, tenant)
+
+    @contextlib.contextmanager
+    def _forgetting(self, tenant: str, task: str) -> Iterator[None]:
+        """Inside, a failure leaves no state of a task in memory: it may have erased versions nevertheless."""
+        with self._store.reading(tenant) as rows:
+            last = rows.last_number(task)
+        try:
+            yield
+        except HandfulError:
+            self._states.forget((tenant, task, number) for number in range(1, last + 1))
+            raise
 
     def _without(self, record: TaskRecord, left: Sequence[Example]) -> AdaptedTask:
         try:

@@ -61,7 +61,7 @@ class States:
             [name] = self.models
         if name is None or name not in self.models:
             raise UserError(
-                f"{'Which model?' if name is None else f'There is no model {name!r}.'} Give one of: "
+                f"{'Which model?' if name is None else f'There is no model {name!r:.80}.'} Give one of: "
                 f"{', '.join(self.models)}.",
                 code="unknown-name",
             )
@@ -105,13 +105,17 @@ class States:
             self._forget((key[0], key[1], instead))
 
     def erase(self, keys: Iterable[Key]) -> None:
-        """Forget the states of versions that were erased, also where one is being loaded."""
+        """Forget the states of versions that were erased for good, also where one is being loaded."""
         gone = dict.fromkeys(keys)
         with self._opening:
             self._erased |= gone
             while len(self._erased) > max(ERASED, len(gone)):
                 del self._erased[next(iter(self._erased))]
-        for key in gone:
+        self.forget(gone)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Read the states of versions anew when they are asked for again."""
+        for key in keys:
             self._forget(key)
 
     def load(self, key: Key) -> AdaptedTask:
