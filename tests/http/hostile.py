@@ -169,8 +169,8 @@ def with_part(value, way, part):
 
 
 def damaged(draw, content):
-    """Bytes of a content, with something wrong in one or two places."""
-    for _ in range(draw.randint(1, 2)):
+    """Bytes of a content, with something wrong in two places at most."""
+    for _ in range(draw.randint(0, 2)):
         ways = [()] if isinstance(content, Raw) else list(places(content))
         way, token = draw.choice(ways), Raw(draw.choice(TOKENS))
         if way and way[-1] in NAMES:
