@@ -1,5 +1,6 @@
 """Plain predictions past the framework: the same answers as by its route, which takes all that is not plain."""
 
+import asyncio
 import json
 
 import pytest
@@ -152,3 +153,40 @@ def test_a_revoked_key_is_refused_at_once(world, ways):
     assert ways({"inputs": points(3)}, authorization=f"Bearer {token}")[2]
     caller("DELETE", f"/v1/keys/{made['id']}")
     assert ways({"inputs": points(3)}, authorization=f"Bearer {token}")[0].status_code == 401
+
+
+def test_a_request_whose_content_trickles_takes_no_turn(world):
+    caller, tasks = world
+    body = json.dumps({"inputs": points(3)}).encode()
+    head = {"authorization": f"Bearer {caller.key}", "content-type": "application/json", "content-length": len(body)}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"/v1/tasks/{tasks['classes']}/predict",
+        "query_string": b"",
+        "headers": [(name.encode(), str(value).encode()) for name, value in head.items()],
+    }
+    turns, sent = caller.app.state.server.turns, []
+
+    async def scenario():
+        rest = asyncio.Event()
+
+        async def content():
+            yield {"type": "http.request", "body": body[:9], "more_body": True}
+            await rest.wait()
+            yield {"type": "http.request", "body": body[9:]}
+            await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        answered = asyncio.ensure_future(caller.app(scope, content().__anext__, send))
+        await asyncio.sleep(0.05)
+        assert not turns._tenants
+        taken = turns.seen.taken
+        rest.set()
+        await asyncio.wait_for(answered, 5)
+        assert turns.seen.taken == taken + 1
+
+    asyncio.run(scenario())
+    assert sent[0]["status"] == 200

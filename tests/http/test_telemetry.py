@@ -84,3 +84,18 @@ def test_states_adapting_commits_and_the_log_are_measured(call):
         assert found[f"handful_{name}"] > 0, name
     assert 0 < found["handful_commit_seconds_total"] < 60
     assert (found["handful_state_misses_total"], found["handful_state_evictions_total"]) == (0, 0)
+
+
+def test_turns_and_all_threads_are_shown(call, monkeypatch):
+    call.app.state.server.turns.seen.refused += 2
+    monkeypatch.setattr("handful.serving.pools.Pool.busy_for", 7.0)
+    text = call("GET", "/metrics").text
+    assert 'handful_refusals_total{lane="turn",why="refused"} 2.0' in text
+    assert 'handful_waiting_requests{lane="turn"} 0.0' in text
+    for name in ("predict", "adapt", "read"):
+        assert f'handful_busy_seconds{{lane="{name}"}} 7.0' in text
+
+
+def test_a_server_whose_readers_hang_does_not_live(call, monkeypatch):
+    monkeypatch.setattr(call.app.state.server.readers, "_since", {1: -1e9})
+    assert call("GET", "/livez").status_code == 503

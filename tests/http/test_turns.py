@@ -83,9 +83,12 @@ def test_who_waits_too_long_is_told_so_and_takes_no_place(monkeypatch):
         with pytest.raises(OverloadedError, match="time for this request is over") as error:
             await gate.enter("loud", 0.01)
         assert error.value.code == "deadline-exceeded"
+        assert (gate.seen.taken, gate.seen.expired, gate.waiting) == (8, 1, 0)
         left = asyncio.ensure_future(gate.enter("loud", 60))
         await asyncio.sleep(0)
         left.cancel()
+        await asyncio.sleep(0)
+        assert (gate.seen.left, gate.waiting) == (1, 0)
         for one in since:
             gate.leave("loud", one)
         assert not gate._tenants
@@ -111,14 +114,48 @@ def test_who_would_wait_too_long_is_refused_at_once():
     async def scenario():
         gate = Turns()
         since = await entered(gate, "loud", MOST)
-        gate._seconds = 2.0
+        for one in since[1:]:
+            gate.leave("loud", one - 40)  # each took that long
+        await entered(gate, "loud", MOST - 1)
         waiting = [asyncio.ensure_future(gate.enter("loud", 60)) for _ in range(MOST)]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="so many requests wait") as error:
             await gate.enter("loud", 1)
         assert error.value.code == "overloaded"
-        for one in (*waiting,):
+        assert (gate.seen.refused, gate.waiting) == (1, MOST)
+        for one in waiting:
             one.cancel()
         gate.leave("loud", since[0])
+
+    run(scenario)
+
+
+def test_a_tenant_is_not_refused_for_how_long_requests_of_another_take():
+    async def scenario():
+        gate = Turns()
+        for one in (await entered(gate, "slow", MOST))[1:]:
+            gate.leave("slow", one - 1000)
+        await entered(gate, "quick", MOST // 2)
+        waiting = [asyncio.ensure_future(gate.enter("quick", 1)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert gate.waiting == 2
+        for one in waiting:
+            one.cancel()
+
+    run(scenario)
+
+
+def test_a_tenant_whose_last_request_is_cancelled_as_its_turn_comes_takes_no_share(monkeypatch):
+    async def scenario():
+        monkeypatch.setattr(turns, "LEAST", 1)
+        monkeypatch.setattr(turns, "MOST", 1)
+        gate = Turns()
+        [since] = await entered(gate, "loud", 1)
+        waiting = asyncio.ensure_future(gate.enter("loud", 60))
+        await asyncio.sleep(0)
+        gate.leave("loud", since)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not gate._tenants
 
     run(scenario)

@@ -18,6 +18,7 @@ from handful.errors import HandfulError, UserError
 from handful.http.authorization import token_of
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
+from handful.http.turns import Turns
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
 from handful.serving.pools import Pool
@@ -25,6 +26,9 @@ from handful.serving.records import Predictions, TaskRecord
 from handful.serving.service import Service
 
 Result = TypeVar("Result")
+
+LEAST_SECONDS = 0.001
+"""That are left for a request, so that its queue says when it is too late."""
 
 log = logging.getLogger("handful.http")
 
@@ -34,7 +38,7 @@ class Server:
     """What all requests share.
 
     service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
-    limits: of each request. spool: the folder for uploads.
+    limits: of each request. spool: the folder for uploads. turns: of plain predictions.
     """
 
     service: Service
@@ -42,6 +46,7 @@ class Server:
     readers: Pool
     limits: RequestLimits
     spool: Path
+    turns: Turns = field(default_factory=Turns, repr=False)
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:

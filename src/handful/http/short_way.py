@@ -5,6 +5,7 @@ large one.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -15,11 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handful.cells import too_large
 from handful.errors import HandfulError
 from handful.http.bodies import LARGE
-from handful.http.calls import Server
+from handful.http.calls import LEAST_SECONDS, Server
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
 from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS, Note
-from handful.http.turns import Turns
 from handful.serving.batcher import DEADLINE, LONGEST
 from handful.serving.keys import Identity
 from handful.serving.records import Predictions
@@ -60,7 +60,6 @@ class ShortWay:
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self.app, self.server = app, server
-        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -70,17 +69,12 @@ class ShortWay:
             await self.app(scope, receive, send)
             return
         scope["route"], scope["state"]["identity"] = ROUTE, identity
-        since = await self._turns.enter(identity.tenant, plain.seconds)
-        try:
-            content, messages = await _received(receive)
-            asked = None if content is None else _read(content, self.server.limits)
-            if asked is not None:
-                made = await while_there(
-                    receive, self._predicted(identity, scope["path"].split("/")[3], asked, plain.seconds)
-                )
-        finally:
-            self._turns.leave(identity.tenant, since)
-        if asked is None:
+        content, messages = await _received(receive)  # which may take long, so that a turn is taken afterwards
+        made = None
+        if content is not None:
+            task = scope["path"].split("/")[3]
+            made = await while_there(receive, self._in_turn(identity.tenant, task, content, plain.seconds))
+        if made is None:
             await self.app(scope, _again(messages, receive), send)
             return
         answer = _encoder.encode(_shown(made))
@@ -99,16 +93,25 @@ class ShortWay:
         except HandfulError:
             return None
 
-    async def _predicted(self, identity: Identity, task: str, asked: "Asked", seconds: float) -> Predictions:
-        return await self.server.batcher.predict(
-            identity.tenant,
-            task,
-            asked.inputs,
-            version=asked.version,
-            top=asked.top,
-            deadline=seconds,
-            nbytes=sum(one.nbytes for one in asked.inputs),
-        )
+    async def _in_turn(self, tenant: str, task: str, content: bytes, seconds: float) -> Predictions | None:
+        """What is predicted once it is this request's turn; None for content that is not plain."""
+        until = time.monotonic() + seconds
+        since = await self.server.turns.enter(tenant, seconds)
+        try:
+            asked = _read(content, self.server.limits)
+            if asked is None:
+                return None
+            return await self.server.batcher.predict(
+                tenant,
+                task,
+                asked.inputs,
+                version=asked.version,
+                top=asked.top,
+                deadline=max(LEAST_SECONDS, until - since),
+                nbytes=sum(one.nbytes for one in asked.inputs),
+            )
+        finally:
+            self.server.turns.leave(tenant, since)
 
     def _plain(self, scope: Scope) -> "Plain | None":
         """What the head says of what may be a plain prediction; None for all else."""

@@ -67,6 +67,7 @@ class _Queues(Collector):
         """The metrics as they are now."""
         lanes = self._server.batcher.lanes.items()
         waiting = GaugeMetricFamily("handful_waiting_rows", "Rows that wait.", labels=["lane"])
+        requests = GaugeMetricFamily("handful_waiting_requests", "Requests that wait.", labels=["lane"])
         busy = GaugeMetricFamily("handful_busy_seconds", "For which the oldest work has run.", labels=["lane"])
         rows = CounterMetricFamily("handful_rows", "Rows that were worked off.", labels=["lane"])
         work = CounterMetricFamily("handful_work_seconds", "Seconds of threads.", labels=["lane"])
@@ -75,13 +76,18 @@ class _Queues(Collector):
         for name, lane in lanes:
             seen = lane.seen
             waiting.add_metric([name], lane.waiting.rows)
-            busy.add_metric([name], self._server.batcher.busy_for[name])
+            requests.add_metric([name], lane.waiting.count)
             rows.add_metric([name], seen.rows)
             work.add_metric([name], seen.seconds)
+            sizes.add_metric([name], *_buckets(dict(seen.sizes)))
+        turns = self._server.turns
+        requests.add_metric(["turn"], turns.waiting)
+        for name, seen in [*((name, lane.seen) for name, lane in lanes), ("turn", turns.seen)]:
             for why in ("refused", "expired", "left"):
                 refused.add_metric([name, why], getattr(seen, why))
-            sizes.add_metric([name], *_buckets(dict(seen.sizes)))
-        yield from (waiting, busy, rows, work, refused, sizes)
+        for name, seconds in self._server.busy_for.items():
+            busy.add_metric([name], seconds)
+        yield from (waiting, requests, busy, rows, work, refused, sizes)
         encoding = CounterMetricFamily("handful_encode_seconds", "Seconds of threads that made tensors of inputs.")
         encoding.add_metric([], self._server.service.predictor.encode_seconds)
         yield encoding

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections import deque
 from dataclasses import dataclass, field
 
 from handful.errors import OverloadedError
+from handful.serving.lanes import Seen
 
 MOST, LEAST = 64, 8
 """Requests that are under way at a time, of all tenants together, and of each at least."""
@@ -18,11 +18,19 @@ class Turns:
 
     Without it a tenant with hundreds of requests makes every step of another's wait for a step of each of its own.
     Tenants that have requests share the places. All methods belong to the event loop.
+
+    Attributes:
+        seen: what became of requests since the start.
     """
 
     def __init__(self) -> None:
+        self.seen = Seen()
         self._tenants: dict[str, _Tenant] = {}
-        self._seconds = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait now."""
+        return sum(len(own.waiting) for own in self._tenants.values())
 
     async def enter(self, tenant: str, seconds: float) -> float:
         """Wait until a request may go on; `leave` has to follow. Returns the time at which it went on.
@@ -33,15 +41,20 @@ class Turns:
         """
         own = self._tenants.setdefault(tenant, _Tenant())
         if own.waiting or own.under_way >= self._share():
-            await self._wait(own, seconds)
+            await self._wait(tenant, own, seconds)
         else:
             own.under_way += 1
+        self.seen.taken += 1
         return time.monotonic()
 
     def leave(self, tenant: str, since: float) -> None:
         """A request has ended. since: when it went on."""
-        self._seconds = KEPT * self._seconds + (1 - KEPT) * (time.monotonic() - since)
         own = self._tenants[tenant]
+        own.seconds = KEPT * own.seconds + (1 - KEPT) * (time.monotonic() - since)
+        self._free(tenant, own)
+
+    def _free(self, tenant: str, own: "_Tenant") -> None:
+        """A place of a tenant is free again."""
         own.under_way -= 1
         if not own.under_way and not own.waiting:
             del self._tenants[tenant]
@@ -52,37 +65,44 @@ class Turns:
     def _share(self) -> int:
         return max(LEAST, MOST // max(1, len(self._tenants)))
 
-    async def _wait(self, own: "_Tenant", seconds: float) -> None:
-        if len(own.waiting) * self._seconds / self._share() > seconds:
+    async def _wait(self, tenant: str, own: "_Tenant", seconds: float) -> None:
+        if len(own.waiting) * own.seconds / self._share() > seconds:
+            self.seen.refused += 1
             raise OverloadedError(
                 "Nothing was done: so many requests wait that this one would not be answered in time.", retry_after=1
             )
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
-        own.waiting.append(turn)
+        own.waiting[turn] = None
         expiry = loop.call_later(seconds, _expire, turn)
         try:
             await turn
+        except OverloadedError:
+            self.seen.expired += 1
+            raise
         except BaseException:
+            self.seen.left += 1
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came, and nobody takes it
-                own.under_way -= 1
-                own.go_on(self._share())
+                self._free(tenant, own)
             raise
         finally:
             expiry.cancel()
+            own.waiting.pop(turn, None)
 
 
 @dataclass
 class _Tenant:
-    """The requests of one tenant: how many are under way, and the turns of those that wait."""
+    """The requests of one tenant: how many are under way, the turns of those that wait, and what one takes."""
 
     under_way: int = 0
-    waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
+    waiting: "dict[asyncio.Future[None], None]" = field(default_factory=dict)
+    seconds: float = 0.0
 
     def go_on(self, share: int) -> None:
         """Let those go on that may."""
         while self.waiting and self.under_way < share:
-            turn = self.waiting.popleft()
+            turn = next(iter(self.waiting))
+            del self.waiting[turn]
             if not turn.done():
                 self.under_way += 1
                 turn.set_result(None)
