@@ -79,7 +79,8 @@ def history(client, model):
     return task, sorted(gone)
 
 
-@pytest.mark.parametrize("secure", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("secure", [True, False])
 def test_no_file_holds_what_a_client_erased(models, tmp_path, monkeypatch, caplog, secure):
     monkeypatch.setitem(sqlite.PRAGMAS, "secure_delete", int(secure))
     uploads = []

@@ -45,7 +45,7 @@ def clock(monkeypatch):
 )
 def test_a_clock_that_is_off_does_no_harm(clock, tmp_path, off):
     made = []
-    for moved in (0, off, off, 0):
+    for moved in (0, off, 0):
         clock.off = moved
         with Service(classifier(), tmp_path, clock=clock.nanoseconds) as service:
             key = service.keys.create("default", "write", "of a test").token
