@@ -66,7 +66,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path):
         process.end()
         assert process.ended(0.5) is None
         process.end()
-        assert process.ended(2) == 128 + signal.SIGTERM
+        assert process.ended() == 128 + signal.SIGTERM
         slow.close()
     with Service({"points": classifier()}, tmp_path / "store") as service:
         assert [one.name for one in service.tasks()] == ["kept"]
