@@ -57,6 +57,17 @@ def test_an_example_takes_the_place_of_the_last_one_with_its_input(place):
         assert service.version(task.id, 2).difference == Difference((after[2],), (one,), {after[1]: other}, (), ())
 
 
+def test_an_input_is_the_same_however_its_numbers_are_written(service):
+    whole = service.create("shelf", [[1, 2, 3], [3, 2, 1]], ["a", "b"])
+    service.correct(whole.id, [[1.0, 2.0, 3.0]], ["c"])
+    came = service.import_task("came in", service.export(whole.id, 1))
+    service.correct(came.id, [[1.0, 2.0, 3.0]], ["c"])
+    for task in (whole, came):
+        shown = service.version(task.id, 2).difference
+        assert shown.relabeled == {ids(service, task, 2)[1]: ids(service, task, 1)[0]}
+        assert (shown.added, shown.removed) == ((), ())
+
+
 def test_versions_are_paged(service):
     task = made(service)
     service.add(task.id, points(5), ["c"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from handful.serving.records import Difference, Version
 from handful.serving.rows import Rows
+from handful.serving.supports import input_key
 
 
 def with_differences(rows: Rows, task: str, versions: Iterable[Version]) -> list[Version]:
@@ -23,7 +24,7 @@ def _difference(rows: Rows, task: str, version: Version) -> Difference | None:
         return None
     now, before = (set(rows.support(task, one.number)) for one in (version, parent))
     added, removed = now - before, before - now
-    relabeled = rows.with_same_input(task, added, removed) if added and removed else {}
+    relabeled = _relabeled(rows, task, version, added, removed) if added and removed else {}
     labels, earlier = version.labels or (), parent.labels or ()
     return Difference(
         added=tuple(sorted(added - relabeled.keys())),
@@ -32,3 +33,11 @@ def _difference(rows: Rows, task: str, version: Version) -> Difference | None:
         labels_added=tuple(label for label in labels if label not in earlier),
         labels_removed=tuple(label for label in earlier if label not in labels),
     )
+
+
+def _relabeled(rows: Rows, task: str, version: Version, added: set[str], removed: set[str]) -> dict[str, str]:
+    """Those of the added examples that have the input of a removed one, and the last such one."""
+    assert version.parent is not None, "the first version has no difference"
+    last = {input_key(example): example.id for example in rows.examples(task, version.parent, removed)}
+    found = {example.id: last.get(input_key(example, last)) for example in rows.examples(task, version.number, added)}
+    return {id_: other for id_, other in found.items() if other is not None}

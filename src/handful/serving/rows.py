@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, true, update
 
 from handful.errors import UserError
 from handful.serving.directory import Directory
@@ -214,8 +214,8 @@ class Rows:
         if rows:
             self._run(insert(ENCODINGS), rows)
 
-    def examples(self, task: str, version: int) -> list[Example]:
-        """The examples of a version, by id, encoded for its model."""
+    def examples(self, task: str, version: int, among: Collection[str] | None = None) -> list[Example]:
+        """The examples of a version, by id, encoded for its model. among: ids of those that are wanted; None: all."""
         columns: dict[str, Any] = {name: EXAMPLES.c[name] for name in Example.__dataclass_fields__}
         columns["encoded"] = func.coalesce(ENCODINGS.c.encoded, EXAMPLES.c.encoded)
         model = select(VERSIONS.c.model_digest).where(self._of(VERSIONS, task), VERSIONS.c.number == version)
@@ -235,21 +235,10 @@ class Rows:
                 & (ENCODINGS.c.model_digest == model.scalar_subquery()),
             )
             .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version)
+            .where(true() if among is None else EXAMPLES.c.id.in_(among))
             .order_by(EXAMPLES.c.id)
         )
         return [Example(*row) for row in rows]
-
-    def with_same_input(self, task: str, ids: Collection[str], others: Collection[str]) -> dict[str, str]:
-        """Those of some examples that have the same input as one of others, and the last such one."""
-        wanted = select(EXAMPLES.c.id, EXAMPLES.c.media, EXAMPLES.c.content).where(
-            self._of(EXAMPLES, task), EXAMPLES.c.id.in_([*ids, *others])
-        )
-        inputs = {
-            row.id: (row.media, hashlib.sha256(row.content).digest())
-            for row in self._run(wanted.order_by(EXAMPLES.c.id))
-        }
-        last = {of: id_ for id_, of in inputs.items() if id_ in others}
-        return {id_: last[of] for id_, of in inputs.items() if id_ in ids and of in last}
 
     def support(self, task: str, version: int) -> list[str]:
         """The ids of a version's examples, in order."""

@@ -11,6 +11,7 @@ from handful.errors import UserError
 from handful.models.meta_model import MetaModel
 from handful.serving import inputs as kept
 from handful.serving.changes import Changes
+from handful.serving.deleting import Deleter
 from handful.serving.differences import with_differences
 from handful.serving.erasing import Eraser
 from handful.serving.evaluating import Evaluator
@@ -29,19 +30,14 @@ from handful.serving.records import (
     Scores,
     TaskRecord,
     Version,
-    as_datetime,
 )
-from handful.serving.requests import KEPT
-from handful.serving.rows import Rows
 from handful.serving.states import States, check_there
 from handful.serving.store import Store
 from handful.serving.tenants import Tenants
 from handful.serving.transfers import Transfers
 from handful.serving.usage import Usage
-from handful.serving.versions import Terms, check_expected
+from handful.serving.versions import Terms
 
-RESTORABLE = 7 * 24 * 3600 * 1000
-"""Milliseconds for which a deleted task can be restored."""
 STATE_BYTES = 512 * 2**20
 """Of the states of one model that are held in memory, where nothing else is said."""
 
@@ -105,6 +101,7 @@ class Service:
             self._open = opening.pop_all()
         self.tenants, self.keys = Tenants(self.store, self._now), Keys(self.store, self._now)
         self._eraser = Eraser(self.store, self._states, self._now)
+        self._deleter = Deleter(self.store, self._eraser, self._now)
         self.quotas = quotas or Quotas()
         self._changes = Changes(self.store, self._states, self._now, self.quotas)
         self._readapter = Readapter(self.store, self._states, self._now, self.quotas)
@@ -279,32 +276,14 @@ class Service:
 
     def delete(self, task: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local") -> None:
         """Delete a task; it can be restored, and its name is free."""
-
-        def work(rows: Rows) -> None:
-            head = rows.task(task).head
-            check_expected(head, expected)
-            rows.set_deleted(task, self._now())
-            rows.log(self._now(), actor, "deleted", task, head.number)
-
-        self.store.write(tenant, work)
+        self._deleter.delete(task, Terms(tenant, actor, expected))
 
     def restore(self, task: str, *, tenant: str = "default", actor: str = "local") -> TaskRecord:
         """Bring a task back that was deleted in the last 7 days.
 
         Raises `UserError` where its name was given to another one meanwhile.
         """
-
-        def work(rows: Rows) -> TaskRecord:
-            record = rows.task(task, deleted=True)
-            if record.deleted_at is not None:
-                if record.deleted_at < as_datetime(self._now() - RESTORABLE):
-                    raise UserError(f"There is no task {task!r}.", code="not-found")
-                rows.check_free(record.name)
-                rows.set_deleted(task, None)
-                rows.log(self._now(), actor, "restored", task, record.head.number)
-            return rows.task(task)
-
-        return self.store.write(tenant, work)
+        return self._deleter.restore(task, Terms(tenant, actor))
 
     # Erasing
 
@@ -338,15 +317,7 @@ class Service:
         tenant: whose; None: those of all tenants.
         """
         tenants = self.tenants.each() if tenant is None else [tenant]
-        return [receipt for one in tenants for receipt in self._purged(one)]
-
-    def _purged(self, tenant: str) -> list[Receipt]:
-        forgotten = self._now() - KEPT
-        with self.store.reading(tenant) as rows:
-            old, answers = rows.deleted_before(self._now() - RESTORABLE), rows.has_answers(forgotten)
-        if answers:
-            self.store.write(tenant, lambda rows: rows.drop_answers(forgotten))
-        return [self.erase_task(task, tenant=tenant, actor="service") for task in old]
+        return [receipt for one in tenants for receipt in self._deleter.purge(one)]
 
     # Looking
 

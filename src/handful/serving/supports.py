@@ -109,10 +109,10 @@ def added(support: Sequence[Example], new: Sequence[Example], *, classification:
     """
     if not classification:
         return [*support, *new]
-    labels = {_key(example): example.label for example in support}
+    labels = {input_key(example): example.label for example in support}
     before, result = set(labels), list(support)
     for place, example in enumerate(new):
-        key = _key(example, labels)
+        key = input_key(example, labels)
         if key not in labels:
             labels[key] = example.label
             result.append(example)
@@ -134,16 +134,16 @@ def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Exampl
     Raises `DataError` where an input is given with two labels.
     """
     wanted = added([], new, classification=True)  # one label for each input, also for regression
-    held = {_key(example) for example in support}
-    labels = {_key(example, held): example.label for example in wanted}
+    held = {input_key(example) for example in support}
+    labels = {input_key(example, held): example.label for example in wanted}
     replaced: set[tuple[str, bytes]] = set()
     result = []
     for example in support:
-        key = _key(example)
+        key = input_key(example)
         if labels.get(key, example.label) == example.label:
             result.append(example)
             replaced |= {key} & labels.keys()
-    return [*result, *(example for example in wanted if _key(example, held) not in replaced)]
+    return [*result, *(example for example in wanted if input_key(example, held) not in replaced)]
 
 
 def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
@@ -161,7 +161,7 @@ def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
     ]
 
 
-def _key(example: Example, held: Container[tuple[str, bytes]] = ()) -> tuple[str, bytes]:
+def input_key(example: Example, held: Container[tuple[str, bytes]] = ()) -> tuple[str, bytes]:
     """What two examples of one input share, however its numbers are written.
 
     held: keys, among them those of inputs that are known as encoded alone.
