@@ -28,8 +28,8 @@ from handful.serving.batcher import Batcher
 from handful.serving.pools import Pool
 from handful.serving.service import Service
 
-READERS = 4
-"""Threads that look something up."""
+READERS, CHECKERS = 4, 2
+"""Threads that look something up, and that look up keys."""
 
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased.
 
@@ -53,7 +53,8 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | N
     worked on; by default the system's for what is temporary.
     """
     spool = Path(tempfile.gettempdir()) if spool is None else spool
-    app, server = routes(), Server(service, Batcher(service), Pool("read", READERS), limits, spool)
+    readers, checkers = Pool("read", READERS), Pool("check", CHECKERS)
+    app, server = routes(), Server(service, Batcher(service), readers, checkers, limits, spool)
     app.state.ready, app.state.until, app.state.server, app.state.telemetry = True, None, server, Telemetry(server)
     app.add_middleware(ShortWay, server=server)
     app.add_middleware(Around, count=app.state.telemetry.count)

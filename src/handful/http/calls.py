@@ -38,12 +38,14 @@ class Server:
     """What all requests share.
 
     service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
+    checkers: threads that look up keys, so that no request waits for others' look-ups before it is known whose it is.
     limits: of each request. spool: the folder for uploads. turns: of plain predictions.
     """
 
     service: Service
     batcher: Batcher
     readers: Pool
+    checkers: Pool
     limits: RequestLimits
     spool: Path
     turns: Turns = field(default_factory=Turns, repr=False)
@@ -59,7 +61,7 @@ class Server:
         if held is not None:
             return held
         if token not in self._looking_up:  # once for all requests that wait for it
-            looking = asyncio.ensure_future(self.run(self.service.keys.check, token))
+            looking = asyncio.wrap_future(self.checkers.submit(partial(self.service.keys.check, token)))
             looking.add_done_callback(lambda _: self._looking_up.pop(token))
             self._looking_up[token] = looking
         return await asyncio.shield(self._looking_up[token])
@@ -71,21 +73,24 @@ class Server:
         """
         until = None if seconds is None else time.monotonic() + seconds
         finished = await self.batcher.close(seconds)
-        left = None if until is None else max(0.0, until - time.monotonic())
-        if not (self.readers.close(left) and finished):
+        for pool in (self.readers, self.checkers):
+            left = None if until is None else max(0.0, until - time.monotonic())
+            finished = pool.close(left) and finished
+        if not finished:
             log.error(json.dumps({"event": "hanging", "seconds": self.busy_for}))
 
     @property
     def busy_for(self) -> Mapping[str, float]:
         """Seconds for which the piece of work has run that was started first, of each kind of thread."""
-        return {**self.batcher.busy_for, "read": self.readers.busy_for, "write": self.service.store.busy_for}
+        pools = {"read": self.readers.busy_for, "check": self.checkers.busy_for}
+        return {**self.batcher.busy_for, **pools, "write": self.service.store.busy_for}
 
 
 @dataclass(frozen=True)
 class Call:
     """A request of someone who may make it. What has not started when the client leaves is not done.
 
-    seconds: within which it wants an answer.
+    seconds: within which it wants an answer, once its content is there.
     """
 
     server: Server
@@ -98,9 +103,22 @@ class Call:
         """Whose methods `look` and `change` run."""
         return self.server.service
 
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the seconds, at least `LEAST_SECONDS`."""
+        since: float = self.request.state.since
+        return max(LEAST_SECONDS, self.seconds - (time.monotonic() - since))
+
     async def look(self, method: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """What a method of the service returns that changes nothing, for the tenant of this request."""
         return await self.server.run(method, *arguments, tenant=self.identity.tenant, **named)
+
+    async def convert(self, work: Callable[[], Result]) -> Result:
+        """What a piece of work returns that reads the request's content, or makes much for the answer to it."""
+        asked = self.server.batcher.convert(
+            self.identity.tenant, work, deadline=self.seconds_left, nbytes=_size(self.request)
+        )
+        return await while_there(self.request.receive, asked)
 
     async def change(self, method: Callable[..., Result], *arguments: Any, cost: int = 1, **named: Any) -> Result:
         """What a method of the service returns that changes something, in the name of the request's key.
@@ -113,7 +131,7 @@ class Call:
         """What a method of the service returns that adapts to examples; cost: how many."""
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, **named)
-        asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds, nbytes=size)
+        asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds_left, nbytes=size)
         try:
             return await while_there(self.request.receive, asked)
         except asyncio.CancelledError:
@@ -131,7 +149,7 @@ class Call:
             inputs,
             version=version,
             top=top,
-            deadline=self.seconds,
+            deadline=self.seconds_left,
             nbytes=_size(self.request),
         )
         return await while_there(self.request.receive, asked)
@@ -160,7 +178,7 @@ def allowed(scope: str) -> Any:
         server: Server = request.app.state.server
         identity = await server.identity(token_of(request.headers))
         identity.require(scope)
-        request.state.identity = identity
+        request.state.identity, request.state.since = identity, time.monotonic()
         return Call(server, request, identity, milliseconds / 1000)
 
     return Depends(call)

@@ -1,6 +1,7 @@
 """The content of requests, read as the schema of a route says."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ async def made_of(call: Call, schema: type[Content], make: Callable[[Content], M
     def read() -> Made:
         return make(_validated(schema, read_json(content, call.server.limits)))
 
-    return read() if len(content) < LARGE else await call.server.run(read)
+    return read() if len(content) < LARGE else await call.convert(read)
 
 
 async def counted(request: Request, most: int) -> bytes:
@@ -51,7 +52,7 @@ async def counted(request: Request, most: int) -> bytes:
     if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
         raise too_large("The content", most)
     content = await collected(request.stream(), most)
-    request.state.size = len(content)
+    request.state.size, request.state.since = len(content), time.monotonic()
     return content
 
 
@@ -103,8 +104,8 @@ async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Con
     if media.partition(";")[0].strip().lower() != UPLOAD:
         return await made_of(call, schema, lambda given: make(given, Source(limits)))
     async with uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits) as upload:
-        call.request.state.size = upload.size
-        return await call.server.run(lambda: make(_validated(schema, upload.task), Source(limits, upload)))
+        call.request.state.size, call.request.state.since = upload.size, time.monotonic()
+        return await call.convert(lambda: make(_validated(schema, upload.task), Source(limits, upload)))
 
 
 def _validated(schema: type[Content], value: Any) -> Content:

@@ -1,5 +1,6 @@
 """Routes of tasks as a whole: made, looked at, deleted, and moved as files."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -99,5 +100,6 @@ async def restore_task(task: TaskId, call: Writing) -> Response:
 )
 async def export_task(task: TaskId, call: Predicting, version: OfVersion = None) -> Response:
     """A version as the file of an adapted task, with its examples where they are kept; handful and import read it."""
-    content = await call.look(call.service.export, task, version)
+    export = partial(call.service.export, task, version, tenant=call.identity.tenant)
+    content = await call.convert(export)
     return Response(content, media_type=FILE, headers={"content-disposition": f'attachment; filename="{task}.task"'})

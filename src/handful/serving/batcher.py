@@ -1,4 +1,4 @@
-"""What an event loop asks of a service: predictions in batches, and changes, each with a queue of its own."""
+"""What an event loop asks of a service: predictions in batches, changes, and conversions, each with its own queue."""
 
 import asyncio
 import math
@@ -28,11 +28,11 @@ class Batcher:
     has started it is waited for, whatever its deadline, since what it writes may be kept.
 
     service: whose tasks they are.
-    predicting, adapting: threads for each. A change waits for the disk most of the time.
+    predicting, adapting, converting: threads for each. A change waits for the disk most of the time.
     rows, nbytes: the most that may wait in each queue.
 
     Attributes:
-        lanes: "predict" and "adapt", with what was seen of them.
+        lanes: "predict", "adapt" and "convert", with what was seen of them.
     """
 
     def __init__(
@@ -41,17 +41,26 @@ class Batcher:
         *,
         predicting: int = 2,
         adapting: int = 8,
+        converting: int = 2,
         rows: int = 20_000,
         nbytes: int = 64 * 2**20,
     ) -> None:
-        self._pools = {"predict": Pool("predict", predicting), "adapt": Pool("adapt", adapting)}
+        threads = {"predict": predicting, "adapt": adapting, "convert": converting}
+        self._pools = {name: Pool(name, count) for name, count in threads.items()}
         self._predictions: Lane[Asked, Predictions] = Lane(
             self._pools["predict"], service.predictor.predict, rows=rows, nbytes=nbytes, together=TOGETHER
         )
         self._changes: Lane[Callable[[], Any], Any] = Lane(
             self._pools["adapt"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
         )
-        self.lanes: Mapping[str, Lane[Any, Any]] = {"predict": self._predictions, "adapt": self._changes}
+        self._conversions: Lane[Callable[[], Any], Any] = Lane(
+            self._pools["convert"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
+        )
+        self.lanes: Mapping[str, Lane[Any, Any]] = {
+            "predict": self._predictions,
+            "adapt": self._changes,
+            "convert": self._conversions,
+        }
         self._closing = False
 
     async def predict(
@@ -87,6 +96,16 @@ class Batcher:
         """
         self._check(deadline)
         return cast(Result, await self._changes.ask(work, tenant=tenant, rows=cost, nbytes=nbytes, seconds=deadline))
+
+    async def convert(
+        self, tenant: str, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0
+    ) -> Result:
+        """What a piece of work returns or raises that changes nothing, but reads or makes much content.
+
+        deadline, nbytes: as for `adapt`.
+        """
+        self._check(deadline)
+        return cast(Result, await self._conversions.ask(work, tenant=tenant, rows=1, nbytes=nbytes, seconds=deadline))
 
     @property
     def busy_for(self) -> Mapping[str, float]:

@@ -1,0 +1,95 @@
+"""Which threads a request waits for, and for how long."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from types import SimpleNamespace
+
+import httpx2
+import pytest
+from apps import caller
+
+from handful.http.bodies import LARGE
+from handful.http.calls import LEAST_SECONDS, Call
+from handful.serving.service import Service
+from serving.worlds import classifier, points
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    with Service({"points": classifier()}, tmp_path_factory.mktemp("store")) as service:
+        yield caller(service)
+
+
+@pytest.fixture(scope="module")
+def task(call):
+    examples = [{"input": p, "label": label} for p, label in zip(points(0, 1), "ab", strict=True)]
+    return call("POST", "/v1/tasks", json={"name": "one", "examples": examples}).json()["id"]
+
+
+@contextlib.contextmanager
+def hanging(pool):
+    """Inside, all threads of a pool hang."""
+    release, hung = threading.Event(), threading.Barrier(pool.threads + 1)
+
+    def hang():
+        hung.wait(20)
+        release.wait(20)
+
+    futures = [pool.submit(hang) for _ in range(pool.threads)]
+    hung.wait(20)
+    try:
+        yield
+        assert not any(future.done() for future in futures), "it was waited for them"
+    finally:
+        release.set()
+        for future in futures:
+            future.result(20)
+
+
+def test_a_key_is_looked_up_while_all_threads_for_other_look_ups_hang(call, task):
+    token = call("POST", "/v1/keys", json={"name": "new", "scope": "predict"}).json()["token"]
+    with hanging(call.app.state.server.readers):
+        asked = {"inputs": points(2)}
+        assert call("POST", f"/v1/tasks/{task}/predict", json=asked, key=token).status_code == 200
+        assert call("POST", f"/v1/tasks/{task}/predict", json=asked, key="hf_none").status_code == 401
+
+
+def large(path):
+    body = json.dumps({"inputs": points(2)}) + " " * LARGE
+    return {"method": "POST", "url": path, "content": body, "headers": {"content-type": "application/json"}}
+
+
+def test_large_contents_and_exports_wait_in_their_own_queue_with_a_deadline(call, task):
+    batcher, release = call.app.state.server.batcher, threading.Event()
+    wanted = [large(f"/v1/tasks/{task}/predict"), {"method": "GET", "url": f"/v1/tasks/{task}/export"}]
+    own = {"authorization": f"Bearer {call.key}"}
+
+    async def scenario():
+        transport = httpx2.ASGITransport(call.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://handful", headers=own) as client:
+            before = batcher.lanes["convert"].seen.taken
+            assert [(await client.request(**one)).status_code for one in wanted] == [200, 200]
+            assert batcher.lanes["convert"].seen.taken == before + 2
+            hanging = [asyncio.ensure_future(batcher.convert("other", lambda: release.wait(20))) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            for one in wanted:
+                one["headers"] = one.get("headers", {}) | {"x-request-timeout-ms": "50"}
+                found = await client.request(**one)
+                assert (found.status_code, found.json()["type"]) == (503, "/problems/deadline-exceeded")
+            assert (await client.get(f"/v1/tasks/{task}")).status_code == 200
+            assert not any(one.done() for one in hanging)
+            release.set()
+            await asyncio.gather(*hanging)
+
+    asyncio.run(scenario())
+
+
+def test_the_time_for_a_request_begins_when_its_content_is_there():
+    def left(since):
+        return Call(None, SimpleNamespace(state=SimpleNamespace(since=time.monotonic() - since)), None, 60).seconds_left
+
+    assert 29 < left(30) <= 30
+    assert left(90) == LEAST_SECONDS
