@@ -111,6 +111,15 @@ def test_the_whole_job_on_rows(here):
     assert listed("tasks", "show", "rows", "--examples")["labels"] == ["a", "b"]
 
 
+def test_a_deleted_task_is_found_and_erased(server, here):
+    made = json.loads(done("tasks", "create", "gone", "rows.csv", "--model", "rows", "--json"))
+    server[0].delete(made["id"])
+    assert made["id"] in [task["id"] for task in listed("tasks", "ls", "--deleted")]
+    assert listed("tasks", "ls") == []
+    assert done("tasks", "erase", made["id"], "--whole-task").startswith("The task is erased.")
+    assert made["id"] not in done("tasks", "ls", "--deleted")
+
+
 def test_tables_keep_ids_whole_in_80_columns(here):
     made = listed("tasks", "create", "a name with several words", "rows.csv", "--model", "rows")
     shown = listed("tasks", "show", made["id"], "--examples")

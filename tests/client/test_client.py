@@ -109,6 +109,7 @@ def test_a_request_is_carried_out_once(client):
 def test_a_task_is_deleted_and_restored(client, task):
     client.delete(task.id)
     assert list(client.tasks()) == []
+    assert [one.id for one in client.tasks(deleted=True, limit=1)] == [task.id]
     with pytest.raises(UserError) as caught:
         client.get(task.id)
     assert (caught.value.code, caught.value.status, bool(caught.value.request_id)) == ("not-found", 404, True)

@@ -95,6 +95,9 @@ def test_a_task_is_deleted_restored_and_erased(call):
     assert call("DELETE", place, headers={"If-Match": '"2"'}).status_code == 412
     assert call("DELETE", place, headers={"If-Match": 'W/"1"'}).status_code == 204
     assert call("GET", place).status_code == 404
+    [found] = call("GET", "/v1/tasks", params={"deleted": "true"}).json()["data"]
+    assert (found["id"], found["deleted_at"] is None) == (task, False)
+    assert task not in call("GET", "/v1/tasks").text
     assert call("POST", f"{place}/restore").json()["id"] == task
     [example, *_] = call("GET", f"{place}/examples").json()["data"]
     again = call("POST", f"{place}/examples", json={"examples": [{"input": points(20)[0], "label": "apple"}]})

@@ -142,7 +142,11 @@ def test_deleted_tasks_come_back_unless_their_name_is_taken(service):
         with pytest.raises(UserError, match="no task"):
             use(task.id)
     assert service.tasks() == []
+    [found] = service.tasks(deleted=True)
+    assert (found.id, found.deleted_at is None) == (task.id, False)
+    assert service.tasks(deleted=True, after=task.id) == service.tasks(deleted=True, tenant="u") == []
     assert service.restore(task.id) == task
+    assert service.tasks(deleted=True) == []
     service.delete(task.id)
     made(service)
     with pytest.raises(UserError, match="a task 'shelf' already"):

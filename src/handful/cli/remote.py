@@ -55,6 +55,11 @@ def connected(server: dict[str, Any]) -> Iterator["Client"]:
         yield client
 
 
+def id_called(client: "Client", name: str) -> str:
+    """The id of the task of this name or id; an id may be that of a deleted task."""
+    return name if ID.fullmatch(name) else task_called(client, name).id
+
+
 def task_called(client: "Client", name: str) -> "RemoteTask":
     """The task of this name or id; `UserError` where there is none."""
     if ID.fullmatch(name):

@@ -9,7 +9,7 @@ from rich.text import Text
 from handful.cli import remote_tables
 from handful.cli.application import command, group
 from handful.cli.options import JsonOption, limits_of, takes
-from handful.cli.remote import SENT, SERVER, TaskArgument, as_json, connected, task_called
+from handful.cli.remote import SENT, SERVER, TaskArgument, as_json, connected, id_called, task_called
 from handful.cli.tables import PredictionLines
 from handful.cli.terminal import err, out, print_csv, print_json, print_json_list
 from handful.data_options import DataOptions
@@ -35,14 +35,22 @@ VersionOption = Annotated[
 
 @command("handful tasks ls", name="ls", within=tasks)
 @takes(SERVER, "server")
-def list_tasks(server: dict[str, Any], json: JsonOption = False) -> None:
+def list_tasks(
+    server: dict[str, Any],
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="List those that are deleted and not yet erased, in place of the others.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """List the tasks, from the oldest."""
     with connected(server) as client:
-        found = list(client.tasks())
+        found = list(client.tasks(deleted=deleted))
     if json:
         print_json([as_json(task) for task in found])
     elif found:
         out.print(remote_tables.tasks(found), soft_wrap=False)
+    elif deleted:
+        err.print("No task is deleted.")
     else:
         err.print("There is no task yet. Next: handful tasks create NAME FILES")
 
@@ -196,8 +204,8 @@ def erase(
     if whole == bool(examples):
         raise UserError("Give the ids of the examples to erase, or --whole-task.")
     with connected(server) as client:
-        found = task_called(client, task)
-        receipts = [client.erase_task(found.id)] if whole else [client.erase(found.id, one) for one in examples or ()]
+        found = id_called(client, task)
+        receipts = [client.erase_task(found)] if whole else [client.erase(found, one) for one in examples or ()]
     if json:
         print_json(as_json(receipts))
         return

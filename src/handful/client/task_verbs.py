@@ -208,9 +208,13 @@ class TaskVerbs:
         return (yield from ask(call))
 
     @listing
-    def tasks(self, *, limit: int | None = None) -> Call[Page[RemoteTask]]:
-        """Tasks that are not deleted, from the oldest. limit: how many are asked for at once."""
-        return _looking(TASKS, Page[RemoteTask], limit=limit)
+    def tasks(self, *, deleted: bool = False, limit: int | None = None) -> Call[Page[RemoteTask]]:
+        """Tasks that are not deleted, from the oldest.
+
+        deleted: those that are, until they are erased, in place of the others.
+        limit: how many are asked for at once.
+        """
+        return _looking(TASKS, Page[RemoteTask], deleted="true" if deleted else None, limit=limit)
 
     @listing
     def versions(self, task: str, *, limit: int | None = None) -> Call[Page[RemoteVersion]]:

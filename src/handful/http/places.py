@@ -42,4 +42,5 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="The most that one page 
 After = Annotated[str, Query(max_length=64, description="The `next_after` of the page before.")]
 AfterNumber = Annotated[int, Query(ge=0, le=MOST_VERSIONS, description="The `next_after` of the page before.")]
 OfVersion = Annotated[int | None, Query(alias="version", ge=1, le=MOST_VERSIONS, description="The head by default.")]
+Deleted = Annotated[bool, Query(description="Those that are deleted and not yet erased, in place of the others.")]
 Erase = Annotated[bool, Query(description="Erase it, from all versions and files, and answer with a receipt.")]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from handful.errors import ArtifactError, DataError
 from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
 from handful.http.documents import takes, takes_file
-from handful.http.places import After, Erase, Limit, OfVersion, TaskId
+from handful.http.places import After, Deleted, Erase, Limit, OfVersion, TaskId
 from handful.http.reading import Source, as_examples, content_of, counted, uploads_made_of
 from handful.http.schemas import CreateTask, Name, Receipt, Rename, Task, TaskPage
 
@@ -53,9 +53,9 @@ async def import_task(call: Writing, name: Annotated[Name, Query()], key: Idempo
 
 
 @router.get("", response_model=TaskPage)
-async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "") -> Response:
-    """Tasks that are not deleted, a page of them, from the oldest."""
-    records = await call.look(call.service.tasks, limit=limit + 1, after=after)
+async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "", deleted: Deleted = False) -> Response:
+    """Tasks that are not deleted, or those that are, a page of them, from the oldest."""
+    records = await call.look(call.service.tasks, limit=limit + 1, after=after, deleted=deleted)
     page, more = records[:limit], len(records) > limit
     return answer(
         TaskPage(data=[Task.of(one) for one in page], has_more=more, next_after=page[-1].id if more else None)

@@ -65,9 +65,10 @@ class Rows:
             raise UserError(f"There is no task {id_!r}.", code="not-found")
         return _task(row)
 
-    def tasks(self, limit: int, after: str = "") -> list[TaskRecord]:
-        """Tasks that are not deleted, by id."""
-        wanted = self._tasks().where(TASKS.c.id > after, TASKS.c.deleted_at.is_(None))
+    def tasks(self, limit: int, after: str = "", *, deleted: bool = False) -> list[TaskRecord]:
+        """Tasks that are not deleted, or those that are, by id."""
+        chosen = TASKS.c.deleted_at.is_not(None) if deleted else TASKS.c.deleted_at.is_(None)
+        wanted = self._tasks().where(TASKS.c.id > after, chosen)
         return [_task(row) for row in self._run(wanted.order_by(TASKS.c.id).limit(limit))]
 
     def head_number(self, task: str) -> int | None:

@@ -326,10 +326,16 @@ class Service:
         with self.store.reading(tenant) as rows:
             return rows.task(task)
 
-    def tasks(self, *, limit: int = 100, after: str = "", tenant: str = "default") -> list[TaskRecord]:
-        """Tasks that are not deleted, from the oldest. after: the id of the last one seen."""
+    def tasks(
+        self, *, limit: int = 100, after: str = "", deleted: bool = False, tenant: str = "default"
+    ) -> list[TaskRecord]:
+        """Tasks that are not deleted, from the oldest.
+
+        after: the id of the last one seen.
+        deleted: those that are, until they are erased, in place of the others.
+        """
         with self.store.reading(tenant) as rows:
-            return rows.tasks(limit, after)
+            return rows.tasks(limit, after, deleted=deleted)
 
     def versions(self, task: str, *, limit: int = 100, after: int = 0, tenant: str = "default") -> Sequence[Version]:
         """Versions of a task, from the first, each with its difference from its parent.
