@@ -217,6 +217,12 @@ def test_keys_are_listed_in_pages(keys):
     assert keys.list("acme", limit=2, after=made[1].id) == made[2:]
 
 
+def test_an_unknown_tenant_has_no_list_of_keys(keys):
+    with pytest.raises(UserError, match="no tenant 'nobody'") as caught:
+        keys.list("nobody")
+    assert caught.value.code == "not-found"
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

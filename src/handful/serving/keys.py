@@ -111,8 +111,12 @@ class Keys:
         return NewKey(self._store.write(tenant, work), token)
 
     def list(self, tenant: str, *, limit: int = 100, after: str = "") -> Sequence[Key]:
-        """A tenant's keys from the oldest, also those that are refused. after: the id of the last one seen."""
+        """A tenant's keys from the oldest, also those that are refused; `UserError` for an unknown tenant.
+
+        after: the id of the last one seen.
+        """
         with self._store.reading(tenant) as rows:
+            rows.directory.tenant(tenant)
             return rows.directory.keys(limit, after)
 
     def revoke(self, tenant: str, key: str, *, actor: str = "local") -> Key:
