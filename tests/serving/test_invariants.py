@@ -298,7 +298,7 @@ def test_a_store_equals_its_twin(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_store_equals_its_twin_in_many_ways(tmp_path, monkeypatch):
-    run(tmp_path / "store", monkeypatch, 60, 50)
+    run(tmp_path / "store", monkeypatch, 30, 50)
 
 
 @pytest.mark.slow
