@@ -120,10 +120,14 @@ def test_a_task_is_deleted_and_restored(client, task):
 def test_examples_and_tasks_are_erased_with_a_receipt(client, task):
     client.add(task.id, points(4), ["plum"])
     erased = list(client.examples(task.id))[-1].id
-    receipt = client.erase(task.id, erased)
+    with pytest.raises(UserError, match="at version 2, not 1"):
+        client.erase(task.id, erased, expected=1)
+    with pytest.raises(UserError, match="at version 2, not 1"):
+        client.erase_task(task.id, expected=1)
+    receipt = client.erase(task.id, erased, expected=2)
     assert (receipt.task, receipt.examples, receipt.version) == (task.id, (erased,), 3)
     assert [one.change for one in client.versions(task.id) if one.erased_at] == ["added"]
-    assert client.erase(task.id, erased) == receipt
+    assert client.erase(task.id, erased, expected=2) == receipt
     assert client.erase_task(task.id).version is None
 
 

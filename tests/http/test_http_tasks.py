@@ -1,5 +1,7 @@
 """Routes of tasks: what is sent, what comes back, and what goes wrong."""
 
+import json
+
 import pytest
 from apps import caller
 
@@ -112,6 +114,19 @@ def test_a_task_is_deleted_restored_and_erased(call):
     assert call("POST", f"{place}/restore").status_code == 404
 
 
+def test_what_changed_since_it_was_seen_is_not_erased(call):
+    task = created(call, "seen", "apple", "pear", "apple", "pear").json()["id"]
+    place, erase, seen = f"/v1/tasks/{task}", {"erase": "true"}, {"If-Match": '"1"'}
+    [example, other, *_] = call("GET", f"{place}/examples").json()["data"]
+    receipts = [call("DELETE", f"{place}/examples/{example['id']}", params=erase, headers=seen) for _ in range(2)]
+    assert [one.json() for one in receipts] == [receipts[0].json() | {"version": 2}] * 2
+    for path in (f"{place}/examples/{other['id']}", place):
+        assert call("DELETE", path, params=erase, headers=seen).json()["type"] == "/problems/version-conflict"
+    assert call("GET", place).json()["version"] == 2
+    receipts = [call("DELETE", place, params=erase, headers={"If-Match": '"2"'}) for _ in range(2)]
+    assert [one.json() for one in receipts] == [receipts[0].json() | {"version": None}] * 2
+
+
 def test_a_task_moves_as_a_file(call):
     task = created(call, "travels").json()
     file = call("GET", f"/v1/tasks/{task['id']}/export")
@@ -159,3 +174,20 @@ def test_a_task_is_renamed_pinned_evaluated_and_moved_to_its_present_model(call)
     call("POST", f"{place}/corrections", json={"examples": [examples("c")[0]]})
     change = call("GET", f"{place}/versions/2").json()["difference"]
     assert (len(change["relabeled"]), change["labels_added"]) == (1, ["c"])
+
+
+def test_a_request_for_many_tasks_waits_with_its_size_once(call):
+    task = created(call, "many").json()["id"]
+    content = json.dumps([{"task": task, "inputs": points(1)}] * 100).ljust(10**6)
+    headers = {"content-type": "application/json", "x-request-timeout-ms": "60000"}
+    made = call("POST", "/v1/predict", content=content, headers=headers)
+    assert made.status_code == 200, made.text
+    assert len(made.json()) == 100
+
+
+@pytest.mark.parametrize(("inputs", "what"), [([[0.5]] * 1001, "inputs"), ([[1] * 100_000] * 3, "numbers")])
+def test_a_request_for_several_tasks_has_no_more_than_one_for_a_single_one(call, inputs, what):
+    content = [{"task": "task_" + "0" * 32, "inputs": inputs}] * (2 if what == "inputs" else 4)
+    refused = call("POST", "/v1/predict", json=content)
+    assert (refused.status_code, refused.json()["type"]) == (413, "/problems/payload-too-large")
+    assert f"{what}." in refused.json()["detail"]

@@ -1,6 +1,7 @@
 """One shape for all that goes wrong: every code has its kind, and nothing that was sent is shown."""
 
 import json
+import re
 
 import pytest
 from apps import Caller, caller
@@ -21,6 +22,12 @@ JSON = {"content-type": "application/json"}
 def call(tmp_path_factory):
     with Service({"points": classifier()}, tmp_path_factory.mktemp("store")) as service:
         yield caller(service)
+
+
+@pytest.fixture(scope="module")
+def task(call):
+    labeled = [{"input": point, "label": label} for point, label in zip(points(0, 1), "ab", strict=True)]
+    return call("POST", "/v1/tasks", json={"name": "shelf", "examples": labeled}).json()["id"]
 
 
 def test_every_code_is_of_a_kind_and_every_kind_has_a_status_and_a_title():
@@ -107,6 +114,33 @@ def test_a_problem_names_each_field_that_is_wrong(call):
     errors = check(answer, 422, "invalid-request")["errors"]
     assert [one["pointer"] for one in errors] == ["/name", "/examples/0/label", "/more"]
     assert all(one["detail"].endswith(".") for one in errors)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "pointer"),
+    [
+        ("/v1/tasks", {"name": "x", "examples": [0] * 1999}, 422, "/examples/0"),
+        ("/v1/tasks", {"name": "x", "examples": [0] * 2001}, 413, "/examples"),
+        ("/v1/tasks", {"name": "x", "examples": [{"input": 1, "label": "a"}] * 2001}, 413, "/examples"),
+        ("/v1/tasks", {f"field {n}": 0 for n in range(9999)}, 422, ""),
+        ("/v1/tasks", {"name": "x", "examples": [{f"field {n}": 0 for n in range(9999)}] * 9}, 422, "/examples/0"),
+        (
+            "/v1/tasks",
+            {"name": "x", "examples": [{"input": 1, "value": {str(n): "" for n in range(10_001)}}] * 9},
+            422,
+            "/examples/0/value",
+        ),
+        ("/v1/tasks/{task}/evaluate", {"examples": [0] * 1999}, 422, "/examples/0"),
+        ("/v1/predict", [0] * 999, 422, "/0"),
+    ],
+    ids=lambda value: "",
+)
+def test_of_many_things_that_are_wrong_few_are_looked_at(call, task, path, content, status, pointer):
+    answer = call("POST", path.format(task=task), json=content)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    more = re.search(r" And (\d+) more", answer.json()["detail"])
+    assert more is None or int(more[1]) < 10
 
 
 def test_an_error_of_the_service_names_the_example(call):

@@ -155,9 +155,11 @@ def test_a_whole_task_is_erased_and_its_name_is_free(service):
     task = made(service)
     service.predict(task.id, points(9))
     service.delete(task.id)
-    receipt = service.erase_task(task.id)
+    with pytest.raises(UserError, match="at version 1, not 2"):
+        service.erase_task(task.id, expected=2)
+    receipt = service.erase_task(task.id, expected=1)
     assert (receipt.version, receipt.digest, len(receipt.examples)) == (None, None, 5)
-    assert service.erase_task(task.id) == receipt
+    assert service.erase_task(task.id, expected=1) == receipt
     for use in (service.get, service.restore):
         with pytest.raises(UserError, match="no task"):
             use(task.id)

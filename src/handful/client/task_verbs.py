@@ -111,7 +111,7 @@ class TaskVerbs:
         return (yield from ask(Call("DELETE", path, RemoteTask, changes=True, expected=expected)))
 
     @verb
-    def erase(self, task: str, example: str) -> Plan[RemoteReceipt]:
+    def erase(self, task: str, example: str, *, expected: int | None = None) -> Plan[RemoteReceipt]:
         """Erase the example of this id, from all versions: those that hold it are gone, but for number and time.
 
         When the receipt is returned, it is in no table, memory or file of the server's store; backups that were made
@@ -120,7 +120,7 @@ class TaskVerbs:
         Raises `UserError` for an unknown id, and `DataError` where too few examples would be left to adapt to.
         """
         path = _path(task, "examples", example)
-        return (yield from ask(Call("DELETE", path, RemoteReceipt, {"erase": "true"}, changes=True, repeatable=True)))
+        return (yield from ask(_erasing(path, expected)))
 
     @verb
     def roll_back(self, task: str, version: int, *, expected: int | None = None) -> Plan[RemoteTask]:
@@ -196,10 +196,9 @@ class TaskVerbs:
         return (yield from ask(Call("POST", _path(task, "restore"), RemoteTask, repeatable=True)))
 
     @verb
-    def erase_task(self, task: str) -> Plan[RemoteReceipt]:
+    def erase_task(self, task: str, *, expected: int | None = None) -> Plan[RemoteReceipt]:
         """Erase a task with all its versions and examples, deleted or not; see `erase`."""
-        query = {"erase": "true"}
-        return (yield from ask(Call("DELETE", _path(task), RemoteReceipt, query, changes=True, repeatable=True)))
+        return (yield from ask(_erasing(_path(task), expected)))
 
     @verb
     def get(self, task: str) -> Plan[RemoteTask]:
@@ -344,6 +343,12 @@ def _creating(
         idempotency_key=key,
         repeatable=True,
     )
+
+
+def _erasing(path: str, expected: int | None) -> Call[RemoteReceipt]:
+    """A request that is known when it comes again: the server has the receipt."""
+    query = {"erase": "true"}
+    return Call("DELETE", path, RemoteReceipt, query, changes=True, expected=expected, repeatable=True)
 
 
 def _predicting(

@@ -140,9 +140,18 @@ class Call:
             ) from None
 
     async def predict(
-        self, task: str, inputs: Sequence[Any], version: int | None = None, top: int | None = None
+        self,
+        task: str,
+        inputs: Sequence[Any],
+        version: int | None = None,
+        top: int | None = None,
+        *,
+        share: float = 1.0,
     ) -> Predictions:
-        """What a task predicts, together with other requests; see `Service.predict`."""
+        """What a task predicts, together with other requests; see `Service.predict`.
+
+        share: how much of the request's content these inputs are.
+        """
         asked = self.server.batcher.predict(
             self.identity.tenant,
             task,
@@ -150,7 +159,7 @@ class Call:
             version=version,
             top=top,
             deadline=self.seconds_left,
-            nbytes=_size(self.request),
+            nbytes=int(share * _size(self.request)),
         )
         return await while_there(self.request.receive, asked)
 

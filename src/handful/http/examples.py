@@ -48,7 +48,7 @@ async def remove_example(
 ) -> Response:
     """Adapt a task anew without an example, which earlier versions keep; or erase it, from all versions."""
     if erase:
-        return answer(Receipt.of(await call.change(call.service.erase, task, [example])))
+        return answer(Receipt.of(await call.change(call.service.erase, task, [example], expected=expected)))
     record = await call.change(call.service.remove, task, [example], expected=expected)
     return answer(Task.of(record), etag=etag(record))
 

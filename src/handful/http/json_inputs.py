@@ -43,6 +43,20 @@ def inputs_of(
     return _each([(value, (*field, place)) for place, value in enumerate(values)], limits, field, image)
 
 
+def inputs_of_each(requests: Sequence[Sequence[Any]], limits: RequestLimits = DEFAULTS) -> list[list[Any]]:
+    """Inputs of several requests that are sent as one, whose limits they share; see `inputs_of`.
+
+    requests: the values of each, in the field `(place, "inputs")`.
+    """
+    places = [
+        (value, (place, "inputs", number))
+        for place, values in enumerate(requests)
+        for number, value in enumerate(values)
+    ]
+    inputs = iter(_each(places, limits, (), image_of))
+    return [list(itertools.islice(inputs, len(values))) for values in requests]
+
+
 def examples_of(
     examples: Sequence[GivenExample],
     targets: Sequence[str] | None,

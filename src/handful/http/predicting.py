@@ -9,7 +9,7 @@ from starlette.responses import Response
 from handful.errors import HandfulError
 from handful.http.calls import Call, Predicting, answer
 from handful.http.documents import takes
-from handful.http.json_inputs import inputs_of
+from handful.http.json_inputs import inputs_of_each
 from handful.http.places import TaskId, checked_task
 from handful.http.reading import Source, made_of, uploads_made_of
 from handful.http.schemas import Predict, PredictForTask, PredictForTasks, Predictions, PredictionsOfTasks
@@ -33,11 +33,12 @@ async def predict_for_tasks(call: Predicting) -> Response:
     """Predict inputs by each of several tasks, in their order; a problem with one of them is one of them all."""
 
     def read(given: PredictForTasks) -> list[tuple[PredictForTask, list[Any]]]:
-        limits = call.server.limits
-        return [(one, inputs_of(one.inputs, limits, field=(n, "inputs"))) for n, one in enumerate(given.root)]
+        inputs = inputs_of_each([one.inputs for one in given.root], call.server.limits)
+        return list(zip(given.root, inputs, strict=True))
 
     wanted = await made_of(call, PredictForTasks, read)
-    made = await asyncio.gather(*(_placed(call, place, *one) for place, one in enumerate(wanted)))
+    total = max(1, sum(len(inputs) for _, inputs in wanted))
+    made = await asyncio.gather(*(_placed(call, place, total, *one) for place, one in enumerate(wanted)))
     return answer(PredictionsOfTasks(made))
 
 
@@ -48,14 +49,14 @@ def _model(call: Call, task: str, version: int | None) -> MetaModel:
     return service.model_of(head if version is None else service.version(task, version, tenant=tenant))
 
 
-async def _predicted(call: Call, task: str, given: Predict, inputs: list[Any]) -> Predictions:
-    return Predictions.of(await call.predict(task, inputs, given.version, given.top))
+async def _predicted(call: Call, task: str, given: Predict, inputs: list[Any], share: float = 1.0) -> Predictions:
+    return Predictions.of(await call.predict(task, inputs, given.version, given.top, share=share))
 
 
-async def _placed(call: Call, place: int, given: PredictForTask, inputs: list[Any]) -> Predictions:
-    """Predictions of one of several requests, whose errors say which it is."""
+async def _placed(call: Call, place: int, total: int, given: PredictForTask, inputs: list[Any]) -> Predictions:
+    """Predictions of one of several requests with so many inputs together, whose errors say which it is."""
     try:
-        return await _predicted(call, checked_task(given.task), given, inputs)
+        return await _predicted(call, checked_task(given.task), given, inputs, len(inputs) / total)
     except HandfulError as error:
         error.field = (place, *error.field)
         raise

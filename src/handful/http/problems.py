@@ -91,11 +91,12 @@ def of_framework(error: HTTPException) -> Problem:
 
 def of_validation(error: RequestValidationError) -> Problem:
     """The problem of a request whose path, query, headers or content are not as the schema says; it shows no value."""
-    errors = tuple(fault(_place(one["loc"]), _code(one["type"]), _sentence(one["msg"])) for one in error.errors())
+    found = error.errors()
+    errors = tuple(fault(_place(one["loc"]), _code(one["type"]), _sentence(one["msg"])) for one in found[:SHOWN])
     first = errors[0]
     detail = f"{first['pointer']}: {first['detail']}" if first["pointer"] else first["detail"]
-    more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
-    return Problem("invalid-request", detail + more, errors[:SHOWN])
+    more = f" And {len(found) - 1} more." if len(found) > 1 else ""
+    return Problem("invalid-request", detail + more, errors)
 
 
 def fault(place: Field, code: str, detail: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ async def made_of(call: Call, schema: type[Content], make: Callable[[Content], M
     content = await counted(request, call.server.limits.json_bytes)
 
     def read() -> Made:
-        return make(_validated(schema, read_json(content, call.server.limits)))
+        return make(_validated(schema, read_json(content, call.server.limits), call.server.limits))
 
     return read() if len(content) < LARGE else await call.convert(read)
 
@@ -105,10 +105,13 @@ async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Con
         return await made_of(call, schema, lambda given: make(given, Source(limits)))
     async with uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits) as upload:
         call.request.state.size, call.request.state.since = upload.size, time.monotonic()
-        return await call.convert(lambda: make(_validated(schema, upload.task), Source(limits, upload)))
+        return await call.convert(lambda: make(_validated(schema, upload.task, limits), Source(limits, upload)))
 
 
-def _validated(schema: type[Content], value: Any) -> Content:
+def _validated(schema: type[Content], value: Any, limits: RequestLimits) -> Content:
+    examples = value.get("examples") if isinstance(value, dict) else None
+    if isinstance(examples, list) and len(examples) > limits.inputs:
+        raise too_large("The request", limits.inputs, "inputs", ("examples",))
     try:
         return schema.model_validate(value)
     except ValidationError as error:

@@ -12,7 +12,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     RootModel,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
@@ -42,7 +44,16 @@ def _written(value: Any) -> Any:
 
 GivenMoment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
 
-MOST_VERSIONS, MOST_CLASSES = 2**31 - 1, 10_000
+MOST_VERSIONS, MOST_CLASSES, MOST_TARGETS = 2**31 - 1, 10_000, 10_000
+FIELDS_TOO_MANY = 20
+"""How many unknown fields of an object are named one by one."""
+
+
+def _few(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MOST_TARGETS:
+        raise PydanticCustomError("too_many_fields", f"One example has at most {MOST_TARGETS:,} values.")
+    return value
+
 
 Input = Annotated[
     Any,
@@ -54,14 +65,26 @@ Input = Annotated[
     ),
 ]
 Value = Annotated[
-    float | Mapping[str, float], Field(description="The target of a regression, or several by their names.")
+    float | Mapping[str, float],
+    BeforeValidator(_few),
+    Field(description="The target of a regression, or several by their names."),
 ]
 
 
 class Given(BaseModel):
-    """Content of a request: of these fields and types, and nothing else."""
+    """Content of a request: of these fields and types, and nothing else.
+
+    Lists end at the first item that is wrong: each error takes memory and time, and a request may have a million items.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_count(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + FIELDS_TOO_MANY:
+            raise PydanticCustomError("too_many_fields", "This object has many fields more than it can have.")
+        return value
 
 
 class Shown(BaseModel):
@@ -79,7 +102,8 @@ class LabeledExample(Given):
 
 
 Examples = Annotated[
-    list[LabeledExample] | None, Field(min_length=1, description="Left out where an uploaded file has them.")
+    list[LabeledExample] | None,
+    Field(min_length=1, fail_fast=True, description="Left out where an uploaded file has them."),
 ]
 
 
@@ -169,7 +193,7 @@ class PredictForTask(Predict):
     inputs: list[Input]
 
 
-class PredictForTasks(RootModel[Annotated[list[PredictForTask], Field(min_length=1, max_length=1000)]]):
+class PredictForTasks(RootModel[Annotated[list[PredictForTask], Field(min_length=1, max_length=1000, fail_fast=True)]]):
     """Inputs to predict by each of several tasks."""
 
 

@@ -81,7 +81,7 @@ async def rename_task(task: TaskId, call: Writing, seen: Seen) -> Response:
 async def delete_task(task: TaskId, call: Writing, seen: Seen, erase: Erase = False) -> Response:
     """Delete a task, which can be restored for 7 days; or erase it at once, also after it was deleted."""
     if erase:
-        return answer(Receipt.of(await call.change(call.service.erase_task, task)))
+        return answer(Receipt.of(await call.change(call.service.erase_task, task, expected=seen)))
     await call.change(call.service.delete, task, expected=seen)
     return Response(status_code=204)
 

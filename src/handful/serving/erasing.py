@@ -53,14 +53,15 @@ class Eraser:
         id_, _ = retried(attempt, once=expected is not None)
         return self._finished(id_, tenant)
 
-    def task(self, task: str, *, tenant: str, actor: str) -> Receipt:
-        """Erase a task with all its versions and examples, deleted or not."""
+    def task(self, task: str, *, tenant: str, actor: str, expected: int | None = None) -> Receipt:
+        """Erase a task with all its versions and examples, deleted or not; see `Service.erase_task`."""
 
         def work(rows: Rows) -> tuple[str, list[int]]:
             try:
-                rows.task(task, deleted=True)
+                record = rows.task(task, deleted=True)
             except UserError as error:
                 return _earlier(rows, task, None, error.message), []
+            check_expected(record.head, expected)
             numbers, id_, at = (
                 [version.number for version in rows.versions(task)],
                 self._store.ids.new("erasure"),

@@ -307,9 +307,11 @@ class Service:
         """
         return self._eraser.examples(task, examples, tenant=tenant, actor=actor, expected=expected)
 
-    def erase_task(self, task: str, *, tenant: str = "default", actor: str = "local") -> Receipt:
+    def erase_task(
+        self, task: str, *, expected: int | None = None, tenant: str = "default", actor: str = "local"
+    ) -> Receipt:
         """Erase a task with all its versions and examples, deleted or not; see `erase`."""
-        return self._eraser.task(task, tenant=tenant, actor=actor)
+        return self._eraser.task(task, tenant=tenant, actor=actor, expected=expected)
 
     def purge(self, *, tenant: str | None = None) -> Sequence[Receipt]:
         """Erase the tasks that were deleted more than 7 days ago, and forget the requests of more than a day ago.
