@@ -100,6 +100,14 @@ def test_a_task_is_scored_renamed_pinned_and_moved(client, service):
     assert (moved.id, moved.name) == (task.id, "another")
 
 
+def test_labels_come_from_whatever_gives_them_once(client):
+    task = client.create("digits", points(0, 1), iter([3, 7]), model="classes")
+    assert client.add(task.id, points(2), iter([3])).examples == 3
+    assert client.evaluate(task.id, points(0, 1), iter([3, 7])).examples == 2
+    lines = client.create("lines", points(0, 1), (value for value in (0.5, 1.5)), model="values")
+    assert lines.labels is None
+
+
 def test_a_request_is_carried_out_once(client):
     again = [client.create("shelf", points(0, 1), ["a", "b"], model="classes", idempotency_key="k") for _ in range(2)]
     assert again[0] == again[1]

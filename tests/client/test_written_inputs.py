@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from handful.client.written_inputs import are_numbers, written_inputs, written_labels
+from handful.client.written_inputs import are_numbers, listed_labels, written_inputs, written_labels
 from handful.errors import DataError
 
 
@@ -55,15 +55,15 @@ def test_one_input_is_no_list_of_them(inputs):
     with pytest.raises(DataError, match="Give a list"):
         written_inputs(inputs)
     with pytest.raises(DataError, match="Give a list"):
-        written_labels(inputs, None)
+        listed_labels(inputs)
 
 
 def test_labels_and_values():
-    assert written_labels(np.array(["a", "b"]), None) == ["a", "b"]
-    assert written_labels(torch.tensor([3, 4]), None) == ["3", "4"]
-    assert written_labels(np.array([3, 4]), ["y"]) == [3.0, 4.0]
-    assert written_labels(np.array([[3], [4]]), ["y"]) == [3.0, 4.0]
-    assert written_labels(torch.tensor([[1, 2]]), ["x", "y"]) == [{"x": 1.0, "y": 2.0}]
+    assert written_labels(listed_labels(np.array(["a", "b"])), None) == ["a", "b"]
+    assert written_labels(listed_labels(torch.tensor([3, 4])), None) == ["3", "4"]
+    assert written_labels(listed_labels(np.array([3, 4])), ["y"]) == [3.0, 4.0]
+    assert written_labels(listed_labels(np.array([[3], [4]])), ["y"]) == [3.0, 4.0]
+    assert written_labels(listed_labels(torch.tensor([[1, 2]])), ["x", "y"]) == [{"x": 1.0, "y": 2.0}]
     assert written_labels([{"price": np.float64(1)}, {"price": 2}], ["price"]) == [{"price": 1.0}, {"price": 2.0}]
     assert are_numbers([1, 2.0, {"a": 1}])
     assert not are_numbers(["1", 2])

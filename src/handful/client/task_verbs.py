@@ -19,7 +19,7 @@ from handful.client.records import (
     RemoteVersion,
 )
 from handful.client.verbs import listing, verb
-from handful.client.written_inputs import are_numbers, written_inputs, written_labels
+from handful.client.written_inputs import are_numbers, listed_labels, written_inputs, written_labels
 from handful.errors import DataError
 
 TASKS = "/v1/tasks"
@@ -60,8 +60,8 @@ class TaskVerbs:
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
-        targets = yield from _targets(labels, model=model)
-        body = {"name": name, "keep_examples": keep_examples, "examples": _examples(inputs, labels, targets)}
+        examples = yield from _examples(inputs, labels, model=model)
+        body = {"name": name, "keep_examples": keep_examples, "examples": examples}
         if model is not None:
             body["model"] = model
         if estimate:
@@ -287,8 +287,7 @@ class TaskVerbs:
         if version is not None:
             body["version"] = version
         if inputs is not None:
-            targets = yield from _targets(labels, task=task)
-            body["examples"] = _examples(inputs, labels, targets)
+            body["examples"] = yield from _examples(inputs, labels, task=task)
         call: Call[RemoteScores] = Call("POST", _path(task, "evaluate"), RemoteScores, body=body, repeatable=True)
         return (yield from ask(call))
 
@@ -361,16 +360,13 @@ def _predicting(
 def _labeling(
     task: str, kind: str, inputs: Any, labels: Any, expected: int | None, idempotency_key: str | None
 ) -> Plan[RemoteTask]:
-    targets = yield from _targets(labels, task=task)
-    body = {"examples": _examples(inputs, labels, targets)}
+    body = {"examples": (yield from _examples(inputs, labels, task=task))}
     path = _path(task, kind)
     return (yield from ask(_creating(path, body, idempotency_key, changes=True, expected=expected)))
 
 
-def _targets(labels: Any, *, task: str | None = None, model: str | None = None) -> Plan[tuple[str, ...] | None]:
-    """Names of the values that labels are, None where they are classes: numbers may be either, as the server knows."""
-    if not are_numbers(labels):
-        return None
+def _targets(task: str | None, model: str | None) -> Plan[tuple[str, ...] | None]:
+    """Names of the values that a task or a model predicts, as the server knows; None where these are classes."""
     if task is not None:
         record: RemoteTask = yield from ask(_looking(_path(task), RemoteTask))
         return record.targets if record.labels is None else None
@@ -379,8 +375,13 @@ def _targets(labels: Any, *, task: str | None = None, model: str | None = None) 
     return named[0].targets if named and named[0].kind == "regression" else None
 
 
-def _examples(inputs: Any, labels: Any, targets: Sequence[str] | None) -> list[dict[str, Any]]:
-    written, given = written_inputs(inputs), written_labels(labels, targets)
+def _examples(
+    inputs: Any, labels: Any, *, task: str | None = None, model: str | None = None
+) -> Plan[list[dict[str, Any]]]:
+    """Examples as the wire has them, of a task, or a new one of a model: labels that are numbers may be classes too."""
+    listed = listed_labels(labels)
+    targets = (yield from _targets(task, model)) if are_numbers(listed) else None
+    written, given = written_inputs(inputs), written_labels(listed, targets)
     if len(written) != len(given):
         raise DataError(f"There are {len(written)} inputs and {len(given)} labels. Give one for each.")
     name = "label" if targets is None else "value"

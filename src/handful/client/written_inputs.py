@@ -85,30 +85,33 @@ def _numbers(value: Any) -> Any:
     return array.tolist()
 
 
-def written_labels(labels: Any, targets: Sequence[str] | None) -> list[Any]:
-    """Labels or values as the wire has them.
+def listed_labels(labels: Any) -> list[Any]:
+    """Labels in a list, whatever holds them, as values of Python; an iterator of them is at its end then.
 
-    labels: n class names, which may be numbers, or n values: each a number, a mapping of names to numbers, or several
-        numbers in the order of the targets.
-    targets: names of the values; None: these are class names.
-
-    Raises `DataError` for what is none, with its number.
+    Raises `DataError` for what is one label.
     """
-    given = enumerate(_listed(labels))
-    return [_label(one, place) if targets is None else _value(one, place, targets) for place, one in given]
-
-
-def are_numbers(labels: Any) -> bool:
-    """Whether labels may be values: whether each is a number, or has several."""
-    return all(isinstance(label, int | float | Mapping | list | tuple) for label in _listed(labels))
-
-
-def _listed(labels: Any) -> list[Any]:
-    """Labels in a list, whatever holds them, as values of Python."""
     if isinstance(labels, str | bytes | Mapping):
         raise DataError("The labels are one label. Give a list of them.", field=("labels",))
     given = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     return [label.item() if isinstance(label, np.generic) else label for label in given]
+
+
+def written_labels(labels: Sequence[Any], targets: Sequence[str] | None) -> list[Any]:
+    """Labels or values as the wire has them.
+
+    labels: n class names, which may be numbers, or n values: each a number, a mapping of names to numbers, or several
+        numbers in the order of the targets; see `listed_labels`.
+    targets: names of the values; None: these are class names.
+
+    Raises `DataError` for what is none, with its number.
+    """
+    given = enumerate(labels)
+    return [_label(one, place) if targets is None else _value(one, place, targets) for place, one in given]
+
+
+def are_numbers(labels: Sequence[Any]) -> bool:
+    """Whether labels may be values: whether each is a number, or has several; see `listed_labels`."""
+    return all(isinstance(label, int | float | Mapping | list | tuple) for label in labels)
 
 
 def _label(label: Any, place: int) -> str:
