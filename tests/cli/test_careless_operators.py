@@ -32,7 +32,6 @@ def _ended_at_once(monkeypatch):
     """Servers say where they are, and end."""
     monkeypatch.setattr(server, "run", lambda app, listener, address, on_start: on_start())
     monkeypatch.setattr(server, "end_soon", lambda: None)
-    monkeypatch.setattr("handful.cli.serve.write_log", lambda: None)
 
 
 def other():

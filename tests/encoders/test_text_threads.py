@@ -10,7 +10,7 @@ from handful.encoders.texts import TextEncoder
 from small_encoders import WORDS, tiny_encoder
 
 
-@pytest.mark.parametrize("use", ["embed", "stored"])
+@pytest.mark.parametrize("use", [pytest.param("embed", marks=pytest.mark.slow), "stored"])
 def test_threads_share_weights_and_no_tokenizer(tmp_path, use):
     """A fast tokenizer that two threads use at once says "Already borrowed" on nearly every call."""
     encoder = TextEncoder(str(tiny_encoder(tmp_path)))

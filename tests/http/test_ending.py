@@ -18,10 +18,8 @@ def test_work_that_hangs_does_not_hold_the_end(tmp_path):
         service.purge = lambda: time.sleep(60)
 
     with serving(classifier(), tmp_path / "store", ending=1, prepare=hang) as process:
-        start = time.monotonic()
         process.end()
-        assert process.ended(30) == 0
-        assert time.monotonic() - start < 20
+        assert process.ended(6) == 0
 
 
 def test_a_process_ends_although_a_thread_hangs():

@@ -17,7 +17,7 @@ from serving.worlds import classifier
 WRITTEN = ([1, 2, 0], [1.0, 2.0, -0.0], np.array([1, 2, 0], np.uint8), np.array([1, 2, 0], np.float32))
 
 
-@pytest.mark.parametrize("again", WRITTEN[1:])
+@pytest.mark.parametrize("again", WRITTEN[1:], ids=["floats", "bytes", "array"])
 def test_a_correction_finds_an_input_however_its_numbers_are_written(tmp_path, again):
     with Service(classifier(), tmp_path / "store") as service:
         task = service.create("shelf", [WRITTEN[0], [3, 4, 5]], ["a", "b"])

@@ -1,8 +1,10 @@
 """`handful serve`."""
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,8 +77,7 @@ def serve(
     address.check()
     models, limits = named_models(model), limits_of(os.environ)
     opened = partial(Service, max_bytes=limits.state_bytes, quotas=limits.quotas, trust=trust or ())
-    with address.bound() as listener, opened(models, store or data) as service:
-        write_log()
+    with address.bound() as listener, written_log(), opened(models, store or data) as service:
         first = service.keys.first_admin(admin_key)
         url, key = address.url(listener), first.token if first else None
         run(
@@ -101,14 +102,21 @@ def named_models(given: list[str]) -> dict[str, str | Path]:
     return models
 
 
-def write_log() -> None:
-    """The server's log goes to the standard error, a line of JSON for each request."""
-    handler = logging.StreamHandler(sys.stderr)
+@contextlib.contextmanager
+def written_log() -> Iterator[None]:
+    """Inside, the server's log goes to the standard error, a line of JSON for each request."""
+    handler, log = logging.StreamHandler(sys.stderr), logging.getLogger("handful.http")
     handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("handful.http")
+    before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def welcome(service: "Service", url: str, key: str | None, run: Path | None = None) -> None:
