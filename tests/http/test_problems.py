@@ -1,5 +1,6 @@
 """One shape for all that goes wrong: every code has its kind, and nothing that was sent is shown."""
 
+import asyncio
 import json
 import re
 
@@ -163,6 +164,25 @@ def test_an_unexpected_error_is_told_to_the_log_alone(caplog):
     assert SECRET not in answer.text
     assert SECRET in caplog.text
     assert answer.json()["instance"] in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "slug"),
+    [
+        ("GET", "/v1/tasks", 503, "not-ready"),
+        ("POST", "/v1/predict", 503, "not-ready"),
+        ("POST", "/v1/tasks", 503, "outcome-unknown"),
+    ],
+)
+def test_a_change_that_the_end_of_the_server_cuts_off_may_have_been_made(method, path, status, slug):
+    app = FastAPI()
+
+    @app.api_route(path, methods=[method])
+    async def cut_off():
+        raise asyncio.CancelledError
+
+    app.add_middleware(Around, count=lambda *_: None)
+    check(Caller(app, "none")(method, path), status, slug)
 
 
 @pytest.mark.parametrize("query", ["api_key=1", "access_token=x", "q=hf_abc", "Key=", "%6bey=3"])

@@ -39,6 +39,7 @@ CASES = {
     "a negative size of a chunk": (CHUNKED + b"\r\n-2\r\n{}\r\n0\r\n\r\n" + SECOND, [400]),
     "a size of a chunk that overflows": (CHUNKED + b"\r\n10000000000000002\r\n{}\r\n0\r\n\r\n" + SECOND, [400]),
     "a chunk that is longer than it says": (CHUNKED + b"\r\n2\r\n{}{}\r\n0\r\n\r\n" + SECOND, [400]),
+    "a trailer": (CHUNKED + b"\r\n2\r\n{}\r\n0\r\nIf-Match: x\r\n\r\n" + SECOND, [400]),
     # heads
     "a NUL in a header": (GET + b"X-A: a\0b\r\n\r\n" + SECOND, [400]),
     "a header without a colon": (GET + b"X-A\r\n\r\n" + SECOND, [400]),

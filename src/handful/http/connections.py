@@ -1,15 +1,17 @@
 """Connections of clients, which may be slow, silent or hostile: uvicorn's, with deadlines and limits."""
 
 from asyncio import TimerHandle, Transport
-from typing import Any
+from typing import Any, Literal
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from handful.http.middleware import UNMATCHED, new_id, write_line
 from handful.http.problems import Problem
 
 HEAD, BODY, ANSWER = 10.0, 30.0, 30.0
 """Seconds in which a client sends a request's head, then its body, and reads on in the answer."""
 HEAD_BYTES = 64 * 1024
+"""Of a head, and of all else that is no content, such as the sizes of chunks."""
 MOST = 1000
 """Connections at a time."""
 
@@ -19,7 +21,8 @@ class Connection(HttpToolsProtocol):
 
     _timer: TimerHandle | None = None
     _writing: TimerHandle | None = None
-    _head_bytes: int | None = 0
+    _reading: Literal["", "head", "body"] = ""
+    _bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
@@ -36,29 +39,47 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but not a head without end."""
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
+        """Read on, but nothing without end, and wait for a head where these were only bytes before it."""
+        self._bytes += len(data)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > HEAD_BYTES:
+        if self._bytes > HEAD_BYTES:
             self._refuse(Problem("payload-too-large", "The head of the request is too large.", status=431))
+        elif self._timer is None and self.timeout_keep_alive_task is None and not self._reading and not self._answering:
+            self._wait(HEAD, self.transport.abort)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._wait(HEAD, self.transport.abort)
+        self._await("head")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, but none that comes after the content, where nobody has looked at it."""
+        if self._reading == "body":
+            raise ValueError("A trailer is not taken.")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is there: the application runs, and the body is due."""
-        self._head_bytes = None
-        self._wait(BODY, self._body_late)
         super().on_headers_complete()
+        self._bytes = 0
+        self._await("body")
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body is there."""
+        self._bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is there."""
-        self._head_bytes = 0
-        self._wait(None)
         super().on_message_complete()
+        self._bytes = 0
+        self._await("")
+
+    def on_response_complete(self) -> None:
+        """The answer is there: what the client has begun to send meanwhile is due."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._await(self._reading)
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
@@ -76,6 +97,21 @@ class Connection(HttpToolsProtocol):
         """What was sent cannot be parsed."""
         self._refuse(Problem("invalid-request", "This is no request of HTTP/1.1.", status=400))
 
+    @property
+    def _answering(self) -> bool:
+        """Whether a request that was read, at least its head, is not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await(self, reading: Literal["", "head", "body"]) -> None:
+        """Wait for the end of what is read now, unless other requests before it are to be answered first."""
+        self._reading = reading
+        if reading == "body" and not self.pipeline:
+            self._wait(BODY, self._body_late)
+        elif reading == "head" and not self._answering:
+            self._wait(HEAD, self.transport.abort)
+        else:
+            self._wait(None)
+
     def _wait(self, seconds: float | None, late: Any = None) -> None:
         """Do something once this time is over, in place of what was to be done before."""
         if self._timer is not None:
@@ -83,18 +119,31 @@ class Connection(HttpToolsProtocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, late)
 
     def _body_late(self) -> None:
-        if self.cycle.response_started:
-            self.transport.abort()
-            return
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
         self._refuse(Problem("deadline-exceeded", "The content did not come in time.", status=408))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer in place of the application, and close."""
-        answer = problem.response("")
+        """Answer in place of the application, and close; only close where this would be read as another answer."""
+        if self.transport.is_closing():
+            return
+        begun = self._reading == "body"
+        if self._answering != begun or self.pipeline or (begun and self.cycle.response_started):
+            self.transport.abort()
+            return
+        state = self.cycle.scope["state"] if begun else {}
+        answer = problem.response(state.setdefault("id", new_id()))
+        if begun:  # the application ends then, and tells the log and metrics
+            state["refused"] = answer.status_code
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        else:
+            self.config.app.state.telemetry.count("", UNMATCHED, answer.status_code, 0.0)  # type: ignore[union-attr]
+            write_line(state["id"], "", UNMATCHED, answer.status_code, 0.0)
         head = [STATUS_LINE[answer.status_code]]
-        for name, value in (*answer.raw_headers, (b"connection", b"close")):
+        for name, value in (
+            *answer.raw_headers,
+            (b"x-request-id", state["id"].encode()),
+            (b"connection", b"close"),
+        ):
             head += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join([*head, b"\r\n", bytes(answer.body)]))
         self.transport.close()

@@ -191,8 +191,8 @@ KINDS = {
     "outcome-unknown": Kind(
         503,
         "It is not known whether the request was carried out.",
-        "The connection to the database was lost while a change was being committed. With status 500, the server "
-        "failed, and its log has the reason under the request id.",
+        "The server ended, or its connection to the database was lost, while a change was being made. With status 500, "
+        "the server failed, and its log has the reason under the request id.",
         "Send the request again with the same `Idempotency-Key`: it is carried out once. Without one, look first.",
     ),
     "not-ready": Kind(

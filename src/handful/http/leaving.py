@@ -1,9 +1,11 @@
 """Clients that leave before they are answered."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from handful.errors import HandfulError
@@ -27,9 +29,22 @@ async def while_there(receive: Receive, answer: Awaitable[Result]) -> Result:
         if not left.done():
             raise
         task.uncancel()
-        raise HandfulError("The client has left.", code="client-left") from None
+        raise _left() from None
     finally:
         left.cancel()
+
+
+@contextlib.contextmanager
+def while_sent() -> Iterator[None]:
+    """Inside, the content of a request is received; `HandfulError` where the client leaves before its end."""
+    try:
+        yield
+    except ClientDisconnect:
+        raise _left() from None
+
+
+def _left() -> HandfulError:
+    return HandfulError("The client has left.", code="client-left")
 
 
 async def _then(receive: Receive, leave: Callable[[], object]) -> None:

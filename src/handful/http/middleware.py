@@ -23,6 +23,9 @@ TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 PASSED_OVER = 64 * 2**20
 """Bytes of refused contents that are received all the same."""
 
+READS, PREDICTS = ("GET", "HEAD"), "/predict"
+"""Methods, and the end of the other routes, that change nothing."""
+
 UNMATCHED = "unmatched"
 """What stands for the paths of no route, of which there are as many as strangers think of."""
 
@@ -50,8 +53,8 @@ class Around:
             await self.app(scope, receive, send)
             return
         headers, start, status = dict(scope["headers"]), time.perf_counter(), 0
-        request_id, trace = _request_id(headers), TRACE.fullmatch(headers.get(b"traceparent", b""))
-        scope.setdefault("state", {})["id"] = request_id
+        trace = TRACE.fullmatch(headers.get(b"traceparent", b""))
+        request_id = scope.setdefault("state", {}).setdefault("id", _request_id(headers))
 
         content = _Content(receive)
 
@@ -74,17 +77,17 @@ class Around:
         except HandfulError as error:
             await of_error(error).response(request_id)(scope, receive, marked)
         except asyncio.CancelledError:  # the server ends
-            await Problem("not-ready", "The server is ending.").response(request_id)(scope, receive, marked)
+            await _at_the_end(scope).response(request_id)(scope, receive, marked)
         except Exception:
             log.exception(json.dumps({"event": "error", "request": request_id, "route": template_of(scope)}))
             if not status:
                 await UNEXPECTED.response(request_id)(scope, receive, marked)
         finally:
-            seconds = time.perf_counter() - start
-            self.count(scope["method"], template_of(scope), status, seconds)
-            line = _line(scope, trace and trace[1].decode(), status, seconds)
-            # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
-            log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
+            state = scope["state"]
+            seen = scope["method"], template_of(scope), state.get("refused", status), time.perf_counter() - start
+            self.count(*seen)
+            identity = state.get("identity")
+            write_line(request_id, *seen, key=identity and identity.key, trace=trace and trace[1].decode())
 
 
 class _Content:
@@ -112,23 +115,48 @@ def template_of(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", UNMATCHED))
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else f"req_{PROCESS}{next(_numbers):08x}"
+def new_id() -> str:
+    """The id of a request whose client gives it none."""
+    return f"req_{PROCESS}{next(_numbers):08x}"
 
 
-def _line(scope: Scope, trace: str | None, status: int, seconds: float) -> str:
-    """What the log says of a request: no label, input, path or query."""
-    identity = scope["state"].get("identity")
-    return json.dumps(
+def write_line(
+    request_id: str,
+    method: str,
+    route: str,
+    status: int,
+    seconds: float,
+    key: str | None = None,
+    trace: str | None = None,
+) -> None:
+    """Write what the log says of a request: no label, input, path or query.
+
+    route: its template. status: of its answer; 0: there was none. seconds: that it took.
+    key: the id of the key that asked. trace: the id of its trace.
+    """
+    line = json.dumps(
         {
             "event": "request",
-            "request": scope["state"]["id"],
-            "method": scope["method"],
-            "route": template_of(scope),
+            "request": request_id,
+            "method": method,
+            "route": route,
             "status": status,
             "milliseconds": round(seconds * 1000, 3),
-            "key": identity and identity.key,
+            "key": key,
             "trace": trace,
         }
     )
+    # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
+    log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else new_id()
+
+
+def _at_the_end(scope: Scope) -> Problem:
+    """What a request is told that the ending server did not finish; a change may still be made in a thread."""
+    if scope["method"] in READS or template_of(scope).endswith(PREDICTS):
+        return Problem("not-ready", "The server is ending.")
+    return Problem("outcome-unknown", "The server ended before the request was carried out, or while it was.")

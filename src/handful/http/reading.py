@@ -16,6 +16,7 @@ from handful.http.bodies import LARGE, collected, read_json, too_large
 from handful.http.calls import Call
 from handful.http.images import image_of
 from handful.http.json_inputs import Image, examples_of, inputs_of
+from handful.http.leaving import while_sent
 from handful.http.limits import RequestLimits
 from handful.http.schemas import LabeledExample
 from handful.http.uploaded_files import examples_of_file, inputs_of_file
@@ -51,7 +52,8 @@ async def counted(request: Request, most: int) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
         raise too_large("The content", most)
-    content = await collected(request.stream(), most)
+    with while_sent():
+        content = await collected(request.stream(), most)
     request.state.size, request.state.since = len(content), time.monotonic()
     return content
 
@@ -103,7 +105,10 @@ async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Con
     limits = call.server.limits
     if media.partition(";")[0].strip().lower() != UPLOAD:
         return await made_of(call, schema, lambda given: make(given, Source(limits)))
-    async with uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits) as upload:
+    async with contextlib.AsyncExitStack() as stack:
+        with while_sent():
+            sent = uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits)
+            upload = await stack.enter_async_context(sent)
         call.request.state.size, call.request.state.since = upload.size, time.monotonic()
         return await call.convert(lambda: make(_validated(schema, upload.task, limits), Source(limits, upload)))
 

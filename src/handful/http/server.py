@@ -92,6 +92,7 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # what clients do wrong has its line in our log
         access_log=False,
         server_header=False,
         proxy_headers=address.behind_proxy,
