@@ -373,3 +373,11 @@ def test_names_are_composed_and_checked(service):
     for name in ("", " ", "a\nb", "x" * 129):
         with pytest.raises(UserError, match="A name"):
             made(service, name)
+
+
+def test_examples_are_read_a_page_at_a_time(service):
+    task = service.create("pages", points(1, 2, 3, 4), ["a", "b", "a", "b"]).id
+    every = [one.id for one in service.examples(task)]
+    assert [one.id for one in service.examples(task, limit=2)] == every[:2]
+    assert [one.id for one in service.examples(task, limit=2, after=every[1])] == every[2:]
+    assert service.examples(task, after=every[-1]) == []

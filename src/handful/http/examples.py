@@ -24,7 +24,7 @@ async def list_examples(
 ) -> Response:
     """The examples of a version as they were given, a page of them; none where they are not kept."""
     record = await call.look(call.service.get, task)
-    found = [one for one in await call.look(call.service.examples, task, version) if one.id > after]
+    found = await call.look(call.service.examples, task, version, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [_shown(one, record) for one in page]
     return answer(ExamplePage(data=data, has_more=more, next_after=page[-1].id if more else None))

@@ -215,8 +215,19 @@ class Rows:
         if rows:
             self._run(insert(ENCODINGS), rows)
 
-    def examples(self, task: str, version: int, among: Collection[str] | None = None) -> list[Example]:
-        """The examples of a version, by id, encoded for its model. among: ids of those that are wanted; None: all."""
+    def examples(
+        self,
+        task: str,
+        version: int,
+        among: Collection[str] | None = None,
+        *,
+        limit: int | None = None,
+        after: str = "",
+    ) -> list[Example]:
+        """The examples of a version, by id from the first one after this id, encoded for its model.
+
+        among: ids of those that are wanted; None: all.
+        """
         columns: dict[str, Any] = {name: EXAMPLES.c[name] for name in Example.__dataclass_fields__}
         columns["encoded"] = func.coalesce(ENCODINGS.c.encoded, EXAMPLES.c.encoded)
         model = select(VERSIONS.c.model_digest).where(self._of(VERSIONS, task), VERSIONS.c.number == version)
@@ -235,9 +246,10 @@ class Rows:
                 & (ENCODINGS.c.example == EXAMPLES.c.id)
                 & (ENCODINGS.c.model_digest == model.scalar_subquery()),
             )
-            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version)
+            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version, EXAMPLES.c.id > after)
             .where(true() if among is None else EXAMPLES.c.id.in_(among))
             .order_by(EXAMPLES.c.id)
+            .limit(limit)
         )
         return [Example(*row) for row in rows]
 

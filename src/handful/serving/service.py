@@ -355,11 +355,22 @@ class Service:
             [shown] = with_differences(rows, task, [rows.version(task, version)])
         return shown
 
-    def examples(self, task: str, version: int | None = None, *, tenant: str = "default") -> Sequence[LabeledInput]:
-        """The examples of a version, the head by default; none where they are not kept, or the version was erased."""
+    def examples(
+        self,
+        task: str,
+        version: int | None = None,
+        *,
+        limit: int | None = None,
+        after: str = "",
+        tenant: str = "default",
+    ) -> Sequence[LabeledInput]:
+        """The examples of a version, the head by default; none where they are not kept, or the version was erased.
+
+        limit: how many at most; all by default. after: the id of the last one seen.
+        """
         with self.store.reading(tenant) as rows:
             found = rows.version(task, rows.task(task).head.number if version is None else version)
-            examples = rows.examples(task, found.number)
+            examples = rows.examples(task, found.number, limit=limit, after=after)
         return [_shown(example, found) for example in examples]
 
     def usage(self, *, tenant: str = "default") -> Usage:
