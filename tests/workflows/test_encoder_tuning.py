@@ -245,7 +245,7 @@ def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp
         assert torch.equal(loaded.pipeline.encode(["apple bank", "dog eagle"]), inputs)
         assert loaded.digest == digest
         assert loaded.to_bytes() == content, "and it goes on bringing it"
-        assert loaded.pipeline.encoder == "gone"
+        assert Path(loaded.pipeline.encoder).name == loaded.pipeline.encoder, "or of a folder with the same files"
         moved.rename(folder)
     kept = Path(MetaModel.from_pretrained(tmp_path / "frozen").pipeline.encoder_folder())
     assert (kept / "model.safetensors").exists()

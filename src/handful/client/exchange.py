@@ -1,6 +1,6 @@
 """One call, sent until it is answered: which failures are tried again, when, and until when."""
 
-import random
+import secrets
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Patience:
     seconds: float = 60.0
     attempts: int = 6
     now: Callable[[], float] = time.monotonic
-    drawn: Callable[[float, float], float] = random.uniform
+    drawn: Callable[[float, float], float] = secrets.SystemRandom().uniform
 
     def exchange(self, call: Call[Any], until: float) -> Steps:
         """The steps of one call, of which the last one returns its answer.

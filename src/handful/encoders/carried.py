@@ -30,7 +30,7 @@ def carried_name(name: str) -> str:
     if not folder.is_absolute():
         return name
     published = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(PUBLISHED)
-    return folder.parent.parent.name.removeprefix(PUBLISHED).replace("--", "/") if published else folder.name
+    return folder.parent.parent.name.removeprefix(PUBLISHED).replace("--", "/", 1) if published else folder.name
 
 
 def packed(folder: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Connections to a store in PostgreSQL: one way to open them, to begin a transaction, and to try again."""
 
 import contextlib
-import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -98,7 +98,7 @@ def retrying(attempt: Callable[[], Result]) -> Result:
         except DBAPIError as error:
             if not (_is_lost(error) or _state(error) in CONFLICTS):
                 raise
-        time.sleep(random.uniform(0, pause))
+        time.sleep(secrets.SystemRandom().uniform(0, pause))
     return attempt()
 
 

@@ -17,15 +17,15 @@ TRIES = 1000
 
 
 @contextlib.contextmanager
-def locked(folder: Path, work: str = "training", instead: str = "choose another place with {path}") -> Iterator[None]:
+def locked(folder: Path, work: str = "training", hint: str = "choose another place with {path}") -> Iterator[None]:
     """Inside, this process alone works in a folder, which is made; `UserError` where another one does, or none can.
 
-    work: what messages call it. instead: what hints say to do else.
+    work: what messages call it. hint: what hints say to do else.
 
     The system gives the lock back when the process ends, in whatever way.
     """
     place = Path(os.path.realpath(folder))  # a link may lead to a folder that is yet to be made
-    lock, made = _taken(place, folder, work, instead)
+    lock, made = _taken(place, folder, work, hint)
     with lock:
         try:
             with contextlib.suppress(OSError):  # on a full disk, of which its first file will tell
@@ -40,29 +40,29 @@ def locked(folder: Path, work: str = "training", instead: str = "choose another 
                     place.rmdir()  # where nothing was written
 
 
-def _taken(place: Path, folder: Path, work: str, instead: str) -> tuple[TextIO, bool]:
+def _taken(place: Path, folder: Path, work: str, hint: str) -> tuple[TextIO, bool]:
     """The lock of a folder at this place, and whether the folder was made for it.
 
     A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
     """
     for _ in range(TRIES):
         made = not os.path.exists(place)
-        lock = _opened(place, folder, instead)
+        lock = _opened(place, folder, hint)
         if not _got(lock):
             with lock:
                 lock.seek(0)
                 raise UserError(
                     f"Another {work} is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
-                    hint=f"Wait for its end, stop it, or {instead}.",
+                    hint=f"Wait for its end, stop it, or {hint}.",
                 )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), (place / LOCK).stat()):
                 return lock, made
         lock.close()
-    raise _refused(folder, "its lock cannot be told from another file", instead)
+    raise _refused(folder, "its lock cannot be told from another file", hint)
 
 
-def _opened(place: Path, folder: Path, instead: str) -> TextIO:
+def _opened(place: Path, folder: Path, hint: str) -> TextIO:
     for _ in range(TRIES):
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -74,12 +74,12 @@ def _opened(place: Path, folder: Path, instead: str) -> TextIO:
             reason = "it is a file, not a folder" if os.path.isfile(place) else str(error.strerror)
             if os.path.islink(folder) and not os.path.exists(folder):
                 reason = "it is a link that leads nowhere"
-            raise _refused(folder, reason, instead) from error
-    raise _refused(folder, f"its {LOCK} leads nowhere", instead)
+            raise _refused(folder, reason, hint) from error
+    raise _refused(folder, f"its {LOCK} leads nowhere", hint)
 
 
-def _refused(folder: Path, reason: str, instead: str) -> UserError:
-    hint = f"{instead[0].upper()}{instead[1:]}."
+def _refused(folder: Path, reason: str, hint: str) -> UserError:
+    hint = f"{hint[0].upper()}{hint[1:]}."
     return UserError(f"Cannot write {folder}: {reason}.", code="unwritable", hint=hint)
 
 
