@@ -196,6 +196,7 @@ class MetaModel:
         return other
 
     def _packed(self) -> tuple[bytes, str]:
+        brought = folder_to_bring(self.pipeline) if self.whole_encoder else None  # before it is called otherwise
         config = self._as_written()._config()
         if config["recipe"]["backbone"] is None:
             raise UserError(
@@ -204,8 +205,8 @@ class MetaModel:
                 "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
             )
         tensors = self.learner.state_dict()
-        if self.whole_encoder:
-            tensors |= packed(folder_to_bring(self.pipeline))
+        if brought is not None:
+            tensors |= packed(brought)
         return tensors_to_bytes(tensors, config)
 
     def _config(self) -> dict[str, Any]:
