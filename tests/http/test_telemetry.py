@@ -55,6 +55,12 @@ def test_the_log_has_a_line_for_each_request_without_what_was_sent(call, caplog)
     assert secret not in caplog.text
 
 
+def test_a_program_that_wants_fewer_lines_has_none_for_a_request(call, caplog):
+    caplog.set_level("WARNING", "handful.http")
+    call("GET", "/livez", key="")
+    assert not caplog.records
+
+
 def test_health_needs_no_key(call):
     for path in ("/livez", "/readyz", "/metrics"):
         assert call("GET", path, key="").status_code == 200

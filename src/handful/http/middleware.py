@@ -147,7 +147,8 @@ def write_line(
         }
     )
     # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
-    log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
+    if log.isEnabledFor(logging.INFO):
+        log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
