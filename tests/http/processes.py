@@ -38,6 +38,18 @@ class Process:
         made.sendall(sent)
         return made
 
+    def wait(self, seconds=30):
+        """Wait until it answers."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                with self.client() as client:
+                    assert client.get("/readyz").status_code == 200
+                return
+            except httpx2.TransportError:
+                assert time.monotonic() < until, "it does not answer"
+                assert self.ended(0.02) is None, "it ended by itself"
+
     def end(self, number=signal.SIGTERM):
         os.kill(self.child, number)
 
@@ -80,21 +92,9 @@ def serving(model, folder, *, head=10.0, body=30.0, ending=8, prepare=lambda ser
     process = Process(child, listener.getsockname()[1])
     listener.close()
     try:
-        _wait(process)
+        process.wait()
         yield process
     finally:
         if process.status is None:
             process.end(signal.SIGKILL)
             process.ended()
-
-
-def _wait(process):
-    until = time.monotonic() + 30
-    with process.client() as client:
-        while True:
-            try:
-                assert client.get("/readyz").status_code == 200
-                return
-            except httpx2.TransportError:
-                assert time.monotonic() < until, "it does not start"
-                assert process.ended(0.02) is None, "it ended by itself"

@@ -76,6 +76,7 @@ def test_a_server_without_free_files_answers_again_once_it_has_some(tmp_path):
         time.sleep(0.3)
         for connection in idle:
             connection.close()
+        process.wait()  # connections that it cannot take are reset, until it has seen that the idle ones are closed
         with process.client() as client:
             assert client.post("/v1/tasks", json=task("after")).status_code == 201
             listed = client.get("/v1/tasks").json()["data"]
