@@ -100,3 +100,22 @@ def test_everything_registered_is_of_handful_and_bears_a_short_key():
             assert member.__doc__, f"{key} has no docstring"
             if not member.__module__.startswith("handful."):
                 pytest.fail(f"{key} was registered by a test: {member.__module__}")
+
+
+def test_every_race_has_candidates_that_can_run_in_it():
+    """On classes that are drawn anew they classify, and labels may be drawn anew; on rows no label is."""
+    races = {race for _, learner in LEARNERS.items() for race in learner.candidate_for}
+    assert races == {"images", "vectors", "rows"}
+    for race in ("images", "vectors"):
+        candidates = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for]
+        assert candidates
+        assert all("classification" in one.kinds and "permuted" in one.labels for one in candidates)
+    of_rows = [learner for _, learner in LEARNERS.items() if "rows" in learner.candidate_for]
+    assert {kind for learner in of_rows for kind in learner.kinds} == {"classification", "regression"}
+    assert {"pooled", "cavia", "maml", "cnp"} <= {learner.key for learner in of_rows}
+
+
+def test_a_subclass_is_no_candidate_unless_it_says_so():
+    assert LEARNERS["maml"].candidate_for
+    assert not LEARNERS["boil"].candidate_for
+    assert not type("Mine", (LEARNERS["maml"],), {}).candidate_for

@@ -32,6 +32,7 @@ class BayesianLastLayer(Learner):
 
     key = "bayesian-last-layer"
     features_only = True
+    candidate_for = frozenset({"rows"})
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -116,6 +117,7 @@ class DeepKernelTransfer(Learner):
 
     key = "dkt"
     features_only = True
+    candidate_for = frozenset({"rows"})
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

@@ -27,6 +27,7 @@ class CAVIA(Learner):
 
     key = "cavia"
     features_only = True
+    candidate_for = frozenset({"rows"})
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class InContextTransformer(SequenceLearner):
     """
 
     key = "in-context"
+    candidate_for = frozenset({"vectors", "rows"})
     state_holds_examples = True
     reads_order = False
 

@@ -21,6 +21,7 @@ from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, Ta
 
 MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
 Start: TypeAlias = Literal["raw", "pretrained", "encoder", "own"]
+Race: TypeAlias = Literal["images", "vectors", "rows"]
 
 
 class Learner(nn.Module, ABC):
@@ -51,6 +52,9 @@ class Learner(nn.Module, ABC):
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, a pretrained
             encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
+        candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
+            classes are drawn anew; "rows", where labels or values mean the same in every task. Unlike the other
+            attributes it is not inherited.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
@@ -74,6 +78,7 @@ class Learner(nn.Module, ABC):
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False
+    candidate_for: ClassVar[frozenset[Race]] = frozenset()
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
     fixed_options: ClassVar[dict[str, Any]] = {}
@@ -88,6 +93,8 @@ class Learner(nn.Module, ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        if "candidate_for" not in vars(cls):
+            cls.candidate_for = frozenset()
         if "key" in vars(cls) and not inspect.isabstract(cls):
             LEARNERS.register(cls.key, cls)
 

@@ -44,6 +44,7 @@ class MAML(AdaptedNetwork):
     """
 
     key = "maml"
+    candidate_for = frozenset({"vectors", "rows"})
     no_weight_decay = ("rates", "log_deviations")
 
     def __init__(
@@ -186,6 +187,7 @@ class ANIL(MAML):
     """
 
     key = "anil"
+    candidate_for = frozenset({"vectors", "rows"})
     fixed_options: ClassVar[dict[str, Any]] = {"fast": "head.*"}
 
 

@@ -24,6 +24,7 @@ class ConditionalNeuralProcess(Learner):
 
     key = "cnp"
     features_only = True
+    candidate_for = frozenset({"rows"})
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -68,6 +69,7 @@ class AttentiveNeuralProcess(Learner):
 
     key = "anp"
     features_only = True
+    candidate_for = frozenset({"rows"})
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

@@ -53,6 +53,7 @@ class Constant(OnRawInputs):
 
     key = "dummy"
     uses_inputs = False
+    candidate_for = frozenset({"rows"})
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The prediction `(outputs,)`."""
@@ -77,6 +78,7 @@ class NearestCentroid(OnRawInputs):
     """
 
     key = "centroid"
+    candidate_for = frozenset({"vectors", "rows"})
     kinds = frozenset({"classification"})
     for_vectors: ClassVar[dict[str, Any]] = {"distance": "cosine"}
 
@@ -116,6 +118,7 @@ class NearestNeighbors(OnRawInputs):
 
     key = "neighbors"
     state_holds_examples = True
+    candidate_for = frozenset({"vectors", "rows"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: Count = 1) -> None:
@@ -150,6 +153,7 @@ class RidgeProbe(OnRawInputs):
     """
 
     key = "ridge-probe"
+    candidate_for = frozenset({"vectors", "rows"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(
@@ -179,6 +183,7 @@ class LogisticProbe(OnRawInputs):
     """
 
     key = "logistic-probe"
+    candidate_for = frozenset({"vectors", "rows"})
     kinds = frozenset({"classification"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 

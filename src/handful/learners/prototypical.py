@@ -46,6 +46,7 @@ class PrototypicalNetwork(Learner):
     kinds = frozenset({"classification"})
     predicts_absent = False
     features_only = True
+    candidate_for = frozenset({"vectors"})
 
     maps: Tensor
 

@@ -26,6 +26,7 @@ class R2D2(Learner):
 
     key = "r2d2"
     features_only = True
+    candidate_for = frozenset({"vectors", "rows"})
 
     def __init__(
         self,

@@ -110,6 +110,7 @@ class Transfer(Pretrained):
 
     key = "transfer"
     features_only = True
+    candidate_for = frozenset({"images", "vectors"})
     kinds = frozenset({"classification"})
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 20.0) -> None:
@@ -133,6 +134,7 @@ class Pooled(Pretrained):
 
     key = "pooled"
     features_only = True
+    candidate_for = frozenset({"rows"})
     labels = frozenset({"shared"})
     uses_support = False
 
