@@ -119,3 +119,13 @@ def test_a_subclass_is_no_candidate_unless_it_says_so():
     assert LEARNERS["maml"].candidate_for
     assert not LEARNERS["boil"].candidate_for
     assert not type("Mine", (LEARNERS["maml"],), {}).candidate_for
+
+
+def test_learners_declare_whether_they_use_other_tasks():
+    """What is meta-trained or pre-trained does; what is fitted to a support from nothing or an encoder does not."""
+    alone = {key for key, cls in LEARNERS.items() if not cls.uses_other_tasks}
+    fitted = {"dummy", "centroid", "neighbors", "ridge-probe", "logistic-probe", "scratch", "contrastive"}
+    assert fitted <= alone
+    for key in alone:
+        assert LEARNERS[key].meta_gradient == "none", key
+        assert LEARNERS[key].start != "pretrained", key

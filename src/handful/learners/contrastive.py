@@ -36,6 +36,7 @@ class ContrastiveFineTuning(Learner):
     meta_gradient = "none"
     baseline = True
     start = "encoder"
+    uses_other_tasks = False
     costly = True
 
     draws: Tensor

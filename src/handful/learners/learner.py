@@ -42,6 +42,8 @@ class Learner(nn.Module, ABC):
             class have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
         uses_inputs: whether it depends on the inputs at all.
+        uses_other_tasks: whether it takes anything from tasks other than the one that it adapts to. A pretrained
+            encoder that no task of the user's has changed is nothing of the kind.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
             that forgets its examples still holds them.
         predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
@@ -73,6 +75,7 @@ class Learner(nn.Module, ABC):
     predicts_absent: ClassVar[bool] = True
     uses_support: ClassVar[bool] = True
     uses_inputs: ClassVar[bool] = True
+    uses_other_tasks: ClassVar[bool] = True
     state_holds_examples: ClassVar[bool] = False
     predicts_deviation: ClassVar[bool] = False
     baseline: ClassVar[bool] = False

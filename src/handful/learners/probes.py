@@ -23,6 +23,7 @@ class OnRawInputs(Learner):
     meta_gradient = "none"
     baseline = True
     start = "raw"
+    uses_other_tasks = False
 
     @classmethod
     def build(

@@ -32,6 +32,7 @@ class FromScratch(FreshNetwork):
     key = "scratch"
     meta_gradient = "none"
     baseline = True
+    uses_other_tasks = False
     costly = True
 
     maps: Tensor
