@@ -111,6 +111,39 @@ def test_the_whole_job_on_rows(here):
     assert listed("tasks", "show", "rows", "--examples")["labels"] == ["a", "b"]
 
 
+def test_a_task_is_scored_renamed_pinned_and_moved(here):
+    done("tasks", "create", "rows", "rows.csv", "--model", "rows", "--estimate")
+    assert "accuracy" in done("tasks", "show", "rows")
+    (here / "more.csv").write_text("size,color,label\n7,red,b\n50,red,a\n")
+    assert listed("tasks", "add", "rows", "more.csv", "--estimate")["estimate"]["metric"] == "accuracy"
+    (here / "more.csv").write_text("size,color,label\n50,red,c\n")
+    assert listed("tasks", "correct", "rows", "more.csv")["estimate"] is None
+    own = done("tasks", "evaluate", "rows", "--version", 1)
+    assert "version 1, on its own 4 examples" in own
+    assert "taken for" in own
+    given = listed("tasks", "evaluate", "rows", "rows.csv")
+    assert (given["by"], given["examples"], given["version"]) == ("examples", 4, 3)
+    [last] = [one["id"] for one in listed("tasks", "show", "rows", "--examples")["support"] if one["label"] == "c"]
+    assert listed("tasks", "remove", "rows", last, "--expected", 3)["labels"] == ["a", "b"]
+    assert listed("tasks", "pin", "rows", 1)["pinned"]
+    assert "not pinned" in done("tasks", "pin", "rows", 1, "--off")
+    assert listed("tasks", "rename", "rows", "lines")["name"] == "lines"
+    assert not listed("tasks", "readapt", "lines")["promoted"]
+    assert "lines" in done("tasks", "readapt", "lines")
+
+
+def test_a_deleted_task_comes_back_by_its_name_or_id(here):
+    first = listed("tasks", "create", "again", "rows.csv", "--model", "rows")["id"]
+    assert f"handful tasks restore {first}" in done("tasks", "delete", "again").replace("\n", " ")
+    assert "no deleted task" in refused("tasks", "restore", "nothing")
+    assert listed("tasks", "restore", "again")["id"] == first
+    done("tasks", "delete", "again", "--expected", 1)
+    second = listed("tasks", "create", "again", "rows.csv", "--model", "rows")["id"]
+    done("tasks", "delete", second)
+    assert "several" in refused("tasks", "restore", "again")
+    assert listed("tasks", "restore", second)["id"] == second
+
+
 def test_a_deleted_task_is_found_and_erased(server, here):
     made = json.loads(done("tasks", "create", "gone", "rows.csv", "--model", "rows", "--json"))
     server[0].delete(made["id"])

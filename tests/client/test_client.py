@@ -88,12 +88,16 @@ def test_numbers_are_names_of_classes_where_the_task_has_them(client):
 
 def test_a_task_is_scored_renamed_pinned_and_moved(client, service):
     task = client.create("shelf", points(0, 0, 1, 1), LABELS[:1] * 2 + LABELS[1:2] * 2, model="classes", estimate=True)
-    task = client.add(task.id, points(2, 3), ["apple", "pear"])
+    assert client.add(task.id, points(2), ["apple"]).estimate is None
+    task = client.add(task.id, points(3), ["pear"], estimate=True)
+    assert task.estimate.value == client.evaluate(task.id).score.value
+    assert client.correct(task.id, points(4), ["pear"], estimate=True).estimate.metric == "accuracy"
+    task = client.roll_back(task.id, task.version)
     given, own = client.evaluate(task.id, points(2, 3), ["apple", "pear"]), client.evaluate(task.id)
     assert (given.by, given.examples, own.by, own.examples) == ("examples", 2, "leave-one-out", task.examples)
     assert given.score.metric == "accuracy"
     assert sum(given.confusion["apple"].values()) == 1
-    assert client.rename(task.id, "another", expected=2).name == "another"
+    assert client.rename(task.id, "another", expected=3).name == "another"
     assert client.pin(task.id, 1).pinned
     assert not client.pin(task.id, 1, False).pinned
     moved = client.readapt(task.id)

@@ -87,6 +87,28 @@ def test_large_contents_and_exports_wait_in_their_own_queue_with_a_deadline(call
     asyncio.run(scenario())
 
 
+def test_a_score_costs_all_that_is_adapted_to_for_it(call):
+    lane = call.app.state.server.batcher.lanes["adapt"]
+
+    def costs(method, path, content):
+        before = lane.seen.rows
+        found = call(method, path, json=content)
+        assert found.status_code in (200, 201), found.text
+        return lane.seen.rows - before, found.json()
+
+    def examples(*labels):
+        return [{"input": p, "label": label} for p, label in zip(points(*range(len(labels))), labels, strict=True)]
+
+    first, task = costs("POST", "/v1/tasks", {"name": "a", "examples": examples(*"aabb"), "estimate": True})
+    place = f"/v1/tasks/{task['id']}"
+    more = [{"input": points(9)[0], "label": "a"}]
+    second, _ = costs("POST", f"{place}/examples", {"examples": more, "estimate": True})
+    third, _ = costs("POST", f"{place}/corrections", {"examples": [more[0] | {"label": "b"}]})
+    scored, _ = costs("POST", f"{place}/evaluate", {})
+    given, _ = costs("POST", f"{place}/evaluate", {"examples": more})
+    assert (first, second, third, scored, given) == (4 + 4 * 4, 5 + 5 * 5, 1 + 5, 5 + 5 * 5, 1)
+
+
 def test_the_time_for_a_request_begins_when_its_content_is_there():
     def left(since):
         return Call(None, SimpleNamespace(state=SimpleNamespace(since=time.monotonic() - since)), None, 60).seconds_left

@@ -93,6 +93,10 @@ def test_deadlines_are_bounded_and_a_closed_batcher_takes_nothing(service):
     served(service, use)
 
 
+def test_a_change_of_any_cost_is_taken_where_nothing_waits(service):
+    assert served(service, lambda batcher: batcher.adapt("t", 10**9, lambda: 7)) == 7
+
+
 def test_closing_finishes_what_was_taken(service, monkeypatch):
     task = made(service)
     reached, go = stalled(monkeypatch, service.predictor, "predict")

@@ -24,6 +24,7 @@ from handful.cli import (  # noqa: F401 - an import registers the command
     store,
     tables,
     tasks,
+    tasks_kept,
     train,
 )
 from handful.cli.application import FAILED, REFUSED, app

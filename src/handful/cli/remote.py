@@ -1,4 +1,4 @@
-"""What commands on a server share: which one, and the tasks on it by their names."""
+"""What commands on a server share: which one, the tasks on it by their names, and how a task is shown."""
 
 import contextlib
 import functools
@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
+from handful.cli import remote_tables
 from handful.cli.options import COLUMNS, NoLimitsOption
+from handful.cli.terminal import err, out, print_json
 from handful.errors import UserError
 
 if TYPE_CHECKING:
     from handful.client.client import Client
-    from handful.client.records import RemoteTask
+    from handful.client.records import RemotePredictions, RemoteScores, RemoteTask
 
 URL, KEY = "HANDFUL_URL", "HANDFUL_KEY"
 PATIENCE = 300.0
@@ -41,6 +44,13 @@ SENT = {name: COLUMNS[name] for name in ("label", "target", "text", "drop", "dec
 """Options of files whose content is sent as it is."""
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or its id.")]
+ExpectedOption = Annotated[
+    int | None,
+    typer.Option("--expected", min=1, help="Change the task only if it is at this version."),
+]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", min=1, help="A version; by default the one that predicts now.")
+]
 
 
 @contextlib.contextmanager
@@ -70,8 +80,45 @@ def task_called(client: "Client", name: str) -> "RemoteTask":
     return found
 
 
+def deleted_called(client: "Client", name: str) -> str:
+    """The id of the deleted task of this name or id; `UserError` where there is none, or several have the name."""
+    if ID.fullmatch(name):
+        return name
+    found = [task.id for task in client.tasks(deleted=True) if task.name == name]
+    if len(found) == 1:
+        return found[0]
+    many = "has several deleted tasks" if found else "has no deleted task"
+    raise UserError(f"The server {many} called {name!r}. Give an id: `handful tasks ls --deleted` lists them.")
+
+
 def as_json(record: Any) -> Any:
     """What a server answered, as JSON has it."""
     import msgspec
 
     return msgspec.to_builtins(record)
+
+
+def show_task(task: "RemoteTask", json: bool) -> None:
+    """Print what became of a task."""
+    show_notes(task)
+    if json:
+        print_json(as_json(task))
+    else:
+        out.print(Text(task.name, "bold"), f"({task.id})")
+        out.print(described(task))
+
+
+def described(task: "RemoteTask") -> str:
+    """A task in a few lines."""
+    examples = "" if task.examples is None else f", adapted to {task.examples} examples"
+    facts = [f"version {task.version} of the model {task.model.name}{examples}", remote_tables.predicted(task)]
+    if task.estimate is not None:
+        facts.append(f"{remote_tables.estimate(task.estimate)}, each example predicted from the others")
+    return "\n".join(f"  {fact}" for fact in facts)
+
+
+def show_notes(answer: "RemoteTask | RemotePredictions | RemoteScores") -> None:
+    """Print what a server notes of a request."""
+    for note in answer.notes:
+        times = f" ({note.count} times)" if note.count > 1 else ""
+        err.print(Text("Note:", "yellow"), note.message + times)

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from handful.cli.tables import plain, right
 
 if TYPE_CHECKING:
-    from handful.client.records import RemoteExample, RemoteKey, RemoteTask, RemoteVersion
+    from handful.client.records import RemoteEstimate, RemoteExample, RemoteKey, RemoteTask, RemoteVersion
 
 LONGEST = 30
 """How many signs of an input are shown."""
@@ -28,6 +28,31 @@ def predicted(task: "RemoteTask") -> str:
     if task.labels is None:
         return f"predicts {', '.join(task.targets) or 'a number'}"
     return f"predicts {len(task.labels)} classes: {', '.join(task.labels)}"
+
+
+def estimate(score: "RemoteEstimate") -> str:
+    """A score with its interval: a share in percent, an error in the target's unit."""
+    share = score.metric == "accuracy"
+    name = score.metric if share else score.metric.upper()
+    of = "" if score.target is None else f" of {score.target}"
+
+    def number(value: float) -> str:
+        return f"{100 * value:.1f}" if share else f"{value:.3g}"
+
+    text = f"{name}{of} {number(score.value)}{' %' if share else ''}"
+    if score.low is None or score.high is None:
+        return text
+    return f"{text} ({number(score.low)} to {number(score.high)})"
+
+
+def confusion(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Of the examples of each class, how many are predicted right, and as what the others."""
+    table = plain("label", right("examples"), right("right"), "taken for")
+    for label, row in counts.items():
+        wrong = sorted(((count, other) for other, count in row.items() if count and other != label), reverse=True)
+        taken = ", ".join(f"{other} ({count})" for count, other in wrong)
+        table.add_row(label, str(sum(row.values())), str(row.get(label, 0)), taken)
+    return table
 
 
 def versions(rows: Sequence["RemoteVersion"], head: int) -> Table:

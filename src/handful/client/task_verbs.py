@@ -76,14 +76,15 @@ class TaskVerbs:
         labels: Any,
         *,
         expected: int | None = None,
+        estimate: bool = False,
         idempotency_key: str | None = None,
     ) -> Plan[RemoteTask]:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
-        inputs, labels: as for `create`. Inputs with labels that the task has already are left out, with a note;
-        `DataError` where they have another label.
+        inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
+        note; `DataError` where they have another label.
         """
-        return (yield from _labeling(task, "examples", inputs, labels, expected, idempotency_key))
+        return (yield from _labeling(task, "examples", inputs, labels, expected, idempotency_key, estimate))
 
     @verb
     def correct(
@@ -93,13 +94,14 @@ class TaskVerbs:
         labels: Any,
         *,
         expected: int | None = None,
+        estimate: bool = False,
         idempotency_key: str | None = None,
     ) -> Plan[RemoteTask]:
         """Adapt a task anew with these labels: in place of others for inputs among its examples, else added to them.
 
-        inputs, labels: as for `create`.
+        inputs, labels, estimate: as for `create`.
         """
-        return (yield from _labeling(task, "corrections", inputs, labels, expected, idempotency_key))
+        return (yield from _labeling(task, "corrections", inputs, labels, expected, idempotency_key, estimate))
 
     @verb
     def remove(self, task: str, example: str, *, expected: int | None = None) -> Plan[RemoteTask]:
@@ -358,9 +360,11 @@ def _predicting(
 
 
 def _labeling(
-    task: str, kind: str, inputs: Any, labels: Any, expected: int | None, idempotency_key: str | None
+    task: str, kind: str, inputs: Any, labels: Any, expected: int | None, idempotency_key: str | None, estimate: bool
 ) -> Plan[RemoteTask]:
-    body = {"examples": (yield from _examples(inputs, labels, task=task))}
+    body: dict[str, Any] = {"examples": (yield from _examples(inputs, labels, task=task))}
+    if estimate:
+        body["estimate"] = True
     path = _path(task, kind)
     return (yield from ask(_creating(path, body, idempotency_key, changes=True, expected=expected)))
 

@@ -23,6 +23,7 @@ from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
 from handful.serving.pools import Pool
 from handful.serving.records import Predictions, TaskRecord
+from handful.serving.scoring import cost_of_score
 from handful.serving.service import Service
 
 Result = TypeVar("Result")
@@ -123,12 +124,12 @@ class Call:
     async def change(self, method: Callable[..., Result], *arguments: Any, cost: int = 1, **named: Any) -> Result:
         """What a method of the service returns that changes something, in the name of the request's key.
 
-        cost: examples that a task is adapted to.
+        cost: examples that tasks are adapted to, in all.
         """
         return await self.adapt(method, *arguments, actor=self.identity.key, cost=cost, **named)
 
     async def adapt(self, method: Callable[..., Result], *arguments: Any, cost: int, **named: Any) -> Result:
-        """What a method of the service returns that adapts to examples; cost: how many."""
+        """What a method of the service returns that adapts to examples; cost: how many in all."""
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, **named)
         asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds_left, nbytes=size)
@@ -243,6 +244,11 @@ def answer(content: BaseModel, status: int = 200, **headers: str) -> Response:
     """An answer in JSON. headers: with underscores for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content.model_dump_json(), status, {"cache-control": "no-store", **named}, "application/json")
+
+
+def cost_of(examples: int, *, scores: int) -> int:
+    """What it costs to adapt a task to examples, and to score it on them so many times, each without itself."""
+    return examples + scores * cost_of_score(examples)
 
 
 def etag(record: TaskRecord) -> str:

@@ -8,7 +8,7 @@ import torch
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, etag
+from handful.http.calls import Expected, IdempotencyKey, Predicting, Writing, answer, cost_of, etag
 from handful.http.documents import takes
 from handful.http.places import After, Erase, ExampleId, Limit, OfVersion, TaskId
 from handful.http.reading import Source, as_examples, uploads_made_of
@@ -56,10 +56,10 @@ async def remove_example(
 async def _labeled(change: Any, task: str, call: Writing, expected: int | None, key: str | None) -> Response:
     head = (await call.look(call.service.get, task)).head
 
-    def read(given: AddExamples, source: Source) -> tuple[list[Any], list[Any]]:
-        return source.examples(given.examples, call.service.model_of(head))
+    def read(given: AddExamples, source: Source) -> tuple[bool, list[Any], list[Any]]:
+        return given.estimate, *source.examples(given.examples, call.service.model_of(head))
 
-    inputs, labels = await uploads_made_of(call, AddExamples, read)
+    estimate, inputs, labels = await uploads_made_of(call, AddExamples, read)
     with as_examples():
         record = await call.change(
             change,
@@ -67,8 +67,9 @@ async def _labeled(change: Any, task: str, call: Writing, expected: int | None, 
             inputs,
             labels,
             expected=expected,
+            estimate=estimate,
             idempotency_key=key,
-            cost=len(inputs) + (head.examples or 0),
+            cost=cost_of(len(inputs) + (head.examples or 0), scores=int(estimate)),
         )
     return answer(Task.of(record), etag=etag(record))
 

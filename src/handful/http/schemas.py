@@ -107,19 +107,23 @@ Examples = Annotated[
 ]
 
 
+Estimating = Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")]
+
+
 class CreateTask(Given):
     """A new task, adapted from examples."""
 
     name: Name
     model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
     keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
-    estimate: Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")] = False
+    estimate: Estimating = False
     examples: Examples = None
 
 
 class AddExamples(Given):
     """Examples for a task that is there."""
 
+    estimate: Estimating = False
     examples: Examples = None
 
 

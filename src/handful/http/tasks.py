@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handful.errors import ArtifactError, DataError
-from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, etag
+from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, cost_of, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Deleted, Erase, Limit, OfVersion, TaskId
 from handful.http.reading import Source, as_examples, content_of, counted, uploads_made_of
@@ -35,7 +35,7 @@ async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
             model=given.model,
             keep_examples=given.keep_examples,
             estimate=given.estimate,
-            cost=len(inputs),
+            cost=cost_of(len(inputs), scores=int(given.estimate)),
             idempotency_key=key,
         )
     return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.http.calls import Expected, Predicting, Seen, Writing, answer, etag
+from handful.http.calls import Expected, Predicting, Seen, Writing, answer, cost_of, etag
 from handful.http.documents import takes
 from handful.http.places import AfterNumber, Limit, Number, TaskId
 from handful.http.reading import Source, as_examples, content_of, uploads_made_of
@@ -49,7 +49,7 @@ async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
     """Move a task to the present model of its model's name, unless its score would surely fall."""
     await content_of(call, Readapt)
     head = (await call.look(call.service.get, task)).head
-    made = await call.change(call.service.readapt, task, expected=expected, cost=head.examples or 1)
+    made = await call.change(call.service.readapt, task, expected=expected, cost=cost_of(head.examples or 1, scores=2))
     return answer(Readapted.shown(made), etag=etag(made.task))
 
 
@@ -64,6 +64,7 @@ async def evaluate(task: TaskId, call: Predicting) -> Response:
         return given.version, *source.examples(given.examples, call.service.model_of(head))
 
     version, inputs, labels = await uploads_made_of(call, Evaluate, read)
+    cost = cost_of(head.examples or 1, scores=1) if inputs is None else len(inputs)
     with as_examples():
-        scores = await call.adapt(call.service.evaluate, task, inputs, labels, version=version, cost=head.examples or 1)
+        scores = await call.adapt(call.service.evaluate, task, inputs, labels, version=version, cost=cost)
     return answer(Evaluation.of(scores))

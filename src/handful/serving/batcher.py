@@ -19,6 +19,8 @@ DEADLINE, LONGEST = 2.0, 60.0
 """Seconds for a request, where it does not say how many, and at the most."""
 TOGETHER = 256
 """Rows that are predicted in one go."""
+SCORES = 100
+"""What the changes that wait may cost, by the rows that may: a score adapts a task so often."""
 
 
 class Batcher:
@@ -29,7 +31,7 @@ class Batcher:
 
     service: whose tasks they are.
     predicting, adapting, converting: threads for each. A change waits for the disk most of the time.
-    rows, nbytes: the most that may wait in each queue.
+    rows, nbytes: the most that may wait in each queue, where changes cost up to `SCORES` times as much.
 
     Attributes:
         lanes: "predict", "adapt" and "convert", with what was seen of them.
@@ -51,7 +53,7 @@ class Batcher:
             self._pools["predict"], service.predictor.predict, rows=rows, nbytes=nbytes, together=TOGETHER
         )
         self._changes: Lane[Callable[[], Any], Any] = Lane(
-            self._pools["adapt"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
+            self._pools["adapt"], _done, rows=SCORES * rows, nbytes=nbytes, together=1, finishes=True
         )
         self._conversions: Lane[Callable[[], Any], Any] = Lane(
             self._pools["convert"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
@@ -61,7 +63,7 @@ class Batcher:
             "adapt": self._changes,
             "convert": self._conversions,
         }
-        self._closing = False
+        self._costliest, self._closing = SCORES * rows, False
 
     async def predict(
         self,
@@ -91,11 +93,14 @@ class Batcher:
     ) -> Result:
         """What a change returns or raises, such as a call of `Service.create`.
 
-        cost: examples that it adapts to. deadline, nbytes: as for `predict`, but a change that has started by then is
-        waited for to its end, and one whose caller is cancelled goes on.
+        cost: examples that it adapts to, as often as it does; a change that costs more than all that may wait is taken
+            where nothing waits.
+        deadline, nbytes: as for `predict`, but a change that has started by then is waited for to its end, and one
+            whose caller is cancelled goes on.
         """
         self._check(deadline)
-        return cast(Result, await self._changes.ask(work, tenant=tenant, rows=cost, nbytes=nbytes, seconds=deadline))
+        rows = min(cost, self._costliest)
+        return cast(Result, await self._changes.ask(work, tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline))
 
     async def convert(
         self, tenant: str, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0

@@ -25,6 +25,11 @@ MOST = 100
 """So often at most a task is adapted for one score: with more examples, several are left out at a time."""
 
 
+def cost_of_score(examples: int) -> int:
+    """How many examples are adapted to, in all, to score a task of so many without each of them."""
+    return min(examples, MOST) * examples
+
+
 @dataclass(frozen=True)
 class Judged:
     """Predictions of labeled examples `(n, ...)`, in the user's units.
