@@ -1,12 +1,15 @@
 """Plain predictions past the framework: the same answers as by its route, which takes all that is not plain."""
 
 import asyncio
+import contextlib
 import json
+import logging
+import threading
 
 import pytest
-from apps import Caller
+from apps import Caller, wired, written
 
-from handful.http import short_way
+from handful.http import connections, short_way
 from handful.http.app import make_app
 from handful.serving.service import Service
 from serving.worlds import classifier, points, regressor
@@ -37,14 +40,20 @@ def ways(world, monkeypatch):
 
     def ask(content, task="classes", path="/v1/tasks/{}/predict", **headers):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        head = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        path = path.format(tasks.get(task, task))
+        head = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = written(caller, path.format(tasks.get(task, task)), body, **head)
+
+        async def answered():
+            with wired(caller.app) as wire:
+                wire.receive(request)
+                return await wire.answer()
+
         taken.clear()
-        first = caller("POST", path, headers=head, content=body)
+        first = asyncio.run(answered())
         short = bool(taken)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(short_way.ShortWay, "_plain", lambda self, scope: None)
-            second = caller("POST", path, headers=head, content=body)
+            patch.setattr(short_way.Head, "of", lambda scope, limits: None)
+            second = asyncio.run(answered())
         return first, second, short
 
     return ask
@@ -155,38 +164,160 @@ def test_a_revoked_key_is_refused_at_once(world, ways):
     assert ways({"inputs": points(3)}, authorization=f"Bearer {token}")[0].status_code == 401
 
 
-def test_a_request_whose_content_trickles_takes_no_turn(world):
+def in_a_loop(world, scenario, task="classes"):
+    """Run `scenario(wire, request, caller)`, which has a connection and a plain request."""
     caller, tasks = world
-    body = json.dumps({"inputs": points(3)}).encode()
-    head = {"authorization": f"Bearer {caller.key}", "content-type": "application/json", "content-length": len(body)}
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": f"/v1/tasks/{tasks['classes']}/predict",
-        "query_string": b"",
-        "headers": [(name.encode(), str(value).encode()) for name, value in head.items()],
-    }
-    turns, sent = caller.app.state.server.turns, []
 
-    async def scenario():
-        rest = asyncio.Event()
+    async def run():
+        with wired(caller.app) as wire:
+            await scenario(wire, path_request(caller, tasks[task]), caller)
 
-        async def content():
-            yield {"type": "http.request", "body": body[:9], "more_body": True}
-            await rest.wait()
-            yield {"type": "http.request", "body": body[9:]}
-            await asyncio.Event().wait()
+    asyncio.run(run())
 
-        async def send(message):
-            sent.append(message)
 
-        answered = asyncio.ensure_future(caller.app(scope, content().__anext__, send))
-        await asyncio.sleep(0.05)
-        assert not turns._tenants
-        taken = turns.seen.taken
-        rest.set()
-        await asyncio.wait_for(answered, 5)
-        assert turns.seen.taken == taken + 1
+def path_request(caller, task, content=None, **headers):
+    body = json.dumps({"inputs": points(3)} if content is None else content).encode()
+    return written(caller, f"/v1/tasks/{task}/predict", body, **headers)
 
-    asyncio.run(scenario())
-    assert sent[0]["status"] == 200
+
+def test_a_request_whose_content_trickles_waits_with_none(world):
+    async def scenario(wire, request, caller):
+        lane = caller.app.state.server.batcher.lanes["predict"]
+        taken = lane.seen.taken
+        wire.receive(request[:-9])
+        await asyncio.sleep(0.02)
+        assert lane.seen.taken == taken
+        wire.receive(request[-9:])
+        assert (await wire.answer()).status_code == 200
+        assert lane.seen.taken == taken + 1
+
+    in_a_loop(world, scenario)
+
+
+def test_content_that_does_not_come_in_time_has_one_answer_and_one_line(world, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "handful.http")
+    monkeypatch.setattr(connections, "BODY", 0.02)
+
+    async def scenario(wire, request, caller):
+        wire.receive(request[:-9])
+        answer = await wire.answer()
+        assert (answer.status_code, answer.json()["type"], wire.closing) == (408, "/problems/deadline-exceeded", True)
+
+    in_a_loop(world, scenario)
+    lines = [json.loads(one.message) for one in caplog.records if one.name == "handful.http"]
+    assert [(one["status"], one["route"]) for one in lines] == [(408, "/v1/tasks/{task}/predict")]
+
+
+def test_requests_that_come_together_are_answered_in_their_order(world):
+    _, tasks = world
+
+    async def scenario(wire, request, caller):
+        other = path_request(caller, tasks["classes"], {"inputs": points(3, 4)})
+        wrong = path_request(caller, tasks["classes"], {"inputs": [["x"]]})
+        wire.receive(request + other + wrong + b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" + request)
+        answers = [await wire.answer() for _ in range(5)]
+        assert [one.status_code for one in answers] == [200, 200, 422, 200, 200]
+        assert [len(answers[place].json()["predictions"]) for place in (0, 1, 4)] == [1, 2, 1]
+
+    in_a_loop(world, scenario)
+
+
+def test_who_wants_the_connection_closed_gets_that_after_the_answer(world):
+    async def scenario(wire, request, caller):
+        wire.receive(request.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+        answer = await wire.answer()
+        assert (answer.status_code, answer.headers["connection"], wire.closing) == (200, "close", True)
+
+    in_a_loop(world, scenario)
+
+
+@pytest.fixture
+def busy(world, monkeypatch):
+    """The thread that predicts waits until this event is set."""
+    caller, _ = world
+    lane, go = caller.app.state.server.batcher.lanes["predict"], threading.Event()
+    work = lane._work
+    monkeypatch.setattr(lane, "_work", lambda batch: go.wait(10) and work(batch))
+    yield go
+    go.set()
+
+
+async def counted(lane, name, count):
+    while getattr(lane.seen, name) < count:
+        await asyncio.sleep(0.001)
+
+
+def test_a_request_is_not_predicted_once_its_client_has_left(world, busy, caplog):
+    caplog.set_level(logging.INFO, "handful.http")
+
+    async def scenario(wire, request, caller):
+        lane = caller.app.state.server.batcher.lanes["predict"]
+        before, rows = lane.seen.left, lane.seen.rows
+        with contextlib.ExitStack() as stack:
+            others = [stack.enter_context(wired(caller.app)) for _ in range(3)]
+            for one in others:  # one batch for each thread
+                one.receive(request)
+                await asyncio.sleep(0.01)
+            wire.receive(request)
+            wire.close()
+            assert lane.seen.left == before + 1
+            busy.set()
+            assert [(await one.answer()).status_code for one in others] == [200] * 3
+        assert lane.seen.rows == rows + 3
+
+    in_a_loop(world, scenario)
+    statuses = [json.loads(one.message)["status"] for one in caplog.records if one.name == "handful.http"]
+    assert sorted(statuses) == [200, 200, 200, 499]
+
+
+def test_a_deadline_that_passes_is_told_as_on_the_route(world, busy):
+    _, tasks = world
+
+    async def scenario(wire, request, caller):
+        wire.receive(path_request(caller, tasks["classes"], **{"x-request-timeout-ms": "20"}))
+        answer = await wire.answer()
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/deadline-exceeded")
+        assert answer.headers["retry-after"] == "1"
+        wire.receive(path_request(caller, tasks["classes"]))
+        busy.set()
+        assert (await wire.answer()).status_code == 200
+
+    in_a_loop(world, scenario)
+
+
+def test_the_end_of_the_server_is_told(world, busy):
+    async def scenario(wire, request, caller):
+        wire.receive(request)
+        wire.connection.end()
+        answer = await wire.answer()
+        assert (answer.status_code, answer.json()["type"], wire.closing) == (503, "/problems/not-ready", True)
+
+    in_a_loop(world, scenario)
+
+
+def test_an_error_that_nobody_thought_of_is_told_as_such(world, monkeypatch, caplog):
+    def broken(made):
+        raise RuntimeError("broken")
+
+    caller, _ = world
+    monkeypatch.setattr(caller.app.state.server.batcher.lanes["predict"], "_work", broken)
+
+    async def scenario(wire, request, caller):
+        wire.receive(request)
+        answer = await wire.answer()
+        assert (answer.status_code, answer.json()["type"]) == (500, "/problems/outcome-unknown")
+        assert "broken" not in answer.text
+
+    in_a_loop(world, scenario)
+    assert any(one.exc_info and "broken" in str(one.exc_info[1]) for one in caplog.records)
+
+
+def test_a_key_that_was_read_long_ago_is_looked_up_again(world, monkeypatch):
+    caller, _ = world
+    monkeypatch.setattr(caller.app.state.server.service.keys, "held", lambda token: None)
+
+    async def scenario(wire, request, caller):
+        wire.receive(request)
+        assert (await wire.answer()).status_code == 200
+
+    in_a_loop(world, scenario)

@@ -98,12 +98,12 @@ def test_states_adapting_commits_and_the_log_are_measured(call):
     assert (found["handful_state_misses_total"], found["handful_state_evictions_total"]) == (0, 0)
 
 
-def test_turns_and_all_threads_are_shown(call, monkeypatch):
-    call.app.state.server.turns.seen.refused += 2
+def test_refusals_and_all_threads_are_shown(call, monkeypatch):
+    call.app.state.server.batcher.lanes["predict"].seen.refused += 2
     monkeypatch.setattr("handful.serving.pools.Pool.busy_for", 7.0)
     text = call("GET", "/metrics").text
-    assert 'handful_refusals_total{lane="turn",why="refused"} 2.0' in text
-    assert 'handful_waiting_requests{lane="turn"} 0.0' in text
+    assert 'handful_refusals_total{lane="predict",why="refused"} 2.0' in text
+    assert 'handful_waiting_requests{lane="predict"} 0.0' in text
     for name in ("predict", "adapt", "read"):
         assert f'handful_busy_seconds{{lane="{name}"}} 7.0' in text
 

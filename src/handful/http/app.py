@@ -56,7 +56,7 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | N
     readers, checkers = Pool("read", READERS), Pool("check", CHECKERS)
     app, server = routes(), Server(service, Batcher(service), readers, checkers, limits, spool)
     app.state.ready, app.state.until, app.state.server, app.state.telemetry = True, None, server, Telemetry(server)
-    app.add_middleware(ShortWay, server=server)
+    app.state.short_way = ShortWay(server, app.state.telemetry.count)
     app.add_middleware(Around, count=app.state.telemetry.count)
     return app
 

@@ -18,7 +18,6 @@ from handful.errors import HandfulError, UserError
 from handful.http.authorization import token_of
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
-from handful.http.turns import Turns
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
 from handful.serving.pools import Pool
@@ -40,7 +39,7 @@ class Server:
 
     service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
     checkers: threads that look up keys, so that no request waits for others' look-ups before it is known whose it is.
-    limits: of each request. spool: the folder for uploads. turns: of plain predictions.
+    limits: of each request. spool: the folder for uploads.
     """
 
     service: Service
@@ -49,7 +48,6 @@ class Server:
     checkers: Pool
     limits: RequestLimits
     spool: Path
-    turns: Turns = field(default_factory=Turns, repr=False)
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:

@@ -1,12 +1,15 @@
 """Connections of clients, which may be slow, silent or hostile: uvicorn's, with deadlines and limits."""
 
 from asyncio import TimerHandle, Transport
+from functools import partial
 from typing import Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from handful.http.middleware import UNMATCHED, new_id, write_line
 from handful.http.problems import Problem
+from handful.http.short_way import PlainRequest
 
 HEAD, BODY, ANSWER = 10.0, 30.0, 30.0
 """Seconds in which a client sends a request's head, then its body, and reads on in the answer."""
@@ -23,6 +26,7 @@ class Connection(HttpToolsProtocol):
     _writing: TimerHandle | None = None
     _reading: Literal["", "head", "body"] = ""
     _bytes = 0
+    _plain: PlainRequest | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
@@ -36,6 +40,8 @@ class Connection(HttpToolsProtocol):
         """Wait for nothing any more."""
         self._wait(None)
         self.resume_writing()
+        if self._plain is not None:
+            self._plain.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -74,6 +80,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self._bytes = 0
         self._await("")
+        if self._plain is not None and self._plain.cycle is self.cycle:
+            self._plain.received()
 
     def on_response_complete(self) -> None:
         """The answer is there: what the client has begun to send meanwhile is due."""
@@ -93,9 +101,24 @@ class Connection(HttpToolsProtocol):
             self._writing = None
         super().resume_writing()
 
+    def end(self) -> None:
+        """The server ends: answer what goes the short way, and close."""
+        if self._plain is not None:
+            self._plain.end()
+        self.transport.abort()
+
     def send_400_response(self, msg: str) -> None:
         """What was sent cannot be parsed."""
         self._refuse(Problem("invalid-request", "This is no request of HTTP/1.1.", status=400))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Of a request that is to be answered next, at least the head is there."""
+        otherwise = partial(super()._start_asgi_task, cycle, app)
+        self._plain = self.config.app.state.short_way.taken(cycle, otherwise)  # type: ignore[union-attr]
+        if self._plain is None:
+            otherwise()
+        elif not cycle.more_body:
+            self.loop.call_soon(self._plain.received)
 
     @property
     def _answering(self) -> bool:
@@ -135,6 +158,8 @@ class Connection(HttpToolsProtocol):
             state["refused"] = answer.status_code
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            if self._plain is not None:
+                self._plain.leave(answer.status_code)
         else:
             self.config.app.state.telemetry.count("", UNMATCHED, answer.status_code, 0.0)  # type: ignore[union-attr]
             write_line(state["id"], "", UNMATCHED, answer.status_code, 0.0)

@@ -53,8 +53,8 @@ class Around:
             await self.app(scope, receive, send)
             return
         headers, start, status = dict(scope["headers"]), time.perf_counter(), 0
-        trace = TRACE.fullmatch(headers.get(b"traceparent", b""))
-        request_id = scope.setdefault("state", {}).setdefault("id", _request_id(headers))
+        trace = trace_of(headers)
+        request_id = scope.setdefault("state", {}).setdefault("id", id_of(headers))
 
         content = _Content(receive)
 
@@ -77,9 +77,9 @@ class Around:
         except HandfulError as error:
             await of_error(error).response(request_id)(scope, receive, marked)
         except asyncio.CancelledError:  # the server ends
-            await _at_the_end(scope).response(request_id)(scope, receive, marked)
-        except Exception:
-            log.exception(json.dumps({"event": "error", "request": request_id, "route": template_of(scope)}))
+            await at_the_end(scope["method"], template_of(scope)).response(request_id)(scope, receive, marked)
+        except Exception as error:
+            write_error(request_id, template_of(scope), error)
             if not status:
                 await UNEXPECTED.response(request_id)(scope, receive, marked)
         finally:
@@ -151,13 +151,24 @@ def write_line(
         log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
+def write_error(request_id: str, route: str, error: BaseException) -> None:
+    """Write to the log where an error comes from that nobody thought of."""
+    log.error(json.dumps({"event": "error", "request": request_id, "route": route}), exc_info=error)
+
+
+def id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The id that a request has, or is given."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if REQUEST_ID.fullmatch(given) else new_id()
 
 
-def _at_the_end(scope: Scope) -> Problem:
+def trace_of(headers: Mapping[bytes, bytes]) -> re.Match[bytes] | None:
+    """The `traceparent` of a request, with the id of its trace as group 1; None where it has none."""
+    return TRACE.fullmatch(headers.get(b"traceparent", b""))
+
+
+def at_the_end(method: str, route: str) -> Problem:
     """What a request is told that the ending server did not finish; a change may still be made in a thread."""
-    if scope["method"] in READS or template_of(scope).endswith(PREDICTS):
+    if method in READS or route.endswith(PREDICTS):
         return Problem("not-ready", "The server is ending.")
     return Problem("outcome-unknown", "The server ended before the request was carried out, or while it was.")

@@ -129,7 +129,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # of clients that read slowly, or not at all
-            connection.transport.abort()
+            assert isinstance(connection, Connection), "the configuration says so"
+            connection.end()
         await asyncio.sleep(0)
 
     @contextmanager

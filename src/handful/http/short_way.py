@@ -1,30 +1,39 @@
 """The short way of a plain prediction by one task, past the framework, whose machinery costs more than all the rest.
 
 It answers as the route in `predicting` does, and leaves to that route what is not plain: a request with problems, or a
-large one.
+large one. While a request waits here, it costs the event loop nothing: it has no task, and the thread that predicts it
+reads its content.
 """
 
+import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from handful.cells import too_large
 from handful.errors import HandfulError
 from handful.http.bodies import LARGE
 from handful.http.calls import LEAST_SECONDS, Server
-from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
+from handful.http.middleware import Count, at_the_end, id_of, trace_of, write_error, write_line
+from handful.http.problems import STATUSES, UNEXPECTED, Problem, of_error
 from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS, Note
 from handful.serving.batcher import DEADLINE, LONGEST
 from handful.serving.keys import Identity
+from handful.serving.lanes import LaneRequest
+from handful.serving.predicting import Asked
 from handful.serving.records import Predictions
 
 PATH = re.compile(r"/v1/tasks/(task_[0-9a-f]{32})/predict")
+ROUTE = "/v1/tasks/{task}/predict"
+"""What the log and metrics call it."""
 UNUSUAL = {b"transfer-encoding", b"expect"}
 """Headers of requests that are not plain."""
 NUMBER = re.compile(rb"[0-9]{1,8}")
@@ -43,149 +52,194 @@ class Vectors(msgspec.Struct, forbid_unknown_fields=True):
 _decoder, _encoder = msgspec.json.Decoder(Vectors), msgspec.json.Encoder()
 
 
-class Route(NamedTuple):
-    """What the log and metrics call the route of a request."""
-
-    path: str
+class NotPlainError(Exception):
+    """The content is not plain, or something is wrong with it: the route finds out."""
 
 
-ROUTE = Route("/v1/tasks/{task}/predict")
+class Head(NamedTuple):
+    """What the head of a plain request says: by which task, the key of who asks, and within how many seconds."""
 
+    task: str
+    token: str
+    seconds: float
+    headers: Mapping[bytes, bytes]
 
-class ShortWay:
-    """Pure ASGI around an application: answers plain predictions by itself.
-
-    server: what all requests share.
-    """
-
-    def __init__(self, app: ASGIApp, server: Server) -> None:
-        self.app, self.server = app, server
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        plain = self._plain(scope)
-        identity = None if plain is None else await self._identity(plain.token)
-        if plain is None or identity is None:
-            await self.app(scope, receive, send)
-            return
-        scope["route"], scope["state"]["identity"] = ROUTE, identity
-        content, messages = await _received(receive)  # which may take long, so that a turn is taken afterwards
-        made = None
-        if content is not None:
-            task = scope["path"].split("/")[3]
-            made = await while_there(receive, self._in_turn(identity.tenant, task, content, plain.seconds))
-        if made is None:
-            await self.app(scope, _again(messages, receive), send)
-            return
-        answer = _encoder.encode(_shown(made))
-        headers = [
-            (b"cache-control", b"no-store"),
-            (b"content-length", str(len(answer)).encode()),
-            (b"content-type", b"application/json"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-
-    async def _identity(self, token: str) -> Identity | None:
-        """Whose key it is; None where it is none."""
-        try:
-            return await self.server.identity(token)
-        except HandfulError:
+    @classmethod
+    def of(cls, scope: HTTPScope, limits: RequestLimits) -> "Head | None":
+        """The head of what may be a plain request; None for all else."""
+        path = PATH.fullmatch(scope["path"])
+        if path is None or scope["method"] != "POST" or scope["query_string"]:
             return None
-
-    async def _in_turn(self, tenant: str, task: str, content: bytes, seconds: float) -> Predictions | None:
-        """What is predicted once it is this request's turn; None for content that is not plain."""
-        until = time.monotonic() + seconds
-        since = await self.server.turns.enter(tenant, seconds)
-        try:
-            asked = _read(content, self.server.limits)
-            if asked is None:
-                return None
-            return await self.server.batcher.predict(
-                tenant,
-                task,
-                asked.inputs,
-                version=asked.version,
-                top=asked.top,
-                deadline=max(LEAST_SECONDS, until - since),
-                nbytes=sum(one.nbytes for one in asked.inputs),
-            )
-        finally:
-            self.server.turns.leave(tenant, since)
-
-    def _plain(self, scope: Scope) -> "Plain | None":
-        """What the head says of what may be a plain prediction; None for all else."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
-            return None
-        if not PATH.fullmatch(scope["path"]):
-            return None
-        headers = dict(scope["headers"])
+        sent = list(scope["headers"])
+        headers = dict(sent)
         length, token = headers.get(b"content-length", b""), headers.get(b"authorization", b"")
         milliseconds = headers.get(b"x-request-timeout-ms", USUAL)
         if (
             headers.get(b"content-type") != b"application/json"
             or not NUMBER.fullmatch(length)
-            or int(length) >= min(LARGE, self.server.limits.json_bytes)
+            or int(length) >= min(LARGE, limits.json_bytes)
             or not NUMBER.fullmatch(milliseconds)
             or not 1 <= int(milliseconds) <= LONGEST * 1000
             or not token.startswith(b"Bearer ")
-            or len(headers) != len(scope["headers"])
+            or len(headers) != len(sent)
             or not headers.keys().isdisjoint(UNUSUAL)
         ):
             return None
-        return Plain(token[7:].decode("latin-1"), int(milliseconds) / 1000)
+        return cls(path[1], token[7:].decode("latin-1"), int(milliseconds) / 1000, headers)
 
 
-class Plain(NamedTuple):
-    """What the head of a plain request says: the key of who asks, and within how many seconds."""
+class ShortWay:
+    """The short way of one application. server: what all requests share. count: see `Around`."""
 
-    token: str
-    seconds: float
+    def __init__(self, server: Server, count: Count) -> None:
+        self.server, self.count = server, count
 
-
-async def _received(receive: Receive) -> tuple[bytes | None, list[Message]]:
-    """The content of a request, None where it does not come whole, and the messages that it came in."""
-    messages = [await receive()]
-    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
-        messages.append(await receive())
-    if messages[-1]["type"] != "http.request":
-        return None, messages
-    return b"".join(message.get("body", b"") for message in messages), messages
+    def taken(self, cycle: RequestResponseCycle, otherwise: Callable[[], None]) -> "PlainRequest | None":
+        """The request of a head that was read, if it goes this way. otherwise: lets the application answer it."""
+        head = Head.of(cycle.scope, self.server.limits)
+        return None if head is None else PlainRequest(self, cycle, head, otherwise)
 
 
-def _again(messages: Sequence[Message], receive: Receive) -> Receive:
-    """Receives these messages, then those that come."""
-    rest = iter(messages)
+class PlainRequest:
+    """A request from its head to its answer. All methods belong to the event loop.
 
-    async def next_one() -> Message:
-        for message in rest:
-            return message
-        return await receive()
+    cycle: uvicorn's, which holds its content and takes its answer.
+    """
 
-    return next_one
+    def __init__(self, way: ShortWay, cycle: RequestResponseCycle, head: Head, otherwise: Callable[[], None]) -> None:
+        self.cycle, self._way, self._head, self._otherwise = cycle, way, head, otherwise
+        self._since, self._until, self._ended = time.perf_counter(), 0.0, False
+        self._identity: Identity | None = None
+        self._known: asyncio.Task[None] | None = None
+        self._asked: LaneRequest[Any, Predictions] | None = None
+        self._id: str = cycle.scope["state"].setdefault("id", id_of(head.headers))
+
+    def received(self) -> None:
+        """Its content is there: it is known whose it is, and it waits with others from now on."""
+        if self._ended:
+            return
+        self._until = time.monotonic() + self._head.seconds
+        held = self._way.server.service.keys.held(self._head.token)
+        if held is None:
+            self._known = asyncio.get_running_loop().create_task(self._look_up())
+        else:
+            self._enter(held)
+
+    def leave(self, status: int = STATUSES["client-left"]) -> None:
+        """Nobody waits for its answer any more. status: of the answer that it has instead."""
+        if not self._ended:
+            self._drop()
+            self._tell(status)
+
+    def end(self) -> None:
+        """The server ends, and does not wait for it."""
+        if not self._ended:
+            self._drop()
+            self._refuse(at_the_end("POST", ROUTE))
+
+    async def _look_up(self) -> None:
+        try:
+            identity = await self._way.server.identity(self._head.token)
+        except Exception:  # the route finds out
+            self._leave_to_route()
+        else:
+            self._enter(identity)
+
+    def _enter(self, identity: Identity) -> None:
+        self._identity = identity
+        content = bytes(self.cycle.body)
+        try:
+            self._asked = self._way.server.batcher.enter(
+                identity.tenant,
+                partial(_read, identity.tenant, self._head.task, content, self._way.server.limits),
+                rows=content.count(b"[") - 1,
+                deadline=max(LEAST_SECONDS, self._until - time.monotonic()),
+                nbytes=len(content),
+            )
+        except HandfulError as error:
+            self._refuse(of_error(error))
+        else:
+            self._asked.answer.add_done_callback(self._answer)
+
+    def _answer(self, made: "asyncio.Future[Predictions]") -> None:
+        if self._ended or self._asked is None:
+            return
+        self._way.server.batcher.leave(self._asked)
+        error = made.exception()
+        if error is None:
+            self._send(200, HEADERS, _encoder.encode(_shown(made.result())))
+        elif isinstance(error, NotPlainError):
+            self._leave_to_route()
+        elif isinstance(error, HandfulError):
+            self._refuse(of_error(error))
+        else:
+            write_error(self._id, ROUTE, error)
+            self._refuse(UNEXPECTED)
+
+    def _leave_to_route(self) -> None:
+        self._ended = True
+        self._otherwise()
+
+    def _drop(self) -> None:
+        """Do nothing more for it."""
+        self._ended = True
+        if self._known is not None:
+            self._known.cancel()
+        if self._asked is not None:
+            self._way.server.batcher.leave(self._asked)
+            self._asked.answer.cancel()
+
+    def _refuse(self, problem: Problem) -> None:
+        answer = problem.response(self._id)
+        headers = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
+        self._send(answer.status_code, headers, bytes(answer.body))
+
+    def _send(self, status: int, headers: "list[tuple[bytes, bytes]]", content: bytes) -> None:
+        """Write the answer as `RequestResponseCycle.send` does."""
+        cycle, trace = self.cycle, trace_of(self._head.headers)
+        self._ended = cycle.response_started = cycle.response_complete = True
+        lines = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            lines += name, b": ", value, b"\r\n"
+        lines.append(b"content-length: %d\r\nx-request-id: %b\r\n" % (len(content), self._id.encode()))
+        if trace is not None:
+            lines.append(b"traceparent: %b\r\n" % trace[0])
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        cycle.transport.write(b"".join((*lines, b"\r\n", content)))
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        self._tell(status)
+        cycle.on_response()
+
+    def _tell(self, status: int) -> None:
+        """Say in the log and metrics what became of it."""
+        trace, took = trace_of(self._head.headers), time.perf_counter() - self._since
+        self._way.count("POST", ROUTE, status, took)
+        write_line(
+            self._id,
+            *("POST", ROUTE, status, took),
+            key=None if self._identity is None else self._identity.key,
+            trace=None if trace is None else trace[1].decode(),
+        )
 
 
-class Asked(NamedTuple):
-    """What a plain request asks for."""
-
-    inputs: Sequence[np.ndarray]
-    version: int | None
-    top: int | None
+HEADERS = [(b"cache-control", b"no-store"), (b"content-type", b"application/json")]
 
 
-def _read(content: bytes, limits: RequestLimits) -> Asked | None:
-    """What is asked for; None where it is not plain, or something is wrong with it."""
+def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Asked:
+    """What is asked for; `NotPlainError` where it is not plain, or something is wrong with it."""
     try:
         given = _decoder.decode(content)
     except (msgspec.DecodeError, ValueError):
-        return None
+        raise NotPlainError from None
     fields = 1 + (given.version is not None) + (given.top is not None)
     if content.count(b'"') != 2 * fields or not 1 <= len(given.inputs) <= limits.inputs:  # a field twice, or a null
-        return None
+        raise NotPlainError
     inputs = [np.array(row) for row in given.inputs]
     if any(row.dtype.kind not in "if" or not row.size or too_large(row).any() for row in inputs):
-        return None
-    return Asked(inputs, given.version, given.top)
+        raise NotPlainError
+    return Asked(tenant, task, inputs, given.version, given.top)
 
 
 def _shown(made: Predictions) -> dict[str, Any]:

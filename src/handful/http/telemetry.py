@@ -80,9 +80,6 @@ class _Queues(Collector):
             rows.add_metric([name], seen.rows)
             work.add_metric([name], seen.seconds)
             sizes.add_metric([name], *_buckets(dict(seen.sizes)))
-        turns = self._server.turns
-        requests.add_metric(["turn"], turns.waiting)
-        for name, seen in [*((name, lane.seen) for name, lane in lanes), ("turn", turns.seen)]:
             for why in ("refused", "expired", "left"):
                 refused.add_metric([name, why], getattr(seen, why))
         for name, seconds in self._server.busy_for.items():

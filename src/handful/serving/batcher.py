@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from handful.errors import HandfulError, UserError
-from handful.serving.lanes import Lane
+from handful.serving.lanes import Lane, LaneRequest
 from handful.serving.pools import Pool
-from handful.serving.predicting import Asked
+from handful.serving.predicting import Asked, Unread
 from handful.serving.records import Predictions
 from handful.serving.service import Service
 
@@ -49,7 +49,7 @@ class Batcher:
     ) -> None:
         threads = {"predict": predicting, "adapt": adapting, "convert": converting}
         self._pools = {name: Pool(name, count) for name, count in threads.items()}
-        self._predictions: Lane[Asked, Predictions] = Lane(
+        self._predictions: Lane[Asked | Unread, Predictions] = Lane(
             self._pools["predict"], service.predictor.predict, rows=rows, nbytes=nbytes, together=TOGETHER
         )
         self._changes: Lane[Callable[[], Any], Any] = Lane(
@@ -87,6 +87,20 @@ class Batcher:
         self._check(deadline)
         asked = Asked(tenant, task, inputs, version, top)
         return await self._predictions.ask(asked, tenant=tenant, rows=len(inputs), nbytes=nbytes, seconds=deadline)
+
+    def enter(
+        self, tenant: str, read: Callable[[], Asked], *, rows: int, deadline: float, nbytes: int
+    ) -> LaneRequest[Any, Predictions]:
+        """The same for a caller that does not wait here; `leave` has to follow. The answer is the request's `answer`.
+
+        read: returns what is asked for, in the thread that predicts; what it raises is the answer. rows: of inputs.
+        """
+        self._check(deadline)
+        return self._predictions.enter(Unread(read), tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline)
+
+    def leave(self, request: LaneRequest[Any, Predictions]) -> None:
+        """Nobody waits for a request any more, answered or not."""
+        self._predictions.leave(request)
 
     async def adapt(
         self, tenant: str, cost: int, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0

@@ -70,7 +70,7 @@ class Lane(Generic[Content, Answer]):
         self.seen = Seen()
         self._pool, self._work = pool, work
         self._together, self._finishes = together, finishes
-        self._waiting: Waiting[_Request[Content, Answer]] = Waiting(rows, nbytes)
+        self._waiting: Waiting[LaneRequest[Content, Answer]] = Waiting(rows, nbytes)
         self._free, self._starting = pool.threads, False
         self._rows, self._seconds = 0.0, 0.0
 
@@ -87,29 +87,44 @@ class Lane(Generic[Content, Answer]):
     async def ask(self, content: Content, *, tenant: str, rows: int, nbytes: int, seconds: float) -> Answer:
         """The answer to a request, or raise the error about it. If this is cancelled before it starts, it never does.
 
+        The arguments and errors are those of `enter`.
+        """
+        request = self.enter(content, tenant=tenant, rows=rows, nbytes=nbytes, seconds=seconds)
+        try:
+            return await request.answer
+        finally:
+            self.leave(request)
+
+    def enter(
+        self, content: Content, *, tenant: str, rows: int, nbytes: int, seconds: float
+    ) -> "LaneRequest[Content, Answer]":
+        """A request that is answered later; `leave` has to follow.
+
         tenant: which others it shares with.
         rows, nbytes: its size.
         seconds: until its deadline.
 
-        Raises `OverloadedError` at once where the deadline cannot be met, and at the deadline where it was not, and
-        `DataError` for a request that is too large.
+        Raises `OverloadedError` at once where the deadline cannot be met, and `DataError` for a request that is too
+        large. At its deadline an `OverloadedError` is its answer.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        request = _Request[Content, Answer](
+        request = LaneRequest[Content, Answer](
             tenant, max(1, rows), nbytes, now, now + seconds, content, loop.create_future()
         )
-        self._enter(request)
-        expiry = loop.call_at(request.until, self._expire, request)
+        self._take_in(request)
+        request.expiry = loop.call_at(request.until, self._expire, request)
         self._start_soon(loop)
-        try:
-            return await request.answer
-        finally:
-            expiry.cancel()
-            if self._waiting.discard(request):
-                self.seen.left += 1
+        return request
 
-    def _enter(self, request: "_Request[Content, Answer]") -> None:
+    def leave(self, request: "LaneRequest[Content, Answer]") -> None:
+        """Nobody waits for a request any more; if it has not started, it never does."""
+        if request.expiry is not None:
+            request.expiry.cancel()
+        if self._waiting.discard(request):
+            self.seen.left += 1
+
+    def _take_in(self, request: "LaneRequest[Content, Answer]") -> None:
         self._waiting.check_size(request)
         wait = self._wait(self._waiting.rows_before(request))
         if self._waiting.count and (wait > request.until - request.since or not self._waiting.admits(request)):
@@ -128,7 +143,7 @@ class Lane(Generic[Content, Answer]):
                 )
             )
 
-    def _expire(self, request: "_Request[Content, Answer]") -> None:
+    def _expire(self, request: "LaneRequest[Content, Answer]") -> None:
         """The deadline of a request is over."""
         if self._waiting.discard(request) or not self._finishes:
             self.seen.expired += 1
@@ -173,7 +188,7 @@ class Lane(Generic[Content, Answer]):
         """Rows of a batch."""
         return max(1, min(self._together, int(SECONDS / self._pace))) if self._pace else self._together
 
-    def _run(self, batch: "Sequence[_Request[Content, Answer]]", loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, batch: "Sequence[LaneRequest[Content, Answer]]", loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of the pool."""
         started = time.monotonic()
         answers: Sequence[Answer | Exception]
@@ -188,7 +203,7 @@ class Lane(Generic[Content, Answer]):
 
     def _finish(
         self,
-        batch: "Sequence[_Request[Content, Answer]]",
+        batch: "Sequence[LaneRequest[Content, Answer]]",
         answers: Sequence[Answer | Exception],
         seconds: float,
         loop: asyncio.AbstractEventLoop,
@@ -205,11 +220,12 @@ class Lane(Generic[Content, Answer]):
 
 
 @dataclass(eq=False)
-class _Request(Waits, Generic[Content, Answer]):
-    """A request and its answer."""
+class LaneRequest(Waits, Generic[Content, Answer]):
+    """A request and its answer. expiry: what ends it at its deadline."""
 
     content: Content
     answer: "asyncio.Future[Answer]"
+    expiry: asyncio.TimerHandle | None = None
 
     def resolve(self, answer: Answer | Exception) -> None:
         """Answer it, unless nobody waits for that any more."""

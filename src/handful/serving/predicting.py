@@ -36,6 +36,13 @@ class Asked:
     top: int | None = None
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A prediction that is asked for in some content. read: returns what is asked for, in the thread that predicts."""
+
+    read: Callable[[], Asked]
+
+
 class Predictor:
     """Predicts by the tasks of all tenants: one encoding and one prediction for the requests to each model.
 
@@ -53,14 +60,19 @@ class Predictor:
         self._counting = threading.Lock()
         self.encode_seconds = 0.0
 
-    def predict(self, asked: Sequence[Asked]) -> list[Predictions | Exception]:
+    def predict(self, asked: Sequence[Asked | Unread]) -> list[Predictions | Exception]:
         """The predictions of each request, or the error about it, in their order; see `Service.predict`."""
         requests = [_Request(one) for one in asked]
+        _tried(_alone(requests), self._read)
         _tried(_alone(requests), self._look_up)
         _tried([requests], partial(_alike, lambda one: (one.version.model_digest, one.given[0].media), self._encode))
         _tried([requests], partial(_alike, lambda one: one.version.model_digest, self._predict))
         _tried(_alone(requests), self._resolve)
         return [one.error or one.told for one in requests]
+
+    def _read(self, requests: "Sequence[_Request]") -> None:
+        for one in requests:
+            one.asked = one.content.read() if isinstance(one.content, Unread) else one.content
 
     def _look_up(self, requests: "Sequence[_Request]") -> None:
         for one in requests:
@@ -102,10 +114,11 @@ class Predictor:
 class _Request:
     """What is known of a request so far."""
 
-    asked: Asked
+    content: Asked | Unread
     error: Exception | None = None
     notes: tuple[Note, ...] = ()
     given: Sequence[Written] = ()
+    asked: Asked = field(init=False)
     version: Version = field(init=False)
     tensor: Tensor = field(init=False)
     prediction: Prediction = field(init=False)
