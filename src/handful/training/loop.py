@@ -204,12 +204,22 @@ class Training(TrainingState):
         assert minutes is not None, "where there are no steps"
         per_step, steps = self._seconds_per_step(TIMED_STEPS), 0
         if self.workers.first:
-            if not self.validation_seconds:
-                start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
-                evaluate(self.learner, self.validation, tasks=few, metric=self.settings.metric)
-                self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
+            self._time_validation()
             steps = self._affordable(60 * minutes - self.spent, per_step)
         self._keep_steps(StepCount(self._agreed(steps)), run)
+
+    def timed(self) -> tuple[float, float]:
+        """Seconds of the next step and of a validation, by taking a few of them without changing anything."""
+        per_step = self._seconds_per_step(TIMED_STEPS)
+        self._time_validation()
+        return per_step, self.validation_seconds
+
+    def _time_validation(self) -> None:
+        """By a few of its tasks, unless one was made already."""
+        if not self.validation_seconds:
+            start, few = time.perf_counter(), min(TIMED_TASKS, self.settings.validation_tasks)
+            evaluate(self.learner, self.validation, tasks=few, metric=self.settings.metric)
+            self.validation_seconds = (time.perf_counter() - start) * self.settings.validation_tasks / few
 
     def _seconds_per_step(self, steps: int) -> float:
         """The median time of the next step, taken so often without changing anything."""

@@ -1,0 +1,265 @@
+"""`auto`: the best model that a budget of time brings, found by a race of learners on validation tasks."""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from handful.errors import HandfulError, UserError
+from handful.events import NoteEvent, OnEvent, Stop, ignore
+from handful.learners.learner import Learner, Race
+from handful.models.meta_model import MetaModel
+from handful.registry import LEARNERS
+from handful.storage import finite, is_run, write_json, write_text
+from handful.tasks.distribution import TaskDistribution
+from handful.training.lock import locked
+from handful.training.performance import performance
+from handful.training.run import Run
+from handful.workflows.experiment import Experiment, continued, validating
+from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track, Trainee
+from handful.workflows.race_record import FILE, RaceRecord, budget_of
+from handful.workflows.race_scores import Scored, reason
+from handful.workflows.race_steps import Course, rounds, targets
+
+MINUTES = 10.0
+"""Of a race, where no time is given."""
+PRETRAINING = 0.1
+"""Of the budget, for each learner that is pre-trained alone."""
+WINNING = 0.5
+"""The most of the budget that one candidate's training may take, by which its plan is chosen."""
+VALIDATIONS = 8
+"""Of the last candidate in training."""
+SAVING = 0.02
+"""Of the budget, kept for the end."""
+
+
+def race_of(tasks: TaskDistribution) -> Race:
+    """The race that is for these tasks."""
+    spec = tasks.spec
+    if not spec.classification or spec.labels == "shared":
+        return "rows"
+    return "images" if len(spec.input_shape) == 3 else "vectors"
+
+
+def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
+    """The learners of the registry that can take part in a race on these tasks."""
+    spec, pool = tasks.spec, tasks.split("train").pool()
+    found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
+    fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
+    return [learner for learner in fitting if learner.start != "pretrained" or pool is not None]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What a race came to. scores: of all candidates, at their best. dropped: why some were not trained to the end."""
+
+    winner: Entrant
+    scores: dict[str, Scored]
+    dropped: dict[str, str]
+
+
+def auto(
+    experiment: Experiment,
+    path: Path,
+    *,
+    tasks: TaskDistribution | None = None,
+    budget_from: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    trust: Sequence[str] = (),
+    on_event: OnEvent = ignore,
+    stop: Stop | None = None,
+) -> MetaModel:
+    """Spend a budget of time on the best model for these tasks; returns the meta-model, which is in `path/model` too.
+
+    experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default.
+    budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
+    tasks, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had
+    not been.
+
+    What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
+    and found. Raises `UserError` where options, data or sizes do not fit.
+    """
+    minutes = float(experiment.settings.get("minutes") or MINUTES)
+    going_on = resume and is_run(path)
+    if tasks is None:
+        tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
+    sized = experiment.tasks(tasks)
+    validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
+    known = going_on and (path / FILE).exists()
+    budget = None if budget_from is None or known else budget_of(budget_from)
+    with locked(path):
+        run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
+        record = RaceRecord.open(path, minutes, budget)
+        track = Track(experiment, sized, validation, run, record, on_event, stop)
+        try:
+            if record.summary is not None:
+                return MetaModel.from_pretrained(path, trust=trust)
+            with run.threads():
+                return finished(track, raced(track, candidates(race_of(sized), sized)))
+        except BaseException:
+            if not record.decided:
+                run.abandon()
+            raise
+
+
+def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
+    """Let these learners race for the budget."""
+    probes = [one for one in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe) if one.affordable]
+    pretrained = [Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained]
+    trainees = [Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee]
+    budget, dropped = 60 * track.record.minutes, dict[str, str]()
+    trainees = [one for one in trainees if _prepared(one, WINNING * budget, dropped)]
+    if not (probes or pretrained or trainees):
+        raise UserError("No learner of the registry is a candidate for these tasks. Name one with {learner}.")
+    counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
+    track.on_event(NoteEvent(f"A race of {counts}, for {track.record.minutes:g} minutes."))
+    scores = {one.name: one.scored() for one in probes}
+    for one in pretrained:
+        one.prepare(PRETRAINING * budget if trainees else track.record.left / len(pretrained))
+        one.pretrain()
+        scores[one.name] = one.scored()
+    trained = _rounds(track, trainees, dropped) if trainees else {}
+    scores |= trained
+    if not scores:
+        raise HandfulError(f"No candidate could be trained: {'; '.join(dropped.values())}.", code="training-diverged")
+    entrants = {one.name: one for one in (*probes, *pretrained, *trainees)}
+    winner = entrants[track.judge.best(scores)]
+    if isinstance(winner, Trainee):
+        winner.restored()
+    return Finish(winner, scores, dropped)
+
+
+def kind_of(cls: type[Learner]) -> type[Entrant]:
+    """How a learner takes part."""
+    if cls.meta_gradient != "none":
+        return Trainee
+    return Pretrained if cls.start == "pretrained" else Probe
+
+
+def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool:
+    """Prepare it, or note why it cannot take part."""
+    try:
+        entrant.prepare(seconds)
+    except (HandfulError, NotImplementedError) as error:
+        dropped[entrant.name] = f"it cannot be trained on these tasks: {error}"
+        return False
+    return True
+
+
+def _rounds(track: Track, trainees: list[Trainee], dropped: dict[str, str]) -> dict[str, Scored]:
+    """Train all, then the best of them, down to one; the scores of each, after its last round."""
+    counts, record = rounds(len(trainees)), track.record
+    behind = _behind(track, trainees[0])
+    seconds = record.decide("seconds of all rounds", lambda: max(0.0, record.left - behind * len(trainees)))
+    ends = {one.name: targets(seconds, counts, one.per_step, one.per_validation, VALIDATIONS) for one in trainees}
+    scores: dict[str, Scored] = {}
+    going_on = list(trainees)
+    for number in range(len(counts)):
+        last = number == len(counts) - 1
+        track.on_event(NoteEvent(_announced(record, number, len(counts), going_on)))
+        field = {}
+        for one in going_on:
+            try:
+                field[one.name] = _trained(track, one, ends[one.name], number, last=last)
+            except HandfulError as error:
+                if isinstance(error, UserError):
+                    raise
+                dropped[one.name] = str(error)
+        scores |= field
+        if not field:
+            return scores
+        if not last:
+            kept = track.judge.going_on(field, counts[number + 1])
+            leader = max(field, key=lambda name: track.judge.rank(field[name]))
+            for name in field.keys() - set(kept):
+                dropped[name] = f"after round {number + 1}, {reason(track.judge, (leader, field[leader]), field[name])}"
+            going_on = [one for one in going_on if one.name in kept]
+    return scores
+
+
+def _behind(track: Track, one: Trainee) -> float:
+    """Seconds that scoring a candidate takes."""
+    return one.per_validation * 2
+
+
+def _announced(record: RaceRecord, number: int, of: int, going_on: Sequence[Entrant]) -> str:
+    left = max(0.0, record.left)
+    named = ", ".join(one.name for one in going_on)
+    return f"Round {number + 1} of {of}: {named}; about {left:.0f} s are left."
+
+
+def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, last: bool) -> Scored:
+    """Train a candidate for one round; its scores then."""
+    start, end = ends[number - 1] if number else 0, ends[number]
+    one.course = Course(ends[-1])
+    behind = _behind(track, one) + SAVING * 60 * track.record.minutes
+    if last and number:
+
+        def corrected() -> int:
+            seconds = track.record.left - behind - VALIDATIONS * one.per_validation
+            return start + max(1, int(seconds / max(one.seconds_per_step(), 1e-9)))
+
+        one.restored()
+        total = track.record.decide(f"corrected steps of {one.name}", corrected)
+        one.course = replace(one.course, corrected=total, corrected_at=start)
+    every = max(1, math.ceil((end - start) / VALIDATIONS)) if last else end - start
+    one.advance(end, every, last=behind if last else None)
+    return one.scored(f" after round {number + 1}")
+
+
+def finished(track: Track, finish: Finish) -> MetaModel:
+    """Save the winner as an ordinary meta-model, and the record of the race."""
+    winner, run, record = finish.winner, track.run, track.record
+    score, judge = finish.scores[winner.name], track.judge
+    ranked = sorted(finish.scores, key=lambda name: judge.rank(finish.scores[name]), reverse=True)
+    facts = {
+        "tasks": track.experiment.source.name,
+        "trained steps": winner.steps,
+        "kept step": winner.kept_step,
+        "selection": f"the best of {len(ranked)} candidates on the same {track.scored_tasks} tasks of the val split",
+        "metric": track.metric.name,
+        "validation score": judge.score(score),
+        "examples": winner.examples,
+        "plan": winner.plan or "None",
+        "seed": track.experiment.seed,
+        "race": {name: judge.score(finish.scores[name]) for name in ranked},
+    }
+    learner = winner.learner()
+    model = MetaModel(learner, track.tasks.pipeline, facts, whole_encoder=track.experiment.whole_encoder)
+    history = winner.history or [{"step": 0, "seconds": 0.0, "val": judge.score(score)}]
+    write_text(run.path / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in history))
+    model.save_pretrained(run.path / "model")
+    record.end(summary(track, finish, ranked))
+    shutil.rmtree(run.path / "checkpoints" / "race", ignore_errors=True)
+    if isinstance(winner, Trainee):
+        tasks = track.training_tasks()
+        write_json(run.path / "performance.json", performance(history, learner, tasks, winner.batch))
+    return model
+
+
+def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, Any]:
+    """What `race.json` says at its end: the winner, and each candidate, the best first.
+
+    Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
+    are averaged), seconds to adapt to a task, and why it was dropped.
+    """
+    best = finish.scores[finish.winner.name]
+    rows = []
+    for name in ranked:
+        gap = track.judge.ahead(best, finish.scores[name])
+        rows.append(
+            {
+                "name": name,
+                "score": track.judge.score(finish.scores[name]),
+                "behind": {"mean": gap.mean, "low": gap.low, "high": gap.high},
+                "adapt_seconds": finish.scores[name].seconds,
+                "dropped": finish.dropped.get(name),
+            }
+        )
+    left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
+    facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": track.scored_tasks}
+    return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

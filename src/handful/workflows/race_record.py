@@ -1,0 +1,128 @@
+"""`race.json`: what a race of learners has decided by the clock, and what came of it."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from handful.errors import UserError
+from handful.storage import read_json, write_json
+
+FILE, FORMAT, SCHEMA = "race.json", "handful race", 1
+
+
+class Budget(NamedTuple):
+    """What a race that has ended decided by the clock."""
+
+    minutes: float
+    decided: dict[str, Any]
+
+
+def budget_of(run: Path) -> Budget:
+    """That of the race in a run; `UserError` where there is none that has come to its end."""
+    path = run / FILE
+    saved = read_json(path) if path.exists() else {}
+    if not saved.get("summary"):
+        raise UserError(
+            f"{run} holds no race that has come to its end, so no budget can be taken from it.",
+            hint="Finish it with {resume}, or leave out {budget_from}.",
+        )
+    return Budget(saved["minutes"], saved["decided"])
+
+
+class RaceRecord:
+    """The record of a race in its run's folder.
+
+    What depends on the clock (plans, numbers of steps, costs) goes through `decide`, and is written before it takes
+    effect. So a race that is interrupted goes on with the same decisions, and another one that is given them ends with
+    the same bits. What follows from them goes through `found`, so that it need not be computed again.
+
+    path: of the file.
+    minutes: the budget.
+    decided: what was decided so far, by name.
+    results: what was found so far, by name.
+    given: whether all decisions are those of an earlier race, and the clock is not asked.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        minutes: float,
+        *,
+        decided: dict[str, Any] | None = None,
+        results: dict[str, Any] | None = None,
+        given: bool = False,
+        spent: float = 0.0,
+        summary: dict[str, Any] | None = None,
+    ) -> None:
+        self.path, self.minutes, self.given = path, minutes, given
+        self.decided, self.results = decided or {}, results or {}
+        self.summary = summary
+        self.began = time.monotonic() - spent
+
+    @classmethod
+    def open(cls, folder: Path, minutes: float, budget: "Budget | None" = None) -> Self:
+        """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one."""
+        path = folder / FILE
+        if path.exists():
+            saved = read_json(path)
+            facts = {name: saved[name] for name in ("decided", "results", "given", "spent", "summary")}
+            return cls(path, saved["minutes"], **facts)
+        if budget is None:
+            return cls(path, minutes)
+        return cls(path, budget.minutes, decided=dict(budget.decided), given=True)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the clock since the race began, those before an interruption included."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return 60 * self.minutes - self.spent
+
+    def decide(self, name: str, make: Callable[[], Any]) -> Any:
+        """The decision of this name: as recorded, or as `make` takes it now, as JSON gives it back."""
+        if name not in self.decided:
+            if self.given:
+                raise UserError(
+                    f"The budget that was given has no entry {name!r}: it is of a race with other data, options or "
+                    "learners.",
+                    hint="Leave out {budget_from}.",
+                )
+            self.decided[name] = _as_read(make())
+            self.write()
+        return self.decided[name]
+
+    def found(self, name: str, make: Callable[[], Any]) -> Any:
+        """The result of this name: as recorded, or as `make` computes it now, as JSON gives it back."""
+        if name not in self.results:
+            self.results[name] = _as_read(make())
+            self.write()
+        return self.results[name]
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Record what came of it all."""
+        self.summary = summary
+        self.write()
+
+    def write(self) -> None:
+        """Write all of it."""
+        facts = {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "minutes": self.minutes,
+            "spent": round(self.spent, 3),
+            "given": self.given,
+            "summary": self.summary,
+            "decided": self.decided,
+            "results": self.results,
+        }
+        write_json(self.path, facts)
+
+
+def _as_read(value: Any) -> Any:
+    """A value as JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,209 @@
+"""The race of learners: what it ends with, and that interruptions and a given budget change no bit of it."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import own_data
+from evaluation.toys import Clusters
+from handful.errors import HandfulError, UserError
+from handful.events import NoteEvent
+from handful.models.meta_model import MetaModel
+from handful.registry import LEARNERS
+from handful.storage import is_run, read_json
+from handful.tasks.opening import open_tasks
+from handful.tasks.sine import Sine
+from handful.training.loop import Training
+from handful.training.run import Run
+from handful.types import TaskSpec
+from handful.workflows import auto as workflow
+from handful.workflows import race_entrants
+from handful.workflows.auto import auto, candidates, race_of
+from handful.workflows.evaluate import evaluate
+from handful.workflows.experiment import Experiment, Source
+from handful.workflows.race_entrants import Trainee
+from handful.workflows.race_record import RaceRecord
+
+FIELD = ("cnp", "dummy", "pooled", "r2d2", "ridge-probe")
+MINUTES, PER_STEP = 0.1, 0.2
+
+
+def of(*keys: str):
+    """The candidates of a race."""
+    return lambda race, tasks: [LEARNERS[key] for key in keys]
+
+
+def steadily(patch) -> None:
+    """Few learners, whose steps take a fifth of a second by the race's clock, so that it takes few of them."""
+    patch.setattr(workflow, "candidates", of(*FIELD))
+    patch.setattr(race_entrants, "PROBING", 100.0)
+    patch.setattr(Training, "timed", lambda training: (PER_STEP, 0.1))
+    patch.setattr(Trainee, "seconds_per_step", lambda entrant: PER_STEP)
+    patch.setattr(RaceRecord, "left", property(lambda record: 60 * record.minutes))
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch):
+    steadily(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    return own_data.shops(tmp_path_factory.mktemp("data") / "shops.csv")
+
+
+@pytest.fixture(scope="module")
+def experiment(table) -> Experiment:
+    source = Source(str(table), task="shop", target="sold")
+    settings = {"minutes": MINUTES, "meta_batch_size": 2}
+    return Experiment(source, backbone_options={"hidden": [8]}, settings=settings, shot=4)
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory) -> Path:
+    """A race that nothing interrupted."""
+    path = tmp_path_factory.mktemp("race") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        steadily(patch)
+        auto(experiment, path)
+    return path
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
+    shops = open_tasks(table, task="shop", target="sold")
+    good = open_tasks(table, task="shop", label="good", drop=["sold"])
+    assert race_of(shops) == race_of(good) == race_of(Sine()) == "rows"
+    assert race_of(Clusters()) == "vectors"
+    images = SimpleNamespace(spec=TaskSpec("classification", (1, 8, 8), 5))
+    assert race_of(images) == "images"
+    keys = {name: {cls.key for cls in candidates("rows", tasks)} for name, tasks in (("sold", shops), ("good", good))}
+    assert {"cnp", "dkt", "pooled", "maml", "ridge-probe"} <= keys["sold"]
+    assert {"maml", "pooled", "logistic-probe"} <= keys["good"]
+    assert "cnp" not in keys["good"], "it does regression alone"
+    assert "pooled" not in {cls.key for cls in candidates("rows", Sine())}, "there is no pool to train it on"
+    assert "transfer" in {cls.key for cls in candidates("images", Clusters())}
+
+
+def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole, experiment):
+    model = MetaModel.from_pretrained(whole)
+    record = read_json(whole / "race.json")["summary"]
+    assert record["winner"] == model.learner.key
+    assert {row["name"] for row in record["candidates"]} == set(FIELD)
+    assert set(model.facts["race"]) == set(FIELD)
+    first = record["candidates"][0]
+    assert model.facts["validation score"] <= first["score"] * 1.03, "the cheapest of those that are as good"
+    assert all(row["behind"]["low"] is not None for row in record["candidates"] if row["name"] != record["winner"])
+    assert Run(whole).metrics()[-1]["seconds"] >= 0
+    assert not (whole / "checkpoints" / "race").exists()
+
+
+def test_a_race_with_the_budget_of_another_has_its_bits(whole, experiment, tmp_path):
+    auto(experiment, tmp_path / "again", budget_from=whole)
+    assert weights(tmp_path / "again") == weights(whole)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_race_that_is_killed_again_and_again_goes_on_with_the_same_bits(whole, experiment, tmp_path, monkeypatch):
+    """At random moments: before a step, and before or after a decision or result is written."""
+    generator = random.Random(0)
+    alive = {"moments": 0}
+
+    def mortal(work):
+        def done(*arguments, **options):
+            alive["moments"] -= 1
+            if alive["moments"] == 0:
+                raise Killed
+            result = work(*arguments, **options)
+            alive["moments"] -= 1
+            if alive["moments"] == 0:
+                raise Killed
+            return result
+
+        return done
+
+    monkeypatch.setattr(Training, "advance", mortal(Training.advance))
+    monkeypatch.setattr(RaceRecord, "write", mortal(RaceRecord.write))
+    kills = 0
+    for _ in range(100):
+        alive["moments"] = generator.randrange(3, 25)
+        try:
+            auto(experiment, tmp_path / "run", budget_from=whole, resume=is_run(tmp_path / "run"))
+            break
+        except Killed:
+            kills += 1
+    assert kills > 4
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_a_race_that_has_ended_gives_its_model_again(whole, experiment):
+    before = (whole / "race.json").stat().st_mtime_ns
+    assert auto(experiment, whole, resume=True).digest == MetaModel.from_pretrained(whole).digest
+    assert (whole / "race.json").stat().st_mtime_ns == before
+
+
+def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "dummy"))
+    model = auto(experiment, tmp_path / "run")
+    assert model.learner.key == "ridge-probe"
+    assert model.learner.recipe["options"]["regularization"] in LEARNERS["ridge-probe"].search_space["regularization"]
+    report = evaluate(tmp_path / "run", tasks=4, costly_tasks=0, curve=False)
+    assert report.comparisons[0].rows[0].evaluation.learner == "ridge-probe"
+
+
+def test_one_that_cannot_be_trained_is_left_out_with_the_reason(experiment, tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(workflow, "candidates", of("r2d2", "cnp"))
+    advance = Training.advance
+
+    def failing(training):
+        if training.learner.key == "cnp" and training.step == 1:
+            raise HandfulError("It diverged.", code="training-diverged")
+        return advance(training)
+
+    monkeypatch.setattr(Training, "advance", failing)
+    assert auto(experiment, tmp_path / "run", on_event=heard.append).learner.key == "r2d2"
+    assert read_json(tmp_path / "run" / "race.json")["summary"]["left_out"] == {"cnp": "It diverged."}
+    rounds = [event.message for event in heard if isinstance(event, NoteEvent) and event.message.startswith("Round")]
+    assert [message.partition(";")[0] for message in rounds] == ["Round 1 of 2: r2d2, cnp", "Round 2 of 2: r2d2"]
+
+
+def test_out_of_time_the_last_training_jumps_to_its_end_and_says_so_before(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("r2d2"))
+    advance = Training.advance
+
+    def slower(training):
+        loss = advance(training)
+        if training.step == 20:
+            monkeypatch.setattr(RaceRecord, "left", property(lambda record: 0.0))
+        return loss
+
+    monkeypatch.setattr(Training, "advance", slower)
+    auto(experiment, tmp_path / "run")
+    decided = read_json(tmp_path / "run" / "race.json")["decided"]
+    ending, last = decided["ending of r2d2"], Run(tmp_path / "run").metrics()[-1]
+    assert ending == {"step": 20, "steps": 1}
+    assert last["step"] == 21 < decided["corrected steps of r2d2"]
+    assert "val" in last
+
+
+def test_other_settings_do_not_go_on_with_a_race(whole, experiment):
+    with pytest.raises(UserError, match=r"other settings.*seed"):
+        auto(replace(experiment, seed=3), whole, resume=True)
+
+
+def test_nothing_stays_of_a_race_that_could_not_begin(experiment, tmp_path):
+    with pytest.raises(UserError, match="holds no race"):
+        auto(experiment, tmp_path / "run", budget_from=tmp_path)
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert json.dumps(sorted(path.name for path in (tmp_path / "run").glob("race*"))) == "[]"

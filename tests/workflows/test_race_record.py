@@ -1,0 +1,48 @@
+"""Decisions of a race are written before they take effect, and are taken again from there."""
+
+import json
+
+import pytest
+
+from handful.errors import UserError
+from handful.workflows.race_record import FILE, RaceRecord, budget_of
+
+
+def test_a_decision_is_on_disk_before_it_is_returned(tmp_path):
+    record = RaceRecord.open(tmp_path, 1.0)
+    assert record.decide("steps", lambda: 7) == 7
+    assert json.loads((tmp_path / FILE).read_text())["decided"] == {"steps": 7}
+    assert record.decide("steps", lambda: 8) == 7, "it is not taken again"
+
+
+def test_a_race_goes_on_with_what_was_decided_and_found_and_the_time_that_was_spent(tmp_path):
+    first = RaceRecord.open(tmp_path, 1.0)
+    first.began -= 20
+    first.decide("seconds", lambda: (0.1, 0.2))
+    first.found("scores", lambda: {"scores": [0.25]})
+    again = RaceRecord.open(tmp_path, 5.0)
+    assert again.minutes == 1.0
+    assert 39 < again.left < 41
+    assert again.decide("seconds", list) == [0.1, 0.2]
+    assert again.found("scores", dict) == {"scores": [0.25]}
+
+
+def test_a_budget_is_taken_from_a_race_that_has_ended_and_its_results_are_not(tmp_path):
+    whole = RaceRecord.open(tmp_path / "whole", 1.0)
+    whole.decide("steps", lambda: 7)
+    with pytest.raises(UserError, match="no race that has come to its end"):
+        budget_of(tmp_path / "whole")
+    whole.found("scores", lambda: 1)
+    whole.end({"winner": "cnp"})
+    for budget in (budget_of(tmp_path / "whole"), None):  # a new one, and one that goes on without the other
+        other = RaceRecord.open(tmp_path / "other", 2.0, budget)
+        assert (other.minutes, other.given, other.results) == (1.0, True, {})
+        assert other.decide("steps", lambda: 8) == 7
+        with pytest.raises(UserError, match=r"has no entry 'more'.*other data"):
+            other.decide("more", lambda: 1)
+        other.write()
+
+
+def test_there_is_no_budget_in_a_folder_without_a_race(tmp_path):
+    with pytest.raises(UserError, match="holds no race"):
+        budget_of(tmp_path)
