@@ -13,6 +13,7 @@ from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.functional.inner_loop import remembering
+from handful.functional.stateless import own_copy
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.types import Examples, Task, TaskSpec
 
@@ -157,6 +158,107 @@ def test_the_meta_gradient_is_that_of_finite_differences(memory, network):
             losses.append(float(run(task, spec)[0]))
         weight.data[place] += step
         assert float(gradients[name][place]) == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-5)
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[int]:
+    """How many examples go through each run of a layer."""
+    found, forward = [], Block.forward
+
+    def counted(self, features):
+        found.append(len(features))
+        return forward(self, features)
+
+    monkeypatch.setattr(Block, "forward", counted)
+    return found
+
+
+def classified(rows: torch.Tensor) -> tuple[Task, TaskSpec]:
+    """One task of these texts, three classes."""
+    halves = rows[None].chunk(2, 1)
+    return Task(*(Examples(own, torch.arange(3).repeat(2)[None]) for own in halves)), TaskSpec(
+        "classification", (LENGTH,), 3
+    )
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_lower_layers_run_once_and_the_meta_gradient_stays_the_same(threads, network, runs):
+    task, spec = classified(tokens())
+    learner = PrototypicalNetwork.build(
+        spec,
+        backbone="encoder",
+        backbone_options=TunedEncoder.options("texts", "words", "1", 1),
+        loss="neighbors",
+        distance="cosine",
+    )
+    gradient = MetaGradient(learner, Plan("loop", threads=threads))
+    runs.clear()
+    losses, whole = gradient(task, spec)
+    assert sum(runs) == 3 * 12, "all layers"
+    runs.clear()
+    learner.backbone.keep_below(tokens())
+    assert sum(runs) == 2 * 12, "the lower two, and not the one that is trained"
+    runs.clear()
+    kept_losses, kept = gradient(task, spec)
+    assert sum(runs) == 12
+    assert torch.allclose(kept_losses, losses, atol=1e-6)
+    assert all(torch.allclose(kept[name], slope, rtol=1e-4, atol=1e-5) for name, slope in whole.items())
+    learner.backbone.forget_below()
+    runs.clear()
+    again, _ = gradient(task, spec)
+    assert sum(runs) == 3 * 12
+    assert torch.equal(again, losses)
+
+
+def test_kept_outputs_are_those_of_their_inputs_alone(network, runs):
+    own, inputs = encoder(2), tokens(20)
+    expected = own(inputs)
+    own.keep_below(inputs[:10])
+    assert torch.allclose(own(inputs[:10].flip(0)), expected[:10].flip(0), atol=1e-6)
+    runs.clear()
+    assert torch.allclose(own(inputs), expected, atol=1e-6), "of others, too, whose lower layers run"
+    assert sum(runs) == 3 * 20
+    copy = own_copy(own)
+    assert copy.bytes_kept() == own.bytes_kept() == 10 * 4 * 4
+    own.forget_below()
+    assert copy.bytes_kept() == 0, "a copy does not double what is kept"
+
+
+def test_what_the_layers_below_keep_is_known_before(network):
+    assert encoder(2).bytes_below(tokens()) == 4 * 4
+    assert encoder(None).bytes_below(tokens()) is None
+    assert encoder(3).bytes_below(tokens()) is None, "of no layer below"
+    own = encoder(2)
+    own.bytes_below(tokens())
+    assert own.bytes_kept() == 0
+
+
+class Shared(Words):
+    """What is behind its layers has a part in what is before them."""
+
+    def forward(self, inputs):
+        return super().forward(inputs.clamp_min(0) + 0 * self.head.weight.sum())
+
+
+class Growing(Words):
+    """Goes from layer to layer by more than one tensor."""
+
+    def forward(self, inputs):
+        features = self.embedding(inputs.long().clamp_min(0)).mean(1)
+        for place, layer in enumerate(self.layers):
+            features = layer(features) * (place + 1)
+        return self.head(features)
+
+
+@pytest.mark.parametrize("kind", [Shared, Growing])
+def test_networks_that_cannot_start_from_their_lower_layers_keep_nothing(kind, monkeypatch):
+    network = kind().eval()
+    found = SimpleNamespace(network=lambda: network, input_shape=(LENGTH,), width=5, relative_rate=0.5)
+    monkeypatch.setattr(tuned, "encoder_of", lambda *_: found)
+    own = encoder(1)
+    expected = network(tokens())
+    assert own.bytes_below(tokens()) is None
+    assert torch.allclose(own(tokens()), expected, atol=1e-6)
 
 
 class Stage(nn.Module):

@@ -341,6 +341,19 @@ def test_examples_that_come_out_different_each_time_have_no_features():
     assert Noisy(own.inputs, own.labels, own.names, splits=SHARED).mapped(Doubling()) is None
 
 
+def test_rows_are_the_examples_of_the_split():
+    tasks = pool([4, 3, 5, 6, 4, 4, 3, 3]).with_sizes(2, 1, 1)
+    for on in SHARED:
+        rows = tasks.split(on).rows()
+        parts = list(rows.parts(5))
+        assert max(map(len, parts)) <= 5
+        expected = {index for label in tasks.splits[on].tolist() for index in tasks.members[label].tolist()}
+        assert set(rows.ids.tolist()) == expected
+        assert torch.cat(parts).flatten().tolist() == rows.ids.tolist()
+    assert len(tasks.thinned(2).rows()) == 2 * len(tasks.splits["train"])
+    assert pool([4] * 8, repeats=True).rows() is None, "they look different each time"
+
+
 def test_a_thinned_pool_has_some_examples_of_every_class():
     tasks = pool([10, 10, 10, 10, 10, 10, 3, 10]).with_sizes(way=2, shot=1).split("test")
     thin = tasks.thinned(4)

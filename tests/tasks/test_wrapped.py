@@ -30,7 +30,7 @@ def test_every_member_is_that_of_the_tasks(name):
     tasks = object.__new__(Special)
     own, wrapped = getattr(tasks, name), getattr(WrappedTasks(tasks), name)
     if callable(own):
-        without = ("pool", "split_manifest", "contents", "small_tasks")
+        without = ("pool", "rows", "split_manifest", "contents", "small_tasks")
         arguments = (1, 2) if name == "sample" else () if name in without else (7,)
         own, wrapped = own(*arguments), wrapped(*arguments)
     assert wrapped == own
@@ -71,4 +71,6 @@ def test_mapped_and_thinned_ones_keep_what_is_changed():
     assert torch.equal(
         changed.split("val").mapped(flat).task(3).query.inputs, pool.split("val").task(3).query.inputs.flatten(1)
     )
-    assert WrappedTasks(Sine()).mapped(flat) is None
+    assert changed.rows() is None
+    assert changed.split("val").rows().ids.tolist() == WrappedTasks(pool).split("val").rows().ids.tolist()
+    assert WrappedTasks(Sine()).mapped(flat) is WrappedTasks(Sine()).rows() is None

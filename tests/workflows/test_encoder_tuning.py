@@ -13,13 +13,14 @@ from handful.data_options import AUTO, OFF, ON
 from handful.encoders.carried import PREFIX, carried_folder, carried_name, packed, unpacked
 from handful.encoders.published import folder_digest
 from handful.encoders.texts import TextEncoder
-from handful.encoders.tuned import encoder_of
+from handful.encoders.tuned import TunedEncoder, encoder_of
 from handful.errors import ArtifactError, UserError
-from handful.events import META_TRAINING, PlanEvent, StepEvent
+from handful.events import META_TRAINING, NoteEvent, PlanEvent, StepEvent
 from handful.models.meta_model import MetaModel
 from handful.notes import collecting
 from handful.storage import read_tensors
 from handful.tasks.opening import open_tasks
+from handful.training.kept_layers import worth_keeping
 from handful.training.run import Run
 from handful.workflows.encoder_tuning import few, trained_map, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.evaluate import evaluate
@@ -141,6 +142,43 @@ def test_an_interrupted_tuning_goes_on_to_the_same_bits(experiment, tmp_path):
         train(experiment, tmp_path / "run", on_event=stop)
     again = train(experiment, tmp_path / "run", resume=True)
     assert again.to_bytes() == whole.to_bytes()
+
+
+def test_layers_below_those_that_are_tuned_run_once_for_each_example(experiment, tmp_path, monkeypatch):
+    heard, counts = [], []
+    keep_below = TunedEncoder.keep_below
+
+    def counted(self, inputs):
+        counts.append(len(inputs))
+        keep_below(self, inputs)
+
+    monkeypatch.setattr(TunedEncoder, "keep_below", counted)
+    once = train(experiment, tmp_path / "once", on_event=heard.append)
+    [told] = [event.message for event in heard if isinstance(event, NoteEvent) and "have run for" in event.message]
+    [plan] = [event for event in heard if isinstance(event, PlanEvent)]
+    assert f"have run for {sum(counts)} examples" in told
+    assert plan.bytes > 0
+    assert once.learner.backbone.bytes_kept() == 0, "a training is over"
+    counts.clear()
+    monkeypatch.setattr("handful.training.kept_layers.WORTH", 10**6)
+    each_time = train(experiment, tmp_path / "each time")
+    assert not counts
+    assert once.facts["kept step"] == each_time.facts["kept step"]
+    for one, two in zip(once.learner.parameters(), each_time.learner.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_so_much_is_kept_as_there_is_room_for(experiment, monkeypatch):
+    tasks = experiment.source.open()
+    encoder = experiment.settled(tasks).build(tasks).backbone
+    uses = {on: (tasks.split(on).rows(), 5.0) for on in ("train", "val")}
+    cpu = torch.device("cpu")
+    assert worth_keeping(encoder, uses, cpu) == ["train", "val"]
+    assert worth_keeping(encoder, uses | {"train": (uses["train"][0], 1.5)}, cpu) == ["val"]
+    assert worth_keeping(encoder, uses | {"train": (None, 5.0)}, cpu) == ["val"]
+    each = encoder.bytes_below(next(uses["val"][0].parts(8)))
+    monkeypatch.setattr("handful.training.kept_layers.MOST_BYTES", int(each * len(uses["val"][0]) * 1.5))
+    assert worth_keeping(encoder, uses, cpu) == ["val"]
 
 
 def test_a_tuning_that_brings_nothing_is_left_out(experiment, tmp_path):

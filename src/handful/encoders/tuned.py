@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from handful.encoders.encoder import Encoder
 from handful.encoders.images import ImageEncoder, channels_last
+from handful.encoders.lower_layers import LowerOutputs
 from handful.encoders.texts import PADDING, TextEncoder
 from handful.errors import UserError
 from handful.functional.inner_loop import memory_mode
@@ -63,7 +64,7 @@ class TunedEncoder(nn.Module):
                     code="wrong-shape",
                 )
             self.network = shared_copy(encoder.network())
-            trained = _names_of_last(self.network, layers)
+            trained, found = _names_of_last(self.network, layers), layers_of(self.network)
             weights: dict[int, nn.Parameter] = {}  # tied ones stay tied
             for module, name_of, tensor, path in list(_own_tensors(self.network)):
                 if path in trained:
@@ -77,6 +78,7 @@ class TunedEncoder(nn.Module):
             if isinstance(module, _NormBase):  # else loading asks for its count of batches, which is not in the state
                 module.track_running_stats = False  # in evaluation, where it stays, it goes by those that it has
         self.network.eval()
+        self.lower = LowerOutputs(self.network, found, layers) if layers and layers < len(found) else None
         self.what, self.relative_rate = what, encoder.relative_rate
         self.made_for = encoder.input_shape, encoder.width
 
@@ -101,6 +103,38 @@ class TunedEncoder(nn.Module):
         features = [self._features(inputs[rows, :longest] if longest else inputs[rows]) for rows, longest in parts]
         return torch.cat(features)[torch.cat([rows for rows, _ in parts]).argsort()]
 
+    def bytes_below(self, inputs: Tensor) -> float | None:
+        """The mean size of what the layers that stay as they are make of one of some inputs; None: not to be kept."""
+        if self.lower is None or not len(inputs):
+            return None
+        if self.what == "texts":
+            inputs = inputs[:, : int(_lengths(inputs).max())]
+        return self.lower.bytes_each(self.network, self._arranged(inputs), self._alike(inputs))
+
+    def bytes_kept(self) -> int:
+        """Of all that is kept of them."""
+        return 0 if self.lower is None else self.lower.bytes
+
+    def keep_below(self, inputs: Tensor) -> None:
+        """Keep what the layers that stay as they are make of these inputs, so that they are left out from now on."""
+        assert self.lower is not None, "where its bytes are known"
+        self.lower.keep(self.network, self._alike(inputs))
+
+    def forget_below(self) -> None:
+        """Compute all layers again."""
+        if self.lower is not None:
+            self.lower.clear()
+
+    def _alike(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Inputs in batches, of texts each of those with so many tokens, so that no padding is kept."""
+        if self.what == "images":
+            for rows, _ in self._parts(inputs):
+                yield self._arranged(inputs[rows])
+            return
+        lengths = _lengths(inputs)
+        for length in sorted(set(lengths.tolist())):
+            yield from torch.split(inputs[lengths == length, :length], max(1, TOKENS_AT_ONCE // length))
+
     def _parts(self, inputs: Tensor) -> Iterator[tuple[Tensor, int | None]]:
         """Rows that go through the network in one go, and to which length, where they are texts: alike long ones."""
         count = len(inputs)
@@ -109,7 +143,7 @@ class TunedEncoder(nn.Module):
             for start in range(0, count, size):
                 yield torch.arange(start, min(start + size, count), device=inputs.device), None
             return
-        lengths = (inputs != PADDING).sum(1).clamp_min(1)
+        lengths = _lengths(inputs)
         order = lengths.argsort(stable=True)
         start, longest = 0, 1
         for place, length in enumerate(lengths[order].tolist()):
@@ -120,12 +154,19 @@ class TunedEncoder(nn.Module):
         yield order[start:], longest
 
     def _features(self, inputs: Tensor) -> Tensor:
-        if self.what == "images":
-            inputs = channels_last(inputs)
+        inputs = self._arranged(inputs)
         if memory_mode() == "whole" or not torch.is_grad_enabled():
-            return self.network(inputs)  # type: ignore[no-any-return]
+            return self.network(inputs) if self.lower is None else self.lower.vectors(self.network, inputs)
         values = tensors(self.network)
         return _Recomputed.apply(self.network, tuple(values), inputs, *values.values())  # type: ignore[no-any-return, no-untyped-call]
+
+    def _arranged(self, inputs: Tensor) -> Tensor:
+        return channels_last(inputs) if self.what == "images" else inputs
+
+
+def _lengths(inputs: Tensor) -> Tensor:
+    """How many tokens each text has `(n,)`, at least 1."""
+    return (inputs != PADDING).sum(1).clamp_min(1)
 
 
 def _names_of_last(network: nn.Module, layers: int | None) -> set[str]:

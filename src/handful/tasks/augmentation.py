@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from handful import streams
 from handful.errors import UserError
 from handful.functional.image_warps import random_maps, warped
-from handful.tasks.distribution import SPLITS, Pool, Sizes, TaskDistribution
+from handful.tasks.distribution import SPLITS, Pool, Rows, Sizes, TaskDistribution
 from handful.tasks.wrapped import WrappedTasks
 from handful.types import Examples, Gaussian, Task, stack
 
@@ -98,6 +98,10 @@ class AugmentedImages(AugmentedTasks):
     def mapped(self, network: nn.Module) -> Self | None:
         """None of training tasks, whose images come out different each time."""
         return None if self.split_name == "train" else super().mapped(network)
+
+    def rows(self) -> Rows | None:
+        """None of training tasks, likewise."""
+        return None if self.split_name == "train" else super().rows()
 
     def pool(self) -> Pool | None:
         """The training examples likewise."""

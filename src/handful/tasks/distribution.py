@@ -3,7 +3,7 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
@@ -51,6 +51,27 @@ class Pool:
 
     outputs: int
     draw: Callable[[Generator, int], Examples]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The examples that tasks are drawn from, each of which looks the same in every task.
+
+    raw: all examples `(n, *raw_shape)` as they are kept. ids: `(k,)` of those that are meant. prepare: raw ones as a
+    learner sees them.
+    """
+
+    raw: Tensor
+    ids: Tensor
+    prepare: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def parts(self, size: int) -> Iterator[Tensor]:
+        """All of them, so many at once `(size, *input_shape)`, as a learner sees them."""
+        for ids in torch.split(self.ids, size):
+            yield self.prepare(self.raw[ids])
 
 
 @dataclass(frozen=True)
@@ -238,6 +259,13 @@ class TaskDistribution(ABC):
 
     def pool(self) -> Pool | None:
         """The examples of the present split with global targets, for pre-trained baselines; None if there is none."""
+        return None
+
+    def rows(self) -> Rows | None:
+        """The examples that tasks of the present split are drawn from.
+
+        None, as by default, where an example may look different in each task.
+        """
         return None
 
     def manifest(self, index: int) -> Manifest:

@@ -17,6 +17,7 @@ from handful.tasks.distribution import (
     SPLITS,
     Manifest,
     Pool,
+    Rows,
     Size,
     SizeRanges,
     Sizes,
@@ -144,11 +145,22 @@ class LabeledPool(UserTasks):
 
     def mapped(self, network: nn.Module) -> Self | None:
         """The same tasks on features; None where examples come out different each time, or depend on one another."""
-        if self.repeats or not self.nested or type(self).prepare is not LabeledPool.prepare:
+        if not self.nested or not self._the_same_each_time:
             return None
         other = copy.copy(self)
         other.inputs = Features.of(self.inputs, self.pipeline.prepare if self.pipeline else prepared, network)
         return other
+
+    @property
+    def _the_same_each_time(self) -> bool:
+        return not self.repeats and type(self).prepare is LabeledPool.prepare
+
+    def rows(self) -> Rows | None:
+        """All examples of the classes of the split; None where they come out different each time."""
+        if isinstance(self.inputs, Features) or not self._the_same_each_time:
+            return None
+        ids = torch.cat([self.members[label] for label in self.splits[self.split_name].tolist()])
+        return Rows(self.inputs, ids, self.pipeline.prepare if self.pipeline else prepared)
 
     def thinned(self, per_class: int) -> Self:
         """The same pool with so many examples of each class at most, drawn by its seed.

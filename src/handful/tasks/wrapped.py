@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Generator, nn
 
-from handful.tasks.distribution import Manifest, Pool, Size, Sizes, TaskDistribution
+from handful.tasks.distribution import Manifest, Pool, Rows, Size, Sizes, TaskDistribution
 from handful.tasks.splits import Contents
 from handful.types import Gaussian, Task, TaskSpec
 
@@ -115,6 +115,10 @@ class WrappedTasks(TaskDistribution):
     def pool(self) -> Pool | None:
         """As of the tasks."""
         return self.tasks.pool()
+
+    def rows(self) -> Rows | None:
+        """As of the tasks."""
+        return self.tasks.rows()
 
     def manifest(self, index: int) -> Manifest:
         """As of the tasks."""

@@ -48,6 +48,7 @@ class TrainingState:
         self.began = time.monotonic()
         self.validation_seconds = 0.0
         self.predicted_bytes: int | None = None
+        self.kept_splits: list[str] | None = None
         self.pretraining: Pretraining | None = None
         self.unfinished: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self.best: dict[str, Tensor] = {}
@@ -97,6 +98,7 @@ class TrainingState:
             "steps": None if self.step_count is None else self.step_count.to_json(),
             "plan": None if self.plan is None else asdict(self.plan),
             "predicted_bytes": self.predicted_bytes,
+            "kept_splits": self.kept_splits,
             "history": self.history,
         }
         return tensors, facts
@@ -114,6 +116,7 @@ class TrainingState:
         self.seconds, self.history = facts["seconds"], facts["history"]
         self.plan = None if facts["plan"] is None else Plan(**facts["plan"])
         self.predicted_bytes = facts.get("predicted_bytes")
+        self.kept_splits = facts.get("kept_splits")
         self.began = time.monotonic() - facts.get("spent", 0.0)
         self.validation_seconds = facts.get("validation_seconds", 0.0)
         if facts.get("steps"):

@@ -41,6 +41,7 @@ from handful.functional.stateless import shared_copy
 from handful.learners.learner import Learner
 from handful.learners.pretraining import Pretraining
 from handful.tasks.distribution import BLOCK, TaskDistribution
+from handful.training import kept_layers
 from handful.training.budget import CLOSE, StepCount, affordable, validation_interval
 from handful.training.checkpoint import PretrainingCheckpoints, TrainingState
 from handful.training.run import Run
@@ -194,10 +195,12 @@ class Training(TrainingState):
                 hint="Or start over with {force}.",
             ) from error
 
-    def fix_steps(self, run: Run | None) -> None:
+    def fix_steps(self, run: Run | None, on_event: OnEvent) -> None:
         """As many as the budget allows; all workers time the first meta-batch, and the first one fixes."""
         minutes, long = self.settings.minutes, one_by_one(self.learner)
         if self.step_count is not None:
+            if self.steps > self.step:
+                self.keep_lower_layers(self.steps, on_event)
             if long and self.steps > self.step:
                 self.expected_seconds = (self.steps - self.step) * self._seconds_per_step(1)
             return
@@ -206,7 +209,40 @@ class Training(TrainingState):
         if self.workers.first:
             self._time_validation()
             steps = self._affordable(60 * minutes - self.spent, per_step)
-        self._keep_steps(StepCount(self._agreed(steps)), run)
+        steps = self._agreed(steps)
+        if self.keep_lower_layers(steps, on_event):  # so that more of them fit
+            per_step = self._seconds_per_step(TIMED_STEPS)
+            steps = self._agreed(max(steps, self._affordable(60 * minutes - self.spent, per_step)))
+        self._keep_steps(StepCount(steps), run)
+
+    def keep_lower_layers(self, steps: int, on_event: OnEvent) -> bool:
+        """Of an encoder some of whose layers stay as they are, run these once for each example, if that is cheaper.
+
+        steps: that there will be, at the least. Returns whether some are kept. Once decided it stays so, since the last
+        bits differ.
+        """
+        settings, encoder, plan = self.settings, kept_layers.encoder_of(self.learner), self.plan
+        if encoder is None or plan is None or plan.memory != "whole" or settings.precision != "fp32":
+            return False
+        train, val = self.distribution.rows(), self.validation.rows()
+        shown = examples_seen(self.distribution, settings, steps)
+        validations = steps // validation_interval(steps, settings.validate_every)
+        uses = {"train": (train, shown / len(train) if train else 0.0), "val": (val, float(validations))}
+        new = self.kept_splits is None
+        if self.kept_splits is None:
+            found = kept_layers.worth_keeping(encoder, uses, self.learner.device)
+            self.kept_splits = list(self._agreed(found))
+        count = kept_layers.keep(encoder, uses, self.kept_splits, self.learner.device)
+        if count and new:
+            kept = encoder.bytes_kept()
+            self.predicted_bytes = None if self.predicted_bytes is None else self.predicted_bytes + kept
+            on_event(
+                NoteEvent(
+                    f"The layers of the encoder that stay as they are have run for {count:,} examples, once for all "
+                    f"steps ({kept / 2**20:.0f} MiB)."
+                )
+            )
+        return count > 0
 
     def timed(self) -> tuple[float, float]:
         """Seconds of the next step and of a validation, by taking a few of them without changing anything."""
@@ -258,9 +294,9 @@ class Training(TrainingState):
     def _affordable(self, seconds: float, per_step: float) -> int:
         return affordable(seconds, per_step, self.validation_seconds, self.settings.validate_every)
 
-    def _agreed(self, steps: int) -> int:
-        """The first worker's number."""
-        return steps if self.workers.count == 1 else int(self.workers.share({}, {"steps": steps})[1]["steps"])
+    def _agreed(self, value: Any) -> Any:
+        """The first worker's number, or list."""
+        return value if self.workers.count == 1 else self.workers.share({}, {"value": value})[1]["value"]
 
     def _keep_steps(self, count: StepCount, run: Run | None) -> None:
         self.step_count = count
@@ -492,8 +528,11 @@ def meta_train(
         learner.to(chosen.device)
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
-    with run.threads() if run is not None and workers.first else nullcontext():
-        _train(training, run, on_event if workers.first else ignore, stop)
+    try:
+        with run.threads() if run is not None and workers.first else nullcontext():
+            _train(training, run, on_event if workers.first else ignore, stop)
+    finally:
+        kept_layers.forget(learner)
     training.follow()  # to what the first one has kept
     learner.load_state_dict(training.best)
     learner.eval()
@@ -531,7 +570,7 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
     with training.cores():
         if chosen.validate_start and not training.history:
             _validate_start(training, saved, on_event)
-        training.fix_steps(run)
+        training.fix_steps(run, on_event)
     count = training.step_count
     assert count is not None
     validate_every = validation_interval(count.first, chosen.validate_every)
