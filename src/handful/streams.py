@@ -107,6 +107,11 @@ def pretraining(seed: int) -> Generator:
     return Generator().manual_seed(checked_seed(seed))
 
 
+def rows_to_correct_by(index: int) -> Generator:
+    """Which rows of a training task a correction of a pooled model is tried with."""
+    return seeded("correction", index)
+
+
 def task_noise(seed: int, index: int) -> Generator:
     """The noise of the meta-loss of a training task."""
     return seeded(seed, 3, index)

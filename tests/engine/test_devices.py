@@ -57,6 +57,7 @@ class Drawn(TaskDistribution):
 
         class Pool:
             outputs = self.source.spec.outputs
+            by_task = None
 
             def draw(self, generator, count):
                 rows = torch.randint(len(inputs), (count,), generator=generator, device="cpu")

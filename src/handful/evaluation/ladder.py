@@ -93,6 +93,11 @@ class Ladder:
         spec = learner.recipe["spec"]
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
+        # What is fitted on rows is for tables: not for pixels, nor for the vectors of an encoder.
+        flat = self._encoders is None and len(spec.input_shape) == 1
+        rows = pool.by_task() if pool is not None and pool.by_task is not None and flat else []
+        self._rows = rows if len(rows) > 1 else None
+        self._fitted: dict[type[Learner], Learner] = {}
         fitting = [
             rung
             for _, rung in LEARNERS.items()
@@ -101,6 +106,7 @@ class Ladder:
             and spec.kind in rung.kinds
             and (spec.kind == "regression" or spec.labels in rung.labels)
             and (rung.start != "pretrained" or pool is not None)
+            and (rung.start != "fitted" or self._rows is not None)
             and (costly_tasks != 0 or not rung.costly)
         ]
         self.rungs = [Rung(rung, ground) for rung in fitting for ground in self._grounds(rung)]
@@ -306,6 +312,11 @@ class Ladder:
         built = rung.learner.build(
             spec, backbone=backbone, backbone_options=backbone_options, seed=self.seed, **options
         )
+        if rung.learner.start == "fitted" and self._rows is not None:
+            if rung.learner not in self._fitted:
+                built.fit(self._rows)
+                self._fitted[rung.learner] = built
+            built.load_state_dict(self._fitted[rung.learner].state_dict())
         return built.eval().to(self.learner.device)
 
     def _choose(self, rung: Rung, validation: TaskDistribution) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
@@ -20,7 +20,7 @@ from handful.registry import LEARNERS
 from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, TaskState
 
 MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
-Start: TypeAlias = Literal["raw", "pretrained", "encoder", "own"]
+Start: TypeAlias = Literal["raw", "pretrained", "fitted", "encoder", "own"]
 Race: TypeAlias = Literal["images", "vectors", "rows"]
 
 
@@ -51,8 +51,8 @@ class Learner(nn.Module, ABC):
         features_only: whether adapting and predicting take nothing of inputs but what `backbone` makes of them, by its
             own weights, so that features computed before may stand for inputs.
         baseline: whether it is a rung of the ladder that stands beside every result.
-        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, a pretrained
-            encoder, or its own start.
+        start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, what `fit` makes
+            of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
             classes are drawn anew; "rows", where labels or values mean the same in every task. Unlike the other
@@ -63,6 +63,7 @@ class Learner(nn.Module, ABC):
         own_defaults: defaults of options where they are not its parent class's.
         search_space: options that the ladder chooses on validation tasks, with the values to try.
         for_vectors: options of a rung where inputs are the vectors of an encoder.
+        fits: whether `fit` has something to fit on the training tasks, before any training.
         progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
@@ -88,6 +89,7 @@ class Learner(nn.Module, ABC):
     own_defaults: ClassVar[dict[str, Any]] = {}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {}
     for_vectors: ClassVar[dict[str, Any]] = {}
+    fits: bool = False
 
     backbone: nn.Module
     outputs: int
@@ -206,6 +208,12 @@ class Learner(nn.Module, ABC):
         """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         return self._mean(prediction.loss(task.query.targets), task, spec)
+
+    def fit(self, tasks: Sequence[Examples]) -> Sequence[Tensor] | None:
+        """Fit what no gradient trains on all rows of each training task; only called where `fits`.
+
+        Returns columns `(n, k)` for each task's rows that its training is to see behind their inputs, or None.
+        """
 
     @own_settings()
     def pretrain(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from handful.backbones import Backbone
 from handful.functional.closed_form_heads import centroids, logistic, ridge, spread, squared_distances, without_absent
 from handful.functional.normalization import Normalization
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Start
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -22,7 +22,7 @@ class OnRawInputs(Learner):
 
     meta_gradient = "none"
     baseline = True
-    start = "raw"
+    start: ClassVar[Start] = "raw"
     uses_other_tasks = False
 
     @classmethod

@@ -46,11 +46,13 @@ class Pool:
     """Globally labeled examples, to pre-train on as if there were no tasks.
 
     outputs: number of classes, or the dimension of the target. draw: `(generator, count) -> Examples` at random, as
-    varied as the tasks' examples are.
+    varied as the tasks' examples are. by_task: all examples of each task, or None where tasks have no examples that
+    are theirs alone.
     """
 
     outputs: int
     draw: Callable[[Generator, int], Examples]
+    by_task: Callable[[], list[Examples]] | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,13 @@ class TaskDistribution(ABC):
         None, as by default, where an example may look different in each task.
         """
         return None
+
+    def with_columns(self, columns: Sequence[Tensor]) -> Self:
+        """The same tasks with columns behind the inputs: for the rows of `pool().by_task()`, task by task.
+
+        Only where that is offered; raises `UserError` elsewhere.
+        """
+        raise UserError("These tasks have no rows that are theirs alone, so that none can have columns of its own.")
 
     def thinned(self, per_class: int) -> Self:
         """The same with so many examples of each class at most, drawn by its seed, where tasks are drawn from classes.

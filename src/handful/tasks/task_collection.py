@@ -48,6 +48,7 @@ class TaskCollection(UserTasks):
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
     nouns = ("tasks", "rows", "training draws")
+    columns: Tensor | None = None
 
     @own_settings()
     def __init__(
@@ -91,6 +92,8 @@ class TaskCollection(UserTasks):
     def spec_for(self, sizes: Sizes) -> TaskSpec:
         """Classification with shared labels, or regression."""
         shape = tuple(self.inputs.shape[1:])
+        if self.columns is not None:
+            shape = (shape[0] + self.columns.shape[1],)
         if self.classes is not None:
             return TaskSpec("classification", shape, self.classes, "shared")
         return TaskSpec("regression", shape, self.targets.shape[1], "shared")
@@ -184,12 +187,16 @@ class TaskCollection(UserTasks):
 
     def pool(self) -> Pool | None:
         """All rows of the present split, with their global classes or values."""
-        rows = torch.cat([self.members[task] for task in self.splits[self.split_name]])
+        members = [self.members[task] for task in self.splits[self.split_name]]
+        rows = torch.cat(members)
 
         def draw(generator: Generator, count: int) -> Examples:
             return self._examples(rows[torch.randint(len(rows), (count,), generator=generator)])
 
-        return Pool(self.classes or self.targets.shape[1], draw)
+        def by_task() -> list[Examples]:
+            return [self._examples(own) for own in members if len(own)]
+
+        return Pool(self.classes or self.targets.shape[1], draw, by_task)
 
     def mapped(self, network: nn.Module) -> Self | None:
         """The same tasks on features; None where examples depend on one another."""
@@ -197,6 +204,18 @@ class TaskCollection(UserTasks):
             return None
         other = copy.copy(self)
         other.inputs = Features.of(self.inputs, self._prepare, network)
+        return other
+
+    def with_columns(self, columns: Sequence[Tensor]) -> Self:
+        """The same tasks with columns behind the inputs `(n, d)`: for the rows of `pool().by_task()`, task by task.
+
+        Rows of other splits have none, that is, NaN.
+        """
+        rows = torch.cat([self.members[task] for task in self.splits[self.split_name]])
+        given = torch.cat(list(columns)).cpu()
+        other = copy.copy(self)
+        other.columns = torch.full((len(self.inputs), given.shape[1]), torch.nan)
+        other.columns[rows] = given
         return other
 
     def check(self) -> None:
@@ -295,7 +314,10 @@ class TaskCollection(UserTasks):
 
     def _examples(self, rows: Tensor) -> Examples:
         inputs = self.inputs[rows]
-        return Examples(inputs if isinstance(self.inputs, Features) else self._prepare(inputs), self.targets[rows])
+        inputs = inputs if isinstance(self.inputs, Features) else self._prepare(inputs)
+        if self.columns is not None:
+            inputs = torch.cat([inputs, self.columns[rows]], dim=1)
+        return Examples(inputs, self.targets[rows])
 
     def _prepare(self, raw: Tensor) -> Tensor:
         return self.pipeline.prepare(raw) if self.pipeline else prepared(raw)

@@ -47,7 +47,7 @@ from handful.training.checkpoint import PretrainingCheckpoints, TrainingState
 from handful.training.run import Run
 from handful.training.settings import Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
-from handful.types import Task, TaskSpec, stack, take, to_device
+from handful.types import Examples, Task, TaskSpec, stack, take, to_device
 
 RECALIBRATION_TASKS = 10
 TIMED_STEPS, TIMED_TASKS = 3, 10
@@ -526,6 +526,10 @@ def meta_train(
     chosen = checked(learner, distribution, validation, settings, workers=workers.count)
     if chosen.device is not None:
         learner.to(chosen.device)
+    if learner.fits:
+        columns = learner.fit(to_device(_rows_to_fit(learner, distribution), learner.device))
+        if columns is not None:
+            distribution = distribution.with_columns(columns)
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
     try:
@@ -644,24 +648,27 @@ def checked(
     chosen = Settings(**settings)
     metric_of(validation, chosen.metric)
     if not any(parameter.requires_grad for parameter in learner.parameters()):
-        if learner.start != "pretrained":
+        if learner.start not in ("pretrained", "fitted"):
             raise UserError(
                 f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows "
                 "the baselines beside it."
             )
-        if not chosen.pretrain_examples:
+        pretrained = learner.start == "pretrained"
+        if pretrained and not chosen.pretrain_examples:
             raise UserError(
                 f"The learner {learner.key!r} is not meta-trained but pre-trained.",
                 hint="Say on how many examples with {pretrain_examples}.",
             )
         if chosen.minutes is not None:
             raise UserError(
-                f"The learner {learner.key!r} is pre-trained alone and takes no meta-steps whose number minutes "
-                "could fix.",
+                f"The learner {learner.key!r} is {'pre-trained' if pretrained else 'fitted'} alone and takes no "
+                "meta-steps whose number minutes could fix.",
                 hint="Leave {minutes} out.",
             )
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
+    if learner.fits:
+        _rows_to_fit(learner, distribution)
     if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
         raise UserError(
             f"The setting precision bf16 is for the device cuda, and this is {place}.",
@@ -675,6 +682,17 @@ def checked(
         )
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
+
+
+def _rows_to_fit(learner: Learner, distribution: TaskDistribution) -> list[Examples]:
+    """The rows of each training task; a `UserError` where tasks have none that are theirs alone."""
+    pool = distribution.pool()
+    if pool is None or pool.by_task is None:
+        raise UserError(
+            f"The learner {learner.key!r} is fitted on all rows of tables of tasks, and these tasks are drawn from "
+            "classes or by a generator, or have columns of their own. Choose another learner or backbone."
+        )
+    return pool.by_task()
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:
