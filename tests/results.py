@@ -5,7 +5,7 @@ from torch import Tensor
 
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.scoring import Evaluation
-from handful.registry import METRICS
+from handful.registry import LEARNERS, METRICS
 
 
 def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **facts) -> Evaluation:
@@ -25,6 +25,7 @@ def evaluation(learner: str, scores: Tensor, *, metric: str = "accuracy", **fact
         "correct": torch.arange(count) % 3 > 0 if classification else torch.zeros(0, dtype=torch.bool),
         "adapt_seconds": 0.0012,
         "state_bytes": 4096,
+        "uses_other_tasks": learner not in LEARNERS or LEARNERS[learner].uses_other_tasks,
     }
     return Evaluation(learner=learner, metric=value, scores=scores.double(), **(given | facts))
 

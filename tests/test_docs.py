@@ -381,9 +381,9 @@ def test_the_report_in_the_docs_has_the_fields_of_the_schema():
     report = json.loads(example)
     assert set(report) == {"schema", "verdict", "settings", "selection", "seed", "plan", "performance"}
     (setting,) = report["settings"]
-    assert set(setting) == {"way", "shot", "query_shot", "transductive", "rows"}
+    assert set(setting) == {"way", "shot", "query_shot", "over_alone", "over_ways", "transductive", "rows"}
     (row,) = setting["rows"]
-    assert set(row) == {"learner", "baseline", "score", "cost", "paired"}
+    assert set(row) == {"learner", "baseline", "uses_other_tasks", "score", "cost", "paired"}
     assert set(row["score"]) == {"metric", "mean", "low", "high", "tasks", "diverged", "undefined", "root"}
     assert set(row["cost"]) == {"adapt_seconds", "state_bytes"}
     assert set(row["paired"]) == {"against", "mean", "low", "high", "tasks", "diverged", "undefined"}

@@ -72,6 +72,23 @@ def test_differences_are_paired_and_the_best_rung_comes_first():
     assert own.paired == own.evaluation.gain_over(comparison.best_rung.evaluation)
 
 
+def test_what_stands_for_each_task_alone_is_chosen_on_validation_tasks():
+    """Rungs that learn from nothing else are compared there, and the best of them stands for its kind."""
+    ladder, comparison, _ = climbed()
+    validation = Clusters().split("val")
+    rungs = [rung for rung in ladder.rungs if not (rung.uses_other_tasks or rung.learner.costly)]
+    assert {rung.name for rung in rungs} == {"dummy", "centroid", "neighbors", "ridge-probe", "logistic-probe"}
+    scores = {
+        rung.name: evaluate(
+            rung.learner.build(validation.spec, **ladder._choose(rung, validation)), validation, tasks=CHOOSING_TASKS
+        ).score.mean
+        for rung in rungs
+    }
+    assert ladder._best_alone(validation) == max(scores, key=lambda name: scores[name])
+    assert not comparison.best_alone.evaluation.uses_other_tasks
+    assert comparison.best_way.evaluation.uses_other_tasks
+
+
 def test_costly_rungs_run_on_the_first_tasks_only_and_are_paired_on_those():
     _, comparison, _ = climbed()
     counts = {row.evaluation.learner: (row.evaluation.score.tasks, row.paired.tasks) for row in comparison.rows[1:]}

@@ -90,6 +90,8 @@ def test_rungs_on_the_tuned_encoder_are_no_alternative_to_the_learner(climbed):
     assert comparison.best_rung.evaluation.ground != TUNED
     assert comparison.learner.against == comparison.best_rung.evaluation.name
     assert all(row.evaluation.ground != TUNED for row in comparison.undecided)
+    assert all(row.evaluation.uses_other_tasks for row in comparison.rows[1:] if row.evaluation.ground == TUNED)
+    assert comparison.best_alone.evaluation.ground == FROZEN
 
 
 def test_the_tuned_centroid_is_the_learner_and_the_frozen_one_the_published_encoder(climbed, word_encoder):  # noqa: F811

@@ -63,16 +63,20 @@ def trials(tuning: "Tuning") -> Table:
 
 
 def ladder(comparison: "Comparison") -> Table:
-    """The learner and the baselines in one setting."""
+    """The learner and the baselines in one setting: those that learn from the same as it does, then the others."""
     from handful.reports.report import table_lines
 
     heading, (header, *lines) = table_lines(comparison)
-    first, *others = header[:MOST_COLUMNS]
+    first, kind, *others = header[: MOST_COLUMNS + 1]
     # Names are whole, and one in a header would take more than its share of the width.
     others = ["better than the first by" if name.startswith("better than") else name for name in others]
     table = plain(Column(first, no_wrap=True), *map(right, others), title=heading)
-    for line in lines:
-        table.add_row(*line[:MOST_COLUMNS])
+    for source in dict.fromkeys(line[1] for line in lines):
+        table.add_section()
+        table.add_row(Text(f"{kind} {source}", "dim"))
+        for name, own, *cells in lines:
+            if own == source:
+                table.add_row(name, *cells[: MOST_COLUMNS - 1])
     return table
 
 

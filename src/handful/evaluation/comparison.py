@@ -75,21 +75,37 @@ class Bought:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A learner and the ladder on one setting: the learner's row first, then the rungs from best to worst."""
+    """A learner and the ladder on one setting: the learner's row first, then the rungs from best to worst.
+
+    alone: the name of the rung that stands for all that learn from each task alone; None where no rung does.
+    way: of the best rung that uses other tasks too; None where no rung does.
+    """
 
     rows: list[Row]
+    alone: str | None = None
+    way: str | None = None
 
     @classmethod
     def of(
-        cls, own: Evaluation, rungs: Sequence[tuple[Evaluation, dict[str, Any]]], *, aside: Collection[str] = ()
+        cls,
+        own: Evaluation,
+        rungs: Sequence[tuple[Evaluation, dict[str, Any]]],
+        *,
+        aside: Collection[str] = (),
+        alone: str | None = None,
     ) -> Self:
         """Pair a learner's evaluation with those of the rungs and their chosen options.
 
         The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
         any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
-        so neither hides a sure loss nor stands for one. Rungs of which more draws are left out of the score come later.
-        Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned it. aside:
-        names of rungs that decide nothing, since they were scored on so few tasks.
+        so neither hides a sure loss nor stands for one. So is the best rung of each kind found: of those that learn
+        from each task alone, and of those that use other tasks too. Rungs of which more draws are left out of the score
+        come later. Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned
+        it.
+
+        aside: names of rungs that decide nothing, since they were scored on so few tasks.
+        alone: the rung that was chosen, on other tasks, among those that learn from each task alone. One that is surely
+            ahead of it on these tasks takes its place, which can only make the learner look worse.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
 
@@ -101,11 +117,16 @@ class Comparison:
 
         rows.sort(key=rank)
         others = [row for row in _alternatives(rows) if row.evaluation.name not in aside]
-        most = max(len(row.evaluation.scores) for row in others)
-        better = [row for row in others if row.better]
-        surest = max(better, key=lambda row: (-row.behind, row.paired.low), default=None)
-        best = (surest or next(row for row in others if len(row.evaluation.scores) == most)).evaluation
-        return cls([Row.of(own, best, baseline=False, chosen={}), *rows])
+        ways = [row for row in others if row.evaluation.uses_other_tasks]
+        by_themselves = [row for row in others if not row.evaluation.uses_other_tasks]
+        chosen = next((row for row in by_themselves if row.evaluation.name == alone), _best(by_themselves))
+        best, way = _best(others), _best(ways)
+        assert best is not None, "a ladder has a rung"
+        return cls(
+            [Row.of(own, best.evaluation, baseline=False, chosen={}), *rows],
+            alone=None if chosen is None else _surest(chosen, by_themselves).evaluation.name,
+            way=None if way is None else way.evaluation.name,
+        )
 
     @property
     def learner(self) -> Row:
@@ -115,12 +136,26 @@ class Comparison:
     @property
     def best_rung(self) -> Row:
         """The rung that the learner is measured against."""
-        return next(row for row in self.rows[1:] if row.evaluation.name == self.learner.against)
+        return self._named(self.learner.against)
+
+    @property
+    def best_alone(self) -> Row | None:
+        """The rung that stands for what can be done with each task alone."""
+        return None if self.alone is None else self._named(self.alone)
+
+    @property
+    def best_way(self) -> Row | None:
+        """The best rung that uses other tasks."""
+        return None if self.way is None else self._named(self.way)
+
+    def _named(self, name: str) -> Row:
+        return next(row for row in self.rows[1:] if row.evaluation.name == name)
 
     @property
     def undecided(self) -> list[Row]:
-        """Other rungs that the tasks of both do not tell from the learner."""
-        rows = [row for row in _alternatives(self.rows[1:]) if row is not self.best_rung]
+        """Other rungs than the best of each kind that the tasks of both do not tell from the learner."""
+        best = {self.learner.against, self.alone, self.way}
+        rows = [row for row in _alternatives(self.rows[1:]) if row.evaluation.name not in best]
         return [row for row in rows if not (row.better or row.worse)]
 
     @property
@@ -139,3 +174,18 @@ class Comparison:
 
 def _alternatives(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.evaluation.ground != TUNED]
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """The row that is surely better than the learner by the most, else the best of those with the most tasks; rows are
+    from best to worst."""
+    surest = max((row for row in rows if row.better), key=lambda row: (-row.behind, row.paired.low), default=None)
+    most = max((len(row.evaluation.scores) for row in rows), default=0)
+    return surest or next((row for row in rows if len(row.evaluation.scores) == most), None)
+
+
+def _surest(chosen: Row, rows: Sequence[Row]) -> Row:
+    """The row that is surely ahead of the chosen one by the most, on the tasks of both; the chosen one, if none is."""
+    against = [(Row.of(row.evaluation, chosen.evaluation, baseline=True, chosen={}), row) for row in rows]
+    ahead = [(pair.paired.low, row) for pair, row in against if row is not chosen and pair.behind <= 0 and pair.better]
+    return max(ahead, key=lambda pair: pair[0], default=(0.0, chosen))[1]

@@ -1,6 +1,7 @@
 """The scores of cross-validation: those of several folds, each of a learner that was trained on the others, as one."""
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,8 @@ VARIED = "differs by fold"
 def joined(folds: Sequence[Comparison]) -> Comparison:
     """The comparisons of all folds on one setting as one: of the rungs that all of them have, on all draws.
 
-    Of rungs that were scored on more draws in some folds than in others, as many count as all folds have.
+    Of rungs that were scored on more draws in some folds than in others, as many count as all folds have. What stands
+    for each task alone is what does so in most folds.
     """
     own = _joined([fold.learner.evaluation for fold in folds])
     rungs = []
@@ -36,7 +38,8 @@ def joined(folds: Sequence[Comparison]) -> Comparison:
         rows = [other for fold in folds for other in fold.rows[1:] if other.evaluation.name == row.evaluation.name]
         if len(rows) == len(folds):
             rungs.append((_joined([row.evaluation for row in rows]), _same([row.chosen for row in rows])))
-    return Comparison.of(own, rungs)
+    alone = Counter(fold.alone for fold in folds).most_common(1)[0][0]
+    return Comparison.of(own, rungs, alone=alone)
 
 
 def _joined(folds: Sequence[Evaluation]) -> Evaluation:

@@ -53,6 +53,11 @@ class Rung:
         """By which no other rung of a ladder is called."""
         return row_name(self.learner.key, self.ground.name)
 
+    @property
+    def uses_other_tasks(self) -> bool:
+        """Whether it takes anything from other tasks: by itself, or of an encoder that was tuned on them."""
+        return self.learner.uses_other_tasks or self.ground.name == TUNED
+
 
 class Ladder:
     """The rungs that can do the tasks of a distribution, built once and climbed on several settings.
@@ -90,6 +95,7 @@ class Ladder:
         self.on_event, self.metric = on_event, metric
         self.pretraining_seconds = 0.0
         self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
+        self._alone: dict[SizeRanges, str | None] = {}
         spec = learner.recipe["spec"]
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
@@ -162,14 +168,15 @@ class Ladder:
         }
         if len(aside) == len(rungs):
             aside = set()
-        comparison = Comparison.of(own, list(found.values()), aside=aside)
+        alone = self._best_alone(validation)
+        comparison = Comparison.of(own, list(found.values()), aside=aside, alone=alone)
         # Of several rungs on a few tasks each one is soon ahead by chance: the one that decides gets more of them.
         while (best := rungs[comparison.best_rung.evaluation.name]).learner.costly and (
             len(found[best.name][0].scores) == (few := self._few(best, tasks)) < tasks
             and best.learner.start != "encoder"  # which would take hours
         ):
             found[best.name] = scored(best, min(SETTLING * few, tasks))
-            comparison = Comparison.of(own, list(found.values()), aside=aside)
+            comparison = Comparison.of(own, list(found.values()), aside=aside, alone=alone)
         return comparison
 
     @_quiet()
@@ -331,15 +338,31 @@ class Ladder:
         candidates = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         if len(candidates) == 1:
             return candidates[0]
-        count = COSTLY_CHOOSING_TASKS if rung.learner.costly else CHOOSING_TASKS
-        scores, choosing = [], rung.ground.choosing(validation)
+        ranks = []
         for done, options in enumerate(candidates):
             why = "on validation tasks"
             self.on_event(StepEvent(f"choosing for {rung.name}", done, len(candidates), unit="choices", why=why))
-            evaluation = self._scored(rung, options, choosing, count, why=None)
-            mean = evaluation.metric.sign * evaluation.score.mean
-            scores.append((-evaluation.unscored, -math.inf if math.isnan(mean) else mean))
-        return candidates[scores.index(max(scores))]
+            ranks.append(self._rank(rung, options, validation))
+        return candidates[ranks.index(max(ranks))]
+
+    def _best_alone(self, validation: TaskDistribution) -> str | None:
+        """The best on validation tasks of the rungs that learn from each task alone, costly ones apart.
+
+        Chosen on the tasks that are scored, it would be the one that they happen to favor.
+        """
+        sizes = validation.sizes
+        if sizes not in self._alone:
+            rungs = [rung for rung in self.rungs if not (rung.uses_other_tasks or rung.learner.costly)]
+            ranks = {rung.name: self._rank(rung, self._choose(rung, validation), validation) for rung in rungs}
+            self._alone[sizes] = max(ranks, key=lambda name: ranks[name], default=None)
+        return self._alone[sizes]
+
+    def _rank(self, rung: Rung, options: dict[str, Any], validation: TaskDistribution) -> tuple[int, float]:
+        """How good a rung is on validation tasks with these options: the larger, the better."""
+        count = COSTLY_CHOOSING_TASKS if rung.learner.costly else CHOOSING_TASKS
+        found = self._scored(rung, options, rung.ground.choosing(validation), count, why=None)
+        mean = found.metric.sign * found.score.mean
+        return -found.unscored, -math.inf if math.isnan(mean) else mean
 
     def _own(
         self, setting: TaskDistribution, tasks: int, why: str | None = None, *, shot: int | None = None
@@ -364,7 +387,12 @@ class Ladder:
         for_vectors = rung.learner.for_vectors if ground.vectors(setting) else {}
         learner = self._build(rung, for_vectors | options)
         found = self._evaluate(learner, ground.tasks(setting), tasks, why, shot=shot)
-        return replace(found, ground=ground.name, adapt_seconds=found.adapt_seconds + ground.seconds(setting))
+        return replace(
+            found,
+            ground=ground.name,
+            uses_other_tasks=rung.uses_other_tasks,
+            adapt_seconds=found.adapt_seconds + ground.seconds(setting),
+        )
 
     def _evaluate(
         self, learner: Learner, setting: TaskDistribution, tasks: int, why: str | None, **more: Any

@@ -74,6 +74,7 @@ class Evaluation:
     classes: of each draw, by their global ids; empty where tasks are not drawn from classes. error_unit: see
     `TaskDistribution`. in_training: whether only the examples are new, and their classes or tasks are those of the
     training, of which there are too few to hold any out. ground: what a rung stands on, where there is a choice.
+    uses_other_tasks: whether its predictions take anything from other tasks, see `Learner`.
     """
 
     learner: str
@@ -99,6 +100,7 @@ class Evaluation:
     error_unit: str = TaskDistribution.error_unit
     in_training: bool = False
     ground: str = ""
+    uses_other_tasks: bool = True
 
     @property
     def name(self) -> str:
@@ -266,6 +268,7 @@ def evaluate(
         # Where the user's tasks run out, it is their number that limits what is known, and not that of classes.
         error_unit=distribution.error_unit,
         in_training=distribution.split_name in distribution.aside,
+        uses_other_tasks=learner.uses_other_tasks,
         target_names=target_names(distribution),
         classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
         **of_draws,

@@ -4,8 +4,8 @@
 
     {"schema": 1, "verdict": str,
      "settings": [{"way", "shot", "query_shot", "transductive",
-                   "tuning", "adapting": {"rung", "mean", "low", "high", "tasks"},
-                   "rows": [{"learner", "baseline": bool,
+                   "over_alone", "over_ways", "tuning", "adapting": {"rung", "mean", "low", "high", "tasks"},
+                   "rows": [{"learner", "baseline": bool, "uses_other_tasks": bool,
                              "score": {"metric", "mean", "low", "high", "tasks", "diverged", "undefined",
                                        "root": true where these are of squares},
                              "targets": [{"name", "mean", "low", "high", "tasks"}],
@@ -21,11 +21,14 @@
 
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
 of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
-the `score` is then that of the standardized ones. `tuning` and `adapting` are there where an encoder is a part of the
-learner: by how much a rung, the best one on the frozen encoder, is better on the tuned one, and by how much the learner
-is better than the best rung there. `encoder` is there where the inputs are an encoder's; its `scores` are of validation
-tasks. A row's `learner` is its key, and where rungs stand on either encoder which one,
-behind a comma. The first row is the learner in question, the others are the ladder.
+the `score` is then that of the standardized ones. `uses_other_tasks` says whether the row's method takes anything from
+other tasks than the one that it is given. `over_alone` says what other tasks bring: by how much the learner is better
+than the best rung that learns from each task alone; `over_ways`, which way of using them is best: by how much it is
+better than the best rung that uses them. Either is missing where there is no such rung. `tuning` and `adapting` are
+there where an encoder is a part of the learner: by how much a rung, the best one on the frozen encoder, is better on
+the tuned one, and by how much the learner is better than the best rung there. `encoder` is there where the inputs are
+an encoder's; its `scores` are of validation tasks. A row's `learner` is its key, and where rungs stand on either
+encoder which one, behind a comma. The first row is the learner in question, the others are the ladder.
 `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
 errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
 learner in question uses the other queries of a task to predict one. `log_likelihood` (nats for each value, densities in
@@ -75,6 +78,9 @@ SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
 PER_TASK = ("target_scores", "log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
 """What an evaluation of regression may hold of each task beside its score."""
+
+OTHER_TASKS, ALONE = "other tasks too", "this task alone"
+"""What a row of the table learns from."""
 
 STILL_RISING = 0.01
 """By what share the last validation is better than all before where a training was still getting better."""
@@ -135,25 +141,25 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """How good it is and whether meta-learning was worth it, one sentence for each setting, bad news first.
+        """How good it is, what other tasks bring, and which way of using them is best: bad news first.
 
         It is not settled where the learner does not win and the last validation was clearly the best one.
         """
         standings = [Standing(comparison) for comparison in self.comparisons]
         missed = [standing.outcome not in ("beats", "alone") for standing in standings]
-        order = sorted(range(len(standings)), key=lambda index: not missed[index])
+        without = [not standing.pays for standing in standings]
+        order = sorted(range(len(standings)), key=lambda index: (not without[index], not missed[index]))
         text = " ".join(standings[index].sentence() for index in order)
-        if not any(missed):
-            return text
         if all(standing.trivial for standing in standings):
             return text
-        where = "here" if all(missed) else "everywhere"
-        if self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
+        if any(without):
+            text = f"Other tasks do not surely pay {'here' if all(without) else 'in every setting'}: {text}"
+        if any(missed) and self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
             return (
                 f"Not settled: the best validation was the last of {self.history[-1]['step']:,} steps; train longer "
-                f"before concluding. As it stands, meta-learning is not worth it {where}: {text}"
+                f"before concluding. As it stands: {text}"
             )
-        return f"Meta-learning is not worth it {where}: {text}"
+        return text
 
     @property
     def _validated_by(self) -> Metric:
@@ -178,6 +184,7 @@ class Report:
             first = comparison.learner.evaluation
             settings.append(
                 _sizes(first)
+                | _best_to_json(comparison)
                 | _bought_to_json(comparison)
                 | {"transductive": first.transductive, "rows": [_row_to_json(row) for row in comparison.rows]}
             )
@@ -390,10 +397,21 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     return {
         "learner": evaluation.name,
         "baseline": row.baseline,
+        "uses_other_tasks": evaluation.uses_other_tasks,
         "score": {"metric": metric.name, **vars(evaluation.score), **({"root": True} if metric.root else {}), **wider},
         "cost": {"adapt_seconds": evaluation.adapt_seconds, "state_bytes": evaluation.state_bytes},
         "paired": {"against": row.against, **vars(row.paired)},
         **more,
+    }
+
+
+def _best_to_json(comparison: Comparison) -> dict[str, Any]:
+    own = comparison.learner.evaluation
+    best = {"over_alone": comparison.best_alone, "over_ways": comparison.best_way}
+    return {
+        name: {"rung": row.evaluation.name, **vars(own.gain_over(row.evaluation))}
+        for name, row in best.items()
+        if row is not None
     }
 
 
@@ -423,12 +441,24 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
     score = own.metric.title
     repeated = len(own.scores) > own.score.tasks
     counted = "tasks (draws)" if repeated else "tasks"
-    lines = [["learner", score, counted, f"better than {own.learner} by", "a new task takes", "state", "chosen"]]
+    lines = [
+        [
+            "learner",
+            "learns from",
+            score,
+            counted,
+            f"better than {own.learner} by",
+            "a new task takes",
+            "state",
+            "chosen",
+        ]
+    ]
     for row in comparison.rows:
         evaluation = row.evaluation
         lines.append(
             [
                 evaluation.name + (" (transductive)" if evaluation.transductive else ""),
+                OTHER_TASKS if evaluation.uses_other_tasks else ALONE,
                 in_words(evaluation.score, own.metric),
                 f"{evaluation.score.tasks}{f' ({len(evaluation.scores)})' if repeated else ''}",
                 _paired(row) if row.baseline else "",
@@ -449,9 +479,10 @@ def _table(comparison: Comparison) -> str:
     setting, (header, first, *rest) = table_lines(comparison)
     lines = [header, [f"**{first[0]}**", *first[1:]], *rest]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width if column in (0, 6) else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    words = (0, 1, len(header) - 1)
+    rule = ["-" * width if column in words else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     padded = [
-        [cell.ljust(width) if column in (0, 6) else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
+        [cell.ljust(width) if column in words else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
         for cells in (zip(line, widths, strict=True) for line in [header, rule, *lines[1:]])
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in padded)

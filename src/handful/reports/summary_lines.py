@@ -153,6 +153,8 @@ def legend(own: Evaluation) -> str:
     share = own.metric.unit == "share"
     unit = "in points" if share else f"in {own.metric.title}, turned so that above 0 is better"
     text = (
+        "*Learns from*: whether a method takes anything from other tasks than the one that it is given; a published "
+        "encoder is nothing of them. "
         f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
         f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "
         "first tasks only (of tasks that are drawn several times: on the first draws). *A new task takes*: median time "

@@ -61,8 +61,25 @@ class Standing:
         rungs = [row.evaluation for row in self.comparison.rows[1:]]
         return any(rung.learner == DUMMY and rung.score.mean == perfect.get(rung.metric.unit) for rung in rungs)
 
+    @property
+    def pays(self) -> bool:
+        """Whether what is learned from other tasks surely pays, by the learner or by the best way of using them.
+
+        So it is called where nothing learns from each task alone that could be compared.
+        """
+        alone, way = self.comparison.best_alone, self.comparison.best_way
+        if self.outcome in ("diverged", "undefined"):
+            return False
+        if self.outcome == "alone" or alone is None or (alone.worse and self._uses_other_tasks):
+            return True
+        return way is not None and way.better and way.evaluation.gain_over(alone.evaluation).low > 0
+
+    @property
+    def _uses_other_tasks(self) -> bool:
+        return self.comparison.learner.evaluation.uses_other_tasks
+
     def sentence(self) -> str:
-        """How good the learner is, and whether that rung is as good."""
+        """How good the learner is, what other tasks bring, and which way of using them is best."""
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
         if self.trivial:
             what, score = "label", percent(own.score)
@@ -81,41 +98,74 @@ class Standing:
             return f"{situation(own)}, {own.learner} HAS NO SCORE: its {title} is undefined on all tasks."
         if self.outcome == "alone":
             return f"{situation(own)}, {own.learner} {quality(own)}; no simple method has a {own.metric.title}."
-        head, other, gap = f"{situation(own)}, {own.learner} {quality(own)}", rung.evaluation, gap_to(rung, own)
-        if self.outcome == "beats":
-            text = f"{head}, and beats the best simple method, {called(other)}, {gap}{self._undecided()}."
-        elif self.outcome == "loses":
-            text = f"{head}, and LOSES to {called(other)} {gap}. {instead(other)}"
-        else:
-            text = f"{head}, and cannot be told apart from the simpler {called(other)} ({gap}{self._needed()})."
-        return text + self._adapting()
+        head = f"{situation(own)}, {own.learner} {quality(own)}."
+        return " ".join(filter(None, [head, self._brings(), self._way(), self._adapting()]))
 
-    def _undecided(self) -> str:
-        """Which costly rungs ran on too few tasks to tell."""
-        rows = self.comparison.undecided
+    def _brings(self) -> str:
+        """What other tasks bring: the learner against the best method that learns from each task alone."""
+        row, own = self.comparison.best_alone, self.comparison.learner.evaluation
+        if not own.uses_other_tasks:
+            return f"{own.learner} learns from each task alone."
+        if row is None:
+            return ""
+        other, gap = called(row.evaluation), gap_to(row, own)
+        if row.worse:
+            unsure = self._undecided(other_tasks=False)
+            what = f"the best method that learns from each task alone, {other}"
+            return f"Other tasks pay: {own.learner} beats {what}, {gap}{unsure}."
+        if row.better:
+            text = f"Other tasks do NOT pay: {own.learner} LOSES to {other}, which learns from each task alone, {gap}."
+            return f"{text} {instead(row.evaluation)}"
+        apart = f"cannot be told apart from {other}, which learns from each task alone ({gap}{_needed(row)})"
+        return f"Whether other tasks pay is not known: {own.learner} {apart}."
+
+    def _way(self) -> str:
+        """Which way of using other tasks is best: the learner against the best rung that uses them."""
+        row, own = self.comparison.best_way, self.comparison.learner.evaluation
+        if row is None:
+            return ""
+        other, gap = called(row.evaluation), gap_to(row, own)
+        if row.worse:
+            if not own.uses_other_tasks:
+                return f"It beats the best way of using other tasks, {other}, {gap}."
+            unsure, pause = self._undecided(other_tasks=True), "," if row.behind > 0 else ""
+            return f"It is the best way of using other tasks, ahead of {other}{pause} {gap}{unsure}."
+        if row.better:
+            return (
+                f"The best way of using other tasks is {other}, ahead of {own.learner} {gap}. {instead(row.evaluation)}"
+            )
+        if not own.uses_other_tasks:
+            return f"It cannot be told apart from the best way of using other tasks, {other} ({gap}{_needed(row)})."
+        return f"As a way of using other tasks it cannot be told apart from {other} ({gap}{_needed(row)})."
+
+    def _undecided(self, *, other_tasks: bool) -> str:
+        """Which rungs of a kind ran on too few tasks to tell."""
+        rows = [row for row in self.comparison.undecided if row.evaluation.uses_other_tasks == other_tasks]
         few = [f"{called(row.evaluation)} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
         return f" (not told apart: {', '.join(few)})" if few else ""
-
-    def _needed(self) -> str:
-        paired = self.comparison.best_rung.paired
-        if paired.mean == 0 or not math.isfinite(paired.half_width):
-            return ""
-        count = tasks_needed(paired, abs(paired.mean))
-        return f"; to see so small a difference would take about {two_figures(count)} tasks"
 
     def _adapting(self) -> str:
         """Whether adapting to each task was better than one model for all, where there is such a rung."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
         if pooled is None or pooled.behind or pooled.evaluation.ground == FROZEN:  # what tuning brings is no adapting
             return ""
-        # Where the pooled model decides, its difference has just been told.
-        gap = "" if pooled is self.comparison.best_rung else gap_to(pooled, self.comparison.learner.evaluation)
+        # Where the pooled model is the best way, its difference has just been told.
+        gap = "" if pooled is self.comparison.best_way else gap_to(pooled, self.comparison.learner.evaluation)
         if pooled.worse:
-            return f" Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
+            return f"Adapting to each task beats one pooled model for all tasks{gap and f' {gap}'}."
         if pooled.better:
-            return f" Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
+            return f"Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
         told = gap and f" ({gap})"
-        return f" Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
+        return f"Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
+
+
+def _needed(rung: Row) -> str:
+    """How many tasks it would take to be sure of a difference."""
+    paired = rung.paired
+    if paired.mean == 0 or not math.isfinite(paired.half_width):
+        return ""
+    count = tasks_needed(paired, abs(paired.mean))
+    return f"; to see so small a difference would take about {two_figures(count)} tasks"
 
 
 def called(rung: Evaluation) -> str:
