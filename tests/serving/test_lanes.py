@@ -7,6 +7,7 @@ import time
 import pytest
 
 from handful.errors import DataError, OverloadedError
+from handful.serving import lanes
 from handful.serving.lanes import Lane
 from handful.serving.pools import Pool
 
@@ -27,10 +28,10 @@ class Slow:
 
 @pytest.fixture
 def run():
-    """Runs `use(lane)` in an event loop, with a lane of one thread."""
+    """Runs `use(lane)` in an event loop, with a lane of one thread or more."""
 
-    def of(work, use, **options):
-        pool = Pool("test", 1)
+    def of(work, use, threads=1, **options):
+        pool = Pool("test", threads)
         options = {"rows": 100, "nbytes": 1000, "together": 10} | options
         try:
             return asyncio.run(use(Lane(pool, work, **options)))
@@ -249,3 +250,65 @@ def test_batches_shrink_so_that_each_takes_a_tenth_of_a_second(run):
     run(work, use)
     assert sizes[0] == 1
     assert max(sizes) <= 5
+
+
+def test_of_cheap_work_one_batch_runs_at_a_time_unless_it_takes_long(run, monkeypatch):
+    monkeypatch.setattr(lanes, "SECONDS", 0.1)
+    work = Slow(go=True)
+
+    async def use(lane):
+        assert await ask(lane, "measured") == "measured!"
+        work.go.clear()
+        work.batches.clear()
+        first = await started(lane, work)
+        second = ask(lane, "second")
+        await asyncio.sleep(0.03)
+        assert work.batches == [["first"]]
+        await asyncio.sleep(0.2)
+        assert work.batches == [["first"], ["second"]]
+        work.go.set()
+        assert await asyncio.gather(first, second) == ["first!", "second!"]
+
+    run(work, use, threads=2, cheap=1.0)
+
+
+def test_the_event_loop_stands_still_for_cheap_work_but_not_for_long(run):
+    work = Slow(go=True)
+
+    async def use(lane):
+        await ask(lane, "measured")
+        loop, turned = asyncio.get_running_loop(), []
+        quick = ask(lane, "quick")
+        await asyncio.sleep(0)
+        loop.call_soon(lambda: turned.append(len(work.batches)))
+        assert await quick == "quick!"
+        assert turned == [2], "nothing else ran before the batch"
+        work.go.clear()
+        stuck, begun = ask(lane, "stuck"), time.monotonic()
+        await asyncio.sleep(0.001)
+        assert lanes.PATIENCE * 0.9 < time.monotonic() - begun < 0.5
+        work.go.set()
+        assert await stuck == "stuck!"
+
+    run(work, use, cheap=1.0)
+
+
+def test_the_time_between_batches_counts_for_those_that_wait(run):
+    work = Slow(go=True)
+
+    async def use(lane):
+        many = [ask(lane, number) for number in range(30)]
+        await asyncio.sleep(0)
+        for one in many:
+            one.add_done_callback(lambda _: time.sleep(0.01))  # the event loop is busy
+        await asyncio.gather(*many)
+        work.go.clear()
+        await started(lane, work)
+        waits = ask(lane, "waits", rows=80)
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="would not be answered in time"):
+            await ask(lane, "late", seconds=0.2)
+        work.go.set()
+        await waits
+
+    run(work, use)

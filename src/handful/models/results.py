@@ -76,9 +76,11 @@ def results(task: Named, prediction: "Prediction", *, top: int | None = None) ->
 
 
 def _of_classes(probabilities: dict[str, float], top: int | None) -> Result:
+    if top is None:
+        label = max(probabilities, key=probabilities.__getitem__)
+        return Result(label, probabilities[label], probabilities)
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-    label, probability = ranked[0]
-    return Result(label, probability, probabilities if top is None else dict(ranked[:top]))
+    return Result(*ranked[0], dict(ranked[:top]))
 
 
 def _value(names: tuple[str, ...], values: list[float]) -> float | dict[str, float]:

@@ -17,8 +17,10 @@ Result = TypeVar("Result")
 
 DEADLINE, LONGEST = 2.0, 60.0
 """Seconds for a request, where it does not say how many, and at the most."""
-TOGETHER = 256
-"""Rows that are predicted in one go."""
+TOGETHER = 32
+"""Rows that are predicted in one go: more would hardly take less time each, and others wait until they are done."""
+CHEAP = 0.001
+"""Seconds of a row below which predictions are one thread's work."""
 SCORES = 100
 """What the changes that wait may cost, by the rows that may: a score adapts a task so often."""
 
@@ -50,7 +52,12 @@ class Batcher:
         threads = {"predict": predicting, "adapt": adapting, "convert": converting}
         self._pools = {name: Pool(name, count) for name, count in threads.items()}
         self._predictions: Lane[Asked | Unread, Predictions] = Lane(
-            self._pools["predict"], service.predictor.predict, rows=rows, nbytes=nbytes, together=TOGETHER
+            self._pools["predict"],
+            service.predictor.predict,
+            rows=rows,
+            nbytes=nbytes,
+            together=TOGETHER,
+            cheap=CHEAP,
         )
         self._changes: Lane[Callable[[], Any], Any] = Lane(
             self._pools["adapt"], _done, rows=SCORES * rows, nbytes=nbytes, together=1, finishes=True

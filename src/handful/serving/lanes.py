@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,8 @@ KEPT = 0.8
 """How much of what was measured before counts beside the last batch."""
 SECONDS = 0.1
 """For which a batch should run at most, so that others do not wait for long."""
+PATIENCE = 0.005
+"""Seconds for which the event loop stands still for a batch at most."""
 
 
 @dataclass
@@ -50,6 +53,9 @@ class Lane(Generic[Content, Answer]):
     work: makes of a batch an answer or an error for each request, in their order.
     rows, nbytes: the most that may wait, see `Waiting`.
     together: the most rows of a batch; 1: each request runs alone.
+    cheap: seconds of a row below which one batch runs at a time, and the event loop waits for it, `PATIENCE` at most:
+        such work is mostly Python's, of which one thread at a time runs, and threads that wait for one another at every
+        step take twice as long.
     finishes: whether a request is answered as it ends once it has started, whatever its deadline: what was written
         cannot be said to have failed. Else it is given up at its deadline.
 
@@ -65,14 +71,17 @@ class Lane(Generic[Content, Answer]):
         rows: int,
         nbytes: int,
         together: int,
+        cheap: float = 0.0,
         finishes: bool = False,
     ) -> None:
         self.seen = Seen()
         self._pool, self._work = pool, work
-        self._together, self._finishes = together, finishes
+        self._together, self._cheap, self._finishes = together, cheap, finishes
         self._waiting: Waiting[LaneRequest[Content, Answer]] = Waiting(rows, nbytes)
         self._free, self._starting = pool.threads, False
-        self._rows, self._seconds = 0.0, 0.0
+        self._again: asyncio.TimerHandle | None = None
+        self._rows, self._seconds, self._between = 0.0, 0.0, 0.0
+        self._since: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -166,8 +175,8 @@ class Lane(Generic[Content, Answer]):
         return self._seconds / self._rows if self._rows else 0.0
 
     def _wait(self, rows: int) -> float:
-        """Seconds until so many rows are worked off."""
-        return rows * self._pace / self._pool.threads
+        """Seconds until so many rows are worked off, by the time that passed last from one batch's end to the next."""
+        return rows * self._between / self._rows if self._rows else 0.0
 
     def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start batches once all has come that is there already."""
@@ -177,12 +186,33 @@ class Lane(Generic[Content, Answer]):
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        while self._free and (batch := self._waiting.take(self._most(), loop.time())):
+        while self._may_start() and (batch := self._waiting.take(self._most(), loop.time())):
             self._free -= 1
+            self._since = self._since or loop.time()
             try:
-                self._pool.submit(partial(self._run, batch, loop))
+                running = self._pool.submit(partial(self._run, batch, loop))
             except RuntimeError as error:  # the pool is closed
                 self._finish(batch, [error] * len(batch), 0.0, loop)
+                return
+            if self._is_cheap:
+                wait([running], PATIENCE)
+        if self._free and self._waiting.count and self._again is None:
+            self._again = loop.call_later(SECONDS, self._look_again, loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What waited for the one thread may have another now."""
+        self._again = None
+        self._start(loop)
+
+    def _may_start(self) -> bool:
+        """Whether a batch may run beside those that do."""
+        alone = self._free == self._pool.threads
+        return bool(self._free) and (alone or not self._is_cheap or self._pool.busy_for > SECONDS)
+
+    @property
+    def _is_cheap(self) -> bool:
+        """Whether rows take little time, by what was measured last."""
+        return 0.0 < self._pace < self._cheap
 
     def _most(self) -> int:
         """Rows of a batch."""
@@ -208,15 +238,18 @@ class Lane(Generic[Content, Answer]):
         seconds: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        rows = sum(request.rows for request in batch)
+        rows, now = sum(request.rows for request in batch), loop.time()
+        between = now - (self._since or now)
+        self._since = now if self._waiting.count or self._free + 1 < self._pool.threads else None
         self._free += 1
         self._rows, self._seconds = KEPT * self._rows + rows, KEPT * self._seconds + seconds
+        self._between = KEPT * self._between + between
         self.seen.sizes[len(batch)] += 1
         self.seen.rows += rows
         self.seen.seconds += seconds
-        self._start(loop)
         for request, answer in zip(batch, answers, strict=True):
             request.resolve(answer)
+        self._start_soon(loop)
 
 
 @dataclass(eq=False)
