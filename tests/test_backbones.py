@@ -9,7 +9,19 @@ from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from handful.backbones import MLP, Conv4, Raw, backbone, default, feature_count, make, resolve, written
+from handful.backbones import (
+    MLP,
+    Conv4,
+    Raw,
+    ResNet3,
+    backbone,
+    default,
+    feature_count,
+    last_blocks,
+    make,
+    resolve,
+    written,
+)
 from handful.errors import UserError
 from handful.functional.normalization import BatchNorm
 from handful.registry import BACKBONES
@@ -47,6 +59,7 @@ def with_any_options(input_shape, **options):
         ("conv4", (3, 84, 84), {"widths": (8, 8, 8, 32)}, 32 * 25),
         ("conv4", (1, 16, 20), {"widths": (4, 4, 4, 4)}, 4),
         ("conv4", (1, 8, 8), {"widths": [4, 6]}, 6 * 4),
+        ("resnet3", (3, 21, 18), {"stem": 3, "widths": (4, 5, 6)}, 6),
         ("mlp", (5,), {}, 64),
         ("mlp", (2, 3), {"hidden": (7, 9)}, 9),
         ("raw", (2, 3), {}, 6),
@@ -97,6 +110,53 @@ def test_conv4_is_the_papers_network():
     torch.testing.assert_close(vmap(network)(inputs.unsqueeze(1)).squeeze(1), maps.flatten(1))
 
 
+def test_resnet3_is_a_strided_convolution_and_three_residual_blocks():
+    network = ResNet3((3, 20, 17), stem=3, widths=(4, 5, 6)).double().eval()
+    generator = torch.Generator().manual_seed(0)
+
+    def normalized(maps, norm):
+        with torch.no_grad():
+            norm.mean.normal_(generator=generator)
+            norm.weight.normal_(generator=generator)
+        return F.batch_norm(maps, norm.mean, norm.variance, norm.weight, norm.bias)
+
+    inputs = torch.randn(2, 3, 20, 17, generator=generator, dtype=torch.float64)
+    maps = F.conv2d(inputs, network.stem.weight, stride=2, padding=2)
+    maps = F.relu(normalized(maps, network.stem_normalization))
+    assert maps.shape == (2, 3, 10, 9)
+    blocks = []
+    for block in network.residuals:
+        first, second, past = block.normalizations
+        inner = F.relu(normalized(F.conv2d(maps, block.first.weight, stride=2, padding=1), first))
+        inner = normalized(F.conv2d(inner, block.second.weight, padding=1), second)
+        maps = F.relu(inner + normalized(F.conv2d(maps, block.past.weight, stride=2), past))
+        blocks.append(maps)
+    blocks[-1] = blocks[-1].mean((2, 3))
+    found = network.blocks(inputs)
+    assert [one.shape for one in found] == [(2, 4, 5, 5), (2, 5, 3, 3), (2, 6)]
+    for one, wanted in zip(found, blocks, strict=True):
+        torch.testing.assert_close(one, wanted)
+    torch.testing.assert_close(vmap(network)(inputs.unsqueeze(1)).squeeze(1), blocks[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("conv4", {"widths": (2, 3)}), ("resnet3", {"stem": 2, "widths": (3, 4)})]
+)
+def test_the_last_blocks_end_with_the_features(name, options):
+    network, inputs = make(name, (1, 16, 16), options=options), torch.rand(2, 1, 16, 16)
+    maps, features = last_blocks(network, inputs)
+    assert maps.shape == (2, options["widths"][0], *[8 if name == "conv4" else 4] * 2)
+    assert torch.equal(features, network(inputs))
+
+
+def test_a_network_without_blocks_has_its_features_alone():
+    network, inputs = make(Custom, (5,)), torch.rand(2, 5)
+    (features,) = last_blocks(network, inputs)
+    assert torch.equal(features, network(inputs))
+    single = make("conv4", (1, 8, 8), options={"widths": (3,)})
+    assert [block.shape for block in last_blocks(single, torch.rand(2, 1, 8, 8))] == [(2, 48)]
+
+
 def test_the_policy_of_normalization_reaches_every_layer():
     network = make("conv4", (1, 16, 16), normalization="support")
     assert {layer.mode for layer in network.modules() if isinstance(layer, BatchNorm)} == {"support"}
@@ -122,6 +182,7 @@ def test_the_callers_module_stays_as_it_was():
         ({"backbone": "conv4", "options": {"widths": [4, -1]}}, "'widths' is a list of whole numbers"),
         ({"backbone": nn.Linear(5, 2), "options": {"width": 3}}, "Unknown backbone option 'width'"),
         ({"backbone": "conv4"}, "takes images"),
+        ({"backbone": "resnet3"}, "resnet3 backbone takes images"),
         ({"backbone": "surely_no_package:network"}, r"surely_no_package.*cannot be imported"),
         ({"backbone": "json:network"}, "cannot be imported"),
         ({"backbone": ":network"}, "cannot be imported"),
@@ -218,6 +279,7 @@ def test_features_of_the_own_networks_are_counted_without_a_pass():
     [
         ("conv4", (3, 37, 50), {}),
         ("conv4", (1, 9, 8), {"widths": (5, 3)}),
+        ("resnet3", (1, 16, 17), {"stem": 2, "widths": (3, 4, 5)}),
         ("mlp", (2, 3), {"hidden": (5, 7)}),
         ("mlp", (2, 3), {"hidden": ()}),
         ("linear", (2, 3), {}),

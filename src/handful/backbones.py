@@ -4,6 +4,9 @@ A backbone is a registered name, a factory `f(input_shape, **options) -> nn.Modu
 `(n, *input_shape)` to `(n, features)`. On disk a factory of one's own is written as `package.module:name`: it is a
 subclass of `nn.Module`, or a function with the decorator `@backbone`, so that no file can name anything else to call.
 
+A network for images may have `blocks(inputs) -> list[Tensor]`: the maps `(n, channels, h, w)` after each of its blocks,
+and last its features, so that a learner can use what comes before them, too; `last_blocks` asks for these.
+
 Attributes that a network may have: `one_by_one` (it is so large that one task takes all cores), `as_it_is` (its layers
 are not replaced by those of `functional.normalization`), `relative_rate` (a factor of the rate of its weights in
 meta-training, where they are pretrained).
@@ -68,35 +71,47 @@ class Conv4(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images `(n, c, h, w)` to features `(n, width * (h // 16) * (w // 16))`."""
-        maps = inputs
-        if inputs.device.type == "cpu" and "Vmap" not in transforms():
-            # Ordinary convolutions run twice as fast with the channels last; vmap cannot ask for it.
-            maps = maps.contiguous(memory_format=torch.channels_last)
+        return self.blocks(inputs)[-1]
+
+    def blocks(self, inputs: Tensor) -> list[Tensor]:
+        """The maps `(n, width, height, width)` after each block, the last of them flattened to features."""
+        maps = _channels_last(inputs)
+        found = []
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             maps = cast(_Convolution, convolution).normalized(maps, cast(BatchNorm, normalization))
             maps = F.relu(F.max_pool2d(maps, 2))
-        return maps.flatten(1)
+            found.append(maps)
+        return [*found[:-1], maps.flatten(1)]
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    """The same images, in the order in which ordinary convolutions run twice as fast; vmap cannot ask for it."""
+    if inputs.device.type == "cpu" and "Vmap" not in transforms():
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs
 
 
 class _Convolution(nn.Conv2d):
-    """3x3 convolution to maps of the same size, normalized.
+    """3x3 convolution, normalized, to maps of the same size; of half the size with a stride of 2.
 
     Normalization scales and shifts each channel. Where it goes by given statistics, the filters take that in, which
     spares it all passes over the maps, forward and backward. So they do for images of one channel: the statistics of
     the first maps, the largest of all, follow from the mean and covariance of the 9 numbers of a patch.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel_size=size, padding=size // 2, stride=stride, bias=False)
+        self.by_patches = inputs == 1 and size == 3 and stride == 1
 
     def normalized(self, inputs: Tensor, normalization: BatchNorm) -> Tensor:
         """Maps `(n, inputs, h, w)` to `(n, outputs, h, w)`."""
-        if inputs.shape[1] == 1:
+        if self.by_patches:
             return self._of_patches(inputs, normalization)
         if normalization.by_batch:
             return cast(Tensor, normalization(self(inputs)))
         scale, shift = normalization.affine()
-        return F.conv2d(inputs, self.weight * scale.view(-1, 1, 1, 1), shift, padding=1)
+        weight = self.weight * scale.view(-1, 1, 1, 1)
+        return F.conv2d(inputs, weight, shift, stride=self.stride, padding=self.padding)
 
     def _of_patches(self, inputs: Tensor, normalization: BatchNorm) -> Tensor:
         """As a product with the matrix of patches, which takes a fourth of the time of a convolution of one channel."""
@@ -112,6 +127,65 @@ class _Convolution(nn.Conv2d):
         maps = torch.addmm(shift, patches, (filters * scale.unsqueeze(-1)).mT)  # (n * h * w, outputs)
         maps = maps.view(inputs.shape[0], *inputs.shape[2:], -1).permute(0, 3, 1, 2)
         return maps.contiguous() if "Vmap" in transforms() else maps  # vmap has pooling for channels first alone
+
+
+@backbone
+class ResNet3(nn.Module):
+    """A 5x5 convolution with a stride of 2 and three residual blocks, for images of 48 pixels and more.
+
+    *Deep Residual Learning for Image Recognition* (He et al., 2016), https://arxiv.org/abs/1512.03385. Input
+    `(n, channels, height, width)` with height and width of 16 or more. `stem` are the channels of the first
+    convolution, `widths` those of the blocks; each block halves the maps by the stride of its first convolution, and
+    the means over the last maps are the features. Large images become small maps at once, which is what makes a step
+    of training affordable on a CPU.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, ...], *, stem: int = 32, widths: tuple[int, ...] = (64, 128, 256)
+    ) -> None:
+        super().__init__()
+        _check_sizes("widths", (stem, *widths))
+        least = 2 ** (1 + len(widths))
+        if len(input_shape) != 3 or min(input_shape[1:]) < least:
+            raise UserError(
+                f"The resnet3 backbone takes images (channels, height, width) of {least} pixels or more, not inputs of "
+                f"shape {input_shape}. For rows of numbers there is mlp.",
+                code="wrong-shape",
+                hint="Choose it with {backbone}.",
+            )
+        self.stem, self.stem_normalization = _Convolution(input_shape[0], stem, size=5, stride=2), BatchNorm(stem)
+        inputs = (stem, *widths[:-1])
+        self.residuals = nn.ModuleList(_Residual(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.made_for = input_shape, widths[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images `(n, c, h, w)` to features `(n, widths[-1])`."""
+        return self.blocks(inputs)[-1]
+
+    def blocks(self, inputs: Tensor) -> list[Tensor]:
+        """The maps `(n, width, height, width)` after each block, the last of them averaged to features."""
+        maps = F.relu(self.stem.normalized(_channels_last(inputs), self.stem_normalization))
+        found = []
+        for residual in self.residuals:
+            maps = residual(maps)
+            found.append(maps)
+        return [*found[:-1], maps.mean((2, 3))]
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions and a way past them; maps of half the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = _Convolution(inputs, outputs, stride=2), _Convolution(outputs, outputs)
+        self.past = _Convolution(inputs, outputs, size=1, stride=2)
+        self.normalizations = nn.ModuleList(BatchNorm(outputs) for _ in range(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `(n, inputs, h, w)` to `(n, outputs, h / 2, w / 2)`, halves rounded up."""
+        of_first, of_second, of_past = (cast(BatchNorm, layer) for layer in self.normalizations)
+        maps = F.relu(self.first.normalized(inputs, of_first))
+        return F.relu(self.second.normalized(maps, of_second) + self.past.normalized(inputs, of_past))
 
 
 @backbone
@@ -284,6 +358,15 @@ def _check_sizes(name: str, sizes: Any) -> None:
         raise UserError(
             f"The option {name!r} is a list of whole numbers of 1 or more, such as [64, 64], not {sizes!r}."
         )
+
+
+def last_blocks(network: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """What a network makes of inputs in its last two blocks: maps `(n, c, h, w)`, and features `(n, features)`.
+
+    Of a network without `blocks`, as most of one's own are, and of one with a single block, the features alone.
+    """
+    blocks: Callable[[Tensor], list[Tensor]] | None = getattr(network, "blocks", None)
+    return [network(inputs)] if blocks is None else blocks(inputs)[-2:]
 
 
 def default(input_shape: tuple[int, ...]) -> str:

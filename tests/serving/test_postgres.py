@@ -7,6 +7,7 @@ from functools import partial
 import psycopg
 import pytest
 from sqlalchemy import event, text, true
+from tests.http.apps import caller
 
 from client import servers
 from handful import Service
@@ -66,6 +67,21 @@ def test_a_client_reads_in_a_receipt_what_remains(address):
         with servers.blocking(make_app(service), key) as client:
             assert "vacuum" in client.erase(task.id, service.examples(task.id)[0].id).remains
             assert "backups" in client.erase_task(task.id).remains
+
+
+def test_commits_are_counted_and_timed(address):
+    with Service(classifier(), address) as service:
+        call = caller(service)
+        before = service.store.measured.commits
+        made(service)
+        with pytest.raises(UserError, match="no task"):
+            service.delete("none")
+        assert service.store.measured.commits == before + 1
+        lines = call("GET", "/metrics").text.splitlines()
+        found = dict(line.split() for line in lines if line.startswith("handful_commit"))
+        assert float(found["handful_commits_total"]) == before + 1
+        assert 0 < float(found["handful_commit_seconds_total"]) < 60
+        assert not [line for line in lines if "wal_bytes" in line]
 
 
 def test_every_table_with_a_tenant_is_under_row_security(address, cluster):

@@ -19,6 +19,9 @@ from handful.errors import UserError
 if TYPE_CHECKING:
     from handful.serving.service import Service
 
+LOGS = "handful.http", "handful.serving"
+"""Of the server, and of what it serves from."""
+
 
 def of_server(name: str, variable: str = "", **facts: Any) -> Any:
     """An option that has an environment variable too: --behind-proxy is HANDFUL_BEHIND_PROXY."""
@@ -104,19 +107,21 @@ def named_models(given: list[str]) -> dict[str, str | Path]:
 
 @contextlib.contextmanager
 def written_log() -> Iterator[None]:
-    """Inside, the server's log goes to the standard error, a line of JSON for each request."""
-    handler, log = logging.StreamHandler(sys.stderr), logging.getLogger("handful.http")
+    """Inside, the log goes to the standard error, a line of JSON for each request and alarm."""
+    handler, logs = logging.StreamHandler(sys.stderr), [logging.getLogger(name) for name in LOGS]
     handler.setFormatter(logging.Formatter("%(message)s"))
-    before = log.level, log.propagate
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    before = [(log.level, log.propagate) for log in logs]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
+        for log, (level, propagate) in zip(logs, before, strict=True):
+            log.removeHandler(handler)
+            log.setLevel(level)
+            log.propagate = propagate
 
 
 def welcome(service: "Service", url: str, key: str | None, run: Path | None = None) -> None:

@@ -105,9 +105,9 @@ def _of_states(states: States) -> Iterator[Metric]:
 def _of_store(store: Store) -> Iterator[Metric]:
     """What the store says of itself."""
     seen = store.measured
-    if seen is not None:
-        yield CounterMetricFamily("handful_commits", "Transactions that were committed.", seen.commits)
-        yield CounterMetricFamily("handful_commit_seconds", "Seconds that commits took.", seen.commit_seconds)
+    yield CounterMetricFamily("handful_commits", "Transactions that were committed.", seen.commits)
+    yield CounterMetricFamily("handful_commit_seconds", "Seconds that commits took.", seen.commit_seconds)
+    if seen.log_bytes is not None:
         yield GaugeMetricFamily("handful_wal_bytes", "Bytes of the write-ahead log.", seen.log_bytes)
 
 

@@ -90,7 +90,9 @@ class Pretrained(Learner):
             seed=recipe["seed"],
             **options,
         )
-        rung.load_state_dict(self.state_dict())
+        rung.backbone.load_state_dict(self.backbone.state_dict())
+        if self.head is not None and rung.head is not None:
+            rung.head.load_state_dict(self.head.state_dict())
         rung.trainable = self.trainable
         rung.recipe |= {name: recipe[name] for name in ("backbone", "backbone_options")}
         return rung.train(self.training)

@@ -1,6 +1,8 @@
 """A store of tasks in PostgreSQL, which several processes read and write at once."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +16,7 @@ from handful.serving.postgres import begin, committing, engine_of, explained, pa
 from handful.serving.row_security import check_role, check_tables, roles_of, secure, unguard
 from handful.serving.rows import Rows
 from handful.serving.schema import MIGRATIONS, check_schema, is_current, migrate
-from handful.serving.store import Store
+from handful.serving.store import Measured, Store
 
 Result = TypeVar("Result")
 
@@ -38,7 +40,7 @@ class PostgresStore(Store):
 
     def __init__(self, address: str) -> None:
         url = parsed_url(address)
-        self.ids = Ids()
+        self.ids, self._commits = Ids(), _Commits()
         with contextlib.ExitStack() as opening:
             self._engine = engine_of(url)
             opening.callback(self._engine.dispose)
@@ -78,12 +80,17 @@ class PostgresStore(Store):
             with self._engine.connect() as connection:
                 begin(connection, tenant, write=True)
                 result = work(Rows(connection, tenant))
-                with committing():
+                with self._commits.timed(), committing():
                     connection.commit()
                 return result
 
         with explained():
             return retrying(attempt)
+
+    @property
+    def measured(self) -> Measured:
+        """See `Store.measured`."""
+        return Measured(self._commits.count, self._commits.seconds, None)
 
     def empty_log(self) -> None:
         """Nothing that a role without more rights could do; see `remains`."""
@@ -91,6 +98,23 @@ class PostgresStore(Store):
     def backup(self, path: str | Path) -> Path:
         """Raise a `UserError`: PostgreSQL has programs of its own for it."""
         raise UserError("Back this store up with PostgreSQL's own programs, as pg_dump, or pg_basebackup with the WAL.")
+
+
+class _Commits:
+    """Those of all threads. count: how many there were. seconds: that they took."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds = 0, 0.0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, a transaction is committed; it counts where it was."""
+        started = time.monotonic()
+        yield
+        with self._lock:
+            self.count += 1
+            self.seconds += time.monotonic() - started
 
 
 def upgrade(address: str, role: str | None, migrations: Path = MIGRATIONS) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from handful.serving.sqlite import (
 )
 from handful.serving.store import Measured, Store
 from handful.serving.tables import ERASURES, EXAMPLES, KEYS, TASKS
+from handful.serving.write_ahead_log import WriteAheadLog
 from handful.serving.writer import Writer
 from handful.training.lock import locked
 
@@ -60,7 +62,8 @@ class SqliteStore(Store):
                     migrate(connection)
                 check_schema(connection, self.path)
             writing, self._reading = engine_of(file, writes=True), engine_of(file, writes=False)
-            self.writer = Writer(writing)
+            self._log = WriteAheadLog(file)
+            self.writer = Writer(writing, between=self._log.bound)
             opening.callback(self.writer.close)
             opening.callback(self._reading.dispose)  # first, so that the last connection can remove the log
             with self._reading.begin() as connection:
@@ -77,11 +80,17 @@ class SqliteStore(Store):
     def reading(self, tenant: str) -> Iterator[Rows]:
         """See `Store.reading`."""
         with reading_explained(self.path), self._reading.begin() as connection:
-            yield Rows(connection, tenant)
+            driver = connection.connection.dbapi_connection
+            assert isinstance(driver, sqlite3.Connection), "no other one is made"
+            with self._log.read_by(driver):
+                yield Rows(connection, tenant)
 
     def write(self, tenant: str, work: Callable[[Rows], Result]) -> Result:
         """Run work on the rows of a tenant, whole or not at all, and return once it is durable; see `Writer.run`."""
         changed: set[str] = set()
+        if self._log.is_full:
+            self.writer.outside(self._log.bound)
+            self._log.check_room()
         return self.writer.run(
             lambda connection: work(Rows(connection, tenant, changed)),
             then=lambda: self._heads.forget(tenant, changed),
@@ -95,8 +104,7 @@ class SqliteStore(Store):
     @property
     def measured(self) -> Measured:
         """See `Store.measured`."""
-        log = self.path / f"{FILE}-wal"
-        return Measured(self.writer.commits, self.writer.commit_seconds, log.stat().st_size if log.exists() else 0)
+        return Measured(self.writer.commits, self.writer.commit_seconds, self._log.size)
 
     def head(self, tenant: str, task: str) -> Version:
         """As `Store.head`, from memory, where no change that has returned leaves an older one."""

@@ -19,12 +19,12 @@ class Measured:
     """What a store has done since it was opened.
 
     commits: how many transactions were committed. commit_seconds: that this took.
-    log_bytes: of the database's log now.
+    log_bytes: of the database's log now; None: the database is asked for it, and not the store.
     """
 
     commits: int
     commit_seconds: float
-    log_bytes: int
+    log_bytes: int | None
 
 
 class Store(ABC):
@@ -77,9 +77,9 @@ class Store(ABC):
         return 0.0
 
     @property
-    def measured(self) -> Measured | None:
-        """What it has done since it was opened; None for a database that is measured by itself."""
-        return None
+    @abstractmethod
+    def measured(self) -> Measured:
+        """What it has done since it was opened, by this process."""
 
     @abstractmethod
     def close(self) -> None:

@@ -28,16 +28,17 @@ class Writer:
     so that it fails alone.
 
     engine: of which one connection is held.
+    between: called with the driver's connection after each transaction that was committed, and its answers.
 
     Attributes:
         commits: how many transactions were committed.
         commit_seconds: that this took.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, between: Callable[[sqlite3.Connection], object] = lambda _: None) -> None:
         self.commits, self.commit_seconds = 0, 0.0
         self._since: float | None = None
-        self._engine = engine
+        self._engine, self._between = engine, between
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._held: list[_Request | None] = []
         self._closing = threading.Lock()
@@ -89,7 +90,7 @@ class Writer:
                 self._committing = False
                 if first.outside:
                     group.append(first)
-                    first.result = first.work(self._connected().connection.dbapi_connection)
+                    first.result = first.work(self._driver())
                 else:
                     self._commit(first, group)
                     self.commits += 1
@@ -101,6 +102,7 @@ class Writer:
             else:
                 for request in group:
                     request.tell()
+                self._rest()
             self._since = None
         self._drop_connection()
 
@@ -130,6 +132,18 @@ class Writer:
         if self._connection is None:
             self._connection = self._engine.connect()
         return self._connection
+
+    def _driver(self) -> sqlite3.Connection:
+        driver = self._connected().connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection), "no other one is made"
+        return driver
+
+    def _rest(self) -> None:
+        """Do what is to be done between two transactions; nobody waits for it, so that it only costs the connection."""
+        try:
+            self._between(self._driver())
+        except sqlite3.Error:
+            self._drop_connection()
 
     def _drop_connection(self) -> None:
         """The next request gets another connection: what this one would do is not known."""
