@@ -25,6 +25,7 @@ from handful.cli import terminal
 from handful.cli.main import app
 from handful.evaluation.ladder import Ladder
 from handful.models.adapted_task import AdaptedTask
+from handful.registry import LEARNERS
 from handful.storage import write_json, write_tensors
 from handful.training.run import Run
 
@@ -34,6 +35,9 @@ IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "
 
 
 def run(*arguments: object):
+    """Run a command; a training of so many steps is of the usual learner for such tasks, where none is named."""
+    if arguments[0] == "train" and "--steps" in arguments and "--learner" not in arguments:
+        arguments += ("--learner", "bayesian-last-layer" if {"--target", "sine"} & {*arguments} else "protonet")
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -838,3 +842,25 @@ def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
         "train", *sine, "--plan", plan, "--steps", "3", "--set", "training.validation_tasks=2", "-o", tmp_path / "r"
     )
     assert "tasks a second" in " ".join(said.stdout.split())
+
+
+def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused(home, quick, tmp_path, monkeypatch):
+    """One command from a table to a model; what is a part of one learner's recipe names --learner."""
+    keys = ("ridge-probe", "cnp", "pooled")
+    monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS[key] for key in keys])
+    monkeypatch.setattr("handful.workflows.race_entrants.PROBING", 100.0)
+    shops = ("train", "--tasks", home / "shops.csv", "--task", "shop", "--target", "sold", "--drop", "good")
+    result = done(*shops, "--minutes", 0.03, "-o", tmp_path / "run")
+    assert all(key in result.stdout for key in keys)
+    assert "Round 1 of 2: cnp" in result.stderr
+    assert "kept" in result.stdout
+    again = done(*shops, "--budget-from", tmp_path / "run", "-o", tmp_path / "again")
+    files = [path / "model" / "model.safetensors" for path in (tmp_path / "run", tmp_path / "again")]
+    assert files[0].read_bytes() == files[1].read_bytes(), again.output
+    for option in (["--steps", 3], ["--set", "inner_lr=1"], ["--outer-lr", 0.1], ["--plan", "loop"]):
+        message = refused(*shops, "--learner", "auto", *option, "-o", tmp_path / "no", code=2)
+        assert f"{option[0]} is a part of one learner's recipe" in message
+        assert "with --learner" in message
+    named = refused(*shops, "--learner", "cnp", "--budget-from", tmp_path / "run", "-o", tmp_path / "no", code=2)
+    assert "--budget-from" in named
+    assert not (tmp_path / "no").exists()

@@ -237,7 +237,7 @@ def test_no_recipe_imports_an_encoder_that_is_not_trusted(tuned):
 
 def test_the_command_takes_an_encoder_of_one_s_own(photos, tmp_path):
     given = ["train", "--tasks", str(photos), "--encoder", COLORS, "--tune-encoder", "off", "--way", "2", "--shot", "1"]
-    given += ["--query-shot", "2", "--steps", "1", "-o", str(tmp_path / "run")]
+    given += ["--query-shot", "2", "--learner", "protonet", "--steps", "1", "-o", str(tmp_path / "run")]
     trusted = [*given, "--trust", "small_encoders"]
     for command in (given, [*given, "--resume"]):
         refused = CliRunner().invoke(app, command)

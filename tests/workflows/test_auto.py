@@ -25,10 +25,10 @@ from handful.workflows import race_entrants
 from handful.workflows.auto import auto, candidates, race_of
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.race_entrants import Trainee
 from handful.workflows.race_record import RaceRecord
+from handful.workflows.race_trainees import Trainee
 
-FIELD = ("cnp", "dummy", "pooled", "r2d2", "ridge-probe")
+FIELD = ("cnp", "corrected-network", "corrected-trees", "dummy", "pooled", "r2d2")
 MINUTES, PER_STEP = 0.1, 0.2
 
 
@@ -85,11 +85,11 @@ def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     images = SimpleNamespace(spec=TaskSpec("classification", (1, 8, 8), 5))
     assert race_of(images) == "images"
     keys = {name: {cls.key for cls in candidates("rows", tasks)} for name, tasks in (("sold", shops), ("good", good))}
-    assert {"cnp", "dkt", "pooled", "maml", "ridge-probe"} <= keys["sold"]
+    assert {"cnp", "dkt", "pooled", "maml", "ridge-probe", "corrected-trees"} <= keys["sold"]
     assert {"maml", "pooled", "logistic-probe"} <= keys["good"]
     assert "cnp" not in keys["good"], "it does regression alone"
-    assert "pooled" not in {cls.key for cls in candidates("rows", Sine())}, "there is no pool to train it on"
-    assert "transfer" in {cls.key for cls in candidates("images", Clusters())}
+    assert not {"pooled", "corrected-trees"} & {cls.key for cls in candidates("rows", Sine())}, "it has no pool"
+    assert {cls.key for cls in candidates("images", Clusters())} == {"pretrained"}
 
 
 def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole, experiment):

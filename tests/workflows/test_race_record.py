@@ -5,13 +5,14 @@ import json
 import pytest
 
 from handful.errors import UserError
-from handful.workflows.race_record import FILE, RaceRecord, budget_of
+from handful.training.run import RACE
+from handful.workflows.race_record import RaceRecord, budget_of
 
 
 def test_a_decision_is_on_disk_before_it_is_returned(tmp_path):
     record = RaceRecord.open(tmp_path, 1.0)
     assert record.decide("steps", lambda: 7) == 7
-    assert json.loads((tmp_path / FILE).read_text())["decided"] == {"steps": 7}
+    assert json.loads((tmp_path / RACE).read_text())["decided"] == {"steps": 7}
     assert record.decide("steps", lambda: 8) == 7, "it is not taken again"
 
 

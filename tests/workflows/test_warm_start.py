@@ -94,6 +94,7 @@ def test_what_holds_no_model_is_refused(species, tmp_path):
 
 def test_the_command_takes_it_and_spells_it_in_its_errors(first, species, tmp_path):
     options = ["train", "--tasks", species.source.tasks, "--label", "kind", "--backbone", "mlp", "--shot", "2"]
+    options += ["--learner", "protonet"]
     options += ["--way", "2", "--query-shot", "3", "--steps", "1", "--from", first, "-o", str(tmp_path / "second")]
     options += ["--set", "training.validation_tasks=2"]
     result = CliRunner().invoke(app, options)

@@ -62,6 +62,25 @@ def trials(tuning: "Tuning") -> Table:
     return table
 
 
+def race(summary: dict[str, Any]) -> Table:
+    """The candidates of a race, the best first."""
+    from handful.evaluation.formatting import one_score
+    from handful.metrics import recorded_metric
+
+    metric, rows = recorded_metric(summary["metric"]), summary["candidates"]
+    table = plain("candidate", right("validation"), "", title=f"The best of {len(rows)} on {summary['tasks']} tasks")
+    for row in rows:
+        won = row["name"] == summary["winner"]
+        table.add_row(
+            row["name"],
+            "" if row["score"] is None else one_score(row["score"], metric),
+            "kept" if won else row["dropped"] or "",
+        )
+    for name, why in summary["left_out"].items():
+        table.add_row(name, "", why)
+    return table
+
+
 def ladder(comparison: "Comparison") -> Table:
     """The learner and the baselines in one setting: those that learn from the same as it does, then the others."""
     from handful.reports.report import table_lines

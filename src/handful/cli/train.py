@@ -26,6 +26,7 @@ from handful.events import Event, PlanEvent, ignore
 from handful.notes import collecting
 
 if TYPE_CHECKING:
+    from handful.models.meta_model import MetaModel
     from handful.tasks.distribution import TaskDistribution
     from handful.workflows.experiment import Experiment
 from handful.cli.application import FAILED, INTERRUPTED, command, of_learner, of_sizes, of_training
@@ -40,8 +41,8 @@ def train(
     learner: Annotated[
         str | None,
         typer.Option(
-            help="See `handful list`; its own options: `handful list NAME`. By default protonet, or "
-            "bayesian-last-layer for numbers."
+            help="See `handful list`; its own options: `handful list NAME`. By default auto: the best of all that the "
+            "time allows."
         ),
     ] = None,
     way: Annotated[int | None, of_sizes(help="Classes of a task.")] = None,
@@ -61,26 +62,36 @@ def train(
             help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
         ),
     ] = None,
-    steps: Annotated[int | None, of_training(help="Meta-training steps; 1000 without --minutes.")] = None,
+    steps: Annotated[int | None, of_training(help="Meta-training steps of a learner; 1000 without --minutes.")] = None,
     minutes: Annotated[
-        float | None, of_training(help="In place of --steps: as many as fit into this time of the clock.")
+        float | None,
+        of_training(
+            help="Of the clock, for all that auto tries, by default 10; for a learner, in place of --steps: as many as "
+            "fit into them."
+        ),
+    ] = None,
+    budget_from: Annotated[
+        Path | None,
+        of_training(
+            "--budget-from", metavar="RUN", help="Decide by that run's clock, for the same bits (with auto alone)."
+        ),
     ] = None,
     meta_batch_size: Annotated[
         int | None, of_training(help="Tasks per step; by default 4, or 1 where an encoder is tuned.")
     ] = None,
-    outer_lr: Annotated[float, of_training(help="Peak learning rate.")] = 1e-3,
+    outer_lr: Annotated[float | None, of_training(help="Peak learning rate; by default 0.001.")] = None,
     pretrain: Annotated[
-        int, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
-    ] = 0,
+        int | None, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
+    ] = None,
     warm_start: Annotated[
         str | None, of_training("--from", metavar="RUN", help="Start from the weights of that run's model.")
     ] = None,
     augment: Annotated[
-        float,
+        float | None,
         of_training(
             help="How much to change training tasks: views of their images, or their targets (against memorization)."
         ),
-    ] = 0.0,
+    ] = None,
     whole_encoder: Annotated[
         bool,
         of_training(
@@ -104,18 +115,16 @@ def train(
         ),
     ] = None,
     tune: Annotated[
-        int, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
-    ] = 0,
+        int | None, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
+    ] = None,
     metric: MetricOption = None,
     trust: TrustOption = None,
     seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
 ) -> None:
-    """Meta-train a learner on your tasks."""
+    """Meta-train on your tasks: the best that the time allows, or a learner that you name."""
     from handful.engine.devices import device_named
-    from handful.evaluation.formatting import duration
-    from handful.reports.summary_lines import encoder_line, performance_line
     from handful.storage import is_run
     from handful.training.run import Run
     from handful.training.settings import DEFAULT_STEPS
@@ -124,14 +133,29 @@ def train(
     from handful.workflows.train import train as run
 
     start = time.monotonic()
+    recipe = {
+        "--set": assign,
+        "--steps": steps,
+        "--tune": tune,
+        "--pretrain": pretrain,
+        "--outer-lr": outer_lr,
+        "--meta-batch-size": meta_batch_size,
+        "--train-way": train_way,
+        "--train-query-shot": train_query_shot,
+        "--normalization": normalization,
+        "--augment": augment,
+        "--plan": plan,
+        "--from": warm_start,
+    }
+    racing = learner in (None, AUTO)
+    _check_recipe(recipe, racing, budget_from)
     assigned = assignments(assign)
-    length: dict[str, Any] = {"steps": DEFAULT_STEPS} if minutes is None else {"minutes": minutes}
-    if steps is not None:
-        length["steps"] = steps
+    length: dict[str, Any] = {} if racing or minutes is not None else {"steps": DEFAULT_STEPS}
+    length |= {name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None}
     settings = {
         **length,
-        "outer_lr": outer_lr,
-        "pretrain_examples": pretrain,
+        "outer_lr": 1e-3 if outer_lr is None else outer_lr,
+        "pretrain_examples": pretrain or 0,
         "plan": plan,
         "metric": metric,
         "device": device_named(device).type,  # a run that was started with auto goes on where it was
@@ -143,7 +167,7 @@ def train(
         raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
     experiment = Experiment(
         source_of(tasks, data, seed),
-        learner=learner,
+        learner=None if racing else learner,
         options=assigned[""],
         backbone=backbone,
         backbone_options=assigned["backbone"],
@@ -154,7 +178,7 @@ def train(
         train_way=train_way,
         train_query_shot=train_query_shot,
         warm_start=warm_start,
-        augment=augment,
+        augment=augment or 0.0,
         whole_encoder=whole_encoder,
         settings=settings | assigned["training"],
         seed=seed,
@@ -166,6 +190,18 @@ def train(
             raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
         experiment, opened = _tuned(experiment, output, tune, resume, force, trust or ())
         resume, force = resume and is_run(output), False
+    if racing:
+        _race(
+            experiment,
+            output,
+            start,
+            budget_from=budget_from,
+            workers=workers,
+            resume=resume,
+            force=force,
+            trust=trust or (),
+        )
+        return
     if place(workers)[0]:
         _train_silently(experiment, output, workers, resume, trust or ())
         return
@@ -174,23 +210,7 @@ def train(
         if not isinstance(event, PlanEvent):
             bars.hear(event)
             return
-        err.print(
-            f"Training {Run(output).config()['learner']} ({event.parameters:,} parameters) on {tasks}: "
-            f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {event.per_step} per step."
-        )
-        if event.inputs:
-            err.print(f"Inputs: {event.inputs}.")
-        if event.small_tasks:
-            err.print(f"Sizes: {event.small_tasks}.")
-        if event.plan:
-            shared = f" Workers: {event.workers}." if event.workers > 1 else ""
-            err.print(f"Plan: {event.plan}.{shared}")
-        if event.bytes is not None and (event.seconds is not None or event.bytes > 2**30):
-            err.print(f"Memory: about {event.bytes / 2**30:.1f} GiB.")
-        if event.seconds is not None:
-            err.print(f"Time: about {duration(event.seconds)}, on this machine.")
-        if minutes is not None:
-            err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
+        _described(event, Run(output).config()["learner"], tasks, minutes)
 
     try:
         with ProgressBars() as bars, Interruption(hear) as interruption:
@@ -206,9 +226,102 @@ def train(
                 stop=interruption.stop,
             )
     except KeyboardInterrupt:
-        if list((output / "checkpoints").glob("*.safetensors")):
-            err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
+        _say_how_to_go_on(output)
         raise
+    _say_what_came_of_it(model, output, start)
+
+
+AUTO = "auto"
+"""In place of a learner's name: the race of all."""
+
+
+def _check_recipe(recipe: dict[str, Any], racing: bool, budget_from: Path | None) -> None:
+    """Raise a `UserError` for options that auto decides by itself, and for a race's option with a learner."""
+    given = [option for option, value in recipe.items() if value not in (None, [])]
+    if racing and given:
+        raise UserError(
+            f"{given[0]} is a part of one learner's recipe, but without --learner many are tried, each by its own. "
+            "Name one with --learner, or leave it out."
+        )
+    if not racing and budget_from is not None:
+        raise UserError("--budget-from is for the race of learners: leave out --learner, or give --plan and --steps.")
+
+
+def _race(
+    experiment: "Experiment",
+    output: Path,
+    start: float,
+    *,
+    budget_from: Path | None,
+    workers: int | None,
+    resume: bool,
+    force: bool,
+    trust: Sequence[str],
+) -> None:
+    """Find the best model that the time allows, and print what it is and what it beat."""
+    from handful.training.run import Run
+    from handful.workflows.auto import auto
+
+    def hear(event: Event) -> None:
+        if isinstance(event, PlanEvent):
+            _described(event, AUTO, experiment.source.tasks, None)
+        else:
+            bars.hear(event)
+
+    try:
+        with ProgressBars() as bars, Interruption(hear) as interruption:
+            model = auto(
+                experiment,
+                output,
+                budget_from=budget_from,
+                workers=workers,
+                resume=resume,
+                force=force,
+                trust=trust,
+                on_event=interruption.hear,
+                stop=interruption.stop,
+            )
+    except KeyboardInterrupt:
+        _say_how_to_go_on(output)
+        raise
+    if (race := Run(output).race()) is not None:
+        out.print(tables.race(race))
+    _say_what_came_of_it(model, output, start)
+
+
+def _described(event: PlanEvent, learner: str, tasks: str, minutes: float | None) -> None:
+    """Say what is trained, on what, and how."""
+    from handful.evaluation.formatting import duration
+
+    err.print(
+        f"Training {learner} ({event.parameters:,} parameters) on {tasks}: "
+        f"{f'{event.way}-way ' if event.way else ''}{event.shot}-shot tasks, {event.per_step} per step."
+    )
+    if event.inputs:
+        err.print(f"Inputs: {event.inputs}.")
+    if event.small_tasks:
+        err.print(f"Sizes: {event.small_tasks}.")
+    if event.plan:
+        shared = f" Workers: {event.workers}." if event.workers > 1 else ""
+        err.print(f"Plan: {event.plan}.{shared}")
+    if event.bytes is not None and (event.seconds is not None or event.bytes > 2**30):
+        err.print(f"Memory: about {event.bytes / 2**30:.1f} GiB.")
+    if event.seconds is not None:
+        err.print(f"Time: about {duration(event.seconds)}, on this machine.")
+    if minutes is not None:
+        err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
+
+
+def _say_how_to_go_on(output: Path) -> None:
+    if list((output / "checkpoints").rglob("*.safetensors")):
+        err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
+
+
+def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None:
+    """Print what was trained, how it was chosen, and where it is."""
+    from handful.reports.summary_lines import encoder_line, performance_line
+    from handful.training.run import Run
+
     facts, speed = model.facts, performance_line(Run(output).performance())
     left_out = (facts.get(f"validation draws {what}", 0) for what in ("diverged", "undefined"))
     score = score_text(facts["validation score"], facts["metric"], *left_out)

@@ -112,7 +112,7 @@ class Transfer(Pretrained):
 
     key = "transfer"
     features_only = True
-    candidate_for = frozenset({"images", "vectors"})
+    candidate_for = frozenset({"vectors"})
     kinds = frozenset({"classification"})
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 20.0) -> None:

@@ -34,7 +34,7 @@ from handful.training.checkpoint import PretrainingCheckpoints
 from handful.training.lock import emptied
 
 SCHEMA = 1
-STEPS = "steps.json"
+STEPS, RACE = "steps.json", "race.json"
 KEPT_CHECKPOINTS = 2
 FILES_BEFORE_THE_RUN = ("env.json", "data.json", "tuning.json")
 """What may be in a folder before it is a run."""
@@ -189,6 +189,11 @@ class Run:
     def record_steps(self, count: StepCount) -> None:
         """Keep the steps, found out by the clock, for a continuation with the same bits."""
         write_json(self.path / STEPS, count.to_json())
+
+    def race(self) -> dict[str, Any] | None:
+        """What the race of learners came to that the run was: its winner and its candidates; None where it was none."""
+        path = self.path / RACE
+        return read_json(path)["summary"] if path.exists() else None
 
     def performance(self) -> dict[str, float]:
         """What `performance.json` says of the training's speed; empty where there is none."""

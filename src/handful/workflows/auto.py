@@ -8,21 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from handful.data_options import OFF
 from handful.errors import HandfulError, UserError
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.learners.learner import Learner, Race
+from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.models.meta_model import MetaModel
+from handful.notes import note
+from handful.own_code import check_trusted
 from handful.registry import LEARNERS
 from handful.storage import finite, is_run, write_json, write_text
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
 from handful.training.performance import performance
-from handful.training.run import Run
+from handful.training.run import RACE, Run
+from handful.training.workers import place
+from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, validating
-from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track, Trainee
-from handful.workflows.race_record import FILE, RaceRecord, budget_of
+from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
+from handful.workflows.race_record import RaceRecord, budget_of
 from handful.workflows.race_scores import Scored, reason
 from handful.workflows.race_steps import Course, rounds, targets
+from handful.workflows.race_trainees import Trainee
+from handful.workflows.train import train
 
 MINUTES = 10.0
 """Of a race, where no time is given."""
@@ -49,7 +57,11 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
     spec, pool = tasks.spec, tasks.split("train").pool()
     found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
     fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
-    return [learner for learner in fitting if learner.start != "pretrained" or pool is not None]
+    # What is fitted on rows is for tables, not for the vectors of an encoder: see the ladder.
+    encoded = tasks.pipeline is not None and tasks.pipeline.encoded
+    tables = pool is not None and pool.by_task is not None and len(spec.input_shape) == 1 and not encoded
+    lacking = {"pretrained": pool is None, "fitted": not tables}
+    return [learner for learner in fitting if not lacking.get(learner.start)]
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ def auto(
     *,
     tasks: TaskDistribution | None = None,
     budget_from: Path | None = None,
+    workers: int | None = None,
     resume: bool = False,
     force: bool = False,
     trust: Sequence[str] = (),
@@ -77,19 +90,30 @@ def auto(
 
     experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default.
     budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
-    tasks, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had
-    not been.
+    tasks, workers, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it
+    had not been; it runs in one process.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
-    and found. Raises `UserError` where options, data or sizes do not fit.
+    and found. An encoder that is tuned takes the whole budget, beside a linear map on its frozen vectors. Raises
+    `UserError` where options, data or sizes do not fit.
     """
     minutes = float(experiment.settings.get("minutes") or MINUTES)
+    experiment = replace(experiment, settings=experiment.settings | {"minutes": minutes})
+    experiment = with_way_of_tuning(experiment)
+    if (experiment.source.tune_encoder or OFF) != OFF:
+        return _tuned(experiment, path, budget_from, workers, resume, force, trust, on_event, stop)
+    if place(workers)[1] > 1:
+        note(
+            "one-process", "A race of learners runs in one process: workers share the steps of a learner that is named."
+        )
+    check_trusted(experiment.source.encoder or "", trust, "encoder")
+    experiment = with_encoder_to_bring(experiment)
     going_on = resume and is_run(path)
     if tasks is None:
         tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
-    known = going_on and (path / FILE).exists()
+    known = going_on and (path / RACE).exists()
     budget = None if budget_from is None or known else budget_of(budget_from)
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
@@ -106,10 +130,31 @@ def auto(
             raise
 
 
+def _tuned(
+    experiment: Experiment,
+    path: Path,
+    budget_from: Path | None,
+    workers: int | None,
+    resume: bool,
+    force: bool,
+    trust: Sequence[str],
+    on_event: OnEvent,
+    stop: Stop | None,
+) -> MetaModel:
+    """Spend the budget on an encoder: frozen, with a map of its vectors, and tuned."""
+    if budget_from is not None:
+        raise UserError(
+            "There is no race where an encoder is tuned, and so no budget to take.", hint="Leave out {budget_from}."
+        )
+    return train(
+        experiment, path, workers=workers, resume=resume, force=force, trust=trust, on_event=on_event, stop=stop
+    )
+
+
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     """Let these learners race for the budget."""
     probes = [one for one in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe) if one.affordable]
-    pretrained = [Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained]
+    pretrained = _sharing([Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained])
     trainees = [Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee]
     budget, dropped = 60 * track.record.minutes, dict[str, str]()
     trainees = [one for one in trainees if _prepared(one, WINNING * budget, dropped)]
@@ -118,10 +163,11 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
     track.on_event(NoteEvent(f"A race of {counts}, for {track.record.minutes:g} minutes."))
     scores = {one.name: one.scored() for one in probes}
-    for one in pretrained:
-        one.prepare(PRETRAINING * budget if trainees else track.record.left / len(pretrained))
+    own = [one for one in pretrained if one.of is None]
+    for one in own:
+        one.prepare(PRETRAINING * budget if trainees else (1 - SAVING) * track.record.left / len(own))
         one.pretrain()
-        scores[one.name] = one.scored()
+    scores |= {one.name: one.scored() for one in pretrained}
     trained = _rounds(track, trainees, dropped) if trainees else {}
     scores |= trained
     if not scores:
@@ -138,6 +184,16 @@ def kind_of(cls: type[Learner]) -> type[Entrant]:
     if cls.meta_gradient != "none":
         return Trainee
     return Pretrained if cls.start == "pretrained" else Probe
+
+
+def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:
+    """The same, of which those with equal networks and pre-training share one."""
+    first: dict[Any, Pretrained] = {}
+    for one in pretrained:
+        if issubclass(one.cls, PretrainedNetwork):
+            one.of = first.get(kind := (one.cls.pretrain, one.cls.cosine))
+            first.setdefault(kind, one)
+    return pretrained
 
 
 def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool:
@@ -236,7 +292,7 @@ def finished(track: Track, finish: Finish) -> MetaModel:
     record.end(summary(track, finish, ranked))
     shutil.rmtree(run.path / "checkpoints" / "race", ignore_errors=True)
     if isinstance(winner, Trainee):
-        tasks = track.training_tasks()
+        tasks = winner.training_tasks()
         write_json(run.path / "performance.json", performance(history, learner, tasks, winner.batch))
     return model
 

@@ -16,6 +16,7 @@ from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import FEWEST, Contents, Split, place, split_names
 from handful.training.run import Run
+from handful.workflows.auto import auto
 from handful.workflows.evaluate import check_half_width, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again
 from handful.workflows.train import train
@@ -83,7 +84,8 @@ def cross_validate(
         on_event(NoteEvent(f"Fold {number} of {folds}: {there}"))
         going_on = is_run(there)
         tasks_of_fold = None if going_on else of_fold.source.open(earlier=contents, trust=trust)
-        train(of_fold, there, tasks=tasks_of_fold, resume=going_on, trust=trust, on_event=on_event, stop=stop)
+        trained = train if run.race() is None else auto
+        trained(of_fold, there, tasks=tasks_of_fold, resume=going_on, trust=trust, on_event=on_event, stop=stop)
         reports.append(
             evaluate(
                 there,

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Self
 
 from handful.errors import UserError
 from handful.storage import read_json, write_json
+from handful.training.run import RACE
 
-FILE, FORMAT, SCHEMA = "race.json", "handful race", 1
+FORMAT, SCHEMA = "handful race", 1
 
 
 class Budget(NamedTuple):
@@ -21,7 +22,7 @@ class Budget(NamedTuple):
 
 def budget_of(run: Path) -> Budget:
     """That of the race in a run; `UserError` where there is none that has come to its end."""
-    path = run / FILE
+    path = run / RACE
     saved = read_json(path) if path.exists() else {}
     if not saved.get("summary"):
         raise UserError(
@@ -64,7 +65,7 @@ class RaceRecord:
     @classmethod
     def open(cls, folder: Path, minutes: float, budget: "Budget | None" = None) -> Self:
         """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one."""
-        path = folder / FILE
+        path = folder / RACE
         if path.exists():
             saved = read_json(path)
             facts = {name: saved[name] for name in ("decided", "results", "given", "spent", "summary")}

@@ -1,0 +1,152 @@
+"""Candidates of a race that are meta-trained, part by part: between these their state is on disk."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from handful.engine.plan import Plan
+from handful.events import StepEvent
+from handful.learners.learner import Learner
+from handful.storage import read_tensors, write_tensors
+from handful.training.loop import Training, checked, examples_seen, with_fitted
+from handful.workflows.race_entrants import FEWEST_TASKS, Entrant, Track
+from handful.workflows.race_steps import LAST_PART, Course
+
+VALIDATION_TASKS = 100
+"""By which the steps of a candidate are chosen; with less than a minute as many fewer."""
+SAVE_AFTER = 10.0
+"""Seconds of training after which it is saved again."""
+LOOKS = 50
+"""How often a last training looks at the clock."""
+WARM_UP = 0.02
+"""Of the steps that a candidate takes if it wins: most take part of them only."""
+MANY, FEW = 16, 4
+"""Tasks of a step: of vectors, and of images."""
+
+
+class Trainee(Entrant):
+    """A learner that is meta-trained, part by part: between these its state is on disk.
+
+    course: its steps; set by the race.
+    """
+
+    course: Course
+
+    def __init__(self, cls: type[Learner], track: Track) -> None:
+        super().__init__(cls, track)
+        self.per_step = self.per_validation = 0.0
+
+    def prepare(self, seconds: float) -> None:
+        """Fix how its steps are run, and time them. seconds: that its whole training takes at the most."""
+        with self.open(seconds) as training:
+            times = self.track.record.decide(f"seconds of a step and a validation of {self.name}", training.timed)
+            self.per_step, self.per_validation = times
+
+    @contextmanager
+    def open(self, seconds: float) -> Iterator[Training]:
+        """Its training, from where it is on disk; seconds: that a plan is chosen for."""
+        track = self.track
+        learner = self.built()
+        settings = self._settings() | {"minutes": max(seconds, 1e-3) / 60, "seed": track.experiment.seed}
+        tasks = self.training_tasks()
+        chosen = checked(learner, tasks, track.validation, settings)
+        tasks = with_fitted(learner, tasks)
+        training = Training(learner, tasks, track.validation, chosen)
+        if self.file.exists():
+            tensors, facts, _ = read_tensors(self.file)
+            training.restore(tensors, facts)
+        if planned := track.record.decided.get(f"plan of {self.name}"):
+            training.plan = Plan.parse(planned)
+        training.learner.train()
+        training.choose_plan(track.on_event)
+        assert training.plan is not None, "it is meta-trained"
+        track.record.decide(f"plan of {self.name}", training.plan.written)
+        self.plan = str(training.plan)
+        with training.cores():
+            yield training
+
+    @property
+    def batch(self) -> int:
+        """Tasks of a step."""
+        images = len(self.track.tasks.spec.input_shape) > 1
+        return int(self.track.experiment.settings.get("meta_batch_size") or (FEW if images else MANY))
+
+    def _settings(self) -> dict[str, Any]:
+        """How it is trained."""
+        track = self.track
+        few = max(FEWEST_TASKS, min(VALIDATION_TASKS, int(VALIDATION_TASKS * track.record.minutes)))
+        own = {name: value for name, value in track.experiment.settings.items() if name not in ("minutes", "steps")}
+        return {"meta_batch_size": self.batch, "warmup": WARM_UP, "validation_tasks": few} | own
+
+    def advance(self, target: int, every: int, *, last: float | None = None) -> None:
+        """Train up to a step, and validate each `every` steps and there.
+
+        last: in the last part of a race, seconds that are needed behind it; then the schedule jumps to its end when
+        time runs out.
+        """
+        track, saved = self.track, time.monotonic()
+        with self.open(0.0) as training:
+            if track.encoded and not training.history:  # no weights are kept that are worse than those
+                training.history.append({"step": 0, "seconds": 0.0} | training.validate())
+            look = max(1, (target - training.step) // LOOKS)
+            while training.step < self._end(target, last):
+                if last is not None and training.step % look == 0:
+                    self._hurry(training, last)
+                training.step_count = self.course
+                loss, end = training.advance(), self._end(target, last)
+                found = training.validate() if training.step % every == 0 or training.step >= end else {}
+                row = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
+                training.history.append(row | found)
+                track.on_event(StepEvent(f"racing {self.name}", training.step, end, loss, "steps", "a candidate"))
+                asked = track.stop is not None and track.stop.is_set()
+                if found or asked or time.monotonic() > saved + SAVE_AFTER:
+                    write_tensors(self.file, *training.state())
+                    saved = time.monotonic()
+                track.check_stop()
+            self._seen(training)
+
+    def _end(self, target: int, last: float | None) -> int:
+        return target if last is None else self.course.total
+
+    def _hurry(self, training: Training, behind: float) -> None:
+        """Jump to the last part of the schedule where the time that is left suffices for no more."""
+        record, course, name = self.track.record, self.course, f"ending of {self.name}"
+        if course.ending is not None:
+            return
+        steps = max(1, round(LAST_PART * course.first))
+        if name not in record.decided and not record.given:
+            done = training.step - training.history[0]["step"] if training.history else 0
+            per_step = (training.seconds - training.history[0]["seconds"]) / done if done > 0 else self.per_step
+            needed = steps * per_step + training.validation_seconds + behind
+            if course.total - training.step <= steps or record.left > needed:
+                return
+            record.decide(name, lambda: {"step": training.step, "steps": steps})
+        decided = record.decided.get(name)
+        if decided and decided["step"] == training.step:
+            self.course = replace(course, ending=decided["step"], ending_steps=decided["steps"])
+
+    def _seen(self, training: Training) -> None:
+        self.steps, self.kept_step, self.history = training.step, training.best_step, training.history
+        self.examples = examples_seen(training.distribution, training.settings, training.step)
+
+    def learner(self) -> Learner:
+        """With its best weights so far."""
+        tensors, _, _ = read_tensors(self.file)
+        learner = self.built()
+        learner.load_state_dict(
+            {name.removeprefix("best/"): tensor for name, tensor in tensors.items() if name.startswith("best/")}
+        )
+        return learner.eval()
+
+    def restored(self) -> None:
+        """Know again what became of it, from disk."""
+        with self.open(0.0) as training:
+            self._seen(training)
+
+    def seconds_per_step(self) -> float:
+        """As its training has taken them so far."""
+        first, last = self.history[0], self.history[-1]
+        taken = last["step"] - first["step"]
+        return (last["seconds"] - first["seconds"]) / taken if taken else self.per_step
