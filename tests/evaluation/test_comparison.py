@@ -138,6 +138,7 @@ def test_options_are_the_best_on_validation_tasks():
         assert torch.equal(again.scores, row.evaluation.scores)
 
 
+@pytest.mark.slow
 def test_options_are_chosen_for_each_way():
     """As for each shot: what is best at a low way is a handicap at a high one."""
     ladder, _, _ = climbed(costly=0)
@@ -293,6 +294,7 @@ def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():
     assert curves["line"] == expected
 
 
+@pytest.mark.slow
 def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have_some():
     """A class has 12 examples, 3 of them queries."""
     ladder, _, heard = climbed()

@@ -307,7 +307,7 @@ def two_cores():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("problem", [IMAGES, VALUES], ids=name_of)
+@pytest.mark.parametrize("problem", [pytest.param(IMAGES, marks=pytest.mark.slow), VALUES], ids=name_of)
 def test_cores_share_the_tasks_and_give_the_same(problem, two_cores, monkeypatch):
     """Where tasks are predicted for all at once, that is too short to be shared."""
     meta = model(LEARNERS["maml"], problem)

@@ -293,7 +293,7 @@ def run(place, monkeypatch, examples, steps):
 
 
 def test_a_store_equals_its_twin(tmp_path, monkeypatch):
-    run(tmp_path / "store", monkeypatch, 8, 40)
+    run(tmp_path / "store", monkeypatch, 4, 40)
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def test_weights_that_were_trained_on_the_data_make_no_folds(tmp_path):
         cross_validate(tmp_path / "run", 3, tmp_path / "folds")
 
 
+@pytest.mark.slow
 def test_the_scores_of_all_folds_are_one_report(tmp_path):
     run = tmp_path / "run"
     train(of_species(tmp_path, way=2, query_shot=3), run)
@@ -110,7 +111,7 @@ def test_the_scores_of_all_folds_are_one_report(tmp_path):
     assert {len(row["scores"]) for row in rows} == {12}
 
 
-@pytest.mark.parametrize("columns", [{"target": "sold"}, {"label": "good"}])
+@pytest.mark.parametrize("columns", [{"target": "sold"}, pytest.param({"label": "good"}, marks=pytest.mark.slow)])
 def test_tasks_are_divided_in_folds_and_an_interrupted_one_goes_on(tmp_path, columns):
     run, folder = tmp_path / "run", tmp_path / "folds"
     train(of_shops(tmp_path, **columns), run)

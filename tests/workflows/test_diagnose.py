@@ -22,6 +22,7 @@ def run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_is_looked_at_with_its_model_and_its_own_sizes(run):
     findings = checkup(Source(str(run)))
     checks = {finding["check"] for finding in findings}

@@ -264,6 +264,7 @@ def test_validation_sees_tasks_of_few_and_of_many_shots(experiment):
     assert {1, 5} <= shots
 
 
+@pytest.mark.slow
 def test_a_model_that_brings_its_encoder_works_where_that_is_not(experiment, tmp_path, monkeypatch):
     folder = tiny_encoder(tmp_path / "gone", layers=3)
     source = replace(experiment.source, encoder=str(folder))

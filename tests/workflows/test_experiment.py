@@ -144,6 +144,7 @@ def test_a_validation_split_without_examples_is_refused_before_training(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_of_a_few_classes_all_are_trained_on_and_the_report_says_that_nothing_was_held_out(tmp_path):
     """With the defaults of every command."""
     few = own_data.photos(tmp_path / "few", 3, count=8)
@@ -171,6 +172,7 @@ def test_a_generator_has_no_classes_to_run_out_of():
     assert validating(open_tasks("sine"), None, 3, None).sizes.shot == 3
 
 
+@pytest.mark.slow
 def test_where_there_is_no_data_equivalence_a_note_says_why(species, tmp_path):
     train(species, tmp_path / "one")
     assert evaluate(tmp_path / "one", tasks=4, costly_tasks=0, equivalence_tasks=3).equivalence.tasks == 3
@@ -193,6 +195,7 @@ def test_the_data_of_a_run_are_not_opened_where_its_encoder_is_missing(species, 
         opened_again(species, model, SimpleNamespace(path=tmp_path, contents=lambda: contents))
 
 
+@pytest.mark.slow
 def test_a_report_can_be_computed_again(species, tmp_path):
     train(species, tmp_path / "run")
     model = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").iterdir()}
@@ -223,6 +226,7 @@ def test_a_report_says_how_often_small_tasks_were_drawn(tmp_path):
     assert said.endswith("never saw. New since the training: 1 examples in train")
 
 
+@pytest.mark.slow
 def test_costly_rungs_are_left_out_on_demand(species, tmp_path):
     train(species, tmp_path / "run")
     without = evaluate(tmp_path / "run", tasks=3, costly_tasks=0).comparisons[0].rows
@@ -298,7 +302,9 @@ def changed_in(file, split, source):
     file.write_text("\n".join([*lines[:row], lines[row] + "1", *lines[row + 1 :]]) + "\n")
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    "split", ["test", *(pytest.param(split, marks=pytest.mark.slow) for split in ("train", "val"))]
+)
 def test_with_data_that_changed_since_the_training_nothing_goes_on(species, tmp_path, split):
     """Also where a row of the test split alone has other numbers."""
     train(species, tmp_path / "run")
@@ -357,6 +363,7 @@ def test_a_run_and_its_data_may_be_moved(species, tmp_path):
         train(replace(species, source=other), tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_runs_compare_where_their_test_examples_are_the_same_wherever_they_are(species, tmp_path):
     copy = Path(species.source.tasks).with_name("copy.csv")
     copy.write_text(Path(species.source.tasks).read_text())
