@@ -25,6 +25,7 @@ from handful.backbones import (
 from handful.errors import UserError
 from handful.functional.normalization import BatchNorm
 from handful.registry import BACKBONES
+from handful.types import Examples
 
 
 def named(value: object) -> str:
@@ -295,3 +296,42 @@ def test_the_own_networks_make_as_many_features_as_they_say(name, shape, options
 def test_a_network_that_was_made_for_other_inputs_is_told():
     with pytest.raises(UserError, match=r"does not take inputs of shape \(5,\)"):
         feature_count(make("mlp", (4,)), (5,))
+
+
+def rows_of_tasks(count=8, outputs=1):
+    """Rows whose value is a step that a tree finds, and noise of each task."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = []
+    for _ in range(count):
+        inputs = torch.randn(30, 2, generator=generator)
+        values = 3 * (inputs[:, :1] > 0) + torch.randn(1, generator=generator)
+        tasks.append(Examples(inputs, values.repeat(1, outputs)))
+    return tasks
+
+
+def test_boosted_trees_stand_beside_the_inputs():
+    network, tasks = make("boosted", (2,)), rows_of_tasks()
+    inputs = tasks[0].inputs
+    plain = network.mlp(torch.cat([inputs, torch.zeros(30, 1)], 1))
+    assert torch.equal(network(inputs), plain), "not fitted yet"
+    columns = network.fit(tasks)
+    assert [column.shape for column in columns] == [(30, 1)] * 8
+    assert columns[0][inputs[:, 0] > 0].mean() - columns[0][inputs[:, 0] < 0].mean() > 2
+    assert torch.equal(network(inputs), network.mlp(torch.cat([inputs, network.trees(inputs)], 1)))
+    assert torch.equal(network(torch.cat([inputs, columns[0]], 1)), network.mlp(torch.cat([inputs, columns[0]], 1)))
+    assert not torch.equal(columns[0], network.trees(inputs)), "in training by trees of other tasks"
+
+
+@pytest.mark.parametrize(("columns", "outputs"), [(1, 2), (3, 2)])
+def test_boosted_trees_refuse_another_number_of_values(columns, outputs):
+    network = make("boosted", (2,), options={"columns": columns})
+    with pytest.raises(UserError, match=rf"made for {columns} target values or classes"):
+        network.fit(rows_of_tasks(outputs=outputs))
+    classes = [Examples(task.inputs, torch.full((30,), 4)) for task in rows_of_tasks()]
+    with pytest.raises(UserError, match=rf"made for {columns} target values or classes"):
+        network.fit(classes)
+
+
+def test_boosted_takes_rows_only():
+    with pytest.raises(UserError, match="takes rows of numbers"):
+        make("boosted", (1, 8, 8))

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -157,7 +157,8 @@ class Bench:
         with suppress(OSError):  # forgets the largest size of the process so far, which performance.json tells
             Path("/proc/self/clear_refs").write_text("5")
         start = time.process_time()
-        train(experiment, folder, tasks=tasks, force=True, trust=TRUST, on_event=heard)
+        with clock_of_the_core():
+            train(experiment, folder, tasks=tasks, force=True, trust=TRUST, on_event=heard)
         spent = round((time.process_time() - start) / 60, 2)
         model = self.loaded(cell)
         names = ("trained steps", "kept step", "selection", "validation score", "encoder")
@@ -238,6 +239,17 @@ def adapting(learner: Learner, tasks: TaskDistribution, count: int = 5) -> float
             learner.adapt(support, tasks.spec)
             times.append(time.process_time() - start)
     return float(np.median(times))
+
+
+@contextmanager
+def clock_of_the_core() -> Iterator[None]:
+    """Minutes are those of the processor, so that a budget holds as much work where others compute beside it."""
+    clocks = time.perf_counter, time.monotonic
+    time.perf_counter = time.monotonic = time.process_time
+    try:
+        yield
+    finally:
+        time.perf_counter, time.monotonic = clocks
 
 
 def heard(event: Event) -> None:

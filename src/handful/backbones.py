@@ -14,7 +14,7 @@ meta-training, where they are pretrained).
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -24,10 +24,12 @@ from torch.nn import functional as F
 
 from handful import streams
 from handful.errors import UserError, unknown_name
+from handful.functional.boosting import BoostedTrees
 from handful.functional.normalization import BatchNorm, Normalization, convert, transforms
 from handful.functional.stateless import call, own_copy, tensors
 from handful.own_code import imported, names_own_code
 from handful.registry import BACKBONES
+from handful.types import Examples
 
 Factory: TypeAlias = Callable[..., nn.Module]
 Backbone: TypeAlias = str | Factory | nn.Module
@@ -208,6 +210,50 @@ class MLP(nn.Module):
         for layer in self.layers:
             features = F.relu(layer(features))
         return features
+
+
+@backbone
+class Boosted(nn.Module):
+    """The layers of mlp on rows and on what boosted trees of all training tasks predict of them.
+
+    The trees are fitted once, before any training, see `handful.functional.boosting`. Training sees of each row what
+    trees of other tasks predict, which comes behind its inputs; elsewhere all trees predict. Inputs `(n, d)`, or
+    `(n, d + columns)` in training, become features `(n, hidden[-1])`.
+
+    columns: as many as the tasks have target values or classes.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, columns: int = 1, hidden: tuple[int, ...] = (64, 64)) -> None:
+        super().__init__()
+        if len(input_shape) != 1:
+            raise UserError(
+                f"The boosted backbone takes rows of numbers (d,), not inputs of shape {input_shape}.",
+                code="wrong-shape",
+                hint="Choose it with {backbone}.",
+            )
+        _check_sizes("columns", (columns,))
+        self.width, self.columns = input_shape[0], columns
+        self.trees = BoostedTrees(columns)
+        self.mlp = MLP((self.width + columns,), hidden=hidden)
+        self.made_for = input_shape, hidden[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows, with or without columns behind them, to features `(n, hidden[-1])`."""
+        if inputs.shape[1] == self.width:
+            inputs = torch.cat([inputs, self.trees(inputs)], dim=1)
+        return self.mlp(inputs)  # type: ignore[no-any-return]
+
+    def fit(self, tasks: Sequence[Examples]) -> list[Tensor]:
+        """Fit the trees on the rows of all training tasks; what trees of the others predict for those of each."""
+        targets = tasks[0].targets
+        outputs = self.columns if targets.ndim == 1 else targets.shape[1]
+        if outputs != self.columns or (targets.ndim == 1 and max(int(task.targets.max()) for task in tasks) >= outputs):
+            raise UserError(
+                f"The boosted backbone was made for {self.columns} target values or classes, and these tasks have more "
+                "or fewer.",
+                hint="Give their number as columns in {backbone_options}.",
+            )
+        return self.trees.fit(tasks)
 
 
 @backbone

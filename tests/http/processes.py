@@ -65,10 +65,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def serving(model, folder, *, head=10.0, body=30.0, ending=8, prepare=lambda service: None):
+def serving(model, folder, *, head=10.0, body=30.0, answer=30.0, ending=8, prepare=lambda service: None):
     """A process that serves a model, or several by name.
 
-    head, body, ending: its deadlines in seconds. prepare: is called with its service.
+    head, body, answer, ending: its deadlines in seconds. prepare: is called with its service.
     """
     models = model if isinstance(model, dict) else {"points": model}
     listener = server.Address(port=0).bound()
@@ -80,6 +80,7 @@ def serving(model, folder, *, head=10.0, body=30.0, ending=8, prepare=lambda ser
             with pytest.MonkeyPatch.context() as patch, Service(models, folder) as service:
                 patch.setattr(connections, "HEAD", head)
                 patch.setattr(connections, "BODY", body)
+                patch.setattr(connections, "ANSWER", answer)
                 patch.setattr(server, "ENDING", ending)
                 service.keys.first_admin(KEY)
                 prepare(service)

@@ -12,6 +12,7 @@ from serving.worlds import classifier
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 AUTHORIZED = f"HTTP/1.1\r\nHost: x\r\nAuthorization: {HEADERS['authorization']}\r\n".encode()
+BIG = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /v1/tasks " + AUTHORIZED + b"\r\n"
 CREATE = b"POST /v1/tasks " + AUTHORIZED + b"Content-Type: application/json\r\nContent-Length: 10\r\n\r\n"
 
@@ -60,6 +61,14 @@ def test_what_is_no_content_in_a_content_has_an_end(tmp_path, part):
         time.sleep(0.1)
         connection.sendall(b"a" * 70_000)
         assert statuses(received(connection)) == [431]
+
+
+def test_an_answer_that_nobody_reads_ends_its_connection(tmp_path):
+    with serving(classifier(), tmp_path / "store", answer=0.4) as process:
+        silent = process.socket(BIG, buffer=4096)
+        time.sleep(1)
+        head, _, content = received(silent).partition(b"\r\n\r\n")
+        assert len(content) < int(re.search(rb"content-length: (\d+)", head)[1]), "the rest is not sent any more"
 
 
 def test_what_follows_a_request_never_takes_its_answer(tmp_path):

@@ -85,6 +85,46 @@ def test_of_clients_that_have_left_nothing_is_predicted(service, monkeypatch):
     assert len(executed) == 4
 
 
+def test_one_watch_for_all_tasks_of_a_request_drops_them_all(service, monkeypatch):
+    task = service.create("shelf", points(1, 2), ["a", "b"]).id
+    executed, let_go, predict = [], threading.Event(), service.predictor.predict
+
+    def slow(requests):
+        executed.extend(requests)
+        assert let_go.wait(10)
+        return predict(requests)
+
+    monkeypatch.setattr(service.predictor, "predict", slow)
+    call = caller(service)
+
+    async def use():
+        lane = call.app.state.server.batcher.lanes["predict"]
+        busy = []
+        for threads in (1, 2):
+            busy.append(Asking(call, "POST", f"/v1/tasks/{task}/predict", {"inputs": points(3)}))
+            while len(executed) < threads:
+                await asyncio.sleep(0.001)
+        asked = Asking(call, "POST", "/v1/predict", [{"task": task, "inputs": points(3)}] * 50)
+        while lane.waiting.count < 50:
+            await asyncio.sleep(0.001)
+        assert len(asyncio.all_tasks()) < 50 + 20, "a watch for each part"
+        asked.left.set()
+        assert await asked.status() == 499
+        assert lane.waiting.count == 0
+        wrong = {"task": task, "inputs": points(3), "version": 9}
+        asked = Asking(call, "POST", "/v1/predict", [wrong | {"task": "none"}, *[wrong] * 50])
+        assert await asked.status() == 404
+        assert lane.waiting.count == 0, "others of a request that has failed go on"
+        let_go.set()
+        assert [await one.status() for one in busy] == [200, 200]
+
+    try:
+        asyncio.run(use())
+    finally:
+        let_go.set()
+    assert len(executed) == 2
+
+
 def test_a_change_that_has_started_is_done_though_its_client_has_left(service, monkeypatch):
     let_go, write, started = threading.Event(), service.store.write, threading.Event()
 

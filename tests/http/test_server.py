@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import threading
 import time
 
 import httpx2
@@ -38,20 +39,39 @@ def received(connection):
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def read_slowly(connection):
+    """Take an answer in parts, so slowly that it would take a minute."""
+    with contextlib.suppress(OSError):
+        while connection.recv(1024):
+            time.sleep(0.05)
+
+
 def test_at_the_first_signal_accepted_requests_are_finished_whatever_other_clients_do(tmp_path):
-    with serving(classifier(), tmp_path / "store", ending=3) as process, process.client() as idle:
-        assert idle.post("/v1/tasks", json=task("first")).status_code == 201
-        slow = process.socket(BIG, buffer=4096)
+    with serving(classifier(), tmp_path / "store", ending=2) as process, process.client() as client:
+        assert client.post("/v1/tasks", json=task("first")).status_code == 201
+        idle = process.socket(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+        slow, silent = (process.socket(BIG, buffer=4096) for _ in range(2))
+        late = process.socket(BIG, buffer=65536)
+        reader = threading.Thread(target=read_slowly, args=[slow])
+        reader.start()
         accepted, rest = half_sent(process, "accepted")
         time.sleep(0.2)
         process.end()
+        received(idle)
+        assert process.ended(0) is None, "it is closed at once"
         time.sleep(0.3)
         accepted.sendall(rest)
         assert received(accepted).startswith(b"HTTP/1.1 201 ")
         with pytest.raises(httpx2.TransportError):
             httpx2.get(f"{process.url}/livez")
+        head, _, content = received(late).partition(b"\r\n\r\n")
+        assert f"content-length: {len(content)}\r\n".encode() in head, "it is read to its end"
         assert process.ended(10) == 0
-        slow.close()
+        reader.join(10)
+        assert not reader.is_alive()
+        for connection in (slow, silent):
+            connection.close()
     wal = tmp_path / "store" / "store.sqlite3-wal"
     assert not wal.exists() or not wal.stat().st_size
     with Service({"points": classifier()}, tmp_path / "store") as service:
@@ -77,9 +97,12 @@ def test_clients_that_send_too_late_or_no_http_are_left_and_others_served(tmp_pa
         silent = [process.socket() for _ in range(20)]
         trickling = process.socket(b"GET /livez HTTP/1.1\r\n")
         late, _ = half_sent(process, "late")
+        dripping, rest = half_sent(process, "dripping")
         start = time.monotonic()
-        for _ in range(12):
+        for number in range(12):
             assert good.get("/livez").status_code == 200
+            with contextlib.suppress(OSError):
+                dripping.sendall(rest[number : number + 1])
             try:
                 trickling.sendall(b"X-More: 1\r\n")
             except OSError:
@@ -89,9 +112,10 @@ def test_clients_that_send_too_late_or_no_http_are_left_and_others_served(tmp_pa
         for connection in (*silent, trickling):
             with contextlib.suppress(ConnectionError):
                 assert received(connection) == b""
-        head, _, content = received(late).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 408 ")
-        assert json.loads(content)["type"] == "/problems/deadline-exceeded"
+        for connection in (late, dripping):
+            head, _, content = received(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 408 ")
+            assert json.loads(content)["type"] == "/problems/deadline-exceeded"
         for sent, status in (
             (b"no http at all\r\n\r\n", b"400"),
             (b"GET /livez HTTP/1.1\r\nX-Long: " + b"x" * 100_000, b"431"),

@@ -35,8 +35,8 @@ def ways(world, monkeypatch):
     """Answers by the short way and by the route to the same request, and whether the first one was short."""
     caller, tasks = world
     taken = []
-    shown = short_way._shown
-    monkeypatch.setattr(short_way, "_shown", lambda made: taken.append(made) or shown(made))
+    shown = short_way.of_one
+    monkeypatch.setattr(short_way, "of_one", lambda made: taken.append(made) or shown(made))
 
     def ask(content, task="classes", path="/v1/tasks/{}/predict", **headers):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -110,6 +110,7 @@ def test_plain_predictions_are_answered_alike(ways, task, content):
         {"inputs": points(3), "version": "1"},
         {"inputs": points(3), "more": 1},
         {"inputs": points(3), "version": 2**31},
+        {"inputs": [[1, 2, 3]] * (short_way.ROWS + 1)},
     ],
 )
 def test_what_is_not_plain_takes_the_route(ways, content):

@@ -8,7 +8,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from handful import evaluate
 from handful.errors import UserError
 from handful.evaluation.ladder import Ladder
-from handful.functional.boosting import cross_fitted
+from handful.functional.boosting import BoostedTrees
 from handful.learners.corrected import CorrectedNetwork, CorrectedTrees
 from handful.learners.transfer import Pooled
 from handful.models.meta_model import MetaModel
@@ -67,7 +67,7 @@ def test_no_task_is_predicted_by_trees_that_saw_it():
     """Targets that no row tells: a tree that has seen them knows the task's by a column that is its number."""
     tasks = [(torch.full((30, 1), float(number)), torch.full((30, 1), float((-1) ** number))) for number in range(11)]
     examples = [Examples(*task) for task in tasks]
-    found = cross_fitted(examples, outputs=1, classification=False)
+    found = BoostedTrees(1).fit(examples)
     assert [one.shape for one in found] == [(30, 1)] * 11
     for number, own in enumerate(found):
         others = [task for other, task in enumerate(examples) if other % 5 != number % 5]
@@ -76,7 +76,7 @@ def test_no_task_is_predicted_by_trees_that_saw_it():
         )
         torch.testing.assert_close(own[:, 0].double(), torch.from_numpy(theirs.predict(examples[number].inputs)))
     with pytest.raises(UserError, match="only one"):
-        cross_fitted(examples[:1], outputs=1, classification=False)
+        BoostedTrees(1).fit(examples[:1])
 
 
 def test_it_is_trained_saved_and_loaded_as_any_learner(tmp_path):

@@ -56,6 +56,14 @@ def test_with_ridge_probabilities_are_the_mean_of_both():
     torch.testing.assert_close(found, wanted)
 
 
+def test_the_mean_of_both_has_a_temperature_of_its_own():
+    learner = built(ridge=True)
+    state = learner.adapt(support(), SPEC)
+    before = learner.predict(state, images(5, 1)).logits
+    learner.temperatures[2] = 3.0
+    torch.testing.assert_close(learner.predict(state, images(5, 1)).logits, 3 * before)
+
+
 def test_a_class_without_examples_is_never_predicted_by_either():
     learner, few = built(ridge=True), Examples(images(2), torch.tensor([0, 2]))
     logits = learner.predict(learner.adapt(few, SPEC), images(5, 1)).logits

@@ -157,3 +157,12 @@ class Cluster:
 def name_of(address):
     """The database of an address."""
     return address.partition("@/")[2].partition("?")[0]
+
+
+def settled(cluster, address):
+    """Wait until the server has seen that nobody is connected any more."""
+    sessions, until = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s", time.monotonic() + 30
+    with cluster.superuser() as connection:
+        while connection.execute(sessions, [name_of(address)]).fetchone() != (0,):
+            assert time.monotonic() < until
+            time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""SQLite that fails, or a process that dies, at one statement of many."""
+"""A database that fails, or a process that dies, at one statement of many."""
 
 import contextlib
 import os
@@ -6,8 +6,10 @@ import re
 import signal
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 ERRORS = {
     "an error": ("disk I/O error", "SQLITE_IOERR_WRITE"),
@@ -21,7 +23,8 @@ class Failpoint:
 
     statement: which SQL it is, as a regular expression that its beginning matches.
     after: whether it fails once the statement was carried out, not before.
-    how: "an error", "a full disk", which ends the transaction as SQLite itself does, or "a kill".
+    how: "an error", in PostgreSQL "a lost connection", "a full disk", which ends the transaction as the database itself
+        does, or "a kill".
     met: whether it was come by.
     """
 
@@ -30,19 +33,24 @@ class Failpoint:
     how: str
     met: bool = False
 
-    def pass_by(self, connection, statement, *, after):
-        """Fail here, if this is the place."""
+    def pass_by(self, statement, fail, *, after):
+        """Fail here, if this is the place. fail: does it in the way of the database, but for a kill."""
         if self.met or after != self.after or not re.match(self.statement, statement.strip()):
             return
         self.met = True
         if self.how == "a kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        message, name = ERRORS[self.how]
-        if self.how == "a full disk" and connection.in_transaction:
-            connection.rollback()
-        error = sqlite3.OperationalError(message)
-        error.sqlite_errorname = name
-        raise error
+        fail(self.how)
+
+
+def _fail(connection, how):
+    """As SQLite does."""
+    message, name = ERRORS[how]
+    if how == "a full disk" and connection.in_transaction:
+        connection.rollback()
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorname = name
+    raise error
 
 
 @contextlib.contextmanager
@@ -60,9 +68,10 @@ def failing(point, where="mode=rw"):
             return self._done(super().executemany, statement, *arguments)
 
         def _done(self, execute, statement, *arguments):
-            point.pass_by(self.connection, statement, after=False)
+            fail = partial(_fail, self.connection)
+            point.pass_by(statement, fail, after=False)
             result = execute(statement, *arguments)
-            point.pass_by(self.connection, statement, after=True)
+            point.pass_by(statement, fail, after=True)
             return result
 
     class Connection(sqlite3.Connection):
@@ -73,9 +82,9 @@ def failing(point, where="mode=rw"):
             return self.cursor().execute(statement, *arguments)
 
         def commit(self):
-            point.pass_by(self, "COMMIT", after=False)
+            point.pass_by("COMMIT", partial(_fail, self), after=False)
             super().commit()
-            point.pass_by(self, "COMMIT", after=True)
+            point.pass_by("COMMIT", partial(_fail, self), after=True)
 
     connect = sqlite3.connect
 
@@ -85,3 +94,42 @@ def failing(point, where="mode=rw"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite3, "connect", connected)
         yield
+
+
+@contextlib.contextmanager
+def failing_in_postgres(point):
+    """Inside, all statements in PostgreSQL come by a failpoint."""
+
+    def passing(call):
+        def passed(dialect, cursor, statement, *arguments, **named):
+            fail = partial(_fail_in_postgres, cursor.connection)
+            point.pass_by(statement, fail, after=False)
+            call(dialect, cursor, statement, *arguments, **named)
+            point.pass_by(statement, fail, after=True)
+
+        return passed
+
+    commit = PGDialect_psycopg.do_commit
+
+    def committed(dialect, connection):
+        fail = partial(_fail_in_postgres, connection, committing=True)
+        point.pass_by("COMMIT", fail, after=False)
+        commit(dialect, connection)
+        point.pass_by("COMMIT", fail, after=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("do_execute", "do_executemany"):
+            patch.setattr(PGDialect_psycopg, name, passing(getattr(PGDialect_psycopg, name)))
+        patch.setattr(PGDialect_psycopg, "do_commit", committed)
+        yield
+
+
+def _fail_in_postgres(connection, how, *, committing=False):
+    """As the server does, which makes the error itself. committing: which ends the transaction, also where it fails."""
+    if how == "a lost connection":
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid(), 5000)")
+    try:
+        connection.execute("DO $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$")
+    finally:
+        if committing:
+            connection.rollback()

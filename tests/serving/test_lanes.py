@@ -184,6 +184,57 @@ def test_waiting_requests_expire_while_all_threads_are_stuck_and_the_newest_is_n
     assert work.batches == [["first"], ["new"], ["late"]], "what expired never ran"
 
 
+EACH = 0.004
+"""Seconds for a row, of which three times as many come as are worked off."""
+
+
+@pytest.mark.parametrize(
+    ("stall", "seconds"),
+    [(0.5, 0.2), pytest.param(5.0, 2.0, marks=pytest.mark.slow)],
+    ids=["short", "as long as a disk"],
+)
+def test_a_stall_under_overload_is_waited_for_by_nobody_and_nothing_that_is_late_runs_after_it(run, stall, seconds):
+    stalls, ages, told, lags = iter([stall]), [], [], []
+
+    def work(batch):
+        now = time.monotonic()
+        ages.append([now - came for came in batch])
+        time.sleep(next(stalls, 0.0) + EACH * len(batch))
+        return batch
+
+    async def one(lane):
+        came, code = time.monotonic(), ""
+        try:
+            await lane.ask(came, tenant="t", rows=1, nbytes=0, seconds=seconds)
+        except OverloadedError as error:
+            code = error.code
+        told.append((came - start, code, time.monotonic() - came))
+
+    async def tick():
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(EACH)
+            lags.append(time.monotonic() - before)
+
+    async def use(lane):
+        ticking, asked, end = asyncio.ensure_future(tick()), [], 2 * stall
+        while (now := time.monotonic() - start) < end:
+            due = int(3 * now / EACH)
+            asked += [asyncio.ensure_future(one(lane)) for _ in range(due - len(asked))]
+            await asyncio.sleep(EACH)
+        await asyncio.gather(*asked)
+        ticking.cancel()
+
+    start = time.monotonic()
+    run(work, use, rows=1000)
+    lag = 0.05 + max(lags)  # of a busy machine
+    assert max(waited for _, _, waited in told) < seconds + lag, "nobody is told only after the stall"
+    assert max(max(batch) for batch in ages) < seconds + lag, "what is over does not run"
+    assert not [came for came, code, _ in told if not code and came < stall - seconds - lag]
+    answered = [came for came, code, _ in told if not code and came > stall]
+    assert len(answered) >= 0.5 * (stall - 2 * lag) / EACH, "work goes on at its pace"
+
+
 def test_requests_whose_callers_have_left_never_start(run):
     work = Slow()
 

@@ -11,7 +11,7 @@ import pytest
 
 from handful import Service
 from handful.errors import UserError
-from serving.clusters import name_of
+from serving.clusters import settled
 from serving.oracle import check
 from serving.worlds import classifier, points
 
@@ -86,15 +86,6 @@ def killed(child, reading, after, pause):
     done = [json.loads(line or '"it ended by itself"') for line in lines]
     assert all(isinstance(one, list) for one in done), done[-1]
     return done
-
-
-def settled(cluster, address):
-    """Wait until the server has seen that nobody is connected any more."""
-    sessions, until = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s", time.monotonic() + 30
-    with cluster.superuser() as connection:
-        while connection.execute(sessions, [name_of(address)]).fetchone() != (0,):
-            assert time.monotonic() < until
-            time.sleep(0.01)
 
 
 @pytest.mark.slow

@@ -378,6 +378,8 @@ def test_names_are_composed_and_checked(service):
 def test_examples_are_read_a_page_at_a_time(service):
     task = service.create("pages", points(1, 2, 3, 4), ["a", "b", "a", "b"]).id
     every = [one.id for one in service.examples(task)]
-    assert [one.id for one in service.examples(task, limit=2)] == every[:2]
-    assert [one.id for one in service.examples(task, limit=2, after=every[1])] == every[2:]
-    assert service.examples(task, after=every[-1]) == []
+    first, rest = (service.examples_page(task, limit=2, nbytes=10**6, after=after) for after in ("", every[1]))
+    assert ([one.id for one in first.examples], first.more) == (every[:2], True)
+    assert ([one.id for one in rest.examples], rest.more) == (every[2:], False)
+    assert service.examples_page(task, limit=2, nbytes=10**6, after=every[-1]) == ([], False)
+    assert len(service.examples_page(task, limit=4, nbytes=1).examples) == 1

@@ -21,8 +21,18 @@ from handful.notes import collecting
 from handful.storage import read_tensors
 from handful.tasks.opening import open_tasks
 from handful.training.kept_layers import worth_keeping
+from handful.training.loop import Trained
 from handful.training.run import Run
-from handful.workflows.encoder_tuning import few, trained_map, with_encoder_to_bring, with_way_of_tuning
+from handful.training.settings import Settings
+from handful.workflows.encoder_tuning import (
+    Candidate,
+    few,
+    partly_tuned,
+    trained_map,
+    weights_of,
+    with_encoder_to_bring,
+    with_way_of_tuning,
+)
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
@@ -166,6 +176,28 @@ def test_layers_below_those_that_are_tuned_run_once_for_each_example(experiment,
     assert once.facts["kept step"] == each_time.facts["kept step"]
     for one, two in zip(once.learner.parameters(), each_time.learner.parameters(), strict=True):
         assert torch.allclose(one, two, atol=1e-4)
+
+
+@pytest.mark.parametrize(("score", "share"), [(1.0, 1.0), (-1.0, 0.5)])
+def test_the_share_of_tuning_is_kept_that_validation_tasks_like_best(score, share, experiment, monkeypatch):
+    monkeypatch.setattr("handful.workflows.encoder_tuning.SHARES", (0.5,))
+    tasks = experiment.source.open()
+    learner = experiment.settled(tasks).build(tasks)
+    start = weights_of(learner)
+    with torch.no_grad():
+        for weight in learner.backbone.parameters():
+            weight.add_(1.0)
+    end = weights_of(learner)
+    trained = Trained("best of 1 validation", 3, score, 0, 1.0, 1, None, None, [])
+    validation = tasks.split("val").with_sizes(3, 1, 2)
+    found, own = partly_tuned(Candidate(learner, tasks, trained), start, validation, Settings(validation_tasks=3))
+    assert own == share
+    assert found.trained.best_score > 0
+    assert found.trained.selection == "best of 1 validation, and of 2 shares of what it changed"
+    for name, weight in learner.backbone.named_parameters():
+        assert torch.equal(weight, end[name] if share == 1.0 else torch.lerp(start[name], end[name], share))
+    unchanged = Candidate(learner, tasks, replace(trained, best_step=0))
+    assert partly_tuned(unchanged, start, validation, Settings()) == (unchanged, 1.0), "nothing was learned"
 
 
 def test_so_much_is_kept_as_there_is_room_for(experiment, monkeypatch):

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handful.errors import UserError
-from handful.http.calls import Administering, Call, answer
+from handful.http.answers import response_of
+from handful.http.calls import Administering, Call
 from handful.http.documents import takes
 from handful.http.places import After, AfterNumber, KeyId, Limit
 from handful.http.reading import content_of
@@ -36,7 +37,7 @@ async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit =
     found = await call.server.run(call.service.keys.list, _managed(call, tenant), limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Key.of(one) for one in page]
-    return answer(KeyPage(data=data, has_more=more, next_after=page[-1].id if more else None))
+    return response_of(KeyPage(data=data, has_more=more, next_after=page[-1].id if more else None))
 
 
 @router.post("/keys", status_code=201, response_model=NewKey, **takes(CreateKey))
@@ -47,7 +48,7 @@ async def create_key(call: Administering) -> Response:
     made = await call.server.run(
         call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
     )
-    return answer(NewKey.shown(made), 201)
+    return response_of(NewKey.shown(made), 201)
 
 
 @router.post("/keys/{key}/rotate", status_code=201, response_model=NewKey, **takes(RotateKey))
@@ -56,7 +57,7 @@ async def rotate_key(key: KeyId, call: Administering, tenant: OfTenant = None) -
     overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
     rotate = call.service.keys.rotate
     made = await call.server.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
-    return answer(NewKey.shown(made), 201)
+    return response_of(NewKey.shown(made), 201)
 
 
 @router.delete("/keys/{key}", status_code=204)
@@ -73,7 +74,7 @@ async def list_tenants(call: Administering, limit: Limit = 100, after: After = "
     found = await call.server.run(call.service.tenants.list, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Tenant(name=one.name, created_at=one.created_at) for one in page]
-    return answer(TenantPage(data=data, has_more=more, next_after=page[-1].name if more else None))
+    return response_of(TenantPage(data=data, has_more=more, next_after=page[-1].name if more else None))
 
 
 @router.post("/tenants", status_code=201, response_model=Tenant, **takes(CreateTenant))
@@ -82,7 +83,7 @@ async def create_tenant(call: Administering) -> Response:
     _check_operator(call)
     given = await content_of(call, CreateTenant)
     made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
-    return answer(Tenant(name=made.name, created_at=made.created_at), 201)
+    return response_of(Tenant(name=made.name, created_at=made.created_at), 201)
 
 
 @router.get("/audit", response_model=AuditPage)
@@ -91,7 +92,7 @@ async def list_audit(call: Administering, limit: Limit = 100, after: AfterNumber
     found = await call.look(call.service.audit, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [AuditEntry(**vars(one)) for one in page]
-    return answer(AuditPage(data=data, has_more=more, next_after=page[-1].number if more else None))
+    return response_of(AuditPage(data=data, has_more=more, next_after=page[-1].number if more else None))
 
 
 def _managed(call: Call, tenant: str | None) -> str:

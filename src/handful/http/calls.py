@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
-from pydantic import BaseModel
-from starlette.responses import Response
 
 from handful.errors import HandfulError, UserError
 from handful.http.authorization import token_of
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
+from handful.http.places import checked_task
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
 from handful.serving.pools import Pool
@@ -144,14 +143,37 @@ class Call:
         inputs: Sequence[Any],
         version: int | None = None,
         top: int | None = None,
-        *,
-        share: float = 1.0,
     ) -> Predictions:
-        """What a task predicts, together with other requests; see `Service.predict`.
+        """What a task predicts, together with other requests; see `Service.predict`."""
+        return await while_there(self.request.receive, self._predicted(task, inputs, version, top))
 
-        share: how much of the request's content these inputs are.
-        """
-        asked = self.server.batcher.predict(
+    async def predict_each(
+        self, wanted: Sequence[tuple[str, Sequence[Any], int | None, int | None]]
+    ) -> list[Predictions]:
+        """What several tasks predict, asked for as one each; the first error is that of all, and says whose it is."""
+        total = max(1, sum(len(inputs) for _, inputs, _, _ in wanted))
+
+        async def placed(
+            place: int, task: str, inputs: Sequence[Any], version: int | None, top: int | None
+        ) -> Predictions:
+            try:
+                return await self._predicted(checked_task(task), inputs, version, top, share=len(inputs) / total)
+            except HandfulError as error:
+                error.field = (place, *error.field)
+                raise
+
+        parts = [asyncio.ensure_future(placed(place, *one)) for place, one in enumerate(wanted)]
+        try:
+            return await while_there(self.request.receive, asyncio.gather(*parts))
+        finally:
+            for part in parts:
+                part.cancel()
+
+    async def _predicted(
+        self, task: str, inputs: Sequence[Any], version: int | None, top: int | None, share: float = 1.0
+    ) -> Predictions:
+        """What a task predicts. share: how much of the request's content these inputs are."""
+        return await self.server.batcher.predict(
             self.identity.tenant,
             task,
             inputs,
@@ -160,7 +182,6 @@ class Call:
             deadline=self.seconds_left,
             nbytes=int(share * _size(self.request)),
         )
-        return await while_there(self.request.receive, asked)
 
 
 def _size(request: Request) -> int:
@@ -236,12 +257,6 @@ async def _seen(request: Request, expected: Expected) -> int | None:
 
 Seen = Annotated[int | None, Depends(_seen)]
 """The same where a request has to name one."""
-
-
-def answer(content: BaseModel, status: int = 200, **headers: str) -> Response:
-    """An answer in JSON. headers: with underscores for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(content.model_dump_json(), status, {"cache-control": "no-store", **named}, "application/json")
 
 
 def cost_of(examples: int, *, scores: int) -> int:

@@ -1,16 +1,15 @@
 """Routes that predict."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.errors import HandfulError
-from handful.http.calls import Call, Predicting, answer
+from handful.http.answers import of_each, of_one, response_of_predictions
+from handful.http.calls import Call, Predicting
 from handful.http.documents import takes
 from handful.http.json_inputs import inputs_of_each
-from handful.http.places import TaskId, checked_task
+from handful.http.places import TaskId
 from handful.http.reading import Source, made_of, uploads_made_of
 from handful.http.schemas import Predict, PredictForTask, PredictForTasks, Predictions, PredictionsOfTasks
 from handful.models.meta_model import MetaModel
@@ -25,7 +24,9 @@ async def predict(task: TaskId, call: Predicting) -> Response:
     def read(given: Predict, source: Source) -> tuple[Predict, list[Any]]:
         return given, source.inputs(given.inputs, lambda: _model(call, task, given.version))
 
-    return answer(await _predicted(call, task, *await uploads_made_of(call, Predict, read)))
+    given, inputs = await uploads_made_of(call, Predict, read)
+    made = [await call.predict(task, inputs, given.version, given.top)]
+    return await response_of_predictions(call, made, of_one)
 
 
 @router.post("/predict", response_model=PredictionsOfTasks, **takes(PredictForTasks))
@@ -37,9 +38,8 @@ async def predict_for_tasks(call: Predicting) -> Response:
         return list(zip(given.root, inputs, strict=True))
 
     wanted = await made_of(call, PredictForTasks, read)
-    total = max(1, sum(len(inputs) for _, inputs in wanted))
-    made = await asyncio.gather(*(_placed(call, place, total, *one) for place, one in enumerate(wanted)))
-    return answer(PredictionsOfTasks(made))
+    made = await call.predict_each([(one.task, inputs, one.version, one.top) for one, inputs in wanted])
+    return await response_of_predictions(call, made, of_each)
 
 
 def _model(call: Call, task: str, version: int | None) -> MetaModel:
@@ -47,16 +47,3 @@ def _model(call: Call, task: str, version: int | None) -> MetaModel:
     service, tenant = call.service, call.identity.tenant
     head = service.get(task, tenant=tenant).head
     return service.model_of(head if version is None else service.version(task, version, tenant=tenant))
-
-
-async def _predicted(call: Call, task: str, given: Predict, inputs: list[Any], share: float = 1.0) -> Predictions:
-    return Predictions.of(await call.predict(task, inputs, given.version, given.top, share=share))
-
-
-async def _placed(call: Call, place: int, total: int, given: PredictForTask, inputs: list[Any]) -> Predictions:
-    """Predictions of one of several requests with so many inputs together, whose errors say which it is."""
-    try:
-        return await _predicted(call, checked_task(given.task), given, inputs, len(inputs) / total)
-    except HandfulError as error:
-        error.field = (place, *error.field)
-        raise

@@ -16,12 +16,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from handful.models.results import Result
 from handful.notes import Note as NoteOfLibrary
 from handful.serving.keys import NewKey as NewKeyRecord
 from handful.serving.records import Estimate as EstimateRecord
 from handful.serving.records import Key as KeyRecord
-from handful.serving.records import Predictions as PredictionsOfLibrary
 from handful.serving.records import Readaptation as ReadaptationRecord
 from handful.serving.records import Receipt as ReceiptRecord
 from handful.serving.records import Scores as ScoresRecord
@@ -539,11 +537,6 @@ class Prediction(Shown):
     low: Value | None = None
     high: Value | None = None
 
-    @classmethod
-    def of(cls, result: Result) -> Self:
-        """A result of the library."""
-        return cls(**result.to_json())
-
 
 class Predictions(Shown):
     """What one version of a task predicts, an entry for each input."""
@@ -553,17 +546,6 @@ class Predictions(Shown):
     model: Model
     predictions: list[Prediction]
     notes: list[Note] = []
-
-    @classmethod
-    def of(cls, made: PredictionsOfLibrary) -> Self:
-        """Predictions of the service."""
-        return cls(
-            task=made.task,
-            version=made.version,
-            model=Model(name=made.model, digest=made.model_digest),
-            predictions=[Prediction.of(result) for result in made.predictions],
-            notes=[Note.of(note) for note in made.notes],
-        )
 
 
 class PredictionsOfTasks(RootModel[list[Predictions]]):

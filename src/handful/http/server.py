@@ -1,6 +1,7 @@
 """The server: a port, deadlines for what clients send, and an end that loses nothing."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -127,6 +128,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it for garbage stops all threads for half a second
         if self._on_start is not None:
             self._on_start()
 

@@ -19,12 +19,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from handful.cells import too_large
 from handful.errors import HandfulError
+from handful.http.answers import of_one
 from handful.http.bodies import LARGE
 from handful.http.calls import LEAST_SECONDS, Server
 from handful.http.limits import RequestLimits
 from handful.http.middleware import Count, at_the_end, id_of, trace_of, write_error, write_line
 from handful.http.problems import STATUSES, UNEXPECTED, Problem, of_error
-from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS, Note
+from handful.http.schemas import MOST_CLASSES, MOST_VERSIONS
 from handful.serving.batcher import DEADLINE, LONGEST
 from handful.serving.keys import Identity
 from handful.serving.lanes import LaneRequest
@@ -40,6 +41,9 @@ NUMBER = re.compile(rb"[0-9]{1,8}")
 USUAL = b"%d" % (DEADLINE * 1000)
 """Milliseconds of a request that does not say how many."""
 
+ROWS = 64
+"""The most inputs of a plain request, whose answer is made on the event loop."""
+
 
 class Vectors(msgspec.Struct, forbid_unknown_fields=True):
     """The content of a plain request: `schemas.Predict` with vectors for inputs."""
@@ -49,7 +53,7 @@ class Vectors(msgspec.Struct, forbid_unknown_fields=True):
     top: Annotated[int, msgspec.Meta(ge=1, le=MOST_CLASSES)] | None = None
 
 
-_decoder, _encoder = msgspec.json.Decoder(Vectors), msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Vectors)
 
 
 class NotPlainError(Exception):
@@ -146,13 +150,17 @@ class PlainRequest:
             self._enter(identity)
 
     def _enter(self, identity: Identity) -> None:
-        self._identity = identity
         content = bytes(self.cycle.body)
+        rows = content.count(b"[") - 1
+        if rows > ROWS:
+            self._leave_to_route()
+            return
+        self._identity = identity
         try:
             self._asked = self._way.server.batcher.enter(
                 identity.tenant,
                 partial(_read, identity.tenant, self._head.task, content, self._way.server.limits),
-                rows=content.count(b"[") - 1,
+                rows=rows,
                 deadline=max(LEAST_SECONDS, self._until - time.monotonic()),
                 nbytes=len(content),
             )
@@ -167,7 +175,7 @@ class PlainRequest:
         self._way.server.batcher.leave(self._asked)
         error = made.exception()
         if error is None:
-            self._send(200, HEADERS, _encoder.encode(_shown(made.result())))
+            self._send(200, HEADERS, b"".join(of_one([made.result()])))
         elif isinstance(error, NotPlainError):
             self._leave_to_route()
         elif isinstance(error, HandfulError):
@@ -240,14 +248,3 @@ def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Aske
     if any(row.dtype.kind not in "if" or not row.size or too_large(row).any() for row in inputs):
         raise NotPlainError
     return Asked(tenant, task, inputs, given.version, given.top)
-
-
-def _shown(made: Predictions) -> dict[str, Any]:
-    """What `schemas.Predictions` shows of them."""
-    return {
-        "task": made.task,
-        "version": made.version,
-        "model": {"name": made.model, "digest": made.model_digest},
-        "predictions": [vars(one) for one in made.predictions],
-        "notes": [Note.of(note).model_dump() for note in made.notes],
-    }

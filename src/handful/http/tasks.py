@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from handful.errors import ArtifactError, DataError
-from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, answer, cost_of, etag
+from handful.http.answers import response_of, response_of_file
+from handful.http.calls import IdempotencyKey, Predicting, Seen, Writing, cost_of, etag
 from handful.http.documents import takes, takes_file
 from handful.http.places import After, Deleted, Erase, Limit, OfVersion, TaskId
 from handful.http.reading import Source, as_examples, content_of, counted, uploads_made_of
@@ -38,7 +39,7 @@ async def create_task(call: Writing, key: IdempotencyKey = None) -> Response:
             cost=cost_of(len(inputs), scores=int(given.estimate)),
             idempotency_key=key,
         )
-    return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
+    return response_of(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
 
 
 @router.post("/import", status_code=201, response_model=Task, **takes_file(FILE))
@@ -49,7 +50,7 @@ async def import_task(call: Writing, name: Annotated[Name, Query()], key: Idempo
         record = await call.change(call.service.import_task, name, content, idempotency_key=key)
     except ArtifactError as error:  # the file is the caller's
         raise DataError(error.message, hint=error.hint) from error
-    return answer(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
+    return response_of(Task.of(record), 201, location=f"/v1/tasks/{record.id}", etag=etag(record))
 
 
 @router.get("", response_model=TaskPage)
@@ -57,7 +58,7 @@ async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "", de
     """Tasks that are not deleted, or those that are, a page of them, from the oldest."""
     records = await call.look(call.service.tasks, limit=limit + 1, after=after, deleted=deleted)
     page, more = records[:limit], len(records) > limit
-    return answer(
+    return response_of(
         TaskPage(data=[Task.of(one) for one in page], has_more=more, next_after=page[-1].id if more else None)
     )
 
@@ -66,7 +67,7 @@ async def list_tasks(call: Predicting, limit: Limit = 100, after: After = "", de
 async def get_task(task: TaskId, call: Predicting) -> Response:
     """A task, and the version that predicts for it."""
     record = await call.look(call.service.get, task)
-    return answer(Task.of(record), etag=etag(record))
+    return response_of(Task.of(record), etag=etag(record))
 
 
 @router.patch("/{task}", response_model=Task, **takes(Rename))
@@ -74,14 +75,14 @@ async def rename_task(task: TaskId, call: Writing, seen: Seen) -> Response:
     """Give a task another name; it is no new version."""
     given = await content_of(call, Rename)
     record = await call.change(call.service.rename, task, given.name, expected=seen)
-    return answer(Task.of(record), etag=etag(record))
+    return response_of(Task.of(record), etag=etag(record))
 
 
 @router.delete("/{task}", status_code=204, responses={200: {"model": Receipt, "description": "It is erased."}})
 async def delete_task(task: TaskId, call: Writing, seen: Seen, erase: Erase = False) -> Response:
     """Delete a task, which can be restored for 7 days; or erase it at once, also after it was deleted."""
     if erase:
-        return answer(Receipt.of(await call.change(call.service.erase_task, task, expected=seen)))
+        return response_of(Receipt.of(await call.change(call.service.erase_task, task, expected=seen)))
     await call.change(call.service.delete, task, expected=seen)
     return Response(status_code=204)
 
@@ -90,7 +91,7 @@ async def delete_task(task: TaskId, call: Writing, seen: Seen, erase: Erase = Fa
 async def restore_task(task: TaskId, call: Writing) -> Response:
     """Bring back a task that was deleted in the last 7 days; a conflict where another one has its name now."""
     record = await call.change(call.service.restore, task)
-    return answer(Task.of(record), etag=etag(record))
+    return response_of(Task.of(record), etag=etag(record))
 
 
 @router.get(
@@ -102,4 +103,4 @@ async def export_task(task: TaskId, call: Predicting, version: OfVersion = None)
     """A version as the file of an adapted task, with its examples where they are kept; handful and import read it."""
     export = partial(call.service.export, task, version, tenant=call.identity.tenant)
     content = await call.convert(export)
-    return Response(content, media_type=FILE, headers={"content-disposition": f'attachment; filename="{task}.task"'})
+    return response_of_file(content, FILE, f"{task}.task")

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from handful.http.calls import Expected, Predicting, Seen, Writing, answer, cost_of, etag
+from handful.http.answers import response_of
+from handful.http.calls import Expected, Predicting, Seen, Writing, cost_of, etag
 from handful.http.documents import takes
 from handful.http.places import AfterNumber, Limit, Number, TaskId
 from handful.http.reading import Source, as_examples, content_of, uploads_made_of
@@ -20,13 +21,13 @@ async def list_versions(task: TaskId, call: Predicting, limit: Limit = 100, afte
     found = await call.look(call.service.versions, task, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Version.of(one) for one in page]
-    return answer(VersionPage(data=data, has_more=more, next_after=page[-1].number if more else None))
+    return response_of(VersionPage(data=data, has_more=more, next_after=page[-1].number if more else None))
 
 
 @router.get("/versions/{version}", response_model=Version)
 async def get_version(task: TaskId, version: Number, call: Predicting) -> Response:
     """One version of a task."""
-    return answer(Version.of(await call.look(call.service.version, task, version)))
+    return response_of(Version.of(await call.look(call.service.version, task, version)))
 
 
 @router.post("/rollback", response_model=Task, **takes(RollBack))
@@ -34,14 +35,14 @@ async def roll_back(task: TaskId, call: Writing, seen: Seen) -> Response:
     """Let an earlier or later version predict from now on; no version is lost."""
     given = await content_of(call, RollBack)
     record = await call.change(call.service.roll_back, task, given.version, expected=seen)
-    return answer(Task.of(record), etag=etag(record))
+    return response_of(Task.of(record), etag=etag(record))
 
 
 @router.post("/versions/{version}/pin", response_model=Version, **takes(Pin))
 async def pin_version(task: TaskId, version: Number, call: Writing) -> Response:
     """Keep the state of a version, so that it predicts at once however many follow; or let go of it again."""
     given = await content_of(call, Pin)
-    return answer(Version.of(await call.change(call.service.pin, task, version, given.pinned)))
+    return response_of(Version.of(await call.change(call.service.pin, task, version, given.pinned)))
 
 
 @router.post("/readapt", response_model=Readapted, **takes(Readapt))
@@ -50,7 +51,7 @@ async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
     await content_of(call, Readapt)
     head = (await call.look(call.service.get, task)).head
     made = await call.change(call.service.readapt, task, expected=expected, cost=cost_of(head.examples or 1, scores=2))
-    return answer(Readapted.shown(made), etag=etag(made.task))
+    return response_of(Readapted.shown(made), etag=etag(made.task))
 
 
 @router.post("/evaluate", response_model=Evaluation, **takes(Evaluate, upload=True))
@@ -67,4 +68,4 @@ async def evaluate(task: TaskId, call: Predicting) -> Response:
     cost = cost_of(head.examples or 1, scores=1) if inputs is None else len(inputs)
     with as_examples():
         scores = await call.adapt(call.service.evaluate, task, inputs, labels, version=version, cost=cost)
-    return answer(Evaluation.of(scores))
+    return response_of(Evaluation.of(scores))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handful import streams
-from handful.functional.boosting import BoostedTrees, cross_fitted
+from handful.functional.boosting import BoostedTrees
 from handful.functional.corrections import corrected_logits, corrected_values
 from handful.learners.options import NotNegative, Positive
 from handful.learners.probes import OnRawInputs
@@ -36,7 +36,6 @@ class CorrectedNetwork(Pretrained):
     """
 
     key = "corrected-network"
-    candidate_for = frozenset({"rows"})
     features_only = True
     labels = frozenset({"shared"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"noise": (1.0, 3.0, 10.0), "slopes": (0.0, 0.3)}
@@ -94,11 +93,9 @@ class CorrectedTrees(OnRawInputs):
 
     def fit(self, tasks: Sequence[Examples]) -> None:
         """Fit the trees on the rows of all training tasks, and choose the variances."""
-        pooled = cross_fitted(tasks, outputs=self.outputs, classification=self.classification)
-        noise, slopes = _best_variances(tasks, pooled)
+        noise, slopes = _best_variances(tasks, self.trees.fit(tasks))
         self.noise.fill_(noise)
         self.slopes.fill_(slopes)
-        self.trees.fit(tasks, classification=self.classification)
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The slopes `(d, outputs)` and the offset `(outputs,)`."""

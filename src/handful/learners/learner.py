@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handful import backbones, streams
-from handful.backbones import Backbone
+from handful.backbones import Backbone, Boosted
 from handful.errors import DataError, UserError
 from handful.functional.normalization import MODES, Normalization
 from handful.functional.own_settings import own_settings
@@ -21,7 +21,7 @@ from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, Ta
 
 MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
 Start: TypeAlias = Literal["raw", "pretrained", "fitted", "encoder", "own"]
-Race: TypeAlias = Literal["images", "vectors", "rows"]
+Race: TypeAlias = Literal["images", "vectors", "rows", "trees"]
 
 
 class Learner(nn.Module, ABC):
@@ -55,15 +55,14 @@ class Learner(nn.Module, ABC):
             of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
-            classes are drawn anew; "rows", where labels or values mean the same in every task. Unlike the other
-            attributes it is not inherited.
+            classes are drawn anew; "rows", where labels or values mean the same in every task, and "trees", where they
+            do and its backbone is `boosted`. Unlike the other attributes it is not inherited.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
         own_defaults: defaults of options where they are not its parent class's.
         search_space: options that the ladder chooses on validation tasks, with the values to try.
         for_vectors: options of a rung where inputs are the vectors of an encoder.
-        fits: whether `fit` has something to fit on the training tasks, before any training.
         progress: how much of meta-training is done, from 0 to 1: a scalar that `meta_loss` may look at.
     """
 
@@ -89,7 +88,6 @@ class Learner(nn.Module, ABC):
     own_defaults: ClassVar[dict[str, Any]] = {}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {}
     for_vectors: ClassVar[dict[str, Any]] = {}
-    fits: bool = False
 
     backbone: nn.Module
     outputs: int
@@ -209,11 +207,17 @@ class Learner(nn.Module, ABC):
         prediction = self.predict(self.adapt(task.support, spec), task.query.inputs)
         return self._mean(prediction.loss(task.query.targets), task, spec)
 
+    @property
+    def fits(self) -> bool:
+        """Whether `fit` has something to fit, before any training: by default trees in the backbone."""
+        return isinstance(self.backbone, Boosted)
+
     def fit(self, tasks: Sequence[Examples]) -> Sequence[Tensor] | None:
-        """Fit what no gradient trains on all rows of each training task; only called where `fits`.
+        """Fit what no gradient trains on all rows of each training task.
 
         Returns columns `(n, k)` for each task's rows that its training is to see behind their inputs, or None.
         """
+        return self.backbone.fit(tasks) if isinstance(self.backbone, Boosted) else None
 
     @own_settings()
     def pretrain(

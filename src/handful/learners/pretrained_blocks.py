@@ -38,7 +38,8 @@ class PretrainedBlocks(Pretrained):
     Probabilities: the cosines times `temperature`. With `ridge` they are the mean of those and of the ones by a ridge
     regression on the same features, whose outputs are times `ridge_temperature`. `views`: "mirrored" takes the mean of
     the features of an image and its mirror image, "affine" of an image and of three slightly turned, scaled and shifted
-    ones, the same for all images; both cost as many passes.
+    ones, the same for all images; both cost as many passes. `training.heads.calibrated` fits the temperatures to
+    validation tasks.
 
     >>> spec = TaskSpec("classification", (2,), 2)
     >>> learner = PretrainedBlocks.build(spec, backbone="raw")
@@ -73,7 +74,7 @@ class PretrainedBlocks(Pretrained):
             )
         self.any_way = True  # the head of pre-training is not used
         self.ridge, self.views = ridge, views
-        self.register_buffer("temperatures", torch.tensor([temperature, ridge_temperature]))
+        self.register_buffer("temperatures", torch.tensor([temperature, ridge_temperature, 1.0]))
         if views == "affine":
             self.register_buffer("maps", random_maps(AFFINE_VIEWS, EXTENT))
 
@@ -119,11 +120,13 @@ class PretrainedBlocks(Pretrained):
 
     @staticmethod
     def combined(scores: Tensor, temperatures: Tensor, present: Tensor) -> Categorical:
-        """The prediction by `scores`; temperatures: `(2,)`, of which the first is taken where there are cosines alone.
+        """The prediction by `scores` `(1 or 2, n, way)`.
 
-        present: `(way,)`, which classes have examples.
+        temperatures: `(3,)` of the cosines, of the outputs of ridge regression, and of the mean of both, which is not
+        as sure as it could be where they differ; of cosines alone the first. present: `(way,)`, which classes have
+        examples, or `(n, way)` of queries of several tasks.
         """
         logits = without_absent(temperatures[: len(scores), None, None] * scores, present)
         if len(scores) == 1:
             return Categorical(logits[0])
-        return Categorical(logits.log_softmax(-1).logsumexp(0))
+        return Categorical(temperatures[-1] * logits.log_softmax(-1).logsumexp(0))

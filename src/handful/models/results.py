@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 DEVIATIONS = 1.959963984540054
 """Of a normal distribution, within which 95 % of it lie."""
 
+AT_ONCE = 10_000
+"""Numbers that become Python's in one go, for which no other thread runs."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -55,12 +58,17 @@ def results(task: Named, prediction: "Prediction", *, top: int | None = None) ->
     prediction: of n inputs, in the user's units.
     top: how many classes `probabilities` holds; None: all.
     """
+    import torch
+
     from handful.types import Categorical, Gaussian  # here: who only shows results, as a client, needs no torch
 
     if isinstance(prediction, Categorical):
         assert task.labels is not None, "classes have names"
+        together = max(1, AT_ONCE // len(task.labels))
         return [
-            _of_classes(dict(zip(task.labels, row, strict=True)), top) for row in prediction.logits.softmax(-1).tolist()
+            _of_classes(dict(zip(task.labels, row, strict=True)), top)
+            for rows in torch.split(prediction.logits.softmax(-1), together)
+            for row in rows.tolist()
         ]
     names, means = task.targets, prediction.mean
     if not isinstance(prediction, Gaussian):

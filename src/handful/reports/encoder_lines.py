@@ -25,7 +25,7 @@ class UsedEncoder:
     tuned: whether it is a part of the learner, which trained it.
     provenance: what its card says, see `Encoder.provenance`.
     scores: on validation tasks, of its vectors ("frozen"), of a linear map on them ("map"), and "tuned", with what was
-        "kept"; empty where there was no such choice.
+        "kept", and the "share" of what tuning changed; empty where there was no such choice.
     """
 
     name: str

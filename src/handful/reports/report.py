@@ -16,7 +16,7 @@
                              "oracle": {"error_gap": {"mean", "low", "high", "tasks"}, "likelihood_gap": the same}}]}],
      "selection": str, "seed": int, "plan": str,
      "encoder": {"name", "revision", "tuned": bool, "provenance": {"licence", "trained on"},
-                 "scores": {"frozen", "map", "tuned", "kept"}},
+                 "scores": {"frozen", "map", "tuned", "kept", "share"}},
      "performance": {"seconds_per_step", "tasks_per_second", "peak_bytes", "predicted_bytes", "share_of_limit"}}
 
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are

@@ -1,9 +1,9 @@
 """What a store holds of tasks, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from handful.models.results import Result
 from handful.notes import Note
@@ -118,6 +118,13 @@ class LabeledInput:
     id: str
     input: Any
     label: str | tuple[float, ...]
+
+
+class ExamplesPage(NamedTuple):
+    """Some labeled examples of a version, in order. more: whether others follow."""
+
+    examples: Sequence[LabeledInput]
+    more: bool
 
 
 @dataclass(frozen=True)

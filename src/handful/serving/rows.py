@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, true, update
+from sqlalchemy import Connection, Row, case, delete, exists, func, insert, select, true, update
 
 from handful.errors import UserError
 from handful.serving.directory import Directory
@@ -220,11 +220,8 @@ class Rows:
         task: str,
         version: int,
         among: Collection[str] | None = None,
-        *,
-        limit: int | None = None,
-        after: str = "",
     ) -> list[Example]:
-        """The examples of a version, by id from the first one after this id, encoded for its model.
+        """The examples of a version, by id, encoded for its model.
 
         among: ids of those that are wanted; None: all.
         """
@@ -246,12 +243,37 @@ class Rows:
                 & (ENCODINGS.c.example == EXAMPLES.c.id)
                 & (ENCODINGS.c.model_digest == model.scalar_subquery()),
             )
-            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version, EXAMPLES.c.id > after)
+            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version)
             .where(true() if among is None else EXAMPLES.c.id.in_(among))
             .order_by(EXAMPLES.c.id)
-            .limit(limit)
         )
         return [Example(*row) for row in rows]
+
+    def page(self, task: str, version: int, limit: int, nbytes: int, after: str = "") -> tuple[list[str], bool]:
+        """The ids of a version's next examples: so many at most, in so many bytes unless the first alone has more.
+
+        Returns also whether others follow.
+        """
+        size = case(
+            (EXAMPLES.c.media == "encoded", func.length(EXAMPLES.c.encoded)), else_=func.length(EXAMPLES.c.content)
+        )
+        wanted = (
+            select(EXAMPLES.c.id, size.label("size"))
+            .join(
+                SUPPORTS,
+                (SUPPORTS.c.tenant == EXAMPLES.c.tenant)
+                & (SUPPORTS.c.task == EXAMPLES.c.task)
+                & (SUPPORTS.c.example == EXAMPLES.c.id),
+            )
+            .where(self._of(EXAMPLES, task), SUPPORTS.c.version == version, EXAMPLES.c.id > after)
+        )
+        ids, held = list[str](), 0
+        for row in self._run(wanted.order_by(EXAMPLES.c.id).limit(limit + 1)):
+            held += row.size
+            if ids and (len(ids) == limit or held > nbytes):
+                return ids, True
+            ids.append(row.id)
+        return ids, False
 
     def support(self, task: str, version: int) -> list[str]:
         """The ids of a version's examples, in order."""

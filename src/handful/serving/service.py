@@ -23,6 +23,7 @@ from handful.serving.readapting import Readapter
 from handful.serving.records import (
     AuditEntry,
     Example,
+    ExamplesPage,
     LabeledInput,
     Predictions,
     Readaptation,
@@ -355,23 +356,33 @@ class Service:
             [shown] = with_differences(rows, task, [rows.version(task, version)])
         return shown
 
-    def examples(
+    def examples(self, task: str, version: int | None = None, *, tenant: str = "default") -> Sequence[LabeledInput]:
+        """The examples of a version, the head by default; none where they are not kept, or the version was erased."""
+        with self.store.reading(tenant) as rows:
+            found = rows.version(task, rows.task(task).head.number if version is None else version)
+            examples = rows.examples(task, found.number)
+        return [_shown(example, found) for example in examples]
+
+    def examples_page(
         self,
         task: str,
         version: int | None = None,
         *,
-        limit: int | None = None,
+        limit: int,
+        nbytes: int,
         after: str = "",
         tenant: str = "default",
-    ) -> Sequence[LabeledInput]:
-        """The examples of a version, the head by default; none where they are not kept, or the version was erased.
+    ) -> ExamplesPage:
+        """Some of the examples of a version, see `examples`.
 
-        limit: how many at most; all by default. after: the id of the last one seen.
+        limit: how many at most. nbytes: that they hold at most, unless the first alone holds more.
+        after: the id of the last one seen.
         """
         with self.store.reading(tenant) as rows:
             found = rows.version(task, rows.task(task).head.number if version is None else version)
-            examples = rows.examples(task, found.number, limit=limit, after=after)
-        return [_shown(example, found) for example in examples]
+            ids, more = rows.page(task, found.number, limit, nbytes, after)
+            examples = rows.examples(task, found.number, ids)
+        return ExamplesPage([_shown(example, found) for example in examples], more)
 
     def usage(self, *, tenant: str = "default") -> Usage:
         """What a tenant uses, deleted tasks too until they are erased; see `quotas` for the most."""

@@ -44,10 +44,11 @@ from handful.tasks.distribution import BLOCK, TaskDistribution
 from handful.training import kept_layers
 from handful.training.budget import CLOSE, StepCount, affordable, validation_interval
 from handful.training.checkpoint import PretrainingCheckpoints, TrainingState
+from handful.training.fitting import fit, rows_to_fit
 from handful.training.run import Run
 from handful.training.settings import Settings
 from handful.training.workers import PeerError, Workers, check_shared, shared
-from handful.types import Examples, Task, TaskSpec, stack, take, to_device
+from handful.types import Task, TaskSpec, stack, take, to_device
 
 RECALIBRATION_TASKS = 10
 TIMED_STEPS, TIMED_TASKS = 3, 10
@@ -526,7 +527,7 @@ def meta_train(
     chosen = checked(learner, distribution, validation, settings, workers=workers.count)
     if chosen.device is not None:
         learner.to(chosen.device)
-    distribution = with_fitted(learner, distribution)
+    distribution = fit(learner, distribution)
     training = Training(learner, distribution, validation, chosen, workers=workers)
     learner.train()
     try:
@@ -665,7 +666,7 @@ def checked(
     if chosen.pretrain_examples and distribution.pool() is None:
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
     if learner.fits:
-        _rows_to_fit(learner, distribution)
+        rows_to_fit(learner, distribution)
     if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
         raise UserError(
             f"The setting precision bf16 is for the device cuda, and this is {place}.",
@@ -679,25 +680,6 @@ def checked(
         )
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
-
-
-def with_fitted(learner: Learner, distribution: TaskDistribution) -> TaskDistribution:
-    """Fit a learner on the rows of all training tasks, where it does that; the tasks, with the columns that it made."""
-    if not learner.fits:
-        return distribution
-    columns = learner.fit(to_device(_rows_to_fit(learner, distribution), learner.device))
-    return distribution if columns is None else distribution.with_columns(columns)
-
-
-def _rows_to_fit(learner: Learner, distribution: TaskDistribution) -> list[Examples]:
-    """The rows of each training task; a `UserError` where tasks have none that are theirs alone."""
-    pool = distribution.pool()
-    if pool is None or pool.by_task is None:
-        raise UserError(
-            f"The learner {learner.key!r} is fitted on all rows of tables of tasks, and these tasks are drawn from "
-            "classes or by a generator, or have columns of their own. Choose another learner or backbone."
-        )
-    return pool.by_task()
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:

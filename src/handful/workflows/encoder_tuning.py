@@ -4,12 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from handful.data_options import AUTO, LAST, OFF
 from handful.encoders.progress import EMBEDDING
 from handful.encoders.texts import DEFAULT, MEAN
 from handful.encoders.tuned import ENCODERS, encoder_of, layers_of
 from handful.engine.devices import device_named
 from handful.errors import ArtifactError, UserError
+from handful.evaluation.scoring import evaluate, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.learners.learner import Learner
 from handful.metrics import find_metric
@@ -19,6 +23,7 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training.loop import Trained, meta_train
+from handful.training.settings import Settings
 from handful.workflows.experiment import Experiment, Source
 
 SHORTEST = 1.0
@@ -27,6 +32,8 @@ PART = 3
 """Then the last one of so many parts of its layers."""
 MAP_STEPS, MAP_BATCH = 200, 4
 """Of the linear map on its frozen vectors, and tasks of each."""
+SHARES = (0.75, 0.5)
+"""Of what tuning has changed, that are tried beside all of it."""
 VALIDATED = 600
 """Examples of a pool, at about the most, that are encoded for a validation: each is then in many of its tasks."""
 
@@ -145,6 +152,46 @@ def trained_map(
     if tasks.pipeline is not None:
         tasks.pipeline.release()  # all is embedded, and tuning needs the memory
     return Candidate(learner, tasks, trained)
+
+
+def weights_of(learner: Learner) -> dict[str, Tensor]:
+    """Copies of those of its encoder that are trained."""
+    return {name: weight.detach().clone() for name, weight in learner.backbone.named_parameters()}
+
+
+def partly_tuned(
+    tuned: Candidate, start: dict[str, Tensor], validation: TaskDistribution, settings: Settings
+) -> tuple[Candidate, float]:
+    """With the share of what tuning has changed that is best on validation tasks, in doubt all of it; and that share.
+
+    *Robust fine-tuning of zero-shot models* (Wortsman et al., 2022), https://arxiv.org/abs/2109.01903: of few classes a
+    network learns much that is of no others, and weights between those before and after keep less of that.
+
+    start: the weights before. settings: of the validations in training.
+    """
+    learner, trained = tuned.learner, tuned.trained
+    if not trained.best_step:
+        return tuned, 1.0
+    metric = metric_of(validation, settings.metric)
+    end, best = weights_of(learner), (-trained.best_diverged, metric.sign * trained.best_score, 1.0)
+    for share in SHARES:
+        _mix(learner, start, end, share)
+        found = evaluate(learner, validation, tasks=settings.validation_tasks, metric=metric)
+        best = max(best, (-found.score.diverged, metric.sign * found.score.mean, share))
+    unscored, rank, share = best
+    _mix(learner, start, end, share)
+    more = f", and of {len(SHARES) + 1} shares of what it changed"
+    chosen = replace(
+        trained, best_score=metric.sign * rank, best_diverged=-unscored, selection=trained.selection + more
+    )
+    return replace(tuned, trained=chosen), share
+
+
+def _mix(learner: Learner, start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> None:
+    """Give the encoder the weights so far on the way from one to the other."""
+    with torch.no_grad():
+        for name, weight in learner.backbone.named_parameters():
+            weight.copy_(torch.lerp(start[name], end[name], share))
 
 
 def best_of(frozen: Candidate, tuned: Candidate, metric: str) -> tuple[Candidate, dict[str, Any]]:

@@ -17,7 +17,7 @@ from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.metrics import Metric
 from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
-from handful.training.loop import with_fitted
+from handful.training.fitting import fit
 from handful.training.run import Run
 from handful.workflows.experiment import Experiment
 from handful.workflows.race_record import RaceRecord
@@ -182,7 +182,7 @@ class Probe(Untrained):
         learner = self.built(**(self.cls.for_vectors if self.track.encoded else {}) | options)
         if learner.fits:
             if not self.file.exists():
-                with_fitted(learner, self.training_tasks())
+                fit(learner, self.training_tasks())
                 write_tensors(self.file, learner.state_dict(), {})
             learner.load_state_dict(read_tensors(self.file)[0])
         return learner.eval()

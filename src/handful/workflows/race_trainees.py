@@ -10,7 +10,8 @@ from handful.engine.plan import Plan
 from handful.events import StepEvent
 from handful.learners.learner import Learner
 from handful.storage import read_tensors, write_tensors
-from handful.training.loop import Training, checked, examples_seen, with_fitted
+from handful.training.fitting import fit
+from handful.training.loop import Training, checked, examples_seen
 from handful.workflows.race_entrants import FEWEST_TASKS, Entrant, Track
 from handful.workflows.race_steps import LAST_PART, Course
 
@@ -52,7 +53,7 @@ class Trainee(Entrant):
         settings = self._settings() | {"minutes": max(seconds, 1e-3) / 60, "seed": track.experiment.seed}
         tasks = self.training_tasks()
         chosen = checked(learner, tasks, track.validation, settings)
-        tasks = with_fitted(learner, tasks)
+        tasks = fit(learner, tasks)
         training = Training(learner, tasks, track.validation, chosen)
         if self.file.exists():
             tensors, facts, _ = read_tensors(self.file)

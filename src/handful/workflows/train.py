@@ -30,7 +30,9 @@ from handful.workflows.encoder_tuning import (
     Candidate,
     best_of,
     few,
+    partly_tuned,
     trained_map,
+    weights_of,
     with_encoder_to_bring,
     with_way_of_tuning,
 )
@@ -114,7 +116,7 @@ def train(
                     f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
                 )
             run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
-        frozen = None
+        frozen, untuned = None, weights_of(learner) if tuned and not rank else {}
         try:
             if tuned and not rank:
                 frozen = trained_map(
@@ -146,7 +148,10 @@ def train(
         tuning: dict[str, Any] = {}
         batch = chosen.meta_batch_size
         if frozen is not None:
-            best, scores = best_of(frozen, Candidate(learner, distribution, trained), metric)
+            whole = Candidate(learner, distribution, trained)
+            partly, share = partly_tuned(whole, untuned, validation, chosen)
+            best, scores = best_of(frozen, partly, metric)
+            scores["share"] = share
             learner, distribution, trained = best.learner, best.tasks, best.trained
             training, tuning = experiment.training_tasks(distribution.split("train")), {"encoder": scores}
             batch = MAP_BATCH if best is frozen else batch

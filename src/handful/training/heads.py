@@ -1,0 +1,254 @@
+"""What stands on a pre-trained network, decided on classes of the validation split."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from handful.errors import UserError
+from handful.evaluation.intervals import ClassInterval, class_interval
+from handful.evaluation.scoring import Evaluation, evaluate
+from handful.events import OnEvent, ignore
+from handful.functional.stateless import own_copy
+from handful.learners.learner import Learner
+from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.learners.transfer import FineTuneAll
+from handful.tasks.distribution import TaskDistribution
+from handful.types import to_device
+
+TASKS, COSTLY_TASKS = 200, 40
+"""Validation tasks on which heads are compared, and on which fine-tuning is, which takes its time for each."""
+TIMED_TASKS = 3
+"""On which it is timed before."""
+SWITCHES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("ridge", {"ridge": True}),
+    ("mirrored views", {"views": "mirrored"}),
+    ("affine views", {"views": "affine"}),
+)
+"""Options that are tried one after another, each beside those that were kept."""
+RATES = (0.001, 0.0003)
+"""Inner rates that fine-tuning is tried with."""
+MANY_CLASSES, FEW_PASSES = 200, 50
+"""Classes from which, and images of each up to which, a pre-training may be gone on with by the loss of tasks."""
+START = torch.tensor([10.0], dtype=torch.float64)
+"""Where the search for each temperature begins: alone it has one optimum, from which both go on together."""
+GOING_ON: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
+"""How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried. gain: in the score, with its interval over classes; None where these validation tasks do not
+    tell. score: the mean that it had."""
+
+    name: str
+    score: float
+    gain: ClassInterval | None
+    kept: bool
+
+    def __str__(self) -> str:
+        known = (
+            "unknown" if self.gain is None else f"{self.gain.mean:+.4f} ({self.gain.low:+.4f} to {self.gain.high:+.4f})"
+        )
+        return f"{self.name}: {known}, {'kept' if self.kept else 'left out'}"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """learner: what is best on validation classes, a copy. trials: all that was tried, in their order."""
+
+    learner: Learner
+    trials: tuple[Trial, ...]
+
+
+def decided(
+    learner: PretrainedBlocks,
+    validation: TaskDistribution,
+    *,
+    tasks: int = TASKS,
+    adapt_seconds: float | None = None,
+    on_event: OnEvent = ignore,
+) -> Decided:
+    """Ridge regression, test-time views and fine-tuning, each where it surely tells validation classes apart better.
+
+    "Surely": the paired 95 % interval over the *classes* of these tasks is above zero; where every task has all of the
+    classes nothing is known of others, and nothing is switched on. Then the temperatures are fitted.
+
+    learner: pre-trained; it stays as it is.
+    validation: tasks of classes that it was not trained on, in the sizes that count.
+    tasks: how many of them; a fifth of them for fine-tuning.
+    adapt_seconds: that adapting to a task may take; fine-tuning the network in each task is tried where it takes no
+        longer. None: it is not tried.
+    """
+    seen = _Validation(validation, tasks, on_event)
+    best = seen.calibrated(learner.twin(PretrainedBlocks, **learner.recipe["options"]))
+    kept = seen.scored(best)
+    trials = []
+    for name, options in SWITCHES:
+        if "views" in options and len(learner.recipe["spec"].input_shape) != 3:
+            continue
+        other = seen.calibrated(learner.twin(PretrainedBlocks, **best.recipe["options"] | options))
+        found = seen.scored(other)
+        trials.append(_trial(name, found, kept))
+        if trials[-1].kept:
+            best, kept = other, found
+    tuned = [learner.twin(FineTuneAll, inner_lr=rate) for rate in RATES]
+    if adapt_seconds is None or evaluate(tuned[0], validation, tasks=TIMED_TASKS).adapt_seconds > adapt_seconds:
+        return Decided(best, tuple(trials))
+    costly = min(tasks, COSTLY_TASKS)
+    scored = [evaluate(rung, validation, tasks=costly, on_event=on_event) for rung in tuned]
+    place = max(range(len(tuned)), key=lambda place: scored[place].score.mean)
+    trials.append(_trial(f"fine-tuning at {RATES[place]:g}", scored[place], kept))
+    return Decided(tuned[place] if trials[-1].kept else best, tuple(trials))
+
+
+def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInterval | None]:
+    """Whether the one learner is better than the other with other classes, too, and the interval of its gain.
+
+    Both were evaluated on the first tasks of one distribution; the interval is over the classes of those that both
+    have, and None where these do not tell, see `class_interval`.
+    """
+    count = min(len(found.scores), len(than.scores))
+    gain = class_interval(found.metric.sign * (found.scores[:count] - than.scores[:count]), found.classes[:count])
+    return gain is not None and gain.low > 0, gain
+
+
+def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> PretrainedBlocks:
+    """A copy whose temperatures make the labels of validation tasks as likely as can be.
+
+    *On Calibration of Modern Neural Networks* (Guo et al., 2017), https://arxiv.org/abs/1706.04599. By cosines alone it
+    predicts the same classes as before. learner: it stays as it is. tasks: how many validation tasks.
+    """
+    return _Validation(validation, tasks).calibrated(learner)
+
+
+def worth_going_on(classes: int, examples: int) -> bool:
+    """Whether a budget that shows so many examples of so many classes may be better spent in part on tasks.
+
+    With many classes and few images seen of each, tasks of a high way teach what a linear head of all classes has not
+    learned yet; with more, going on makes the features of other classes worse. Validation has the last word.
+    """
+    return classes >= MANY_CLASSES and examples < FEW_PASSES * classes
+
+
+def to_go_on(learner: PretrainedBlocks) -> PrototypicalNetwork:
+    """A prototypical network on a copy of the pre-trained one, to be meta-trained on tasks of a high way."""
+    recipe = learner.recipe
+    other = PrototypicalNetwork.build(
+        recipe["spec"],
+        backbone=recipe["backbone"],
+        backbone_options=recipe["backbone_options"],
+        normalization=recipe["normalization"],
+        seed=recipe["seed"],
+        **GOING_ON,
+    )
+    other.backbone.load_state_dict(learner.backbone.state_dict())
+    return other.to(learner.device)
+
+
+def gone_on(learner: PretrainedBlocks, trained: PrototypicalNetwork) -> PretrainedBlocks:
+    """The learner with the network that went on; it stays as it is."""
+    if trained.recipe["spec"].input_shape != learner.recipe["spec"].input_shape:
+        raise UserError("The network that went on takes other inputs than the learner that it started from.")
+    other = learner.twin(PretrainedBlocks, **learner.recipe["options"])
+    other.backbone.load_state_dict(trained.backbone.state_dict())
+    return other
+
+
+class _Embedding(nn.Module):
+    """The features that a head stands on, as a network."""
+
+    def __init__(self, learner: PretrainedBlocks) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to features `(n, d)`."""
+        return self.learner.embed(inputs)
+
+
+class _Validation:
+    """Validation tasks, whose examples each go once through a network with its views, where they stay as they are."""
+
+    def __init__(self, tasks: TaskDistribution, count: int, on_event: OnEvent = ignore) -> None:
+        self.tasks, self.count, self.on_event = tasks, count, on_event
+        self.features: dict[str, TaskDistribution | None] = {}
+
+    def of(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, TaskDistribution]:
+        """The same head, and the same tasks, on features."""
+        if learner.views not in self.features:
+            self.features[learner.views] = self.tasks.mapped(_Embedding(learner)) if learner.pointwise else None
+        mapped = self.features[learner.views]
+        if mapped is None:
+            return learner, self.tasks
+        head = PretrainedBlocks.build(mapped.spec, backbone="raw", **learner.recipe["options"] | {"views": "one"})
+        head.temperatures.copy_(learner.temperatures)
+        return head.to(learner.device), mapped
+
+    def scored(self, learner: PretrainedBlocks) -> Evaluation:
+        """On all of them."""
+        head, tasks = self.of(learner)
+        return evaluate(head, tasks, tasks=self.count, on_event=self.on_event)
+
+    def calibrated(self, learner: PretrainedBlocks) -> PretrainedBlocks:
+        """See `calibrated`."""
+        head, tasks = self.of(learner)
+        held = defaultdict(list)  # by way, so that the queries of all tasks are predicted at once
+        with torch.no_grad():
+            for index in range(self.count):
+                task, spec = to_device(tasks.task(index), learner.device), tasks.spec_of(index)
+                state = head.adapt(task.support, spec)
+                scores = head.scores(state, task.query.inputs).double()
+                held[spec.outputs].append((scores, state["present"].expand_as(scores[0]), task.query.targets))
+        queries = [_Queries(*map(_joined, zip(*parts, strict=True))) for parts in held.values()]
+        copy = own_copy(learner)
+        if learner.ridge:
+            alone = [_fitted([one.of(part) for one in queries], START) for part in range(2)]
+            copy.temperatures.copy_(_fitted(queries, torch.cat([*alone, torch.ones_like(alone[0])])))
+        else:
+            copy.temperatures[:1] = _fitted(queries, START)
+        return copy
+
+
+class _Queries(NamedTuple):
+    """Queries of tasks of one way. scores: `(parts, n, way)`. present: `(n, way)`. targets: `(n,)`."""
+
+    scores: Tensor
+    present: Tensor
+    targets: Tensor
+
+    def of(self, part: int) -> "_Queries":
+        """By one of the scores alone."""
+        return self._replace(scores=self.scores[part : part + 1])
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """Scores, presences or targets of tasks, query after query."""
+    return torch.cat(parts, dim=1 if parts[0].ndim == 3 else 0)
+
+
+def _fitted(queries: list[_Queries], start: Tensor) -> Tensor:
+    """The temperatures that make the targets of queries most likely."""
+    logs = start.to(queries[0].scores.device).log().requires_grad_()
+    descent = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        descent.zero_grad()
+        with torch.enable_grad():
+            losses = [
+                PretrainedBlocks.combined(one.scores, logs.exp(), one.present).loss(one.targets) for one in queries
+            ]
+            total = torch.cat(losses).mean()
+            total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    descent.step(loss)  # type: ignore[no-untyped-call]
+    return logs.detach().exp()
+
+
+def _trial(name: str, found: Evaluation, kept: Evaluation) -> Trial:
+    better, gain = surely_better(found, kept)
+    return Trial(name, found.score.mean, gain, better)

@@ -1,0 +1,140 @@
+"""What a budget of seconds holds of pre-training: how many examples, and of images of which size."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from handful.events import StoppedError
+from handful.functional.stateless import own_copy
+from handful.learners.learner import Keeper, Learner
+from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.pretraining import BATCH, CALIBRATION, Pretraining, PretrainingExamples
+from handful.tasks.distribution import Pool
+from handful.types import Examples, TaskSpec
+
+LEAST_BATCHES = 300
+"""That an image size is worth its while from: with fewer, smaller images and more of them are better."""
+SIZES = (84, 64, 32)
+"""Pixels a side that are tried, with the size that images have."""
+LARGE = 48
+"""Pixels from which `resnet3` is better than `conv4` in the same time."""
+TIMED, TIMED_SHARE = 3, 0.02
+"""Steps that are timed at the least, after one that warms up; and the share of the budget from which these will do."""
+FORWARD = 1 / 3
+"""The part of a step that its forward pass takes, as the batches do from which norms get their statistics."""
+ENDLESS = BATCH * 10**9
+"""Examples of a pre-training that its timer ends."""
+CLASSES, WAY = 64, 5
+"""Of random images, by which sizes are timed before there are tasks of them."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class SizeChoice:
+    """What to pre-train in a budget. size: pixels a side. batches: of `BATCH` examples, that the budget holds."""
+
+    size: int
+    backbone: str
+    batches: int
+
+    def __str__(self) -> str:
+        return f"images of {self.size} pixels and {self.backbone}, {self.batches:,} batches of {BATCH}"
+
+
+class _Timer:
+    """A `Keeper` that ends a pre-training once the time of its steps is known."""
+
+    def __init__(self, budget: float, clock: Clock) -> None:
+        self.budget, self.clock, self.times = budget, clock, [clock()]
+
+    def begin(self, pretraining: Pretraining) -> None:
+        """Nothing was saved."""
+
+    def after_step(self, pretraining: Pretraining) -> None:
+        """Take the time; see `Keeper`."""
+        self.times.append(self.clock())
+        timed = len(self.times) - 2  # steps after the first
+        if timed >= TIMED and self.times[-1] - self.times[1] >= TIMED_SHARE * self.budget:
+            raise StoppedError("The time of a step is known.")
+
+    def per_step(self) -> float:
+        """The median."""
+        each = sorted(later - earlier for earlier, later in zip(self.times[1:], self.times[2:], strict=False))
+        return each[len(each) // 2]
+
+
+def examples_within(
+    learner: Learner, pool: PretrainingExamples, seconds: float, *, seed: int = 0, clock: Clock = time.perf_counter
+) -> int:
+    """How many examples `learner.pretrain` gets through in so many seconds, at least one batch.
+
+    Some steps of a copy are timed, in about a fiftieth of the budget; the learner stays as it is. seconds: above 0.
+    clock: by which they are counted, such as `time.process_time` for those of the processor.
+    """
+    per_step = _seconds_per_step(learner, pool, seconds, seed, clock)
+    return BATCH * max(1, int(seconds / per_step - FORWARD * CALIBRATION))
+
+
+def pretrain_within(
+    learner: Learner,
+    pool: PretrainingExamples,
+    seconds: float,
+    *,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+    progress: Callable[[int, int], None] | None = None,
+    keeper: Keeper | None = None,
+) -> int:
+    """Pre-train for about so many seconds, timing included; returns the number of examples.
+
+    With that number and the same seed, `learner.pretrain` gives the same bits and goes on where it was interrupted.
+    clock: see `examples_within`. progress, keeper: see `Learner.pretrain`.
+    """
+    start = clock()
+    timed = examples_within(learner, pool, seconds, seed=seed, clock=clock)
+    left = max(0.0, 1 - (clock() - start) / seconds)
+    examples = BATCH * max(1, int(timed / BATCH * left))
+    learner.pretrain(pool, examples=examples, seed=seed, progress=progress, keeper=keeper)
+    return examples
+
+
+def choose_size(
+    seconds: float, input_shape: tuple[int, ...], *, seed: int = 0, clock: Clock = time.perf_counter
+) -> SizeChoice:
+    """The largest images, with the network for them, of which a budget holds `LEAST_BATCHES`; else the smallest.
+
+    seconds: of the budget. input_shape: `(channels, height, width)` that the images have; larger ones are not made of
+    them. clock: see `examples_within`. Larger images show more, but a network that saw too few batches of them is worse
+    than one that saw many of smaller ones; a step is timed on random images of each size, the largest first.
+    """
+    own = min(input_shape[1:])
+    sizes = sorted({min(own, SIZES[0]), *(size for size in SIZES if size < own)}, reverse=True)
+    for size in sizes:
+        backbone = "resnet3" if size >= LARGE else "conv4"
+        spec = TaskSpec("classification", (input_shape[0], size, size), WAY)
+        learner = PretrainedBlocks.build(spec, backbone=backbone, seed=seed)
+        per_step = _seconds_per_step(learner, _random_images(spec.input_shape), 0.0, seed, clock)
+        choice = SizeChoice(size, backbone, max(1, int(seconds / per_step)))
+        if choice.batches >= LEAST_BATCHES:
+            break
+    return choice
+
+
+def _seconds_per_step(learner: Learner, pool: PretrainingExamples, budget: float, seed: int, clock: Clock) -> float:
+    timer = _Timer(budget, clock)
+    with suppress(StoppedError):
+        own_copy(learner).pretrain(pool, examples=ENDLESS, seed=seed, keeper=timer)
+    return timer.per_step()
+
+
+def _random_images(shape: tuple[int, ...]) -> Pool:
+    def draw(generator: Generator, count: int) -> Examples:
+        images = torch.rand(count, *shape, generator=generator)
+        return Examples(images, torch.randint(CLASSES, (count,), generator=generator))
+
+    return Pool(CLASSES, draw)

@@ -1,0 +1,133 @@
+"""Heads on a pre-trained network: switched on where validation classes say so, with honest probabilities."""
+
+import pytest
+import torch
+from torch import Generator
+
+from handful.errors import UserError
+from handful.evaluation.scoring import evaluate
+from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.prototypical import PrototypicalNetwork
+from handful.learners.transfer import FineTuneAll
+from handful.storage import digest_of
+from handful.tasks.labeled_pool import LabeledPool
+from handful.training import heads
+from handful.training.heads import calibrated, decided, gone_on, surely_better, to_go_on, worth_going_on
+from handful.types import TaskSpec
+
+D, CLASSES, EACH = 8, 30, 20
+
+
+def pool(*, noise, signal=1.0, validating=12):
+    """Vectors of classes, under noise along a few directions that all classes share."""
+    generator = Generator().manual_seed(0)
+    centers = signal * torch.randn(CLASSES, D, generator=generator)
+    labels = torch.arange(CLASSES).repeat_interleave(EACH)
+    loud = noise * torch.randn(CLASSES * EACH, 2, generator=generator) @ torch.randn(2, D, generator=generator)
+    inputs = centers[labels] + loud + 0.3 * torch.randn(CLASSES * EACH, D, generator=generator)
+    numbers = {
+        "train": range(validating + 3, CLASSES),
+        "val": range(validating),
+        "test": range(validating, validating + 3),
+    }
+    tasks = LabeledPool(inputs, labels, [str(one) for one in range(CLASSES)], splits=numbers)
+    return tasks.split("val").with_sizes(3, 5, 5)
+
+
+def built(tasks, backbone="raw", **options):
+    return PretrainedBlocks.build(tasks.spec, backbone=backbone, **options)
+
+
+def test_ridge_is_switched_on_where_it_surely_tells_classes_apart_better():
+    tasks = pool(noise=3.0)
+    found = decided(built(tasks), tasks, tasks=60)
+    (trial,) = found.trials  # vectors have no views
+    assert trial.name == "ridge"
+    assert trial.kept
+    assert trial.gain.low > 0
+    assert found.learner.recipe["options"]["ridge"] is True
+    assert str(trial).startswith("ridge: +")
+    assert evaluate(found.learner, tasks, tasks=20).score.mean > evaluate(built(tasks), tasks, tasks=20).score.mean
+
+
+def test_nothing_is_switched_on_where_there_is_nothing_to_gain():
+    tasks = pool(noise=0.0, signal=3.0)
+    found = decided(built(tasks), tasks, tasks=50)
+    assert [trial.kept for trial in found.trials] == [False]
+    assert found.learner.recipe["options"]["ridge"] is False
+
+
+def test_tasks_of_all_classes_say_nothing_of_others():
+    tasks = pool(noise=3.0, validating=3)
+    (trial,) = decided(built(tasks), tasks, tasks=30).trials
+    assert (trial.gain, trial.kept) == (None, False)
+    assert str(trial) == "ridge: unknown, left out"
+
+
+def test_a_gain_is_of_the_tasks_that_both_have():
+    tasks = pool(noise=3.0)
+    better, worse = (evaluate(built(tasks, ridge=ridge), tasks, tasks=40 + 20 * ridge) for ridge in (True, False))
+    (_, gain), (_, loss) = surely_better(better, worse), surely_better(worse, better)
+    assert gain.tasks == 40
+    assert gain.mean == pytest.approx(-loss.mean)
+    assert not surely_better(worse, better)[0]
+
+
+def test_views_are_tried_on_images():
+    generator = Generator().manual_seed(0)
+    images, labels = torch.rand(CLASSES * 4, 1, 16, 16, generator=generator), torch.arange(CLASSES).repeat_interleave(4)
+    numbers = {"train": range(10), "val": range(10, 20), "test": range(20, 30)}
+    tasks = LabeledPool(images, labels, [str(one) for one in range(CLASSES)], splits=numbers).split("val")
+    learner = built(tasks, "conv4", backbone_options={"widths": (2, 2, 2, 2)})
+    before = digest_of(learner.state_dict())
+    found = decided(learner, tasks.with_sizes(3, 1, 2), tasks=5)
+    assert [trial.name for trial in found.trials] == ["ridge", "mirrored views", "affine views"]
+    assert digest_of(learner.state_dict()) == before
+
+
+@pytest.mark.parametrize("ridge", [False, True])
+def test_calibrated_probabilities_are_as_often_right_as_they_say(ridge):
+    tasks = pool(noise=3.0)
+    learner = built(tasks, ridge=ridge, temperature=50.0, ridge_temperature=50.0)
+    found = [evaluate(one, tasks, tasks=100) for one in (learner, calibrated(learner, tasks, tasks=100))]
+    gaps = [abs(float(one.confidences.mean() - one.correct.float().mean())) for one in found]
+    assert gaps[1] < 0.04 < gaps[0]
+    assert torch.equal(learner.temperatures, torch.tensor([50.0, 50.0, 1.0]))
+    if not ridge:
+        assert torch.equal(found[0].scores, found[1].scores)
+
+
+def test_fine_tuning_is_a_candidate_where_its_time_is_allowed(monkeypatch):
+    monkeypatch.setattr(heads, "TIMED_TASKS", 1)
+    monkeypatch.setattr(heads, "RATES", (0.001,))
+    tasks = pool(noise=1.0)
+    learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})
+    assert len(decided(learner, tasks, tasks=2, adapt_seconds=1e-9).trials) == 1
+    monkeypatch.setattr(heads, "surely_better", lambda *_: (True, None))
+    found = decided(learner, tasks, tasks=2, adapt_seconds=60.0)
+    assert [trial.name for trial in found.trials] == ["ridge", "fine-tuning at 0.001"]
+    assert isinstance(found.learner, FineTuneAll)
+
+
+@pytest.mark.parametrize(
+    ("classes", "passes", "worth"), [(4112, 16, True), (200, 49, True), (199, 1, False), (4112, 50, False)]
+)
+def test_going_on_is_tried_with_many_classes_and_few_images_seen_of_each(classes, passes, worth):
+    assert worth_going_on(classes, classes * passes) is worth
+
+
+def test_a_network_goes_on_as_a_copy_and_comes_back():
+    tasks = pool(noise=1.0)
+    learner = built(tasks, "mlp", ridge=True)
+    other = to_go_on(learner)
+    assert isinstance(other, PrototypicalNetwork)
+    assert digest_of(other.backbone.state_dict()) == digest_of(learner.backbone.state_dict())
+    assert all(parameter.requires_grad for parameter in other.parameters())
+    with torch.no_grad():
+        other.backbone.layers[0].weight.add_(1.0)
+    back = gone_on(learner, other)
+    assert torch.equal(back.backbone.layers[0].weight, other.backbone.layers[0].weight)
+    assert not torch.equal(back.backbone.layers[0].weight, learner.backbone.layers[0].weight)
+    assert back.recipe["options"] == learner.recipe["options"]
+    with pytest.raises(UserError, match="takes other inputs"):
+        gone_on(learner, PrototypicalNetwork.build(TaskSpec("classification", (D + 1,), 3)))

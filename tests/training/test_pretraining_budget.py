@@ -1,0 +1,92 @@
+"""What a budget of seconds holds of pre-training, by clocks that go as they are told."""
+
+import itertools
+
+import pytest
+import torch
+
+from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.pretraining import BATCH
+from handful.storage import digest_of
+from handful.tasks.distribution import Pool
+from handful.training import pretraining_budget
+from handful.training.pretraining_budget import choose_size, examples_within, pretrain_within
+from handful.types import Examples, TaskSpec
+
+SPEC = TaskSpec("classification", (4,), 3)
+
+
+def draw(generator, count):
+    return Examples(torch.randn(count, 4, generator=generator), torch.randint(7, (count,), generator=generator))
+
+
+POOL = Pool(7, draw)
+
+
+def built():
+    return PretrainedBlocks.build(SPEC, backbone="mlp", backbone_options={"hidden": (3,)})
+
+
+def ticking(seconds):
+    """A clock that is read once a step."""
+    return (count * seconds for count in itertools.count()).__next__
+
+
+def test_as_many_batches_fit_as_the_time_of_a_step_and_of_the_last_passes_says():
+    learner = built()
+    before = digest_of(learner.state_dict())
+    # 100 steps of half a second, less ten forward passes of a third of a step.
+    assert examples_within(learner, POOL, 50.0, clock=ticking(0.5)) == 96 * BATCH
+    assert examples_within(learner, POOL, 0.1, clock=ticking(0.5)) == BATCH
+    assert digest_of(learner.state_dict()) == before
+    assert not learner.training
+
+
+def test_a_longer_budget_is_timed_for_longer():
+    reads = []
+    tick = ticking(0.5)
+
+    def clock():
+        reads.append(tick())
+        return reads[-1]
+
+    examples_within(built(), POOL, 500.0, clock=clock)
+    assert reads[-1] - reads[1] == 10.0
+
+
+def test_the_number_that_it_returns_gives_the_same_bits_again():
+    learner, again = built(), built()
+    examples = pretrain_within(learner, POOL, 5.0, seed=3, clock=ticking(0.5))
+    # Of ten seconds' steps, those are left that six readings of the clock have not taken.
+    assert examples < examples_within(built(), POOL, 5.0, clock=ticking(0.5))
+    again.pretrain(POOL, examples=examples, seed=3)
+    assert digest_of(again.state_dict()) == digest_of(learner.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shape", "size", "backbone", "batches"),
+    [
+        (600, (3, 200, 100), 84, "resnet3", 600),
+        (120, (3, 84, 84), 64, "resnet3", 300),
+        (119, (3, 84, 84), 32, "conv4", 1190),
+        (1, (3, 84, 84), 32, "conv4", 10),
+        (120, (3, 64, 64), 64, "resnet3", 300),
+        (120, (1, 28, 28), 28, "conv4", 1200),
+        (60, (3, 50, 60), 50, "resnet3", 600),
+    ],
+)
+def test_the_largest_images_are_taken_of_which_the_budget_holds_enough(
+    monkeypatch, seconds, shape, size, backbone, batches
+):
+    times = {84: 1.0, 64: 0.4, 50: 0.1, 32: 0.1, 28: 0.1}
+    monkeypatch.setattr(
+        pretraining_budget, "_seconds_per_step", lambda learner, *_: times[learner.recipe["spec"].input_shape[1]]
+    )
+    choice = choose_size(seconds, shape)
+    assert (choice.size, choice.backbone, choice.batches) == (size, backbone, batches)
+    assert str(choice) == f"images of {size} pixels and {backbone}, {batches:,} batches of 128"
+
+
+def test_sizes_are_timed_on_images_of_their_own():
+    choice = choose_size(30.0, (1, 16, 16), clock=ticking(0.25))
+    assert (choice.size, choice.backbone, choice.batches) == (16, "conv4", 120)
