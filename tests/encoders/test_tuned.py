@@ -13,7 +13,7 @@ from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
 from handful.errors import UserError
 from handful.functional.inner_loop import remembering
-from handful.functional.stateless import own_copy
+from handful.functional.stateless import call, own_copy, tensors
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.types import Examples, Task, TaskSpec
 
@@ -41,10 +41,13 @@ class Words(nn.Module):
         self.head = nn.Linear(4, 5)
         self.lengths: list[int] = []
 
+    def embedded(self, inputs):
+        there = (inputs != PADDING).unsqueeze(-1)
+        return (self.embedding(inputs.long().clamp_min(0)) * there).sum(1) / there.sum(1).clamp_min(1)
+
     def forward(self, inputs):
         self.lengths.append(inputs.shape[1])
-        there = (inputs != PADDING).unsqueeze(-1)
-        features = (self.embedding(inputs.long().clamp_min(0)) * there).sum(1) / there.sum(1).clamp_min(1)
+        features = self.embedded(inputs)
         for layer in self.layers:
             features = layer(features)
         return self.head(features)
@@ -236,21 +239,45 @@ def test_what_the_layers_below_keep_is_known_before(network):
 class Shared(Words):
     """What is behind its layers has a part in what is before them."""
 
+    def embedded(self, inputs):
+        return super().embedded(inputs) + 0 * self.head.weight.sum()
+
+
+class Collecting(Words):
+    """Takes what each of its layers makes, and not of the last one alone."""
+
     def forward(self, inputs):
-        return super().forward(inputs.clamp_min(0) + 0 * self.head.weight.sum())
+        features = [self.embedded(inputs)]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return self.head(sum(features))
 
 
-class Growing(Words):
-    """Goes from layer to layer by more than one tensor."""
+class Widening(Words):
+    """Its second layer changes the shape of what goes through, as those of convolutional networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 7), nn.Linear(7, 4)])
 
     def forward(self, inputs):
-        features = self.embedding(inputs.long().clamp_min(0)).mean(1)
-        for place, layer in enumerate(self.layers):
-            features = layer(features) * (place + 1)
-        return self.head(features)
+        first, second, last = self.layers
+        return self.head(last(second(first(self.embedded(inputs))) @ torch.eye(7)))
 
 
-@pytest.mark.parametrize("kind", [Shared, Growing])
+def test_layers_below_may_change_the_shape(monkeypatch):
+    network = Widening().eval()
+    found = SimpleNamespace(network=lambda: network, input_shape=(LENGTH,), width=5, relative_rate=0.5)
+    monkeypatch.setattr(tuned, "encoder_of", lambda *_: found)
+    own, expected = encoder(1), network(tokens())
+    call(own, tensors(own), tokens())  # as a step did before
+    assert own.bytes_below(tokens()) == 7 * 4
+    own.keep_below(tokens())
+    assert torch.allclose(own(tokens()), expected, atol=1e-6)
+    assert torch.allclose(call(own, tensors(own), tokens()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Shared, Collecting])
 def test_networks_that_cannot_start_from_their_lower_layers_keep_nothing(kind, monkeypatch):
     network = kind().eval()
     found = SimpleNamespace(network=lambda: network, input_shape=(LENGTH,), width=5, relative_rate=0.5)

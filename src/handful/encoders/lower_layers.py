@@ -30,12 +30,12 @@ class LowerOutputs:
     """
 
     def __init__(self, network: nn.Module, layers: list[str], trained: int) -> None:
-        self._state = _State()
+        self._state = _State({})
         _kept[self] = {}
         lower, first = layers[:-trained], layers[-trained]
         for name in (*lower, first):
             layer = network.get_submodule(name)
-            layer.forward = _Switch(layer.forward, self._state, starts=name == first)
+            layer.forward = _Switch(name, layer.forward, self._state, starts=name == first)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LowerOutputs":
         return self
@@ -126,10 +126,14 @@ def _keys(inputs: Tensor) -> Iterator[bytes]:
 
 
 class _State(threading.local):
-    """What the layers do in this thread; a copy of a network does the same."""
+    """What the layers do in this thread; a copy of a network does the same.
 
-    stops = False
-    outputs: Tensor | None = None
+    shapes: of what a layer makes of an example, by its name, where its input has another one; of all threads.
+    """
+
+    def __init__(self, shapes: dict[str, torch.Size]) -> None:
+        self.stops, self.shapes = False, shapes
+        self.outputs: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_State":
         return self
@@ -146,14 +150,20 @@ class _ReachedError(Exception):
 class _Switch:
     """In place of a layer's `forward`: it may be left out, or, where trained layers start, get what is kept."""
 
-    def __init__(self, forward: Callable[..., Any], state: _State, *, starts: bool) -> None:
-        self.forward, self.state, self.starts = forward, state, starts
+    def __init__(self, name: str, forward: Callable[..., Any], state: _State, *, starts: bool) -> None:
+        self.name, self.forward, self.state, self.starts = name, forward, state, starts
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        if self.starts and self.state.stops:
+        state = self.state
+        if self.starts and state.stops:
             raise _ReachedError(arguments[0])
-        if self.state.outputs is None:
-            return self.forward(*arguments, **named)
+        if state.outputs is None:
+            found = self.forward(*arguments, **named)
+            if state.stops and found.shape[1:] != arguments[0].shape[1:]:
+                state.shapes[self.name] = found.shape[1:]
+            return found
         if self.starts:
-            return self.forward(self.state.outputs, *arguments[1:], **named)
-        return arguments[0]
+            return self.forward(state.outputs, *arguments[1:], **named)
+        # Of the shape that what stands between the layers expects; its numbers are not used.
+        shape = state.shapes.get(self.name)
+        return arguments[0] if shape is None else arguments[0].new_zeros(len(arguments[0]), *shape)
