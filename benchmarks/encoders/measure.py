@@ -21,10 +21,10 @@ from benchmarks.tiny import sized
 from handful import LEARNERS, MetaModel, evaluate
 from handful.encoders.cache import CACHE
 from handful.engine.cost import give_back_memory
-from handful.evaluation.scoring import Evaluation
+from handful.evaluation.scoring import Evaluation, works_on_features
 from handful.events import Event, ValidationEvent
 from handful.learners.learner import Learner
-from handful.tasks.distribution import TaskDistribution
+from handful.tasks.distribution import Remembered, TaskDistribution
 from handful.tasks.splits import Contents
 from handful.training.run import Run
 from handful.workflows.experiment import MOST_WAY, ON_ENCODERS, QUERIES, SHOT, Experiment, Source, reopened
@@ -173,11 +173,15 @@ class Bench:
 
     def scored(self, cell: Cell, tasks: TaskDistribution, learner: Learner | None, count: int) -> dict[str, Any]:
         """Accuracies by shot. learner: None: a probe that is chosen for each."""
-        data, scores = DATA[cell.data], {}
+        data, scores, network = DATA[cell.data], {}, None
+        if learner is not None and works_on_features(learner):
+            network = Remembered(learner.backbone)  # for the tasks of all shots
         for shot in SHOTS:
             sizes = data.way, shot, data.queries(shot)
             own = learner or chosen("logistic-probe", tasks.split("val").with_sizes(*sizes))
-            scores[str(shot)] = accuracies(evaluate(own, tasks.split("test").with_sizes(*sizes), tasks=count))
+            drawn = tasks.split("test").with_sizes(*sizes)
+            features = None if network is None else drawn.mapped(network)
+            scores[str(shot)] = accuracies(evaluate(own, drawn, tasks=count, features=features))
         return {"scores": scores}
 
     def per_task(self, cell: Cell) -> dict[str, Any]:
