@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks import classifiers, equivalence, memorization, omniglot, regression, small_tasks
+from benchmarks.auto import images as auto_images
 from benchmarks.encoders import tables as encoders
 from benchmarks.evidence import RESULTS, Section, recorded
 from benchmarks.learned_optimizer import __main__ as learned_optimizer
@@ -21,6 +22,7 @@ SECTIONS: tuple[Section, ...] = (
     regression.SECTION,
     encoders.SECTION,
     encoders.PER_TASK_SECTION,
+    auto_images.SECTION,
     equivalence.SECTION,
     learned_optimizer.SECTION,
     memorization.SECTION,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from benchmarks import classifiers, equivalence, evidence, omniglot, regression
 from benchmarks.__main__ import SECTIONS, page
+from benchmarks.auto import images as auto_images
 from benchmarks.encoders import __main__ as encoders
 from benchmarks.encoders import measure as cells_of_encoders
 from benchmarks.encoders import tables
@@ -121,6 +122,26 @@ def test_what_is_trained_is_scored_on_other_classes(tmp_path, monkeypatch):
         manifest = tasks.split_manifest()
         assert [len(manifest[on]) for on in ("train", "val", "test")] == [34, 6, 6]
         assert not set(manifest["test"]) & {*manifest["train"], *manifest["val"]}
+
+
+def test_heads_on_images_are_compared_with_the_rung_on_the_same_network():
+    """Seeds are averaged task by task; the earlier default has tasks and no network in common with the rung."""
+
+    def row(*scores, name="tiered_imagenet_64"):
+        return {"data": name, "scores": {"5-way 1-shot": dict(scores)}}
+
+    rows = [
+        row(("transfer", [0.2, 0.4, 0.3]), ("two blocks", [0.3, 0.5, 0.5])),
+        row(("transfer", [0.3, 0.3, 0.3]), ("two blocks", [0.3, 0.3, 0.3])),
+        row(("protonet, conv4", [0.25, 0.35, 0.3])),
+    ]
+    former, transfer, blocks = auto_images.cells(dict(enumerate(rows)))
+    assert former[:3] == ("tiered_imagenet_64", "5-way 1-shot", "protonet, conv4")
+    assert former[3].startswith("30.00")
+    assert former[4:] == ("", "1")
+    assert transfer[4:] == ("", "2")
+    assert blocks[3].startswith("36.67")
+    assert blocks[4].startswith("6.67")
 
 
 def test_tuning_once_is_compared_with_fine_tuning_for_each_task():

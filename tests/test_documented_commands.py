@@ -213,6 +213,7 @@ BENCHMARKS = {
     "benchmarks.classifiers": ["--minutes", "1e-9", "--seeds", "1", "--learners", "protonet"],
     "benchmarks.regression": ["--tasks", "2"],
     "benchmarks.encoders": ["--only", "banking77", "emoji", "--folds", "1", "--encoder", "encoder"],
+    "benchmarks.auto": ["--only", "emoji_32"],
     "benchmarks.equivalence": ["--tasks", "5", "--only", "omniglot", "banking77", "--encoder", "encoder"],
     "benchmarks.learned_optimizer": ["--minutes", "0"],
     "benchmarks.small_tasks": ["--steps", "60", "--seeds", "2", "--tables", "weekly_sales", "--learners", "r2d2"],
@@ -292,10 +293,11 @@ def test_the_benchmarks_of_the_pages_run(tmp_path):
         "Learned optimizer",
         "Small training tasks",
         "Memorization",
+        "Images: two blocks",
     ):
         assert title in printed
     page = (tmp_path / "benchmarks" / "results" / "evidence.md").read_text()
-    assert page.count("\n## ") == 9, "each of them recorded something"
+    assert page.count("\n## ") == 10, "each of them recorded something"
     assert before == [(file, file.stat().st_mtime_ns) for file, _ in before], "what is recorded stays"
 
 

@@ -4,34 +4,31 @@ import pytest
 import torch
 from torch import Generator
 
-from handful.errors import UserError
 from handful.evaluation.scoring import evaluate
 from handful.learners.pretrained_blocks import PretrainedBlocks
-from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll
 from handful.storage import digest_of
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training import heads
-from handful.training.heads import calibrated, decided, gone_on, surely_better, to_go_on, worth_going_on
-from handful.types import TaskSpec
+from handful.training.heads import calibrated, decided, gone_on, scored, surely_better, worth_going_on
 
 D, CLASSES, EACH = 8, 30, 20
 
 
-def pool(*, noise, signal=1.0, validating=12):
+def pool(*, noise, signal=1.0, validating=12, each=EACH):
     """Vectors of classes, under noise along a few directions that all classes share."""
     generator = Generator().manual_seed(0)
     centers = signal * torch.randn(CLASSES, D, generator=generator)
-    labels = torch.arange(CLASSES).repeat_interleave(EACH)
-    loud = noise * torch.randn(CLASSES * EACH, 2, generator=generator) @ torch.randn(2, D, generator=generator)
-    inputs = centers[labels] + loud + 0.3 * torch.randn(CLASSES * EACH, D, generator=generator)
+    labels = torch.arange(CLASSES).repeat_interleave(each)
+    loud = noise * torch.randn(CLASSES * each, 2, generator=generator) @ torch.randn(2, D, generator=generator)
+    inputs = centers[labels] + loud + 0.3 * torch.randn(CLASSES * each, D, generator=generator)
     numbers = {
         "train": range(validating + 3, CLASSES),
         "val": range(validating),
         "test": range(validating, validating + 3),
     }
     tasks = LabeledPool(inputs, labels, [str(one) for one in range(CLASSES)], splits=numbers)
-    return tasks.split("val").with_sizes(3, 5, 5)
+    return tasks.split("val").with_sizes(3, min(5, each // 2), min(5, each // 2))
 
 
 def built(tasks, backbone="raw", **options):
@@ -116,18 +113,29 @@ def test_going_on_is_tried_with_many_classes_and_few_images_seen_of_each(classes
     assert worth_going_on(classes, classes * passes) is worth
 
 
-def test_a_network_goes_on_as_a_copy_and_comes_back():
+def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
+    ways = []
+    meta_train = heads.meta_train
+    monkeypatch.setattr(
+        heads,
+        "meta_train",
+        lambda learner, tasks, **more: ways.append(tasks.sizes.way) or meta_train(learner, tasks, **more),
+    )
+    tasks = pool(noise=1.0, each=4)
+    learner = built(tasks, "mlp", ridge=True, backbone_options={"hidden": (6,)})
+    before = digest_of(learner.state_dict())
+    found = gone_on(learner, tasks, steps=2, validation_tasks=2, validate_every=1, plan="vmap")
+    assert digest_of(learner.state_dict()) == before
+    assert isinstance(found, PretrainedBlocks)
+    assert found.recipe["options"] == learner.recipe["options"]
+    assert ways == [15]  # as many classes as there are to train on
+    moved = (found.backbone.layers[0].weight - learner.backbone.layers[0].weight).abs().max()
+    assert 0 < moved < 0.01  # two steps from where it was
+
+
+def test_each_example_is_seen_once_and_scores_stay():
     tasks = pool(noise=1.0)
     learner = built(tasks, "mlp", ridge=True)
-    other = to_go_on(learner)
-    assert isinstance(other, PrototypicalNetwork)
-    assert digest_of(other.backbone.state_dict()) == digest_of(learner.backbone.state_dict())
-    assert all(parameter.requires_grad for parameter in other.parameters())
-    with torch.no_grad():
-        other.backbone.layers[0].weight.add_(1.0)
-    back = gone_on(learner, other)
-    assert torch.equal(back.backbone.layers[0].weight, other.backbone.layers[0].weight)
-    assert not torch.equal(back.backbone.layers[0].weight, learner.backbone.layers[0].weight)
-    assert back.recipe["options"] == learner.recipe["options"]
-    with pytest.raises(UserError, match="takes other inputs"):
-        gone_on(learner, PrototypicalNetwork.build(TaskSpec("classification", (D + 1,), 3)))
+    found, wanted = scored(learner, tasks, count=10), evaluate(learner, tasks, tasks=10)
+    assert torch.equal(found.scores, wanted.scores)
+    torch.testing.assert_close(found.confidences, wanted.confidences)

@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handful.errors import UserError
 from handful.evaluation.intervals import ClassInterval, class_interval
 from handful.evaluation.scoring import Evaluation, evaluate
-from handful.events import OnEvent, ignore
+from handful.events import OnEvent, Stop, ignore
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll
 from handful.tasks.distribution import TaskDistribution
+from handful.training.loop import meta_train
+from handful.training.run import Run
 from handful.types import to_device
 
 TASKS, COSTLY_TASKS = 200, 40
@@ -37,6 +38,12 @@ START = torch.tensor([10.0], dtype=torch.float64)
 """Where the search for each temperature begins: alone it has one optimum, from which both go on together."""
 GOING_ON: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
 """How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
+
+
+HIGH_WAY = 100
+"""Classes of these tasks, of an example to learn from and one to predict each."""
+SETTINGS: dict[str, Any] = {"meta_batch_size": 1, "outer_lr": 1e-3, "weight_decay": 0.1, "warmup": 0.05}
+"""Those of the quickstart, which were chosen on validation letters."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,13 @@ def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInter
     return gain is not None and gain.low > 0, gain
 
 
+def scored(
+    learner: PretrainedBlocks, tasks: TaskDistribution, *, count: int = TASKS, on_event: OnEvent = ignore
+) -> Evaluation:
+    """`evaluate` on so many tasks, but each example goes through the network once, where it looks alike in all."""
+    return _Validation(tasks, count, on_event).scored(learner)
+
+
 def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> PretrainedBlocks:
     """A copy whose temperatures make the labels of validation tasks as likely as can be.
 
@@ -134,8 +148,22 @@ def worth_going_on(classes: int, examples: int) -> bool:
     return classes >= MANY_CLASSES and examples < FEW_PASSES * classes
 
 
-def to_go_on(learner: PretrainedBlocks) -> PrototypicalNetwork:
-    """A prototypical network on a copy of the pre-trained one, to be meta-trained on tasks of a high way."""
+def gone_on(
+    learner: PretrainedBlocks,
+    tasks: TaskDistribution,
+    *,
+    validation: TaskDistribution | None = None,
+    run: Run | None = None,
+    on_event: OnEvent = ignore,
+    stop: Stop | None = None,
+    **settings: Any,
+) -> PretrainedBlocks:
+    """The learner with a network that went on, as a prototypical one, on tasks of a high way; it stays as it is.
+
+    tasks: of whose "train" split it draws tasks of `HIGH_WAY` classes, or as many as there are with two examples.
+    validation, run, on_event, stop, settings: see `meta_train`, with defaults of its own for the settings that matter.
+    Whether the network became better, `surely_better` tells of the two learners by `scored`.
+    """
     recipe = learner.recipe
     other = PrototypicalNetwork.build(
         recipe["spec"],
@@ -144,18 +172,23 @@ def to_go_on(learner: PretrainedBlocks) -> PrototypicalNetwork:
         normalization=recipe["normalization"],
         seed=recipe["seed"],
         **GOING_ON,
-    )
+    ).to(learner.device)
     other.backbone.load_state_dict(learner.backbone.state_dict())
-    return other.to(learner.device)
-
-
-def gone_on(learner: PretrainedBlocks, trained: PrototypicalNetwork) -> PretrainedBlocks:
-    """The learner with the network that went on; it stays as it is."""
-    if trained.recipe["spec"].input_shape != learner.recipe["spec"].input_shape:
-        raise UserError("The network that went on takes other inputs than the learner that it started from.")
-    other = learner.twin(PretrainedBlocks, **learner.recipe["options"])
-    other.backbone.load_state_dict(trained.backbone.state_dict())
-    return other
+    digests = tasks.contents().splits["train"].values()
+    # A class of a single example makes no task; where examples are not told apart, each class has enough of them.
+    way = max(2, min(HIGH_WAY, sum(len(own) != 1 for own in digests)))
+    meta_train(
+        other,
+        tasks.split("train").with_sizes(way, 1, 1),
+        validation=tasks.split("val") if validation is None else validation,
+        run=run,
+        on_event=on_event,
+        stop=stop,
+        **SETTINGS | settings,
+    )
+    back = learner.twin(PretrainedBlocks, **recipe["options"])
+    back.backbone.load_state_dict(other.backbone.state_dict())
+    return back
 
 
 class _Embedding(nn.Module):

@@ -1,0 +1,1 @@
+"""What `auto` finds in a given time, against the best that there is."""
