@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import httpx2
@@ -51,10 +52,59 @@ def hanging(pool):
 
 def test_a_key_is_looked_up_while_all_threads_for_other_look_ups_hang(call, task):
     token = call("POST", "/v1/keys", json={"name": "new", "scope": "predict"}).json()["token"]
-    with hanging(call.app.state.server.readers):
+    pool = call.app.state.server.batcher._pools["look"]
+    with hanging(pool):
         asked = {"inputs": points(2)}
         assert call("POST", f"/v1/tasks/{task}/predict", json=asked, key=token).status_code == 200
         assert call("POST", f"/v1/tasks/{task}/predict", json=asked, key="hf_none").status_code == 401
+
+
+def in_a_full_lane(call, name, hang, use):
+    """What `use(client)` returns while each thread of a lane hangs, as `hang(work)` has it work."""
+    release = threading.Event()
+
+    async def scenario():
+        lane = call.app.state.server.batcher.lanes[name]
+        busy = [asyncio.ensure_future(hang(lambda: release.wait(20))) for _ in range(lane._pool.threads)]
+        while lane._free:
+            await asyncio.sleep(0.001)
+        transport, own = httpx2.ASGITransport(call.app), {"authorization": f"Bearer {call.key}"}
+        try:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://handful", headers=own) as client:
+                return await use(client)
+        finally:
+            release.set()
+            await asyncio.gather(*busy)
+
+    return asyncio.run(scenario())
+
+
+def test_looks_and_uploaded_blocks_are_refused_where_they_would_wait_too_long(call, task):
+    parts = {"task": (None, b"{}", "application/json")}
+
+    async def use(client):
+        headers = {"x-request-timeout-ms": "50"}
+        return [
+            await client.get(f"/v1/tasks/{task}", headers=headers),
+            await client.get("/v1/keys", headers=headers),
+            await client.post(f"/v1/tasks/{task}/predict", headers=headers, files=parts),
+        ]
+
+    for found in in_a_full_lane(call, "look", partial(call.app.state.server.batcher.look, "t"), use):
+        assert (found.status_code, found.json()["type"]) == (503, "/problems/deadline-exceeded")
+        assert int(found.headers["retry-after"]) >= 1
+
+
+def test_a_key_is_not_looked_up_for_ever(call, task, monkeypatch):
+    token = call("POST", "/v1/keys", json={"name": "slow", "scope": "predict"}).json()["token"]
+    monkeypatch.setattr("handful.serving.batcher.CHECK", 0.05)
+
+    async def use(client):
+        return await client.get(f"/v1/tasks/{task}", headers={"authorization": f"Bearer {token}"})
+
+    found = in_a_full_lane(call, "check", partial(call.app.state.server.batcher.check, "t"), use)
+    assert (found.status_code, found.json()["type"]) == (503, "/problems/deadline-exceeded")
+    assert call("GET", f"/v1/tasks/{task}", key=token).status_code == 200
 
 
 def large(path):

@@ -104,10 +104,10 @@ def test_refusals_and_all_threads_are_shown(call, monkeypatch):
     text = call("GET", "/metrics").text
     assert 'handful_refusals_total{lane="predict",why="refused"} 2.0' in text
     assert 'handful_waiting_requests{lane="predict"} 0.0' in text
-    for name in ("predict", "adapt", "read"):
+    for name in ("predict", "adapt", "look", "check"):
         assert f'handful_busy_seconds{{lane="{name}"}} 7.0' in text
 
 
-def test_a_server_whose_readers_hang_does_not_live(call, monkeypatch):
-    monkeypatch.setattr(call.app.state.server.readers, "_since", {1: -1e9})
+def test_a_server_whose_looks_hang_does_not_live(call, monkeypatch):
+    monkeypatch.setattr(call.app.state.server.batcher._pools["look"], "_since", {1: -1e9})
     assert call("GET", "/livez").status_code == 503

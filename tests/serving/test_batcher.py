@@ -76,7 +76,7 @@ def test_predictions_and_changes_are_those_of_the_service(service):
     assert predicted == old == service.predict(task.id, points(7, 8), version=1, top=1, tenant="t")
     assert foreign.code == "not-found"
     assert added == service.get(task.id, tenant="t")
-    assert taken == {"predict": 3, "adapt": 1, "convert": 0}
+    assert taken == {"predict": 3, "adapt": 1, "convert": 0, "look": 0, "check": 0}
 
 
 def test_deadlines_are_bounded_and_a_closed_batcher_takes_nothing(service):

@@ -34,7 +34,7 @@ OfTenant = Annotated[str | None, Query(max_length=63, description="Whose; that o
 @router.get("/keys", response_model=KeyPage)
 async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit = 100, after: After = "") -> Response:
     """The API keys of a tenant, a page of them, from the oldest; also those that are refused."""
-    found = await call.server.run(call.service.keys.list, _managed(call, tenant), limit=limit + 1, after=after)
+    found = await call.run(call.service.keys.list, _managed(call, tenant), limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Key.of(one) for one in page]
     return response_of(KeyPage(data=data, has_more=more, next_after=page[-1].id if more else None))
@@ -45,7 +45,7 @@ async def create_key(call: Administering) -> Response:
     """Make an API key, which is shown this once; so a request that is sent again makes another one."""
     given = await content_of(call, CreateKey)
     tenant = _managed(call, given.tenant)
-    made = await call.server.run(
+    made = await call.run(
         call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
     )
     return response_of(NewKey.shown(made), 201)
@@ -56,14 +56,14 @@ async def rotate_key(key: KeyId, call: Administering, tenant: OfTenant = None) -
     """Make a key in place of another, which is accepted for a while beside it; it is shown this once."""
     overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
     rotate = call.service.keys.rotate
-    made = await call.server.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
+    made = await call.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
     return response_of(NewKey.shown(made), 201)
 
 
 @router.delete("/keys/{key}", status_code=204)
 async def revoke_key(key: KeyId, call: Administering, tenant: OfTenant = None) -> Response:
     """Refuse a key from now on."""
-    await call.server.run(call.service.keys.revoke, _managed(call, tenant), key, actor=call.identity.key)
+    await call.run(call.service.keys.revoke, _managed(call, tenant), key, actor=call.identity.key)
     return Response(status_code=204)
 
 
@@ -71,7 +71,7 @@ async def revoke_key(key: KeyId, call: Administering, tenant: OfTenant = None) -
 async def list_tenants(call: Administering, limit: Limit = 100, after: After = "") -> Response:
     """The tenants, a page of them, by name; for an admin key of "default"."""
     _check_operator(call)
-    found = await call.server.run(call.service.tenants.list, limit=limit + 1, after=after)
+    found = await call.run(call.service.tenants.list, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     data = [Tenant(name=one.name, created_at=one.created_at) for one in page]
     return response_of(TenantPage(data=data, has_more=more, next_after=page[-1].name if more else None))
@@ -82,7 +82,7 @@ async def create_tenant(call: Administering) -> Response:
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
     given = await content_of(call, CreateTenant)
-    made = await call.server.run(call.service.tenants.create, given.name, actor=call.identity.key)
+    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key)
     return response_of(Tenant(name=made.name, created_at=made.created_at), 201)
 
 

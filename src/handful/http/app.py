@@ -25,11 +25,7 @@ from handful.http.purging import purge_hourly
 from handful.http.short_way import ShortWay
 from handful.http.telemetry import Telemetry
 from handful.serving.batcher import Batcher
-from handful.serving.pools import Pool
 from handful.serving.service import Service
-
-READERS, CHECKERS = 4, 2
-"""Threads that look something up, and that look up keys."""
 
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased.
 
@@ -53,8 +49,7 @@ def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | N
     worked on; by default the system's for what is temporary.
     """
     spool = Path(tempfile.gettempdir()) if spool is None else spool
-    readers, checkers = Pool("read", READERS), Pool("check", CHECKERS)
-    app, server = routes(), Server(service, Batcher(service), readers, checkers, limits, spool)
+    app, server = routes(), Server(service, Batcher(service), limits, spool)
     app.state.ready, app.state.until, app.state.server, app.state.telemetry = True, None, server, Telemetry(server)
     app.state.short_way = ShortWay(server, app.state.telemetry.count)
     app.add_middleware(Around, count=app.state.telemetry.count)

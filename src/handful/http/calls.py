@@ -19,7 +19,6 @@ from handful.http.limits import RequestLimits
 from handful.http.places import checked_task
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
-from handful.serving.pools import Pool
 from handful.serving.records import Predictions, TaskRecord
 from handful.serving.scoring import cost_of_score
 from handful.serving.service import Service
@@ -36,30 +35,23 @@ log = logging.getLogger("handful.http")
 class Server:
     """What all requests share.
 
-    service: what does the work. batcher: the queues of what takes long. readers: threads that look something up.
-    checkers: threads that look up keys, so that no request waits for others' look-ups before it is known whose it is.
-    limits: of each request. spool: the folder for uploads.
+    service: what does the work. batcher: the queues of all that is done in threads. limits: of each request.
+    spool: the folder for uploads.
     """
 
     service: Service
     batcher: Batcher
-    readers: Pool
-    checkers: Pool
     limits: RequestLimits
     spool: Path
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
 
-    async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """What a short piece of work returns, done in another thread."""
-        return await asyncio.wrap_future(self.readers.submit(partial(work, *arguments, **named)))
-
     async def identity(self, token: str) -> Identity:
-        """Whose key this is; `UserError` where it is none."""
+        """Whose key this is; `UserError` where it is none, `OverloadedError` where that takes too long to look up."""
         held = self.service.keys.held(token)
         if held is not None:
             return held
         if token not in self._looking_up:  # once for all requests that wait for it
-            looking = asyncio.wrap_future(self.checkers.submit(partial(self.service.keys.check, token)))
+            looking = asyncio.ensure_future(self.batcher.check(token, partial(self.service.keys.check, token)))
             looking.add_done_callback(lambda _: self._looking_up.pop(token))
             self._looking_up[token] = looking
         return await asyncio.shield(self._looking_up[token])
@@ -69,19 +61,13 @@ class Server:
 
         seconds: after which threads that hang are left; None: none is.
         """
-        until = None if seconds is None else time.monotonic() + seconds
-        finished = await self.batcher.close(seconds)
-        for pool in (self.readers, self.checkers):
-            left = None if until is None else max(0.0, until - time.monotonic())
-            finished = pool.close(left) and finished
-        if not finished:
+        if not await self.batcher.close(seconds):
             log.error(json.dumps({"event": "hanging", "seconds": self.busy_for}))
 
     @property
     def busy_for(self) -> Mapping[str, float]:
         """Seconds for which the piece of work has run that was started first, of each kind of thread."""
-        pools = {"read": self.readers.busy_for, "check": self.checkers.busy_for}
-        return {**self.batcher.busy_for, **pools, "write": self.service.store.busy_for}
+        return {**self.batcher.busy_for, "write": self.service.store.busy_for}
 
 
 @dataclass(frozen=True)
@@ -109,7 +95,17 @@ class Call:
 
     async def look(self, method: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """What a method of the service returns that changes nothing, for the tenant of this request."""
-        return await self.server.run(method, *arguments, tenant=self.identity.tenant, **named)
+        return await self.run(method, *arguments, tenant=self.identity.tenant, **named)
+
+    async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+        """What a short piece of work returns, whoever it is about."""
+        short = partial(work, *arguments, **named)
+        return await self.server.batcher.look(self.identity.tenant, short, deadline=self.seconds_left)
+
+    async def spool(self, work: Callable[..., Result], *blocks: bytes) -> Result:
+        """What is made of blocks of the request's content, while others are still coming: its time has not begun."""
+        short, size = partial(work, *blocks), sum(map(len, blocks))
+        return await self.server.batcher.look(self.identity.tenant, short, deadline=self.seconds, nbytes=size)
 
     async def convert(self, work: Callable[[], Result]) -> Result:
         """What a piece of work returns that reads the request's content, or makes much for the answer to it."""

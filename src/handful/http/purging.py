@@ -6,6 +6,7 @@ import logging
 from typing import NoReturn
 
 from handful.http.calls import Server
+from handful.serving.batcher import LONGEST
 
 EVERY = 3600
 """Seconds between two times."""
@@ -17,7 +18,7 @@ async def purge_hourly(server: Server) -> NoReturn:
     """Purge the store now and every hour; see `Service.purge`. What goes wrong is in the log, and tried again."""
     while True:
         try:
-            await server.run(server.service.purge)
+            await server.batcher.look("", server.service.purge, deadline=LONGEST)
         except Exception:
             log.exception(json.dumps({"event": "error", "work": "purge"}))
         await asyncio.sleep(EVERY)

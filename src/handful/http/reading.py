@@ -107,7 +107,7 @@ async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Con
         return await made_of(call, schema, lambda given: make(given, Source(limits)))
     async with contextlib.AsyncExitStack() as stack:
         with while_sent():
-            sent = uploaded(call.request.stream(), media, call.server.spool, call.server.run, limits)
+            sent = uploaded(call.request.stream(), media, call.server.spool, call.spool, limits)
             upload = await stack.enter_async_context(sent)
         call.request.state.size, call.request.state.since = upload.size, time.monotonic()
         return await call.convert(lambda: make(_validated(schema, upload.task, limits), Source(limits, upload)))

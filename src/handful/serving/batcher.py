@@ -1,4 +1,4 @@
-"""What an event loop asks of a service: predictions in batches, changes, and conversions, each with its own queue."""
+"""What an event loop asks of a service: predictions in batches, changes, looks and more, each with its own queue."""
 
 import asyncio
 import math
@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 
 DEADLINE, LONGEST = 2.0, 60.0
 """Seconds for a request, where it does not say how many, and at the most."""
+CHECK = 2.0
+"""Seconds for a look at a key, before it is known what the request says."""
 TOGETHER = 32
 """Rows that are predicted in one go: more would hardly take less time each, and others wait until they are done."""
 CHEAP = 0.001
@@ -33,10 +35,12 @@ class Batcher:
 
     service: whose tasks they are.
     predicting, adapting, converting: threads for each. A change waits for the disk most of the time.
+    looking, checking: threads for what is short, and for looks at keys, which wait for no others: before it is known
+        whose a request is, nobody's queue can hold it up.
     rows, nbytes: the most that may wait in each queue, where changes cost up to `SCORES` times as much.
 
     Attributes:
-        lanes: "predict", "adapt" and "convert", with what was seen of them.
+        lanes: "predict", "adapt", "convert", "look" and "check", with what was seen of them.
     """
 
     def __init__(
@@ -46,11 +50,17 @@ class Batcher:
         predicting: int = 2,
         adapting: int = 8,
         converting: int = 2,
+        looking: int = 4,
+        checking: int = 2,
         rows: int = 20_000,
         nbytes: int = 64 * 2**20,
     ) -> None:
-        threads = {"predict": predicting, "adapt": adapting, "convert": converting}
+        threads = {"predict": predicting, "adapt": adapting, "convert": converting, "look": looking, "check": checking}
         self._pools = {name: Pool(name, count) for name, count in threads.items()}
+
+        def of_single_ones(name: str, most: int) -> Lane[Callable[[], Any], Any]:
+            return Lane(self._pools[name], _done, rows=most, nbytes=nbytes, together=1, finishes=True)
+
         self._predictions: Lane[Asked | Unread, Predictions] = Lane(
             self._pools["predict"],
             service.predictor.predict,
@@ -59,16 +69,10 @@ class Batcher:
             together=TOGETHER,
             cheap=CHEAP,
         )
-        self._changes: Lane[Callable[[], Any], Any] = Lane(
-            self._pools["adapt"], _done, rows=SCORES * rows, nbytes=nbytes, together=1, finishes=True
-        )
-        self._conversions: Lane[Callable[[], Any], Any] = Lane(
-            self._pools["convert"], _done, rows=rows, nbytes=nbytes, together=1, finishes=True
-        )
         self.lanes: Mapping[str, Lane[Any, Any]] = {
             "predict": self._predictions,
-            "adapt": self._changes,
-            "convert": self._conversions,
+            "adapt": of_single_ones("adapt", SCORES * rows),
+            **{name: of_single_ones(name, rows) for name in ("convert", "look", "check")},
         }
         self._costliest, self._closing = SCORES * rows, False
 
@@ -119,9 +123,7 @@ class Batcher:
         deadline, nbytes: as for `predict`, but a change that has started by then is waited for to its end, and one
             whose caller is cancelled goes on.
         """
-        self._check(deadline)
-        rows = min(cost, self._costliest)
-        return cast(Result, await self._changes.ask(work, tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline))
+        return await self._single("adapt", tenant, work, deadline, nbytes, min(cost, self._costliest))
 
     async def convert(
         self, tenant: str, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0
@@ -130,8 +132,27 @@ class Batcher:
 
         deadline, nbytes: as for `adapt`.
         """
+        return await self._single("convert", tenant, work, deadline, nbytes)
+
+    async def look(
+        self, tenant: str, work: Callable[[], Result], *, deadline: float = DEADLINE, nbytes: int = 0
+    ) -> Result:
+        """What a short piece of work returns or raises, such as a look at the store, or a block that is written.
+
+        deadline, nbytes: as for `adapt`.
+        """
+        return await self._single("look", tenant, work, deadline, nbytes)
+
+    async def check(self, token: str, work: Callable[[], Result]) -> Result:
+        """What a look at a key returns or raises. token: the key, each of which has its own turn."""
+        return await self._single("check", token, work, CHECK, 0)
+
+    async def _single(
+        self, lane: str, tenant: str, work: Callable[[], Result], deadline: float, nbytes: int, rows: int = 1
+    ) -> Result:
         self._check(deadline)
-        return cast(Result, await self._conversions.ask(work, tenant=tenant, rows=1, nbytes=nbytes, seconds=deadline))
+        asked = self.lanes[lane].ask(work, tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline)
+        return cast(Result, await asked)
 
     @property
     def busy_for(self) -> Mapping[str, float]:
