@@ -121,7 +121,10 @@ def test_a_folder_that_another_server_has(here):
 
 @pytest.mark.parametrize(
     ("schema", "said"),
-    [("0001", "of an earlier version. Upgrade it with `handful store upgrade`."), ("9999", f"reads {HEAD}. Install")],
+    [
+        ("0001", "of an earlier version. Upgrade it with `handful store upgrade store`."),
+        ("9999", f"reads {HEAD}. Install"),
+    ],
 )
 def test_a_store_of_another_version_is_refused_and_stays(here, schema, said):
     file = here / "store" / sqlite.FILE

@@ -107,6 +107,34 @@ def test_a_key_is_not_looked_up_for_ever(call, task, monkeypatch):
     assert call("GET", f"/v1/tasks/{task}", key=token).status_code == 200
 
 
+def test_requests_for_one_readaptation_hold_one_thread(call, task, monkeypatch):
+    service, lane = call.app.state.server.service, call.app.state.server.batcher.lanes["adapt"]
+    readapt, ran, go = service.readapt, [], threading.Event()
+
+    def slow(*arguments, **named):
+        ran.append(named)
+        assert go.wait(10)
+        return readapt(*arguments, **named)
+
+    async def scenario():
+        transport, own = httpx2.ASGITransport(call.app), {"authorization": f"Bearer {call.key}"}
+        async with httpx2.AsyncClient(transport=transport, base_url="http://handful", headers=own) as client:
+            path = f"/v1/tasks/{task}/readapt"
+            asked = [asyncio.ensure_future(client.post(path, json={})) for _ in range(20)]
+            while lane.seen.taken == before:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
+            assert (lane._free, lane.waiting.count) == (lane._pool.threads - 1, 0)
+            go.set()
+            return await asyncio.gather(*asked)
+
+    monkeypatch.setattr(service, "readapt", slow)
+    before = lane.seen.taken
+    found = asyncio.run(scenario())
+    assert [one.status_code for one in found] == [200] * 20
+    assert len(ran) == 1
+
+
 def large(path):
     body = json.dumps({"inputs": points(2)}) + " " * LARGE
     return {"method": "POST", "url": path, "content": body, "headers": {"content-type": "application/json"}}

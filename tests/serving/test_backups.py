@@ -1,5 +1,7 @@
 """Copies of a store: whole or not there, private, made without disturbing it, and restored into nothing else."""
 
+import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -13,7 +15,7 @@ import pytest
 from handful import Service
 from handful.errors import ArtifactError, UserError
 from handful.serving import backups
-from handful.serving.backups import backup, restore
+from handful.serving.backups import UNFINISHED, backup, restore
 from handful.serving.sqlite import FILE
 from handful.serving.sqlite_store import SqliteStore
 from serving.oracle import check
@@ -234,6 +236,20 @@ def test_a_killed_backup_leaves_nothing_under_its_name(folder, tmp_path, every):
     assert killed_everywhere(lambda: backup(folder, target), after, every) > 15
     assert seen == sorted(seen)
     assert 1 <= sum(seen) < len(seen)
+
+
+def test_what_a_killed_backup_left_is_gone_after_the_next_but_not_one_that_is_made(folder, tmp_path):
+    left = tmp_path / f"{UNFINISHED}0123"
+    for call in itertools.count(12, 3):
+        assert killed_at(call, lambda: backup(folder, tmp_path / "copy")), "it was never killed half way"
+        if any(tmp_path.glob(f"{UNFINISHED}*")):
+            break
+    with left.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        backup(folder, tmp_path / "copy")
+        assert [*tmp_path.glob(f"{UNFINISHED}*")] == [left]
+    backup(folder, tmp_path / "another")
+    assert not left.exists()
 
 
 @EVERY

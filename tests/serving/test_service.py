@@ -301,8 +301,9 @@ def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, pla
     with open_store(place) as store, Service({"default": other, "second": model}, store) as again:
         assert close(probabilities(again, task), before)
         assert made(again, "new", model="default").head.model_digest == other.digest
-        with pytest.raises(UserError, match="Which model"):
+        with pytest.raises(UserError, match="several models: default, second") as caught:
             made(again, "no model")
+        assert (caught.value.hint, caught.value.field) == ("Name one of them by {model}.", ("model",))
         with pytest.raises(UserError, match="no model 'third'"):
             made(again, "no model", model="third")
     with Service(other, place) as alone:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ class Server:
     limits: RequestLimits
     spool: Path
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
+    _shared: "dict[tuple[object, ...], asyncio.Future[Any]]" = field(default_factory=dict, repr=False)
 
     async def identity(self, token: str) -> Identity:
         """Whose key this is; `UserError` where it is none, `OverloadedError` where that takes too long to look up."""
@@ -126,12 +127,28 @@ class Call:
         tenant, size = self.identity.tenant, _size(self.request)
         work = partial(method, *arguments, tenant=tenant, **named)
         asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds_left, nbytes=size)
+        return await self._to_its_end(asked)
+
+    async def _to_its_end(self, change: Awaitable[Result]) -> Result:
+        """What a change returns, which may go on when this request does not."""
         try:
-            return await while_there(self.request.receive, asked)
+            return await while_there(self.request.receive, change)
         except asyncio.CancelledError:
             raise HandfulError(
                 "The server ends, and may have kept this request. Look before you repeat it.", code="failed"
             ) from None
+
+    async def change_once(self, method: Callable[..., Result], task: str, *, expected: int | None, cost: int) -> Result:
+        """What a method of the service returns that changes a task; requests for the same that come meanwhile wait for
+        it together, in no thread."""
+        tenant, shared = self.identity.tenant, self.server._shared
+        key = method.__name__, tenant, task, expected
+        if key not in shared:
+            work = partial(method, task, tenant=tenant, actor=self.identity.key, expected=expected)
+            asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds_left)
+            shared[key] = asyncio.ensure_future(asked)
+            shared[key].add_done_callback(lambda _: shared.pop(key))
+        return await self._to_its_end(asyncio.shield(shared[key]))
 
     async def predict(
         self,

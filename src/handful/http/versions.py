@@ -50,7 +50,9 @@ async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
     """Move a task to the present model of its model's name, unless its score would surely fall."""
     await content_of(call, Readapt)
     head = (await call.look(call.service.get, task)).head
-    made = await call.change(call.service.readapt, task, expected=expected, cost=cost_of(head.examples or 1, scores=2))
+    made = await call.change_once(
+        call.service.readapt, task, expected=expected, cost=cost_of(head.examples or 1, scores=2)
+    )
     return response_of(Readapted.shown(made), etag=etag(made.task))
 
 

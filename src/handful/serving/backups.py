@@ -1,6 +1,7 @@
 """Copies of a store in SQLite: made while it is in use, and restored into an empty folder."""
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -16,6 +17,9 @@ from handful.errors import ArtifactError, UserError
 from handful.serving.schema import is_current, revision_of
 from handful.serving.sqlite import FILE, LOCK, check_local, engine_of, is_damage
 from handful.training.lock import locked
+
+UNFINISHED = ".handful-copy-"
+"""How the name of a copy begins while it is made."""
 
 BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database: it would take such files of an earlier one for those of a copy."""
@@ -110,10 +114,15 @@ def check_whole(connection: Connection, source: object) -> None:
 @contextlib.contextmanager
 def _placed(target: Path) -> Iterator[Path]:
     """A file to be written, which is at its place once it is whole and on the disk, and else nowhere."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}")
+    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield temporary
+        _remove_unfinished(target.parent)
+        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield temporary
+        finally:
+            os.close(held)
         _sync(temporary)
         temporary.rename(target)
         _sync(target.parent)
@@ -124,6 +133,14 @@ def _placed(target: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # on a disk that cannot be written it is not there
             temporary.unlink()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the copies that processes have left which were killed; those that are being made are locked."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError), left.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _sync(place: Path) -> None:

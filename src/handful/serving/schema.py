@@ -1,6 +1,7 @@
 """The schema of a store: made, brought up to date, or refused."""
 
 import io
+import shlex
 from pathlib import Path
 
 from alembic import command
@@ -18,9 +19,9 @@ def check_schema(connection: Connection, source: object, migrations: Path = MIGR
     """Raise an `ArtifactError` where a store has an older or newer schema than this version of handful."""
     if not is_current(connection, source, migrations):
         raise ArtifactError(
-            f"The store {source} has the schema {revision_of(connection)} of an earlier version.",
+            f"The store {source} has the schema {revision_of(connection)} of an earlier version. Upgrade it with "
+            f"`handful store upgrade {shlex.quote(str(source))}`.",
             code="other-version",
-            hint="Upgrade it with `handful store upgrade`.",
         )
 
 

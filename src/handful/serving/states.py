@@ -60,10 +60,13 @@ class States:
         if name is None and len(self.models) == 1:
             [name] = self.models
         if name is None or name not in self.models:
+            unknown = f"There is no model {name!r:.80}, but there are"
+            what = "The service has several models" if name is None else unknown
             raise UserError(
-                f"{'Which model?' if name is None else f'There is no model {name!r:.80}.'} Give one of: "
-                f"{', '.join(self.models)}.",
+                f"{what}: {', '.join(self.models)}.",
                 code="unknown-name",
+                field=("model",),
+                hint="Name one of them by {model}.",
             )
         return name, self.models[name]
 
