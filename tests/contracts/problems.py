@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils import _pytree as pytree
@@ -155,6 +156,11 @@ PROBLEMS = (IMAGES, ROWS, SHARED, VALUES)
 def cases() -> list[tuple[type[Learner], Problem]]:
     """Every learner with every problem of a kind that it can do."""
     return [(cls, problem) for _, cls in LEARNERS.items() for problem in PROBLEMS if can(cls, problem.spec)]
+
+
+def images_slow(found: list[tuple[type[Learner], Problem]]) -> list[Any]:
+    """The same cases, of which those of images are slow tests: they take as long as all others, which stay."""
+    return [pytest.param(*case, marks=pytest.mark.slow if case[1] is IMAGES else ()) for case in found]
 
 
 def can(cls: type[Learner], spec: TaskSpec) -> bool:

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, name_of, pausing
+from contracts.problems import IMAGES, PROBLEMS, ROWS, SHARED, VALUES, can, cases, images_slow, name_of, pausing
 from handful import backbones
 from handful.engine.meta_gradient import meta_gradient
 from handful.engine.over_tasks import over_tasks
@@ -103,7 +103,7 @@ OTHER_PLANS = (
 )
 
 
-@each_meta_trained
+@pytest.mark.parametrize(("cls", "problem"), images_slow(META_TRAINED), ids=name_of)
 def test_meta_gradients_are_the_same_under_every_plan(cls, problem):
     check_meta_gradients_agree(problem.learner(cls), problem)
     check_meta_gradients_agree(problem.learner(cls).train(), problem, PLANS[1:])
@@ -130,7 +130,7 @@ def test_on_meta_it_is_shapes_alone(cls, problem):
     assert shapes[0] == shapes[1]
 
 
-@each_case
+@pytest.mark.parametrize(("cls", "problem"), images_slow(CASES), ids=name_of)
 def test_everything_is_made_on_the_device_of_its_inputs(cls, problem):
     check_device(problem.learner(cls), problem)
 
