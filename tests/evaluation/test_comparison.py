@@ -263,6 +263,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
     assert many["toy"][0][1] == evaluate(ladder.learner, larger, tasks=10, shot=1).score
 
 
+@pytest.mark.slow
 def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
     ladder, _, _ = climbed(costly=0)
     with noted("are left out"):

@@ -141,6 +141,7 @@ def test_another_base_is_refused(experiment, folder, tmp_path):
         MetaModel.from_pretrained(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_goes_on_to_the_same_bits(experiment, tmp_path):
     whole = train(experiment, tmp_path / "whole")
 

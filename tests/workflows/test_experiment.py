@@ -344,6 +344,7 @@ def test_data_that_grew_are_accepted_and_the_report_says_what_is_new(species, tm
     assert Run(tmp_path / "run").contents().placed() == now
 
 
+@pytest.mark.slow
 def test_a_run_and_its_data_may_be_moved(species, tmp_path):
     """Content decides, not paths; and each way out that a message names works."""
     train(species, tmp_path / "first")
