@@ -6,10 +6,10 @@ import httpx2
 import pytest
 
 from handful.client.client import Client
-from handful.client.content import LARGE, as_json, as_parts, in_parts
+from handful.client.content import JSON_ALONE, as_json, as_parts, in_parts
 from handful.errors import UserError
 
-SMALL, BIG = b"\x89PNG", bytes(LARGE)
+SMALL, BIG = b"\x89PNG", bytes(JSON_ALONE)
 
 
 def test_small_images_are_base64():

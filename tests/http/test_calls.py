@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from apps import caller
 
-from handful.http.bodies import LARGE
+from handful.http.bodies import AT_ONCE
 from handful.http.calls import LEAST_SECONDS, Call
 from handful.serving.service import Service
 from serving.worlds import classifier, points
@@ -136,7 +136,7 @@ def test_requests_for_one_readaptation_hold_one_thread(call, task, monkeypatch):
 
 
 def large(path):
-    body = json.dumps({"inputs": points(2)}) + " " * LARGE
+    body = json.dumps({"inputs": points(2)}) + " " * AT_ONCE
     return {"method": "POST", "url": path, "content": body, "headers": {"content-type": "application/json"}}
 
 

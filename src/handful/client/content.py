@@ -7,7 +7,7 @@ import msgspec
 
 TASK = "task"
 """The part that is JSON."""
-LARGE = 2 * 2**20
+JSON_ALONE = 2 * 2**20
 """Bytes of JSON from which images are sent in parts: they need a third more in JSON, of which servers take less."""
 
 
@@ -24,7 +24,7 @@ def as_json(body: Any) -> bytes:
     return msgspec.json.encode(body)
 
 
-def as_parts(body: Any, most: int = LARGE) -> list[Part]:
+def as_parts(body: Any, most: int = JSON_ALONE) -> list[Part]:
     """A body in parts: JSON, and the images that it names; none where it is no larger than that, or has no images.
 
     most: bytes that it may have as JSON.

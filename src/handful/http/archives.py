@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from handful.errors import DataError
-from handful.http.bodies import too_large
+from handful.http.bodies import too_much
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.readers.archives import DAMAGED_ZIP
 from handful.readers.reader import ARCHIVES
@@ -28,7 +28,7 @@ def check_archive(path: Path, limits: RequestLimits = DEFAULTS) -> None:
     `zipfile`, which then finds it damaged.
     """
     if path.read_bytes().count(ENTRY) > 2 * limits.upload_files:  # before there is an object for each
-        raise too_large("The archive", limits.upload_files, "entries")
+        raise too_much("The archive", limits.upload_files, "entries")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -36,10 +36,10 @@ def check_archive(path: Path, limits: RequestLimits = DEFAULTS) -> None:
         raise DataError("The archive is damaged, or none. Pack it anew.") from error
     files = [entry for entry in entries if not entry.is_dir()]
     if len(files) > limits.upload_files:
-        raise too_large("The archive", limits.upload_files, "entries")
+        raise too_much("The archive", limits.upload_files, "entries")
     size = sum(entry.file_size for entry in files)
     if size > limits.unpacked_bytes:
-        raise too_large("The archive", limits.unpacked_bytes)
+        raise too_much("The archive", limits.unpacked_bytes)
     if size > limits.unpacked_ratio * path.stat().st_size:
         raise _unsafe(f"becomes more than {limits.unpacked_ratio} times as large as it is")
     for entry in entries:

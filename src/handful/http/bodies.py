@@ -11,8 +11,8 @@ import numpy as np
 from handful.errors import DataError, Field
 from handful.http.limits import DEFAULTS, RequestLimits
 
-LARGE = 64 * 2**10
-"""Bytes of content from which reading it takes so long that it belongs into a thread."""
+AT_ONCE = 64 * 2**10
+"""Bytes of content that are read on the event loop; what has as many or more belongs into a thread."""
 
 _STEPS = bytes(1 if sign in b"[{" else 255 if sign in b"]}" else 0 for sign in range(256))
 """What each byte does to the depth, as a byte with a sign."""
@@ -26,21 +26,21 @@ async def collected(chunks: AsyncIterable[bytes], most: int) -> bytes:
     async for chunk in chunks:
         content += chunk
         if len(content) > most:
-            raise too_large("The content", most)
+            raise too_much("The content", most)
     return bytes(content)
 
 
 def read_json(content: bytes, limits: RequestLimits = DEFAULTS) -> Any:
     """The value that some content stands for, in dicts, lists, texts, ints and finite floats.
 
-    Content of `LARGE` bytes or more takes up to a second: read it in a thread.
+    Content of `AT_ONCE` bytes or more takes up to a second: read it in a thread.
 
     Raises `DataError`, in which nothing of the content is shown: of the code "payload-too-large"; "invalid-json" for
     what is no JSON in UTF-8, is too deep, has half a character (a lone surrogate) or one field twice in an object;
     or "non-finite" for a number that no float is, with its place.
     """
     if len(content) > limits.json_bytes:
-        raise too_large("The content", limits.json_bytes)
+        raise too_much("The content", limits.json_bytes)
     if _is_deeper(content, limits.json_depth):  # looked at before: decoders call themselves for each level
         raise DataError(
             f"The content has lists or objects that are more than {limits.json_depth} deep in one another.",
@@ -59,7 +59,7 @@ def read_json(content: bytes, limits: RequestLimits = DEFAULTS) -> Any:
     return value
 
 
-def too_large(what: str, most: int, unit: str = "bytes", field: Field = ()) -> DataError:
+def too_much(what: str, most: int, unit: str = "bytes", field: Field = ()) -> DataError:
     """The error about content of which there is more than `most`."""
     return DataError(f"{what} has more than {most:,} {unit}. Send less at once.", code="payload-too-large", field=field)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from handful.cells import fault_of, too_large
 from handful.errors import DataError, Field, within
-from handful.http.bodies import too_large as too_much
+from handful.http.bodies import too_much
 from handful.http.images import image_of
 from handful.http.limits import DEFAULTS, RequestLimits
 from handful.serving.names import checked_name

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from handful.errors import DataError, HandfulError
-from handful.http.bodies import LARGE, collected, read_json, too_large
+from handful.http.bodies import AT_ONCE, collected, read_json, too_much
 from handful.http.calls import Call
 from handful.http.images import image_of
 from handful.http.json_inputs import Image, examples_of, inputs_of
@@ -44,14 +44,14 @@ async def made_of(call: Call, schema: type[Content], make: Callable[[Content], M
     def read() -> Made:
         return make(_validated(schema, read_json(content, call.server.limits), call.server.limits))
 
-    return read() if len(content) < LARGE else await call.convert(read)
+    return read() if len(content) < AT_ONCE else await call.convert(read)
 
 
 async def counted(request: Request, most: int) -> bytes:
     """The bytes of a request's content; `DataError` as soon as it is clear that they are more than `most`."""
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
-        raise too_large("The content", most)
+        raise too_much("The content", most)
     with while_sent():
         content = await collected(request.stream(), most)
     request.state.size, request.state.since = len(content), time.monotonic()
@@ -116,7 +116,7 @@ async def uploads_made_of(call: Call, schema: type[Content], make: Callable[[Con
 def _validated(schema: type[Content], value: Any, limits: RequestLimits) -> Content:
     examples = value.get("examples") if isinstance(value, dict) else None
     if isinstance(examples, list) and len(examples) > limits.inputs:
-        raise too_large("The request", limits.inputs, "inputs", ("examples",))
+        raise too_much("The request", limits.inputs, "inputs", ("examples",))
     try:
         return schema.model_validate(value)
     except ValidationError as error:

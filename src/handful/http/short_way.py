@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from handful.cells import too_large
 from handful.errors import HandfulError
 from handful.http.answers import of_one
-from handful.http.bodies import LARGE
+from handful.http.bodies import AT_ONCE
 from handful.http.calls import LEAST_SECONDS, Server
 from handful.http.limits import RequestLimits
 from handful.http.middleware import Count, at_the_end, id_of, trace_of, write_error, write_line
@@ -81,7 +81,7 @@ class Head(NamedTuple):
         if (
             headers.get(b"content-type") != b"application/json"
             or not NUMBER.fullmatch(length)
-            or int(length) >= min(LARGE, limits.json_bytes)
+            or int(length) >= min(AT_ONCE, limits.json_bytes)
             or not NUMBER.fullmatch(milliseconds)
             or not 1 <= int(milliseconds) <= LONGEST * 1000
             or not token.startswith(b"Bearer ")

@@ -9,7 +9,7 @@ import numpy as np
 
 from handful.errors import DataError, within
 from handful.http.archives import check_archive
-from handful.http.bodies import too_large
+from handful.http.bodies import too_much
 from handful.http.images import checked_image
 from handful.http.json_inputs import checked_text
 from handful.http.limits import DEFAULTS, RequestLimits
@@ -61,9 +61,9 @@ def _opened(path: Path, model: MetaModel, limits: RequestLimits) -> Iterator[Inp
 def _values(inputs: Any, pipeline: InputPipeline, limits: RequestLimits) -> list[Any]:
     """Values of a reader as `Service` takes them, each by itself."""
     if len(inputs) > limits.inputs:
-        raise too_large("The file", limits.inputs, "inputs")
+        raise too_much("The file", limits.inputs, "inputs")
     if isinstance(inputs, np.ndarray) and inputs.size > limits.numbers:
-        raise too_large("The file", limits.numbers, "numbers")
+        raise too_much("The file", limits.numbers, "numbers")
     if isinstance(inputs, Table):
         inputs = _rows(inputs, pipeline)
     values = list(inputs)

@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from handful.errors import DataError, UserError
-from handful.http.bodies import read_json, too_large
+from handful.http.bodies import read_json, too_much
 from handful.http.images import checked_image
 from handful.http.limits import DEFAULTS, RequestLimits
 
@@ -109,7 +109,7 @@ async def _blocks(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[byte
     async for chunk in chunks:
         count += len(chunk)
         if count > most:
-            raise too_large("The upload", most)
+            raise too_much("The upload", most)
         block += chunk
         if len(block) >= BLOCK:
             yield bytes(block)
@@ -204,7 +204,7 @@ class _Parts:
             self._file = self._folder / f"file{_ending(_text(options.get(b'filename', b'')))}"
             self._sink, self._most = self._open.enter_context(self._file.open("wb")), self._limits.upload_bytes
         elif len(self._places) >= self._limits.upload_files:
-            raise too_large("The upload", self._limits.upload_files, "images")
+            raise too_much("The upload", self._limits.upload_files, "images")
         else:
             self._sink, self._most = self._images, self._limits.image_bytes
             self._places[name] = self._images.tell(), 0
@@ -213,7 +213,7 @@ class _Parts:
         self._size += len(data)
         self._whole_size += len(data)
         if self._size > self._most:
-            raise too_large("A part of the upload", self._most)
+            raise too_much("A part of the upload", self._most)
         self._sink.write(data)
 
     def _ends(self) -> None:

@@ -27,7 +27,9 @@ class Usage:
 
     tasks: how many.
     examples: how many, those of earlier versions among them.
-    bytes: of the examples, as they were given and as the model sees them, and of the versions' states.
+    bytes: of the examples, as they were given and as each model sees them, and of the versions' states. Not counted
+        are names, labels and scores of versions, which examples each version has (some 100 bytes for each of them), the
+        audit, receipts, and answers to requests with an idempotency key.
     """
 
     tasks: int
