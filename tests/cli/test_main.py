@@ -34,9 +34,13 @@ SMALL = ["--steps", "6", "--meta-batch-size", "2"]
 IMAGES = ["--image-size", "16", "--set", "backbone.widths=[4,4,4,4]", "--way", "2", "--shot", "2", "--query-shot", "2"]
 
 
+RECIPE = {"--steps", "--set", "--tune", "--plan", "--outer-lr"}
+"""Options that are a part of one learner's recipe."""
+
+
 def run(*arguments: object):
-    """Run a command; a training of so many steps is of the usual learner for such tasks, where none is named."""
-    if arguments[0] == "train" and "--steps" in arguments and "--learner" not in arguments:
+    """Run a command; a training with a recipe is of the usual learner for such tasks, where none is named."""
+    if arguments[0] == "train" and RECIPE & {*arguments} and "--learner" not in arguments:
         arguments += ("--learner", "bayesian-last-layer" if {"--target", "sine"} & {*arguments} else "protonet")
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

@@ -18,6 +18,7 @@ from handful.storage import is_run, read_json
 from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
 from handful.training.loop import Training
+from handful.training.pretraining_budget import SizeChoice
 from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
@@ -27,6 +28,7 @@ from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_trainees import Trainee
+from noted import noted
 
 FIELD = ("cnp", "corrected-network", "corrected-trees", "dummy", "pooled", "r2d2")
 MINUTES, PER_STEP = 0.1, 0.2
@@ -207,3 +209,24 @@ def test_nothing_stays_of_a_race_that_could_not_begin(experiment, tmp_path):
         auto(experiment, tmp_path / "run", budget_from=tmp_path)
     assert not (tmp_path / "run" / "config.json").exists()
     assert json.dumps(sorted(path.name for path in (tmp_path / "run").glob("race*"))) == "[]"
+
+
+@pytest.mark.slow
+def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_path, monkeypatch):
+    """The size stands in the configuration, so that it is there when the race goes on or is repeated."""
+    photos = own_data.photos(tmp_path / "photos", classes=20)
+    experiment = Experiment(Source(str(photos)), way=3, shot=1, query_shot=2, settings={"minutes": 0.05})
+    monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(workflow, "choose_size", lambda *arguments, **more: SizeChoice(16, "conv4", 300))
+    with noted("images of 16 pixels and conv4"):
+        model = auto(experiment, tmp_path / "run")
+    assert model.learner.key == "pretrained"
+    assert model.spec.input_shape[1:] == (16, 16)
+    assert Run(tmp_path / "run").config()["source"]["image_size"] == 16
+    assert any(
+        "ridge" in trial for trial in read_json(tmp_path / "run" / "race.json")["results"]["heads of pretrained"]
+    )
+    monkeypatch.setattr(workflow, "choose_size", lambda *arguments, **more: SizeChoice(20, "conv4", 300))
+    auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+    assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest

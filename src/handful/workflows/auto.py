@@ -21,6 +21,7 @@ from handful.storage import finite, is_run, write_json, write_text
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
 from handful.training.performance import performance
+from handful.training.pretraining_budget import choose_size
 from handful.training.run import RACE, Run
 from handful.training.workers import place
 from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
@@ -62,6 +63,25 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
     tables = pool is not None and pool.by_task is not None and len(spec.input_shape) == 1 and not encoded
     lacking = {"pretrained": pool is None, "fitted": not tables}
     return [learner for learner in fitting if not lacking.get(learner.start)]
+
+
+def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
+    """The same with a size of images and a network for it with which the budget holds enough of training.
+
+    Where they are left to handful: of the user's images whose classes are drawn anew. earlier: a run whose choice is
+    taken; it stands in its configuration.
+    """
+    source, pipeline = experiment.source, tasks.pipeline
+    own = pipeline is not None and pipeline.kind == "images" and tasks.contents().own and not pipeline.encoded
+    if not own or race_of(tasks) != "images" or source.image_size is not None or experiment.backbone != "auto":
+        return experiment
+    if earlier is not None:
+        saved = Experiment.from_config(Run(earlier).config())
+        return replace(experiment, source=replace(source, image_size=saved.source.image_size), backbone=saved.backbone)
+    seconds = (1 - SAVING) * 60 * experiment.settings["minutes"]
+    choice = choose_size(seconds, tasks.spec.input_shape, seed=experiment.seed)
+    note("image-size", f"The time is spent on {choice}.", field=("image_size",), hint="For others give {image_size}.")
+    return replace(experiment, source=replace(source, image_size=choice.size), backbone=choice.backbone)
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,9 @@ def auto(
     going_on = resume and is_run(path)
     if tasks is None:
         tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
+    if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
+        experiment = fitting
+        tasks = tasks if going_on else experiment.source.open(trust=trust)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
     known = going_on and (path / RACE).exists()

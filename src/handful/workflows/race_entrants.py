@@ -12,12 +12,14 @@ from typing import Any, cast
 from handful.evaluation.scoring import evaluate, metric_of
 from handful.events import OnEvent, StepEvent, Stop, StoppedError
 from handful.learners.learner import Learner
-from handful.learners.pretraining import BATCH
+from handful.learners.pretrained_blocks import PretrainedBlocks
 from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.metrics import Metric
 from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
 from handful.training.fitting import fit
+from handful.training.heads import decided
+from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
 from handful.workflows.experiment import Experiment
 from handful.workflows.race_record import RaceRecord
@@ -27,7 +29,6 @@ TASKS, FEWEST_TASKS = 200, 10
 """Validation tasks on which candidates are compared; with less than a minute as many fewer, down to so many."""
 PROBING, PROBED = 0.05, 5
 """The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
-TIMED_BATCHES = 3
 
 
 @dataclass
@@ -203,10 +204,7 @@ class Pretrained(Untrained):
         assert pool is not None, "else it is no candidate"
 
         def affordable() -> int:
-            learner, start = self.built(), time.perf_counter()
-            learner.pretrain(pool, examples=TIMED_BATCHES * BATCH, seed=track.experiment.seed)
-            per_batch = (time.perf_counter() - start) / TIMED_BATCHES
-            return BATCH * max(1, int(seconds / per_batch))
+            return examples_within(self.built(), pool, seconds, seed=track.experiment.seed)
 
         self.examples = track.record.decide(f"pre-training examples of {self.name}", affordable)
 
@@ -229,6 +227,23 @@ class Pretrained(Untrained):
             keeper=track.run.ladder_checkpoints(track.stop),
         )
         write_tensors(self.file, learner.state_dict(), {})
+
+    def learner(self) -> Learner:
+        """With the chosen options, or what stands best on its blocks."""
+        return self._best
+
+    @cached_property
+    def _best(self) -> Learner:
+        learner, track = super().learner(), self.track
+        if not isinstance(learner, PretrainedBlocks):
+            return learner
+        found = decided(learner, track.validation, tasks=track.scored_tasks)
+        track.record.found(f"heads of {self.name}", lambda: [str(trial) for trial in found.trials])
+        return found.learner
+
+    def scored(self, when: str = "") -> Scored:
+        """Those of what `learner` gives."""
+        return self.track.scored(self.name, self.learner) if len(self.choices) == 1 else super().scored(when)
 
     def choice(self, options: dict[str, Any]) -> Learner:
         """As it was pre-trained, or the one whose network it shares."""
