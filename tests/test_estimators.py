@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import own_data
 from handful.cells import written
 from handful.errors import ArtifactError, DataError, DivergedError, UserError
 from handful.estimators import FewShotClassifier, FewShotRegressor
@@ -550,3 +551,17 @@ def test_an_estimator_works_within_inference_mode():
     with torch.inference_mode():
         found = FewShotClassifier(model).fit(inputs, [0, 0, 0, 1, 1, 1]).predict_proba(queries)
     assert np.array_equal(found, expected)
+
+
+def test_meta_fit_trains_the_best_model_that_the_time_allows(tmp_path, monkeypatch):
+    table = own_data.shops(tmp_path / "shops.csv")
+    monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS["r2d2"]])
+    columns = {"task": "shop", "target": "sold", "drop": ["good"]}
+    with pytest.raises(UserError, match="These tasks are regression, and this estimator is for classification"):
+        FewShotClassifier().meta_fit(table, output=tmp_path / "run", **columns)
+    estimator = FewShotRegressor().meta_fit(table, output=tmp_path / "run", minutes=0.01, shot=4, **columns)
+    assert estimator.model.learner.key == "r2d2"
+    values = np.random.default_rng(0).normal(size=(6, 2))
+    assert estimator.fit(values, values[:, 0]).predict(values).shape == (6,)
+    with pytest.raises(UserError, match="already holds a run"):
+        FewShotRegressor().meta_fit(table, output=tmp_path / "run", **columns)

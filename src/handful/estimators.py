@@ -60,6 +60,41 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         model_folder(Path(path))
         return cls(path, trust=trust)
 
+    def meta_fit(
+        self,
+        tasks: str | Path,
+        *,
+        output: str | Path,
+        minutes: float = 10.0,
+        way: int | None = None,
+        shot: int | None = None,
+        query_shot: int | None = None,
+        seed: int = 0,
+        **data: Any,
+    ) -> Self:
+        """Meta-train the best model for such tasks that the time allows, which `fit` adapts from now on.
+
+        tasks: a source, a folder or a file, as for `open_tasks`.
+        output: the folder for the run.
+        minutes: of the clock.
+        way, shot, query_shot: sizes of the tasks that count; None: those of the source.
+        seed: of splits, tasks and starting weights.
+        data: what is what in the user's data, such as `label=` or `task=` and `target=`, see `DataOptions`.
+
+        Raises `UserError` where the tasks are of the other kind, or `output` holds a run.
+        """
+        from handful.workflows.auto import auto  # late, since adapting needs nothing of training
+        from handful.workflows.experiment import Experiment, Source
+
+        source = Source(str(tasks), seed=seed, **data)
+        experiment = Experiment(
+            source, way=way, shot=shot, query_shot=query_shot, settings={"minutes": minutes}, seed=seed
+        )
+        if (kind := source.open(trust=self.trust).spec.kind) != self._kind:
+            raise UserError(f"These tasks are {kind}, and this estimator is for {self._kind}. Take the other one.")
+        self.model = auto(experiment, Path(output), trust=self.trust)
+        return self
+
     def _load(self) -> MetaModel | None:
         if self.model is None or isinstance(self.model, MetaModel):
             return self.model

@@ -232,8 +232,18 @@ class TestSearch:
 
     def test_the_command_searches_and_then_trains_with_the_best(self, species, tmp_path):
         run = tmp_path / "run"
-        words = f"train --tasks {species.source.tasks} --label kind --way 2 --shot 2 --query-shot 3 --steps 16 --learner protonet"
-        line = [*words.split(), "--set", "training.validation_tasks=5", "--tune", "5", "-o", str(run)]
+        words = f"train --tasks {species.source.tasks} --label kind --way 2 --shot 2 --query-shot 3 --steps 16"
+        line = [
+            *words.split(),
+            "--learner",
+            "protonet",
+            "--set",
+            "training.validation_tasks=5",
+            "--tune",
+            "5",
+            "-o",
+            str(run),
+        ]
         result = CliRunner().invoke(app, line)
         assert result.exit_code == 0, result.output
         assert "The best of 5 trials" in result.stdout

@@ -33,6 +33,8 @@ from handful.workflows.race_steps import Course, rounds, targets
 from handful.workflows.race_trainees import Trainee
 from handful.workflows.train import train
 
+AUTO = "auto"
+"""What the race is called where a learner is named."""
 MINUTES = 10.0
 """Of a race, where no time is given."""
 PRETRAINING = 0.1
