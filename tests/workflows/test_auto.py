@@ -1,7 +1,12 @@
 """The race of learners: what it ends with, and that interruptions and a given budget change no bit of it."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +108,8 @@ def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole,
     first = record["candidates"][0]
     assert model.facts["validation score"] <= first["score"] * 1.03, "the cheapest of those that are as good"
     assert all(row["behind"]["low"] is not None for row in record["candidates"] if row["name"] != record["winner"])
+    card = (whole / "model" / "README.md").read_text()
+    assert all(f"{name} {score:.4g}" in card for name, score in model.facts["race"].items())
     assert Run(whole).metrics()[-1]["seconds"] >= 0
     assert not (whole / "checkpoints" / "race").exists()
 
@@ -230,3 +237,30 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
     assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest
+
+
+KILLS = 5
+
+
+@pytest.mark.slow
+def test_a_race_that_is_killed_by_the_system_ends_with_the_same_bits(table, tmp_path):
+    """`kill -9` of real processes at random moments, and the same command with --resume."""
+    command = [sys.executable, "-m", "handful", "train", "--tasks", str(table), "--task", "shop", "--target", "sold"]
+    command += ["--drop", "good", "--shot", "4"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    subprocess.run([*command, "--minutes", "0.15", "-o", str(whole)], env=environment, check=True, capture_output=True)
+    command += ["--budget-from", str(whole), "-o", str(run), "--resume"]
+    generator, kills = random.Random(0), 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        record = run / "race.json"
+        before = record.stat().st_mtime_ns if record.exists() else 0
+        while process.poll() is None and (record.stat().st_mtime_ns if record.exists() else 0) == before:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills > 1, "it was killed too late to prove anything"
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert weights(run) == weights(whole)

@@ -19,6 +19,10 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
         "input": f"{'x'.join(map(str, spec.input_shape))}, {pipeline.kind if pipeline else 'no pipeline'}",
         **({"encoder": _encoder(pipeline)} if hasattr(pipeline, "encoder") else {}),
     } | {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+    if "race" in facts:
+        rows["validation scores of all candidates"] = ", ".join(
+            f"{name} {_figures(s)}" for name, s in facts["race"].items()
+        )
     estimator = "FewShotClassifier" if spec.classification else "FewShotRegressor"
     forgets = "also if told to forget them" if learner.state_holds_examples else "unless told to forget them"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -49,3 +53,8 @@ def _encoder(pipeline: Any) -> str:
     """The encoder of a pipeline, and what is known of it."""
     known = "".join(f", {what} {value}" for what, value in pipeline.provenance.items())
     return f"{pipeline.encoder}, revision {pipeline.revision}{known}"
+
+
+def _figures(score: float | None) -> str:
+    """Four significant figures of a score, where there is one."""
+    return "undefined" if score is None else f"{score:.4g}"

@@ -307,7 +307,7 @@ def finished(track: Track, finish: Finish) -> MetaModel:
         "examples": winner.examples,
         "plan": winner.plan or "None",
         "seed": track.experiment.seed,
-        "race": {name: judge.score(finish.scores[name]) for name in ranked},
+        "race": finite({name: judge.score(finish.scores[name]) for name in ranked}),
     }
     learner = winner.learner()
     model = MetaModel(learner, track.tasks.pipeline, facts, whole_encoder=track.experiment.whole_encoder)
