@@ -340,3 +340,15 @@ def test_mapped_tasks_are_the_same_with_features_in_place_of_inputs(shops):
             for plain, features in zip(tasks.task(index), mapped.task(index), strict=True):
                 assert torch.allclose(features.inputs, mapped.inputs.network(plain.inputs), atol=1e-6)
                 assert torch.equal(plain.targets, features.targets)
+
+
+def test_rows_are_those_of_the_tasks_of_the_split(shops):
+    for tasks in (shops, shops.split("test")):
+        rows = tasks.rows()
+        assert sorted(rows.ids.tolist()) == [
+            row for row, task in enumerate(shops.tasks.tolist()) if task in tasks.splits[tasks.split_name]
+        ]
+        known = torch.cat(list(rows.parts(50)))
+        support = tasks.task(3).support.inputs
+        assert (support.unsqueeze(1) == known).all(-1).any(1).all()
+    assert shops.mapped(torch.nn.Linear(*shops.spec.input_shape, 7)).rows() is None

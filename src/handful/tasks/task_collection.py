@@ -16,6 +16,7 @@ from handful.tasks.distribution import (
     SPLITS,
     Manifest,
     Pool,
+    Rows,
     Size,
     SizeRanges,
     Sizes,
@@ -205,6 +206,13 @@ class TaskCollection(UserTasks):
         other = copy.copy(self)
         other.inputs = Features.of(self.inputs, self._prepare, network)
         return other
+
+    def rows(self) -> Rows | None:
+        """All rows of the tasks of the split; None where examples depend on one another."""
+        if not self.nested or self.columns is not None or isinstance(self.inputs, Features):
+            return None
+        ids = torch.cat([self.members[task] for task in self.splits[self.split_name]])
+        return Rows(self.inputs, ids, self._prepare)
 
     def with_columns(self, columns: Sequence[Tensor]) -> Self:
         """The same tasks with columns behind the inputs `(n, d)`: for the rows of `pool().by_task()`, task by task.
