@@ -9,7 +9,7 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.tasks.sine import Sine
 from handful.tasks.wrapped import WrappedTasks
 
-OWN = {"key", "default_sizes", "summary", "split", "with_sizes", "mapped", "thinned"}
+OWN = {"key", "default_sizes", "summary", "split", "with_sizes", "mapped", "with_columns", "thinned"}
 """What a wrapper has of its own: the first three belong to the class, the others make new wrappers."""
 
 MEMBERS = sorted(name for name in {*dir(TaskDistribution), *vars(Sine())} - OWN if name[0] != "_")

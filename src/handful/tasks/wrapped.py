@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Self
 
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from handful.tasks.distribution import Manifest, Pool, Rows, Size, Sizes, TaskDistribution
 from handful.tasks.splits import Contents
@@ -103,6 +103,10 @@ class WrappedTasks(TaskDistribution):
         """The same around tasks of features."""
         mapped = self.tasks.mapped(network)
         return None if mapped is None else self._around(mapped)
+
+    def with_columns(self, columns: Sequence[Tensor]) -> Self:
+        """The same around tasks with columns behind their inputs."""
+        return self._around(self.tasks.with_columns(columns))
 
     def thinned(self, per_class: int) -> Self:
         """The same around fewer examples."""
