@@ -78,14 +78,12 @@ def test_a_page_of_examples_is_bounded_in_bytes(call, task, monkeypatch):
     assert (len(every.data), every.has_more, every.next_after) == (3, False, None)
     for size, count in ((2 * whole, 2), (2 * whole - 1, 1), (1, 1)):
         monkeypatch.setattr("handful.http.examples.PAGE", size)
-        seen, after = [], ""
-        while True:
+        seen, sizes, after = [], [], ""
+        while after is not None:
             page = call("GET", path, params={"after": after}).json()
-            seen += page["data"]
-            if not page["has_more"]:
-                break
-            assert len(page["data"]) == count
-            after = page["next_after"]
+            seen, sizes, after = seen + page["data"], [*sizes, len(page["data"])], page["next_after"]
+            assert page["has_more"] == (after is not None)
+        assert sizes == {2: [2, 1], 1: [1, 1, 1]}[count]
         assert json.dumps(seen) == json.dumps([one.model_dump() for one in every.data])
 
 
