@@ -28,7 +28,7 @@ from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
 from handful.workflows import race_entrants
-from handful.workflows.auto import auto, candidates, race_of
+from handful.workflows.auto import auto, candidates, race_of, with_queries
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_record import RaceRecord
@@ -237,6 +237,17 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
     assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest
+
+
+def test_queries_are_as_many_as_small_classes_have(tmp_path):
+    tasks = open_tasks(own_data.photos(tmp_path / "photos"), image_size=16)  # 6 images of each class
+    asked = Experiment(Source("photos"), way=5)
+    with noted("each task has 5 query examples"):
+        assert with_queries(asked, tasks, None).query_shot == 5
+    with pytest.raises(UserError, match="15 query examples"):
+        with_queries(replace(asked, shot=10), tasks, None)
+    given = replace(asked, query_shot=3)
+    assert with_queries(given, tasks, None) == given, "what was asked for is refused later"
 
 
 KILLS = 5

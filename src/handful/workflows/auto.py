@@ -43,6 +43,8 @@ WINNING = 0.5
 """The most of the budget that one candidate's training may take, by which its plan is chosen."""
 VALIDATIONS = 8
 """Of the last candidate in training."""
+QUERIES = (10, 5, 3, 2, 1)
+"""Query examples of a class that are tried, where the usual number is too many."""
 SAVING = 0.02
 """Of the budget, kept for the end."""
 
@@ -84,6 +86,32 @@ def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | N
     choice = choose_size(seconds, tasks.spec.input_shape, seed=experiment.seed)
     note("image-size", f"The time is spent on {choice}.", field=("image_size",), hint="For others give {image_size}.")
     return replace(experiment, source=replace(source, image_size=choice.size), backbone=choice.backbone)
+
+
+def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
+    """The same with so few query examples that classes are large enough, where their number is left to handful.
+
+    earlier: the run that goes on, which has its number. Raises the `UserError` of tasks with the sizes that were asked
+    for where one query example is too many.
+    """
+    if experiment.query_shot is not None:
+        return experiment
+    if earlier is not None:
+        return replace(experiment, query_shot=Experiment.from_config(Run(earlier).config()).query_shot)
+    refused: UserError | None = None
+    for query_shot in (None, *QUERIES):
+        fewer = replace(experiment, query_shot=query_shot)
+        try:
+            fewer.training_tasks(tasks.split("train")).check()
+            validating(tasks, fewer.way, fewer.shot, fewer.query_shot).check()
+        except UserError as error:
+            refused = refused or error
+            continue
+        if refused is not None:
+            note("fewer-queries", f"Classes are small: each task has {query_shot} query examples of each.")
+        return fewer
+    assert refused is not None, "else the sizes are taken"
+    raise refused
 
 
 @dataclass(frozen=True)
@@ -136,6 +164,7 @@ def auto(
     if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
         experiment = fitting
         tasks = tasks if going_on else experiment.source.open(trust=trust)
+    experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
     known = going_on and (path / RACE).exists()
