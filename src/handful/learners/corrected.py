@@ -36,6 +36,7 @@ class CorrectedNetwork(Pretrained):
     """
 
     key = "corrected-network"
+    candidate_for = frozenset({"rows"})
     features_only = True
     labels = frozenset({"shared"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"noise": (1.0, 3.0, 10.0), "slopes": (0.0, 0.3)}
