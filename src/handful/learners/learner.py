@@ -21,7 +21,7 @@ from handful.types import Examples, Kind, Labels, Prediction, Task, TaskSpec, Ta
 
 MetaGradientKind: TypeAlias = Literal["exact", "approximate", "none"]
 Start: TypeAlias = Literal["raw", "pretrained", "fitted", "encoder", "own"]
-Race: TypeAlias = Literal["images", "vectors", "rows", "trees"]
+Race: TypeAlias = Literal["images", "vectors", "rows"]
 
 
 class Learner(nn.Module, ABC):
@@ -55,8 +55,8 @@ class Learner(nn.Module, ABC):
             of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
-            classes are drawn anew; "rows", where labels or values mean the same in every task, and "trees", where they
-            do and its backbone is `boosted`. Unlike the other attributes it is not inherited.
+            classes are drawn anew; "rows", where labels or values mean the same in every task. Unlike the other
+            attributes it is not inherited.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
