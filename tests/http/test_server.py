@@ -9,9 +9,11 @@ import time
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from processes import HEADERS, serving
 
 from handful.errors import UserError
+from handful.http import server
 from handful.http.server import Address
 from handful.serving.service import Service
 from serving.worlds import classifier, points
@@ -164,6 +166,17 @@ def test_what_clients_asked_for_that_have_left_is_not_done(tmp_path):
 
 
 # Addresses
+
+
+def test_many_clients_are_let_in_at_a_turn_of_the_event_loop(monkeypatch):
+    with contextlib.closing(Address(port=0).bound()) as listener:
+        monkeypatch.setattr(server._Server, "run", lambda self, sockets: doors.extend(sockets))
+        doors = []
+        server.run(FastAPI(), listener, Address())
+        assert {one.getsockname() for one in doors} == {listener.getsockname()}
+        assert len({one.fileno() for one in doors}) == server.DOORS
+        for one in doors:
+            one.close()
 
 
 def test_a_port_that_is_taken_is_refused_in_a_sentence():

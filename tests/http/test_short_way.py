@@ -9,6 +9,7 @@ import threading
 import pytest
 from apps import Caller, wired, written
 
+from handful.errors import OverloadedError
 from handful.http import connections, short_way
 from handful.http.app import make_app
 from handful.serving.service import Service
@@ -320,5 +321,28 @@ def test_a_key_that_was_read_long_ago_is_looked_up_again(world, monkeypatch):
     async def scenario(wire, request, caller):
         wire.receive(request)
         assert (await wire.answer()).status_code == 200
+
+    in_a_loop(world, scenario)
+
+
+def test_who_is_refused_is_not_read_on_for_a_while_where_many_are(world, monkeypatch):
+    monkeypatch.setattr(short_way, "REFUSALS", 20)
+    monkeypatch.setattr(short_way, "BURST", 1)
+
+    def refuse(*given, **named):
+        raise OverloadedError("Nothing was done: too many wait.", retry_after=3)
+
+    async def scenario(wire, request, caller):
+        monkeypatch.setattr(caller.app.state.server.batcher, "enter", refuse)
+        for paused in (False, True):
+            wire.receive(request)
+            answer = await wire.answer()
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+            assert wire.connection.flow.read_paused == paused
+        await asyncio.sleep(0.09)
+        assert not wire.connection.flow.read_paused
+        wire.receive(request)
+        wire.close()
+        await asyncio.sleep(0.09)  # it is not read on then
 
     in_a_loop(world, scenario)

@@ -344,6 +344,22 @@ def test_the_event_loop_stands_still_for_cheap_work_but_not_for_long(run):
     run(work, use, cheap=1.0)
 
 
+def test_answers_to_cheap_work_are_given_before_the_next_batch_starts(run):
+    work, started_then = Slow(go=True), []
+
+    async def use(lane):
+        await ask(lane, "measured")
+        both = [lane.enter(number, tenant="t", rows=1, nbytes=0, seconds=5.0) for number in range(2)]
+        for one in both:
+            one.answer.add_done_callback(lambda _: started_then.append(len(work.batches)))
+        assert await asyncio.gather(*(one.answer for one in both)) == ["0!", "1!"]
+        for one in both:
+            lane.leave(one)
+
+    run(work, use, threads=2, cheap=1.0, together=1)
+    assert started_then == [2, 3]
+
+
 def test_the_time_between_batches_counts_for_those_that_wait(run):
     work = Slow(go=True)
 

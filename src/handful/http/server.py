@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,8 @@ ENDING = 8
 """Seconds in which accepted requests are finished when the server ends."""
 CLOSING = 1
 """Seconds after these, in which threads end that nobody waits for; and after which the process does, see `end_soon`."""
-SWITCH = 0.0005
-"""Seconds after which a thread that computes in Python lets the event loop go on: a few requests' worth."""
+DOORS = 8
+"""Listeners at one port: at each turn of the event loop, which takes long under load, each lets one client in."""
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -105,8 +104,9 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
-    sys.setswitchinterval(SWITCH)
-    _Server(config, app, on_start).run([listener])
+    gc.collect()
+    gc.freeze()  # else each collection goes through all that was imported, which takes as long as a hundred requests
+    _Server(config, app, on_start).run([listener, *(listener.dup() for _ in range(DOORS - 1))])
 
 
 def end_soon(seconds: float = CLOSING) -> None:

@@ -6,10 +6,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from handful.errors import OverloadedError
 from handful.serving.pools import Pool
@@ -17,12 +17,14 @@ from handful.serving.waiting import Waiting, Waits
 
 Content = TypeVar("Content")
 Answer = TypeVar("Answer")
+_Ended: TypeAlias = tuple[Sequence[Answer | Exception], float]
+"""The answers of a batch, and the seconds that it took."""
 
 KEPT = 0.8
 """How much of what was measured before counts beside the last batch."""
 SECONDS = 0.1
 """For which a batch should run at most, so that others do not wait for long."""
-PATIENCE = 0.005
+PATIENCE = 0.01
 """Seconds for which the event loop stands still for a batch at most."""
 
 
@@ -135,8 +137,8 @@ class Lane(Generic[Content, Answer]):
 
     def _take_in(self, request: "LaneRequest[Content, Answer]") -> None:
         self._waiting.check_size(request)
-        wait = self._wait(self._waiting.rows_before(request))
-        if self._waiting.count and (wait > request.until - request.since or not self._waiting.admits(request)):
+        seconds = self._wait(self._waiting.rows_before(request))
+        if self._waiting.count and (seconds > request.half or not self._waiting.admits(request)):
             self.seen.refused += 1
             raise OverloadedError(
                 "Nothing was done: so many requests wait that this one would not be answered in time.",
@@ -180,9 +182,13 @@ class Lane(Generic[Content, Answer]):
 
     def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start batches once all has come that is there already."""
-        if not self._starting and self._free:
+        if self._starting or not self._free:
+            return
+        if self._may_start():
             self._starting = True
             loop.call_soon(self._start, loop)
+        elif self._again is None:
+            self._again = loop.call_later(SECONDS, self._look_again, loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
@@ -190,19 +196,22 @@ class Lane(Generic[Content, Answer]):
             self._free -= 1
             self._since = self._since or loop.time()
             try:
-                running = self._pool.submit(partial(self._run, batch, loop))
+                running = self._pool.submit(partial(self._run, batch))
             except RuntimeError as error:  # the pool is closed
-                self._finish(batch, [error] * len(batch), 0.0, loop)
+                self._finish(batch, loop, ([error] * len(batch), 0.0))
                 return
-            if self._is_cheap:
-                wait([running], PATIENCE)
-        if self._free and self._waiting.count and self._again is None:
-            self._again = loop.call_later(SECONDS, self._look_again, loop)
+            if self._is_cheap and wait([running], PATIENCE).done:
+                self._finish(batch, loop, running.result())  # and answer, before others start
+                return
+            running.add_done_callback(partial(self._ended, batch, loop))
+        if self._waiting.count:
+            self._start_soon(loop)
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
         """What waited for the one thread may have another now."""
         self._again = None
-        self._start(loop)
+        if self._waiting.count:
+            self._start_soon(loop)
 
     def _may_start(self) -> bool:
         """Whether a batch may run beside those that do."""
@@ -218,7 +227,7 @@ class Lane(Generic[Content, Answer]):
         """Rows of a batch."""
         return max(1, min(self._together, int(SECONDS / self._pace))) if self._pace else self._together
 
-    def _run(self, batch: "Sequence[LaneRequest[Content, Answer]]", loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, batch: "Sequence[LaneRequest[Content, Answer]]") -> "_Ended[Answer]":
         """In a thread of the pool."""
         started = time.monotonic()
         answers: Sequence[Answer | Exception]
@@ -228,16 +237,25 @@ class Lane(Generic[Content, Answer]):
             answers = [error] * len(batch)
         except BaseException as error:  # which would end the event loop
             answers = [RuntimeError(f"The work ended by {error!r}.")] * len(batch)
+        return answers, time.monotonic() - started
+
+    def _ended(
+        self,
+        batch: "Sequence[LaneRequest[Content, Answer]]",
+        loop: asyncio.AbstractEventLoop,
+        running: "Future[_Ended[Answer]]",
+    ) -> None:
+        """In a thread of the pool, or where it was quick in that of the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(self._finish, batch, answers, time.monotonic() - started, loop)
+            loop.call_soon_threadsafe(self._finish, batch, loop, running.result())
 
     def _finish(
         self,
         batch: "Sequence[LaneRequest[Content, Answer]]",
-        answers: Sequence[Answer | Exception],
-        seconds: float,
         loop: asyncio.AbstractEventLoop,
+        ended: "_Ended[Answer]",
     ) -> None:
+        answers, seconds = ended
         rows, now = sum(request.rows for request in batch), loop.time()
         between = now - (self._since or now)
         self._since = now if self._waiting.count or self._free + 1 < self._pool.threads else None

@@ -25,9 +25,14 @@ class Waits:
     since: float
     until: float
 
+    @property
+    def half(self) -> float:
+        """Seconds for which it waits in its turn: after half of its time, those that come later go first."""
+        return (self.until - self.since) / 2
+
     def late(self, now: float) -> bool:
         """Whether more than half of its time is over."""
-        return now - self.since > (self.until - self.since) / 2
+        return now - self.since > self.half
 
 
 class Waiting(Generic[Waiter]):
