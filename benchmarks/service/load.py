@@ -16,13 +16,20 @@ from typing import Any
 import numpy as np
 import uvloop
 
+COMES_AGAIN = 1.0
+"""Seconds after which a client that was refused comes again: the least that `Retry-After` says."""
+
 
 @dataclass
 class Measured:
-    """What a load met. seconds: from a request to its answer, by status. lasted: seconds of the whole load."""
+    """What a load met.
+
+    seconds: from a request to its answer, by status. lasted: seconds of the whole load. cores: that it took itself.
+    """
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
     lasted: float = 0.0
+    cores: float = 0.0
     broken: int = 0
     """Connections that ended before an answer."""
 
@@ -104,19 +111,22 @@ def at_rate(
     """The load of many clients that send at random moments, so many requests a second, however long answers take.
 
     A moment at which all connections wait for answers passes as a request that found no connection: it is counted as
-    broken.
+    broken. A connection on which a request was refused is used again after the time that its client was told.
     """
     measured, choose = Measured(), random.Random(seed)
 
     async def all_clients() -> None:
-        idle = [Connection(port) for _ in range(connections)]
+        own = [Connection(port) for _ in range(connections)]
+        idle = list(own)
         running: set[asyncio.Task[None]] = set()
         until = time.perf_counter() + seconds
         due = time.perf_counter()
 
         async def one(connection: Connection, request: bytes) -> None:
-            await _measured(measured, connection, request)
-            idle.append(connection)
+            if await _measured(measured, connection, request) in (429, 503):
+                asyncio.get_running_loop().call_later(COMES_AGAIN, idle.append, connection)
+            else:
+                idle.append(connection)
 
         while due < until:
             due += choose.expovariate(rate)
@@ -130,27 +140,30 @@ def at_rate(
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
-        for connection in idle:
+        for connection in own:
             connection.close()
 
     _timed(measured, all_clients)
     return measured
 
 
-async def _measured(measured: Measured, connection: Connection, request: bytes) -> None:
+async def _measured(measured: Measured, connection: Connection, request: bytes) -> int:
+    """The status of the answer; 0: there was none."""
     begin = time.perf_counter()
     try:
         status = await connection.ask(request)
     except (OSError, EOFError):
         measured.broken += 1
-    else:
-        measured.add(status, time.perf_counter() - begin)
+        return 0
+    measured.add(status, time.perf_counter() - begin)
+    return status
 
 
 def _timed(measured: Measured, load: Callable[[], Awaitable[Any]]) -> None:
     async def timed() -> None:
-        begin = time.perf_counter()
+        begin, own = time.perf_counter(), time.process_time()
         await load()
         measured.lasted = time.perf_counter() - begin
+        measured.cores = (time.process_time() - own) / measured.lasted
 
     uvloop.run(timed())

@@ -106,21 +106,24 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
-    def request(self, path: str, content: Any, key: str = ADMIN_KEY) -> bytes:
-        """A request as it goes over the wire."""
+    def request(self, path: str, content: Any, key: str = ADMIN_KEY, *, milliseconds: int = 2000) -> bytes:
+        """A request as it goes over the wire. milliseconds: within which an answer is wanted."""
         body = json.dumps(content).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"X-Request-Timeout-Ms: {milliseconds}\r\n\r\n"
         )
         return head.encode() + body
 
-    def predicts(self, ids: Sequence[str], count: int, seed: int = 0) -> list[bytes]:
-        """Requests for the prediction of one input each, over these tasks at random."""
+    def predicts(self, ids: Sequence[str], count: int, seed: int = 0, *, milliseconds: int = 2000) -> list[bytes]:
+        """Requests for the prediction of one input each within some time, over these tasks at random."""
         chosen = np.random.default_rng(seed).integers(len(ids), size=count)
         inputs = vectors(min(count, 200), seed).tolist()
         return [
-            self.request(f"/v1/tasks/{ids[task]}/predict", {"inputs": [inputs[place % len(inputs)]]})
+            self.request(
+                f"/v1/tasks/{ids[task]}/predict", {"inputs": [inputs[place % len(inputs)]]}, milliseconds=milliseconds
+            )
             for place, task in enumerate(chosen)
         ]
 

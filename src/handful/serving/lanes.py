@@ -138,7 +138,7 @@ class Lane(Generic[Content, Answer]):
     def _take_in(self, request: "LaneRequest[Content, Answer]") -> None:
         self._waiting.check_size(request)
         seconds = self._wait(self._waiting.rows_before(request))
-        if self._waiting.count and (seconds > request.half or not self._waiting.admits(request)):
+        if self._waiting.count and (request.would_be_late(seconds) or not self._waiting.admits(request)):
             self.seen.refused += 1
             raise OverloadedError(
                 "Nothing was done: so many requests wait that this one would not be answered in time.",

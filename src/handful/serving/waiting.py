@@ -25,14 +25,13 @@ class Waits:
     since: float
     until: float
 
-    @property
-    def half(self) -> float:
-        """Seconds for which it waits in its turn: after half of its time, those that come later go first."""
-        return (self.until - self.since) / 2
+    def would_be_late(self, seconds: float) -> bool:
+        """Whether so many seconds, which are a guess, are too long for it: `late` is half of its time."""
+        return seconds > (self.until - self.since) / 3
 
     def late(self, now: float) -> bool:
         """Whether more than half of its time is over."""
-        return now - self.since > self.half
+        return now - self.since > (self.until - self.since) / 2
 
 
 class Waiting(Generic[Waiter]):
