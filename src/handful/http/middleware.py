@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handful.errors import HandfulError
@@ -36,6 +37,7 @@ _numbers = itertools.count(1)
 Count: TypeAlias = Callable[[str, str, int, float], None]
 
 log = logging.getLogger("handful.http")
+_encoder = msgspec.json.Encoder()
 
 
 class Around:
@@ -134,21 +136,20 @@ def write_line(
     route: its template. status: of its answer; 0: there was none. seconds: that it took.
     key: the id of the key that asked. trace: the id of its trace.
     """
-    line = json.dumps(
-        {
-            "event": "request",
-            "request": request_id,
-            "method": method,
-            "route": route,
-            "status": status,
-            "milliseconds": round(seconds * 1000, 3),
-            "key": key,
-            "trace": trace,
-        }
-    )
+    if not log.isEnabledFor(logging.INFO):
+        return
+    line = {
+        "event": "request",
+        "request": request_id,
+        "method": method,
+        "route": route,
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+        "key": key,
+        "trace": trace,
+    }
     # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
-    if log.isEnabledFor(logging.INFO):
-        log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
+    log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, _encoder.encode(line).decode(), (), None))
 
 
 def write_error(request_id: str, route: str, error: BaseException) -> None:
