@@ -360,6 +360,26 @@ def test_answers_to_cheap_work_are_given_before_the_next_batch_starts(run):
     assert started_then == [2, 3]
 
 
+def test_what_goes_into_the_next_batch_is_not_refused_however_long_small_ones_took(run):
+    work = Slow(go=True)
+
+    async def use(lane):
+        work.go.clear()
+        first = await started(lane, work)
+        await asyncio.sleep(0.03)
+        work.go.set()
+        await first  # 0.03 seconds for a row
+        work.go.clear()
+        work.batches.clear()
+        await started(lane, work)
+        others = [ask(lane, number, seconds=0.09) for number in range(3)]
+        await asyncio.sleep(0)
+        work.go.set()
+        assert await asyncio.gather(*others) == ["0!", "1!", "2!"]
+
+    run(work, use)
+
+
 def test_the_time_between_batches_counts_for_those_that_wait(run):
     work = Slow(go=True)
 

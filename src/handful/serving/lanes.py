@@ -137,7 +137,8 @@ class Lane(Generic[Content, Answer]):
 
     def _take_in(self, request: "LaneRequest[Content, Answer]") -> None:
         self._waiting.check_size(request)
-        seconds = self._wait(self._waiting.rows_before(request))
+        before = self._waiting.rows_before(request)
+        seconds = self._wait(before) if before > self._most() else 0.0  # else it is in the next batch
         if self._waiting.count and (request.would_be_late(seconds) or not self._waiting.admits(request)):
             self.seen.refused += 1
             raise OverloadedError(
