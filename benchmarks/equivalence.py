@@ -131,7 +131,7 @@ def meta_trained_map(pool: LabeledPool, way: int) -> Learner:
 
 def conventional(learner: Learner, tasks: TaskDistribution, size: int, count: int, *, costly: bool = False) -> Ways:
     """What the rungs beside a learner that know no other tasks score with `size` examples of each class."""
-    ladder = Ladder(learner, None, examples=0, costly_tasks=count if costly else 0)
+    ladder = Ladder(learner, None, examples=0, minutes=1.0 if costly else 0.0)
     at = tasks.with_sizes(shot=size)
     found = ladder.conventional(at.split("test"), at.split("val"), tasks=count)
     return {key: evaluation.scores for key, evaluation in found.items()}

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import documented_world
 from handful.cli.main import app
 from handful.encoders import cache
-from handful.evaluation import ladder
+from handful.evaluation import costly, ladder
 from handful.http.app import make_app
 from handful.serving.service import Service
 from handful.workflows import evaluate, quickstart
@@ -119,7 +119,7 @@ def smaller(words: list[str]) -> list[str]:
     if name == "bench":
         more += ["--seconds", "0.1", "--meta-batch-size", "2"]
     if name == "evaluate":
-        more = ["--test-tasks", "2", "--costly", "0"]
+        more = ["--test-tasks", "2", "--minutes", "0"]
     return [*words, *more]
 
 
@@ -129,14 +129,12 @@ def small(monkeypatch, tmp_path):
     documented_world.for_commands(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
-    for module in (ladder, evaluate, quickstart):
+    for module in (ladder, costly, evaluate, quickstart):
         for name in (
             "CHOOSING_TASKS",
-            "COSTLY_CHOOSING_TASKS",
             "CURVE_TASKS",
             "DIAGNOSIS_TASKS",
             "TASKS",
-            "COSTLY_TASKS",
         ):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 2)
@@ -233,10 +231,10 @@ GROUPS = {"": ["W5", "many", "workers"], "--quick": ["W4"]}
 
 RUNNER = """
 import json, os, runpy, sys, traceback
-from handful.evaluation import ladder
+from handful.evaluation import costly, ladder
 
 if __name__ == "__main__":
-    ladder.CHOOSING_TASKS = ladder.COSTLY_CHOOSING_TASKS = 1
+    ladder.CHOOSING_TASKS = costly.CHOOSING_TASKS = 1
     failed = {}
     for module, *arguments in json.load(sys.stdin):
         sys.argv = [module, *arguments]

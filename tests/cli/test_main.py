@@ -72,7 +72,7 @@ def quick():
     tested is the job, not the scores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
-        patch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+        patch.setattr("handful.evaluation.costly.CHOOSING_TASKS", 1)
         patch.setattr("handful.workflows.evaluate.CURVE_TASKS", 2)
         patch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1, 2))
         patch.setattr("handful.reports.plots.save", lambda figure, path: write_tensors(path, {}, {}))
@@ -146,9 +146,9 @@ def some(home, tmp_path):
 @pytest.mark.parametrize("kind", DATA)
 def test_own_data_from_files_to_predictions(kind, trained, some, tmp_path):
     output = trained(kind)
-    costly = "1" if kind == "task-target" else "0"
+    minutes = "0.02" if kind == "task-target" else "0"
     other = ["--metric", "mae"] if kind == "npz" else []  # than the run was validated by
-    report = json.loads(done("evaluate", output, "--test-tasks", "10", "--costly", costly, *other, "--json").stdout)
+    report = json.loads(done("evaluate", output, "--test-tasks", "10", "--minutes", minutes, *other, "--json").stdout)
     assert report == json.loads((output / "report" / "report.json").read_text())
     rows = report["settings"][0]["rows"]
     assert rows[0]["score"]["tasks"] == 10 or kind not in ("photos", "label")
@@ -248,7 +248,7 @@ def test_the_doctor_says_what_comes_next(kind, options, trained, home, tmp_path)
     last = run("doctor", source, "--image-size", 16, *options).stdout.splitlines()[-1]
     assert last == f"Next: handful train --tasks {source} -o RUN, with the same options"
     assert run("doctor", run_folder).stdout.splitlines()[-1] == f"Next: handful evaluate {run_folder}"
-    done("evaluate", run_folder, "--test-tasks", "2", "--costly", "0")
+    done("evaluate", run_folder, "--test-tasks", "2", "--minutes", "0")
     assert run("doctor", run_folder).stdout.splitlines()[-1] == f"Next: handful adapt {run_folder} EXAMPLES"
 
 
@@ -269,19 +269,19 @@ def test_an_answer_is_there_before_the_next_line(trained, some, tmp_path):
 def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
     other = own_data.photos(tmp_path / "elsewhere", 4)
     output = trained("photos")
-    done("evaluate", output, "--tasks", other, "--test-tasks", "4", "--costly", "0")
+    done("evaluate", output, "--tasks", other, "--test-tasks", "4", "--minutes", "0")
     report = (output / "report-on-elsewhere" / "report.md").read_text()
     assert "4 classes of" in report
     assert f"of {other.name}" in report
     assert "bear the names of classes trained on" in report
-    refused("evaluate", output, "--tasks", home / "shops.npz", "--test-tasks", "4", "--costly", "0")
+    refused("evaluate", output, "--tasks", home / "shops.npz", "--test-tasks", "4", "--minutes", "0")
     assert "give these with --tasks" in refused("evaluate", output, "--label", "kind")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])
 def test_a_run_is_named_by_its_folder_or_by_its_model(trained, command):
     output = trained("photos")
-    more = ["--test-tasks", "4", "--costly", "0"] if command == "evaluate" else []
+    more = ["--test-tasks", "4", "--minutes", "0"] if command == "evaluate" else []
     one, two = (done(command, place, *more, "--json").stdout for place in (output, output / "model"))
     if command == "doctor":
         assert one == two
@@ -296,7 +296,7 @@ def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
     assert f"`handful evaluate {second}`" in unscored.stderr
     assert unscored.stdout.splitlines()[-1].startswith("Next: handful adapt ")
     for output in (first, second):
-        done("evaluate", output, "--test-tasks", "8", "--costly", "0")
+        done("evaluate", output, "--test-tasks", "8", "--minutes", "0")
     settings = json.loads(done("compare", first, second / "model", "--json").stdout)
     assert len(settings) == 1
     names = {row["run"] for row in settings[0]["runs"]}
@@ -310,7 +310,7 @@ def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
 
 def test_several_settings_are_scored_at_once(trained, tmp_path):
     result = done(
-        "evaluate", trained("label"), "--way", 2, "--way", 3, "--shot", 1, "--test-tasks", 5, "--costly", 0,
+        "evaluate", trained("label"), "--way", 2, "--way", 3, "--shot", 1, "--test-tasks", 5, "--minutes", 0,
         "-o", tmp_path / "report", "--json",
     )  # fmt: skip
     settings = json.loads(result.stdout)["settings"]
@@ -327,7 +327,7 @@ def test_training_tasks_may_have_sizes_of_their_own(home, tmp_path):
 def test_a_generator_trains_and_evaluates_but_reads_no_files(tmp_path, quick, some):
     options = ["--learner", "maml", "--set", "inner_steps=1", "--set", "backbone.hidden=[8]", *SMALL]
     done("train", "--tasks", "sine", *options, "-o", tmp_path / "sine")
-    done("evaluate", tmp_path / "sine", "--test-tasks", 4, "--costly", 0)
+    done("evaluate", tmp_path / "sine", "--test-tasks", 4, "--minutes", 0)
     examples, _ = some("npz")
     message = refused("adapt", tmp_path / "sine", examples, "-o", tmp_path / "x.task")
     assert "generator" in message
@@ -661,7 +661,7 @@ def test_a_learner_for_another_kind_of_target_is_answered_by_those_that_train(tm
 def test_what_is_told_on_80_columns(kind, trained, monkeypatch):
     """The table fits; the verdict is one line, for the terminal to break."""
     monkeypatch.setenv("COLUMNS", "80")
-    text = done("evaluate", trained(kind), "--test-tasks", "4", "--costly", "0").stdout
+    text = done("evaluate", trained(kind), "--test-tasks", "4", "--minutes", "0").stdout
     table, verdict = re.split(r"\n(?:Other tasks do not|Not settled:|With )", text, maxsplit=1)
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "…" not in text

@@ -81,7 +81,7 @@ def home(tmp_path_factory) -> Path:
 def short(monkeypatch):
     """Of each part of a report a little, and no pictures: what is tested is that all of it runs."""
     monkeypatch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 2)
-    monkeypatch.setattr("handful.evaluation.ladder.COSTLY_CHOOSING_TASKS", 1)
+    monkeypatch.setattr("handful.evaluation.costly.CHOOSING_TASKS", 1)
     monkeypatch.setattr("handful.workflows.evaluate.CURVE_TASKS", 2)
     monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1, 2))
     monkeypatch.setattr("handful.workflows.evaluate.DIAGNOSIS_TASKS", 2)
@@ -137,7 +137,7 @@ def test_each_learner_goes_through_each_command(key, kind, home, short, monkeypa
 def test_each_rung_stands_beside_a_learner(kind, home, short, monkeypatch, tmp_path):
     key = "r2d2"
     train_in_two_parts(key, kind, home, tmp_path / "run", monkeypatch)
-    report = json.loads(done("evaluate", tmp_path / "run", "--test-tasks", "3", "--costly", "1", "--json"))
+    report = json.loads(done("evaluate", tmp_path / "run", "--test-tasks", "2", "--minutes", "10", "--json"))
     # Those that tune an encoder stand beside learners that have one.
     rungs = {key: cls for key, cls in LEARNERS.items() if cls.baseline and cls.start != "encoder"}
     expected = {key for key, cls in rungs.items() if can(cls, kind)}

@@ -102,7 +102,7 @@ def test_the_ladder_names_its_devices(monkeypatch):
     tasks = Drawn(Clusters(), 4)
 
     def scores():
-        ladder = Ladder(learner_for(tasks, "protonet"), tasks, examples=128, costly_tasks=0)
+        ladder = Ladder(learner_for(tasks, "protonet"), tasks, examples=128, minutes=0)
         return [(row.paired, row.evaluation.score) for row in ladder.run(tasks, tasks, tasks=4).rows]
 
     expected = scores()

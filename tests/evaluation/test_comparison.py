@@ -1,6 +1,5 @@
 """The ladder: every rung that fits, on the same tasks, with options chosen on validation tasks."""
 
-from dataclasses import replace
 from functools import cache
 from itertools import product
 from types import SimpleNamespace
@@ -9,13 +8,13 @@ import pytest
 import torch
 
 from evaluation.toys import Clusters, Ignoring, Line, Slopes, Toy
-from handful.evaluation.ladder import CHOOSING_TASKS, SETTLING, Ladder
+from handful.evaluation.ladder import CHOOSING_TASKS, Ladder
 from handful.evaluation.scoring import evaluate
 from handful.registry import LEARNERS
 from handful.types import Examples, Task
 from noted import noted
 
-TASKS, COSTLY = 40, 3
+TASKS = 40
 
 
 def narrow(input_shape):
@@ -24,7 +23,7 @@ def narrow(input_shape):
 
 
 @cache
-def climbed(cls=Toy, costly=COSTLY):
+def climbed(cls=Toy):
     """A ladder over the toys, once for all tests; with what it reported."""
     tasks = Slopes() if cls is Line else Clusters()
     heard = []
@@ -33,7 +32,6 @@ def climbed(cls=Toy, costly=COSTLY):
         learner,
         tasks,
         examples=500,
-        costly_tasks=costly,
         on_event=lambda event: heard.append((event.work, event.done, event.total)),
     )
     comparison = ladder.run(tasks.split("test"), tasks.split("val"), tasks=TASKS)
@@ -50,11 +48,12 @@ def test_every_rung_of_the_registry_that_fits_is_there_once(cls):
         if rung.baseline
         and kind in rung.kinds
         and labels in rung.labels
+        and not rung.costly  # these are added apart
         and (cls is Toy or rung.start not in ("pretrained", "fitted"))  # the toy regression has no pool
         and rung.start != "encoder"  # and no learner here is one
     }
     keys = [row.evaluation.learner for row in comparison.rows]
-    assert len(expected) >= 4
+    assert len(expected) >= 3
     assert keys[0] == cls.key
     assert sorted(keys[1:]) == sorted(expected)
     assert [row.baseline for row in comparison.rows] == [False] + [True] * len(expected)
@@ -80,42 +79,13 @@ def test_what_stands_for_each_task_alone_is_chosen_on_validation_tasks():
     assert {rung.name for rung in rungs} == {"dummy", "centroid", "neighbors", "ridge-probe", "logistic-probe"}
     scores = {
         rung.name: evaluate(
-            rung.learner.build(validation.spec, **ladder._choose(rung, validation)), validation, tasks=CHOOSING_TASKS
+            rung.learner.build(validation.spec, **ladder.choose(rung, validation)), validation, tasks=CHOOSING_TASKS
         ).score.mean
         for rung in rungs
     }
     assert ladder._best_alone(validation) == max(scores, key=lambda name: scores[name])
     assert not comparison.best_alone.evaluation.uses_other_tasks
     assert comparison.best_way.evaluation.uses_other_tasks
-
-
-def test_costly_rungs_run_on_the_first_tasks_only_and_are_paired_on_those():
-    _, comparison, _ = climbed()
-    counts = {row.evaluation.learner: (row.evaluation.score.tasks, row.paired.tasks) for row in comparison.rows[1:]}
-    costly = {key for key in counts if LEARNERS[key].costly}
-    assert costly
-    assert all(counts[key] == ((COSTLY,) * 2 if key in costly else (TASKS,) * 2) for key in counts)
-
-
-def test_a_costly_rung_that_is_lucky_on_its_few_tasks_does_not_decide(monkeypatch):
-    ladder, _, _ = climbed()
-    lucky = next(rung.learner.key for rung in ladder.rungs if rung.learner.costly)
-
-    def score(learner, setting, tasks, **more):
-        found = evaluate(learner, setting, tasks=tasks, **more)
-        scores = torch.where(torch.arange(tasks) < COSTLY, 2.0, 0.0).double()
-        return replace(found, scores=scores) if learner.key == lucky else found
-
-    monkeypatch.setattr("handful.evaluation.ladder.evaluate", score)
-    comparison = ladder.run(Clusters().split("test"), Clusters().split("val"), tasks=TASKS)
-    row = next(row for row in comparison.rows if row.evaluation.learner == lucky)
-    assert row.paired.tasks == SETTLING * COSTLY
-    assert comparison.best_rung is not row
-
-
-def test_no_costly_rungs_where_none_are_wanted():
-    _, comparison, _ = climbed(costly=0)
-    assert not any(LEARNERS[row.evaluation.learner].costly for row in comparison.rows[1:])
 
 
 def test_options_are_the_best_on_validation_tasks():
@@ -141,7 +111,7 @@ def test_options_are_the_best_on_validation_tasks():
 @pytest.mark.slow
 def test_options_are_chosen_for_each_way():
     """As for each shot: what is best at a low way is a handicap at a high one."""
-    ladder, _, _ = climbed(costly=0)
+    ladder, _, _ = climbed()
     tasks = Clusters().with_sizes(query_shot=6)
     rung = LEARNERS["neighbors"]
     chosen, best = [], []
@@ -163,7 +133,7 @@ def test_options_are_chosen_for_each_way():
 def test_options_with_which_a_rung_diverges_are_not_chosen(monkeypatch):
     """Whatever the error on the draws that are left."""
     tasks = Slopes().split("val")
-    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, minutes=0)
     rung = next(rung for rung in ladder.rungs if rung.name == "ridge-probe")
     diverging = next(iter(rung.learner.search_space.values()))[0]
 
@@ -187,14 +157,14 @@ def test_there_is_no_data_equivalence_of_a_learner_that_diverges():
 
     Diverging.key = "diverging"
     tasks = Slopes().split("test")
-    ladder = Ladder(Diverging.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Diverging.build(tasks.spec, backbone="raw"), None, examples=0, minutes=0)
     assert evaluate(ladder.learner, tasks, tasks=30).diverged.any()
     assert ladder.equivalence(tasks, tasks.split("val"), tasks=30) is None
 
 
 def test_a_rung_that_diverges_is_no_part_of_the_data_equivalence(monkeypatch):
     tasks = Slopes().split("test")
-    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, minutes=0)
     rungs = sorted(rung.name for rung in ladder.rungs)
     assert len(rungs) > 1
     lost = {rungs[0]}
@@ -233,7 +203,7 @@ def test_curves_over_shots_stop_where_the_examples_end():
 def test_more_shots_are_scored_on_the_same_queries():
     """So that what does not look at its support has a flat curve."""
     tasks = Clusters()
-    ladder = Ladder(Ignoring.build(tasks.spec, backbone=narrow), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Ignoring.build(tasks.spec, backbone=narrow), None, examples=0, minutes=0)
     test, validation = tasks.split("test"), tasks.split("val")
     curves = ladder.shots_curve(test, validation, ladder.run(test, validation, tasks=10), (1, 2, 4), tasks=10)
     ignoring, *others = curves.values()
@@ -265,7 +235,7 @@ def test_curves_over_shots_are_of_the_classes_of_the_setting():
 
 @pytest.mark.slow
 def test_the_data_equivalence_has_fewer_examples_of_the_same_tasks_where_classes_are_uneven():
-    ladder, _, _ = climbed(costly=0)
+    ladder, _, _ = climbed()
     with noted("are left out"):
         test, validation = Uneven().split("test"), Uneven().split("val")
         test = test.with_sizes(shot=4, query_shot=test.sizes.query_shot)
@@ -288,7 +258,7 @@ def test_where_a_part_of_a_support_is_none_each_shot_is_drawn_anew():
             return Task(*(Examples(part.inputs, part.targets / scale) for part in (support, query)))
 
     tasks = Standardized()
-    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Line.build(tasks.spec, backbone="raw"), None, examples=0, minutes=0)
     test, validation = tasks.split("test"), tasks.split("val")
     curves = ladder.shots_curve(test, validation, ladder.run(test, validation, tasks=10), (1, 2, 4), tasks=10)
     expected = [(shot, evaluate(ladder.learner, test.with_sizes(shot=shot), tasks=10).score) for shot in (1, 2, 4)]
@@ -306,7 +276,7 @@ def test_the_data_equivalence_tries_more_examples_as_long_as_the_same_tasks_have
     assert found.score == pytest.approx(evaluate(ladder.learner, tasks.split("test"), tasks=10).score.mean)
     assert any(what == "data equivalence" for what, _, _ in heard)
     raw = [rung for rung in ladder.rungs if rung.learner.start == "raw"]
-    worst = min(evaluate(ladder._build(rung, {}), tasks.split("test"), tasks=10).score.mean for rung in raw)
+    worst = min(evaluate(ladder.build(rung, {}), tasks.split("test"), tasks=10).score.mean for rung in raw)
     assert found.curve[1][1].mean > worst, "the best rung counts"
 
 
@@ -320,11 +290,11 @@ def test_there_is_no_data_equivalence_where_shots_vary():
 def test_a_centroid_of_an_encoders_vectors_is_cosine(vectors):
     tasks = Clusters()
     tasks.pipeline = SimpleNamespace(encoded=vectors, tuned=False, labels=None, prepare=lambda raw: raw)
-    ladder = Ladder(Toy.build(tasks.spec, backbone=narrow), None, examples=0, costly_tasks=0)
+    ladder = Ladder(Toy.build(tasks.spec, backbone=narrow), None, examples=0, minutes=0)
     rung = next(rung for rung in ladder.rungs if rung.name == "centroid")
     wanted = rung.learner.build(tasks.spec, distance="cosine" if vectors else "euclidean")
     test = Clusters().split("test")
-    found = ladder._scored(rung, {}, tasks.split("test"), 30)
+    found = ladder.scored(rung, {}, tasks.split("test"), 30)
     assert torch.equal(found.scores, evaluate(wanted, test, tasks=30).scores)
     assert not torch.equal(
         found.confidences,

@@ -100,7 +100,7 @@ def test_the_ladder_fits_them_on_the_training_tasks_once(monkeypatch):
     tasks, calls = shops(), []
     fit = CorrectedTrees.fit
     monkeypatch.setattr(CorrectedTrees, "fit", lambda self, rows: calls.append(len(rows)) or fit(self, rows))
-    ladder = Ladder(CorrectedNetwork.build(tasks.spec, backbone="raw"), tasks, examples=100, costly_tasks=0)
+    ladder = Ladder(CorrectedNetwork.build(tasks.spec, backbone="raw"), tasks, examples=100, minutes=0)
     ladder.rungs = [rung for rung in ladder.rungs if rung.name in ("dummy", "corrected-trees")]
     rows = ladder.run(tasks.split("test"), tasks.split("val"), tasks=8).rows
     expected = evaluate(fitted(tasks), tasks.split("test"), tasks=8)

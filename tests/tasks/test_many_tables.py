@@ -479,7 +479,7 @@ def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(l
     """As where small tables have classes enough for few examples only."""
     monkeypatch.setattr("handful.evaluation.ladder._same_tasks", lambda *_: False)
     tasks = open_tasks(labeled, label="last")
-    ladder = Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, costly_tasks=0)
+    ladder = Ladder(LEARNERS["protonet"].build(tasks.spec, backbone="raw"), None, examples=0, minutes=0)
     test, validation = tasks.split("test"), tasks.split("val")
     compared = ladder.run(test, validation, tasks=10)
     assert ladder.shots_curve(test, validation, compared, (1, 2), tasks=10) == {}

@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_run_is_passed_over_and_stays(partial, short, ex
 def test_an_evaluation_elsewhere_writes_nothing_into_the_run(short, tmp_path):
     """Which others may share, and nobody write."""
     before = {path: path.stat().st_mtime_ns for path in short.rglob("*")}
-    command = ["evaluate", str(short), "--test-tasks", "2", "--costly", "0", "-o", str(tmp_path / "report")]
+    command = ["evaluate", str(short), "--test-tasks", "2", "--minutes", "0", "-o", str(tmp_path / "report")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "report" / "report.md").exists()
@@ -400,12 +400,30 @@ def test_a_run_says_where_its_threads_cannot_be_had(tmp_path, monkeypatch, saved
         pass
 
 
+def test_the_network_of_a_pre_training_is_kept_as_it_was(tmp_path):
+    """Before meta-training changed it: baselines start from it."""
+    tasks = Clusters()
+    made = {}
+    for steps in (0, 2):
+        learner = LEARNERS["protonet"].build(tasks.spec, backbone=linear)
+        run = Run.open(tmp_path / str(steps), {})
+        assert run.pretrained_network() is None
+        settings = {"pretrain_examples": 256, "steps": max(1, steps), "outer_lr": 0.1 if steps else 1e-30}
+        meta_train(learner, tasks, run=run, validate_every=1, validation_tasks=2, weight_decay=0.0, **settings)
+        made[steps] = learner.backbone.state_dict(), run.pretrained_network()
+    assert torch.equal(made[0][1]["0.weight"], made[2][1]["0.weight"])
+    assert torch.allclose(made[0][0]["0.weight"], made[0][1]["0.weight"])
+    damage(tmp_path / "2" / "checkpoints" / "pretrained.safetensors")
+    with noted("It is left out"):
+        assert Run(tmp_path / "2").pretrained_network() is None
+
+
 def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeypatch):
     """It may take as long as the training; a stop in it, and a second evaluation, do not begin it anew."""
     tasks = Clusters()
     learner = LEARNERS["protonet"].build(tasks.spec, backbone=linear)
 
-    def ladder(run, stop_at=None, costly=1):
+    def ladder(run, stop_at=None, minutes=0):
         heard = []
 
         stop = threading.Event()
@@ -416,8 +434,8 @@ def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeyp
                 stop.set()
 
         keeper = Run(tmp_path / run).ladder_checkpoints(stop)
-        made = Ladder(learner, tasks, examples=384, costly_tasks=costly, on_event=hear, keeper=keeper)
-        rung = made._build(Rung(LEARNERS["transfer"], Ground()), {})
+        made = Ladder(learner, tasks, examples=384, minutes=minutes, on_event=hear, keeper=keeper)
+        rung = made.build(Rung(LEARNERS["transfer"], Ground()), {})
         return rung.backbone[0].weight, made.pretraining_seconds, heard
 
     whole, _, heard = ladder("whole")
@@ -427,7 +445,7 @@ def test_the_pre_training_for_the_ladder_is_kept_and_continued(tmp_path, monkeyp
     weights, seconds, heard = ladder("run")
     assert heard == [384]
     assert torch.equal(weights, whole)
-    again, same, heard = ladder("run", costly=0)  # another rung is the first to need it
+    again, same, heard = ladder("run", minutes=2)  # another rung is the first to need it
     assert heard == []
     assert torch.equal(again, whole)
     assert same == seconds

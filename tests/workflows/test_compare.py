@@ -196,7 +196,7 @@ def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_woul
     assert {row["score"]["tasks"] for row in setting["runs"]} == {100}
     assert not (runs[0] / "report").exists()
     monkeypatch.setattr(Report, "_draw", lambda report, folder: {})
-    evaluate(runs[0], tasks=100, costly_tasks=0).write(runs[0] / "report")
+    evaluate(runs[0], tasks=100, minutes=0).write(runs[0] / "report")
     with noted("r2d2 was not evaluated") as notes:
         assert compare(runs) == [setting]
     assert len(list(notes)) == 1

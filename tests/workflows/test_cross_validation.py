@@ -97,7 +97,7 @@ def test_the_scores_of_all_folds_are_one_report(tmp_path):
     run = tmp_path / "run"
     train(of_species(tmp_path, way=2, query_shot=3), run)
     heard = []
-    report = cross_validate(run, 3, tmp_path / "folds", tasks=10, costly_tasks=0, on_event=heard.append)
+    report = cross_validate(run, 3, tmp_path / "folds", tasks=10, minutes=0, on_event=heard.append)
     own = report.comparisons[0].learner.evaluation
     assert (len(own.scores), own.way) == (12, 2), "as many of each fold, 10 at least"
     assert len({frozenset(classes) for classes in own.classes}) > 3
@@ -115,11 +115,11 @@ def test_the_scores_of_all_folds_are_one_report(tmp_path):
 def test_tasks_are_divided_in_folds_and_an_interrupted_one_goes_on(tmp_path, columns):
     run, folder = tmp_path / "run", tmp_path / "folds"
     train(of_shops(tmp_path, **columns), run)
-    first = cross_validate(run, 2, folder, tasks=16, costly_tasks=0)
+    first = cross_validate(run, 2, folder, tasks=16, minutes=0)
     own = first.comparisons[0].learner.evaluation
     assert len(set(own.units.tolist())) == 15, "each task is a unit of its own"
     kept = [(folder / f"fold-{number}-of-2" / "model" / "model.safetensors").read_bytes() for number in (1, 2)]
-    again = cross_validate(run, 2, folder, tasks=16, costly_tasks=0)
+    again = cross_validate(run, 2, folder, tasks=16, minutes=0)
     assert again.comparisons[0].learner.evaluation.scores.equal(own.scores)
     assert kept == [(folder / f"fold-{number}-of-2" / "model" / "model.safetensors").read_bytes() for number in (1, 2)]
 

@@ -114,7 +114,7 @@ def test_what_is_kept_of_a_tuning_is_evaluated(rate, kept, experiment, folder, t
     with collecting():
         model = train(replace(experiment, settings=SETTINGS | {"outer_lr": rate}), tmp_path / "run")
     assert (scores_of(model)["kept"] == "tuned") == (kept == "tuned")
-    report = evaluate(tmp_path / "run", tasks=10, costly_tasks=0)
+    report = evaluate(tmp_path / "run", tasks=10, minutes=0)
     page = report.write(tmp_path / "report").read_text()
     grounds = {row.evaluation.ground for row in report.comparisons[0].rows}
     if kept != "tuned":

@@ -32,10 +32,9 @@ def evaluate(
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     test_tasks: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
-    costly: Annotated[
-        int | None,
-        typer.Option(min=0, help="Tasks for rungs that train a network each: 50, or 5 for encoders (0: leave out)."),
-    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Time for baselines that pre-train, or train for each task (0: none of these).")
+    ] = 2.0,
     equivalence: Annotated[
         int,
         typer.Option(
@@ -81,7 +80,7 @@ def evaluate(
         "settings": [(w, shot) for w in way] if way else [(None, shot)],
         "query_shot": query_shot,
         "tasks": test_tasks,
-        "costly_tasks": costly,
+        "minutes": minutes,
         "half_width": half_width,
         "device": device,
         "metric": metric,

@@ -1,14 +1,18 @@
 """The ladder: the ordinary methods that stand beside every result."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from handful.engine.devices import wait_for
+from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
@@ -16,19 +20,20 @@ from handful.evaluation.grounds import Ground, encoder_grounds
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name, works_on_features
 from handful.events import LADDER_PRETRAINING, Event, OnEvent, StepEvent, ignore
-from handful.learners.learner import Keeper, Learner
+from handful.learners.learner import BATCH, Keeper, Learner
 from handful.metrics import Metric
 from handful.notes import collecting
 from handful.registry import LEARNERS
-from handful.tasks.distribution import SizeRanges, TaskDistribution
+from handful.tasks.distribution import Pool, Remembered, SizeRanges, TaskDistribution
+from handful.types import to_device
 
-COSTLY_TASKS, ENCODER_TASKS = 50, 5
-"""On how many tasks costly rungs are scored, and one that tunes an encoder in each."""
-DECIDING = 20
-"""Tasks without which a rung that tunes an encoder decides nothing: unlike other costly ones it gets no more."""
-CHOOSING_TASKS, COSTLY_CHOOSING_TASKS = 50, 5
-SETTLING = 5
-"""On how many times as many tasks a costly rung is scored that would decide by its few."""
+MINUTES = 2.0
+"""For the pre-training of rungs and for those that are costly."""
+PART_FOR_PRETRAINING = 0.4
+"""The part of this time that the pre-training may take."""
+CHOOSING_TASKS = 50
+TIMED_STEPS = 3
+"""Of the pre-training, to foretell its time; the first one warms up."""
 
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
 """What the conventional way is given to learn from, for the data equivalence."""
@@ -58,6 +63,12 @@ class Rung:
         """Whether it takes anything from other tasks: by itself, or of an encoder that was tuned on them."""
         return self.learner.uses_other_tasks or self.ground.name == TUNED
 
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The options that are tried on validation tasks."""
+        space = self.learner.search_space
+        return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
 
 class Ladder:
     """The rungs that can do the tasks of a distribution, built once and climbed on several settings.
@@ -69,10 +80,14 @@ class Ladder:
     learner: the one to stand beside; rungs with a network get one of its kind.
     trained: the training tasks, from whose pool a network is pre-trained once for all rungs that start from it. None,
         or tasks without a pool: they are left out.
-    examples: of that pre-training: as many as the learner saw in its own training.
-    costly_tasks: on how many tasks costly rungs are scored (0: they are left out). None: on COSTLY_TASKS, or
-        ENCODER_TASKS where an encoder is tuned in each.
-    keeper: where the pre-training is kept while it runs.
+    examples: of that pre-training: as many as the learner saw in its own training, or as many as the time allows. A
+        learner that is nothing but pre-trained lends its own network instead.
+    network: the weights of the learner's network as its own pre-training left them, which serve the same purpose where
+        no head is needed with them; None where there was none.
+    minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
+        and the pre-training takes what it takes, so that nothing depends on the clock.
+    keeper: where the pre-training is kept while it runs. A shorter one that it has is taken, unless there is time now
+        for twice as many examples.
     metric: see `find_metric`.
     on_event: called with a `StepEvent` as work goes on.
     """
@@ -83,18 +98,21 @@ class Ladder:
         trained: TaskDistribution | None,
         *,
         examples: int,
-        costly_tasks: int | None = None,
+        network: dict[str, Tensor] | None = None,
+        minutes: float = MINUTES,
         seed: int = 0,
         metric: Metric | str | None = None,
         on_event: OnEvent = ignore,
         keeper: Keeper | None = None,
     ) -> None:
         self.learner = learner
-        self.costly_tasks = costly_tasks
+        self.minutes = minutes
         self.seed = seed
         self.on_event, self.metric = on_event, metric
         self.pretraining_seconds = 0.0
+        self.pretrained_on = ""
         self._chosen: dict[tuple[str, SizeRanges], dict[str, Any]] = {}
+        self._remembered: dict[str, Remembered] = {}
         self._alone: dict[SizeRanges, str | None] = {}
         spec = learner.recipe["spec"]
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
@@ -113,23 +131,57 @@ class Ladder:
             and (spec.kind == "regression" or spec.labels in rung.labels)
             and (rung.start != "pretrained" or pool is not None)
             and (rung.start != "fitted" or self._rows is not None)
-            and (costly_tasks != 0 or not rung.costly)
+            and (minutes > 0 or not rung.costly)
         ]
         self.rungs = [Rung(rung, ground) for rung in fitting for ground in self._grounds(rung)]
         self._pretrained: Any = None
         first = next((rung for rung in self.rungs if rung.learner.start == "pretrained"), None)
         if first is not None:
             assert pool is not None, "else there is no such rung"
-            self._pretrained = self._build(first, {})
-            self.pretraining_seconds = self._pretrained.pretrain(
-                pool,
-                examples=examples,
-                seed=seed,
-                progress=lambda done, total: on_event(
-                    StepEvent(LADDER_PRETRAINING, done, total, unit="examples", why="the network of the baselines")
-                ),
-                keeper=keeper,
-            )
+            self._pretrain(first, pool, examples, network, keeper)
+
+    def _pretrain(
+        self, rung: Rung, pool: Pool, examples: int, network: dict[str, Tensor] | None, keeper: Keeper | None
+    ) -> None:
+        """Come by a pre-trained network for all rungs: the run's own, one that is kept, or a new one."""
+        if self.learner.start == "pretrained" and self._encoders is None:
+            self._pretrained = self.learner
+            self.pretrained_on = "the learner's own network"
+            return
+        self._pretrained = self.build(rung, {})
+        if network is not None and self._encoders is None and self._takes(network):
+            self._pretrained.backbone.load_state_dict(network)
+            self.pretrained_on = "the learner's own network, as its pre-training left it"
+            return
+        affordable = self._affordable(rung, pool, examples, keeper)
+        self.pretraining_seconds = self._pretrained.pretrain(
+            pool,
+            examples=affordable,
+            seed=self.seed,
+            progress=lambda done, total: self.on_event(
+                StepEvent(LADDER_PRETRAINING, done, total, unit="examples", why="the network of the baselines")
+            ),
+            keeper=keeper,
+        )
+        self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as the learner saw"
+        if affordable < examples:
+            self.pretrained_on = f"pre-trained on {affordable:,} examples, for which the time was enough"
+            self.pretrained_on += f" (the learner saw {examples:,})"
+
+    def _takes(self, network: dict[str, Tensor]) -> bool:
+        """Whether rungs can do with these weights of a network, without a head."""
+        own = self._pretrained.backbone.state_dict()
+        same = {name: value.shape for name, value in own.items()} == {name: w.shape for name, w in network.items()}
+        return same and self._pretrained.head is None
+
+    def _affordable(self, rung: Rung, pool: Pool, examples: int, keeper: Keeper | None) -> int:
+        """As many of these examples as there is time for, at least two batches."""
+        kept = keeper.steps * BATCH if keeper is not None and keeper.steps is not None else 0
+        if not self.minutes or kept == examples or examples <= TIMED_STEPS * BATCH:
+            return examples
+        seconds = _seconds_per_example(self.build(rung, {}), pool, self.seed)
+        found = min(examples, max(2 * BATCH, int(PART_FOR_PRETRAINING * 60 * self.minutes / seconds)))
+        return kept if 0 < kept <= examples and 2 * kept > found else found
 
     def _grounds(self, rung: type[Learner]) -> Sequence[Ground]:
         """What a rung stands on: nothing, where it tunes an encoder and there is none."""
@@ -139,45 +191,30 @@ class Ladder:
             return (self._inputs,)
         return self._encoders if rung.start == "raw" else self._encoders[:1]
 
-    def _few(self, rung: Rung, tasks: int) -> int:
-        """On how many tasks a rung is scored."""
-        if not rung.learner.costly:
-            return tasks
-        default = ENCODER_TASKS if rung.learner.start == "encoder" else COSTLY_TASKS
-        return min(default if self.costly_tasks is None else self.costly_tasks, tasks)
-
     def run(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
-        """Score the learner and all rungs on the first tasks of `setting`'s present split.
+        """Score the learner and all rungs that are not costly on the first tasks of `setting`'s present split.
 
         Options of rungs are chosen on tasks of `validation`, once for each of its sizes.
         """
-        if not self.rungs:
+        rungs = [rung for rung in self.rungs if not rung.learner.costly]
+        if not rungs:
             raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
         own = self._own(setting, tasks, "the learner of the run")
+        found = []
+        for rung in rungs:
+            chosen = self.choose(rung, validation)
+            found.append((self.scored(rung, chosen, setting, tasks), chosen))
+        return Comparison.of(own, found, alone=self._best_alone(validation))
 
-        def scored(rung: Rung, count: int) -> tuple[Evaluation, dict[str, Any]]:
-            chosen = self._choose(rung, validation)
-            return self._scored(rung, chosen, setting, count), chosen
-
-        rungs = {rung.name: rung for rung in self.rungs}
-        found = {name: scored(rung, self._few(rung, tasks)) for name, rung in rungs.items()}
-        aside = {
-            name
-            for name, rung in rungs.items()
-            if rung.learner.start == "encoder" and self._few(rung, tasks) < min(DECIDING, tasks)
-        }
-        if len(aside) == len(rungs):
-            aside = set()
-        alone = self._best_alone(validation)
-        comparison = Comparison.of(own, list(found.values()), aside=aside, alone=alone)
-        # Of several rungs on a few tasks each one is soon ahead by chance: the one that decides gets more of them.
-        while (best := rungs[comparison.best_rung.evaluation.name]).learner.costly and (
-            len(found[best.name][0].scores) == (few := self._few(best, tasks)) < tasks
-            and best.learner.start != "encoder"  # which would take hours
-        ):
-            found[best.name] = scored(best, min(SETTLING * few, tasks))
-            comparison = Comparison.of(own, list(found.values()), aside=aside, alone=alone)
-        return comparison
+    def expected_seconds(self, setting: TaskDistribution, *, tasks: int) -> float:
+        """About how long `run` takes on this setting, by its first task; it is less where tasks share their work."""
+        rungs = [rung for rung in self.rungs if not rung.learner.costly]
+        vectors = [rung.learner.for_vectors if rung.ground.vectors(setting) else {} for rung in rungs]
+        built = [self.build(rung, options) for rung, options in zip(rungs, vectors, strict=True)]
+        seconds = _foretold(self.learner, setting, tasks)
+        for learner, rung in zip(built, rungs, strict=True):
+            seconds += _foretold(learner, rung.ground.tasks(setting), tasks)
+        return seconds
 
     @_quiet()
     def shots_curve(
@@ -226,7 +263,7 @@ class Ladder:
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             curves[self.learner.key].append((shot, self._own(place, tasks, shot=part).score))
             for rung in rungs:
-                found = self._scored(rung, self._choose(rung, choosing), place, tasks, shot=part)
+                found = self.scored(rung, self.choose(rung, choosing), place, tasks, shot=part)
                 curves[rung.name].append((shot, found.score))
         return curves
 
@@ -240,7 +277,7 @@ class Ladder:
         `evaluate`.
         """
         return {
-            rung.name: self._scored(rung, self._choose(rung, validation), setting, tasks, shot=shot)
+            rung.name: self.scored(rung, self.choose(rung, validation), setting, tasks, shot=shot)
             for rung in self._conventional
         }
 
@@ -307,7 +344,8 @@ class Ladder:
         best = [max((way.score for way in found), key=lambda score: own.metric.sign * score.mean) for found in ways]
         return replace(result, curve=list(zip(sizes, best, strict=True)))
 
-    def _build(self, rung: Rung, options: dict[str, Any]) -> Learner:
+    def build(self, rung: Rung, options: dict[str, Any]) -> Learner:
+        """The rung with these options, pre-trained or fitted where it has to be."""
         recipe, ground = self.learner.recipe, rung.ground
         if rung.learner.start == "pretrained" and self._pretrained is not None:
             return self._pretrained.twin(rung.learner, **options).to(self.learner.device)  # type: ignore[no-any-return]
@@ -326,23 +364,25 @@ class Ladder:
             built.load_state_dict(self._fitted[rung.learner].state_dict())
         return built.eval().to(self.learner.device)
 
-    def _choose(self, rung: Rung, validation: TaskDistribution) -> dict[str, Any]:
-        """The best of the rung's choices on validation tasks; chosen once for each of their sizes."""
+    def choose(self, rung: Rung, validation: TaskDistribution, count: int | None = None, **more: Any) -> dict[str, Any]:
+        """The best of the rung's choices on `count` validation tasks; chosen once for each of their sizes. more: of
+        `scored`."""
         at = (rung.name, validation.sizes)
         if at not in self._chosen:
-            self._chosen[at] = self._best_choice(rung, validation)
+            self._chosen[at] = self._best_choice(rung, validation, count, **more)
         return self._chosen[at]
 
-    def _best_choice(self, rung: Rung, validation: TaskDistribution) -> dict[str, Any]:
-        space = rung.learner.search_space
-        candidates = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+    def _best_choice(
+        self, rung: Rung, validation: TaskDistribution, count: int | None = None, **more: Any
+    ) -> dict[str, Any]:
+        candidates = rung.choices
         if len(candidates) == 1:
             return candidates[0]
         ranks = []
         for done, options in enumerate(candidates):
             why = "on validation tasks"
             self.on_event(StepEvent(f"choosing for {rung.name}", done, len(candidates), unit="choices", why=why))
-            ranks.append(self._rank(rung, options, validation))
+            ranks.append(self.rank(rung, options, validation, count, **more))
         return candidates[ranks.index(max(ranks))]
 
     def _best_alone(self, validation: TaskDistribution) -> str | None:
@@ -353,14 +393,24 @@ class Ladder:
         sizes = validation.sizes
         if sizes not in self._alone:
             rungs = [rung for rung in self.rungs if not (rung.uses_other_tasks or rung.learner.costly)]
-            ranks = {rung.name: self._rank(rung, self._choose(rung, validation), validation) for rung in rungs}
+            ranks = {rung.name: self.rank(rung, self.choose(rung, validation), validation) for rung in rungs}
             self._alone[sizes] = max(ranks, key=lambda name: ranks[name], default=None)
         return self._alone[sizes]
 
-    def _rank(self, rung: Rung, options: dict[str, Any], validation: TaskDistribution) -> tuple[int, float]:
-        """How good a rung is on validation tasks with these options: the larger, the better."""
-        count = COSTLY_CHOOSING_TASKS if rung.learner.costly else CHOOSING_TASKS
-        found = self._scored(rung, options, rung.ground.choosing(validation), count, why=None)
+    def rank(
+        self,
+        rung: Rung,
+        options: dict[str, Any],
+        validation: TaskDistribution,
+        count: int | None = None,
+        **more: Any,
+    ) -> tuple[int, float]:
+        """How good a rung is on `count` validation tasks with these options: the larger, the better.
+
+        more: of `scored`.
+        """
+        count = CHOOSING_TASKS if count is None else count
+        found = self.scored(rung, options, rung.ground.choosing(validation), count, why=None, **more)
         mean = found.metric.sign * found.score.mean
         return -found.unscored, -math.inf if math.isnan(mean) else mean
 
@@ -368,25 +418,39 @@ class Ladder:
         self, setting: TaskDistribution, tasks: int, why: str | None = None, *, shot: int | None = None
     ) -> Evaluation:
         """Scores of the learner; on the vectors of a tuned encoder that are there already."""
-        network = self._encoders[1].network if self._encoders else None
-        features = setting.mapped(network) if network is not None and works_on_features(self.learner) else None
-        return self._evaluate(self.learner, setting, tasks, why, shot=shot, features=features)
+        return self._evaluate(
+            self.learner, setting, tasks, why, shot=shot, features=self._features(self.learner, setting)
+        )
 
-    def _scored(
+    def _features(self, learner: Learner, setting: TaskDistribution) -> TaskDistribution | None:
+        """What the learner's network, or the pre-trained one, makes of examples, kept for all that is scored; None
+        where it is not worth keeping."""
+        if not works_on_features(learner):
+            return None
+        if learner is self.learner and self._encoders:
+            assert self._encoders[1].network is not None, "a ground of vectors has one"
+            return setting.mapped(self._encoders[1].network)
+        whose = "own" if learner is self.learner else "pretrained"
+        if whose not in self._remembered:
+            self._remembered[whose] = Remembered(evaluation_copy(learner).feature_network)
+        return setting.mapped(self._remembered[whose])
+
+    def scored(
         self,
         rung: Rung,
         options: dict[str, Any],
         setting: TaskDistribution,
         tasks: int,
         why: str | None = "a baseline",
-        *,
-        shot: int | None = None,
+        **more: Any,
     ) -> Evaluation:
-        """Scores of a rung with these options, and with those for vectors."""
+        """Scores of a rung with these options, and with those for vectors. more: see `evaluate`."""
         ground = rung.ground
         for_vectors = rung.learner.for_vectors if ground.vectors(setting) else {}
-        learner = self._build(rung, for_vectors | options)
-        found = self._evaluate(learner, ground.tasks(setting), tasks, why, shot=shot)
+        learner = self.build(rung, for_vectors | options)
+        if rung.learner.start == "pretrained" and ground.network is None:
+            more["features"] = self._features(learner, setting)
+        found = self._evaluate(learner, ground.tasks(setting), tasks, why, **more)
         return replace(
             found,
             ground=ground.name,
@@ -402,6 +466,39 @@ class Ladder:
                 self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
 
         return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear, **more)
+
+
+def _foretold(learner: Learner, setting: TaskDistribution, tasks: int) -> float:
+    """The seconds that so many tasks take, by the second of two tries of the first one."""
+    learner, task, seconds = evaluation_copy(learner), to_device(setting.task(0), learner.device), 0.0
+    with torch.no_grad():
+        for _ in range(2):
+            start = time.perf_counter()
+            learner.predict(learner.adapt(task.support, setting.spec_of(0)), task.query.inputs)
+            wait_for(learner.device)
+            seconds = time.perf_counter() - start
+    rows = setting.rows() if works_on_features(learner) else None
+    if rows is None:
+        return tasks * seconds
+    return seconds * min(float(tasks), len(rows) / (len(task.support.inputs) + len(task.query.inputs)))
+
+
+class _TimedError(Exception):
+    """A pre-training has gone on for long enough to foretell its time."""
+
+
+def _seconds_per_example(learner: Any, pool: Pool, seed: int) -> float:
+    """What the pre-training of a learner takes, by its first steps; the learner is of no use afterwards."""
+    ends: list[float] = []
+
+    def hear(done: int, total: int) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) == TIMED_STEPS:
+            raise _TimedError
+
+    with suppress(_TimedError):
+        learner.pretrain(pool, examples=TIMED_STEPS * BATCH, seed=seed, progress=hear)
+    return (ends[-1] - ends[0]) / (BATCH * (TIMED_STEPS - 1))
 
 
 def _of_shot(tasks: TaskDistribution, shot: int) -> TaskDistribution:

@@ -38,7 +38,7 @@ def predict_left_out(learner: Learner, support: Examples, spec: TaskSpec, groups
     found: list[tuple[tuple[Tensor, Tensor], Prediction]] = []
     with torch.no_grad():
         if works_on_features(learner):  # else each example would pass the network once for each other one
-            features = learner.backbone(support.inputs.flatten(0, 1).to(learner.device)).cpu()
+            features = learner.feature_network(support.inputs.flatten(0, 1).to(learner.device)).cpu()
             support = Examples(features.unflatten(0, (tasks, count)), support.targets)
             spec = replace(spec, input_shape=tuple(features.shape[1:]))
             learner = head_of(learner, spec.input_shape)

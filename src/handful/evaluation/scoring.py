@@ -1,5 +1,6 @@
 """The protocol: a learner's scores on tasks of a distribution."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,8 @@ from handful.types import (
     to_device,
 )
 
+LARGE = 10_000
+"""Numbers of an input from which on its features are computed once, and not anew in each task: those of photos."""
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
 FROZEN, TUNED = "frozen encoder", "tuned encoder"
@@ -52,6 +55,20 @@ BYTES_AT_ONCE = 2**27
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Of the central intervals of a normal prediction whose coverage is counted."""
+
+OF_DRAWS = (
+    "scores",
+    "units",
+    "diverged",
+    "confidences",
+    "correct",
+    "log_likelihoods",
+    "coverages",
+    "oracle_scores",
+    "oracle_log_likelihoods",
+    "target_scores",
+)
+"""What an `Evaluation` holds of each draw or query."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +192,11 @@ class Evaluation:
         one, two = (interval(scores[:count][both], units).mean for scores in (self.scores, other.scores))
         return one, two
 
+    def followed_by(self, more: "Evaluation") -> "Evaluation":
+        """The scores of these tasks and of those that come next."""
+        joined: dict[str, Any] = {name: torch.cat([getattr(self, name), getattr(more, name)]) for name in OF_DRAWS}
+        return replace(self, classes=self.classes + more.classes, **joined)
+
     def behind(self, other: "Evaluation") -> int:
         """How many more draws than of `other` are left out of this learner's score, of those that both have.
 
@@ -194,6 +216,8 @@ def evaluate(
     shot: int | None = None,
     on_event: OnEvent = ignore,
     features: TaskDistribution | None = None,
+    first: int = 0,
+    measured: tuple[float, TaskState] | None = None,
 ) -> Evaluation:
     """Adapt to each of the first `tasks` tasks of the distribution's present split and score the queries.
 
@@ -205,6 +229,8 @@ def evaluate(
         see what more of them bring to the same queries.
     on_event: called with a `StepEvent` at the beginning and after each batch of tasks.
     features: the same tasks mapped by the learner's network; None: mapped here where that saves time.
+    first: the number of the first task, where those before it have been scored already.
+    measured: what `cost` gave for such a learner and such tasks; None: measured here.
 
     Raises `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
     """
@@ -222,7 +248,7 @@ def evaluate(
     short = enough_memory(f"evaluating {learner.key!r}", "Lower {way}, {shot} or {query_shot}.")
     learner = evaluation_copy(learner)
     with torch.no_grad(), short:
-        seconds, state = _cost(learner, distribution, tasks, shot)
+        seconds, state = measured or _cost(learner, distribution, tasks, shot)
         size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
         whole = learner
         learner, distribution = on_features(learner, distribution, features)
@@ -230,7 +256,8 @@ def evaluate(
         stacked = min(EXAMPLES_AT_ONCE, most) if rule(learner, 1).backend == "vmap" else EXAMPLES_AT_ONCE
         # Where each example is encoded once, for all tasks, the time of one task alone foretells nothing.
         on_event(StepEvent(learner.key, 0, tasks, seconds=seconds * tasks if learner is whole else None))
-        for indices, drawn, spec in batches(distribution, range(tasks), stacked):
+        for numbers, drawn, spec in batches(distribution, range(first, first + tasks), stacked):
+            indices = [number - first for number in numbers]
             batch = drawn if shot is None else Task(_first(drawn.support, shot, distribution), drawn.query)
             predictions = predict_tasks(learner, batch, spec, rule(learner, len(indices)), most=most)
             found = target_scores_of(predictions, batch.query.targets, metric, distribution)
@@ -243,7 +270,7 @@ def evaluate(
                 confidence, predicted = predictions.logits[finite].softmax(-1).max(-1)
                 confidences.append(confidence.flatten())
                 correct.append((predicted == batch.query.targets[finite]).flatten())
-            known = indices if shot is None else []  # the best prediction is known for the whole support
+            known = numbers if shot is None else []  # the best prediction is known for the whole support
             for name, values in _of_regression(predictions, batch.query.targets, metric, distribution, known).items():
                 more[name].append(values)
             order += indices
@@ -255,7 +282,7 @@ def evaluate(
         learner=learner.key,
         metric=metric,
         scores=scores,
-        units=torch.tensor([distribution.unit(index) for index in range(tasks)], device="cpu"),
+        units=torch.tensor([distribution.unit(index) for index in range(first, first + tasks)], device="cpu"),
         diverged=diverged,
         way=sizes.way,
         shot=sizes.shot if shot is None else shot,
@@ -270,7 +297,9 @@ def evaluate(
         in_training=distribution.split_name in distribution.aside,
         uses_other_tasks=learner.uses_other_tasks,
         target_names=target_names(distribution),
-        classes=tuple(() if distribution.units else distribution.manifest(index).classes for index in range(tasks)),
+        classes=tuple(
+            () if distribution.units else distribution.manifest(index).classes for index in range(first, first + tasks)
+        ),
         **of_draws,
     )
 
@@ -466,15 +495,17 @@ def on_features(
     """
     if not works_on_features(learner):
         return learner, distribution
-    mapped = distribution.mapped(learner.backbone) if features is None else features
+    mapped = distribution.mapped(learner.feature_network) if features is None else features
     if mapped is None:
         return learner, distribution
     return head_of(learner, mapped.spec.input_shape), mapped
 
 
 def works_on_features(learner: Learner) -> bool:
-    """Whether its network is so large that features of each example are computed once, and may be."""
-    return learner.features_only and learner.pointwise and one_by_one(learner.backbone)
+    """Whether its network, or what it is shown, is so large that features of each example are computed once, and may
+    be."""
+    large = one_by_one(learner.backbone) or math.prod(learner.recipe["spec"].input_shape) >= LARGE
+    return learner.features_only and learner.pointwise and large
 
 
 def head_of(learner: Learner, shape: tuple[int, ...]) -> Learner:
@@ -502,6 +533,16 @@ def _cost(learner: Learner, distribution: TaskDistribution, tasks: int, shot: in
             break
     seconds = seconds[1:] or seconds
     return sorted(seconds)[len(seconds) // 2], state
+
+
+def cost(learner: Learner, distribution: TaskDistribution) -> tuple[float, TaskState]:
+    """Seconds to adapt to the first task alone, in one try, and its state; see `evaluate`."""
+    task = distribution.task(0)
+    with torch.no_grad():
+        start = time.perf_counter()
+        state = evaluation_copy(learner).adapt(to_device(task.support, learner.device), distribution.spec_of(0))
+        wait_for(learner.device)
+        return time.perf_counter() - start, state
 
 
 def _queries_at_once(learner: Learner, state: TaskState, inputs: Tensor) -> int:

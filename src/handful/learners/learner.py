@@ -14,6 +14,7 @@ from handful.errors import DataError, UserError
 from handful.functional.normalization import MODES, Normalization
 from handful.functional.own_settings import own_settings
 from handful.learners.options import check_options
+from handful.learners.pretraining import BATCH as BATCH
 from handful.learners.pretraining import Keeper as Keeper
 from handful.learners.pretraining import PretrainingExamples, pretrain
 from handful.registry import LEARNERS
@@ -178,6 +179,11 @@ class Learner(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where it computes: tasks have to be there, too."""
         return self.progress.device
+
+    @property
+    def feature_network(self) -> nn.Module:
+        """What makes the features that may stand for inputs, where `features_only` says that they may."""
+        return self.backbone
 
     @property
     def pointwise(self) -> bool:

@@ -51,6 +51,7 @@ class PretrainedBlocks(Pretrained):
     key = "pretrained"
     kinds = frozenset({"classification"})
     baseline = False
+    features_only = True
     candidate_for = frozenset({"images"})
 
     temperatures: Tensor
@@ -74,6 +75,7 @@ class PretrainedBlocks(Pretrained):
             )
         self.any_way = True  # the head of pre-training is not used
         self.ridge, self.views = ridge, views
+        self.inputs_ndim = 1 + len(spec.input_shape)
         self.register_buffer("temperatures", torch.tensor([temperature, ridge_temperature, 1.0]))
         if views == "affine":
             self.register_buffer("maps", random_maps(AFFINE_VIEWS, EXTENT))
@@ -93,8 +95,15 @@ class PretrainedBlocks(Pretrained):
         """Logits are scaled cosines, or the logarithms of the mean of two probabilities."""
         return self.combined(self.scores(state, inputs), self.temperatures, state["present"])
 
+    @property
+    def feature_network(self) -> nn.Module:
+        """All of it but the head."""
+        return Embedding(self)
+
     def embed(self, inputs: Tensor) -> Tensor:
         """Features `(n, d)` of unit length; of features that it has made itself, these."""
+        if inputs.ndim < self.inputs_ndim:
+            return inputs
         if self.views == "one":
             return self._of_view(inputs)
         if self.views == "mirrored":
@@ -130,3 +139,15 @@ class PretrainedBlocks(Pretrained):
         if len(scores) == 1:
             return Categorical(logits[0])
         return Categorical(temperatures[-1] * logits.log_softmax(-1).logsumexp(0))
+
+
+class Embedding(nn.Module):
+    """What a learner makes of inputs before any task is known."""
+
+    def __init__(self, learner: PretrainedBlocks) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` to features `(n, d)` of unit length."""
+        return self.learner.embed(inputs)

@@ -42,7 +42,12 @@ class PretrainingExamples(Protocol):
 
 
 class Keeper(Protocol):
-    """Where a pre-training is kept while it runs, so that it can be continued."""
+    """Where a pre-training is kept while it runs, so that it can be continued.
+
+    steps: of the one that is kept from before; None where there is none.
+    """
+
+    steps: int | None
 
     def begin(self, pretraining: "Pretraining") -> None:
         """Put it where it was when it was last saved, if it was."""

@@ -114,8 +114,9 @@ class Report:
     {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
     is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
-    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. encoder: that
-    the model starts from.
+    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. pretrained_on:
+    what the network of the ladder is, in words. left_out: rungs for which there was no time. encoder: that the model
+    starts from.
     """
 
     title: str
@@ -137,6 +138,8 @@ class Report:
     equivalence: Equivalence | None = None
     half_width: float | None = None
     data: str = ""
+    pretrained_on: str = ""
+    left_out: Sequence[str] = ()
     encoder: UsedEncoder | None = None
 
     @property
@@ -295,6 +298,10 @@ class Report:
         yield f"Weights: {self.selection}."
         if self.encoder is not None:
             yield from self.encoder.lines(self._validated_by)
+        if self.pretrained_on:
+            yield f"Pre-trained network of the ladder: {self.pretrained_on}."
+        if self.left_out:
+            yield f"Left out for want of time: {', '.join(self.left_out)}. With more minutes they are there too."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
             yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from handful.functional.stateless import tensors
 from handful.tasks.distribution import Remembered
 
+NUMBERS_AT_ONCE = 2**21
+"""Numbers of inputs that pass the network in one go: what it makes of photos on the way is many times as large."""
+
 
 class Features:
     """In place of the inputs `(n, *raw_shape)` of a source: a network's features of them `(n, width)`.
@@ -51,5 +54,7 @@ class Features:
         return self.values[rows]
 
     def _computed(self, rows: Tensor) -> Tensor:
+        parts = torch.split(rows, max(1, NUMBERS_AT_ONCE // max(1, self.rows[0].numel())))
         with torch.no_grad():
-            return self.network(self.prepare(self.rows[rows]).to(self.device)).cpu()  # type: ignore[no-any-return]
+            found = [self.network(self.prepare(self.rows[part]).to(self.device)).cpu() for part in parts]
+        return torch.cat(found)

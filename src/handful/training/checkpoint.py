@@ -136,6 +136,7 @@ class PretrainingCheckpoints:
         stop: Stop | None = None,
     ) -> None:
         self.save, self.saved, self.stop = save, saved, stop
+        self.steps: int | None = saved[1]["identity"]["steps"] if saved else None
         self.last = time.monotonic()
 
     def begin(self, pretraining: Pretraining) -> None:

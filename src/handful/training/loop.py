@@ -566,6 +566,8 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
         training.choose_plan(on_event)
         if chosen.pretrain_examples and (training.unfinished or not restored):
             training.pretrain(run, on_event, stop)
+            if run is not None and training.learner.start != "pretrained":  # whose network stays as it is
+                run.keep_network(training.learner.backbone.state_dict())
             if run is not None:
                 run.save(training)
     training.follow()

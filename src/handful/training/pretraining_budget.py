@@ -49,6 +49,8 @@ class SizeChoice:
 class _Timer:
     """A `Keeper` that ends a pre-training once the time of its steps is known."""
 
+    steps: int | None = None
+
     def __init__(self, budget: float, clock: Clock) -> None:
         self.budget, self.clock, self.times = budget, clock, [clock()]
 

@@ -227,6 +227,24 @@ class Run:
             note("started-over", f"{self.path} has no whole checkpoint of its own: starting over.")
         return False
 
+    def keep_network(self, weights: dict[str, Tensor]) -> None:
+        """Keep the learner's network as its pre-training left it, for baselines that start from such a one."""
+        write_tensors(self._network, weights, {})
+
+    def pretrained_network(self) -> dict[str, Tensor] | None:
+        """The weights of that network; None where there was no pre-training, or they cannot be read."""
+        if not self._network.exists():
+            return None
+        try:
+            return read_tensors(self._network)[0]
+        except ArtifactError as error:
+            note("left-out", f"{error} It is left out.")
+            return None
+
+    @property
+    def _network(self) -> Path:
+        return self.path / "checkpoints" / "pretrained.safetensors"
+
     @property
     def ladder(self) -> Path:
         """Where the pre-training for the ladder is kept, finished or not, for the next evaluation."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from handful.errors import UserError
 from handful.evaluation.folds import joined
 from handful.evaluation.formatting import duration
-from handful.evaluation.ladder import COSTLY_TASKS
+from handful.evaluation.ladder import MINUTES
 from handful.evaluation.scoring import check_number, metric_of
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.models.meta_model import MetaModel
@@ -17,7 +17,7 @@ from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import FEWEST, Contents, Split, place, split_names
 from handful.training.run import Run
 from handful.workflows.auto import auto
-from handful.workflows.evaluate import check_half_width, evaluate
+from handful.workflows.evaluate import check_half_width, check_minutes, evaluate
 from handful.workflows.experiment import Experiment, Source, opened_again
 from handful.workflows.train import train
 from handful.workflows.warm_start import trained_on
@@ -34,7 +34,7 @@ def cross_validate(
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
     tasks: int = 600,
-    costly_tasks: int | None = None,
+    minutes: float = MINUTES,
     half_width: float | None = None,
     metric: str | None = None,
     device: str = "cpu",
@@ -47,18 +47,16 @@ def cross_validate(
     path: of the run, whose own model is not scored.
     folds: how many; with as many as there are tasks, each is left out in turn.
     folder: where the runs of folds are kept; those that are there go on.
-    tasks, costly_tasks: of all folds together; by default so many costly ones as in one evaluation, but where an
-    encoder is tuned: as many in each fold. The others: see `evaluate`.
+    tasks, minutes: of all folds together, the minutes without their trainings. The others: see `evaluate`.
 
     Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
     """
     check_number(tasks)
     check_half_width(half_width)
+    check_minutes(minutes)
     run = Run.existing(path)
     experiment = Experiment.from_config(run.config())
     model = MetaModel.from_pretrained(run.path, trust=trust)
-    tuned = model.pipeline is not None and model.pipeline.tuned
-    costly = COSTLY_TASKS if costly_tasks is None and not tuned else costly_tasks
     opened, _ = opened_again(experiment, model, run)
     metric_of(opened, metric or experiment.settings.get("metric"))
     divided = fold_contents(opened, folds, experiment)
@@ -92,7 +90,7 @@ def cross_validate(
                 settings=settings,
                 query_shot=query_shot,
                 tasks=-(-tasks // folds),
-                costly_tasks=None if costly is None else -(-costly // folds),
+                minutes=minutes / folds,
                 curve=False,
                 metric=metric,
                 device=device,

@@ -1,6 +1,7 @@
 """From a run to its report."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from handful.encoders.tuned import TunedEncoder
 from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
+from handful.evaluation.costly import with_costly
+from handful.evaluation.formatting import duration
 from handful.evaluation.intervals import Interval
-from handful.evaluation.ladder import Ladder
+from handful.evaluation.ladder import MINUTES, Ladder
 from handful.evaluation.scoring import check_number, check_tasks, metric_of
-from handful.events import OnEvent, Stop, ignore, until
+from handful.events import NoteEvent, OnEvent, Stop, ignore, until
 from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
 from handful.notes import note
@@ -37,7 +40,7 @@ def evaluate(
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
     tasks: int = 600,
-    costly_tasks: int | None = None,
+    minutes: float = MINUTES,
     equivalence_tasks: int = 0,
     curve: bool = True,
     half_width: float | None = None,
@@ -52,7 +55,9 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline.
     settings: (way, shot) pairs; none: the run's own.
     query_shot: None: the run's own.
-    tasks: how many are scored; costly rungs on the first `costly_tasks` only (0 leaves them out; None: see `Ladder`).
+    tasks: how many are scored; costly rungs on the first of them only, as many as there is time for.
+    minutes: of the clock, for the rungs that take their time: a pre-training takes a part of them at the most, and when
+        all others are scored, costly ones get what is left. 0 leaves costly ones out, and nothing depends on the clock.
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
     curve: whether scores are also taken against the number of examples.
     half_width: of the interval that is wanted; the report then tells how many tasks it takes.
@@ -66,8 +71,10 @@ def evaluate(
     Networks of rungs are pre-trained on the run's own training split in any case, with images changed as the run's own
     were; but where they stand on the vectors of an encoder.
     """
+    end = time.monotonic() + 60 * minutes
     check_number(tasks)
     check_half_width(half_width)
+    check_minutes(minutes)
     run = Run.existing(path)
     there = device_named(device)
     model = MetaModel.from_pretrained(run.path, trust=trust)
@@ -96,16 +103,19 @@ def evaluate(
     learned_from = trained
     if home and isinstance(model.learner.backbone, TunedEncoder):  # each changed image would be encoded anew
         learned_from = experiment.tasks(home.split("train"))
+    hear = until(stop, on_event)
     ladder = Ladder(
         model.learner,
         learned_from,
         examples=model.facts["examples"],
         seed=experiment.seed,
-        costly_tasks=costly_tasks,
+        network=run.pretrained_network(),
+        minutes=minutes,
         metric=metric_of(away, metric or experiment.settings.get("metric")),
-        on_event=until(stop, on_event),
+        on_event=hear,
         keeper=run.ladder_checkpoints(stop) if trained else None,
     )
+    hear(NoteEvent(_foretold(ladder, places, tasks)))
     comparisons: list[Comparison] = []
     curves: dict[str, list[tuple[int, Interval]]] = {}
     for place, validation in zip(places, choosing, strict=True):
@@ -122,6 +132,14 @@ def evaluate(
                 "There is no data equivalence: shots vary, the same tasks have no other numbers of examples, no simple "
                 "method can do them, or the learner diverges.",
             )
+    findings = diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None)
+    left_out: list[str] = []
+    began = time.monotonic()
+    for number, (place, validation) in enumerate(zip(places, choosing, strict=True)):
+        part = (end - time.monotonic()) / (len(places) - number)
+        found = with_costly(ladder, comparisons[number], place, validation, tasks=tasks, seconds=part)
+        comparisons[number] = found.comparison
+        left_out += found.left_out
     source = other or experiment.source
     if other is None and source.test:
         source = replace(source, tasks=source.test)
@@ -134,7 +152,7 @@ def evaluate(
         seed=experiment.seed,
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
-        findings=diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None),
+        findings=findings,
         # Where tuning the encoder brought nothing, the run's history is of what was not kept.
         history=history if model.facts.get("encoder", {}).get("kept", "tuned") == "tuned" else (),
         validated_by=recorded_metric(model.facts["metric"]),
@@ -143,7 +161,10 @@ def evaluate(
         seconds={
             "meta-training": round(history[-1]["seconds"], 1),
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
+            "costly baselines": round(time.monotonic() - began, 1),
         },
+        pretrained_on=ladder.pretrained_on,
+        left_out=tuple(dict.fromkeys(left_out)),
         performance=run.performance(),
         equivalence=equivalence,
         half_width=half_width,
@@ -153,6 +174,15 @@ def evaluate(
     )
 
 
+def _foretold(ladder: Ladder, places: Sequence[TaskDistribution], tasks: int) -> str:
+    """How long the evaluation is expected to take, in words."""
+    seconds = sum(ladder.expected_seconds(place, tasks=tasks) for place in places)
+    text = f"Scoring on {tasks:,} tasks is expected to take {duration(seconds)} at the most."
+    if any(rung.learner.costly for rung in ladder.rungs):
+        text += f" Baselines that train for each task get what is left of {duration(60 * ladder.minutes)} then."
+    return text
+
+
 def used_encoder(model: MetaModel) -> UsedEncoder | None:
     """The encoder of a model, and what is known of it; None where it has none."""
     pipeline: Any = model.pipeline
@@ -160,6 +190,12 @@ def used_encoder(model: MetaModel) -> UsedEncoder | None:
         return None
     scores = model.facts.get("encoder", {})
     return UsedEncoder(pipeline.encoder, pipeline.revision, pipeline.tuned, pipeline.provenance, scores)
+
+
+def check_minutes(minutes: float) -> None:
+    """Raise a `UserError` for a time that is none."""
+    if not 0 <= minutes < math.inf:
+        raise UserError(f"The time of an evaluation is 0 minutes or more, got {minutes}.", hint="Change {minutes}.")
 
 
 def check_half_width(half_width: float | None) -> None:

@@ -1,0 +1,158 @@
+"""Costly rungs of the ladder: those that train for each task, on as many tasks as there is time for."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from handful.evaluation.comparison import Comparison, Row
+from handful.evaluation.ladder import Ladder, Rung
+from handful.evaluation.scoring import Evaluation, cost
+from handful.tasks.distribution import TaskDistribution
+from handful.types import TaskState
+
+FIRST_TASKS, FEWEST_TASKS = 5, 2
+"""On how many tasks a costly rung is scored at first, and at the least: one alone has no interval."""
+DECIDING = 20
+"""Tasks without which a rung that is surely ahead of the learner is not done, and one that tunes an encoder decides
+nothing: of several on a few tasks each one is soon ahead by chance."""
+CHOOSING_TASKS = 5
+"""Validation tasks for each choice of options, at the most."""
+PART_FOR_CHOOSING = 0.5
+"""The part of the time left that choosing options may take."""
+
+
+@dataclass
+class Climb:
+    """A costly rung on its way: what was scored so far.
+
+    seconds: that a task takes. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
+    """
+
+    rung: Rung
+    seconds: float
+    measured: tuple[float, TaskState]
+    found: Evaluation | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """On how many tasks it was scored."""
+        return 0 if self.found is None else len(self.found.scores)
+
+
+@dataclass(frozen=True)
+class Costly:
+    """What came of the costly rungs.
+
+    comparison: with those that were scored. left_out: the names of those for which there was no time.
+    """
+
+    comparison: Comparison
+    left_out: tuple[str, ...]
+
+
+def with_costly(
+    ladder: Ladder,
+    comparison: Comparison,
+    setting: TaskDistribution,
+    validation: TaskDistribution,
+    *,
+    tasks: int,
+    seconds: float,
+) -> Costly:
+    """Add the ladder's costly rungs to its comparison on `setting`.
+
+    The cheapest comes first, each on `FIRST_TASKS` tasks. Then those whose paired difference to the learner is not
+    sure, or who are ahead on fewer than `DECIDING` tasks, get twice as many, the cheapest first, until there are no
+    more `tasks` or the time is over. Options are chosen on tasks of `validation`, of which there are fewer, or none,
+    where the time is short: then they are the defaults.
+
+    seconds: of the clock. Before each piece of work its time is foretold, so that it ends within them.
+    """
+    end = time.monotonic() + seconds
+    climbs = [] if seconds <= 0 else _measured(ladder, setting, end)
+    own = comparison.learner.evaluation
+    for climb in climbs:
+        _begin(ladder, climb, setting, validation, min(FIRST_TASKS, tasks), min(FEWEST_TASKS, tasks), end)
+    going = [climb for climb in climbs if climb.found is not None]
+    while going := [climb for climb in going if climb.done < tasks and _open(climb, own)]:
+        going.sort(key=lambda climb: climb.done * climb.seconds)
+        climb, more = going[0], min(going[0].done, tasks - going[0].done)
+        if more * climb.seconds > end - time.monotonic():
+            going.remove(climb)
+            continue
+        _go_on(ladder, climb, setting, more)
+    ended = [climb for climb in climbs if climb.found is not None]
+    named = {climb.rung.name for climb in ended}
+    left_out = [rung.name for rung in ladder.rungs if rung.learner.costly and rung.name not in named]
+    return Costly(_joined(comparison, ended, tasks), tuple(left_out))
+
+
+def _measured(ladder: Ladder, setting: TaskDistribution, end: float) -> list[Climb]:
+    """All costly rungs with the time that they take, the cheapest first; those that there is no time to measure, left
+    out."""
+    climbs = []
+    rungs = [rung for rung in ladder.rungs if rung.learner.costly]
+    for rung in sorted(rungs, key=lambda rung: rung.learner.start == "encoder"):  # which takes longest by far
+        if time.monotonic() < end:
+            measured = cost(ladder.build(rung, {}), rung.ground.tasks(setting))
+            climbs.append(Climb(rung, measured[0], measured))
+    return sorted(climbs, key=lambda climb: climb.seconds)
+
+
+def _begin(
+    ladder: Ladder,
+    climb: Climb,
+    setting: TaskDistribution,
+    validation: TaskDistribution,
+    count: int,
+    least: int,
+    end: float,
+) -> None:
+    """Choose options and score the first tasks, at least so many, or nothing where the time does not suffice."""
+
+    def affordable() -> int:
+        return int((end - time.monotonic()) / max(climb.seconds, 1e-6))
+
+    if affordable() < least:
+        return
+    climb.chosen = _choice(ladder, climb, validation, affordable())
+    if (few := min(count, affordable())) >= least:
+        _go_on(ladder, climb, setting, few)
+
+
+def _choice(ladder: Ladder, climb: Climb, validation: TaskDistribution, affordable: int) -> dict[str, Any]:
+    """The best options on validation tasks, of so many as a part of the tasks that are affordable makes."""
+    choices = climb.rung.choices
+    count = min(CHOOSING_TASKS, int(PART_FOR_CHOOSING * affordable / len(choices)))
+    if len(choices) == 1 or count < 1:
+        return choices[0] if len(choices) == 1 else {}
+    return ladder.choose(climb.rung, validation, count, measured=climb.measured)
+
+
+def _go_on(ladder: Ladder, climb: Climb, setting: TaskDistribution, count: int) -> None:
+    """Score so many tasks more, and know better what one takes."""
+    start = time.monotonic()
+    more = ladder.scored(climb.rung, climb.chosen, setting, count, first=climb.done, measured=climb.measured)
+    climb.seconds = (time.monotonic() - start) / count
+    climb.found = more if climb.found is None else climb.found.followed_by(more)
+
+
+def _open(climb: Climb, own: Evaluation) -> bool:
+    """Whether more tasks may change what is said of a rung."""
+    assert climb.found is not None, "it has begun"
+    row = Row.of(climb.found, own, baseline=True, chosen=climb.chosen)
+    return not (row.better or row.worse) or (row.better and climb.done < DECIDING)
+
+
+def _joined(comparison: Comparison, climbs: Sequence[Climb], tasks: int) -> Comparison:
+    """The comparison with more rungs."""
+    found = [(row.evaluation, row.chosen) for row in comparison.rows[1:]]
+    found += [(climb.found, climb.chosen) for climb in climbs if climb.found is not None]
+    aside = {
+        climb.rung.name
+        for climb in climbs
+        if climb.rung.learner.start == "encoder" and climb.done < min(DECIDING, tasks)
+    }
+    return Comparison.of(comparison.learner.evaluation, found, aside=aside, alone=comparison.alone)
