@@ -187,6 +187,29 @@ def test_one_that_cannot_be_trained_is_left_out_with_the_reason(experiment, tmp_
     assert [message.partition(";")[0] for message in rounds] == ["Round 1 of 2: r2d2, cnp", "Round 2 of 2: r2d2"]
 
 
+def test_without_time_to_try_them_candidates_are_left_out(experiment, tmp_path, monkeypatch):
+    """Some model there is however little time there was; the same are left out with the same budget."""
+    monkeypatch.setattr(RaceRecord, "left", property(lambda record: 0.0))
+    monkeypatch.setattr(workflow, "candidates", of("r2d2", "pooled", "ridge-probe"))
+    assert auto(experiment, tmp_path / "run").learner.key == "ridge-probe"
+    late = "no time was left to try it"
+    assert read_json(tmp_path / "run" / "race.json")["summary"]["left_out"] == {"r2d2": late, "pooled": late}
+    steadily(monkeypatch)
+    monkeypatch.setattr(workflow, "candidates", of("r2d2", "pooled", "ridge-probe"))
+    auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+    monkeypatch.setattr(RaceRecord, "left", property(lambda record: 0.0))
+    monkeypatch.setattr(workflow, "candidates", of("r2d2", "cnp"))
+    assert auto(experiment, tmp_path / "one").learner.key == "r2d2"
+
+
+def test_a_race_takes_no_workers(experiment, tmp_path):
+    with pytest.raises(UserError, match="runs in one process") as refused:
+        auto(experiment, tmp_path / "run", workers=2)
+    assert "{learner}" in refused.value.hint
+    assert not (tmp_path / "run").exists()
+
+
 def test_out_of_time_the_last_training_jumps_to_its_end_and_says_so_before(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "candidates", of("r2d2"))
     advance = Training.advance

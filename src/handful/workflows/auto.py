@@ -47,6 +47,8 @@ QUERIES = (10, 5, 3, 2, 1)
 """Query examples of a class that are tried, where the usual number is too many."""
 SAVING = 0.02
 """Of the budget, kept for the end."""
+PREPARING = 1 / 3
+"""Of the budget: once it is gone, no other candidate is planned and timed, unless there is none yet."""
 
 
 def race_of(tasks: TaskDistribution) -> Race:
@@ -140,8 +142,9 @@ def auto(
 
     experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default.
     budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
-    tasks, workers, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it
-    had not been; it runs in one process.
+    tasks, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had not
+    been.
+    workers: see `train`, where an encoder is tuned; a race runs in one process and takes no others.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
     and found. An encoder that is tuned takes the whole budget, beside a linear map on its frozen vectors. Raises
@@ -153,8 +156,9 @@ def auto(
     if (experiment.source.tune_encoder or OFF) != OFF:
         return _tuned(experiment, path, budget_from, workers, resume, force, trust, on_event, stop)
     if place(workers)[1] > 1:
-        note(
-            "one-process", "A race of learners runs in one process: workers share the steps of a learner that is named."
+        raise UserError(
+            "A race of learners runs in one process; workers share the steps of one learner.",
+            hint="Name one with {learner}, or leave out {workers}.",
         )
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(experiment)
@@ -208,10 +212,16 @@ def _tuned(
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     """Let these learners race for the budget."""
     probes = [one for one in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe) if one.affordable]
-    pretrained = _sharing([Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained])
-    trainees = [Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee]
+    pretrained, trainees = list[Pretrained](), list[Trainee]()
     budget, dropped = 60 * track.record.minutes, dict[str, str]()
-    trainees = [one for one in trainees if _prepared(one, WINNING * budget, dropped)]
+    for one in (Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained):
+        if not (probes or pretrained) or _in_time(one, dropped):
+            pretrained.append(one)
+    for other in (Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee):
+        in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
+        if in_time and _prepared(other, WINNING * budget, dropped):
+            trainees.append(other)
+    pretrained = _sharing(pretrained)
     if not (probes or pretrained or trainees):
         raise UserError("No learner of the registry is a candidate for these tasks. Name one with {learner}.")
     counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
@@ -248,6 +258,15 @@ def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:
             one.of = first.get(kind := (one.cls.pretrain, one.cls.cosine))
             first.setdefault(kind, one)
     return pretrained
+
+
+def _in_time(entrant: Entrant, dropped: dict[str, str]) -> bool:
+    """Whether the budget allows one more candidate; else note it."""
+    record = entrant.track.record
+    if record.decide(f"time for {entrant.name}", lambda: record.left > (1 - PREPARING) * 60 * record.minutes):
+        return True
+    dropped[entrant.name] = "no time was left to try it"
+    return False
 
 
 def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool:
