@@ -40,8 +40,7 @@ def can(cls, kind):
         return "classification" in cls.kinds and "permuted" in cls.labels
     if kind == "shared classes":
         return "classification" in cls.kinds and "shared" in cls.labels
-    # Functions have no pool of rows, and no tasks of rows, to take a start from.
-    return "regression" in cls.kinds and not (kind == "functions" and cls.start in ("pretrained", "fitted"))
+    return "regression" in cls.kinds and not (kind == "functions" and cls.start == "pretrained")
 
 
 def trainable(cls):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from handful.models.results import results
+from handful.models.results import results, results_of_each
 from handful.registry import LEARNERS
 from handful.types import Categorical, Gaussian, Point, TaskSpec
 from models.test_meta_model import VALUES, examples, model
@@ -20,6 +20,20 @@ def test_classes_are_named_and_ranked():
     assert first.to_json().keys() == {"label", "probability", "probabilities"}
     assert list(results(task, prediction, top=2)[0].probabilities) == ["y", "z"]
     assert results(task, Categorical(torch.zeros(0, 3))) == []
+
+
+def test_many_predictions_are_shown_as_each_by_itself():
+    meta, values = model(), model(LEARNERS["ridge-probe"], VALUES).adapt(*examples(VALUES))
+    three, two = meta.adapt(torch.randn(6, 4), list("zyxzyx")), meta.adapt(torch.randn(4, 4), list("baba"))
+    made = [
+        (three, Categorical(torch.randn(2, 3)), None),
+        (two, Categorical(torch.randn(1, 2)), None),
+        (values, Point(torch.randn(2, 2)), None),
+        (three, Categorical(torch.zeros(0, 3)), None),
+        (three, Categorical(torch.randn(1, 3)), 1),
+    ]
+    assert results_of_each(made) == [results(task, prediction, top=top) for task, prediction, top in made]
+    assert results_of_each([]) == []
 
 
 def test_values_have_their_names_and_bounds():

@@ -1,5 +1,6 @@
 """Predictions of many requests together: each as alone, and each with its own errors and notes."""
 
+import numpy as np
 import pytest
 
 from handful import Service
@@ -55,6 +56,26 @@ def test_an_input_is_predicted_alike_alone_and_among_others(service, tasks, coun
             assert one == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.parametrize("task", [0, 8])
+def test_vectors_in_an_array_are_predicted_as_in_lists(service, tasks, task):
+    array = np.array(points(1, 2))
+    array.flags.writeable = False
+    listed = Asked("t0", tasks[task], array.tolist())
+    [alone] = service.predictor.predict([listed])
+    requests = [Asked("t0", tasks[task], array), Asked("t0", tasks[task], array[:1]), listed]
+    both, first, again = service.predictor.predict(requests)
+    assert numbers(both) == [pytest.approx(one, abs=1e-5) for one in numbers(alone)] == numbers(again)
+    assert numbers(first) == numbers(alone)[:1]
+
+
+def test_an_array_has_its_own_error(service, tasks):
+    good, bad = np.array(points(1)), np.array([[1.0, np.nan, 2.0]])
+    arrays = good, bad, good[:, :2], good[:0], np.ma.masked_equal(good, good[0, 0])
+    found = service.predictor.predict([Asked("t0", tasks[0], array) for array in arrays])
+    codes = [one.code if isinstance(one, UserError) else len(one.predictions) for one in found]
+    assert codes == [1, "non-finite", "wrong-shape", 0, 1]
+
+
 def test_each_request_has_its_own_error_and_none_disturbs_another(service, tasks):
     good = asked(tasks, 0)
     requests = [
@@ -73,7 +94,7 @@ def test_each_request_has_its_own_error_and_none_disturbs_another(service, tasks
     assert str(found[3]).startswith("Example 0 ")
 
 
-@pytest.mark.parametrize("step", ["all_written", "encoded", "predict", "results"])
+@pytest.mark.parametrize("step", ["all_written", "encoded", "predict", "results_of_each"])
 @pytest.mark.parametrize("bad", [1, 2])
 def test_an_unexpected_error_concerns_its_request_alone(service, tasks, monkeypatch, step, bad):
     homes = {"all_written": module.kept, "predict": service.predictor._states}
@@ -85,7 +106,7 @@ def test_an_unexpected_error_concerns_its_request_alone(service, tasks, monkeypa
     def failing(*arguments, **options):
         """Fails for all together, and for some when they are alone."""
         calls.append(arguments)
-        together = step in ("encoded", "predict")
+        together = step != "all_written"
         if len(calls) - together in range(1 - together, bad + 1):
             raise RuntimeError("a bug")
         return original(*arguments, **options)

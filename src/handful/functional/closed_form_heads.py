@@ -29,6 +29,8 @@ def without_absent(logits: Tensor, present: Tensor) -> Tensor:
 
 def squared_distances(points: Tensor, centers: Tensor) -> Tensor:
     """Squared Euclidean distances `(n, m)` between `(n, d)` and `(m, d)`; safe to differentiate twice."""
+    if len(points) == 1:  # differences take no more than the products would
+        return (points - centers).square().sum(-1).unsqueeze(0)
     middle = centers.mean(0)  # else the difference of large squares is lost where features are far from zero
     points, centers = points - middle, centers - middle
     products = points @ centers.mT

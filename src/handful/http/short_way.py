@@ -7,6 +7,7 @@ reads its content.
 
 import asyncio
 import re
+import struct
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from handful.cells import too_large
+from handful.cells import LARGEST
 from handful.errors import HandfulError, OverloadedError
 from handful.http.answers import of_one
 from handful.http.bodies import AT_ONCE
@@ -53,7 +54,7 @@ HELD = 1.0
 class Vectors(msgspec.Struct, forbid_unknown_fields=True):
     """The content of a plain request: `schemas.Predict` with vectors for inputs."""
 
-    inputs: list[list[int | float]]
+    inputs: list[list[float]]
     version: Annotated[int, msgspec.Meta(ge=1, le=MOST_VERSIONS)] | None = None
     top: Annotated[int, msgspec.Meta(ge=1, le=MOST_CLASSES)] | None = None
 
@@ -273,7 +274,19 @@ def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Aske
     fields = 1 + (given.version is not None) + (given.top is not None)
     if content.count(b'"') != 2 * fields or not 1 <= len(given.inputs) <= limits.inputs:  # a field twice, or a null
         raise NotPlainError
-    inputs = [np.array(row) for row in given.inputs]
-    if any(row.dtype.kind not in "if" or not row.size or too_large(row).any() for row in inputs):
+    return Asked(tenant, task, _vectors(given.inputs), given.version, given.top)
+
+
+def _vectors(rows: list[list[float]]) -> np.ndarray:
+    """Rows as an array `(n, width)` of doubles; `NotPlainError` where they are none or hold a number that is too large.
+
+    `struct` takes a quarter of the time that NumPy needs to make an array of a list.
+    """
+    width = len(rows[0])
+    if not width or any(len(row) != width for row in rows):
         raise NotPlainError
-    return Asked(tenant, task, inputs, given.version, given.top)
+    packed = b"".join([struct.pack(f"{width}d", *row) for row in rows])
+    vectors = np.frombuffer(packed).reshape(len(rows), width)
+    if not np.vdot(vectors, vectors) <= LARGEST**2:  # else no number is beyond the largest
+        raise NotPlainError
+    return vectors

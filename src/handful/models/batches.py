@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -33,25 +35,39 @@ DIVERGED = (
 )
 
 
+@dataclass(frozen=True)
+class StateKind:
+    """What states have in common that can be stacked: their structure, and shape, type and place of each leaf."""
+
+    structure: pytree.TreeSpec
+    leaves: tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
+
+    def __hash__(self) -> int:
+        """Computed once: hundreds of states a second are grouped by their kind."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.structure, self.leaves))
+
+
 class State(NamedTuple):
-    """The state of a task, taken apart so that hundreds are stacked at once.
+    """The state of a task, taken apart so that hundreds are stacked at once. leaves: its tensors."""
 
-    kind: what states have in common that can be stacked. leaves: their tensors.
-    """
-
-    kind: Any
+    kind: StateKind
     leaves: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, state: TaskState) -> Self:
         """A state in its parts, which it shares."""
         leaves, structure = pytree.tree_flatten(state)
-        return cls((structure, *((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)), tuple(leaves))
+        kind = StateKind(structure, tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves))
+        return cls(kind, tuple(leaves))
 
     @property
     def whole(self) -> TaskState:
         """The state itself."""
-        return pytree.tree_unflatten(self.leaves, self.kind[0])
+        return pytree.tree_unflatten(self.leaves, self.kind.structure)
 
     @property
     def numbers(self) -> int:
@@ -195,23 +211,27 @@ def _all_finite(inputs: Tensor) -> bool:
 def _stacked(states: Sequence[State]) -> TaskState:
     """States of one kind `(len(states), ...)`."""
     leaves = [torch.stack(own) for own in zip(*(state.leaves for state in states), strict=True)]
-    return pytree.tree_unflatten(leaves, states[0].kind[0])
+    return pytree.tree_unflatten(leaves, states[0].kind.structure)
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:
     """Rows `(n, ...)` of different numbers as `(len(rows), most, ...)`, with zeros after their end; one at least."""
-    padded = pad_sequence(list(rows), batch_first=True)
+    if len({own.shape[0] for own in rows}) == 1:
+        padded = torch.stack(list(rows))
+    else:
+        padded = pad_sequence(list(rows), batch_first=True)
     return padded if padded.shape[1] else padded.new_zeros(len(rows), 1, *padded.shape[2:])
 
 
 def _unpadded(predictions: Prediction, pieces: Sequence[_Piece]) -> Iterator[Prediction]:
     """The predictions `(stop - start, ...)` to each piece, out of `(pieces, most, ...)`."""
     sizes = [piece.stop - piece.start for piece in pieces]
-    most = predictions[0].shape[1]
-    device = predictions[0].device
-    asked = torch.arange(most, device=device) < torch.tensor(sizes, device=device).unsqueeze(1)  # (pieces, most)
-    whole = min(sizes) == most
-    leaves = [leaf.flatten(0, 1) if whole else leaf[asked] for leaf in predictions]
+    most, device = predictions[0].shape[1], predictions[0].device
+    if min(sizes) == most:
+        leaves = [leaf.flatten(0, 1) for leaf in predictions]
+    else:
+        asked = torch.arange(most, device=device) < torch.tensor(sizes, device=device).unsqueeze(1)  # (pieces, most)
+        leaves = [leaf[asked] for leaf in predictions]
     return (_with(predictions, own) for own in zip(*(torch.split(leaf, sizes) for leaf in leaves), strict=True))
 
 

@@ -1,11 +1,15 @@
 """Predictions in the user's words: what the command line, Python and a service all show."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from handful.types import Prediction
+    from torch import Tensor
+
+    from handful.types import Gaussian, Point, Prediction
 
 DEVIATIONS = 1.959963984540054
 """Of a normal distribution, within which 95 % of it lie."""
@@ -58,19 +62,44 @@ def results(task: Named, prediction: "Prediction", *, top: int | None = None) ->
     prediction: of n inputs, in the user's units.
     top: how many classes `probabilities` holds; None: all.
     """
+    [found] = results_of_each([(task, prediction, top)])
+    return found
+
+
+def results_of_each(made: "Sequence[tuple[Named, Prediction, int | None]]") -> list[list[Result]]:
+    """The `results` of several predictions, each with its task and `top`, in their order; one softmax for many."""
     import torch
 
-    from handful.types import Categorical, Gaussian  # here: who only shows results, as a client, needs no torch
+    from handful.types import Categorical  # here: who only shows results, as a client, needs no torch
 
-    if isinstance(prediction, Categorical):
-        assert task.labels is not None, "classes have names"
-        together = max(1, AT_ONCE // len(task.labels))
-        return [
-            _of_classes(dict(zip(task.labels, row, strict=True)), top)
-            for rows in torch.split(prediction.logits.softmax(-1), together)
-            for row in rows.tolist()
-        ]
-    names, means = task.targets, prediction.mean
+    logits: dict[object, list[Tensor]] = defaultdict(list)
+    for _, prediction, _ in made:
+        if isinstance(prediction, Categorical):
+            logits[prediction.logits.shape[-1]].append(prediction.logits)
+    rows = {way: _rows(torch.cat(own).softmax(-1)) for way, own in logits.items()}
+    found = []
+    for task, prediction, top in made:
+        if isinstance(prediction, Categorical):
+            assert task.labels is not None, "classes have names"
+            own = islice(rows[prediction.logits.shape[-1]], len(prediction.logits))
+            found.append([_of_classes(task.labels, row, top) for row in own])
+        else:
+            found.append(_of_values(task.targets, prediction))
+    return found
+
+
+def _rows(numbers: "Tensor") -> Iterator[list[float]]:
+    """Rows `(n, columns)` as lists."""
+    import torch
+
+    for part in torch.split(numbers, max(1, AT_ONCE // numbers.shape[1])):
+        yield from part.tolist()
+
+
+def _of_values(names: tuple[str, ...], prediction: "Point | Gaussian") -> list[Result]:
+    from handful.types import Gaussian
+
+    means = prediction.mean
     if not isinstance(prediction, Gaussian):
         return [Result(value=_value(names, row)) for row in means.tolist()]
     deviations = prediction.variance.sqrt()
@@ -83,10 +112,11 @@ def results(task: Named, prediction: "Prediction", *, top: int | None = None) ->
     ]
 
 
-def _of_classes(probabilities: dict[str, float], top: int | None) -> Result:
+def _of_classes(names: tuple[str, ...], row: list[float], top: int | None) -> Result:
+    probabilities = dict(zip(names, row, strict=True))
     if top is None:
-        label = max(probabilities, key=probabilities.__getitem__)
-        return Result(label, probabilities[label], probabilities)
+        best = row.index(max(row))
+        return Result(names[best], row[best], probabilities)
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     return Result(*ranked[0], dict(ranked[:top]))
 

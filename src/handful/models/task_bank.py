@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class TaskBank(Generic[Key]):
         self._load = load
         self._lock = threading.Lock()
         self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the least recently asked for first
-        self._slabs: dict[Any, list[_Slab]] = defaultdict(list)
+        self._slabs: dict[batches.StateKind, list[_Slab]] = defaultdict(list)
         self._loading: dict[Key, _Turn] = {}
 
     def __len__(self) -> int:
@@ -187,13 +187,14 @@ class TaskBank(Generic[Key]):
         state = self.model.on_device(task.state)
         parts = batches.State.of(state)
         with self._lock:
-            slab = next((slab for slab in self._slabs[parts.kind] if slab.free), None)
+            slabs = self._slabs[parts.kind]
+            kind = slabs[0].kind if slabs else parts.kind  # one object: states with it are found alike at once
+            slab = next((slab for slab in slabs if slab.free), None)
             if slab is None:
-                size = min(LARGEST_SLAB, max(SMALLEST_SLAB, sum(slab.size for slab in self._slabs[parts.kind])))
-                slab = _Slab(parts, size)
-                self._slabs[parts.kind].append(slab)
+                slab = _Slab(kind, parts, min(LARGEST_SLAB, max(SMALLEST_SLAB, sum(slab.size for slab in slabs))))
+                slabs.append(slab)
             row = slab.free.pop()
-        own = batches.State(parts.kind, tuple(leaf[row] for leaf in slab.leaves))
+        own = batches.State(kind, tuple(leaf[row] for leaf in slab.leaves))
         slot = _Slot(slab, row, own, self.model.for_task(task), sum(leaf.nbytes for leaf in parts.leaves))
         slab.written[row] = slot
         for into, leaf in zip(own.leaves, parts.leaves, strict=True):
@@ -240,8 +241,8 @@ class TaskBank(Generic[Key]):
 class _Slab:
     """States of one shape `(size, ...)`, which rows are free, and whose state was written last to each."""
 
-    def __init__(self, like: batches.State, size: int) -> None:
-        self.size, self.kind = size, like.kind
+    def __init__(self, kind: batches.StateKind, like: batches.State, size: int) -> None:
+        self.size, self.kind = size, kind
         self.leaves = [leaf.new_empty(size, *leaf.shape) for leaf in like.leaves]
         self.free = list(range(size))
         self.written: list[_Slot | None] = [None] * size

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ class Written(NamedTuple):
 
     media: str
     content: bytes
+
+
+Given: TypeAlias = Sequence[Written] | np.ndarray
+"""Inputs as a store keeps them; or vectors `(n, width)` of doubles, which mean the same as each of them written."""
 
 
 def written(value: Any, place: int = 0) -> Written:
@@ -55,18 +59,38 @@ def written(value: Any, place: int = 0) -> Written:
         raise error.about(f"Input {place}", "inputs", place) from error
 
 
-def all_written(inputs: Sequence[Any]) -> list[Written]:
+def all_written(inputs: Sequence[Any] | np.ndarray) -> list[Written]:
     """Inputs as a store keeps them; `DataError` names the first that is none."""
     if isinstance(inputs, str | bytes | Mapping):
         raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
     return [written(value, place) for place, value in enumerate(inputs)]
 
 
-def values(inputs: Sequence[Written]) -> Any:
+def taken(inputs: Sequence[Any] | np.ndarray) -> Given:
+    """Inputs that are predicted and not kept: an array of vectors as it is, all else as `all_written` makes it."""
+    plain = isinstance(inputs, np.ndarray) and inputs.ndim == 2 and inputs.dtype == np.float64
+    return inputs if plain and not isinstance(inputs, np.ma.MaskedArray) else all_written(inputs)
+
+
+def kind_of(inputs: Given) -> object:
+    """What inputs, one at least, share with others that they may be `joined` with."""
+    return ("vectors", inputs.shape[1]) if isinstance(inputs, np.ndarray) else inputs[0].media
+
+
+def joined(several: Sequence[Given]) -> Given:
+    """Inputs of one kind, one after another; an array is a new one."""
+    if isinstance(several[0], np.ndarray):
+        return np.concatenate(several)
+    return [one for inputs in several for one in inputs]
+
+
+def values(inputs: Given) -> Any:
     """Inputs as pipelines take them: a list, or where they are arrays one array `(n, *shape)`.
 
     Raises `DataError` where they are of several kinds or shapes.
     """
+    if isinstance(inputs, np.ndarray):
+        return inputs
     first = inputs[0].media
     kinds = [one.media.split()[0] for one in inputs]
     for place, one in enumerate(inputs):

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from handful.errors import HandfulError
-from handful.models.results import results
+from handful.models.results import results_of_each
 from handful.notes import Note, collecting
 from handful.serving import inputs as kept
-from handful.serving.inputs import Written
+from handful.serving.inputs import Given
 from handful.serving.records import Predictions, Version
 from handful.serving.states import States
 from handful.serving.supports import encoded, prepared
@@ -31,7 +32,7 @@ class Asked:
 
     tenant: str
     task: str
-    inputs: Sequence[Any]
+    inputs: Sequence[Any] | np.ndarray
     version: int | None = None
     top: int | None = None
 
@@ -65,9 +66,11 @@ class Predictor:
         requests = [_Request(one) for one in asked]
         _tried(_alone(requests), self._read)
         _tried(_alone(requests), self._look_up)
-        _tried([requests], partial(_alike, lambda one: (one.version.model_digest, one.given[0].media), self._encode))
+        _tried(
+            [requests], partial(_alike, lambda one: (one.version.model_digest, kept.kind_of(one.given)), self._encode)
+        )
         _tried([requests], partial(_alike, lambda one: one.version.model_digest, self._predict))
-        _tried(_alone(requests), self._resolve)
+        _tried([[one for one in requests if one.error is None]], self._resolve)
         return [one.error or one.told for one in requests]
 
     def _read(self, requests: "Sequence[_Request]") -> None:
@@ -77,13 +80,13 @@ class Predictor:
     def _look_up(self, requests: "Sequence[_Request]") -> None:
         for one in requests:
             one.version = self._lookup(one.asked.task, one.asked.version, one.asked.tenant)
-            one.given = kept.all_written(one.asked.inputs)
+            one.given = kept.taken(one.asked.inputs)
 
     def _encode(self, requests: "Sequence[_Request]") -> None:
         model = self._states.model(requests[0].version.model_digest)
         started = time.monotonic()
         with collecting() as notes:
-            tensor = prepared(model, encoded(model, [given for one in requests for given in one.given]))
+            tensor = prepared(model, encoded(model, kept.joined([one.given for one in requests])))
         with self._counting:
             self.encode_seconds += time.monotonic() - started
         if notes and len(requests) > 1:
@@ -102,11 +105,18 @@ class Predictor:
                 one.prediction = prediction
 
     def _resolve(self, requests: "Sequence[_Request]") -> None:
+        with_inputs = [one for one in requests if len(one.given)]
+        made = results_of_each([(one.version, one.prediction, one.asked.top) for one in with_inputs])
+        found = dict(zip(with_inputs, made, strict=True))
         for one in requests:
-            made = results(one.version, one.prediction, top=one.asked.top) if one.given else ()
             version = one.version
             one.told = Predictions(
-                one.asked.task, version.number, version.model, version.model_digest, tuple(made), one.notes
+                one.asked.task,
+                version.number,
+                version.model,
+                version.model_digest,
+                tuple(found.get(one, ())),
+                one.notes,
             )
 
 
@@ -117,7 +127,7 @@ class _Request:
     content: Asked | Unread
     error: Exception | None = None
     notes: tuple[Note, ...] = ()
-    given: Sequence[Written] = ()
+    given: Given = ()
     asked: Asked = field(init=False)
     version: Version = field(init=False)
     tensor: Tensor = field(init=False)
@@ -136,7 +146,7 @@ def _alike(
     """Do some work on the requests with inputs of each kind together."""
     found: dict[object, list[_Request]] = defaultdict(list)
     for one in requests:
-        if one.error is None and one.given:
+        if one.error is None and len(one.given):
             found[kind(one)].append(one)
     _tried(list(found.values()), work)
 

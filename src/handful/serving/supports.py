@@ -17,17 +17,17 @@ from handful.notes import note
 from handful.pipelines.labels import PYTHON, class_names, target_values
 from handful.serving import inputs as kept
 from handful.serving.ids import Ids
-from handful.serving.inputs import Written
+from handful.serving.inputs import Given, Written
 from handful.serving.names import checked_name
 from handful.serving.records import Example
 
 
-def encoded(model: MetaModel, given: Sequence[Written]) -> Tensor:
+def encoded(model: MetaModel, given: Given) -> Tensor:
     """Inputs as the model's pipeline stores them `(n, ...)`; `DataError` for what cannot be one."""
     values = kept.values(given)
     if model.pipeline is not None:
         return model.pipeline.stored(values, SERVICE)
-    if given[0].media.split()[0] != "array":
+    if not isinstance(values, np.ndarray):
         raise DataError("The tasks of this model come from a generator: its inputs are arrays.", code="wrong-shape")
     return model.checked_inputs(torch.from_numpy(values).float())
 
