@@ -100,9 +100,10 @@ ORDER = ("quickstart", "train", "bench", "evaluate", "compare", "doctor", "adapt
 def smaller(words: list[str]) -> list[str]:
     """A command with sizes that take seconds: of options given twice, the last one counts."""
     name, more = words[0], []
-    racing = name == "train" and "--learner" not in words
-    if racing:
-        return [*words, "--minutes", "0.02", "--force"]
+    if name == "train" and "--learner" not in words:
+        encoder = ["--encoder", "encoder"] if "--text" in words else []
+        encoder = ["--encoder", "image-encoder"] if "--encoder" in words else encoder
+        return [*words, *encoder, "--minutes", "0.02", "--force"]
     if name == "train":
         more = ["--minutes", "0.01"] if "--minutes" in words else ["--steps", "2"]
         more += ["--set", "training.validation_tasks=2", "--meta-batch-size", "2", "--force"]

@@ -40,7 +40,8 @@ def can(cls, kind):
         return "classification" in cls.kinds and "permuted" in cls.labels
     if kind == "shared classes":
         return "classification" in cls.kinds and "shared" in cls.labels
-    return "regression" in cls.kinds and not (kind == "functions" and cls.start == "pretrained")
+    # Functions have no pool of rows, and no tasks of rows, to take a start from.
+    return "regression" in cls.kinds and not (kind == "functions" and cls.start in ("pretrained", "fitted"))
 
 
 def trainable(cls):
