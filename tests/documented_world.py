@@ -86,6 +86,11 @@ def for_benchmarks(folder: Path) -> None:
     (folder / "weekly_sales").mkdir()
     table = pa.table({"task": [f"item{number // 24}" for number in range(40 * 24)]} | sales)
     pa.parquet.write_table(table, folder / "weekly_sales" / "weekly_sales.parquet")
+    (folder / "bayesm_cheese").mkdir()
+    shops = pa.table({"RETAILER": [f"shop{number // 24}" for number in range(20 * 24)]})
+    for column in ("VOLUME", "DISP", "PRICE"):
+        shops = shops.append_column(column, [generator.normal(size=len(shops))])
+    pa.parquet.write_table(shops, folder / "bayesm_cheese" / "cheese.parquet")
     encoder(folder)
 
 
