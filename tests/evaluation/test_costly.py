@@ -143,10 +143,13 @@ def test_it_ends_within_its_time(monkeypatch, seconds):
 
 def test_options_are_the_defaults_where_there_is_no_time_to_choose(monkeypatch):
     clock = Clock(monkeypatch, dict.fromkeys(COSTLY, 1.0))
-    climb(4.0)
+    found = climb(4.0)
     assert {split for _, split, _, _ in clock.scored} == {"test"}
+    scored = {key for key, *_ in clock.scored}
+    assert set(found.by_default) == {key for key in scored if LEARNERS[key].search_space}
+    assert found.by_default
     clock = Clock(monkeypatch, dict.fromkeys(COSTLY, 1.0))
-    climb(600.0)
+    assert climb(600.0).by_default == ()
     assert {split for _, split, _, _ in clock.scored} == {"val", "test"}
 
 

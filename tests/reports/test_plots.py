@@ -1,5 +1,7 @@
 """Pictures: each is drawn, has the size that a page shows well, and shows what it is given."""
 
+from dataclasses import replace
+
 import matplotlib
 import pytest
 import torch
@@ -32,8 +34,8 @@ def texts(figure: Figure) -> str:
     ("draw", "height"),
     [
         (lambda: plots.learning_curve(HISTORY, ACCURACY), 600),
-        (lambda: plots.ladder([compare(OWN, RUNG)]), 288),
-        (lambda: plots.ladder([compare(OWN, RUNG)] * 3), 576),
+        (lambda: plots.ladder([compare(OWN, RUNG)]), 338),
+        (lambda: plots.ladder([compare(OWN, RUNG)] * 3), 626),
         (lambda: plots.shots_curve(SHOTS, ACCURACY), 720),
         (lambda: plots.reliability(OWN.confidences, OWN.correct), 700),
         (lambda: plots.coverage({0.5: Interval(0.4, 0.3, 0.5, 10), 0.9: Interval(0.8, 0.7, 0.9, 10)}), 700),
@@ -64,6 +66,16 @@ def test_the_ladder_tells_scores_chance_and_fewer_tasks():
     bars = {round(bar.get_width(), 6): bar.get_facecolor() for bar in figure.axes[0].patches}
     assert bars[90.0] == matplotlib.colors.to_rgba(plots.BLUE)
     assert bars[80.0] == matplotlib.colors.to_rgba(plots.GRAY)
+
+
+def test_the_ladder_tells_rungs_of_one_task_from_those_of_others():
+    alone = replace(evaluation("centroid", noisy(0.7, 50, seed=2)), uses_other_tasks=False)
+    figure = plots.ladder([compare(OWN, RUNG, alone)])
+    bars = {round(bar.get_width(), 6): bar.get_facecolor() for bar in figure.axes[0].patches}
+    assert bars[70.0] == matplotlib.colors.to_rgba(plots.PALE)
+    assert "from other tasks too | " in texts(figure)
+    assert "from this task alone" in texts(figure)
+    assert "from this task alone" not in texts(plots.ladder([compare(OWN, RUNG)]))
 
 
 def test_the_ladder_of_regression_shows_roots_of_errors():

@@ -31,9 +31,16 @@ def evaluate(
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
-    test_tasks: Annotated[int, typer.Option(help="Tasks to score.")] = 600,
+    test_tasks: Annotated[
+        int | None, typer.Option(help="Tasks to score, however long it takes; by default 600, or as many as fit.")
+    ] = None,
     minutes: Annotated[
-        float, typer.Option(min=0, help="Time for baselines that pre-train, or train for each task (0: none of these).")
+        float,
+        typer.Option(
+            min=0,
+            help="Time for all of it. 0: no limit, no baseline that trains for each task, and a pre-training of "
+            "baselines as long as the run's own training, where the run keeps no pre-trained network.",
+        ),
     ] = 2.0,
     equivalence: Annotated[
         int,

@@ -27,6 +27,7 @@ class Climb:
     """A costly rung on its way: what was scored so far.
 
     seconds: that a task takes. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
+    by_default: whether these are its defaults, since there was no time to choose any.
     """
 
     rung: Rung
@@ -34,6 +35,7 @@ class Climb:
     measured: tuple[float, TaskState]
     found: Evaluation | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
+    by_default: bool = False
 
     @property
     def done(self) -> int:
@@ -45,11 +47,13 @@ class Climb:
 class Costly:
     """What came of the costly rungs.
 
-    comparison: with those that were scored. left_out: the names of those for which there was no time.
+    comparison: with those that were scored. left_out: the names of those for which there was no time. by_default: of
+    those that have their default options, since there was no time to choose others.
     """
 
     comparison: Comparison
     left_out: tuple[str, ...]
+    by_default: tuple[str, ...] = ()
 
 
 def with_costly(
@@ -86,7 +90,8 @@ def with_costly(
     ended = [climb for climb in climbs if climb.found is not None]
     named = {climb.rung.name for climb in ended}
     left_out = [rung.name for rung in ladder.rungs if rung.learner.costly and rung.name not in named]
-    return Costly(_joined(comparison, ended, tasks), tuple(left_out))
+    by_default = [climb.rung.name for climb in ended if climb.by_default]
+    return Costly(_joined(comparison, ended, tasks), tuple(left_out), tuple(by_default))
 
 
 def _measured(ladder: Ladder, setting: TaskDistribution, end: float) -> list[Climb]:
@@ -117,18 +122,21 @@ def _begin(
 
     if affordable() < least:
         return
-    climb.chosen = _choice(ladder, climb, validation, affordable())
+    _choose(ladder, climb, validation, affordable())
     if (few := min(count, affordable())) >= least:
         _go_on(ladder, climb, setting, few)
 
 
-def _choice(ladder: Ladder, climb: Climb, validation: TaskDistribution, affordable: int) -> dict[str, Any]:
-    """The best options on validation tasks, of so many as a part of the tasks that are affordable makes."""
+def _choose(ladder: Ladder, climb: Climb, validation: TaskDistribution, affordable: int) -> None:
+    """Take the best options on validation tasks, of so many as a part of the tasks that are affordable makes."""
     choices = climb.rung.choices
     count = min(CHOOSING_TASKS, int(PART_FOR_CHOOSING * affordable / len(choices)))
-    if len(choices) == 1 or count < 1:
-        return choices[0] if len(choices) == 1 else {}
-    return ladder.choose(climb.rung, validation, count, measured=climb.measured)
+    if len(choices) == 1:
+        climb.chosen = choices[0]
+    elif count < 1:
+        climb.by_default = True
+    else:
+        climb.chosen = ladder.choose(climb.rung, validation, count, measured=climb.measured)
 
 
 def _go_on(ladder: Ladder, climb: Climb, setting: TaskDistribution, count: int) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 from handful.evaluation.intervals import Interval
 from handful.metrics import Metric
 
+OTHER_TASKS, ALONE = "other tasks too", "this task alone"
+"""What a learner learns from."""
+
 
 def percent(score: Interval) -> str:
     """A share with its interval, in percent."""

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handful.engine.devices import wait_for
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.data_equivalence import Equivalence, equivalence
 from handful.evaluation.grounds import Ground, encoder_grounds
 from handful.evaluation.intervals import Interval
+from handful.evaluation.pace import Costs, pace
 from handful.evaluation.scoring import TUNED, Evaluation, evaluate, row_name, works_on_features
 from handful.events import LADDER_PRETRAINING, Event, OnEvent, StepEvent, ignore
 from handful.learners.learner import BATCH, Keeper, Learner
@@ -25,7 +25,6 @@ from handful.metrics import Metric
 from handful.notes import collecting
 from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, Remembered, SizeRanges, TaskDistribution
-from handful.types import to_device
 
 MINUTES = 2.0
 """For the pre-training of rungs and for those that are costly."""
@@ -191,10 +190,18 @@ class Ladder:
             return (self._inputs,)
         return self._encoders if rung.start == "raw" else self._encoders[:1]
 
-    def run(self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int = 600) -> Comparison:
+    def run(
+        self,
+        setting: TaskDistribution,
+        validation: TaskDistribution,
+        *,
+        tasks: int = 600,
+        choosing: int | None = None,
+    ) -> Comparison:
         """Score the learner and all rungs that are not costly on the first tasks of `setting`'s present split.
 
-        Options of rungs are chosen on tasks of `validation`, once for each of its sizes.
+        Options of rungs are chosen on so many tasks of `validation`, once for each of its sizes; None:
+        `CHOOSING_TASKS`.
         """
         rungs = [rung for rung in self.rungs if not rung.learner.costly]
         if not rungs:
@@ -202,19 +209,25 @@ class Ladder:
         own = self._own(setting, tasks, "the learner of the run")
         found = []
         for rung in rungs:
-            chosen = self.choose(rung, validation)
+            chosen = self.choose(rung, validation, choosing)
             found.append((self.scored(rung, chosen, setting, tasks), chosen))
-        return Comparison.of(own, found, alone=self._best_alone(validation))
+        return Comparison.of(own, found, alone=self._best_alone(validation, choosing))
 
-    def expected_seconds(self, setting: TaskDistribution, *, tasks: int) -> float:
-        """About how long `run` takes on this setting, by its first task; it is less where tasks share their work."""
-        rungs = [rung for rung in self.rungs if not rung.learner.costly]
-        vectors = [rung.learner.for_vectors if rung.ground.vectors(setting) else {} for rung in rungs]
-        built = [self.build(rung, options) for rung, options in zip(rungs, vectors, strict=True)]
-        seconds = _foretold(self.learner, setting, tasks)
-        for learner, rung in zip(built, rungs, strict=True):
-            seconds += _foretold(learner, rung.ground.tasks(setting), tasks)
-        return seconds
+    def costs(self, setting: TaskDistribution, *, together: bool = False) -> Costs:
+        """About what `run` takes on this setting, by its first task; with `together`, by a few tasks at once."""
+        rungs, seen = [], False
+        for rung in self.rungs:
+            if rung.learner.costly:
+                continue
+            options = rung.learner.for_vectors if rung.ground.vectors(setting) else {}
+            tried = len(rung.choices) if len(rung.choices) > 1 else 0
+            choices = tried + (not rung.uses_other_tasks)  # the best of these is chosen on validation tasks, too
+            found = pace(self.build(rung, options), rung.ground.tasks(setting), choices=choices, together=together)
+            shared = rung.learner.start == "pretrained" and math.isfinite(found.most)
+            if not (shared and seen):  # all of them take the features that the first one makes
+                rungs.append(found)
+            seen = seen or shared
+        return Costs(pace(self.learner, setting, together=together), tuple(rungs), CHOOSING_TASKS)
 
     @_quiet()
     def shots_curve(
@@ -225,6 +238,8 @@ class Ladder:
         shots: Sequence[int],
         *,
         tasks: int,
+        choosing: int | None = None,
+        end: float = math.inf,
     ) -> dict[str, list[tuple[int, Interval]]]:
         """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
 
@@ -232,6 +247,8 @@ class Ladder:
         drawn anew for each shot, where a part of a support is none (see `TaskDistribution.nested`). Shots for which the
         data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
         half of the user's tasks have enough, are left out; none of them left is an empty result.
+
+        choosing: see `run`. end: by `time.monotonic`; no shot begins that would end later, were it like the one before.
         """
         named = {rung.name: rung for rung in self.rungs}
         rungs_by_score = [named[row.evaluation.name] for row in comparison.rows[1:]]
@@ -247,25 +264,30 @@ class Ladder:
         for shot in shots:
             try:
                 at = _of_shot(setting, max(shot, own) if setting.nested else shot)
-                choosing = _of_shot(validation, shot)
+                options_on = _of_shot(validation, shot)
                 if setting.sizes.way is not None and not _same_tasks(at, reference, tasks):
                     break
             except UserError:
                 break
             if at.units is not None and setting.units is not None and 2 * at.units < setting.units:
                 break
-            sizes.append((at, choosing))
+            sizes.append((at, options_on))
         if not sizes:
             return {}
         why = "what more examples bring"
-        for number, (shot, (at, choosing)) in enumerate(zip(shots, sizes, strict=False)):
+        took = 0.0
+        for number, (shot, (at, options_on)) in enumerate(zip(shots, sizes, strict=False)):
+            began = time.monotonic()
+            if began + took >= end:
+                break
             self.on_event(StepEvent("shots curve", number, len(sizes), unit="sizes", why=why))
             place, part = (sizes[-1][0], shot) if setting.nested else (at, None)
             curves[self.learner.key].append((shot, self._own(place, tasks, shot=part).score))
             for rung in rungs:
-                found = self.scored(rung, self.choose(rung, choosing), place, tasks, shot=part)
+                found = self.scored(rung, self.choose(rung, options_on, choosing), place, tasks, shot=part)
                 curves[rung.name].append((shot, found.score))
-        return curves
+            took = time.monotonic() - began
+        return curves if curves[self.learner.key] else {}
 
     def conventional(
         self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int, shot: int | None = None
@@ -385,7 +407,7 @@ class Ladder:
             ranks.append(self.rank(rung, options, validation, count, **more))
         return candidates[ranks.index(max(ranks))]
 
-    def _best_alone(self, validation: TaskDistribution) -> str | None:
+    def _best_alone(self, validation: TaskDistribution, count: int | None) -> str | None:
         """The best on validation tasks of the rungs that learn from each task alone, costly ones apart.
 
         Chosen on the tasks that are scored, it would be the one that they happen to favor.
@@ -393,7 +415,8 @@ class Ladder:
         sizes = validation.sizes
         if sizes not in self._alone:
             rungs = [rung for rung in self.rungs if not (rung.uses_other_tasks or rung.learner.costly)]
-            ranks = {rung.name: self.rank(rung, self.choose(rung, validation), validation) for rung in rungs}
+            chosen = [(rung, self.choose(rung, validation)) for rung in rungs]
+            ranks = {rung.name: self.rank(rung, options, validation, count) for rung, options in chosen}
             self._alone[sizes] = max(ranks, key=lambda name: ranks[name], default=None)
         return self._alone[sizes]
 
@@ -466,21 +489,6 @@ class Ladder:
                 self.on_event(replace(event, why=why) if isinstance(event, StepEvent) else event)
 
         return evaluate(learner, setting, tasks=tasks, metric=self.metric, on_event=hear, **more)
-
-
-def _foretold(learner: Learner, setting: TaskDistribution, tasks: int) -> float:
-    """The seconds that so many tasks take, by the second of two tries of the first one."""
-    learner, task, seconds = evaluation_copy(learner), to_device(setting.task(0), learner.device), 0.0
-    with torch.no_grad():
-        for _ in range(2):
-            start = time.perf_counter()
-            learner.predict(learner.adapt(task.support, setting.spec_of(0)), task.query.inputs)
-            wait_for(learner.device)
-            seconds = time.perf_counter() - start
-    rows = setting.rows() if works_on_features(learner) else None
-    if rows is None:
-        return tasks * seconds
-    return seconds * min(float(tasks), len(rows) / (len(task.support.inputs) + len(task.query.inputs)))
 
 
 class _TimedError(Exception):

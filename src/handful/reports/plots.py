@@ -15,13 +15,23 @@ from typing import Any, ParamSpec
 import matplotlib
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.formatting import count_of, figures, heading, lost, root, setting_name, share
+from handful.evaluation.formatting import (
+    ALONE,
+    OTHER_TASKS,
+    count_of,
+    figures,
+    heading,
+    lost,
+    root,
+    setting_name,
+    share,
+)
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric
@@ -29,6 +39,8 @@ from handful.storage import replacing
 from handful.types import Task
 
 WIDTH, DPI = 8.0, 200
+LEGEND = 0.25
+"""The height of a legend below, in inches."""
 BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 INK, GRAY, PALE = "#333333", "#B4BAC2", "#E4E7EB"
 BINS = 10
@@ -138,11 +150,14 @@ def _ends(low: float, high: float) -> tuple[float, float]:
 
 @_styled
 def ladder(comparisons: Sequence[Comparison]) -> Figure:
-    """Bars of all learners with 95 % intervals, a panel for each setting; the learner in question is on top."""
+    """Bars of all learners with 95 % intervals, a panel for each setting; the learner in question is on top.
+
+    Those of rungs that learn from each task alone are pale.
+    """
     names = list(dict.fromkeys(row.evaluation.name for comparison in comparisons for row in comparison.rows))
     columns = min(2, len(comparisons))
     lines = math.ceil(len(comparisons) / columns)
-    figure = Figure(figsize=(WIDTH, lines * (0.9 + 0.27 * len(names))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, LEGEND + lines * (0.9 + 0.27 * len(names))), layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
     for panel in panels[len(comparisons) :]:
         panel.set_visible(False)
@@ -152,7 +167,15 @@ def ladder(comparisons: Sequence[Comparison]) -> Figure:
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.45, -0.55)
         panel.get_yticklabels()[0].set(color=BLUE, fontweight="bold")
+    rungs = [row.evaluation for comparison in comparisons for row in comparison.rows if row.baseline]
+    kinds = sorted({(not rung.uses_other_tasks, _rung_color(rung)) for rung in rungs})
+    keys = [Patch(color=color, label=f"from {ALONE if alone else OTHER_TASKS}") for alone, color in kinds]
+    figure.legend(handles=keys, loc="outside lower center", ncols=max(1, len(keys)))
     return figure
+
+
+def _rung_color(rung: Evaluation) -> str:
+    return GRAY if rung.uses_other_tasks else PALE
 
 
 def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
@@ -165,7 +188,7 @@ def _ladder_panel(panel: Any, comparison: Comparison, names: list[str]) -> None:
         score = scores[row.evaluation.name]
         at = names.index(row.evaluation.name)
         end = score.mean if math.isfinite(score.mean) else 0.0  # of what diverged there is a label and no bar
-        panel.barh(at, end, height=0.66, color=GRAY if row.baseline else BLUE)
+        panel.barh(at, end, height=0.66, color=_rung_color(row.evaluation) if row.baseline else BLUE)
         if math.isfinite(score.half_width):
             panel.plot([score.low, score.high], [at, at], color=INK, linewidth=1.3)
             end = max(end, score.high)

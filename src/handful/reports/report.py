@@ -56,7 +56,17 @@ from handful.doctor.finding import Finding
 from handful.errors import ArtifactError, spelled
 from handful.evaluation.comparison import Comparison, Row
 from handful.evaluation.data_equivalence import Equivalence
-from handful.evaluation.formatting import byte_size, difference, duration, heading, in_words, setting_name, size
+from handful.evaluation.formatting import (
+    ALONE,
+    OTHER_TASKS,
+    byte_size,
+    difference,
+    duration,
+    heading,
+    in_words,
+    setting_name,
+    size,
+)
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric, recorded_metric
@@ -78,9 +88,6 @@ SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
 PER_TASK = ("target_scores", "log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
 """What an evaluation of regression may hold of each task beside its score."""
-
-OTHER_TASKS, ALONE = "other tasks too", "this task alone"
-"""What a row of the table learns from."""
 
 STILL_RISING = 0.01
 """By what share the last validation is better than all before where a training was still getting better."""
@@ -115,8 +122,8 @@ class Report:
     is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
     equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
     interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. pretrained_on:
-    what the network of the ladder is, in words. left_out: rungs for which there was no time. encoder: that the model
-    starts from.
+    what the network of the ladder is, in words. left_out: rungs, and parts of the report, for which there was no time.
+    by_default: rungs whose options there was no time to choose. encoder: that the model starts from.
     """
 
     title: str
@@ -140,6 +147,7 @@ class Report:
     data: str = ""
     pretrained_on: str = ""
     left_out: Sequence[str] = ()
+    by_default: Sequence[str] = ()
     encoder: UsedEncoder | None = None
 
     @property
@@ -233,7 +241,7 @@ class Report:
         for number, (caption, figure) in enumerate(self.pictures.items(), start=1):
             drawings[caption] = (f"picture-{number}.png", figure)
         score = heading(own.metric)
-        caption = f"{score} of {own.learner} (blue) and of the ladder, with 95 % intervals"
+        caption = f"{score} of {own.learner} (blue) and of the ladder (pale: from {ALONE}), with 95 % intervals"
         drawings[caption] = ("ladder.png", plots.ladder(self.comparisons))
         if self.shots:
             caption = f"{score} by the number of examples, with 95 % intervals"
@@ -302,6 +310,8 @@ class Report:
             yield f"Pre-trained network of the ladder: {self.pretrained_on}."
         if self.left_out:
             yield f"Left out for want of time: {', '.join(self.left_out)}. With more minutes they are there too."
+        if self.by_default:
+            yield f"With their default options, for want of time to choose: {', '.join(self.by_default)}."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
             yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""

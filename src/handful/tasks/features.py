@@ -37,7 +37,9 @@ class Features:
         self.rows, self.prepare, self.network = rows, prepare, network
         self.device = next(iter(tensors(network).values()), rows).device
         first = self._computed(torch.tensor([0]))
-        self.values = torch.cat([first, first.new_zeros(len(rows) - 1, first.shape[1])])
+        # Not filled: the system gives memory to the rows that are written, and to no others of a large source.
+        self.values = first.new_empty(len(rows), first.shape[1])
+        self.values[0] = first[0]
         self.known = torch.arange(len(rows)) == 0
 
     @property

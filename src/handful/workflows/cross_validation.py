@@ -18,6 +18,7 @@ from handful.tasks.splits import FEWEST, Contents, Split, place, split_names
 from handful.training.run import Run
 from handful.workflows.auto import auto
 from handful.workflows.evaluate import check_half_width, check_minutes, evaluate
+from handful.workflows.evaluation_schedule import TASKS
 from handful.workflows.experiment import Experiment, Source, opened_again
 from handful.workflows.train import train
 from handful.workflows.warm_start import trained_on
@@ -33,7 +34,7 @@ def cross_validate(
     *,
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
-    tasks: int = 600,
+    tasks: int | None = None,
     minutes: float = MINUTES,
     half_width: float | None = None,
     metric: str | None = None,
@@ -47,10 +48,11 @@ def cross_validate(
     path: of the run, whose own model is not scored.
     folds: how many; with as many as there are tasks, each is left out in turn.
     folder: where the runs of folds are kept; those that are there go on.
-    tasks, minutes: of all folds together, the minutes without their trainings. The others: see `evaluate`.
+    tasks: of all folds together; None: `TASKS`. minutes: likewise, without their trainings. The others: see `evaluate`.
 
     Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
     """
+    tasks = TASKS if tasks is None else tasks
     check_number(tasks)
     check_half_width(half_width)
     check_minutes(minutes)

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from handful.doctor.diagnosis import diagnose
+from handful.doctor.diagnosis import Finding, diagnose
 from handful.encoders.tuned import TunedEncoder
 from handful.engine.devices import device_named
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
 from handful.evaluation.costly import with_costly
-from handful.evaluation.formatting import duration
 from handful.evaluation.intervals import Interval
 from handful.evaluation.ladder import MINUTES, Ladder
 from handful.evaluation.scoring import check_number, check_tasks, metric_of
@@ -26,6 +25,7 @@ from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import Contents
 from handful.training.run import Run
+from handful.workflows.evaluation_schedule import TASKS, Schedule
 from handful.workflows.experiment import Experiment, Source, opened_again, reopened, validating
 
 CURVE_SHOTS = (1, 2, 3, 5, 10)
@@ -39,7 +39,7 @@ def evaluate(
     other: Source | None = None,
     settings: Sequence[tuple[int | None, int | None]] = (),
     query_shot: int | None = None,
-    tasks: int = 600,
+    tasks: int | None = None,
     minutes: float = MINUTES,
     equivalence_tasks: int = 0,
     curve: bool = True,
@@ -55,9 +55,11 @@ def evaluate(
     other: a source outside the training distribution, read through the model's own pipeline.
     settings: (way, shot) pairs; none: the run's own.
     query_shot: None: the run's own.
-    tasks: how many are scored; costly rungs on the first of them only, as many as there is time for.
-    minutes: of the clock, for the rungs that take their time: a pre-training takes a part of them at the most, and when
-        all others are scored, costly ones get what is left. 0 leaves costly ones out, and nothing depends on the clock.
+    tasks: how many are scored, however long it takes; None: `TASKS`, or as many as there is time for. Costly rungs are
+        scored on the first of them only.
+    minutes: of the clock, for all of it: a pre-training takes a part of them at the most, then so does scoring, then
+        costly rungs get what is left, but for a rest that the shots curve and the diagnosis keep to. 0 leaves costly
+        rungs out, and nothing depends on the clock.
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
     curve: whether scores are also taken against the number of examples.
     half_width: of the interval that is wanted; the report then tells how many tasks it takes.
@@ -71,8 +73,8 @@ def evaluate(
     Networks of rungs are pre-trained on the run's own training split in any case, with images changed as the run's own
     were; but where they stand on the vectors of an encoder.
     """
-    end = time.monotonic() + 60 * minutes
-    check_number(tasks)
+    end = time.monotonic() + 60 * minutes if minutes else math.inf
+    check_number(TASKS if tasks is None else tasks)
     check_half_width(half_width)
     check_minutes(minutes)
     run = Run.existing(path)
@@ -115,16 +117,15 @@ def evaluate(
         on_event=hear,
         keeper=run.ladder_checkpoints(stop) if trained else None,
     )
-    hear(NoteEvent(_foretold(ladder, places, tasks)))
+    schedule = Schedule.of(ladder, places, tasks, end=end, seconds=60 * minutes)
+    hear(NoteEvent(schedule.described(ladder)))
     comparisons: list[Comparison] = []
-    curves: dict[str, list[tuple[int, Interval]]] = {}
+    began = time.monotonic()
     for place, validation in zip(places, choosing, strict=True):
-        comparison = ladder.run(place, validation, tasks=tasks)
-        if curve and not comparisons:
-            curves = ladder.shots_curve(place, validation, comparison, CURVE_SHOTS, tasks=min(tasks, CURVE_TASKS))
-        comparisons.append(comparison)
+        comparisons.append(ladder.run(place, validation, tasks=schedule.tasks, choosing=schedule.choosing))
+    schedule = schedule.after_scoring(time.monotonic() - began)
     equivalence = None
-    if count := min(tasks, equivalence_tasks):
+    if count := min(schedule.tasks, equivalence_tasks):
         equivalence = ladder.equivalence(places[0], choosing[0], tasks=count)
         if equivalence is None:
             note(
@@ -132,14 +133,29 @@ def evaluate(
                 "There is no data equivalence: shots vary, the same tasks have no other numbers of examples, no simple "
                 "method can do them, or the learner diverges.",
             )
-    findings = diagnose(places[0], model.learner, tasks=DIAGNOSIS_TASKS, trained=trained.sizes if trained else None)
-    left_out: list[str] = []
+    cheap, left_out, by_default = comparisons[0], list[str](), list[str]()
+    sizes = len(CURVE_SHOTS) if curve else 0
+    end_of_costly = schedule.end_of_costly(sizes=sizes, curve_tasks=CURVE_TASKS, diagnosis_tasks=DIAGNOSIS_TASKS)
     began = time.monotonic()
     for number, (place, validation) in enumerate(zip(places, choosing, strict=True)):
-        part = (end - time.monotonic()) / (len(places) - number)
-        found = with_costly(ladder, comparisons[number], place, validation, tasks=tasks, seconds=part)
+        part = (end_of_costly - time.monotonic()) / (len(places) - number)
+        found = with_costly(ladder, comparisons[number], place, validation, tasks=schedule.tasks, seconds=part)
         comparisons[number] = found.comparison
         left_out += found.left_out
+        by_default += found.by_default
+    costly_seconds = time.monotonic() - began
+    curves: dict[str, list[tuple[int, Interval]]] = {}
+    if curve and (count := schedule.curve_tasks(sizes, CURVE_TASKS)):
+        curves = ladder.shots_curve(
+            places[0], choosing[0], cheap, CURVE_SHOTS, tasks=count, choosing=schedule.choosing, end=schedule.end
+        )
+    elif curve:
+        left_out.append("scores by the number of examples")
+    findings: list[Finding] = []
+    if count := schedule.diagnosis_tasks(DIAGNOSIS_TASKS):
+        findings = diagnose(places[0], model.learner, tasks=count, trained=trained.sizes if trained else None)
+    else:
+        left_out.append("diagnosis")
     source = other or experiment.source
     if other is None and source.test:
         source = replace(source, tasks=source.test)
@@ -161,26 +177,18 @@ def evaluate(
         seconds={
             "meta-training": round(history[-1]["seconds"], 1),
             "pre-training for the ladder": round(ladder.pretraining_seconds, 1),
-            "costly baselines": round(time.monotonic() - began, 1),
+            "costly baselines": round(costly_seconds, 1),
         },
         pretrained_on=ladder.pretrained_on,
         left_out=tuple(dict.fromkeys(left_out)),
+        by_default=tuple(dict.fromkeys(by_default)),
         performance=run.performance(),
         equivalence=equivalence,
         half_width=half_width,
         data=places[0].contents().digest("test"),
-        notes=() if encoder is None else (encoder.warning(source.name),),
+        notes=(*schedule.notes(), *(() if encoder is None else (encoder.warning(source.name),))),
         encoder=encoder,
     )
-
-
-def _foretold(ladder: Ladder, places: Sequence[TaskDistribution], tasks: int) -> str:
-    """How long the evaluation is expected to take, in words."""
-    seconds = sum(ladder.expected_seconds(place, tasks=tasks) for place in places)
-    text = f"Scoring on {tasks:,} tasks is expected to take {duration(seconds)} at the most."
-    if any(rung.learner.costly for rung in ladder.rungs):
-        text += f" Baselines that train for each task get what is left of {duration(60 * ladder.minutes)} then."
-    return text
 
 
 def used_encoder(model: MetaModel) -> UsedEncoder | None:

@@ -84,7 +84,7 @@ def quickstart(
     report = evaluate(path, settings=SETTINGS, tasks=TASKS, minutes=MINUTES, on_event=on_event, stop=stop)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")
-    report = replace(report, notes=[NOTE])
+    report = replace(report, notes=[NOTE, *report.notes])
     report.write(path)
     return report, new
 

@@ -1,0 +1,112 @@
+"""What fits into the time of an evaluation: how many test tasks, and what is left for all else."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from handful.evaluation.formatting import duration
+from handful.evaluation.ladder import Ladder
+from handful.evaluation.pace import Costs, choosing_tasks
+from handful.tasks.distribution import TaskDistribution
+
+TASKS, FEWEST = 600, 10
+"""To score where no number is given: those, or fewer where the time is short, but so many at the least."""
+PART_FOR_SCORING, LEAST_FOR_SCORING = 0.6, 0.25
+"""The part of the time left that scoring may take, and the part of all of it that it may always take."""
+PART_FOR_REST = 0.25
+"""The part of the time left after scoring that is kept for the shots curve and the diagnosis, if they need it."""
+PASSES = 10
+"""About how often a diagnosis adapts to each of its tasks."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How an evaluation spends its time.
+
+    costs: of scoring, for each setting. tasks: to score, of `wanted` ones. end: by `time.monotonic`; infinite where
+    nothing depends on the clock. slower: how many times as long as foretold scoring took.
+    """
+
+    costs: tuple[Costs, ...]
+    tasks: int
+    wanted: int
+    end: float
+    slower: float = 1.0
+
+    @classmethod
+    def of(
+        cls, ladder: Ladder, places: Sequence[TaskDistribution], tasks: int | None, *, end: float, seconds: float
+    ) -> "Schedule":
+        """The schedule for these settings.
+
+        tasks: as many in any case; None: `TASKS`, or as many as there is time for. seconds: of the whole evaluation.
+        """
+        wanted = TASKS if tasks is None else tasks
+        found = cls(tuple(ladder.costs(place) for place in places), wanted, wanted, end)
+        left = max(PART_FOR_SCORING * (end - time.monotonic()), LEAST_FOR_SCORING * seconds)
+        if tasks is not None or math.isinf(end) or found.seconds <= left:
+            return found
+        found = replace(found, costs=tuple(ladder.costs(place, together=True) for place in places))
+        counts = [*range(wanted, 100, -50), *range(100, FEWEST, -10)]
+        fewer = (replace(found, tasks=count) for count in counts)
+        return next((one for one in fewer if one.seconds <= left), replace(found, tasks=FEWEST))
+
+    @property
+    def choosing(self) -> int:
+        """Validation tasks for each choice of options: fewer where there are fewer tasks than wanted."""
+        most = self.costs[0].choosing
+        return most if self.tasks == self.wanted else choosing_tasks(self.tasks, most)
+
+    @property
+    def seconds(self) -> float:
+        """That scoring is expected to take."""
+        return sum(costs.seconds(self.tasks, self.choosing) for costs in self.costs)
+
+    def described(self, ladder: Ladder) -> str:
+        """How long the evaluation is expected to take, in words."""
+        text = f"Scoring on {self.tasks:,} tasks is expected to take {duration(self.seconds)} at the most."
+        if self.tasks < self.wanted:
+            text += f" More of them, as far as {self.wanted:,}, would take longer than there is time for."
+        if any(rung.learner.costly for rung in ladder.rungs):
+            text += f" Baselines that train for each task get what is left of {duration(60 * ladder.minutes)} then."
+        return text
+
+    def notes(self) -> Iterable[str]:
+        """What a report says of it."""
+        if self.tasks < self.wanted:
+            yield f"Scored on {self.tasks:,} tasks, and not on {self.wanted:,}, for want of time."
+
+    def after_scoring(self, seconds: float) -> "Schedule":
+        """The same, once it is known how long scoring took."""
+        return replace(self, slower=seconds / self.seconds)
+
+    def end_of_costly(self, *, sizes: int, curve_tasks: int, diagnosis_tasks: int) -> float:
+        """When costly rungs have to end, so that there is time for a shots curve of so many sizes and a diagnosis.
+
+        0 sizes: no curve.
+        """
+        if math.isinf(self.end):
+            return time.monotonic()  # there are none
+        rest = self._curve_seconds(sizes, min(self.tasks, curve_tasks)) + self._diagnosis_seconds(diagnosis_tasks)
+        return self.end - min(rest, PART_FOR_REST * max(0.0, self.end - time.monotonic()))
+
+    def curve_tasks(self, sizes: int, most: int) -> int:
+        """As many tasks as there is time for in a shots curve of so many sizes; 0 for fewer than `FEWEST`."""
+        most, left = min(self.tasks, most), self.end - time.monotonic()
+        fitting = (count for count in range(most, 0, -1) if self._curve_seconds(sizes, count) <= left)
+        found = next(fitting, 0)
+        return found if found >= min(FEWEST, most) else 0
+
+    def diagnosis_tasks(self, most: int) -> int:
+        """As many tasks as there is time for in a diagnosis; 0 for fewer than it needs."""
+        left = self.end - time.monotonic()
+        return next((count for count in range(most, 1, -1) if self._diagnosis_seconds(count) <= left), 0)
+
+    def _curve_seconds(self, sizes: int, tasks: int) -> float:
+        if not sizes:
+            return 0.0
+        return self.slower * self.costs[0].curve_seconds(self.tasks, tasks, sizes, self.choosing)
+
+    def _diagnosis_seconds(self, tasks: int) -> float:
+        return self.slower * self.costs[0].own.of(PASSES * tasks)
