@@ -108,6 +108,10 @@ def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole,
     first = record["candidates"][0]
     assert model.facts["validation score"] <= first["score"] * 1.03, "the cheapest of those that are as good"
     assert all(row["behind"]["low"] is not None for row in record["candidates"] if row["name"] != record["winner"])
+    rounds = {row["name"]: [seconds for seconds, _ in row["rounds"]] for row in record["candidates"]}
+    assert [len(rounds[name]) for name in ("dummy", "pooled")] == [0, 0]
+    assert sorted(len(rounds[name]) for name in ("cnp", "r2d2")) == [1, 2]
+    assert all(seconds == sorted(seconds) and all(seconds) for seconds in rounds.values())
     card = (whole / "model" / "README.md").read_text()
     assert all(f"{name} {score:.4g}" in card for name, score in model.facts["race"].items())
     assert Run(whole).metrics()[-1]["seconds"] >= 0
@@ -168,6 +172,10 @@ def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch
     assert model.learner.recipe["options"]["regularization"] in LEARNERS["ridge-probe"].search_space["regularization"]
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
     assert report.comparisons[0].rows[0].evaluation.learner == "ridge-probe"
+    assert [row["name"] for row in report.race.candidates] == ["ridge-probe", "dummy"]
+    page = report.write(tmp_path / "report").read_text()
+    assert "ridge-probe is the best of 2 candidates" in page
+    assert "race.png" not in page, "nothing was trained"
 
 
 def test_one_that_cannot_be_trained_is_left_out_with_the_reason(experiment, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures of a report: learning curve, ladder, accuracy against shots, reliability, coverage, and one task to look at.
+"""Pictures of a report: learning curve, race, ladder, accuracy by shots, reliability, coverage, and a task to look at.
 
 They are 1600 pixels wide (the picture of a task at most), and speak of percent and not of fractions. The learner in
 question is blue, what it is compared with is gray; colors are those of *Color Universal Design* (Okabe & Ito, 2008),
@@ -8,7 +8,7 @@ which color-blind people tell apart.
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -35,6 +35,7 @@ from handful.evaluation.formatting import (
 from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric
+from handful.reports.race import RaceResult
 from handful.storage import replacing
 from handful.types import Task
 
@@ -222,6 +223,85 @@ def _label(row: Row, first: Evaluation) -> str:
     if len(own.scores) == len(first.scores):
         return text
     return f"{text}  ({count_of(len(own.scores), 'draw' if first.score.tasks < len(first.scores) else 'task')})"
+
+
+@_styled
+def race(result: RaceResult) -> Figure:
+    """Validation scores of a race's candidates by the seconds that each had trained: the winner is blue, a cross is
+    where one was dropped, and a dotted line is a candidate without meta-training."""
+    metric, rounds = result.metric, result.rounds
+    figure = Figure(figsize=(WIDTH, 4), layout="constrained")
+    axes = figure.subplots()
+    ends: dict[str, tuple[float, float]] = {}
+    for name, points in rounds.items():
+        at, scores = [seconds for seconds, _ in points], [_shown(score, metric) for _, score in points]
+        won = name == result.winner
+        color, order = (BLUE, 10) if won else (GRAY, 2)
+        axes.plot(at, scores, color=color, marker="o", markersize=4, linewidth=2.4 if won else 1.2, zorder=order)
+        if name in result.dropped:
+            axes.plot(at[-1:], scores[-1:], color=VERMILION, marker="x", markersize=7, zorder=11)
+        ends[name] = at[-1], scores[-1]
+    axes.set_xlim(0, 1.04 * max(at for at, _ in ends.values()) or 1.0)
+    for name, score in result.untrained.items():
+        won = name == result.winner
+        ends[name] = axes.get_xlim()[1], _shown(score, metric)
+        axes.axhline(ends[name][1], color=BLUE if won else GRAY, linewidth=1.8 if won else 1, linestyle=(0, (1, 2)))
+    _near(axes, sorted((score for _, score in ends.values()), reverse=metric.higher_is_better))
+    _named(axes, ends, result.winner, metric)
+    axes.set_xlabel("seconds of its own training")
+    axes.set_title(f"{heading(metric)} on the race's validation tasks")
+    if metric.unit == "share":
+        axes.yaxis.set_major_formatter(_percent)
+    _grid(axes, "y")
+    return figure
+
+
+def _near(axes: Any, scores: Sequence[float]) -> None:
+    """Show scores from the best one to 2.5 times as far behind as the middle one is; what is worse is at the edge."""
+    best, middle = scores[0], scores[len(scores) // 2]
+    reach = 2.5 * abs(best - middle) or 0.1 * abs(best) or 1.0
+    low, high = sorted((best, best + math.copysign(reach, scores[-1] - best)))
+    axes.set_ylim(low - 0.08 * reach, high + 0.08 * reach)
+
+
+def _named(axes: Any, ends: Mapping[str, tuple[float, float]], winner: str, metric: Metric) -> None:
+    """Write each name with its score beside the axes, at the height of the score as far as there is room, and draw a
+    thin line from there to where the candidate ended."""
+    low, high = axes.get_ylim()
+    names = sorted(ends, key=lambda name: ends[name][1], reverse=True)
+    heights = _apart([min(high, max(low, ends[name][1])) for name in names], 0.055 * (high - low))
+    for name, height in zip(names, heights, strict=True):
+        at, score = ends[name]
+        text = f"{name} {score:.1f} %" if metric.unit == "share" else f"{name} {figures(score)}"
+        own = {"color": BLUE, "fontweight": "bold"} if name == winner else {}
+        thin = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        axes.annotate(
+            text,
+            (at, min(high, max(low, score))),
+            (1.03, height),
+            textcoords=("axes fraction", "data"),
+            arrowprops=thin,
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+            **own,
+        )
+
+
+def _apart(heights: Sequence[float], room: float) -> list[float]:
+    """Heights, which fall, moved as little as lets each be so far below the one before."""
+    groups: list[list[float]] = []  # of heights without the room between them, which may not rise
+    for number, height in enumerate(heights):
+        groups.append([height + number * room])
+        while len(groups) > 1 and _mean(groups[-1]) > _mean(groups[-2]):
+            last = groups.pop()
+            groups[-1] += last
+    level = [_mean(group) for group in groups for _ in group]
+    return [height - number * room for number, height in enumerate(level)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 @_styled

@@ -71,6 +71,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import Evaluation
 from handful.metrics import Metric, recorded_metric
 from handful.reports.encoder_lines import UsedEncoder
+from handful.reports.race import RaceResult
 from handful.reports.summary_lines import (
     bought_lines,
     by_target,
@@ -124,6 +125,7 @@ class Report:
     interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. pretrained_on:
     what the network of the ladder is, in words. left_out: rungs, and parts of the report, for which there was no time.
     by_default: rungs whose options there was no time to choose. encoder: that the model starts from.
+    race: which the learner won; None where it was named.
     """
 
     title: str
@@ -149,6 +151,7 @@ class Report:
     left_out: Sequence[str] = ()
     by_default: Sequence[str] = ()
     encoder: UsedEncoder | None = None
+    race: RaceResult | None = None
 
     @property
     def verdict(self) -> str:
@@ -262,6 +265,12 @@ class Report:
             drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = ("coverage.png", plots.coverage(own.coverage))
         if len(self.history) > 1:
             drawings["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, self._validated_by))
+        if self.race is not None and self.race.rounds:
+            caption = "What each candidate of the race scored on validation tasks by the seconds that it had trained"
+            drawings[f"{caption}; a cross is where it was dropped, dotted lines are of those without meta-training"] = (
+                "race.png",
+                plots.race(self.race),
+            )
         for name, figure in drawings.values():
             plots.save(figure, folder / name)
         return {caption: name for caption, (name, _) in drawings.items()}
@@ -275,6 +284,8 @@ class Report:
         parts += shown[:more]
         tables = [part for c in self.comparisons for part in (_table(c), *self._ranges(c.learner.evaluation))]
         parts += ["## Scores", *tables, *self._equivalence(), legend(own), *shown[more:]]
+        if self.race is not None:
+            parts += ["## The race", self.race.markdown()]
         parts += ["## How it was chosen and run", "\n".join(f"- {line}" for line in self._circumstances(own))]
         if self.findings:
             parts += [

@@ -118,11 +118,16 @@ def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path 
 
 @dataclass(frozen=True)
 class Finish:
-    """What a race came to. scores: of all candidates, at their best. dropped: why some were not trained to the end."""
+    """What a race came to.
+
+    scores: of all candidates, at their best. dropped: why some were not trained to the end. rounds: of those that were
+    meta-trained, the seconds that each had trained after its rounds, and its scores then.
+    """
 
     winner: Entrant
     scores: dict[str, Scored]
     dropped: dict[str, str]
+    rounds: dict[str, list[tuple[float, float]]]
 
 
 def auto(
@@ -240,7 +245,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     winner = entrants[track.judge.best(scores)]
     if isinstance(winner, Trainee):
         winner.restored()
-    return Finish(winner, scores, dropped)
+    return Finish(winner, scores, dropped, {one.name: one.rounds for one in trainees})
 
 
 def kind_of(cls: type[Learner]) -> type[Entrant]:
@@ -337,7 +342,9 @@ def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, la
         one.course = replace(one.course, corrected=total, corrected_at=start)
     every = max(1, math.ceil((end - start) / VALIDATIONS)) if last else end - start
     one.advance(end, every, last=behind if last else None)
-    return one.scored(f" after round {number + 1}")
+    scored = one.scored(f" after round {number + 1}")
+    one.rounds.append((one.seconds_up_to(one.course.total if last else end), track.judge.score(scored)))
+    return scored
 
 
 def finished(track: Track, finish: Finish) -> MetaModel:
@@ -374,7 +381,8 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
     """What `race.json` says at its end: the winner, and each candidate, the best first.
 
     Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
-    are averaged), seconds to adapt to a task, and why it was dropped.
+    are averaged), seconds to adapt to a task, why it was dropped, and after each round the seconds that it had trained
+    and its score then. Of the winner: what was tried on its pre-trained network.
     """
     best = finish.scores[finish.winner.name]
     rows = []
@@ -387,8 +395,10 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
                 "behind": {"mean": gap.mean, "low": gap.low, "high": gap.high},
                 "adapt_seconds": finish.scores[name].seconds,
                 "dropped": finish.dropped.get(name),
+                "rounds": finish.rounds.get(name, []),
             }
         )
     left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
     facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": track.scored_tasks}
+    facts |= {"heads": track.record.results.get(f"heads of {finish.winner.name}", [])}
     return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

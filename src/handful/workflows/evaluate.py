@@ -21,6 +21,7 @@ from handful.metrics import recorded_metric
 from handful.models.meta_model import MetaModel
 from handful.notes import note
 from handful.reports.encoder_lines import UsedEncoder
+from handful.reports.race import RaceResult
 from handful.reports.report import Report
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.splits import Contents
@@ -188,6 +189,7 @@ def evaluate(
         data=places[0].contents().digest("test"),
         notes=(*schedule.notes(), *(() if encoder is None else (encoder.warning(source.name),))),
         encoder=encoder,
+        race=None if (race := run.race()) is None else RaceResult.from_json(race),
     )
 
 

@@ -30,13 +30,14 @@ MANY, FEW = 16, 4
 class Trainee(Entrant):
     """A learner that is meta-trained, part by part: between these its state is on disk.
 
-    course: its steps; set by the race.
+    course: its steps; set by the race. rounds: after each, the seconds that it had trained, and its score.
     """
 
     course: Course
 
     def __init__(self, cls: type[Learner], track: Track) -> None:
         super().__init__(cls, track)
+        self.rounds: list[tuple[float, float]] = []
         self.per_step = self.per_validation = 0.0
 
     def prepare(self, seconds: float) -> None:
@@ -145,6 +146,10 @@ class Trainee(Entrant):
         """Know again what became of it, from disk."""
         with self.open(0.0) as training:
             self._seen(training)
+
+    def seconds_up_to(self, step: int) -> float:
+        """Of its training up to a step, which a continuation may be behind already."""
+        return float(next((row["seconds"] for row in reversed(self.history) if row["step"] <= step), 0.0))
 
     def seconds_per_step(self) -> float:
         """As its training has taken them so far."""

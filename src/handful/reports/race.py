@@ -1,0 +1,101 @@
+"""What a report says of the race that its learner won: each candidate, what it scored, and why it was dropped."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handful.evaluation.formatting import duration, figures, one_score
+from handful.metrics import Metric, recorded_metric
+
+HEADER = ("candidate", "validation", "behind by", "a new task takes", "why it was dropped")
+
+
+@dataclass(frozen=True)
+class RaceResult:
+    """The summary that `race.json` ends with.
+
+    winner: the name of the candidate that was kept.
+    metric: what candidates were scored by.
+    tasks: validation tasks on which all were scored.
+    candidates: the best first; each with its "name", "score", how far it is "behind" the winner, "adapt_seconds", why
+        it was "dropped", and its "rounds": pairs of the seconds that it had trained and the score it had then.
+    left_out: why others were not scored, by name.
+    heads: what was tried on the winner's pre-trained network, in words.
+    """
+
+    winner: str
+    metric: Metric
+    tasks: int
+    candidates: tuple[Mapping[str, Any], ...]
+    left_out: Mapping[str, str]
+    heads: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, summary: Mapping[str, Any]) -> "RaceResult":
+        """That of a run, see `Run.race`."""
+        return cls(
+            summary["winner"],
+            recorded_metric(summary["metric"]),
+            summary["tasks"],
+            tuple(summary["candidates"]),
+            summary["left_out"],
+            tuple(summary.get("heads", ())),
+        )
+
+    def markdown(self) -> str:
+        """Its table, and what was tried on the winner's network."""
+        count = len(self.candidates)
+        others = f"the best of {count} candidates" if count > 1 else "the only candidate"
+        parts = [
+            f"{self.winner} is {others} on the same {self.tasks} validation tasks. Of those that are as good as the "
+            "first, the fastest to adapt is kept. The number of candidates flatters these scores: those on test tasks "
+            "above say what the model is worth.",
+            "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *self._rows())),
+        ]
+        if self.heads:
+            parts.append("\n".join(["Tried on its network:", "", *(f"- {trial}" for trial in self.heads)]))
+        return "\n\n".join(parts)
+
+    def _rows(self) -> Iterable[list[str]]:
+        for row in self.candidates:
+            won = row["name"] == self.winner
+            yield [
+                f"**{row['name']}**" if won else row["name"],
+                "none" if row["score"] is None else one_score(row["score"], self.metric),
+                "" if won else self._behind(row),
+                duration(row["adapt_seconds"]),
+                "kept" if won else row["dropped"] or "",
+            ]
+        for name, why in self.left_out.items():
+            yield [name, "", "", "", why]
+
+    def _behind(self, row: Mapping[str, Any]) -> str:
+        """By how much the winner is better, with its interval; of errors that are squared, these."""
+        ends = [row["behind"][name] for name in ("mean", "low", "high")]
+        if any(end is None for end in ends):
+            return ""
+        if self.metric.unit == "share":
+            mean, low, high = (f"{100 * end:.1f}" for end in ends)
+            return f"{mean} points ({low} to {high})"
+        mean, low, high = map(figures, ends)
+        return f"{mean} ({low} to {high}){' squared' if self.metric.root else ''}"
+
+    @property
+    def rounds(self) -> dict[str, list[tuple[float, float]]]:
+        """Of each candidate that was meta-trained, its scores by the seconds that it had trained, where it had one."""
+        return {
+            row["name"]: points
+            for row in self.candidates
+            if (points := [(seconds, score) for seconds, score in row.get("rounds", ()) if score is not None])
+        }
+
+    @property
+    def untrained(self) -> dict[str, float]:
+        """Of each that was not, its score, where it has one."""
+        own = self.rounds
+        return {row["name"]: row["score"] for row in self.candidates if row["name"] not in own and row["score"]}
+
+    @property
+    def dropped(self) -> set[str]:
+        """The names of those that were not trained to the end."""
+        return {row["name"] for row in self.candidates if row["dropped"]}
