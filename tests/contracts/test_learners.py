@@ -90,6 +90,10 @@ def check_predictions_agree(learner, problem):
     with torch.no_grad():
         loop, chunks, vmap = (over_tasks(one, (tasks,), plan) for plan in PLANS)
         single = one(take(tasks, 2))
+        states = over_tasks(lambda support: learner.adapt(support, problem.spec), (tasks.support,), Plan("loop"))
+        stacked = learner.predict_stacked(states, tasks.query.inputs)
+    if stacked is not None:
+        close(stacked, loop)
     close(chunks, loop)
     close(vmap, loop)
     close(take(loop, 2), single)
@@ -635,6 +639,11 @@ class RollsDice(Sound):
         return Categorical(super().predict(state, inputs).logits + torch.rand(()))
 
 
+class MixesTheTasks(Sound):
+    def predict_stacked(self, states, inputs):
+        return super().predict_stacked(states, inputs.flip(0))
+
+
 class DetachesOneLayer(Sound):
     def _classify(self, state, features):
         return super()._classify(state | {"prototypes": state["prototypes"].detach()}, features)
@@ -702,6 +711,7 @@ class ForgetsAbsentClasses(Sound):
         (KeepsTheTask, check_purity),
         (RollsDice, check_purity),
         (DiffersUnderVmap, check_predictions_agree),
+        (MixesTheTasks, check_predictions_agree),
         (DiffersUnderVmap, check_meta_gradients_agree),
         (DetachesOneLayer, check_meta_gradient),
         (DetachesTheScale, check_meta_gradient),

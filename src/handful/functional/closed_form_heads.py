@@ -23,18 +23,20 @@ def centroids(features: Tensor, targets: Tensor, outputs: int) -> tuple[Tensor, 
 
 
 def without_absent(logits: Tensor, present: Tensor) -> Tensor:
-    """Logits `(n, outputs)` under which a class that is not `present` `(outputs,)` is never predicted."""
-    return torch.where(present, logits, logits.amin(-1, keepdim=True).detach() - ABSENT)
+    """Logits `(..., n, outputs)` under which a class that is not `present` `(..., outputs)` is never predicted."""
+    return torch.where(present.unsqueeze(-2), logits, logits.amin(-1, keepdim=True).detach() - ABSENT)
 
 
 def squared_distances(points: Tensor, centers: Tensor) -> Tensor:
-    """Squared Euclidean distances `(n, m)` between `(n, d)` and `(m, d)`; safe to differentiate twice."""
-    if len(points) == 1:  # differences take no more than the products would
-        return (points - centers).square().sum(-1).unsqueeze(0)
-    middle = centers.mean(0)  # else the difference of large squares is lost where features are far from zero
+    """Squared Euclidean distances `(..., n, m)` of `(..., n, d)` to `(..., m, d)`; safe to differentiate twice."""
+    if points.shape[-2] == 1:  # differences take no more than the products would
+        return (points - centers).square().sum(-1).unsqueeze(-2)
+    middle = centers.mean(
+        -2, keepdim=True
+    )  # else the difference of large squares is lost where features are far from zero
     points, centers = points - middle, centers - middle
     products = points @ centers.mT
-    return points.square().sum(-1, keepdim=True) - 2 * products + centers.square().sum(-1)
+    return points.square().sum(-1, keepdim=True) - 2 * products + centers.square().sum(-1).unsqueeze(-2)
 
 
 def spread(features: Tensor) -> Tensor:

@@ -99,6 +99,8 @@ class Learner(nn.Module, ABC):
         super().__init_subclass__(**arguments)
         if "candidate_for" not in vars(cls):
             cls.candidate_for = frozenset()
+        if "predict" in vars(cls) and "predict_stacked" not in vars(cls):  # the inherited one is of another `predict`
+            cls.predict_stacked = Learner.predict_stacked  # type: ignore[method-assign]
         if "key" in vars(cls) and not inspect.isabstract(cls):
             LEARNERS.register(cls.key, cls)
 
@@ -207,6 +209,13 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def predict(self, state: TaskState, inputs: Tensor) -> Prediction:
         """Predict for inputs `(n, *input_shape)` from the state alone."""
+
+    def predict_stacked(self, states: TaskState, inputs: Tensor) -> Prediction | None:
+        """What `predict` makes of each of several tasks: states `(tasks, ...)` and inputs `(tasks, n, *input_shape)`.
+
+        None: the engine runs `predict` under `vmap`, which takes longer than a prediction by a head does itself.
+        """
+        return None
 
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """What meta-training minimizes, for one task: a scalar. By default the query's loss, by its kind."""

@@ -102,8 +102,16 @@ class NearestCentroid(OnRawInputs):
 
     def predict(self, state: TaskState, inputs: Tensor) -> Categorical:
         """Logits are negative scaled distances to the centroids."""
-        distances = squared_distances(self._placed(self.backbone(inputs)), state["centroids"])
-        return Categorical(without_absent(-self.temperature * distances / state["spread"].square(), state["present"]))
+        return self._classify(state, self._placed(self.backbone(inputs)))
+
+    def predict_stacked(self, states: TaskState, inputs: Tensor) -> Categorical:
+        """The inputs of all tasks are embedded together."""
+        points = self._placed(self.backbone(inputs.flatten(0, 1)))  # (tasks * n, d)
+        return self._classify(states, points.reshape(*inputs.shape[:2], -1))
+
+    def _classify(self, state: Any, points: Tensor) -> Categorical:
+        distances = squared_distances(points, state["centroids"]) / state["spread"].square()[..., None, None]
+        return Categorical(without_absent(-self.temperature * distances, state["present"]))
 
     def _placed(self, points: Tensor) -> Tensor:
         return F.normalize(points, dim=-1) if self.distance == "cosine" else points

@@ -83,6 +83,13 @@ class PrototypicalNetwork(Learner):
         """Logits are negative scaled distances to the prototypes."""
         return self._classify(state, self._embed(inputs))
 
+    def predict_stacked(self, states: TaskState, inputs: Tensor) -> Categorical | None:
+        """The inputs of all tasks are embedded together, where an embedding is the same alone and among others."""
+        if not self.pointwise:
+            return None
+        features = self._embed(inputs.flatten(0, 1))  # (tasks * n, d)
+        return self._classify(states, features.reshape(*inputs.shape[:2], -1))
+
     def meta_loss(self, task: Task, spec: TaskSpec, noise: Any = None) -> Tensor:
         """Cross-entropy of the query, or of all examples' neighbors."""
         count, features = len(task.support.inputs), self._placed(self._features_of(task))

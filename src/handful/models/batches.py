@@ -122,10 +122,7 @@ def predict(
                 _padded([piece.of(inputs) for piece in batch]),
             )
             with enough_memory(f"predicting {len(batch) * batch[-1].size} inputs", FEWER):
-                there = to_device(stacked, learner.device)
-                plan = rule(learner, len(batch)) if len(batch) > 1 else ALONE
-                predictions = over_tasks(learner.predict, there, plan, learner)
-                predictions = to_device(predictions, "cpu")
+                predictions = to_device(_at_once(learner, *to_device(stacked, learner.device)), "cpu")
             finite = all(map(_all_finite, predictions))
             for piece, prediction in zip(batch, _unpadded(predictions, batch), strict=True):
                 found[piece.request][piece.start] = prediction
@@ -135,6 +132,13 @@ def predict(
         diverged(keys[request]) if request in failed else _joined([pieces[start] for start in sorted(pieces)])
         for request, pieces in enumerate(found)
     ]
+
+
+def _at_once(learner: Learner, states: TaskState, inputs: Tensor) -> Prediction:
+    """The predictions `(tasks, n, ...)` by stacked states for inputs `(tasks, n, *input_shape)`."""
+    plan = rule(learner, inputs.shape[0]) if inputs.shape[0] > 1 else ALONE
+    made = learner.predict_stacked(states, inputs) if plan.backend == "vmap" else None
+    return over_tasks(learner.predict, (states, inputs), plan, learner) if made is None else made
 
 
 def predict_one(learner: Learner, state: TaskState, inputs: Tensor) -> Prediction:
