@@ -169,7 +169,8 @@ def made(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func).rpartition(".")[2]
-            if name in MAKERS | {"seeded"} or any(keyword.arg == "random_state" for keyword in node.keywords):
+            states = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "random_state"]
+            if name in MAKERS | {"seeded"} or any(not state.startswith("streams.") for state in states):
                 wrong.append(f"line {node.lineno}: {ast.unparse(node)}")
         elif isinstance(node, ast.Import):
             wrong += [f"line {node.lineno}: import random" for alias in node.names if alias.name == "random"]

@@ -132,6 +132,11 @@ def tuning_trial(seed: int, number: int) -> int:
     return seeded("tuning_trial", seed, number).initial_seed() % 2**32
 
 
+def boosting() -> int:
+    """Seed of the rows that boosted trees are binned by, and stop by, where there are many."""
+    return 0
+
+
 def probe() -> Generator:
     """What is drawn for its shape or its cost alone."""
     return seeded("probe")

@@ -343,7 +343,7 @@ def check_features(learner, problem):
     task, on_features = problem.task(), copy.deepcopy(learner)
     on_features.backbone = backbones.Raw((4,))
     with torch.no_grad():
-        seen = Task(*(Examples(learner.backbone(inputs), targets) for inputs, targets in task))
+        seen = Task(*(Examples(learner.feature_network(inputs), targets) for inputs, targets in task))
         state, same = learner.adapt(task.support, problem.spec), on_features.adapt(seen.support, problem.spec)
         close(same, state)
         close(on_features.predict(same, seen.query.inputs), learner.predict(state, task.query.inputs))

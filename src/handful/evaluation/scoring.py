@@ -504,8 +504,9 @@ def on_features(
 def works_on_features(learner: Learner) -> bool:
     """Whether its network, or what it is shown, is so large that features of each example are computed once, and may
     be."""
-    large = one_by_one(learner.backbone) or math.prod(learner.recipe["spec"].input_shape) >= LARGE
-    return learner.features_only and learner.pointwise and large
+    if not (learner.features_only and learner.pointwise):
+        return False
+    return one_by_one(learner.backbone) or math.prod(learner.recipe["spec"].input_shape) >= LARGE
 
 
 def head_of(learner: Learner, shape: tuple[int, ...]) -> Learner:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful import streams
+
 ITERATIONS, NODES = 100, 61
 """Trees of each output, and nodes of a tree: scikit-learn's defaults (31 leaves), to which fewer ones are filled up."""
 ROWS_AT_ONCE = 4096
@@ -102,7 +104,7 @@ def _boosted(kind: str, rows: np.ndarray, wanted: np.ndarray) -> Any:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        return getattr(ensemble, kind)(max_iter=ITERATIONS, random_state=0).fit(rows, wanted)
+        return getattr(ensemble, kind)(max_iter=ITERATIONS, random_state=streams.boosting()).fit(rows, wanted)
 
 
 def _put(trees: Trees, boosted: Any, outputs: list[int]) -> None:

@@ -49,8 +49,8 @@ class Learner(nn.Module, ABC):
             that forgets its examples still holds them.
         predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
         pointwise: whether a query's prediction is the same alone and among others.
-        features_only: whether adapting and predicting take nothing of inputs but what `backbone` makes of them, by its
-            own weights, so that features computed before may stand for inputs.
+        features_only: whether adapting and predicting take nothing of inputs but what `feature_network`, by default the
+            backbone, makes of them by its own weights, so that features computed before may stand for inputs.
         baseline: whether it is a rung of the ladder that stands beside every result.
         start: what a rung starts from: the raw inputs, a network pre-trained on the training classes, what `fit` makes
             of all rows of the training tasks, a pretrained encoder, or its own start.
