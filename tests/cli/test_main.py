@@ -241,6 +241,7 @@ def test_examples_may_come_on_the_standard_input(trained, some, tmp_path, monkey
 
 
 @pytest.mark.parametrize(("kind", "options"), [("photos", ["--way", 2, "--shot", 2, "--query-shot", 2])])
+@pytest.mark.slow
 def test_the_doctor_says_what_comes_next(kind, options, trained, home, tmp_path):
     source, run_folder = home / kind, tmp_path / "run"
     shutil.copytree(trained(kind), run_folder)
@@ -266,6 +267,7 @@ def test_an_answer_is_there_before_the_next_line(trained, some, tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
     other = own_data.photos(tmp_path / "elsewhere", 4)
     output = trained("photos")
@@ -279,6 +281,7 @@ def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])
+@pytest.mark.slow
 def test_a_run_is_named_by_its_folder_or_by_its_model(trained, command):
     output = trained("photos")
     more = ["--test-tasks", "4", "--minutes", "0"] if command == "evaluate" else []
@@ -308,6 +311,7 @@ def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
     refused("compare", first, tmp_path)
 
 
+@pytest.mark.slow
 def test_several_settings_are_scored_at_once(trained, tmp_path):
     result = done(
         "evaluate", trained("label"), "--way", 2, "--way", 3, "--shot", 1, "--test-tasks", 5, "--minutes", 0,
@@ -835,6 +839,7 @@ def test_help_is_quick():
     assert 0 < min(seconds) < 0.8
 
 
+@pytest.mark.slow
 def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
     sine = ("--tasks", "sine", "--learner", "maml", "--meta-batch-size", "2")
     table = done("bench", *sine, "--seconds", "0.2").stdout

@@ -135,6 +135,7 @@ def test_what_a_console_cannot_write_is_written_in_ascii(encoding, shown):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.slow
 def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothing(tmp_path):
     def ran(command, where):
         shell = ["sh", "-c", f'exec "$0" -m handful "$@" {where}', sys.executable, *command]

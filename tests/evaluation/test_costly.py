@@ -80,6 +80,7 @@ def counts(found):
     return {row.evaluation.learner: len(row.evaluation.scores) for row in found.comparison.rows if row.baseline}
 
 
+@pytest.mark.slow
 def test_all_costly_rungs_are_added_and_decided_by_as_many_tasks_as_it_takes():
     found = climb(600, tasks=10)
     ladder, comparison = climbed()

@@ -124,6 +124,7 @@ def test_a_learner_without_an_encoder_has_no_grounds():
     assert encoder_grounds(LEARNERS["protonet"].build(tasks.spec, backbone="mlp"), tasks) is None
 
 
+@pytest.mark.slow
 def test_each_example_is_encoded_once_by_each_encoder(word_encoder):  # noqa: F811
     """However many settings, numbers of examples and rungs there are."""
     tasks = tokens()

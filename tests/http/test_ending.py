@@ -22,6 +22,7 @@ def test_work_that_hangs_does_not_hold_the_end(tmp_path):
         assert process.ended(6) == 0
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_a_thread_hangs():
     program = (
         "import threading, time; from handful.http.server import end_soon; "

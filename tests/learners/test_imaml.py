@@ -92,6 +92,7 @@ def test_memory_does_not_grow_with_inner_steps():
     assert kept(12) <= 1.01 * kept(2)
 
 
+@pytest.mark.slow
 def test_a_short_meta_training_beats_the_untrained_start():
     waves = Sine().with_sizes(shot=10)
     options = {"backbone": "mlp", "backbone_options": {"hidden": (32, 32)}, "inner_lr": 0.02, "inner_steps": 5}

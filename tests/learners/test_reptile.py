@@ -65,6 +65,7 @@ def test_adapting_trains_on_the_support_alone():
         torch.testing.assert_close(weight, expected[name].detach(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_short_meta_training_beats_the_untrained_start():
     waves = Sine().with_sizes(shot=10)
     options = {"backbone": "mlp", "backbone_options": {"hidden": (32, 32)}, "inner_lr": 0.02, "inner_steps": 5}

@@ -339,6 +339,7 @@ def test_a_verdict_on_a_training_that_was_still_getting_better_is_not_settled():
     assert "Not settled" not in report(compare(*errors), history=rising(2.0, 3.0)).verdict
 
 
+@pytest.mark.slow
 def test_noise_and_a_last_hair_of_a_training_that_has_ended_are_not_still_getting_better():
     errors = [evaluation(name, noisy(mse), metric="rmse") for name, mse in (("maml", 9.0), ("pooled", 4.0))]
 

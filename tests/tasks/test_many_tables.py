@@ -475,6 +475,7 @@ def test_a_learner_of_classes_adapts_to_a_table_never_seen(labeled, tmp_path):
     assert again.split_manifest()["test"] == [file.name for file in table_files(labeled)], "none was trained on"
 
 
+@pytest.mark.slow
 def test_where_other_numbers_of_examples_are_of_other_tables_there_is_no_curve(labeled, monkeypatch):
     """As where small tables have classes enough for few examples only."""
     monkeypatch.setattr("handful.evaluation.ladder._same_tasks", lambda *_: False)

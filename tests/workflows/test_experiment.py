@@ -158,6 +158,7 @@ def test_of_a_few_classes_all_are_trained_on_and_the_report_says_that_nothing_wa
     assert "do not tell how well new classes are learned" in leakage["message"]
 
 
+@pytest.mark.slow
 def test_other_data_to_test_on_are_told_as_such(tmp_path):
     few, other = own_data.photos(tmp_path / "few", 12, count=8), own_data.photos(tmp_path / "other", 4, count=8)
     experiment = Experiment(Source(str(few), image_size=16, test=str(other)), settings=TINY, way=2, query_shot=2)

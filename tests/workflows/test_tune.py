@@ -99,6 +99,7 @@ class TestSearch:
         best = max(trial.score for trial in found.ranked)
         assert best == max(score for trial in found.trials if trial.state == "complete" for _, score in trial.scores)
 
+    @pytest.mark.slow
     def test_an_interrupted_search_ends_as_if_it_had_not_been(self, species, tmp_path, monkeypatch):
         whole = tune(species, tmp_path / "a", 6)
         advance, steps = workflow.meta_train, []
