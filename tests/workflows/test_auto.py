@@ -176,6 +176,21 @@ def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch
     page = report.write(tmp_path / "report").read_text()
     assert "ridge-probe is the best of 2 candidates" in page
     assert "race.png" not in page, "nothing was trained"
+    assert "none, since no learner was trained; left out: " in page
+    assert "pooled" not in {row.evaluation.learner for row in report.comparisons[0].rows}
+
+
+def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(experiment, tmp_path, monkeypatch):
+    """And on no 0 examples, beside which anything is good."""
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "pooled"))
+    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 1280)
+    monkeypatch.setattr("handful.workflows.race_scores.Judge.best", lambda judge, scores: "ridge-probe")
+    assert auto(experiment, tmp_path / "run").facts["examples"] == 0
+    record = read_json(tmp_path / "run" / "race.json")
+    assert record["summary"]["examples"] == 1280
+    report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
+    assert report.pretrained_on == "pre-trained on 1,280 examples, as many as a candidate of its race saw"
+    assert "pooled" in {row.evaluation.learner for row in report.comparisons[0].rows}
 
 
 def test_one_that_cannot_be_trained_is_left_out_with_the_reason(experiment, tmp_path, monkeypatch):

@@ -80,7 +80,9 @@ class Ladder:
     trained: the training tasks, from whose pool a network is pre-trained once for all rungs that start from it. None,
         or tasks without a pool: they are left out.
     examples: of that pre-training: as many as the learner saw in its own training, or as many as the time allows. A
-        learner that is nothing but pre-trained lends its own network instead.
+        learner that is nothing but pre-trained lends its own network instead. 0: those rungs are left out, since an
+        untrained network says nothing of other tasks, and `pretrained_on` says so.
+    seen_by: who saw so many, in words.
     network: the weights of the learner's network as its own pre-training left them, which serve the same purpose where
         no head is needed with them; None where there was none.
     minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
@@ -97,6 +99,7 @@ class Ladder:
         trained: TaskDistribution | None,
         *,
         examples: int,
+        seen_by: str = "the learner",
         network: dict[str, Tensor] | None = None,
         minutes: float = MINUTES,
         seed: int = 0,
@@ -121,7 +124,7 @@ class Ladder:
         rows = pool.by_task() if pool is not None and pool.by_task is not None and flat else []
         self._rows = rows if len(rows) > 1 else None
         self._fitted: dict[type[Learner], Learner] = {}
-        fitting = [
+        can = [
             rung
             for _, rung in LEARNERS.items()
             if rung.baseline
@@ -132,15 +135,25 @@ class Ladder:
             and (rung.start != "fitted" or self._rows is not None)
             and (minutes > 0 or not rung.costly)
         ]
+        lent = examples > 0 or learner.start == "pretrained"
+        fitting = [rung for rung in can if lent or rung.start != "pretrained"]
         self.rungs = [Rung(rung, ground) for rung in fitting for ground in self._grounds(rung)]
+        if untrained := [rung.key for rung in can if rung not in fitting]:
+            self.pretrained_on = f"none, since no learner was trained; left out: {', '.join(untrained)}"
         self._pretrained: Any = None
         first = next((rung for rung in self.rungs if rung.learner.start == "pretrained"), None)
         if first is not None:
             assert pool is not None, "else there is no such rung"
-            self._pretrain(first, pool, examples, network, keeper)
+            self._pretrain(first, pool, examples, network, keeper, seen_by)
 
     def _pretrain(
-        self, rung: Rung, pool: Pool, examples: int, network: dict[str, Tensor] | None, keeper: Keeper | None
+        self,
+        rung: Rung,
+        pool: Pool,
+        examples: int,
+        network: dict[str, Tensor] | None,
+        keeper: Keeper | None,
+        seen_by: str,
     ) -> None:
         """Come by a pre-trained network for all rungs: the run's own, one that is kept, or a new one."""
         if self.learner.start == "pretrained" and self._encoders is None:
@@ -162,10 +175,10 @@ class Ladder:
             ),
             keeper=keeper,
         )
-        self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as the learner saw"
+        self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as {seen_by} saw"
         if affordable < examples:
             self.pretrained_on = f"pre-trained on {affordable:,} examples, for which the time was enough"
-            self.pretrained_on += f" (the learner saw {examples:,})"
+            self.pretrained_on += f" ({seen_by} saw {examples:,})"
 
     def _takes(self, network: dict[str, Tensor]) -> bool:
         """Whether rungs can do with these weights of a network, without a head."""

@@ -21,6 +21,7 @@ class RaceResult:
         it was "dropped", and its "rounds": pairs of the seconds that it had trained and the score it had then.
     left_out: why others were not scored, by name.
     heads: what was tried on the winner's pre-trained network, in words.
+    examples: on the most of which a candidate was trained or pre-trained.
     """
 
     winner: str
@@ -29,6 +30,7 @@ class RaceResult:
     candidates: tuple[Mapping[str, Any], ...]
     left_out: Mapping[str, str]
     heads: tuple[str, ...] = ()
+    examples: int = 0
 
     @classmethod
     def from_json(cls, summary: Mapping[str, Any]) -> "RaceResult":
@@ -40,6 +42,7 @@ class RaceResult:
             tuple(summary["candidates"]),
             summary["left_out"],
             tuple(summary.get("heads", ())),
+            summary.get("examples", 0),
         )
 
     def markdown(self) -> str:

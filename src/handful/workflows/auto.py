@@ -121,13 +121,15 @@ class Finish:
     """What a race came to.
 
     scores: of all candidates, at their best. dropped: why some were not trained to the end. rounds: of those that were
-    meta-trained, the seconds that each had trained after its rounds, and its scores then.
+    meta-trained, the seconds that each had trained after its rounds, and its scores then. examples: on the most of
+    which a candidate was trained or pre-trained.
     """
 
     winner: Entrant
     scores: dict[str, Scored]
     dropped: dict[str, str]
     rounds: dict[str, list[tuple[float, float]]]
+    examples: int
 
 
 def auto(
@@ -245,7 +247,8 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     winner = entrants[track.judge.best(scores)]
     if isinstance(winner, Trainee):
         winner.restored()
-    return Finish(winner, scores, dropped, {one.name: one.rounds for one in trainees})
+    most = max(one.examples for one in entrants.values())
+    return Finish(winner, scores, dropped, {one.name: one.rounds for one in trainees}, most)
 
 
 def kind_of(cls: type[Learner]) -> type[Entrant]:
@@ -382,7 +385,8 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
 
     Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
     are averaged), seconds to adapt to a task, why it was dropped, and after each round the seconds that it had trained
-    and its score then. Of the winner: what was tried on its pre-trained network.
+    and its score then. Of the winner: what was tried on its pre-trained network. Of all: the most examples on
+    which one was trained, for the ladder beside a winner that saw none.
     """
     best = finish.scores[finish.winner.name]
     rows = []
@@ -401,4 +405,5 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
     left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
     facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": track.scored_tasks}
     facts |= {"heads": track.record.results.get(f"heads of {finish.winner.name}", [])}
+    facts |= {"examples": finish.examples}
     return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

@@ -107,10 +107,14 @@ def evaluate(
     if home and isinstance(model.learner.backbone, TunedEncoder):  # each changed image would be encoded anew
         learned_from = experiment.tasks(home.split("train"))
     hear = until(stop, on_event)
+    race = None if (summary := run.race()) is None else RaceResult.from_json(summary)
+    own_examples: int = model.facts["examples"]
     ladder = Ladder(
         model.learner,
         learned_from,
-        examples=model.facts["examples"],
+        # A winner that is not trained saw none; what the race could have trained in its budget is as fair.
+        examples=own_examples or (race.examples if race else 0),
+        seen_by="the learner" if own_examples else "a candidate of its race",
         seed=experiment.seed,
         network=run.pretrained_network(),
         minutes=minutes,
@@ -189,7 +193,7 @@ def evaluate(
         data=places[0].contents().digest("test"),
         notes=(*schedule.notes(), *(() if encoder is None else (encoder.warning(source.name),))),
         encoder=encoder,
-        race=None if (race := run.race()) is None else RaceResult.from_json(race),
+        race=race,
     )
 
 
