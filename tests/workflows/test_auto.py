@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import own_data
 from evaluation.toys import Clusters
 from handful.errors import HandfulError, UserError
-from handful.events import NoteEvent
+from handful.events import NoteEvent, StepEvent, StoppedError
 from handful.models.meta_model import MetaModel
 from handful.registry import LEARNERS
 from handful.storage import is_run, read_json
@@ -27,7 +28,7 @@ from handful.training.pretraining_budget import SizeChoice
 from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
-from handful.workflows import race_entrants
+from handful.workflows import race_entrants, race_trainees
 from handful.workflows.auto import auto, candidates, race_of, with_queries
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
@@ -97,6 +98,15 @@ def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     assert "cnp" not in keys["good"], "it does regression alone"
     assert not {"pooled", "corrected-trees"} & {cls.key for cls in candidates("rows", Sine())}, "it has no pool"
     assert {cls.key for cls in candidates("images", Clusters())} == {"pretrained"}
+
+
+def test_with_a_single_training_task_nothing_is_fitted_on_the_others(tmp_path):
+    """As in the ladder of an evaluation: trees would have no task to be tried on."""
+    columns = {"shop": ["a", "b", "c"] * 8, "price": list(range(24)), "sold": list(range(24))}
+    tasks = open_tasks(own_data.write_csv(tmp_path / "three.csv", columns), task="shop", target="sold")
+    keys = {cls.key for cls in candidates("rows", tasks)}
+    assert "ridge-probe" in keys
+    assert "corrected-trees" not in keys
 
 
 def test_the_winner_is_an_ordinary_model_and_the_record_says_what_it_beat(whole, experiment):
@@ -250,6 +260,42 @@ def test_out_of_time_the_last_training_jumps_to_its_end_and_says_so_before(exper
     assert ending == {"step": 20, "steps": 1}
     assert last["step"] == 21 < decided["corrected steps of r2d2"]
     assert "val" in last
+
+
+def test_a_race_that_jumps_to_its_end_goes_on_with_the_same_bits(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("r2d2"))
+    monkeypatch.setattr(race_trainees, "LOOKS", 3)
+    left = {"steps": 20}
+    advance = Training.advance
+
+    def slower(training):
+        left["steps"] -= 1
+        return advance(training)
+
+    monkeypatch.setattr(Training, "advance", slower)
+    monkeypatch.setattr(RaceRecord, "left", property(lambda record: 60 * record.minutes * (left["steps"] > 0)))
+    auto(experiment, tmp_path / "whole")
+    ends = Run(tmp_path / "whole").metrics()[-1]["step"]
+    assert ends == read_json(tmp_path / "whole" / "race.json")["decided"]["ending of r2d2"]["step"] + 1
+    for number, when in enumerate((ends - 5, ends)):  # before the jump, and behind it
+        stop = threading.Event()
+
+        def hear(event, stop=stop, when=when):
+            if isinstance(event, StepEvent) and event.done == when:
+                stop.set()
+
+        with pytest.raises(StoppedError):
+            auto(
+                experiment,
+                tmp_path / "run",
+                budget_from=tmp_path / "whole",
+                resume=number > 0,
+                on_event=hear,
+                stop=stop,
+            )
+    auto(experiment, tmp_path / "run", budget_from=tmp_path / "whole", resume=True)
+    assert Run(tmp_path / "run").metrics()[-1]["step"] == ends
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
 def test_other_settings_do_not_go_on_with_a_race(whole, experiment):

@@ -119,10 +119,8 @@ class Ladder:
         spec = learner.recipe["spec"]
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
-        # What is fitted on rows is for tables: not for pixels, nor for the vectors of an encoder.
-        flat = self._encoders is None and len(spec.input_shape) == 1
-        rows = pool.by_task() if pool is not None and pool.by_task is not None and flat else []
-        self._rows = rows if len(rows) > 1 else None
+        # What is fitted on rows is not for the vectors of an encoder.
+        self._rows = pool.table(spec.input_shape) if pool is not None and self._encoders is None else None
         self._fitted: dict[type[Learner], Learner] = {}
         can = [
             rung

@@ -54,6 +54,16 @@ class Pool:
     draw: Callable[[Generator, int], Examples]
     by_task: Callable[[], list[Examples]] | None = None
 
+    def table(self, input_shape: tuple[int, ...]) -> list[Examples] | None:
+        """The rows of each task, where something can be fitted on the rows of other tasks to predict them; else None.
+
+        Rows are to be of numbers, not pixels, and of two tasks or more. input_shape: of an example.
+        """
+        if self.by_task is None or len(input_shape) != 1:
+            return None
+        rows = self.by_task()
+        return rows if len(rows) > 1 else None
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -64,10 +64,9 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
     spec, pool = tasks.spec, tasks.split("train").pool()
     found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
     fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
-    # What is fitted on rows is for tables, not for the vectors of an encoder: see the ladder.
+    # What is fitted on rows is not for the vectors of an encoder: see the ladder.
     encoded = tasks.pipeline is not None and tasks.pipeline.encoded
-    tables = pool is not None and pool.by_task is not None and len(spec.input_shape) == 1 and not encoded
-    lacking = {"pretrained": pool is None, "fitted": not tables}
+    lacking = {"pretrained": pool is None, "fitted": pool is None or encoded or pool.table(spec.input_shape) is None}
     return [learner for learner in fitting if not lacking.get(learner.start)]
 
 

@@ -92,10 +92,12 @@ class Trainee(Entrant):
         with self.open(0.0) as training:
             if track.encoded and not training.history:  # no weights are kept that are worse than those
                 training.history.append({"step": 0, "seconds": 0.0} | training.validate())
-            look = max(1, (target - training.step) // LOOKS)
+            look = max(1, (target - self.course.corrected_at) // LOOKS)
+            self._jumped(training.step)
             while training.step < self._end(target, last):
                 if last is not None and training.step % look == 0:
                     self._hurry(training, last)
+                self._jumped(training.step)
                 training.step_count = self.course
                 loss, end = training.advance(), self._end(target, last)
                 found = training.validate() if training.step % every == 0 or training.step >= end else {}
@@ -125,9 +127,12 @@ class Trainee(Entrant):
             if course.total - training.step <= steps or record.left > needed:
                 return
             record.decide(name, lambda: {"step": training.step, "steps": steps})
-        decided = record.decided.get(name)
-        if decided and decided["step"] == training.step:
-            self.course = replace(course, ending=decided["step"], ending_steps=decided["steps"])
+
+    def _jumped(self, step: int) -> None:
+        """Take the decision that the schedule jumps, where it is due by this step, before an interruption perhaps."""
+        decided = self.track.record.decided.get(f"ending of {self.name}")
+        if decided and decided["step"] <= step:
+            self.course = replace(self.course, ending=decided["step"], ending_steps=decided["steps"])
 
     def _seen(self, training: Training) -> None:
         self.steps, self.kept_step, self.history = training.step, training.best_step, training.history
