@@ -252,6 +252,36 @@ def test_what_a_killed_backup_left_is_gone_after_the_next_but_not_one_that_is_ma
     assert not left.exists()
 
 
+def test_a_backup_that_begins_while_another_is_put_in_its_place_takes_nothing_from_it(folder, tmp_path, monkeypatch):
+    sync, seen = backups._sync, []
+
+    def sync_while_another_begins(place):
+        sync(place)
+        seen.append(place.name)
+        backups._remove_unfinished(tmp_path)
+
+    monkeypatch.setattr(backups, "_sync", sync_while_another_begins)
+    backup(folder, tmp_path / "copy")
+    assert seen[0].startswith(UNFINISHED)
+    assert names(tmp_path) == {"copy"}
+
+
+def test_a_copy_that_another_backup_removed_before_it_was_locked_is_begun_anew(folder, tmp_path, monkeypatch):
+    lock, removed = fcntl.flock, []
+
+    def lock_late(file, how):
+        if how == fcntl.LOCK_EX and not removed:
+            removed.extend(tmp_path.glob(f"{UNFINISHED}*"))
+            backups._remove_unfinished(tmp_path)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with sqlite3.connect(backup(folder, tmp_path / "copy")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM tasks").fetchone() == (1,)
+    assert len(removed) == 1
+    assert names(tmp_path) == {"copy"}
+
+
 @EVERY
 def test_a_killed_restoration_leaves_no_half_store(copy, tmp_path, every):
     place, seen = tmp_path / "place", []

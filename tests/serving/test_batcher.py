@@ -97,6 +97,15 @@ def test_a_change_of_any_cost_is_taken_where_nothing_waits(service):
     assert served(service, lambda batcher: batcher.adapt("t", 10**9, lambda: 7)) == 7
 
 
+def test_predictions_alone_are_refused_before_their_time_is_over(service):
+    async def use(batcher):
+        return {name: lane._may_wait for name, lane in batcher.lanes.items()}
+
+    shares = served(service, use)
+    assert shares.pop("predict") < 0.5, "of an old request and a new one, the new one is next then"
+    assert set(shares.values()) == {1.0}
+
+
 def test_closing_finishes_what_was_taken(service, monkeypatch):
     task = made(service)
     reached, go = stalled(monkeypatch, service.predictor, "predict")

@@ -55,7 +55,8 @@ async def started(lane, work, content="first", **options):
     return first
 
 
-def test_what_waits_when_a_thread_is_free_is_a_batch(run):
+def test_what_waits_when_a_thread_is_free_is_a_batch(run, monkeypatch):
+    monkeypatch.setattr(lanes, "SECONDS", 10.0)
     work = Slow()
 
     async def use(lane):
@@ -129,7 +130,7 @@ def test_what_would_wait_for_too_long_is_refused_at_once_and_told_when_to_come_a
         waiting = [ask(lane, "waits", rows=20)]
         await asyncio.sleep(0)
         begun = time.monotonic()
-        with pytest.raises(OverloadedError, match="would not be answered in time") as error:
+        with pytest.raises(OverloadedError, match="might not be answered in time") as error:
             await ask(lane, "late", seconds=1.5)
         assert time.monotonic() - begun < 0.05
         assert (error.value.code, error.value.retry_after) == ("overloaded", pytest.approx(3, abs=1))
@@ -142,6 +143,25 @@ def test_what_would_wait_for_too_long_is_refused_at_once_and_told_when_to_come_a
     assert run(work, use).refused == 1
 
 
+@pytest.mark.parametrize(("may_wait", "refused"), [(1.0, 0), (1 / 3, 1)])
+def test_a_request_is_refused_where_it_may_wait_for_more_than_a_part_of_its_time(run, may_wait, refused):
+    work = Slow(go=True)
+
+    async def use(lane):
+        await ask(lane, "measured")
+        lane._rows, lane._between = 1.0, 0.1  # seconds for a row
+        work.go.clear()
+        work.batches.clear()
+        await started(lane, work)
+        asked = [ask(lane, "waits", rows=20), ask(lane, "about 2 seconds", seconds=3.0)]
+        await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return lane.seen
+
+    assert run(work, use, may_wait=may_wait).refused == refused
+
+
 def test_where_there_is_no_room_the_largest_tenant_gives_way(run):
     work = Slow()
 
@@ -149,7 +169,7 @@ def test_where_there_is_no_room_the_largest_tenant_gives_way(run):
         await started(lane, work)
         many = [ask(lane, number, tenant="many", rows=10) for number in range(10)]
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError):
+        with pytest.raises(OverloadedError, match="no room for this one"):
             await ask(lane, "more", tenant="many")
         few = ask(lane, "few", tenant="few")
         await asyncio.sleep(0)
@@ -393,7 +413,7 @@ def test_the_time_between_batches_counts_for_those_that_wait(run):
         await started(lane, work)
         waits = ask(lane, "waits", rows=80)
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="would not be answered in time"):
+        with pytest.raises(OverloadedError, match="might not be answered in time"):
             await ask(lane, "late", seconds=0.2)
         work.go.set()
         await waits

@@ -156,7 +156,7 @@ KINDS = {
     "overloaded": Kind(
         503,
         "The server has more work than it can do.",
-        "The queue is so long that the request would not be answered in time, too many connections are open, or memory "
+        "The queue is so long that the request might not be answered in time, too many connections are open, or memory "
         "ran out. Nothing of the request was done.",
         "Send it again after `Retry-After`. Where this lasts, send less at a time or run more servers.",
     ),

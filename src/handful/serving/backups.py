@@ -114,31 +114,41 @@ def check_whole(connection: Connection, source: object) -> None:
 @contextlib.contextmanager
 def _placed(target: Path) -> Iterator[Path]:
     """A file to be written, which is at its place once it is whole and on the disk, and else nowhere."""
-    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     try:
         _remove_unfinished(target.parent)
-        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _unfinished(target.parent) as temporary:
             yield temporary
-        finally:
-            os.close(held)
-        _sync(temporary)
-        temporary.rename(target)
+            _sync(temporary)
+            temporary.rename(target)
         _sync(target.parent)
     except (OSError, sqlite3.Error) as error:
         if is_damage(error):
             raise ArtifactError(f"The database that was read is damaged ({error}). Restore a backup.") from error
         raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):  # on a disk that cannot be written it is not there
-            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """A new file in a folder, locked until the end, and removed then if it still has this name."""
+    while True:
+        temporary = folder / f"{UNFINISHED}{secrets.token_hex(8)}"
+        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not os.fstat(held).st_nlink:
+                continue  # another backup took it for one that was left, before it was locked
+            yield temporary
+            return
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            os.close(held)
 
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove the copies that processes have left which were killed; those that are being made are locked."""
     for left in folder.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError), left.open("ab") as file:
+        with contextlib.suppress(OSError), left.open("r+b") as file:  # which makes none where it is gone
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
 

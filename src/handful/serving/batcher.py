@@ -23,6 +23,8 @@ TOGETHER = 32
 """Rows that are predicted in one go: more would hardly take less time each, and others wait until they are done."""
 CHEAP = 0.001
 """Seconds of a row below which predictions are one thread's work."""
+MAY_WAIT = 1 / 3
+"""The part of its time that a prediction may be expected to wait: that is a guess, and `late` is a half."""
 SCORES = 100
 """What the changes that wait may cost, by the rows that may: a score adapts a task so often."""
 
@@ -68,6 +70,7 @@ class Batcher:
             nbytes=nbytes,
             together=TOGETHER,
             cheap=CHEAP,
+            may_wait=MAY_WAIT,
         )
         self.lanes: Mapping[str, Lane[Any, Any]] = {
             "predict": self._predictions,

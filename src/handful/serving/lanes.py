@@ -58,6 +58,7 @@ class Lane(Generic[Content, Answer]):
     cheap: seconds of a row below which one batch runs at a time, and the event loop waits for it, `PATIENCE` at most:
         such work is mostly Python's, of which one thread at a time runs, and threads that wait for one another at every
         step take twice as long.
+    may_wait: the part of its time that a request may be expected to wait. Where that is more, it is refused at once.
     finishes: whether a request is answered as it ends once it has started, whatever its deadline: what was written
         cannot be said to have failed. Else it is given up at its deadline.
 
@@ -74,11 +75,12 @@ class Lane(Generic[Content, Answer]):
         nbytes: int,
         together: int,
         cheap: float = 0.0,
+        may_wait: float = 1.0,
         finishes: bool = False,
     ) -> None:
         self.seen = Seen()
         self._pool, self._work = pool, work
-        self._together, self._cheap, self._finishes = together, cheap, finishes
+        self._together, self._cheap, self._may_wait, self._finishes = together, cheap, may_wait, finishes
         self._waiting: Waiting[LaneRequest[Content, Answer]] = Waiting(rows, nbytes)
         self._free, self._starting = pool.threads, False
         self._again: asyncio.TimerHandle | None = None
@@ -139,21 +141,18 @@ class Lane(Generic[Content, Answer]):
         self._waiting.check_size(request)
         before = self._waiting.rows_before(request)
         seconds = self._wait(before) if before > self._most() else 0.0  # else it is in the next batch
-        if self._waiting.count and (request.would_be_late(seconds) or not self._waiting.admits(request)):
-            self.seen.refused += 1
-            raise OverloadedError(
-                "Nothing was done: so many requests wait that this one would not be answered in time.",
-                retry_after=self._retry_after,
-            )
+        if self._waiting.count and seconds > self._may_wait * (request.until - request.since):
+            raise self._refusal("so many requests wait that this one might not be answered in time.")
+        if self._waiting.count and not self._waiting.admits(request):
+            raise self._refusal("so many requests wait that there is no room for this one.")
         self.seen.taken += 1
         for other in self._waiting.add(request):
-            self.seen.refused += 1
-            other.resolve(
-                OverloadedError(
-                    "Nothing was done: too many requests wait, and others asked for less.",
-                    retry_after=self._retry_after,
-                )
-            )
+            other.resolve(self._refusal("too many requests wait, and others asked for less."))
+
+    def _refusal(self, reason: str) -> OverloadedError:
+        """The error of a request that is refused, and counted as such."""
+        self.seen.refused += 1
+        return OverloadedError(f"Nothing was done: {reason}", retry_after=self._retry_after)
 
     def _expire(self, request: "LaneRequest[Content, Answer]") -> None:
         """The deadline of a request is over."""

@@ -25,10 +25,6 @@ class Waits:
     since: float
     until: float
 
-    def would_be_late(self, seconds: float) -> bool:
-        """Whether so many seconds, which are a guess, are too long for it: `late` is half of its time."""
-        return seconds > (self.until - self.since) / 3
-
     def late(self, now: float) -> bool:
         """Whether more than half of its time is over."""
         return now - self.since > (self.until - self.since) / 2
