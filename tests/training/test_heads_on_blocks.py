@@ -10,7 +10,7 @@ from handful.learners.transfer import FineTuneAll
 from handful.storage import digest_of
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training import heads
-from handful.training.heads import calibrated, decided, gone_on, scored, surely_better, worth_going_on
+from handful.training.heads import calibrated, decided, gone_on, scored, steps_within, surely_better, worth_going_on
 
 D, CLASSES, EACH = 8, 30, 20
 
@@ -133,6 +133,15 @@ def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
     assert ways == [15]  # as many classes as there are to train on
     moved = (found.backbone.layers[0].weight - learner.backbone.layers[0].weight).abs().max()
     assert 0 < moved < 0.01  # two steps from where it was
+
+
+def test_steps_of_going_on_fit_into_the_time_and_change_nothing(monkeypatch):
+    monkeypatch.setattr(heads.Training, "timed", lambda training: (0.5, 1.0))
+    tasks = pool(noise=1.0, each=4)
+    learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})
+    before = digest_of(learner.state_dict())
+    assert steps_within(learner, tasks, 12.0, validation=tasks, plan="vmap") == 20  # and two validations
+    assert digest_of(learner.state_dict()) == before
 
 
 def test_each_example_is_seen_once_and_scores_stay():

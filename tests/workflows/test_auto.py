@@ -23,6 +23,7 @@ from handful.registry import LEARNERS
 from handful.storage import is_run, read_json
 from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
+from handful.training import heads
 from handful.training.loop import Training
 from handful.training.pretraining_budget import SizeChoice
 from handful.training.run import Run
@@ -329,6 +330,26 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
     assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest
+
+
+@pytest.mark.slow
+def test_a_network_of_many_classes_goes_on_where_validation_classes_say_so(tmp_path, monkeypatch):
+    photos = own_data.photos(tmp_path / "photos", classes=20)
+    source = Source(str(photos), image_size=16)
+    experiment = Experiment(source, way=3, shot=1, query_shot=2, settings={"minutes": 0.1})
+    monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(heads, "MANY_CLASSES", 2)
+    monkeypatch.setattr(heads, "FEW_PASSES", 10**9)
+    models = {}
+    for kept in (True, False):
+        monkeypatch.setattr(race_entrants, "surely_better", lambda *scores, kept=kept: (kept, None))
+        budget = tmp_path / "True" if models else None
+        models[kept] = auto(experiment, tmp_path / str(kept), budget_from=budget)
+        tried, *_ = read_json(tmp_path / str(kept) / "race.json")["results"]["heads of pretrained"]
+        assert tried == f"going on with the loss of tasks: unknown, {'kept' if kept else 'left out'}"
+    assert models[True].digest != models[False].digest
+    monkeypatch.setattr(race_entrants, "surely_better", lambda *scores: (True, None))
+    assert auto(experiment, tmp_path / "again", budget_from=tmp_path / "True").digest == models[True].digest
 
 
 def test_queries_are_as_many_as_small_classes_have(tmp_path):

@@ -16,7 +16,8 @@ from handful.learners.pretrained_blocks import PretrainedBlocks
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll
 from handful.tasks.distribution import TaskDistribution
-from handful.training.loop import meta_train
+from handful.training.budget import affordable
+from handful.training.loop import Training, checked, meta_train
 from handful.training.run import Run
 from handful.types import to_device
 
@@ -163,6 +164,35 @@ def gone_on(
     validation, run, on_event, stop, settings: see `meta_train`, with defaults of its own for the settings that matter.
     Whether the network became better, `surely_better` tells of the two learners by `scored`.
     """
+    other = _prototypical(learner)
+    meta_train(
+        other,
+        _of_high_way(tasks),
+        validation=tasks.split("val") if validation is None else validation,
+        run=run,
+        on_event=on_event,
+        stop=stop,
+        **SETTINGS | settings,
+    )
+    back = learner.twin(PretrainedBlocks, **learner.recipe["options"])
+    back.backbone.load_state_dict(other.backbone.state_dict())
+    return back
+
+
+def steps_within(
+    learner: PretrainedBlocks, tasks: TaskDistribution, seconds: float, *, validation: TaskDistribution, **settings: Any
+) -> int:
+    """How many steps `gone_on` takes in about so many seconds, with its validations; some are timed on a copy."""
+    other, training = _prototypical(learner), _of_high_way(tasks)
+    chosen = checked(other, training, validation, SETTINGS | settings | {"minutes": max(seconds, 1e-3) / 60})
+    timed = Training(other, training, validation, chosen)
+    timed.choose_plan(ignore)
+    other.train()
+    return affordable(seconds, *timed.timed())
+
+
+def _prototypical(learner: PretrainedBlocks) -> PrototypicalNetwork:
+    """A prototypical network on a copy of the learner's."""
     recipe = learner.recipe
     other = PrototypicalNetwork.build(
         recipe["spec"],
@@ -173,21 +203,15 @@ def gone_on(
         **GOING_ON,
     ).to(learner.device)
     other.backbone.load_state_dict(learner.backbone.state_dict())
+    return other
+
+
+def _of_high_way(tasks: TaskDistribution) -> TaskDistribution:
+    """Those of the training split that a network goes on with."""
     digests = tasks.contents().splits["train"].values()
     # A class of a single example makes no task; where examples are not told apart, each class has enough of them.
     way = max(2, min(HIGH_WAY, sum(len(own) != 1 for own in digests)))
-    meta_train(
-        other,
-        tasks.split("train").with_sizes(way, 1, 1),
-        validation=tasks.split("val") if validation is None else validation,
-        run=run,
-        on_event=on_event,
-        stop=stop,
-        **SETTINGS | settings,
-    )
-    back = learner.twin(PretrainedBlocks, **recipe["options"])
-    back.backbone.load_state_dict(other.backbone.state_dict())
-    return back
+    return tasks.split("train").with_sizes(way, 1, 1)
 
 
 def _switches(input_shape: tuple[int, ...]) -> list[tuple[str, dict[str, Any]]]:

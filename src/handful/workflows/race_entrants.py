@@ -18,7 +18,7 @@ from handful.metrics import Metric
 from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
 from handful.training.fitting import fit
-from handful.training.heads import decided
+from handful.training.heads import Trial, decided, gone_on, scored, steps_within, surely_better, worth_going_on
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
 from handful.workflows.experiment import Experiment
@@ -27,6 +27,8 @@ from handful.workflows.race_scores import Judge, Scored
 
 TASKS, FEWEST_TASKS = 200, 10
 """Validation tasks on which candidates are compared; with less than a minute as many fewer, down to so many."""
+GOING_ON = 0.2
+"""Of the time of a pre-training, for going on with the loss of tasks, where that is worth a try."""
 PROBING, PROBED = 0.05, 5
 """The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
 
@@ -193,9 +195,11 @@ class Pretrained(Untrained):
     """A learner that is pre-trained on the pool and not meta-trained.
 
     It keeps its pre-training where the ladder of an evaluation looks for one. of: the one whose network it shares.
+    going_on: seconds in which its network goes on with the loss of tasks; None: it does not.
     """
 
     of: "Pretrained | None" = None
+    going_on: float | None = None
 
     def prepare(self, seconds: float) -> None:
         """Fix on how many examples it is pre-trained within so many seconds."""
@@ -207,6 +211,9 @@ class Pretrained(Untrained):
             return examples_within(self.built(), pool, seconds, seed=track.experiment.seed)
 
         self.examples = track.record.decide(f"pre-training examples of {self.name}", affordable)
+        if issubclass(self.cls, PretrainedBlocks) and worth_going_on(pool.outputs, self.examples):
+            self.examples = int((1 - GOING_ON) * self.examples)
+            self.going_on = GOING_ON * seconds
 
     def pretrain(self) -> None:
         """Do it, unless that was done before an interruption."""
@@ -237,9 +244,38 @@ class Pretrained(Untrained):
         learner, track = super().learner(), self.track
         if not isinstance(learner, PretrainedBlocks):
             return learner
+        learner, gone = self._gone_on(learner)
         found = decided(learner, track.validation, tasks=track.scored_tasks)
-        track.record.found(f"heads of {self.name}", lambda: [str(trial) for trial in found.trials])
+        trials = [*gone, *found.trials]
+        track.record.found(f"heads of {self.name}", lambda: [str(trial) for trial in trials])
         return found.learner
+
+    def _gone_on(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, list[Trial]]:
+        """The learner, or with a network that went on where validation classes are told apart better; and the trial.
+
+        Where that is interrupted it begins anew, with the same steps.
+        """
+        if self.going_on is None:
+            return learner, []
+        track, tasks, seconds = self.track, self.training_tasks(), self.going_on
+        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap"}
+        steps = track.record.decide(
+            f"steps of going on with {self.name}",
+            lambda: steps_within(learner, tasks, seconds, validation=track.validation, **shared),
+        )
+        other = gone_on(
+            learner,
+            tasks,
+            validation=track.validation,
+            on_event=track.on_event,
+            stop=track.stop,
+            steps=steps,
+            **shared,
+        )
+        before, after = (scored(one, track.validation, count=track.scored_tasks) for one in (learner, other))
+        better, gain = surely_better(after, before)
+        trial = Trial("going on with the loss of tasks", after.score.mean, gain, better)
+        return (other if better else learner), [trial]
 
     def scored(self, when: str = "") -> Scored:
         """Those of what `learner` gives."""
