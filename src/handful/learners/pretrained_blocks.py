@@ -135,7 +135,8 @@ class PretrainedBlocks(Pretrained):
         as sure as it could be where they differ; of cosines alone the first. present: `(way,)`, which classes have
         examples, or `(n, way)` of queries of several tasks.
         """
-        logits = without_absent(temperatures[: len(scores), None, None] * scores, present)
+        scaled = temperatures[: len(scores), None, None] * scores
+        logits = without_absent(scaled.unsqueeze(-2), present).squeeze(-2)  # each query by itself
         if len(scores) == 1:
             return Categorical(logits[0])
         return Categorical(temperatures[-1] * logits.log_softmax(-1).logsumexp(0))
