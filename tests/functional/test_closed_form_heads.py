@@ -61,6 +61,19 @@ def test_squared_distances_are_euclidean() -> None:
     torch.testing.assert_close(squared_distances(query, features), torch.cdist(query, features).square())
 
 
+def test_distances_are_the_same_for_one_point_and_for_stacked_tasks() -> None:
+    features, _, query = few_shot(3, 4, 5)
+    together = squared_distances(query, features)
+    single = [squared_distances(point.unsqueeze(0), features) for point in query]
+    torch.testing.assert_close(torch.cat(single), together)
+    stacked = squared_distances(query.unsqueeze(1), features.expand(len(query), -1, -1))  # a task for each point
+    torch.testing.assert_close(stacked.squeeze(1), together)
+    pair = squared_distances(torch.stack([query, -query]), torch.stack([features, features + 1]))
+    torch.testing.assert_close(pair[1], squared_distances(-query, features + 1))
+    equal = features[:1].clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda point: squared_distances(point, features), equal)
+
+
 def test_distances_do_not_depend_on_where_zero_is() -> None:
     features, _, query = (part.float() for part in few_shot(3, 4, 5))
     far = squared_distances(query + 1e4, features + 1e4)
