@@ -26,6 +26,13 @@ def test_scoring_costs_the_tasks_and_the_choices():
     assert costs.seconds(100, 50) == pytest.approx(100 + 50 + 0.1 * (100 + 150))
 
 
+def test_rows_that_a_setting_before_has_shown_cost_nothing():
+    costs = Costs(Pace(1.0, most=150), (Pace(1.0),), 50)
+    assert costs.seconds(100, 50) == 200
+    assert costs.seconds(100, 50, before=1) == 150
+    assert costs.seconds(100, 50, before=2) == 100
+
+
 def test_a_curve_costs_the_learner_and_two_rungs_beyond_what_is_known():
     known = Costs(Pace(1.0, most=10), (Pace(1.0, most=10),), 50)
     assert known.curve_seconds(scored=10, tasks=60, sizes=5, choosing=50) == 0

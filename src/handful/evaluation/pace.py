@@ -48,9 +48,16 @@ class Costs:
     rungs: tuple[Pace, ...]
     choosing: int
 
-    def seconds(self, tasks: int, choosing: int) -> float:
-        """For so many tasks, with options chosen on so many validation tasks."""
-        return self.own.of(tasks) + sum(rung.of(tasks + rung.choices * choosing) for rung in self.rungs)
+    def seconds(self, tasks: int, choosing: int, *, before: int = 0) -> float:
+        """For so many tasks, with options chosen on so many validation tasks.
+
+        before: how many settings of as many tasks come before, in which networks have seen rows already.
+        """
+
+        def more(pace: Pace, count: int) -> float:
+            return pace.of((before + 1) * count) - pace.of(before * count)
+
+        return more(self.own, tasks) + sum(more(rung, tasks + rung.choices * choosing) for rung in self.rungs)
 
     def curve_seconds(self, scored: int, tasks: int, sizes: int, choosing: int) -> float:
         """For a shots curve on so many tasks of each size, after so many were scored: of the learner and two rungs."""

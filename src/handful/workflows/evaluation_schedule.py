@@ -61,7 +61,7 @@ class Schedule:
     @property
     def seconds(self) -> float:
         """That scoring is expected to take."""
-        return sum(costs.seconds(self.tasks, self.choosing) for costs in self.costs)
+        return sum(costs.seconds(self.tasks, self.choosing, before=number) for number, costs in enumerate(self.costs))
 
     def described(self, ladder: Ladder) -> str:
         """How long the evaluation is expected to take, in words."""

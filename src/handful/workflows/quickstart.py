@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
 way. The widths are not: they were picked among three on a prototype that scored the test scripts."""
 
 SETTINGS = ((5, 1), (20, 1))
-TASKS, MINUTES = 600, 1.0
+TASKS, MINUTES = 600, 1.5
 NEW_TASK = 1
 """Which test task becomes the files of the new task: with 3 examples and 4 letters to read per class."""
 
