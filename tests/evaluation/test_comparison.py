@@ -83,7 +83,7 @@ def test_what_stands_for_each_task_alone_is_chosen_on_validation_tasks():
         ).score.mean
         for rung in rungs
     }
-    assert ladder._best_alone(validation) == max(scores, key=lambda name: scores[name])
+    assert ladder._best_alone(validation, None) == max(scores, key=lambda name: scores[name])
     assert not comparison.best_alone.evaluation.uses_other_tasks
     assert comparison.best_way.evaluation.uses_other_tasks
 

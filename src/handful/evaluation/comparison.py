@@ -79,11 +79,13 @@ class Comparison:
 
     alone: the name of the rung that stands for all that learn from each task alone; None where no rung does.
     way: of the best rung that uses other tasks too; None where no rung does.
+    aside: of rungs that decide nothing, since they were scored on so few tasks.
     """
 
     rows: list[Row]
     alone: str | None = None
     way: str | None = None
+    aside: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -126,6 +128,7 @@ class Comparison:
             [Row.of(own, best.evaluation, baseline=False, chosen={}), *rows],
             alone=None if chosen is None else _surest(chosen, by_themselves).evaluation.name,
             way=None if way is None else way.evaluation.name,
+            aside=frozenset(aside),
         )
 
     @property
@@ -153,10 +156,10 @@ class Comparison:
 
     @property
     def undecided(self) -> list[Row]:
-        """Other rungs than the best of each kind that the tasks of both do not tell from the learner."""
+        """Other rungs than the best of each kind that the tasks of both, or so few, do not tell from the learner."""
         best = {self.learner.against, self.alone, self.way}
         rows = [row for row in _alternatives(self.rows[1:]) if row.evaluation.name not in best]
-        return [row for row in rows if not (row.better or row.worse)]
+        return [row for row in rows if row.evaluation.name in self.aside or not (row.better or row.worse)]
 
     @property
     def bought(self) -> Bought | None:

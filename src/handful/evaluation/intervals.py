@@ -68,19 +68,21 @@ class ClassInterval(Interval):
     classes: int
 
 
-def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | None = None) -> Interval:
+def interval(
+    scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | None = None, alpha: float = ALPHA
+) -> Interval:
     """Student's t interval of the mean score.
 
     scores: `(draws,)`; those that are not finite are left out and counted: NaN as undefined, others as diverged. units:
     `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its luck (None: every draw
-    is its own unit). bounds: the least and the largest score that there can be (None: there are none). With one unit
-    there is no interval, and it is infinitely wide.
+    is its own unit). bounds: the least and the largest score that there can be (None: there are none). alpha: how often
+    it misses the mean. With one unit there is no interval, and it is infinitely wide.
 
     Where all units have equal scores, their spread of 0 says nothing of other units. If a share q of all units had this
-    score, `count` units would all have it with probability q ** count, so that q is 0.025 ** (1 / count) or more: the
-    exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the Case of
-    the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the bounds, and
-    without bounds there is no interval. What is counted are units, not the predictions in them, which may be
+    score, `count` units would all have it with probability q ** count, so that q is (alpha / 2) ** (1 / count) or more:
+    the exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the
+    Case of the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the bounds,
+    and without bounds there is no interval. What is counted are units, not the predictions in them, which may be
     right or wrong together: the largest design effect of clusters that there is (Korn and Graubard, *Confidence
     Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey
     Methodology 24).
@@ -88,8 +90,8 @@ def interval(scores: Tensor, units: Tensor | None = None, *, bounds: Bounds | No
     means = _of_units(scores, units)
     count = len(means)
     if _equal(means, bounds):
-        return EqualInterval(*_around_equal(means.mean(), count, bounds), count, **left_out(scores))
-    return Interval(*_around(means.mean(), _spread(means) / count, count - 1), count, **left_out(scores))
+        return EqualInterval(*_around_equal(means.mean(), count, bounds, alpha), count, **left_out(scores))
+    return Interval(*_around(means.mean(), _spread(means) / count, count - 1, alpha), count, **left_out(scores))
 
 
 def seeds_interval(
@@ -297,25 +299,25 @@ def _equal(values: Tensor, bounds: Bounds | None) -> bool:
     return float(values.max() - values.min()) <= ROUNDING * size
 
 
-def _around_equal(mean: Tensor, count: int, bounds: Bounds | None) -> tuple[float, float, float]:
+def _around_equal(mean: Tensor, count: int, bounds: Bounds | None, alpha: float = ALPHA) -> tuple[float, float, float]:
     """Mean, low and high of `count` equal scores, see `interval`."""
     if bounds is None:
         return float(mean), float("-inf"), float("inf")
-    least = _least_share(count)
+    least = _least_share(count, alpha)
     low, high = (least * float(mean) + (1 - least) * bound for bound in bounds)
     return float(mean), low, high
 
 
-def _least_share(count: int) -> float:
+def _least_share(count: int, alpha: float = ALPHA) -> float:
     """The least share of all units that may be as `count` of them, which are all alike."""
-    return float((ALPHA / 2) ** (1 / count))
+    return float((alpha / 2) ** (1 / count))
 
 
-def _around(mean: Tensor, variance: Tensor, freedom: float) -> tuple[float, float, float]:
+def _around(mean: Tensor, variance: Tensor, freedom: float, alpha: float = ALPHA) -> tuple[float, float, float]:
     """Mean, low and high of Student's t interval; without a degree of freedom it is infinitely wide."""
     from scipy.special import stdtrit
 
     if freedom <= 0:
         return float(mean), float("-inf"), float("inf")
-    half = float(stdtrit(freedom, 1 - ALPHA / 2) * variance.sqrt())
+    half = float(stdtrit(freedom, 1 - alpha / 2) * variance.sqrt())
     return float(mean), float(mean) - half, float(mean) + half

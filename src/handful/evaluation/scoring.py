@@ -20,7 +20,7 @@ from handful.engine.over_tasks import over_tasks, share_refusals
 from handful.engine.plan import Plan
 from handful.engine.planner import one_by_one, rule
 from handful.errors import UserError
-from handful.evaluation.intervals import SHARE, ClassInterval, Interval, apart, class_interval, interval
+from handful.evaluation.intervals import ALPHA, SHARE, ClassInterval, Interval, apart, class_interval, interval
 from handful.events import OnEvent, StepEvent, ignore
 from handful.functional.own_settings import own_settings
 from handful.functional.stateless import shared_copy
@@ -175,14 +175,15 @@ class Evaluation:
             return None
         return interval(apart(self.oracle_log_likelihoods, self.log_likelihoods), self.units)
 
-    def gain_over(self, other: "Evaluation") -> Interval:
+    def gain_over(self, other: "Evaluation", *, alpha: float = ALPHA) -> Interval:
         """By how much this learner is better (positive) than `other` on the tasks that both were scored on.
 
-        Draws that are left out of the score of either are left out here; `behind` tells whose they are.
+        Draws that are left out of the score of either are left out here; `behind` tells whose they are. alpha: see
+        `interval`.
         """
         count = min(len(self.scores), len(other.scores))
         ahead = self.metric.sign * apart(self.scores[:count], other.scores[:count])
-        return interval(ahead, self.units[:count], bounds=self.metric.bounds_apart)
+        return interval(ahead, self.units[:count], bounds=self.metric.bounds_apart, alpha=alpha)
 
     def means_with(self, other: "Evaluation") -> tuple[float, float]:
         """The mean scores of this learner and of `other` on the draws that count for both."""
