@@ -258,7 +258,7 @@ class Pretrained(Untrained):
         if self.going_on is None:
             return learner, []
         track, tasks, seconds = self.track, self.training_tasks(), self.going_on
-        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap"}
+        shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap", "validation_tasks": FEWEST_TASKS}
         steps = track.record.decide(
             f"steps of going on with {self.name}",
             lambda: steps_within(learner, tasks, seconds, validation=track.validation, **shared),
