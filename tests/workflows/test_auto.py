@@ -388,3 +388,58 @@ def test_a_race_that_is_killed_by_the_system_ends_with_the_same_bits(table, tmp_
     assert kills > 1, "it was killed too late to prove anything"
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert weights(run) == weights(whole)
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0])
+def test_a_race_takes_some_time(minutes, experiment, tmp_path):
+    with pytest.raises(UserError, match="minutes is a number above 0"):
+        auto(replace(experiment, settings={"minutes": minutes}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "told"),
+    [({"backbone": "nope"}, "nope"), ({"settings": {"precision": "bf16", "device": "cpu"}}, "for the device cuda")],
+)
+def test_a_mistake_is_told_before_the_race_and_leaves_no_run(mistaken, told, experiment, tmp_path):
+    with pytest.raises(UserError, match=told):
+        auto(replace(experiment, **mistaken), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_that_the_race_finds_leaves_no_run(whole, experiment, tmp_path, monkeypatch):
+    def refusing(track, learners):
+        track.record.decide("something", lambda: 1)
+        raise UserError("It does not fit.")
+
+    monkeypatch.setattr(workflow, "raced", refusing)
+    with pytest.raises(UserError, match="does not fit"):
+        auto(experiment, tmp_path / "run")
+    assert not is_run(tmp_path / "run")
+    with pytest.raises(UserError, match="does not fit"):  # and not: there is a run
+        auto(experiment, tmp_path / "run")
+
+
+def test_the_time_of_another_race_is_not_changed(whole, experiment, tmp_path):
+    with pytest.raises(UserError, match=r"took 0\.1 minutes.*cannot take 5"):
+        auto(replace(experiment, settings={"minutes": 5}), tmp_path / "run", budget_from=whole)
+
+
+def test_a_probe_that_is_too_dear_is_named(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(race_entrants, "PROBING", 0.0)
+    monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "pooled"))
+    auto(experiment, tmp_path / "run")
+    left_out = read_json(tmp_path / "run" / "race.json")["summary"]["left_out"]
+    assert left_out == {"ridge-probe": "scoring it takes too much of the time"}
+
+
+def test_given_tasks_are_raced_on_as_they_are(tmp_path, monkeypatch):
+    """They may be divided otherwise than the source, whose classes of training may be their test ones."""
+    photos = own_data.photos(tmp_path / "photos")
+    mine = open_tasks(photos, image_size=16, seed=5)
+    seen = []
+    monkeypatch.setattr(workflow, "raced", lambda track, learners: seen.append(track.tasks))
+    monkeypatch.setattr(workflow, "finished", lambda track, finish: finish)
+    experiment = Experiment(Source(str(photos)), way=2, shot=1, query_shot=2, settings={"minutes": 0.1})
+    auto(experiment, tmp_path / "run", tasks=mine)
+    assert seen[0].split_manifest() == mine.split_manifest()

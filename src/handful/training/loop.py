@@ -669,12 +669,7 @@ def checked(
         raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
     if learner.fits:
         rows_to_fit(learner, distribution)
-    if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
-        raise UserError(
-            f"The setting precision bf16 is for the device cuda, and this is {place}.",
-            field=("precision",),
-            hint="Leave {precision} out, or give another {device}.",
-        )
+    check_precision(chosen, learner)
     if chosen.patience and workers > 1:
         raise UserError(
             "A training that ends once validation no longer rises runs in one process: leave patience at 0, or train "
@@ -682,6 +677,16 @@ def checked(
         )
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
+
+
+def check_precision(chosen: Settings, learner: Learner) -> None:
+    """Raise a `UserError` where the device has no steps of this precision."""
+    if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
+        raise UserError(
+            f"The setting precision bf16 is for the device cuda, and this is {place}.",
+            field=("precision",),
+            hint="Leave {precision} out, or give another {device}.",
+        )
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:

@@ -280,7 +280,12 @@ class Run:
         """Leave no run behind where there is nothing to continue from: another attempt may start here."""
         if not self._checkpoints():
             (self.path / "config.json").unlink(missing_ok=True)
-            for left in ("checkpoints", "metrics.jsonl", STEPS):  # of a first checkpoint that could not be written
+            for left in (
+                "checkpoints",
+                "metrics.jsonl",
+                STEPS,
+                RACE,
+            ):  # of a first checkpoint that could not be written
                 path = self.path / left
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

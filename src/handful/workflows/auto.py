@@ -20,9 +20,11 @@ from handful.registry import LEARNERS
 from handful.storage import finite, is_run, write_json, write_text
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
+from handful.training.loop import check_precision
 from handful.training.performance import performance
 from handful.training.pretraining_budget import choose_size
 from handful.training.run import RACE, Run
+from handful.training.settings import Settings
 from handful.training.workers import place
 from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, validating
@@ -148,7 +150,8 @@ def auto(
 
     experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default.
     budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
-    tasks, resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had not
+    tasks: opened before, with images of the size that they have; None: the experiment's source.
+    resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had not
     been.
     workers: see `train`, where an encoder is tuned; a race runs in one process and takes no others.
 
@@ -156,11 +159,13 @@ def auto(
     and found. An encoder that is tuned takes the whole budget, beside a linear map on its frozen vectors. Raises
     `UserError` where options, data or sizes do not fit.
     """
-    minutes = float(experiment.settings.get("minutes") or MINUTES)
-    experiment = replace(experiment, settings=experiment.settings | {"minutes": minutes})
+    given = experiment.settings.get("minutes")
+    experiment = replace(experiment, settings=experiment.settings | {"minutes": MINUTES if given is None else given})
+    settings = Settings(**experiment.settings)
+    minutes = float(experiment.settings["minutes"])
     experiment = with_way_of_tuning(experiment)
     if (experiment.source.tune_encoder or OFF) != OFF:
-        return _tuned(experiment, path, budget_from, workers, resume, force, trust, on_event, stop)
+        return _tuned(experiment, path, tasks, budget_from, workers, resume, force, trust, on_event, stop)
     if place(workers)[1] > 1:
         raise UserError(
             "A race of learners runs in one process; workers share the steps of one learner.",
@@ -171,14 +176,20 @@ def auto(
     going_on = resume and is_run(path)
     if tasks is None:
         tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
-    if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
-        experiment = fitting
-        tasks = tasks if going_on else experiment.source.open(trust=trust)
+        if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
+            experiment = fitting
+            tasks = tasks if going_on else experiment.source.open(trust=trust)
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
+    check_precision(settings, replace(experiment, warm_start=None).build(sized))  # and that there is such a network
     known = going_on and (path / RACE).exists()
     budget = None if budget_from is None or known else budget_of(budget_from)
+    if budget is not None and given is not None and given != budget.minutes:
+        raise UserError(
+            f"The race of {budget_from} took {budget.minutes:g} minutes, and one by its clock cannot take {given:g}.",
+            hint="Leave out {minutes} or {budget_from}.",
+        )
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
         record = RaceRecord.open(path, minutes, budget)
@@ -188,8 +199,9 @@ def auto(
                 return MetaModel.from_pretrained(path, trust=trust)
             with run.threads():
                 return finished(track, raced(track, candidates(race_of(sized), sized)))
-        except BaseException:
-            if not record.decided:
+        except BaseException as error:
+            mistaken = isinstance(error, UserError) and not going_on and not record.results
+            if mistaken or not record.path.exists():
                 run.abandon()
             raise
 
@@ -197,6 +209,7 @@ def auto(
 def _tuned(
     experiment: Experiment,
     path: Path,
+    tasks: TaskDistribution | None,
     budget_from: Path | None,
     workers: int | None,
     resume: bool,
@@ -211,15 +224,27 @@ def _tuned(
             "There is no race where an encoder is tuned, and so no budget to take.", hint="Leave out {budget_from}."
         )
     return train(
-        experiment, path, workers=workers, resume=resume, force=force, trust=trust, on_event=on_event, stop=stop
+        experiment,
+        path,
+        tasks=tasks,
+        workers=workers,
+        resume=resume,
+        force=force,
+        trust=trust,
+        on_event=on_event,
+        stop=stop,
     )
 
 
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     """Let these learners race for the budget."""
-    probes = [one for one in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe) if one.affordable]
-    pretrained, trainees = list[Pretrained](), list[Trainee]()
+    probes, pretrained, trainees = list[Probe](), list[Pretrained](), list[Trainee]()
     budget, dropped = 60 * track.record.minutes, dict[str, str]()
+    for probe in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe):
+        if probe.affordable:
+            probes.append(probe)
+        else:
+            dropped[probe.name] = "scoring it takes too much of the time"
     for one in (Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained):
         if not (probes or pretrained) or _in_time(one, dropped):
             pretrained.append(one)
@@ -281,7 +306,7 @@ def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool
     try:
         entrant.prepare(seconds)
     except (HandfulError, NotImplementedError) as error:
-        dropped[entrant.name] = f"it cannot be trained on these tasks: {error}"
+        dropped[entrant.name] = f"it cannot be trained on these tasks: {getattr(error, 'message', error)}"
         return False
     return True
 
