@@ -135,6 +135,93 @@ def test_requests_for_one_readaptation_hold_one_thread(call, task, monkeypatch):
     assert len(ran) == 1
 
 
+@pytest.fixture
+def readapting(call, task, monkeypatch):
+    """Runs `use(readapt)` in a loop, which sends requests for one readaptation; it waits until the event is set.
+
+    Returns who has made it so far, what lets it go on, and how to run.
+    """
+    service, made, go = call.app.state.server.service, [], threading.Event()
+    readapt = service.readapt
+
+    def slow(*arguments, **named):
+        made.append(named["actor"])
+        assert go.wait(10)
+        return readapt(*arguments, **named)
+
+    def run(use):
+        async def scenario():
+            async with httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(call.app), base_url="http://handful"
+            ) as client:
+
+                def send(token, milliseconds):
+                    own = {"authorization": f"Bearer {token}", "x-request-timeout-ms": f"{milliseconds}"}
+                    return asyncio.ensure_future(client.post(f"/v1/tasks/{task}/readapt", json={}, headers=own))
+
+                return await use(send)
+
+        return asyncio.run(scenario())
+
+    monkeypatch.setattr(service, "readapt", slow)
+    yield made, go, run
+    go.set()
+
+
+async def there(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_who_joins_another_request_for_a_readaptation_keeps_its_own_deadline(call, readapting):
+    made, go, run = readapting
+    lane, release = call.app.state.server.batcher.lanes["adapt"], threading.Event()
+    others = call.app.state.server.batcher.adapt
+
+    async def use(send):
+        busy = [asyncio.ensure_future(others("t", 1, lambda: release.wait(20))) for _ in range(lane._pool.threads)]
+        try:
+            await there(lambda: not lane._free)
+            first, long, short = send(call.key, 300), send(call.key, 10_000), send(call.key, 50)
+            assert (await short).json()["type"] == "/problems/deadline-exceeded"
+            assert not first.done()
+            assert (await first).json()["type"] == "/problems/deadline-exceeded"
+            assert not long.done()
+        finally:
+            go.set()
+            release.set()
+            await asyncio.gather(*busy)
+        return (await long).status_code
+
+    assert run(use) == 200
+    assert len(made) == 1
+
+
+def test_a_readaptation_that_runs_is_waited_for_by_its_own_key_alone_and_each_acts_in_its_own_name(call, readapting):
+    made, go, run = readapting
+    other = call("POST", "/v1/keys", json={"name": "other", "scope": "write"}).json()
+    lane = call.app.state.server.batcher.lanes["adapt"]
+
+    async def use(send):
+        first = send(call.key, 10_000)
+        await there(lambda: made)
+        joined, late, next_one = send(call.key, 20), send(other["token"], 20), send(other["token"], 10_000)
+        asked = (first, joined, next_one)
+        try:
+            await asyncio.wait([late], timeout=2)
+            assert not joined.done(), "what runs is answered as it ends"
+            assert (lane._free, lane.waiting.count) == (lane._pool.threads - 1, 0)
+        finally:
+            go.set()
+            await asyncio.gather(*asked, late)
+        assert late.result().json()["type"] == "/problems/deadline-exceeded"
+        return [one.result().status_code for one in asked]
+
+    assert run(use) == [200, 200, 200]
+    assert made[1:] == [other["id"]]
+    assert made[0] != other["id"]
+
+
 def large(path):
     body = json.dumps({"inputs": points(2)}) + " " * AT_ONCE
     return {"method": "POST", "url": path, "content": body, "headers": {"content-type": "application/json"}}

@@ -11,6 +11,7 @@ from processes import serving
 from tests.serving.kills import User, lost, sent_again
 
 from handful.errors import UserError
+from handful.serving import write_ahead_log
 from handful.serving.service import Service
 from serving.oracle import check
 from serving.worlds import classifier, points
@@ -105,6 +106,20 @@ def test_a_full_disk_refuses_what_is_written_and_no_more_until_there_is_room(tmp
         pragma(f"max_page_count = {2**30}")
         again = call("POST", "/v1/tasks", json=task(f"task {number}"), headers={"Idempotency-Key": f"k{number}"})
         assert again.status_code == 201
+        check(service)
+
+
+def test_a_log_that_is_too_large_refuses_what_is_written_until_nobody_holds_it(tmp_path, monkeypatch):
+    with Service({"points": classifier()}, tmp_path / "store") as service:
+        call = caller(service)
+        first = call("POST", "/v1/tasks", json=task("first")).json()["id"]
+        with monkeypatch.context() as patch:
+            patch.setattr(write_ahead_log, "FULL", 0)
+            answer = call("POST", "/v1/tasks", json=task("second"))
+            assert (answer.status_code, answer.json()["type"]) == (507, "/problems/storage-full")
+            assert str(tmp_path) not in answer.text
+            assert call("POST", f"/v1/tasks/{first}/predict", json={"inputs": points(3)}).status_code == 200
+        assert call("POST", "/v1/tasks", json=task("second")).status_code == 201
         check(service)
 
 

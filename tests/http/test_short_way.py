@@ -349,3 +349,44 @@ def test_who_is_refused_is_not_read_on_for_a_while_where_many_are(world, monkeyp
         await asyncio.sleep(0.09)  # it is not read on then
 
     in_a_loop(world, scenario)
+
+
+def test_nothing_is_begun_while_its_client_does_not_read_on_in_the_answers(world):
+    async def scenario(wire, request, caller):
+        lane = caller.app.state.server.batcher.lanes["predict"]
+        taken = lane.seen.taken
+        wire.connection.pause_writing()
+        wire.receive(request + b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" + request)
+        await asyncio.sleep(0.02)
+        assert (lane.seen.taken, wire.sent) == (taken, b"")
+        wire.connection.resume_writing()
+        assert [(await wire.answer()).status_code for _ in range(3)] == [200, 200, 200]
+
+    in_a_loop(world, scenario)
+
+
+def test_what_is_held_back_is_not_begun_once_its_client_has_left(world):
+    async def scenario(wire, request, caller):
+        lane = caller.app.state.server.batcher.lanes["predict"]
+        taken = lane.seen.taken
+        wire.connection.pause_writing()
+        wire.receive(request)
+        wire.close()
+        await asyncio.sleep(0.02)
+        assert lane.seen.taken == taken
+
+    in_a_loop(world, scenario)
+
+
+def test_nothing_more_is_read_while_requests_wait_for_earlier_ones(world):
+    async def scenario(wire, request, caller):
+        read_on = []
+        wire.resume_reading = lambda: read_on.append(len(wire.connection.pipeline))
+        wire.receive(request + b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" + request + request[:-9])
+        assert wire.connection.flow.read_paused
+        assert [(await wire.answer()).status_code for _ in range(3)] == [200, 200, 200]
+        assert read_on == [0]
+        wire.receive(request[-9:])
+        assert (await wire.answer()).status_code == 200
+
+    in_a_loop(world, scenario)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 
-from handful.errors import HandfulError, UserError
+from handful.errors import HandfulError, OverloadedError, UserError
 from handful.http.authorization import token_of
 from handful.http.leaving import while_there
 from handful.http.limits import RequestLimits
@@ -44,7 +44,7 @@ class Server:
     limits: RequestLimits
     spool: Path
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
-    _shared: "dict[tuple[object, ...], asyncio.Future[Any]]" = field(default_factory=dict, repr=False)
+    _shared: "dict[tuple[str, str, str], _Change]" = field(default_factory=dict, repr=False)
 
     async def identity(self, token: str) -> Identity:
         """Whose key this is; `UserError` where it is none, `OverloadedError` where that takes too long to look up."""
@@ -69,6 +69,24 @@ class Server:
     def busy_for(self) -> Mapping[str, float]:
         """Seconds for which the piece of work has run that was started first, of each kind of thread."""
         return {**self.batcher.busy_for, "write": self.service.store.busy_for}
+
+
+@dataclass
+class _Change:
+    """A change that others wait for.
+
+    terms: the key in whose name it is, and the version that it expects. work: makes it, in a thread.
+    started: whether it runs, or has. answer: what it returns.
+    """
+
+    terms: tuple[str, int | None]
+    work: Callable[[], Any]
+    started: bool = False
+    answer: "asyncio.Future[Any]" = field(init=False)
+
+    def run(self) -> Any:
+        self.started = True
+        return self.work()
 
 
 @dataclass(frozen=True)
@@ -139,16 +157,33 @@ class Call:
             ) from None
 
     async def change_once(self, method: Callable[..., Result], task: str, *, expected: int | None, cost: int) -> Result:
-        """What a method of the service returns that changes a task; requests for the same that come meanwhile wait for
-        it together, in no thread."""
-        tenant, shared = self.identity.tenant, self.server._shared
-        key = method.__name__, tenant, task, expected
-        if key not in shared:
-            work = partial(method, task, tenant=tenant, actor=self.identity.key, expected=expected)
-            asked = self.server.batcher.adapt(tenant, cost, work, deadline=self.seconds_left)
-            shared[key] = asyncio.ensure_future(asked)
-            shared[key].add_done_callback(lambda _: shared.pop(key))
-        return await self._to_its_end(asyncio.shield(shared[key]))
+        """What a method of the service returns that changes a task.
+
+        Requests for this that come meanwhile wait in no thread, each until its own deadline: those of the same key for
+        the same have its answer, others come next, in their own name.
+        """
+        return await self._to_its_end(self._changed_once(method, task, expected, cost))
+
+    async def _changed_once(self, method: Callable[..., Result], task: str, expected: int | None, cost: int) -> Result:
+        tenant, actor, shared = self.identity.tenant, self.identity.key, self.server._shared
+        key = method.__name__, tenant, task
+        while (change := shared.get(key)) is not None:
+            await asyncio.wait([change.answer], timeout=self.seconds_left)
+            if change.started and change.terms == (actor, expected):
+                return await asyncio.shield(change.answer)
+            if not change.answer.done():
+                raise OverloadedError(
+                    "Nothing was done: the time for this request is over, and another change of the task goes on.",
+                    code="deadline-exceeded",
+                )
+        change = shared[key] = _Change(
+            (actor, expected), partial(method, task, tenant=tenant, actor=actor, expected=expected)
+        )
+        change.answer = asyncio.ensure_future(
+            self.server.batcher.adapt(tenant, cost, change.run, deadline=self.seconds_left)
+        )
+        change.answer.add_done_callback(lambda _: shared.pop(key))
+        return await asyncio.shield(change.answer)
 
     async def predict(
         self,

@@ -1,10 +1,12 @@
 """Connections of clients, which may be slow, silent or hostile: uvicorn's, with deadlines and limits."""
 
 from asyncio import TimerHandle, Transport
+from collections.abc import Sized
 from functools import partial
 from typing import Any, Literal
 
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from handful.http.middleware import UNMATCHED, new_id, write_line
@@ -20,17 +22,23 @@ MOST = 1000
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. A late head closes it, a late body is a 408, and an answer that nobody reads ends it."""
+    """One connection. A late head closes it, a late body is a 408, and an answer that nobody reads ends it.
+
+    Of requests that come before earlier ones are answered, few are read, and none is begun while the client does not
+    read on in the answers.
+    """
 
     _timer: TimerHandle | None = None
     _writing: TimerHandle | None = None
     _reading: Literal["", "head", "body"] = ""
     _bytes = 0
     _plain: PlainRequest | None = None
+    _held: tuple[RequestResponseCycle, ASGI3Application] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Wait for the first head."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > MOST:
             self._refuse(Problem("overloaded", "Too many connections are open.", headers={"retry-after": "1"}))
         else:
@@ -39,6 +47,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._wait(None)
+        self._held = None
         self.resume_writing()
         if self._plain is not None:
             self._plain.leave()
@@ -87,6 +96,7 @@ class Connection(HttpToolsProtocol):
         """The answer is there: what the client has begun to send meanwhile is due."""
         super().on_response_complete()
         if not self.transport.is_closing():
+            self.flow.resume_reading()  # what was the last in the pipeline has left it
             self._await(self._reading)
 
     def pause_writing(self) -> None:
@@ -95,11 +105,14 @@ class Connection(HttpToolsProtocol):
         self._writing = self.loop.call_later(ANSWER, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """It does again: what was held back meanwhile is due."""
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
         super().resume_writing()
+        held, self._held = self._held, None
+        if held is not None:
+            self._start_asgi_task(*held)
 
     def end(self) -> None:
         """The server ends: answer what goes the short way, and close."""
@@ -113,6 +126,9 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Of a request that is to be answered next, at least the head is there."""
+        if self.flow.write_paused:
+            self._held = cycle, app
+            return
         otherwise = partial(super()._start_asgi_task, cycle, app)
         self._plain = self.config.app.state.short_way.taken(cycle, otherwise)  # type: ignore[union-attr]
         if self._plain is None:
@@ -149,7 +165,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         begun = self._reading == "body"
-        if self._answering != begun or self.pipeline or (begun and self.cycle.response_started):
+        behind = self.pipeline or self._held is not None
+        if self._answering != begun or behind or (begun and self.cycle.response_started):
             self.transport.abort()
             return
         state = self.cycle.scope["state"] if begun else {}
@@ -172,3 +189,18 @@ class Connection(HttpToolsProtocol):
             head += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join([*head, b"\r\n", bytes(answer.body)]))
         self.transport.close()
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait in the pipeline: each answer would let in as much as can be read at once.
+
+    pipeline: of the connection.
+    """
+
+    def __init__(self, transport: Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()

@@ -98,8 +98,8 @@ class WriteAheadLog:
         """Raise a `HandfulError` where it is full."""
         if self.is_full:
             raise HandfulError(
-                f"The store cannot be written, since something has read it for long and its log, {self._path}, has "
-                f"become larger than {FULL:,} bytes. End what reads it, and try again.",
+                f"The store cannot be written, since something has read it for long and its log, {self._path.name}, "
+                f"has become larger than {FULL:,} bytes. End what reads it, and try again.",
                 code="unwritable",
             )
 
