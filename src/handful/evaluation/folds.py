@@ -24,15 +24,19 @@ PER_DRAW = (
 )
 """What an evaluation holds of each draw; the rest of its tensors is of each query."""
 VARIED = "differs by fold"
+RACED = "auto"
+"""What the learner is called where a race in each fold was won by different ones."""
 
 
 def joined(folds: Sequence[Comparison]) -> Comparison:
     """The comparisons of all folds on one setting as one: of the rungs that all of them have, on all draws.
 
     Of rungs that were scored on more draws in some folds than in others, as many count as all folds have. What stands
-    for each task alone is what does so in most folds.
+    for each task alone is what does so in most folds. Learners that differ by fold are one by the name of `RACED`.
     """
     own = _joined([fold.learner.evaluation for fold in folds])
+    if {fold.learner.evaluation.learner for fold in folds} != {own.learner}:
+        own = replace(own, learner=RACED)
     rungs = []
     for row in folds[0].rows[1:]:
         rows = [other for fold in folds for other in fold.rows[1:] if other.evaluation.name == row.evaluation.name]
@@ -47,7 +51,9 @@ def _joined(folds: Sequence[Evaluation]) -> Evaluation:
     count = min(len(fold.scores) for fold in folds)
 
     def in_turn(values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([own[:count] for own in values], dim=1).flatten(0, 1) if len(values[0]) else values[0]
+        if not all(map(len, values)):  # what not all of them have
+            return values[0][:0]
+        return torch.stack([own[:count] for own in values], dim=1).flatten(0, 1)
 
     most = 1 + max(int(fold.units.max()) for fold in folds)
     apart = [replace(fold, units=fold.units + place * most) for place, fold in enumerate(folds)]
@@ -55,6 +61,8 @@ def _joined(folds: Sequence[Evaluation]) -> Evaluation:
     return replace(
         folds[0],
         **of_draws,
+        uses_other_tasks=any(fold.uses_other_tasks for fold in folds),
+        transductive=any(fold.transductive for fold in folds),
         confidences=torch.cat([fold.confidences for fold in folds]),
         correct=torch.cat([fold.correct for fold in folds]),
         adapt_seconds=statistics.median(fold.adapt_seconds for fold in folds),

@@ -104,14 +104,16 @@ def cross_validate(
     first, noun = reports[0], _noun(opened)
     count = len(opened.contents().placed())
     plural = "classes" if noun == "class" else "tasks"
+    comparisons = [joined(of_setting) for of_setting in zip(*(report.comparisons for report in reports), strict=True)]
+    won = "" if run.race() is None else f"; {winners(reports)}"
     return replace(
         first,
-        title=f"{model.learner.key} on {experiment.source.name}, in {folds} folds",
+        title=f"{comparisons[0].learner.evaluation.learner} on {experiment.source.name}, in {folds} folds",
         tasks=f"{count} {plural} of {experiment.source.name} in {folds} folds: each {noun} is scored by a learner that "
-        f"was trained on the other folds, as the run was ({folds} trainings); the run's own model is not scored",
-        comparisons=[
-            joined(of_setting) for of_setting in zip(*(report.comparisons for report in reports), strict=True)
-        ],
+        f"was trained on the other folds, as the run was ({folds} trainings); the run's own model is not scored{won}",
+        comparisons=comparisons,
+        left_out=tuple(dict.fromkeys(name for report in reports for name in report.left_out)),
+        race=None,
         findings=(),
         history=(),
         seconds={name: round(sum(report.seconds[name] for report in reports), 1) for name in first.seconds},
@@ -119,6 +121,12 @@ def cross_validate(
         encoder=first.encoder and replace(first.encoder, scores={}),
         data=opened.contents().unsplit_digest(),
     )
+
+
+def winners(reports: Sequence[Report]) -> str:
+    """Which learner won the race of each fold, in words."""
+    names = [report.comparisons[0].learner.evaluation.learner for report in reports]
+    return "the races were won by " + ", ".join(f"{name} (fold {number})" for number, name in enumerate(names, start=1))
 
 
 def fold_contents(tasks: TaskDistribution, folds: int, experiment: Experiment) -> list[Contents]:
