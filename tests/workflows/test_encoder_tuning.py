@@ -26,6 +26,7 @@ from handful.training.run import Run
 from handful.training.settings import Settings
 from handful.workflows.encoder_tuning import (
     Candidate,
+    best_of,
     few,
     partly_tuned,
     trained_map,
@@ -199,6 +200,22 @@ def test_the_share_of_tuning_is_kept_that_validation_tasks_like_best(score, shar
         assert torch.equal(weight, end[name] if share == 1.0 else torch.lerp(start[name], end[name], share))
     unchanged = Candidate(learner, tasks, replace(trained, best_step=0))
     assert partly_tuned(unchanged, start, validation, Settings()) == (unchanged, 1.0), "nothing was learned"
+
+
+@pytest.mark.parametrize(
+    ("tuned", "words"), [(0.546, "A linear map of the frozen"), (0.5, "Tuning the encoder has not raised the score")]
+)
+def test_what_is_said_of_a_tuning_that_a_map_beats_is_true(tuned, words, experiment):
+    tasks = experiment.source.open()
+    learner = experiment.settled(tasks).build(tasks)
+    history = [{"step": 0, "val": 0.522}]
+    one, other = (
+        Candidate(learner, tasks, Trained("best of 1 validation", 3, score, 0, 1.0, 1, None, None, history))
+        for score in (0.548, tuned)
+    )
+    with noted(words):
+        _, scores = best_of(one, other, "accuracy")
+    assert scores == {"frozen": 0.522, "map": 0.548, "tuned": tuned, "kept": "map"}
 
 
 def test_so_much_is_kept_as_there_is_room_for(experiment, monkeypatch):

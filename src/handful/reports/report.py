@@ -163,11 +163,12 @@ class Report:
         missed = [standing.outcome not in ("beats", "alone") for standing in standings]
         without = [not standing.pays for standing in standings]
         order = sorted(range(len(standings)), key=lambda index: (not without[index], not missed[index]))
-        text = " ".join(standings[index].sentence() for index in order)
+        said = all(without)
+        text = " ".join(standings[index].sentence(said=said) for index in order)
         if all(standing.trivial for standing in standings):
             return text
         if any(without):
-            text = f"Other tasks do not surely pay {'here' if all(without) else 'in every setting'}: {text}"
+            text = f"Other tasks do not surely pay {'here' if said else 'in every setting'}: {text}"
         if any(missed) and self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
             return (
                 f"Not settled: the best validation was the last of {self.history[-1]['step']:,} steps; train longer "

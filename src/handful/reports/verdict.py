@@ -78,8 +78,11 @@ class Standing:
     def _uses_other_tasks(self) -> bool:
         return self.comparison.learner.evaluation.uses_other_tasks
 
-    def sentence(self) -> str:
-        """How good the learner is, what other tasks bring, and which way of using them is best."""
+    def sentence(self, *, said: bool = False) -> str:
+        """How good the learner is, what other tasks bring, and which way of using them is best.
+
+        said: whether it has been said that other tasks do not surely pay.
+        """
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
         if self.trivial:
             what, score = "label", percent(own.score)
@@ -99,9 +102,9 @@ class Standing:
         if self.outcome == "alone":
             return f"{situation(own)}, {own.learner} {quality(own)}; no simple method has a {own.metric.title}."
         head = f"{situation(own)}, {own.learner} {quality(own)}."
-        return " ".join(filter(None, [head, self._brings(), self._way(), self._adapting()]))
+        return " ".join(filter(None, [head, self._brings(said=said), self._way(), self._adapting()]))
 
-    def _brings(self) -> str:
+    def _brings(self, *, said: bool) -> str:
         """What other tasks bring: the learner against the best method that learns from each task alone."""
         row, own = self.comparison.best_alone, self.comparison.learner.evaluation
         if not own.uses_other_tasks:
@@ -114,10 +117,10 @@ class Standing:
             what = f"the best method that learns from each task alone, {other}"
             return f"Other tasks pay: {own.learner} beats {what}, {gap}{unsure}."
         if row.better:
-            text = f"Other tasks do NOT pay: {own.learner} LOSES to {other}, which learns from each task alone, {gap}."
-            return f"{text} {instead(row.evaluation)}"
+            text = f"{own.learner} LOSES to {other}, which learns from each task alone, {gap}."
+            return f"{'' if said else 'Other tasks do NOT pay: '}{text} {instead(row.evaluation)}"
         apart = f"cannot be told apart from {other}, which learns from each task alone ({gap}{_needed(row)})"
-        return f"Whether other tasks pay is not known: {own.learner} {apart}."
+        return f"{'' if said else 'Whether other tasks pay is not known: '}{own.learner} {apart}."
 
     def _way(self) -> str:
         """Which way of using other tasks is best: the learner against the best rung that uses them."""

@@ -287,7 +287,7 @@ class Training(TrainingState):
                 on_event(
                     NoteEvent(
                         f"Steps take other times than the first ones: {steps} instead of {count.first} fit into "
-                        f"{minutes:g} minutes."
+                        f"{round(minutes, 2):g} minutes."
                     )
                 )
         self._keep_steps(replace(count, corrected=self._agreed(steps)), run)

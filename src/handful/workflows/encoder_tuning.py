@@ -206,8 +206,8 @@ def best_of(frozen: Candidate, tuned: Candidate, metric: str) -> tuple[Candidate
     better = ranks[0] > ranks[1]
     kept = "tuned" if better else "map" if frozen.trained.best_step else "frozen"
     if not better:
-        note(
-            "tuning-left-out",
-            "Tuning the encoder has not raised the score on validation tasks, so the model keeps it as it was.",
-        )
+        why = "Tuning the encoder has not raised the score on validation tasks"
+        if kept == "map" and sign * scores["tuned"] > sign * start:
+            why = "A linear map of the frozen encoder's vectors is no worse on validation tasks than the tuned encoder"
+        note("tuning-left-out", f"{why}, so the model keeps the encoder as it was.")
     return (tuned if better else frozen), scores | {"kept": kept}
