@@ -443,3 +443,24 @@ def test_given_tasks_are_raced_on_as_they_are(tmp_path, monkeypatch):
     experiment = Experiment(Source(str(photos)), way=2, shot=1, query_shot=2, settings={"minutes": 0.1})
     auto(experiment, tmp_path / "run", tasks=mine)
     assert seen[0].split_manifest() == mine.split_manifest()
+
+
+def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "candidates", of("corrected-trees"))
+    monkeypatch.setattr(race_entrants, "FITTED", 30)
+    monkeypatch.setattr(race_entrants, "PROBING", 1e-9)
+    monkeypatch.setattr(race_entrants.Probe, "affordable", True)
+    fitted, cls = list[int](), LEARNERS["corrected-trees"]
+    fit = cls.fit
+
+    def counted(learner, rows):
+        fitted.append(sum(len(one.inputs) for one in rows))
+        return fit(learner, rows)
+
+    monkeypatch.setattr(cls, "fit", counted)
+    with noted("corrected-trees on "):
+        auto(experiment, tmp_path / "run")
+    decided = read_json(tmp_path / "run" / "race.json")["decided"]
+    assert 0 < decided["share of the rows that corrected-trees is fitted on"] < 0.5
+    assert fitted
+    assert max(fitted) < 40, "neither to see what it takes nor then"

@@ -1,5 +1,7 @@
 """What of a learner is fitted on the training tasks before any training, such as boosted trees."""
 
+import torch
+
 from handful.errors import UserError
 from handful.learners.learner import Learner
 from handful.tasks.distribution import TaskDistribution
@@ -26,3 +28,11 @@ def rows_to_fit(learner: Learner, tasks: TaskDistribution) -> list[Examples]:
             "classes or by a generator, or have columns of their own. Choose another learner or backbone."
         )
     return pool.by_task()
+
+
+def part_of(rows: list[Examples], share: float) -> list[Examples]:
+    """A share of each task's rows, at least one, evenly spread over them."""
+    if share >= 1:
+        return rows
+    picked = [torch.linspace(0, len(one.inputs) - 1, max(1, round(share * len(one.inputs)))).long() for one in rows]
+    return [Examples(one.inputs[ids], one.targets[ids]) for one, ids in zip(rows, picked, strict=True)]

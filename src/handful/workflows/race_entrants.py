@@ -15,12 +15,14 @@ from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
 from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.metrics import Metric
+from handful.notes import note
 from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
-from handful.training.fitting import fit
+from handful.training.fitting import part_of, rows_to_fit
 from handful.training.heads import Trial, decided, gone_on, scored, steps_within, surely_better, worth_going_on
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
+from handful.types import to_device
 from handful.workflows.experiment import Experiment
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Judge, Scored
@@ -31,6 +33,9 @@ GOING_ON = 0.2
 """Of the time of a pre-training, for going on with the loss of tasks, where that is worth a try."""
 PROBING, PROBED = 0.05, 5
 """The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
+
+FITTED = 5000
+"""Rows on which a method is fitted whatever the budget; by them it is told on how many more there is time to."""
 
 
 @dataclass
@@ -185,10 +190,28 @@ class Probe(Untrained):
         learner = self.built(**(self.cls.for_vectors if self.track.encoded else {}) | options)
         if learner.fits:
             if not self.file.exists():
-                fit(learner, self.training_tasks())
+                self._fit(learner)
                 write_tensors(self.file, learner.state_dict(), {})
             learner.load_state_dict(read_tensors(self.file)[0])
         return learner.eval()
+
+    def _fit(self, learner: Learner) -> None:
+        """Fit it on all rows of the training tasks, or on as many as take a small part of the budget, which is told."""
+        track, rows = self.track, to_device(rows_to_fit(learner, self.training_tasks()), learner.device)
+        count = sum(len(one.inputs) for one in rows)
+
+        def affordable() -> float:
+            start = time.perf_counter()
+            learner.fit(part_of(rows, FITTED / count))
+            seconds = time.perf_counter() - start
+            return min(1.0, FITTED / count * max(1.0, PROBING * 60 * track.record.minutes / seconds))
+
+        share = 1.0
+        if count > FITTED:
+            share = track.record.decide(f"share of the rows that {self.name} is fitted on", affordable)
+        if share < 1:
+            note("fewer-rows", f"There is time to fit {self.name} on {share:.1%} of the {count:,} rows alone.")
+        learner.fit(part_of(rows, share))
 
 
 class Pretrained(Untrained):
