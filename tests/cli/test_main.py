@@ -863,6 +863,11 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
     assert all(key in result.stdout for key in keys)
     assert "Round 1 of 2: cnp" in result.stderr
     assert "kept" in result.stdout
+    monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS["ridge-probe"]])
+    alone = done(*shops, "--minutes", 0.03, "-o", tmp_path / "alone").stdout
+    assert "Kept ridge-probe, which takes no steps, after" in alone
+    assert "Trained 0 steps" not in alone
+    monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS[key] for key in keys])
     again = done(*shops, "--budget-from", tmp_path / "run", "-o", tmp_path / "again")
     files = [path / "model" / "model.safetensors" for path in (tmp_path / "run", tmp_path / "again")]
     assert files[0].read_bytes() == files[1].read_bytes(), again.output

@@ -180,6 +180,7 @@ def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch
     monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "dummy"))
     model = auto(experiment, tmp_path / "run")
     assert model.learner.key == "ridge-probe"
+    assert Run(tmp_path / "run").metrics()[-1]["seconds"] > 0, "the race took it"
     assert model.learner.recipe["options"]["regularization"] in LEARNERS["ridge-probe"].search_space["regularization"]
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
     assert report.comparisons[0].rows[0].evaluation.learner == "ridge-probe"

@@ -326,9 +326,16 @@ def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None
     left_out = (facts.get(f"validation draws {what}", 0) for what in ("diverged", "undefined"))
     score = score_text(facts["validation score"], facts["metric"], *left_out)
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
+    if facts["trained steps"]:
+        what = (
+            f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); "
+            f"kept step {facts['kept step']}"
+        )
+    else:
+        seen = f"pre-trained on {facts['examples']:,} examples" if facts.get("examples") else "which takes no steps"
+        what = f"Kept {model.learner.key}, {seen}, after {whole:.0f} s"
     out.print(
-        f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); kept "
-        f"step {facts['kept step']} ({facts['selection']}: {score}).\n"
+        f"{what} ({facts['selection']}: {score}).\n"
         f"{encoder_line(facts)}{speed}The model: {output / 'model'}\nNext: handful evaluate {output}"
     )
 

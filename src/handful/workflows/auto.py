@@ -393,7 +393,7 @@ def finished(track: Track, finish: Finish) -> MetaModel:
     }
     learner = winner.learner()
     model = MetaModel(learner, track.tasks.pipeline, facts, whole_encoder=track.experiment.whole_encoder)
-    history = winner.history or [{"step": 0, "seconds": 0.0, "val": judge.score(score)}]
+    history = winner.history or [{"step": 0, "seconds": round(record.spent, 3), "val": judge.score(score)}]
     write_text(run.path / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in history))
     model.save_pretrained(run.path / "model")
     record.end(summary(track, finish, ranked))
