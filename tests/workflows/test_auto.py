@@ -465,3 +465,21 @@ def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_p
     assert 0 < decided["share of the rows that corrected-trees is fitted on"] < 0.5
     assert fitted
     assert max(fitted) < 40, "neither to see what it takes nor then"
+
+
+def test_the_timing_of_a_pretraining_is_in_its_time(experiment, tmp_path, monkeypatch):
+    def slowly(*arguments, **more):
+        clock["now"] += 3.0
+        return 8 * race_entrants.BATCH
+
+    clock = {"now": 0.0}
+    monkeypatch.setattr(race_entrants, "examples_within", slowly)
+    monkeypatch.setattr(race_entrants, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    one = race_entrants.Pretrained.__new__(race_entrants.Pretrained)
+    tasks = experiment.tasks(experiment.source.open())
+    record = RaceRecord.open(tmp_path, 1.0)
+    one.cls = LEARNERS["pooled"]
+    one.track = SimpleNamespace(record=record, experiment=experiment, tasks=tasks)
+    one.experiment = replace(experiment, learner="pooled")
+    one.prepare(12.0)
+    assert one.examples == 6 * race_entrants.BATCH

@@ -47,3 +47,7 @@ def test_a_budget_is_taken_from_a_race_that_has_ended_and_its_results_are_not(tm
 def test_there_is_no_budget_in_a_folder_without_a_race(tmp_path):
     with pytest.raises(UserError, match="holds no race"):
         budget_of(tmp_path)
+
+
+def test_what_went_before_the_record_counts(tmp_path):
+    assert 49 < RaceRecord.open(tmp_path, 1.0, spent=10.0).left <= 50

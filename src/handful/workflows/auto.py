@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,9 +175,12 @@ def auto(
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(experiment)
     going_on = resume and is_run(path)
+    sizing = 0.0
     if tasks is None:
         tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
+        opened = time.monotonic()
         if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
+            sizing = time.monotonic() - opened
             experiment = fitting
             tasks = tasks if going_on else experiment.source.open(trust=trust)
     experiment = with_queries(experiment, tasks, path if going_on else None)
@@ -192,7 +196,7 @@ def auto(
         )
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
-        record = RaceRecord.open(path, minutes, budget)
+        record = RaceRecord.open(path, minutes, budget, spent=sizing)
         track = Track(experiment, sized, validation, run, record, on_event, stop)
         try:
             if record.summary is not None:

@@ -13,6 +13,7 @@ from handful.evaluation.scoring import evaluate, metric_of
 from handful.events import OnEvent, StepEvent, Stop, StoppedError
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.pretraining import BATCH
 from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.metrics import Metric
 from handful.notes import note
@@ -225,13 +226,16 @@ class Pretrained(Untrained):
     going_on: float | None = None
 
     def prepare(self, seconds: float) -> None:
-        """Fix on how many examples it is pre-trained within so many seconds."""
+        """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed."""
         track = self.track
         pool = self.training_tasks().pool()
         assert pool is not None, "else it is no candidate"
 
         def affordable() -> int:
-            return examples_within(self.built(), pool, seconds, seed=track.experiment.seed)
+            learner, start = self.built(), time.perf_counter()
+            whole = examples_within(learner, pool, seconds, seed=track.experiment.seed)
+            left = 1 - (time.perf_counter() - start) / max(seconds, 1e-9)
+            return BATCH * max(1, round(whole / BATCH * left))
 
         self.examples = track.record.decide(f"pre-training examples of {self.name}", affordable)
         if issubclass(self.cls, PretrainedBlocks) and worth_going_on(pool.outputs, self.examples):

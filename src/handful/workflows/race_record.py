@@ -63,15 +63,18 @@ class RaceRecord:
         self.began = time.monotonic() - spent
 
     @classmethod
-    def open(cls, folder: Path, minutes: float, budget: "Budget | None" = None) -> Self:
-        """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one."""
+    def open(cls, folder: Path, minutes: float, budget: "Budget | None" = None, *, spent: float = 0.0) -> Self:
+        """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one.
+
+        spent: seconds of a new race's time that went before it has a record.
+        """
         path = folder / RACE
         if path.exists():
             saved = read_json(path)
             facts = {name: saved[name] for name in ("decided", "results", "given", "spent", "summary")}
             return cls(path, saved["minutes"], **facts)
         if budget is None:
-            return cls(path, minutes)
+            return cls(path, minutes, spent=spent)
         return cls(path, budget.minutes, decided=dict(budget.decided), given=True)
 
     @property
