@@ -143,7 +143,12 @@ def some(home, tmp_path):
 # The whole job
 
 
-@pytest.mark.parametrize("kind", DATA)
+OFTEN = ("photos", "task-label")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in DATA]
+)
 def test_own_data_from_files_to_predictions(kind, trained, some, tmp_path):
     output = trained(kind)
     minutes = "0.02" if kind == "task-target" else "0"
@@ -291,6 +296,7 @@ def test_a_run_is_named_by_its_folder_or_by_its_model(trained, command):
     assert not (output / "model" / "report").exists()
 
 
+@pytest.mark.slow
 def test_runs_are_compared_on_the_same_tasks(trained, home, tmp_path):
     first = trained("photos")
     second = tmp_path / "second"
@@ -757,6 +763,7 @@ def test_every_command_has_help_with_an_example_that_parses():
             assert parameter.help or parameter.name == "help", f"{name} {parameter.name}"
 
 
+@pytest.mark.slow
 def test_every_reading_command_prints_json():
     for name in READING:
         assert any("--json" in parameter.opts for parameter in commands()[name].params), name

@@ -98,6 +98,7 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.parametrize("closed", ["2>&- </dev/null", ">&- </dev/null", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.slow
 def test_without_a_standard_stream_the_work_is_done(closed, tmp_path):
     """And no file takes its place, into which libraries would write."""
     shell = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", SPEAKING, str(tmp_path / "file")]
@@ -122,6 +123,7 @@ terminal.print_json(rows)
         ("utf-8", r"Zoë 日 😀 \udce9 80 ± 3"),
     ],
 )
+@pytest.mark.slow
 def test_what_a_console_cannot_write_is_written_in_ascii(encoding, shown):
     ran = subprocess.run(
         [sys.executable, "-c", SIGNS],

@@ -15,10 +15,10 @@ from handful.errors import UserError
 from handful.evaluation.ladder import Ladder
 from handful.evaluation.scoring import evaluate, predict_tasks
 from handful.registry import LEARNERS
-from handful.tasks.distribution import TaskDistribution
+from handful.tasks.distribution import Pool, TaskDistribution
 from handful.training.loop import Training, meta_train
 from handful.training.settings import Settings
-from handful.types import stack
+from handful.types import Examples, stack
 
 
 class Drawn(TaskDistribution):
@@ -55,16 +55,11 @@ class Drawn(TaskDistribution):
     def pool(self):
         inputs, targets = (torch.cat(parts) for parts in zip(*(task.query for task in self.tasks), strict=True))
 
-        class Pool:
-            outputs = self.source.spec.outputs
-            by_task = None
+        def draw(generator, count):
+            rows = torch.randint(len(inputs), (count,), generator=generator, device="cpu")
+            return Examples(inputs[rows], targets[rows])
 
-            def draw(self, generator, count):
-                rows = torch.randint(len(inputs), (count,), generator=generator, device="cpu")
-                return type(task.query)(inputs[rows], targets[rows])
-
-        task = self.tasks[0]
-        return Pool()
+        return Pool(self.source.spec.outputs, draw)
 
 
 def learner_for(tasks, key, **options):

@@ -235,6 +235,7 @@ def test_a_loop_runs_on_as_many_threads_as_fit_into_the_limit(limit, threads, mo
     assert _Problem(maml(), tasks(8), SPEC, limit=limit).fitting(Plan("loop", threads=4)).threads == threads
 
 
+@pytest.mark.slow
 def test_a_training_keeps_to_its_limit_whatever_is_free(monkeypatch):
     """With photos of 64 pixels it grew to 3.6 GB."""
     monkeypatch.setattr("handful.engine.cost.free_bytes", lambda device: 2**50)

@@ -101,6 +101,7 @@ def test_all_costly_rungs_are_added_and_decided_by_as_many_tasks_as_it_takes():
     assert scratch.confidences.shape == again.confidences.shape
 
 
+@pytest.mark.slow
 def test_the_cheapest_comes_first_and_the_undecided_get_twice_as_many(monkeypatch):
     seconds = {"baseline-plus-plus": 0.4, "fine-tune-all": 0.3, "fine-tune-head": 0.1, "scratch": 0.2}
     clock = Clock(monkeypatch, seconds, behind=("scratch", "baseline-plus-plus"))

@@ -86,6 +86,7 @@ def test_at_the_first_signal_accepted_requests_are_finished_whatever_other_clien
         assert [one.name for one in service.tasks()] == ["first", "accepted"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path):
     with serving(classifier(), tmp_path / "store", ending=60) as process, process.client() as client:
         assert client.post("/v1/tasks", json=task("kept")).status_code == 201

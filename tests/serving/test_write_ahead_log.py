@@ -100,6 +100,7 @@ def test_it_is_not_tried_to_cut_a_log_that_is_held_with_each_write(store, monkey
     assert [event["ended"] for event in events(caplog)] == [0]
 
 
+@pytest.mark.slow
 def test_readers_that_follow_one_another_do_not_keep_the_log_growing(store, monkeypatch):
     monkeypatch.setattr(write_ahead_log, "READING", 10.0)
     monkeypatch.setattr(write_ahead_log, "PATIENCE", 5000)

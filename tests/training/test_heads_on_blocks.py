@@ -1,5 +1,7 @@
 """Heads on a pre-trained network: switched on where validation classes say so, with honest probabilities."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Generator
@@ -10,7 +12,16 @@ from handful.learners.transfer import FineTuneAll
 from handful.storage import digest_of
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training import heads
-from handful.training.heads import calibrated, decided, gone_on, scored, steps_within, surely_better, worth_going_on
+from handful.training.heads import (
+    calibrated,
+    decided,
+    gone_on,
+    scored,
+    seconds_to_decide,
+    steps_within,
+    surely_better,
+    worth_going_on,
+)
 
 D, CLASSES, EACH = 8, 30, 20
 
@@ -150,3 +161,15 @@ def test_each_example_is_seen_once_and_scores_stay():
     found, wanted = scored(learner, tasks, count=10), evaluate(learner, tasks, tasks=10)
     assert torch.equal(found.scores, wanted.scores)
     torch.testing.assert_close(found.confidences, wanted.confidences)
+
+
+def test_what_heads_take_grows_with_the_examples_of_validation_classes(monkeypatch):
+    few, many = pool(noise=1.0, each=10), pool(noise=1.0, each=1000)
+    now = iter(range(100))
+    monkeypatch.setattr(
+        heads, "time", SimpleNamespace(perf_counter=lambda: next(now))
+    )  # a second for all that it times
+    examples = [min(12 * each, 200 * 3 * 10) for each in (10, 1000)]
+    taken = [seconds_to_decide(built(tasks), tasks) for tasks in (few, many)]
+    per_example, each = 1 / (3 * 10), 1 / 3
+    assert taken == pytest.approx([one * per_example * 3 + 200 * each * 3 for one in examples])

@@ -426,6 +426,7 @@ def test_the_time_of_another_race_is_not_changed(whole, experiment, tmp_path):
         auto(replace(experiment, settings={"minutes": 5}), tmp_path / "run", budget_from=whole)
 
 
+@pytest.mark.slow
 def test_a_probe_that_is_too_dear_is_named(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(race_entrants, "PROBING", 0.0)
     monkeypatch.setattr(workflow, "candidates", of("ridge-probe", "pooled"))
@@ -483,3 +484,7 @@ def test_the_timing_of_a_pretraining_is_in_its_time(experiment, tmp_path, monkey
     one.experiment = replace(experiment, learner="pooled")
     one.prepare(12.0)
     assert one.examples == 6 * race_entrants.BATCH
+    monkeypatch.setattr(race_entrants.Pretrained, "_behind", lambda self: 4.0)
+    one.track.record = RaceRecord.open(tmp_path / "other", 1.0)
+    one.prepare(12.0)
+    assert one.examples == 5 * race_entrants.BATCH, "of 8 in 8 seconds, of which timing took 3"

@@ -10,6 +10,7 @@ from handful.workflows.bench import bench
 from handful.workflows.experiment import Experiment, Source
 
 
+@pytest.mark.slow
 def test_each_row_is_a_plan_with_its_time_and_share():
     result = bench(Experiment(Source("sine"), learner="maml"), meta_batch_size=2, seconds=1.0)
     plans = [Plan.parse(row["plan"]) for row in result.rows]
@@ -26,6 +27,7 @@ def test_each_row_is_a_plan_with_its_time_and_share():
         assert 0 < row["share_of_limit"] < 1
 
 
+@pytest.mark.slow
 def test_memory_modes_that_make_no_difference_are_left_out():
     source = Source("sine")
     rows = bench(Experiment(source, learner="r2d2", backbone="mlp"), meta_batch_size=2, seconds=1.0).rows

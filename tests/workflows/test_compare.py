@@ -180,6 +180,7 @@ def test_it_takes_two_evaluated_runs(tmp_path):
         compare([run, tmp_path / "b"])
 
 
+@pytest.mark.slow
 def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_would_take(tmp_path, monkeypatch):
     source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
     sizes = {"way": 2, "shot": 2, "query_shot": 3, "backbone_options": {"hidden": [4]}}

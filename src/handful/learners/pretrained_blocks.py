@@ -24,6 +24,8 @@ REGULARIZATION = 0.3
 """Of the ridge regression, on features of unit length."""
 AFFINE_VIEWS, EXTENT = 3, 0.5
 """How many random views beside the image itself, and how far they go."""
+PASSES: dict[Views, int] = {"one": 1, "mirrored": 2, "affine": 1 + AFFINE_VIEWS}
+"""How often an image goes through the network."""
 
 
 class PretrainedBlocks(Pretrained):

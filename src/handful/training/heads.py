@@ -1,7 +1,8 @@
 """What stands on a pre-trained network, decided on classes of the validation split."""
 
+import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ from handful.evaluation.scoring import Evaluation, evaluate
 from handful.events import OnEvent, Stop, ignore
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
-from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.pretrained_blocks import PASSES, PretrainedBlocks
 from handful.learners.prototypical import PrototypicalNetwork
 from handful.learners.transfer import FineTuneAll
+from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 from handful.training.budget import affordable
 from handful.training.loop import Training, checked, meta_train
@@ -112,6 +114,24 @@ def decided(
     return Decided(tuned[place] if trials[-1].kept else best, tuple(trials))
 
 
+def seconds_to_decide(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> float:
+    """About how long `decided`, and `scored` of what it gives, take: by the examples and heads of a few tasks."""
+    few, task = _Validation(validation, TIMED_TASKS), validation.task(0)
+    inputs = to_device(torch.cat([task.support.inputs, task.query.inputs]), learner.device)
+    few.scored(learner)  # after which the features of these tasks are there
+    start = time.perf_counter()
+    few.scored(few.calibrated(learner))
+    each = (time.perf_counter() - start) / TIMED_TASKS
+    start = time.perf_counter()
+    with torch.no_grad():
+        learner.embed(inputs)
+    per_example = (time.perf_counter() - start) / len(inputs)
+    switches, rows = _switches(learner.recipe["spec"].input_shape), validation.rows()
+    views = max(PASSES[options.get("views", "one")] for _, options in switches)
+    examples = tasks * len(inputs) if rows is None else min(len(rows), tasks * len(inputs))
+    return examples * per_example * (1 + 2 * views) + tasks * each * (2 + len(switches))
+
+
 def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInterval | None]:
     """Whether the one learner is better than the other with other classes, too, and the interval of its gain.
 
@@ -124,10 +144,19 @@ def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInter
 
 
 def scored(
-    learner: PretrainedBlocks, tasks: TaskDistribution, *, count: int = TASKS, on_event: OnEvent = ignore
+    learner: PretrainedBlocks,
+    tasks: TaskDistribution,
+    *,
+    count: int = TASKS,
+    metric: Metric | None = None,
+    on_event: OnEvent = ignore,
 ) -> Evaluation:
-    """`evaluate` on so many tasks, but each example goes through the network once, where it looks alike in all."""
-    return _Validation(tasks, count, on_event).scored(learner)
+    """`evaluate` on so many tasks, but each example goes through the network once, where it looks alike in all.
+
+    The time of adapting is that of a few tasks, with the network.
+    """
+    found = _Validation(tasks, count, on_event).scored(learner, metric)
+    return replace(found, adapt_seconds=evaluate(learner, tasks, tasks=min(count, TIMED_TASKS)).adapt_seconds)
 
 
 def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> PretrainedBlocks:
@@ -250,10 +279,10 @@ class _Validation:
         head.temperatures.copy_(learner.temperatures)
         return head.to(learner.device), mapped
 
-    def scored(self, learner: PretrainedBlocks) -> Evaluation:
+    def scored(self, learner: PretrainedBlocks, metric: Metric | None = None) -> Evaluation:
         """On all of them."""
         head, tasks = self.of(learner)
-        return evaluate(head, tasks, tasks=self.count, on_event=self.on_event)
+        return evaluate(head, tasks, tasks=self.count, metric=metric, on_event=self.on_event)
 
     def calibrated(self, learner: PretrainedBlocks) -> PretrainedBlocks:
         """See `calibrated`."""

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from handful.evaluation.scoring import evaluate, metric_of
+from handful.evaluation.scoring import Evaluation, evaluate, metric_of
 from handful.events import OnEvent, StepEvent, Stop, StoppedError
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
@@ -20,7 +20,16 @@ from handful.notes import note
 from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
 from handful.training.fitting import part_of, rows_to_fit
-from handful.training.heads import Trial, decided, gone_on, scored, steps_within, surely_better, worth_going_on
+from handful.training.heads import (
+    Trial,
+    decided,
+    gone_on,
+    scored,
+    seconds_to_decide,
+    steps_within,
+    surely_better,
+    worth_going_on,
+)
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
 from handful.types import to_device
@@ -85,12 +94,17 @@ class Track:
         cost = f"seconds to adapt {name}"
 
         def make() -> dict[str, Any]:
-            found = evaluate(learner(), self.validation, tasks=self.scored_tasks, metric=self.metric)
+            found = self._evaluated(learner())
             self.record.decide(cost, lambda: found.adapt_seconds)
             return Scored(found.scores).to_json()
 
         self.check_stop()
         return Scored.from_json(self.record.found(f"scores of {name}", make), self.record.decided[cost])
+
+    def _evaluated(self, learner: Learner) -> Evaluation:
+        if isinstance(learner, PretrainedBlocks):  # whose examples are in many tasks
+            return scored(learner, self.validation, count=self.scored_tasks, metric=self.metric)
+        return evaluate(learner, self.validation, tasks=self.scored_tasks, metric=self.metric)
 
 
 class Entrant(ABC):
@@ -226,10 +240,14 @@ class Pretrained(Untrained):
     going_on: float | None = None
 
     def prepare(self, seconds: float) -> None:
-        """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed."""
+        """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed.
+
+        The heads on its blocks are decided in the same time, of which half is for them at the most.
+        """
         track = self.track
         pool = self.training_tasks().pool()
         assert pool is not None, "else it is no candidate"
+        seconds -= min(seconds / 2, self._behind())
 
         def affordable() -> int:
             learner, start = self.built(), time.perf_counter()
@@ -241,6 +259,18 @@ class Pretrained(Untrained):
         if issubclass(self.cls, PretrainedBlocks) and worth_going_on(pool.outputs, self.examples):
             self.examples = int((1 - GOING_ON) * self.examples)
             self.going_on = GOING_ON * seconds
+
+    def _behind(self) -> float:
+        """Seconds that heads take after the pre-training."""
+        track = self.track
+
+        def timed() -> float:
+            learner = self.built()
+            if not isinstance(learner, PretrainedBlocks):
+                return 0.0
+            return seconds_to_decide(learner.eval(), track.validation, tasks=track.scored_tasks)
+
+        return float(track.record.decide(f"seconds for the heads of {self.name}", timed))
 
     def pretrain(self) -> None:
         """Do it, unless that was done before an interruption."""
