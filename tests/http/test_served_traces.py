@@ -83,6 +83,6 @@ def test_a_killed_and_ended_server_has_all_that_was_made_and_nothing_that_was_er
             after = raw_files(tmp_path)
             assert not [marker for marker in (MARKER, LABEL) if marker.encode() in after]
     log = (tmp_path / "log").read_text()
-    assert '"status": 401' in log
-    assert '"route": "/v1/tasks/{task}/corrections"' in log
+    assert '"status":401' in log
+    assert '"route":"/v1/tasks/{task}/corrections"' in log
     assert "Traceback" not in log
