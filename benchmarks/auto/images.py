@@ -24,7 +24,7 @@ from handful.learners.transfer import Transfer
 from handful.registry import LEARNERS
 from handful.tasks.distribution import TaskDistribution
 from handful.training.heads import decided, scored
-from handful.training.pretraining_budget import choose_size, pretrain_within
+from handful.training.pretraining_budget import choose_size, examples_within
 
 RESULTS = "auto_images"
 TRANSFER, BLOCKS, DECIDED = "transfer", "two blocks", "two blocks, decided"
@@ -63,7 +63,8 @@ def pretrained(name: str, data: Path, minutes: float, seed: int) -> dict[str, An
     pool = tasks.split("train").pool()
     assert pool is not None
     left = 60 * minutes - (time.process_time() - start)
-    examples = pretrain_within(learner, pool, max(1e-3, left), seed=seed, clock=time.process_time)
+    examples = examples_within(learner, pool, left, seed=seed, clock=time.process_time)
+    learner.pretrain(pool, examples=examples, seed=seed)
     spent = time.process_time() - start
     scores, trials = {}, {}
     for way, shot in SETTINGS:

@@ -11,12 +11,13 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.auto.table_data import SHOT, TABLES, variance
 from benchmarks.evidence import Cells, Section, guarded, record, recorded
 from benchmarks.tiny import sized
 from handful.evaluation.intervals import Interval, interval
@@ -31,31 +32,11 @@ from handful.workflows.experiment import Experiment, Source
 from handful.workflows.train import train
 
 RESULTS = "auto_rows"
-SHOT, DRAWS = 10, sized(4, 1)
+DRAWS = sized(4, 1)
 """Of each test task."""
 SINGLES = ("anil", "cavia", "cnp", "maml")
 """Learners with the whole budget, and that of boosted trees with a correction of each task, which need none."""
 TREES = "corrected-trees"
-
-
-class Table(NamedTuple):
-    """A file, and what its columns are."""
-
-    path: str
-    columns: dict[str, Any]
-
-
-TABLES = {
-    "used_cars": Table("used_cars/used_cars.parquet", {"task": "task", "target": "price", "drop": ["make", "model"]}),
-    "hotel_prices": Table(
-        "hotel_prices/hotel_prices.parquet", {"task": "task", "target": "adr", "drop": ["agent", "hotel"]}
-    ),
-    "bayesm_cheese": Table("bayesm_cheese/cheese.parquet", {"task": "RETAILER", "target": "VOLUME"}),
-    "avocado": Table(
-        "avocado/avocado.parquet", {"task": "region", "target": "AveragePrice", "drop": ["X1", "Date", "Date2"]}
-    ),
-    "schools": Table("schools/hsb82.parquet", {"task": "school", "target": "mAch"}),
-}
 
 
 def main() -> None:
@@ -106,13 +87,6 @@ def _trained(experiment: Experiment, tasks: TaskDistribution, way: str, folder: 
     settings = experiment.settings | {"meta_batch_size": 16}
     single = Experiment(experiment.source, way, shot=SHOT, seed=experiment.seed, settings=settings)
     return train(single, folder, force=True).learner
-
-
-def variance(test: TaskDistribution) -> float:
-    """Of the test rows, in the units of the errors."""
-    assert test.units is not None
-    rows = torch.cat([test.task(index).query.targets for index in range(test.units)])
-    return float((rows * test.target_scale).var())
 
 
 def _by_task(scores: Tensor, test: TaskDistribution) -> list[float]:

@@ -10,40 +10,19 @@ and for learners with the trees' column (`boosted`) that to the learner without.
 import argparse
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from benchmarks.auto.table_data import SHOT, TABLES, variance
 from handful import LEARNERS, evaluate, meta_train
 from handful.notes import collecting
 from handful.tasks.distribution import TaskDistribution
 from handful.tasks.opening import open_tasks
 from handful.training.fitting import fit
 
-SHOT = 10
 DRAWS = 4
 """Of each test task."""
-
-
-class Table(NamedTuple):
-    """A file and what its columns are."""
-
-    path: str
-    columns: dict[str, Any]
-
-
-TABLES = {
-    "used_cars": Table("used_cars/used_cars.parquet", {"task": "task", "target": "price", "drop": ["make", "model"]}),
-    "hotel_prices": Table(
-        "hotel_prices/hotel_prices.parquet", {"task": "task", "target": "adr", "drop": ["agent", "hotel"]}
-    ),
-    "cheese": Table("bayesm_cheese/cheese.parquet", {"task": "RETAILER", "target": "VOLUME"}),
-    "avocado": Table(
-        "avocado/avocado.parquet", {"task": "region", "target": "AveragePrice", "drop": ["X1", "Date", "Date2"]}
-    ),
-    "schools": Table("schools/hsb82.parquet", {"task": "school", "target": "mAch"}),
-}
 TREES, COLUMN = "corrected-trees", " on boosted"
 
 
@@ -61,13 +40,6 @@ def errors(name: str, tasks: TaskDistribution, seed: int, steps: int) -> Tensor:
     return evaluate(learner, test, tasks=DRAWS * test.units).scores
 
 
-def variance(tasks: TaskDistribution) -> float:
-    """Of the test rows, in the units of the errors."""
-    test = tasks.split("test")
-    rows = torch.cat([test.task(index).query.targets for index in range(test.units)])
-    return float((rows * test.target_scale).var())
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,7 +55,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with collecting():  # notes of categories that a split lacks
                 tasks = open_tasks(arguments.data / path, **columns, seed=seed).with_sizes(shot=SHOT)
-                share, found = variance(tasks), dict[str, Tensor]()
+                share, found = variance(tasks.split("test")), dict[str, Tensor]()
                 for name in [TREES, *(key + how for key in arguments.learners for how in ("", COLUMN))]:
                     start = time.process_time()
                     found[name] = errors(name, tasks, seed, arguments.steps)

@@ -8,19 +8,18 @@ from torch import Generator
 
 from handful.evaluation.scoring import evaluate
 from handful.learners.pretrained_blocks import PretrainedBlocks
-from handful.learners.transfer import FineTuneAll
 from handful.storage import digest_of
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training import heads
 from handful.training.heads import (
     calibrated,
     decided,
-    gone_on,
+    meta_trained,
     scored,
     seconds_to_decide,
     steps_within,
     surely_better,
-    worth_going_on,
+    worth_meta_training,
 )
 
 D, CLASSES, EACH = 8, 30, 20
@@ -107,23 +106,11 @@ def test_calibrated_probabilities_are_as_often_right_as_they_say(ridge):
         assert torch.equal(found[0].scores, found[1].scores)
 
 
-def test_fine_tuning_is_a_candidate_where_its_time_is_allowed(monkeypatch):
-    monkeypatch.setattr(heads, "TIMED_TASKS", 1)
-    monkeypatch.setattr(heads, "RATES", (0.001,))
-    tasks = pool(noise=1.0)
-    learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})
-    assert len(decided(learner, tasks, tasks=2, adapt_seconds=1e-9).trials) == 1
-    monkeypatch.setattr(heads, "surely_better", lambda *_: (True, None))
-    found = decided(learner, tasks, tasks=2, adapt_seconds=60.0)
-    assert [trial.name for trial in found.trials] == ["ridge", "fine-tuning at 0.001"]
-    assert isinstance(found.learner, FineTuneAll)
-
-
 @pytest.mark.parametrize(
     ("classes", "passes", "worth"), [(4112, 16, True), (200, 49, True), (199, 1, False), (4112, 50, False)]
 )
-def test_going_on_is_tried_with_many_classes_and_few_images_seen_of_each(classes, passes, worth):
-    assert worth_going_on(classes, classes * passes) is worth
+def test_meta_training_is_tried_with_many_classes_and_few_images_seen_of_each(classes, passes, worth):
+    assert worth_meta_training(classes, classes * passes) is worth
 
 
 def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
@@ -137,7 +124,7 @@ def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
     tasks = pool(noise=1.0, each=4)
     learner = built(tasks, "mlp", ridge=True, backbone_options={"hidden": (6,)})
     before = digest_of(learner.state_dict())
-    found = gone_on(learner, tasks, steps=2, validation_tasks=2, validate_every=1, plan="vmap")
+    found = meta_trained(learner, tasks, steps=2, validation_tasks=2, validate_every=1, plan="vmap")
     assert digest_of(learner.state_dict()) == before
     assert isinstance(found, PretrainedBlocks)
     assert found.recipe["options"] == learner.recipe["options"]
@@ -146,7 +133,7 @@ def test_a_network_goes_on_as_a_copy_on_tasks_of_a_high_way(monkeypatch):
     assert 0 < moved < 0.01  # two steps from where it was
 
 
-def test_steps_of_going_on_fit_into_the_time_and_change_nothing(monkeypatch):
+def test_steps_of_meta_training_fit_into_the_time_and_change_nothing(monkeypatch):
     monkeypatch.setattr(heads.Training, "timed", lambda training: (0.5, 1.0))
     tasks = pool(noise=1.0, each=4)
     learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})

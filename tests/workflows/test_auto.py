@@ -334,7 +334,7 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_network_of_many_classes_goes_on_where_validation_classes_say_so(tmp_path, monkeypatch):
+def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_so(tmp_path, monkeypatch):
     photos = own_data.photos(tmp_path / "photos", classes=20)
     source = Source(str(photos), image_size=16)
     experiment = Experiment(source, way=3, shot=1, query_shot=2, settings={"minutes": 0.1})
@@ -347,7 +347,7 @@ def test_a_network_of_many_classes_goes_on_where_validation_classes_say_so(tmp_p
         budget = tmp_path / "True" if models else None
         models[kept] = auto(experiment, tmp_path / str(kept), budget_from=budget)
         tried, *_ = read_json(tmp_path / str(kept) / "race.json")["results"]["heads of pretrained"]
-        assert tried == f"going on with the loss of tasks: unknown, {'kept' if kept else 'left out'}"
+        assert tried == f"meta-training after pre-training: unknown, {'kept' if kept else 'left out'}"
     assert models[True].digest != models[False].digest
     monkeypatch.setattr(race_entrants, "surely_better", lambda *scores: (True, None))
     assert auto(experiment, tmp_path / "again", budget_from=tmp_path / "True").digest == models[True].digest
@@ -468,23 +468,16 @@ def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_p
     assert max(fitted) < 40, "neither to see what it takes nor then"
 
 
-def test_the_timing_of_a_pretraining_is_in_its_time(experiment, tmp_path, monkeypatch):
-    def slowly(*arguments, **more):
-        clock["now"] += 3.0
-        return 8 * race_entrants.BATCH
-
-    clock = {"now": 0.0}
-    monkeypatch.setattr(race_entrants, "examples_within", slowly)
-    monkeypatch.setattr(race_entrants, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+def test_heads_have_their_part_of_the_time_of_a_pretraining(experiment, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(race_entrants, "examples_within", lambda learner, pool, seconds, seed: given.append(seconds))
     one = race_entrants.Pretrained.__new__(race_entrants.Pretrained)
     tasks = experiment.tasks(experiment.source.open())
-    record = RaceRecord.open(tmp_path, 1.0)
     one.cls = LEARNERS["pooled"]
-    one.track = SimpleNamespace(record=record, experiment=experiment, tasks=tasks)
     one.experiment = replace(experiment, learner="pooled")
-    one.prepare(12.0)
-    assert one.examples == 6 * race_entrants.BATCH
-    monkeypatch.setattr(race_entrants.Pretrained, "_behind", lambda self: 4.0)
-    one.track.record = RaceRecord.open(tmp_path / "other", 1.0)
-    one.prepare(12.0)
-    assert one.examples == 5 * race_entrants.BATCH, "of 8 in 8 seconds, of which timing took 3"
+    for behind in (0.0, 4.0, 8.0):
+        record = RaceRecord.open(tmp_path / str(behind), 1.0)
+        one.track = SimpleNamespace(record=record, experiment=experiment, tasks=tasks)
+        monkeypatch.setattr(race_entrants.Pretrained, "_behind", lambda self, behind=behind: behind)
+        one.prepare(12.0)
+    assert given == [12.0, 8.0, 6.0], "half of it at the most"

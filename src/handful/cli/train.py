@@ -2,7 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -206,29 +207,13 @@ def train(
         _train_silently(experiment, output, workers, resume, trust or ())
         return
 
-    def hear(event: Event) -> None:
-        if not isinstance(event, PlanEvent):
-            bars.hear(event)
-            return
-        _described(event, Run(output).config()["learner"], tasks, minutes)
+    def described(event: PlanEvent) -> None:
+        _describe(event, Run(output).config()["learner"], tasks, minutes)
 
-    try:
-        with ProgressBars() as bars, Interruption(hear) as interruption:
-            model = run(
-                experiment,
-                output,
-                tasks=opened,
-                resume=resume,
-                force=force,
-                workers=workers,
-                trust=trust or (),
-                on_event=interruption.hear,
-                stop=interruption.stop,
-            )
-    except KeyboardInterrupt:
-        _say_how_to_go_on(output)
-        raise
-    _say_what_came_of_it(model, output, start)
+    work = partial(
+        run, experiment, output, tasks=opened, resume=resume, force=force, workers=workers, trust=trust or ()
+    )
+    _say_what_came_of_it(_watched(work, described, output), output, start)
 
 
 AUTO = "auto"
@@ -262,34 +247,47 @@ def _race(
     from handful.training.run import Run
     from handful.workflows.auto import auto
 
-    def hear(event: Event) -> None:
-        if isinstance(event, PlanEvent):
-            _described(event, AUTO, experiment.source.tasks, None)
-        else:
-            bars.hear(event)
+    def described(event: PlanEvent) -> None:
+        _describe(event, AUTO, experiment.source.tasks, None)
 
-    try:
-        with ProgressBars() as bars, Interruption(hear) as interruption:
-            model = auto(
-                experiment,
-                output,
-                budget_from=budget_from,
-                workers=workers,
-                resume=resume,
-                force=force,
-                trust=trust,
-                on_event=interruption.hear,
-                stop=interruption.stop,
-            )
-    except KeyboardInterrupt:
-        _say_how_to_go_on(output)
-        raise
+    work = partial(
+        auto,
+        experiment,
+        output,
+        budget_from=budget_from,
+        workers=workers,
+        resume=resume,
+        force=force,
+        trust=trust,
+    )
+    model = _watched(work, described, output)
     if (race := Run(output).race()) is not None:
         out.print(tables.race(race))
     _say_what_came_of_it(model, output, start)
 
 
-def _described(event: PlanEvent, learner: str, tasks: str, minutes: float | None) -> None:
+def _watched(work: "Callable[..., MetaModel]", describe: Callable[[PlanEvent], None], output: Path) -> "MetaModel":
+    """Train with progress bars; after an interruption, say how it goes on.
+
+    work: takes `on_event` and `stop`. describe: says what is trained once the plan stands.
+    """
+
+    def hear(event: Event) -> None:
+        if isinstance(event, PlanEvent):
+            describe(event)
+        else:
+            bars.hear(event)
+
+    try:
+        with ProgressBars() as bars, Interruption(hear) as interruption:
+            return work(on_event=interruption.hear, stop=interruption.stop)
+    except KeyboardInterrupt:
+        if list((output / "checkpoints").rglob("*.safetensors")):
+            err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
+        raise
+
+
+def _describe(event: PlanEvent, learner: str, tasks: str, minutes: float | None) -> None:
     """Say what is trained, on what, and how."""
     from handful.evaluation.formatting import duration
 
@@ -310,11 +308,6 @@ def _described(event: PlanEvent, learner: str, tasks: str, minutes: float | None
         err.print(f"Time: about {duration(event.seconds)}, on this machine.")
     if minutes is not None:
         err.print(f"Steps: {event.steps}, as many as fit into {minutes:g} minutes.")
-
-
-def _say_how_to_go_on(output: Path) -> None:
-    if list((output / "checkpoints").rglob("*.safetensors")):
-        err.print(f"Saved. Continue with the same command and --resume: handful train ... -o {output} --resume")
 
 
 def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None:

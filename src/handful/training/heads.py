@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from handful.evaluation.intervals import ClassInterval, class_interval
 from handful.evaluation.scoring import Evaluation, evaluate
@@ -15,7 +15,6 @@ from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PASSES, PretrainedBlocks
 from handful.learners.prototypical import PrototypicalNetwork
-from handful.learners.transfer import FineTuneAll
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 from handful.training.budget import affordable
@@ -23,10 +22,8 @@ from handful.training.loop import Training, checked, meta_train
 from handful.training.run import Run
 from handful.types import to_device
 
-TASKS, COSTLY_TASKS = 200, 40
-"""Validation tasks on which heads are compared, and on which fine-tuning is, which takes its time for each."""
-TIMED_TASKS = 3
-"""On which it is timed before."""
+TASKS, TIMED_TASKS = 200, 3
+"""Validation tasks on which heads are compared, and on which that is timed before."""
 RIDGE: tuple[str, dict[str, Any]] = ("ridge", {"ridge": True})
 VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
     1: ("affine views", {"views": "affine"}),
@@ -34,13 +31,11 @@ VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
 }
 """Options that are tried; views by the channels of images. The mirror image of a gray one, a letter, is another letter;
 turned and shifted photos were told apart worse (by 1 to 3 points on validation photos, six of six times)."""
-RATES = (0.001, 0.0003)
-"""Inner rates that fine-tuning is tried with."""
 MANY_CLASSES, FEW_PASSES = 200, 50
-"""Classes from which, and images of each up to which, a pre-training may be gone on with by the loss of tasks."""
+"""Classes from which, and images of each up to which, meta-training after a pre-training may pay."""
 START = torch.tensor([10.0], dtype=torch.float64)
 """Where the search for each temperature begins: alone it has one optimum, from which both go on together."""
-GOING_ON: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
+OPTIONS: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
 """How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
 
 
@@ -80,19 +75,16 @@ def decided(
     validation: TaskDistribution,
     *,
     tasks: int = TASKS,
-    adapt_seconds: float | None = None,
     on_event: OnEvent = ignore,
 ) -> Decided:
-    """Ridge regression, test-time views and fine-tuning, each where it surely tells validation classes apart better.
+    """Ridge regression and test-time views, each where it surely tells validation classes apart better.
 
     "Surely": the paired 95 % interval over the *classes* of these tasks is above zero; where every task has all of the
     classes nothing is known of others, and nothing is switched on. Then the temperatures are fitted.
 
     learner: pre-trained; it stays as it is.
     validation: tasks of classes that it was not trained on, in the sizes that count.
-    tasks: how many of them; a fifth of them for fine-tuning.
-    adapt_seconds: that adapting to a task may take; fine-tuning the network in each task is tried where it takes no
-        longer. None: it is not tried.
+    tasks: how many of them.
     """
     seen = _Validation(validation, tasks, on_event)
     best = seen.calibrated(learner.twin(PretrainedBlocks, **learner.recipe["options"]))
@@ -104,14 +96,7 @@ def decided(
         trials.append(_trial(name, found, kept))
         if trials[-1].kept:
             best, kept = other, found
-    tuned = [learner.twin(FineTuneAll, inner_lr=rate) for rate in RATES]
-    if adapt_seconds is None or evaluate(tuned[0], validation, tasks=TIMED_TASKS).adapt_seconds > adapt_seconds:
-        return Decided(best, tuple(trials))
-    costly = min(tasks, COSTLY_TASKS)
-    scored = [evaluate(rung, validation, tasks=costly, on_event=on_event) for rung in tuned]
-    place = max(range(len(tuned)), key=lambda place: scored[place].score.mean)
-    trials.append(_trial(f"fine-tuning at {RATES[place]:g}", scored[place], kept))
-    return Decided(tuned[place] if trials[-1].kept else best, tuple(trials))
+    return Decided(best, tuple(trials))
 
 
 def seconds_to_decide(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> float:
@@ -168,16 +153,16 @@ def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks
     return _Validation(validation, tasks).calibrated(learner)
 
 
-def worth_going_on(classes: int, examples: int) -> bool:
+def worth_meta_training(classes: int, examples: int) -> bool:
     """Whether a budget that shows so many examples of so many classes may be better spent in part on tasks.
 
     With many classes and few images seen of each, tasks of a high way teach what a linear head of all classes has not
-    learned yet; with more, going on makes the features of other classes worse. Validation has the last word.
+    learned yet; with more, meta-training makes the features of other classes worse. Validation has the last word.
     """
     return classes >= MANY_CLASSES and examples < FEW_PASSES * classes
 
 
-def gone_on(
+def meta_trained(
     learner: PretrainedBlocks,
     tasks: TaskDistribution,
     *,
@@ -211,7 +196,7 @@ def gone_on(
 def steps_within(
     learner: PretrainedBlocks, tasks: TaskDistribution, seconds: float, *, validation: TaskDistribution, **settings: Any
 ) -> int:
-    """How many steps `gone_on` takes in about so many seconds, with its validations; some are timed on a copy."""
+    """How many steps `meta_trained` takes in about so many seconds, with its validations; some are timed on a copy."""
     other, training = _prototypical(learner), _of_high_way(tasks)
     chosen = checked(other, training, validation, SETTINGS | settings | {"minutes": max(seconds, 1e-3) / 60})
     timed = Training(other, training, validation, chosen)
@@ -229,14 +214,14 @@ def _prototypical(learner: PretrainedBlocks) -> PrototypicalNetwork:
         backbone_options=recipe["backbone_options"],
         normalization=recipe["normalization"],
         seed=recipe["seed"],
-        **GOING_ON,
+        **OPTIONS,
     ).to(learner.device)
     other.backbone.load_state_dict(learner.backbone.state_dict())
     return other
 
 
 def _of_high_way(tasks: TaskDistribution) -> TaskDistribution:
-    """Those of the training split that a network goes on with."""
+    """Those of the training split that a pre-trained network is meta-trained on."""
     digests = tasks.contents().splits["train"].values()
     # A class of a single example makes no task; where examples are not told apart, each class has enough of them.
     way = max(2, min(HIGH_WAY, sum(len(own) != 1 for own in digests)))
@@ -249,18 +234,6 @@ def _switches(input_shape: tuple[int, ...]) -> list[tuple[str, dict[str, Any]]]:
     return [RIDGE] if views is None else [RIDGE, views]
 
 
-class _Embedding(nn.Module):
-    """The features that a head stands on, as a network."""
-
-    def __init__(self, learner: PretrainedBlocks) -> None:
-        super().__init__()
-        self.learner = learner
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs `(n, *input_shape)` to features `(n, d)`."""
-        return self.learner.embed(inputs)
-
-
 class _Validation:
     """Validation tasks, whose examples each go once through a network with its views, where they stay as they are."""
 
@@ -271,7 +244,7 @@ class _Validation:
     def of(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, TaskDistribution]:
         """The same head, and the same tasks, on features."""
         if learner.views not in self.features:
-            self.features[learner.views] = self.tasks.mapped(_Embedding(learner)) if learner.pointwise else None
+            self.features[learner.views] = self.tasks.mapped(learner.feature_network) if learner.pointwise else None
         mapped = self.features[learner.views]
         if mapped is None:
             return learner, self.tasks

@@ -166,7 +166,22 @@ def auto(
     minutes = float(experiment.settings["minutes"])
     experiment = with_way_of_tuning(experiment)
     if (experiment.source.tune_encoder or OFF) != OFF:
-        return _tuned(experiment, path, tasks, budget_from, workers, resume, force, trust, on_event, stop)
+        if budget_from is not None:
+            raise UserError(
+                "There is no race where an encoder is tuned, and so no budget to take.",
+                hint="Leave out {budget_from}.",
+            )
+        return train(
+            experiment,
+            path,
+            tasks=tasks,
+            workers=workers,
+            resume=resume,
+            force=force,
+            trust=trust,
+            on_event=on_event,
+            stop=stop,
+        )
     if place(workers)[1] > 1:
         raise UserError(
             "A race of learners runs in one process; workers share the steps of one learner.",
@@ -208,36 +223,6 @@ def auto(
             if mistaken or not record.path.exists():
                 run.abandon()
             raise
-
-
-def _tuned(
-    experiment: Experiment,
-    path: Path,
-    tasks: TaskDistribution | None,
-    budget_from: Path | None,
-    workers: int | None,
-    resume: bool,
-    force: bool,
-    trust: Sequence[str],
-    on_event: OnEvent,
-    stop: Stop | None,
-) -> MetaModel:
-    """Spend the budget on an encoder: frozen, with a map of its vectors, and tuned."""
-    if budget_from is not None:
-        raise UserError(
-            "There is no race where an encoder is tuned, and so no budget to take.", hint="Leave out {budget_from}."
-        )
-    return train(
-        experiment,
-        path,
-        tasks=tasks,
-        workers=workers,
-        resume=resume,
-        force=force,
-        trust=trust,
-        on_event=on_event,
-        stop=stop,
-    )
 
 
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:

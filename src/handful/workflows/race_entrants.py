@@ -13,7 +13,6 @@ from handful.evaluation.scoring import Evaluation, evaluate, metric_of
 from handful.events import OnEvent, StepEvent, Stop, StoppedError
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
-from handful.learners.pretraining import BATCH
 from handful.learners.transfer import Pretrained as PretrainedNetwork
 from handful.metrics import Metric
 from handful.notes import note
@@ -23,12 +22,12 @@ from handful.training.fitting import part_of, rows_to_fit
 from handful.training.heads import (
     Trial,
     decided,
-    gone_on,
+    meta_trained,
     scored,
     seconds_to_decide,
     steps_within,
     surely_better,
-    worth_going_on,
+    worth_meta_training,
 )
 from handful.training.pretraining_budget import examples_within
 from handful.training.run import Run
@@ -39,8 +38,8 @@ from handful.workflows.race_scores import Judge, Scored
 
 TASKS, FEWEST_TASKS = 200, 10
 """Validation tasks on which candidates are compared; with less than a minute as many fewer, down to so many."""
-GOING_ON = 0.2
-"""Of the time of a pre-training, for going on with the loss of tasks, where that is worth a try."""
+META_TRAINING = 0.2
+"""Of the time of a pre-training, for meta-training after it, where that is worth a try."""
 PROBING, PROBED = 0.05, 5
 """The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
 
@@ -233,11 +232,11 @@ class Pretrained(Untrained):
     """A learner that is pre-trained on the pool and not meta-trained.
 
     It keeps its pre-training where the ladder of an evaluation looks for one. of: the one whose network it shares.
-    going_on: seconds in which its network goes on with the loss of tasks; None: it does not.
+    meta_training: seconds of meta-training after it; None: there is none.
     """
 
     of: "Pretrained | None" = None
-    going_on: float | None = None
+    meta_training: float | None = None
 
     def prepare(self, seconds: float) -> None:
         """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed.
@@ -249,16 +248,13 @@ class Pretrained(Untrained):
         assert pool is not None, "else it is no candidate"
         seconds -= min(seconds / 2, self._behind())
 
-        def affordable() -> int:
-            learner, start = self.built(), time.perf_counter()
-            whole = examples_within(learner, pool, seconds, seed=track.experiment.seed)
-            left = 1 - (time.perf_counter() - start) / max(seconds, 1e-9)
-            return BATCH * max(1, round(whole / BATCH * left))
-
-        self.examples = track.record.decide(f"pre-training examples of {self.name}", affordable)
-        if issubclass(self.cls, PretrainedBlocks) and worth_going_on(pool.outputs, self.examples):
-            self.examples = int((1 - GOING_ON) * self.examples)
-            self.going_on = GOING_ON * seconds
+        self.examples = track.record.decide(
+            f"pre-training examples of {self.name}",
+            lambda: examples_within(self.built(), pool, seconds, seed=track.experiment.seed),
+        )
+        if issubclass(self.cls, PretrainedBlocks) and worth_meta_training(pool.outputs, self.examples):
+            self.examples = int((1 - META_TRAINING) * self.examples)
+            self.meta_training = META_TRAINING * seconds
 
     def _behind(self) -> float:
         """Seconds that heads take after the pre-training."""
@@ -301,26 +297,26 @@ class Pretrained(Untrained):
         learner, track = super().learner(), self.track
         if not isinstance(learner, PretrainedBlocks):
             return learner
-        learner, gone = self._gone_on(learner)
+        learner, trial = self._meta_trained(learner)
         found = decided(learner, track.validation, tasks=track.scored_tasks)
-        trials = [*gone, *found.trials]
+        trials = [*trial, *found.trials]
         track.record.found(f"heads of {self.name}", lambda: [str(trial) for trial in trials])
         return found.learner
 
-    def _gone_on(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, list[Trial]]:
+    def _meta_trained(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, list[Trial]]:
         """The learner, or with a network that went on where validation classes are told apart better; and the trial.
 
         Where that is interrupted it begins anew, with the same steps.
         """
-        if self.going_on is None:
+        if self.meta_training is None:
             return learner, []
-        track, tasks, seconds = self.track, self.training_tasks(), self.going_on
+        track, tasks, seconds = self.track, self.training_tasks(), self.meta_training
         shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap", "validation_tasks": FEWEST_TASKS}
         steps = track.record.decide(
-            f"steps of going on with {self.name}",
+            f"steps of meta-training {self.name}",
             lambda: steps_within(learner, tasks, seconds, validation=track.validation, **shared),
         )
-        other = gone_on(
+        other = meta_trained(
             learner,
             tasks,
             validation=track.validation,
@@ -331,7 +327,7 @@ class Pretrained(Untrained):
         )
         before, after = (scored(one, track.validation, count=track.scored_tasks) for one in (learner, other))
         better, gain = surely_better(after, before)
-        trial = Trial("going on with the loss of tasks", after.score.mean, gain, better)
+        trial = Trial("meta-training after pre-training", after.score.mean, gain, better)
         return (other if better else learner), [trial]
 
     def scored(self, when: str = "") -> Scored:
