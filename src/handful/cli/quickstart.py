@@ -40,8 +40,8 @@ def quickstart(
     out.print(
         Text("\nNext, with your own data", "bold"),
         "(a folder with one subfolder of images per class, or a table):\n"
-        "  handful train --tasks FOLDER --learner protonet -o runs/mine\n"
-        "  handful train --tasks TABLE.csv --task customer --target amount --learner maml -o runs/mine\n"
+        "  handful train --tasks FOLDER -o runs/mine\n"
+        "  handful train --tasks TABLE.csv --task customer --target amount -o runs/mine\n"
         "  handful evaluate runs/mine\n"
         f"  handful adapt {output} {new.examples} -o my.task\n"
         f"  handful predict my.task {new.inputs}",

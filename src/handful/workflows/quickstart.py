@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
 way. The widths are not: they were picked among three on a prototype that scored the test scripts."""
 
 SETTINGS = ((5, 1), (20, 1))
-TASKS, MINUTES = 600, 1.5
+TASKS = 600
 NEW_TASK = 1
 """Which test task becomes the files of the new task: with 3 examples and 4 letters to read per class."""
 
@@ -81,7 +81,7 @@ def quickstart(
     started = is_run(path)
     same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
     model = train(experiment, path, resume=same, force=started and not same, on_event=on_event, stop=stop)
-    report = evaluate(path, settings=SETTINGS, tasks=TASKS, minutes=MINUTES, on_event=on_event, stop=stop)
+    report = evaluate(path, settings=SETTINGS, tasks=TASKS, on_event=on_event, stop=stop)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")
     report = replace(report, notes=[NOTE, *report.notes])
