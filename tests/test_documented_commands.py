@@ -219,7 +219,7 @@ BENCHMARKS = {
     "benchmarks.classifiers": ["--minutes", "1e-9", "--seeds", "1", "--learners", "protonet"],
     "benchmarks.regression": ["--tasks", "2"],
     "benchmarks.encoders": ["--only", "banking77", "emoji", "--folds", "1", "--encoder", "encoder"],
-    "benchmarks.auto.rows": ["--tables", "cheese", "--seeds", "1", "--steps", "2", "--learners", "cnp"],
+    "benchmarks.auto.rows": ["--tables", "bayesm_cheese", "--seeds", "1", "--steps", "2", "--learners", "cnp"],
     "benchmarks.auto": ["--only", "emoji_32"],
     "benchmarks.equivalence": ["--tasks", "5", "--only", "omniglot", "banking77", "--encoder", "encoder"],
     "benchmarks.learned_optimizer": ["--minutes", "0"],
