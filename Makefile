@@ -70,7 +70,7 @@ types: $(INSTALLED)
 
 # The pages of the docs that are made from the service's code.
 openapi: $(INSTALLED)
-	$(BIN)/python -m handful.http docs
+	$(BIN)/python -m handful.http docs/reference
 
 setup: $(INSTALLED)
 

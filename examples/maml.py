@@ -1,7 +1,8 @@
 """MAML in plain PyTorch: starting weights from which one gradient step on ten points fits a new sine wave.
 
 *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks* (Finn, Abbeel & Levine, 2017),
-https://arxiv.org/abs/1703.03400, section 5.1, with fewer meta-steps. The same with handful: docs/evaluation.md.
+https://arxiv.org/abs/1703.03400, section 5.1, with fewer meta-steps.
+The same with handful: docs/explanation/evaluation.md.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md: a module imports only from layers below its own, anywhere in its code."""
+"""The layers of docs/explanation/architecture.md: a module imports only from layers below its own."""
 
 import ast
 from pathlib import Path

@@ -112,7 +112,7 @@ def test_examples_in_docstrings_run():
 @pytest.fixture
 def skeleton_learner(registries, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(ROOT / "docs" / "add-a-learner.md")
+    run(ROOT / "docs" / "how-to" / "add-a-learner.md")
     return LEARNERS["soft-neighbors"]
 
 
@@ -147,7 +147,7 @@ def test_the_skeleton_of_a_learner_does_not_share_storage_with_the_raw_inputs(sk
 @pytest.fixture
 def skeleton_source(registries, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(ROOT / "docs" / "add-a-task-source.md")
+    run(ROOT / "docs" / "how-to" / "add-a-task-source.md")
     return TASKS["chords"]
 
 
@@ -180,7 +180,7 @@ def test_the_skeleton_of_a_source_keeps_the_contract(skeleton_source, tmp_path):
 )
 @pytest.mark.usefixtures("registries")
 def test_the_entry_points_in_the_docs_are_found(page, registry, module, key, tmp_path, monkeypatch):
-    text = TEXTS[ROOT / "docs" / f"{page}.md"]
+    text = TEXTS[ROOT / "docs" / "how-to" / f"{page}.md"]
     (block,) = blocks(text, "toml")
     ((group, entries),) = tomllib.loads(block)["project"]["entry-points"].items()
     package, metadata = tmp_path / "my_package", tmp_path / "my_package-1.dist-info"
@@ -265,9 +265,9 @@ def test_there_are_commands_in_the_docs():
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_command_is_documented_with_all_its_options(name):
-    sections = re.split(r"^## ", TEXTS[ROOT / "docs" / "cli.md"], flags=re.MULTILINE)
+    sections = re.split(r"^## ", TEXTS[ROOT / "docs" / "reference" / "cli.md"], flags=re.MULTILINE)
     section = next((part for part in sections if part.startswith(f"handful {name.split()[0]}\n")), None)
-    assert section, f"docs/cli.md has no section on handful {name}"
+    assert section, f"docs/reference/cli.md has no section on handful {name}"
     assert any(named(line)[0] == name for line in command_lines(section)), "no example"
     for parameter in COMMANDS[name].params:
         for option in parameter.opts:
@@ -326,8 +326,8 @@ def test_links_resolve(page):
 
 
 def test_a_broken_link_is_seen():
-    text = "# A title\n[a](no-such.md) [b](#a-title) [c](#no-such) [d](https://example.org) [e](docs/cli.md#no-such)"
-    assert broken(ROOT / "README.md", text) == ["no-such.md", "#no-such", "docs/cli.md#no-such"]
+    text = "# A title\n[a](no-such.md) [b](#a-title) [c](#no-such) [d](https://example.org) [e](SECURITY.md#no-such)"
+    assert broken(ROOT / "README.md", text) == ["no-such.md", "#no-such", "SECURITY.md#no-such"]
 
 
 # Everything is mentioned
@@ -347,11 +347,11 @@ def test_a_public_name_exists_and_is_documented(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "src" / "handful").iterdir()), ids=lambda path: path.name)
 def test_a_module_has_its_place_on_the_page_of_the_architecture(path):
     if not path.name.startswith("__init__") and (path.suffix == ".py" or (path / "__init__.py").exists()):
-        assert f"`{path.stem}`" in TEXTS[ROOT / "docs" / "architecture.md"]
+        assert f"`{path.stem}`" in TEXTS[ROOT / "docs" / "explanation" / "architecture.md"]
 
 
 def test_the_page_of_the_learners_has_each_of_them_in_its_own_words():
-    page = TEXTS[ROOT / "docs" / "learners.md"]
+    page = TEXTS[ROOT / "docs" / "explanation" / "learners.md"]
     for row in catalog()["Learners"]:
         assert f"| `{row['name']}` | {row['does']} | {row['summary']} |" in page
 
@@ -359,24 +359,24 @@ def test_the_page_of_the_learners_has_each_of_them_in_its_own_words():
 def test_the_page_of_the_learners_names_those_whose_tasks_hold_their_examples():
     holding = [key for key, learner in LEARNERS.items() if learner.state_holds_examples]
     listed = ", ".join(f"`{key}`" for key in holding[:-1]) + f" and `{holding[-1]}`"
-    assert f"The states of {listed} have" in " ".join(TEXTS[ROOT / "docs" / "learners.md"].split())
+    assert f"The states of {listed} have" in " ".join(TEXTS[ROOT / "docs" / "explanation" / "learners.md"].split())
 
 
 def test_the_page_of_the_learners_names_those_that_predict_a_deviation():
     able = [key for key, learner in LEARNERS.items() if learner.predicts_deviation]
     listed = ", ".join(f"`{key}`" for key in able[:-1]) + f" and `{able[-1]}`"
-    assert f"{listed} predict a deviation" in " ".join(TEXTS[ROOT / "docs" / "learners.md"].split())
+    assert f"{listed} predict a deviation" in " ".join(TEXTS[ROOT / "docs" / "explanation" / "learners.md"].split())
 
 
 def test_the_ladder_is_documented_rung_by_rung_in_its_own_words():
-    page = TEXTS[ROOT / "docs" / "evaluation.md"]
+    page = TEXTS[ROOT / "docs" / "explanation" / "evaluation.md"]
     for key, learner in LEARNERS.items():
         if learner.baseline:
             assert f"| `{key}` | {learner.summary()} |" in page
 
 
 def test_the_report_in_the_docs_has_the_fields_of_the_schema():
-    page = TEXTS[ROOT / "docs" / "evaluation.md"]
+    page = TEXTS[ROOT / "docs" / "explanation" / "evaluation.md"]
     (example,) = (block for block in blocks(page, "json") if '"schema"' in block)
     report = json.loads(example)
     assert set(report) == {"schema", "verdict", "settings", "selection", "seed", "plan", "performance"}

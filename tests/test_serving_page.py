@@ -1,4 +1,4 @@
-"""docs/serving.md, word by word: its first ten minutes as a shell runs them, and the files for production."""
+"""docs/how-to/serving.md, word by word: its first ten minutes as a shell runs them, and the files for production."""
 
 import os
 import re
@@ -19,8 +19,8 @@ from handful.workflows.quickstart import read_new_letters
 from test_docs import FENCE, complaint
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-DEPLOY = ROOT / "docs" / "deploy"
+PAGE = (ROOT / "docs" / "how-to" / "serving.md").read_text(encoding="utf-8")
+DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 URL = "http://127.0.0.1:8000"
 START = 60
 """Seconds for a server to start."""

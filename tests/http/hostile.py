@@ -46,7 +46,7 @@ ROUNDS = 3
 MEBIBYTES = 8
 """By which the server's memory grows at most in a round like the one before."""
 
-OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
+OPENAPI = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
 ROWS = {"size": [1.0, 2.0, 8.0, 9.0], "color": ["red", "blue", "red", "blue"]}
 
 

@@ -15,7 +15,7 @@ from handful.http.middleware import Around
 from handful.http.reference import pages
 from handful.http.request_examples import EXCHANGES, PROBLEM
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Each shape of data that docs/data.md promises, with ten classes, shops or tables."""
+"""Each shape of data that docs/reference/data.md promises, with ten classes, shops or tables."""
 
 import csv
 import gzip

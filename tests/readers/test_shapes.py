@@ -1,4 +1,4 @@
-"""Each shape of data that docs/data.md promises is read, and trained on."""
+"""Each shape of data that docs/reference/data.md promises is read, and trained on."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from small_encoders import Letters
 
 
 def test_the_shapes_are_those_of_the_docs():
-    page = Path(__file__).parents[2].joinpath("docs", "data.md").read_text()
+    page = Path(__file__).parents[2].joinpath("docs", "reference", "data.md").read_text()
     section = page.partition("\n## Shapes that are read\n")[2].partition("\n## ")[0]
     table = section.partition("|---|---|\n")[2].partition("\n\n")[0]
     named = [re.sub(r"\W+", " ", line.split("|")[1]).strip() for line in table.splitlines()]

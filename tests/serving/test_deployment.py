@@ -1,4 +1,4 @@
-"""docs/deploy/postgres.sql makes roles and a database that a service accepts."""
+"""docs/how-to/deploy/postgres.sql makes roles and a database that a service accepts."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from handful.serving.opening import open_store, upgrade
 
-SQL = Path(__file__).parents[2] / "docs" / "deploy" / "postgres.sql"
+SQL = Path(__file__).parents[2] / "docs" / "how-to" / "deploy" / "postgres.sql"
 
 
 @pytest.mark.slow

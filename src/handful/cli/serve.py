@@ -68,7 +68,7 @@ def serve(
 ) -> None:
     """Serve tasks over HTTP, each adapted from a few examples and kept in a store.
 
-    Limits are set by variables HANDFUL_MAX_..., which docs/cli.md lists.
+    Limits are set by variables HANDFUL_MAX_..., which docs/reference/cli.md lists.
     """
     from handful.cli.serve_limits import limits_of
     from handful.http.app import make_app

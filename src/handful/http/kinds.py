@@ -1,4 +1,4 @@
-"""The kinds of problems by slug, a closed list. Their pages and docs/problems.md are made from it."""
+"""The kinds of problems by slug, a closed list. Their pages and docs/reference/problems.md are made from it."""
 
 from typing import NamedTuple
 

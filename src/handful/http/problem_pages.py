@@ -1,4 +1,4 @@
-"""What the kinds of problems mean, as pages of a server and as docs/problems.md."""
+"""What the kinds of problems mean, as pages of a server and as docs/reference/problems.md."""
 
 import html
 import json
@@ -35,7 +35,7 @@ def problem_html(slug: str) -> str:
 
 
 def problems_markdown() -> str:
-    """All kinds of problems on one page, which docs/problems.md is."""
+    """All kinds of problems on one page, which docs/reference/problems.md is."""
     parts = [INTRODUCTION.replace("{example}", json.dumps(PROBLEM, indent=2))]
     for slug, kind in KINDS.items():
         facts = "\n".join(f"- **{name}**: {text}" for name, text in _facts(slug))

@@ -1,4 +1,4 @@
-"""The reference of the HTTP API as docs/api.md, made from the OpenAPI document."""
+"""The reference of the HTTP API as docs/reference/api.md, made from the OpenAPI document."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ WIDTH = 110
 INTRODUCTION = """# The HTTP API
 
 This page is made from [openapi.json](openapi.json) by `make openapi`. A running server has the same document at
-`/openapi.json` and a page to try it at `/docs`. How to run one: [serving](serving.md).
+`/openapi.json` and a page to try it at `/docs`. How to run one: [serving](../how-to/serving.md).
 
 - **Keys.** Every route under `/v1` needs `Authorization: Bearer KEY`, with a key of the scope that the route names,
   or of one above it: `predict` < `write` < `admin`. A key belongs to one tenant, and other tenants' things do not

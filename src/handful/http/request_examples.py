@@ -1,4 +1,4 @@
-"""Requests and answers as an example for each main route, for the API page and docs/api.md."""
+"""Requests and answers as an example for each main route, for the API page and docs/reference/api.md."""
 
 from typing import Any, NamedTuple
 
