@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart serve test test-slow test-all proofs bench bench-service check lint types openapi setup clean
+.PHONY: quickstart serve test test-slow test-all proofs bench bench-service check lint types openapi docs setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
@@ -72,6 +72,20 @@ types: $(INSTALLED)
 openapi: $(INSTALLED)
 	$(BIN)/python -m handful.http docs/reference
 
+# The site of the docs, build/site/index.html. A dead link or another warning is an error, as is what a page would load
+# from another machine.
+docs: $(VENV)/docs
+	rm -rf build
+	mkdir -p build/pages
+	git ls-files -co --exclude-standard -- '*.md' docs examples src/handful/training/settings.py LICENSE ':!benchmarks/models' | \
+		tar -cf - -T - | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rE '<(script|link|img)[^>]*(src|href)="?(https?:)?//' build/site --include='*.html'
+
+$(VENV)/docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -82,4 +96,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) runs
+	rm -rf $(VENV) $(PEERS) build runs

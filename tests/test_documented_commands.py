@@ -36,7 +36,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(\w+).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("handful", "make", "pip", "python", "torchrun")
-CHECKED = ("setup", "check", "test", "test-slow", "test-all", "serve", "openapi")
+CHECKED = ("setup", "check", "test", "test-slow", "test-all", "serve", "openapi", "docs")
 """Targets of `make` that install, or run these tests; or that other tests look at: tests/test_serving_page.py,
 tests/http/test_pages.py."""
 ENDLESS = ("serve",)
