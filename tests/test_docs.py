@@ -333,6 +333,12 @@ def test_a_broken_link_is_seen():
 # Everything is mentioned
 
 
+def test_the_version_is_the_same_everywhere():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert handful.__version__ == package == citation[1]
+
+
 @pytest.mark.parametrize("name", [*LEARNERS, *TASKS, *BACKBONES, *METRICS])
 def test_what_is_registered_is_documented(name):
     assert f"`{name}`" in EVERYTHING
