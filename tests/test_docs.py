@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -104,6 +105,22 @@ def test_examples_in_docstrings_run():
         assert not failed, f"{name}: see the output above"
         tried += count
     assert tried
+
+
+def callable_by_users():
+    """The public classes and functions that a user calls: neither errors nor what only subclasses fill in."""
+    named = [(name, getattr(handful, name)) for name in handful.__all__]
+    return [
+        name
+        for name, thing in named
+        if (inspect.isclass(thing) and not inspect.isabstract(thing) and not issubclass(thing, Exception))
+        or inspect.isfunction(thing)
+    ]
+
+
+@pytest.mark.parametrize("name", callable_by_users())
+def test_a_public_class_or_function_has_an_example(name):
+    assert ">>>" in getattr(handful, name).__doc__
 
 
 # The skeletons under the real contract

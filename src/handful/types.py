@@ -26,7 +26,12 @@ storage. Each learner knows the shape of its own; to everything else it is a pyt
 class Examples(NamedTuple):
     """Labeled examples.
 
-    inputs: `(n, *input_shape)` floats. targets: `(n,)` class indices (int64), or `(n, outputs)` values.
+    inputs: `(n, *input_shape)` floats.
+    targets: `(n,)` class indices (int64), or `(n, outputs)` values.
+
+    Example:
+        >>> Examples(torch.zeros(10, 1, 28, 28), torch.arange(10) % 5).targets.bincount().tolist()  # 5-way 2-shot
+        [2, 2, 2, 2, 2]
     """
 
     inputs: Tensor
@@ -34,7 +39,17 @@ class Examples(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One draw of a task: learn from `support`, be scored on `query`. Stacked tasks have one more leading axis."""
+    """One draw of a task: learn from `support`, be scored on `query`. Stacked tasks have one more leading axis.
+
+    support: the examples to adapt to.
+    query: the examples whose targets are to be predicted.
+
+    Example:
+        >>> import handful
+        >>> task = handful.open_tasks("sine").with_sizes(shot=5, query_shot=20).task(0)
+        >>> tuple(task.support.inputs.shape), tuple(task.query.targets.shape)
+        ((5, 1), (20, 1))
+    """
 
     support: Examples
     query: Examples
@@ -44,9 +59,17 @@ class Task(NamedTuple):
 class TaskSpec:
     """Static facts of a task.
 
-    kind: what is predicted. input_shape: shape of one example. outputs: number of classes (the way), or the
-    dimension of the target. labels: "permuted" where class numbers are drawn anew for each task, "shared" where a
-    class number means the same in every task; always "shared" for regression, whose outputs have no numbers to permute.
+    kind: "classification" or "regression".
+    input_shape: shape of one example.
+    outputs: number of classes (the way), or dimension of the target.
+    labels: "permuted" where class numbers are drawn anew for each task, "shared" where a class number means the same in
+        every task; always "shared" for regression.
+
+    Raises `UserError` for another kind, other labels, or no outputs.
+
+    Example:
+        >>> TaskSpec("classification", (1, 28, 28), 5).classification
+        True
     """
 
     kind: Kind
@@ -76,7 +99,14 @@ class TaskSpec:
 
 
 class Categorical(NamedTuple):
-    """A distribution over classes. logits: `(n, way)`."""
+    """A distribution over classes.
+
+    logits: `(n, way)`, unnormalized log-probabilities.
+
+    Example:
+        >>> Categorical(torch.tensor([[2.0, 0.0], [0.0, 1.0]])).correct(torch.tensor([0, 0])).tolist()
+        [True, False]
+    """
 
     logits: Tensor
 
@@ -100,7 +130,14 @@ class Categorical(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point prediction. mean: `(n, outputs)`."""
+    """A prediction of values without a variance.
+
+    mean: `(n, outputs)`.
+
+    Example:
+        >>> Point(torch.tensor([[1.0], [2.0]])).loss(torch.tensor([[1.0], [4.0]])).tolist()
+        [0.0, 4.0]
+    """
 
     mean: Tensor
 
@@ -111,7 +148,15 @@ class Point(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """Independent normal predictions. mean, variance: `(n, outputs)`."""
+    """A prediction of values, each normally distributed and independent of the others.
+
+    mean: `(n, outputs)`.
+    variance: `(n, outputs)`.
+
+    Example:
+        >>> Gaussian(torch.zeros(1, 1), torch.ones(1, 1)).loss(torch.zeros(1, 1))
+        tensor([0.9189])
+    """
 
     mean: Tensor
     variance: Tensor

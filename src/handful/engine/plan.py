@@ -19,9 +19,16 @@ class Plan:
     """How a meta-batch is run. All of it may change the last bits of a sum, so it is saved with a run and replayed.
 
     backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
-    threads: how many of these parts run at once, each on one core; 0: one after another, each on all cores. memory:
-    what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`. compiled: whether a part is
-    compiled.
+    chunk: tasks in a part, with "chunks".
+    threads: how many parts run at once, each on one core; 0: one after another, each on all cores.
+    memory: what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`.
+    compiled: whether parts are compiled.
+
+    Raises `UserError` for a value that is none of these.
+
+    Example:
+        >>> print(Plan.parse("chunks:4+threads:2"))
+        chunks of 4, 2 task threads, whole graph
     """
 
     backend: Backend = "vmap"

@@ -91,6 +91,15 @@ class Ladder:
         for twice as many examples.
     metric: see `find_metric`.
     on_event: called with a `StepEvent` as work goes on.
+
+    Example:
+        >>> import handful
+        >>> tasks = handful.open_tasks("sine").with_sizes(shot=5, query_shot=20)
+        >>> learner = handful.LEARNERS["r2d2"].build(tasks.spec, seed=0)
+        >>> ladder = Ladder(learner, None, examples=0)  # None: no network is pre-trained for the rungs
+        >>> found = ladder.run(tasks.split("test"), validation=tasks.split("val"), tasks=10)
+        >>> sorted(row.evaluation.name for row in found.rows)
+        ['dummy', 'neighbors', 'r2d2', 'ridge-probe']
     """
 
     def __init__(

@@ -75,23 +75,40 @@ OF_DRAWS = (
 class Evaluation:
     """Scores of one learner on tasks 0, 1, ... of one distribution.
 
-    metric: what the scores are. scores: `(draws,)`; of several targets, each in a unit of its own, the mean of those of
-    the standardized targets; NaN where the metric is undefined. units: `(draws,)` which task each draw is of. diverged:
-    `(draws,)` which draws have a prediction that is not finite. They have the worst score: a share of 0, which counts;
-    or an infinite one, which is left out of the mean. target_scores: `(draws, outputs)` those of each of several
-    targets, in its own unit, and target_names; empty for one. way, shot, query_shot:
-    as `SizeRanges`. confidences, correct: of every query but those of diverged draws, for reliability (empty for
-    regression). adapt_seconds: median time to adapt to one task alone. state_bytes: of a state.
+    learner: its name.
+    metric: the metric of the scores.
+    scores: `(draws,)`. With several targets, the mean score of the standardized targets. NaN where the metric is
+        undefined.
+    units: `(draws,)` the task of each draw, over which intervals are made.
+    diverged: `(draws,)` whether a prediction of the draw is not finite. Such a draw has the worst score: an accuracy
+        of 0, which counts, or an infinite error, which is left out of the mean.
+    way, shot, query_shot: as in `SizeRanges`.
+    transductive: whether a query's prediction depends on the other queries.
+    confidences: of every query but those of diverged draws, for the reliability plot; empty for regression.
+    correct: whether the prediction of each of these queries is right.
+    adapt_seconds: median seconds to adapt to one task alone.
+    state_bytes: size of an adapted state.
+    log_likelihoods: `(draws,)` mean log-likelihood of the true values over queries and outputs, in nats, of densities
+        in units of the target; empty for classification and for predictions without a variance.
+    coverages: `(draws, len(LEVELS))` the share of true values inside the central interval of each level; empty likewise.
+    oracle_scores: `(draws,)` scores of the oracle (Bayes-optimal) prediction; empty where the source has none.
+    oracle_log_likelihoods: `(draws,)` its log-likelihoods; empty likewise.
+    target_scores: `(draws, outputs)` the score of each of several targets, in its own unit; empty for one target.
+    target_names: their names.
+    classes: the global class ids of each draw; empty where tasks are not drawn from classes.
+    error_unit: see `TaskDistribution`.
+    in_training: whether only the examples are new: the classes or tasks are too few to hold any out.
+    ground: the network that a rung stands on, where the ladder has several.
+    uses_other_tasks: whether its predictions use other tasks, see `Learner`.
 
-    Of regression, each empty where there is none: log_likelihoods: `(draws,)` of a true value, the mean over queries
-    and outputs, in nats and for densities in units of the target; needs predictions with a variance, as does coverages:
-    `(draws, len(LEVELS))` the share of a draw's true values inside the central interval of each level. oracle_scores,
-    oracle_log_likelihoods: `(draws,)` those of the best prediction that there is, where the source of tasks knows it.
-
-    classes: of each draw, by their global ids; empty where tasks are not drawn from classes. error_unit: see
-    `TaskDistribution`. in_training: whether only the examples are new, and their classes or tasks are those of the
-    training, of which there are too few to hold any out. ground: what a rung stands on, where there is a choice.
-    uses_other_tasks: whether its predictions take anything from other tasks, see `Learner`.
+    Example:
+        >>> import handful
+        >>> tasks = handful.open_tasks("sine").with_sizes(shot=10, query_shot=20)
+        >>> one, two = (
+        ...     evaluate(handful.LEARNERS[name].build(tasks.spec), tasks, tasks=50) for name in ("neighbors", "dummy")
+        ... )
+        >>> one.gain_over(two).low > 0  # the paired 95 % interval over tasks excludes 0: surely better
+        True
     """
 
     learner: str
@@ -163,14 +180,14 @@ class Evaluation:
 
     @property
     def error_gap(self) -> Interval | None:
-        """By how much the score is worse than that of the best prediction there is; None where that is unknown."""
+        """By how much the score is worse than the oracle's; None where the source has no oracle."""
         if not len(self.oracle_scores):
             return None
         return interval(self.metric.sign * apart(self.oracle_scores, self.scores), self.units)
 
     @property
     def likelihood_gap(self) -> Interval | None:
-        """By how much the log-likelihood is below that of the best prediction there is; None where one is unknown."""
+        """By how much the log-likelihood is below the oracle's; None where one of the two is missing."""
         if not (len(self.log_likelihoods) and len(self.oracle_log_likelihoods)):
             return None
         return interval(apart(self.oracle_log_likelihoods, self.log_likelihoods), self.units)
@@ -224,16 +241,24 @@ def evaluate(
 
     learner: a copy of it is used, in evaluation mode, and it stays as it is.
     distribution: the tasks; choose their split and sizes before.
-    tasks: how many are scored, 1 or more.
-    metric: see `find_metric`.
-    shot: adapt to the first so many of the support examples only (of each class, where there is a way), as it takes to
-        see what more of them bring to the same queries.
+    tasks: the number of tasks, 1 or more.
+    metric: a metric or its name; None: that of the distribution, see `find_metric`.
+    shot: adapt to the first `shot` support examples only (of each class, where there is a way): the same queries, with
+        fewer examples to learn from. None: all of them.
     on_event: called with a `StepEvent` at the beginning and after each batch of tasks.
     features: the same tasks mapped by the learner's network; None: mapped here where that saves time.
     first: the number of the first task, where those before it have been scored already.
-    measured: what `cost` gave for such a learner and such tasks; None: measured here.
+    measured: what `cost` returned for this learner and these tasks; None: measured here.
 
-    Raises `UserError` where the learner cannot do these tasks, or where these are no tasks of that shot.
+    Raises `UserError` where the learner cannot do these tasks, or where the tasks have fewer examples than `shot`.
+
+    Example:
+        >>> import handful
+        >>> tasks = handful.open_tasks("sine").with_sizes(shot=5, query_shot=20)
+        >>> learner = handful.LEARNERS["r2d2"].build(tasks.spec, seed=0)  # not trained
+        >>> found = evaluate(learner, tasks.split("test"), tasks=20)
+        >>> found.metric.name, found.score.tasks, found.score.low < found.score.mean < found.score.high
+        ('rmse', 20, True)
     """
     check_number(tasks)
     if shot is not None:

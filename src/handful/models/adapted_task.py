@@ -21,9 +21,12 @@ FORMAT, SCHEMA = "handful adapted task", 3
 class Estimate(NamedTuple):
     """A task's own score on its support, each example predicted without those of its group.
 
-    metric: what is scored. mean: over the examples. examples: how many were scored. groups: how many they are of, which
-    is how many independent facts the mean rests on. by: "leave-one-out", or "leave-one-group-out". diverged: how many
-    examples had no finite prediction.
+    metric: the name of the metric.
+    mean: its mean over the examples.
+    examples: how many examples were scored.
+    groups: how many groups they come from: the number of independent observations behind the mean.
+    by: "leave-one-out", or "leave-one-group-out".
+    diverged: how many examples had no finite prediction.
     """
 
     metric: str
@@ -36,25 +39,37 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AdaptedTask:
-    """A task that a meta-model was adapted to: a value that holds neither the model nor a path.
+    """What a meta-model made of one task's examples: a small value that is stored, sent and predicted with.
 
-    Two are equal if they are of the same meta-model, examples and labels.
+    `MetaModel.adapt` makes it, and `MetaModel.predict` takes it; it holds neither the model nor a path. Two are equal
+    if meta-model, examples and labels are.
 
-    model_digest: of the meta-model that it belongs to, and which alone can predict with it.
+    model_digest: digest of its meta-model, the only one that can predict with it.
     spec: kind of task, shape of an input, number of classes or values.
     labels: class names by number; None for regression.
     state: what the learner keeps of the task.
     support: the examples in canonical order: inputs `(n, *input_shape)`, targets `(n,)` class numbers or
-        `(n, outputs)` values in the user's units, as doubles. None where told to forget them.
-    manifest: the id of each example of the support; None where told to forget them.
-    groups: of each example of the support; None where there are none, or told to forget them.
-    examples: how many examples it was adapted to.
-    support_digest: of examples and labels, whatever the order in which they came.
+        `(n, outputs)` values in the user's units, as doubles. None with `keep_support=False`.
+    manifest: the id of each example; None with `keep_support=False`.
+    groups: the group of each example; None without groups or with `keep_support=False`.
+    examples: the number of examples.
+    support_digest: hash of examples and labels, independent of their order.
     pipeline: configuration of the input pipeline of a table with columns of its own; None elsewhere.
     targets: names of the predicted values; empty for classification.
-    holds_examples: whether examples can be read from it: kept as they are, or in a state that is made of each.
-    estimate: its own score; None where it was not asked for or cannot be made.
-    adapt_seconds: what adapting and the estimate took; 0 for a loaded task. No part of its bytes.
+    holds_examples: whether examples can be read from it, as its support or from its state.
+    estimate: its own score; None where none was asked for or none can be made.
+    adapt_seconds: seconds for adapting and the estimate; 0 for a loaded task, and not part of its bytes.
+
+    Example:
+        >>> import torch
+        >>> from handful.learners.prototypical import PrototypicalNetwork
+        >>> from handful.models.meta_model import MetaModel
+        >>> model = MetaModel(PrototypicalNetwork.build(TaskSpec("classification", (2,), 2), backbone="linear"))
+        >>> task = model.adapt(torch.tensor([[0.0, 0.1], [1.0, 0.9]]), ["apple", "pear"])
+        >>> task.labels, task.examples
+        (('apple', 'pear'), 2)
+        >>> AdaptedTask.from_bytes(task.to_bytes()) == task  # `save` and `load` do the same with a file
+        True
     """
 
     model_digest: str

@@ -50,18 +50,27 @@ SCHEMA = 1
 
 
 class MetaModel:
-    """A meta-trained learner with what belongs to it: the pipeline that makes its inputs, and how it was trained.
+    """A meta-trained learner with its input pipeline and the facts of its training: what `handful train` returns.
 
-    It owns its weights: it copies the learner, so that training that one on changes no task adapted before.
+    It copies the learner: training that one further changes neither this model nor any task adapted by it.
 
-    learner: what `meta_train` trained.
-    pipeline: what makes inputs of the user's values; None where tasks come from a generator.
-    facts: JSON about its training (tasks, selection, splits), kept and shown but not needed to use it.
-    whole_encoder: whether its file brings along all files of the encoder that reads its inputs, so that it works where
-        that encoder is not; else it is looked up by name and revision.
+    learner: a learner, trained by `meta_train`.
+    pipeline: turns the user's images, texts or rows into inputs; None where tasks come from a generator.
+    facts: JSON about the training (tasks, selection, splits); shown by reports, not needed to predict.
+    whole_encoder: whether to save all files of the encoder that reads its inputs, so that the model loads where that
+        encoder is not installed; by default the encoder is looked up by name and revision.
 
     Attributes:
         path: the folder that it was last saved to or loaded from; None before.
+
+    Example:
+        >>> import handful
+        >>> tasks = handful.open_tasks("sine")
+        >>> model = MetaModel(handful.LEARNERS["r2d2"].build(tasks.spec, seed=0))
+        >>> x = torch.linspace(-5, 5, 8)[:, None]  # (n, *input_shape)
+        >>> task = model.adapt(x, x.sin())
+        >>> tuple(model.predict(task, torch.zeros(3, 1)).mean.shape)
+        (3, 1)
     """
 
     def __init__(

@@ -27,8 +27,10 @@ SMALLEST_SLAB, LARGEST_SLAB = 8, 256
 class BankCounts:
     """What a bank did since the start.
 
-    hits: predictions whose state it held. misses: those for which it was loaded.
-    evictions: states that were dropped for others. evicted_seconds: for which it had held these, together.
+    hits: predictions whose state the bank held.
+    misses: predictions for which it loaded the state.
+    evictions: states that it dropped to make room.
+    evicted_seconds: how long it had held the dropped states, summed.
     """
 
     hits: int = 0
@@ -38,22 +40,34 @@ class BankCounts:
 
 
 class TaskBank(Generic[Key]):
-    """The states of many adapted tasks, by keys of the caller's, ready to be predicted together.
+    """Predict with thousands of adapted tasks of one meta-model, many at once.
 
-    It holds states, no supports. Each prediction is of one version of a task, whatever is put meanwhile: `put` writes
-    the new state to a slot of its own and then moves the key; the old slot is used again once no prediction reads it.
-    States lie in slabs of fixed size, so that no `put` waits for others to be copied; a slab without states is let go.
+    A bank maps keys of the caller's choice to states; it keeps no supports. All methods are safe to call from several
+    threads. A prediction uses one version of a task even if `put` replaces the task meanwhile: `put` writes the new
+    state to a slot of its own and then moves the key, and the old slot is reused once no prediction reads it. States
+    lie in slabs of fixed size, so `put` never copies other states; empty slabs are freed.
 
-    model: of all tasks.
-    max_bytes: of the states, beyond which those that were asked for least recently are dropped; None: no limit.
-    load: returns the task of a key that the bank does not hold, or raises a `HandfulError`. Threads that ask for the
-        same key at once call it once.
+    model: the meta-model of all tasks.
+    max_bytes: memory for states; above it the least recently used ones are dropped. None: no limit.
+    load: called with a key that the bank does not hold; returns its task or raises a `HandfulError`. Threads that ask
+        for the same key at once cause one call. None: such a key is an error.
 
     Attributes:
-        nbytes: of the states that it holds.
-        counts: what it did since the start.
+        nbytes: bytes of the states held.
+        counts: hits, misses and evictions since the start.
 
-    Raises `UserError` for `max_bytes` without `load`, since what is dropped could not be had again.
+    Raises `UserError` for `max_bytes` without `load`: a dropped task could not be loaded again.
+
+    Example:
+        >>> from handful.learners.prototypical import PrototypicalNetwork
+        >>> from handful.types import TaskSpec
+        >>> model = MetaModel(PrototypicalNetwork.build(TaskSpec("classification", (2,), 2), backbone="linear"))
+        >>> bank = TaskBank(model)
+        >>> bank.put("shelf 12", model.adapt(torch.tensor([[0.0, 0.1], [1.0, 0.9]]), ["apple", "pear"]))
+        >>> bank.put("shelf 13", model.adapt(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), ["plum", "fig"]))
+        >>> one, two = bank.predict([("shelf 12", torch.tensor([[1.0, 1.0]])), ("shelf 13", torch.zeros(3, 2))])
+        >>> one.logits.argmax(-1).tolist(), tuple(two.logits.shape)  # of classes in the order of `labels`
+        ([1], (3, 2))
     """
 
     def __init__(

@@ -88,8 +88,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a task is. way: classes (0 where the source fixes it), shot: support examples per class (per task where
-    the source says so), query_shot: query examples likewise (0: all that remain)."""
+    """How large a task is.
+
+    way: the number of classes; 0 where the source fixes it.
+    shot: support examples per class, or per task where tasks are not drawn from classes.
+    query_shot: query examples likewise; 0: all that remain.
+
+    Example:
+        >>> Sizes(way=5, shot=1, query_shot=15)
+        Sizes(way=5, shot=1, query_shot=15)
+    """
 
     way: int
     shot: int
@@ -98,7 +106,18 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SizeRanges:
-    """How large tasks may be: `Sizes` in which each number may be a range, and None stands for 0."""
+    """How large tasks may be: `Sizes` in which each number may be a range.
+
+    way: a number, or an inclusive range `(low, high)`; None where the source fixes it.
+    shot: a number or a range.
+    query_shot: a number or a range; None: all examples that remain.
+
+    Raises `UserError` for a way below 2, another number below 1, or a range whose high end is below its low end.
+
+    Example:
+        >>> SizeRanges(way=(5, 20), shot=1).largest()
+        Sizes(way=20, shot=1, query_shot=15)
+    """
 
     way: Size | None = None
     shot: Size = 5

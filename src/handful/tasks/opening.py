@@ -47,17 +47,20 @@ def open_tasks(
     device: torch.device | str = "cpu",
     **data: Any,
 ) -> TaskDistribution:
-    """Tasks from a registered source ("glyphs", "omniglot:PATH", "gp:matern"), or a path to the user's own data.
+    """Open a registered source of tasks ("glyphs", "omniglot:PATH", "gp:matern"), or your own data by its path.
 
-    A folder of tables is as many tasks, with columns of their own and a `target` or `label`, which may be "last". A
-    folder of images has one subfolder per class (or train, val and test with such subfolders, which then are the
-    splits). A table (.csv, .parquet, .jsonl) has a `label` column, or a `task` column with a `label` or a `target`;
-    the other columns, but for `group`, `order` and those to `drop`, are the inputs. With `text`, that column alone is
-    the input, as vectors of a frozen sentence encoder. An npz file tells by its keys. Without a task column tasks are
-    drawn from the classes, and these are split; with one the tasks are split.
+    What a path may be:
 
-    Of 8 classes or less (2 tasks) no split has enough: all are trained on, and examples of each are set aside for
-    validation and test. With `test`, which names more data of the same kind, these are the test split.
+    - a folder of images: one subfolder per class, or train, val and test with such subfolders, which are the splits;
+    - a table (.csv, .parquet, .jsonl): a `label` column, or a `task` column with a `label` or a `target`; the other
+      columns, but for `group`, `order` and those to `drop`, are the inputs;
+    - a table with `text`: that column alone is the input, as vectors of a frozen sentence encoder;
+    - a folder of tables: each is a task with columns of its own, and a `target` or `label`, which may be "last";
+    - an .npz file of arrays, whose keys say what they are.
+
+    Without a task column, tasks are drawn from the classes, and the classes are split into train, val and test; with
+    one, the tasks are split. 8 classes or fewer (2 tasks) are too few to split: all are trained on, and some examples
+    of each are held out for validation and test. `test` names more data of the same kind as the test split.
 
     source: the name of a registered source, or a path.
     seed: of the split and of all draws.
@@ -71,7 +74,17 @@ def open_tasks(
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
     tasks of one value of the `split_by` column are in the same split.
 
-    Raises `UserError` or `DataError` for whatever is wrong with the source.
+    Raises `UserError` or `DataError` naming the file, column or option that is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Path(folder) / "sales.csv"
+        ...     rows = [f"shop {shop},{price},{40 - 3 * price + shop}" for shop in range(12) for price in range(9)]
+        ...     _ = table.write_text("\\n".join(["shop,price,volume", *rows]))
+        ...     tasks = open_tasks(table, task="shop", target="volume")
+        >>> tasks.spec.kind, tasks.spec.input_shape, len(tasks.split_manifest()["train"])
+        ('regression', (1,), 7)
     """
     DataOptions.check(data)
     options = Options(

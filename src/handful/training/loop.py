@@ -477,10 +477,17 @@ class Training(TrainingState):
 
 @dataclass(frozen=True)
 class Trained:
-    """What `meta_train` returns: where the kept weights are from, how they were chosen, and the history.
+    """What `meta_train` returns: which weights it kept, how it chose them, and the history.
 
-    best_diverged: on how many of its validation draws no prediction was finite; a squared error leaves them out.
+    selection: how the weights were chosen, in words.
+    best_step: the step whose weights are kept; 0 is before the first step.
+    best_score: their validation score.
+    best_diverged: on how many of the validation draws no prediction was finite; a squared error leaves them out.
+    seconds: in steps and pre-training, those before an interruption included; no validation.
+    examples: see `examples_seen`.
+    plan: how the steps were run; None where none was chosen.
     predicted_bytes: the largest size of the process that the choice of the plan expected; None where it chose none.
+    history: one row a step, with `step`, `loss` and `seconds`, and `val` where it was validated; step 0 has no loss.
     """
 
     selection: str
@@ -520,6 +527,17 @@ def meta_train(
     its own tasks of each step, and returns the same. Only the first one validates, writes to `run` and calls back. The
     bits are then those of one process under the same plan, which must have task threads; so are those of any number of
     cores.
+
+    Raises `UserError` for settings that do not exist or do not fit the tasks, and `DivergedError` where no step has a
+    finite loss.
+
+    Example:
+        >>> import handful
+        >>> tasks = handful.open_tasks("sine").with_sizes(shot=5, query_shot=10)
+        >>> learner = handful.LEARNERS["r2d2"].build(tasks.spec, seed=0)
+        >>> trained = meta_train(learner, tasks, steps=4, validate_every=2, validation_tasks=5, plan="vmap")
+        >>> [row["step"] for row in trained.history if "val" in row]
+        [2, 4]
     """
     workers = Workers.present()
     distribution = distribution.split("train")

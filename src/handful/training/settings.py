@@ -53,6 +53,12 @@ class Settings:
     device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays; None: where it is.
     precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32".
     seed: of pre-training and of the meta-loss's noise.
+
+    Raises `UserError` for a value out of its range, and for steps together with minutes.
+
+    Example:
+        >>> Settings(minutes=5, outer_lr=3e-4).steps is None  # as many as fit into five minutes
+        True
     """
 
     steps: int | None = None
