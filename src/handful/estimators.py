@@ -72,14 +72,16 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
         **data: Any,
     ) -> Self:
-        """Meta-train the best model for such tasks that the time allows, which `fit` adapts from now on.
+        """Spend a budget of time on the best meta-model for such tasks; from then on `fit` adapts it.
 
         tasks: a source, a folder or a file, as for `open_tasks`.
         output: the folder for the run.
-        minutes: of the clock.
-        way, shot, query_shot: sizes of the tasks that count; None: those of the source.
+        minutes: the budget, of wall-clock time.
+        way: classes of a task; None: that of the source.
+        shot: support examples per class; None: that of the source.
+        query_shot: query examples per class; None: that of the source.
         seed: of splits, tasks and starting weights.
-        data: what is what in the user's data, such as `label=` or `task=` and `target=`, see `DataOptions`.
+        data: options that name columns, such as `label=` or `task=` and `target=`, see `DataOptions`.
 
         Raises `UserError` where the tasks are of the other kind, or `output` holds a run.
         """
@@ -146,21 +148,26 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
-    """Classify after a few labeled examples, with a meta-trained model or, without one, a ridge probe.
+    """A scikit-learn classifier that learns from a few labeled examples by a meta-trained model.
 
-    model: folder of a meta-model or run, or a `MetaModel`. regularization: of the ridge probe on the raw features,
-    relative to their spread; a meta-model has its own. trust: see `MetaModel.from_pretrained`.
+    `fit` adapts the model to the examples. Without a model, it fits a ridge probe on the raw features.
 
-    Inputs of a meta-model are what its pipeline takes: images `(n, height, width)` or `(n, channels, height, width)`,
-    rows of a table in the order of its columns (of a data frame they are found by name), or flattened rows. Classes
-    are those of `y`, also where the model's labels mean the same in every task: name others that may come by the
-    `classes` of `partial_fit`. Numbers 0, 1, ... in place of such labels, as `VotingClassifier` and other tools of
-    scikit-learn write them, are taken for the model's first classes, with a note; where a learner makes nothing of the
-    examples, which alone tell what a number means, all of its classes have to be there.
+    model: a `MetaModel`, or the folder of one or of a run; None: a ridge probe.
+    regularization: strength of the ridge probe, relative to the spread of the features; unused with a model.
+    trust: see `MetaModel.from_pretrained`.
 
-    >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
-    >>> classifier.predict([[0.1], [1.1]]).tolist()
-    ['low', 'high']
+    X is what the model's pipeline reads: images `(n, height, width)` or `(n, channels, height, width)`, rows of a table
+    `(n, columns)` in the order of its columns (those of a data frame are found by name), or flattened rows.
+
+    The classes are those of `y`, also where the model's labels mean the same in every task; `partial_fit(classes=...)`
+    names others that may come. Tools of scikit-learn such as `VotingClassifier` replace labels by numbers 0, 1, ...:
+    the numbers are read as the model's first classes, with a note. A learner that does not use the examples cannot
+    know what such a number means: it needs all of its classes in `y`.
+
+    Example:
+        >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
+        >>> classifier.predict([[0.1], [1.1]]).tolist()
+        ['low', 'high']
     """
 
     _kind = "classification"
@@ -236,14 +243,20 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
 
 class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
-    """Predict values after a few examples, with a meta-trained model or, without one, ridge regression.
+    """A scikit-learn regressor that learns from a few examples by a meta-trained model.
 
-    model, regularization, trust and inputs are as for `FewShotClassifier`. Targets `(n,)` or `(n, outputs)` go in and
-    come out in the user's own units.
+    `fit` adapts the model to the examples. Without a model, it fits ridge regression.
 
-    >>> regressor = FewShotRegressor(regularization=1e-9).fit([[0.0], [1.0], [2.0]], [10.0, 12.0, 14.0])
-    >>> regressor.predict([[3.0]]).round(3).tolist()
-    [16.0]
+    model: a `MetaModel`, or the folder of one or of a run; None: ridge regression.
+    regularization: strength of the ridge, relative to the spread of the features; unused with a model.
+    trust: see `MetaModel.from_pretrained`.
+
+    X is as for `FewShotClassifier`; y `(n,)` or `(n, outputs)` and predictions are in the user's units.
+
+    Example:
+        >>> regressor = FewShotRegressor(regularization=1e-9).fit([[0.0], [1.0], [2.0]], [10.0, 12.0, 14.0])
+        >>> regressor.predict([[3.0]]).round(3).tolist()
+        [16.0]
     """
 
     _kind = "regression"

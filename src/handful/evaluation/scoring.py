@@ -90,7 +90,8 @@ class Evaluation:
     state_bytes: size of an adapted state.
     log_likelihoods: `(draws,)` mean log-likelihood of the true values over queries and outputs, in nats, of densities
         in units of the target; empty for classification and for predictions without a variance.
-    coverages: `(draws, len(LEVELS))` the share of true values inside the central interval of each level; empty likewise.
+    coverages: `(draws, len(LEVELS))` the share of true values inside the central interval of each level; empty
+        likewise.
     oracle_scores: `(draws,)` scores of the oracle (Bayes-optimal) prediction; empty where the source has none.
     oracle_log_likelihoods: `(draws,)` its log-likelihoods; empty likewise.
     target_scores: `(draws, outputs)` the score of each of several targets, in its own unit; empty for one target.
