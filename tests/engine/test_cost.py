@@ -176,6 +176,39 @@ def test_a_large_tensor_that_is_freed_goes_back_to_the_system():
     assert given_back < 8 < without
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it is about glibc")
+def test_what_a_batch_frees_is_kept_for_the_next_one():
+    """In a process of its own, for which the rule is new, and in a thread, whose memory is apart."""
+    code = """if True:
+        import resource, threading
+        import torch
+        from handful.engine.cost import keep_memory
+
+        def taken_anew():
+            for batch in range(30):
+                if batch == 20:
+                    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+                tensors = [torch.ones(320_000) for _ in range(3)]  # 1.3 MB each
+                del tensors
+            pages.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+
+        def in_a_thread():
+            thread = threading.Thread(target=taken_anew)
+            thread.start()
+            thread.join()
+
+        pages = []
+        in_a_thread()
+        keep_memory()
+        in_a_thread()
+        print(*pages)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    without, kept = map(int, done.stdout.split())
+    assert kept < 500 < 5000 < without
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the largest size of a process on Linux alone")
 def test_peak_memory_is_what_a_function_took_even_if_it_gave_it_back():
     taken = peak_bytes(lambda: torch.ones(16 * 2**20).sum())  # 64 MiB

@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from handful.engine.cost import keep_memory
 from handful.errors import UserError
 from handful.http.connections import Connection
 
@@ -104,6 +105,7 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
+    keep_memory()
     gc.collect()
     gc.freeze()  # else each collection goes through all that was imported, which takes as long as a hundred requests
     _Server(config, app, on_start).run([listener, *(listener.dup() for _ in range(DOORS - 1))])
