@@ -305,6 +305,22 @@ def test_a_migration_of_data_reaches_the_rows_of_all_tenants(own, cluster, tmp_p
 
 
 @pytest.mark.slow
+def test_an_earlier_store_is_counted_anew(own, cluster):
+    """Versions before counted examples and states alone."""
+    two_tenants(own)
+    with Service(classifier(), own) as service:
+        wanted = [service.usage(tenant=name) for name in ("t", "u")]
+    with cluster.superuser(name_of(own)) as connection:
+        for statement in ("UPDATE tasks SET bytes = 1", "UPDATE tenants SET bytes = 1"):
+            connection.execute(statement)
+        connection.execute("UPDATE alembic_version SET version_num = '0004'")
+    upgrade(cluster.address(name_of(own), OWNER))
+    with Service(classifier(), own) as service:
+        assert [service.usage(tenant=name) for name in ("t", "u")] == wanted
+        check(service, "t")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "reason"),
     [

@@ -95,8 +95,8 @@ STATE = f"WHERE number = 6 AND task = ({NOT})"
         ("UPDATE audit SET actor = 'eve' WHERE number = 2", "default: entry 2 of the audit was altered"),
         ("DELETE FROM audit WHERE number = 2", "default: entry 3 of the audit was altered, or one before it"),
         ("DELETE FROM audit WHERE number = 1 AND tenant = 'acme'", "acme: entry 2 of the audit"),
-        ("UPDATE tenants SET bytes = 5", "what it uses is not the sum"),
-        ("UPDATE tasks SET examples = 99", "what it uses was counted wrong"),
+        ("UPDATE tenants SET bytes = 5", "default: what it uses was counted wrong"),
+        ("UPDATE tasks SET examples = 99", "default, task_"),
         ("UPDATE models SET content = zeroblob(5)", "it cannot be adapted anew (damaged-artifact)"),
     ],
 )

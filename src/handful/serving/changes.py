@@ -87,10 +87,10 @@ class Changes:
             facts |= {"actor": terms.actor, "created_at": at}
             rows.insert_version(id_, 1, [example.id for example in examples or []], model=model, **facts)
             rows.set_head(id_, 1)
-            self.quotas.check_stored(rows, id_)
             rows.log(at, terms.actor, change, id_, 1)
             record = noted(rows.task(id_), notes)
             request.keep(rows, record, at)
+            self.quotas.check_stored(rows, id_)
             return record
 
         record = self._store.write(terms.tenant, work)
@@ -172,9 +172,10 @@ class Changes:
             check_there(rows.version(task, version))
             if state is not None:
                 rows.set_state(task, version, state, digest_of(state))
-                self.quotas.check_stored(rows, task)
             rows.set_pinned(task, version, pinned)
             rows.log(self._now(), terms.actor, "pinned" if pinned else "unpinned", task, version)
+            if pinned:
+                self.quotas.check_stored(rows, task)
             return rows.version(task, version)
 
         return self._store.write(terms.tenant, work)
@@ -229,11 +230,11 @@ class Changes:
                 number = insert_version(
                     rows, record, examples, model, made, change=change, actor=terms.actor, at=at, estimate=score
                 )
-                if change != "removed":
-                    self.quotas.check_stored(rows, task)
                 rows.log(at, terms.actor, change, task, number)
                 result = noted(rows.task(task), told)
                 request.keep(rows, result, at)
+                if change != "removed":
+                    self.quotas.check_stored(rows, task)
                 return result
 
             result = self._store.write(terms.tenant, work)

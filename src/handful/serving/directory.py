@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, insert, select, true
 
 from handful.errors import UserError
 from handful.serving.records import Key, Tenant, as_datetime
 from handful.serving.tables import KEYS, TENANTS
+from handful.serving.usage import Counts
 
 DEFAULT = "default"
 """The tenant that every store has, whose admin keys manage all tenants."""
@@ -18,11 +19,11 @@ EVERYONE = ""
 class Directory:
     """Tenants and keys: of one tenant, or for `EVERYONE` of all.
 
-    connection: inside a transaction.
+    connection: inside a transaction. counts: through which keys are written.
     """
 
-    def __init__(self, connection: Connection, tenant: str) -> None:
-        self._run, self._tenant = connection.execute, tenant
+    def __init__(self, connection: Connection, tenant: str, counts: Counts) -> None:
+        self._run, self._tenant, self._counts = connection.execute, tenant, counts
 
     def tenant(self, name: str, *, lock: bool = False) -> Tenant:
         """A tenant; `UserError` where there is none. lock: until the transaction ends, others that lock it wait."""
@@ -67,13 +68,13 @@ class Directory:
 
     def insert_key(self, id_: str, name: str, scope: str, hash_: str, at: int, expires_at: int | None) -> Key:
         """Add a key of the tenant."""
-        facts = {"name": name, "scope": scope, "hash": hash_, "created_at": at, "expires_at": expires_at}
-        self._run(insert(KEYS).values(tenant=self._tenant, id=id_, **facts))
+        facts = {"id": id_, "name": name, "scope": scope, "hash": hash_, "created_at": at, "expires_at": expires_at}
+        self._counts.insert(KEYS, None, facts)
         return self.key(id_)
 
     def set_key(self, id_: str, **facts: Any) -> Key:
         """Change facts of a key of the tenant; `UserError` where there is none."""
-        self._run(update(KEYS).where(self._own(KEYS), KEYS.c.id == id_).values(**facts))
+        self._counts.update(KEYS, None, KEYS.c.id == id_, **facts)
         return self.key(id_)
 
     def _own(self, table: Table) -> ColumnElement[bool]:

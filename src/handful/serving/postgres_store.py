@@ -79,7 +79,7 @@ class PostgresStore(Store):
         def attempt() -> Result:
             with self._engine.connect() as connection:
                 begin(connection, tenant, write=True)
-                result = work(Rows(connection, tenant))
+                result = self._carried_out(work, Rows(connection, tenant))
                 with self._commits.timed(), committing():
                     connection.commit()
                 return result

@@ -15,9 +15,9 @@ class Quotas:
 
     classes: of one version of a task.
     examples: that one version of a task is adapted to.
-    task_bytes: that one task uses, see `Usage`.
+    task_bytes: that one task uses with all its versions, see `Usage`.
     tasks: of one tenant, the deleted ones too until they are erased.
-    tenant_bytes: that all tasks of one tenant use.
+    tenant_bytes: that one tenant uses.
     """
 
     classes: int = 200
@@ -39,7 +39,8 @@ class Quotas:
         """Raise a `UserError` where a task or its tenant uses too much, in the transaction that made it so."""
         used, whole = rows.counts.of_task(task), rows.counts.of_tenant()
         if used.bytes > self.task_bytes:
-            raise _too_large("bytes with all its versions", used.bytes, self.task_bytes)
+            way = " Earlier versions count, too: create another task of its present examples."
+            raise _too_large("bytes with all its versions", used.bytes, self.task_bytes, way)
         for found, most, unit in ((whole.tasks, self.tasks, "tasks"), (whole.bytes, self.tenant_bytes, "bytes")):
             if found > most:
                 raise UserError(
@@ -54,5 +55,5 @@ class Quotas:
                 raise _too_large(unit, found, most)
 
 
-def _too_large(unit: str, found: int, most: int) -> UserError:
-    return UserError(f"The task would have {found:,} {unit}; one may have {most:,}.", code="task-too-large")
+def _too_large(unit: str, found: int, most: int, way: str = "") -> UserError:
+    return UserError(f"The task would have {found:,} {unit}; one may have {most:,}.{way}", code="task-too-large")

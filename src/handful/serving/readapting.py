@@ -108,8 +108,8 @@ class Readapter:
             number = insert_version(
                 rows, record, examples, model, made, change="readapted", actor=terms.actor, at=at, estimate=estimate
             )
-            self._quotas.check_stored(rows, record.id)
             rows.log(at, terms.actor, "readapted", record.id, number)
+            self._quotas.check_stored(rows, record.id)
             return noted(rows.task(record.id), notes)
 
         result = self._store.write(terms.tenant, work)

@@ -4,27 +4,28 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, select, update
 
 from handful.serving.records import Version
 from handful.serving.tables import ERASURES
+from handful.serving.usage import Counts
 
 
 class Receipts:
     """The erasures of one tenant, as rows of their table.
 
-    connection: inside a transaction.
+    connection: inside a transaction. counts: through which they are written.
     """
 
-    def __init__(self, connection: Connection, tenant: str) -> None:
-        self._run, self._tenant = connection.execute, tenant
+    def __init__(self, connection: Connection, tenant: str, counts: Counts) -> None:
+        self._run, self._tenant, self._counts = connection.execute, tenant, counts
 
     def insert(self, id_: str, task: str, examples: Sequence[str], head: Version | None, at: int) -> None:
         """Note that examples were erased, of which files may hold traces yet. head: what is left of the task."""
-        facts = {"task": task, "examples": json.dumps(list(examples)), "started_at": at}
+        facts = {"id": id_, "task": task, "examples": json.dumps(list(examples)), "started_at": at}
         if head is not None:
             facts |= {"version": head.number, "digest": head.digest}
-        self._run(insert(ERASURES).values(tenant=self._tenant, id=id_, **facts))
+        self._counts.insert(ERASURES, None, facts)
 
     def finish(self, id_: str, at: int) -> None:
         """Note that no file holds what was erased any more."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, exists, func, insert, select, true, update
+from sqlalchemy import Connection, Row, case, exists, func, insert, select, true, update
 
 from handful.errors import UserError
 from handful.serving.directory import Directory
@@ -41,16 +41,18 @@ class Rows:
     def __init__(self, connection: Connection, tenant: str, changed: set[str] | None = None) -> None:
         self._run, self._tenant = connection.execute, tenant
         self._changed = set() if changed is None else changed
-        self.directory, self.counts = Directory(connection, tenant), Counts(connection, tenant)
-        self.receipts = Receipts(connection, tenant)
+        self.counts = Counts(connection, tenant)
+        self.directory = Directory(connection, tenant, self.counts)
+        self.receipts = Receipts(connection, tenant, self.counts)
 
     # Tasks
 
     def insert_task(self, id_: str, name: str, *, keep_examples: bool, at: int) -> None:
         """Add a task; `UserError` where one that is not deleted has its name."""
         self.check_free(name)
-        self.counts.add(at)
-        self._insert(TASKS, id=id_, name=name, keep_examples=keep_examples, created_at=at)
+        if not self.directory.tenants(1, ""):
+            self.directory.insert_tenant(at)
+        self.counts.insert(TASKS, id_, {"name": name, "keep_examples": keep_examples, "created_at": at})
 
     def check_free(self, name: str) -> None:
         """Raise a `UserError` where a task that is not deleted has this name."""
@@ -78,7 +80,7 @@ class Rows:
     def set_name(self, id_: str, name: str) -> None:
         """Rename a task; `UserError` where another one that is not deleted has the name."""
         self.check_free(name)
-        self._run(update(TASKS).where(self._own(TASKS), TASKS.c.id == id_).values(name=name))
+        self.counts.update(TASKS, id_, name=name)
 
     def set_deleted(self, id_: str, at: int | None) -> None:
         """Say since when a task is deleted; None: it is not."""
@@ -114,11 +116,8 @@ class Rows:
 
     def insert_version(self, task: str, number: int, support: Iterable[str], **facts: Any) -> None:
         """Add a version with the ids of its examples, which are there already; see the table for its facts."""
-        self._insert(VERSIONS, task=task, number=number, **facts)
-        rows = [{"tenant": self._tenant, "task": task, "version": number, "example": id_} for id_ in support]
-        if rows:
-            self._run(insert(SUPPORTS), rows)
-        self.counts.recount(task)
+        self.counts.insert(VERSIONS, task, {"number": number, **facts})
+        self.counts.insert(SUPPORTS, task, *({"version": number, "example": id_} for id_ in support))
 
     def last_number(self, task: str) -> int:
         """The number of a task's newest version; 0 where it has none."""
@@ -152,28 +151,13 @@ class Rows:
     def set_state(self, task: str, number: int, state: bytes, digest: str) -> None:
         """Put a state that was adapted again in its place, unless the version was erased meanwhile."""
         self._changed.add(task)
-        self._run(
-            update(VERSIONS)
-            .where(self._of(VERSIONS, task), VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None))
-            .values(state=state, digest=digest)
-        )
-        self.counts.recount(task)
+        there = VERSIONS.c.number == number, VERSIONS.c.erased_at.is_(None)
+        self.counts.update(VERSIONS, task, *there, state=state, digest=digest)
 
     def drop_old_states(self, task: str, head: int) -> None:
         """Drop the states of all versions but the last ones, pinned ones and the head."""
-        dropped = self._run(
-            update(VERSIONS)
-            .where(
-                self._of(VERSIONS, task),
-                VERSIONS.c.number <= self.last_number(task) - KEPT_STATES,
-                VERSIONS.c.number != head,
-                ~VERSIONS.c.pinned,
-                VERSIONS.c.state.is_not(None),
-            )
-            .values(state=None)
-        )
-        if dropped.rowcount:
-            self.counts.recount(task)
+        old = VERSIONS.c.number <= self.last_number(task) - KEPT_STATES, VERSIONS.c.number != head
+        self.counts.update(VERSIONS, task, *old, ~VERSIONS.c.pinned, VERSIONS.c.state.is_not(None), state=None)
 
     def set_head(self, task: str, version: int, *, expected: int | None = None) -> None:
         """Move the head of a task from the version where it is expected; None: the task is new.
@@ -182,7 +166,7 @@ class Rows:
         """
         self._changed.add(task)
         if expected is None:
-            self._insert(HEADS, task=task, version=version)
+            self.counts.insert(HEADS, task, {"version": version})
             return
         moved = self._run(
             update(HEADS).where(self._of(HEADS, task), HEADS.c.version == expected).values(version=version)
@@ -196,9 +180,7 @@ class Rows:
 
     def insert_examples(self, task: str, examples: Sequence[Example], at: int) -> None:
         """Add examples, which are yet to be in a version."""
-        rows = [{"tenant": self._tenant, "task": task, "created_at": at, **vars(example)} for example in examples]
-        if rows:
-            self._run(insert(EXAMPLES), rows)
+        self.counts.insert(EXAMPLES, task, *({"created_at": at, **vars(example)} for example in examples))
 
     def insert_encodings(self, task: str, examples: Sequence[Example], model: str) -> None:
         """Keep how a further model's pipeline stores examples that are there, where that differs from their own."""
@@ -206,14 +188,12 @@ class Rows:
         own = select(EXAMPLES.c.id, EXAMPLES.c.encoded).where(self._of(EXAMPLES, task), EXAMPLES.c.id.in_(ids))
         known = select(ENCODINGS.c.example).where(self._of(ENCODINGS, task), ENCODINGS.c.model_digest == model)
         first, there = {row.id: row.encoded for row in self._run(own)}, set(self._run(known).scalars())
-        of_all = {"tenant": self._tenant, "task": task, "model_digest": model}
-        rows = [
-            of_all | {"example": example.id, "encoded": example.encoded}
+        rows = (
+            {"model_digest": model, "example": example.id, "encoded": example.encoded}
             for example in examples
             if example.id not in there and first[example.id] != example.encoded
-        ]
-        if rows:
-            self._run(insert(ENCODINGS), rows)
+        )
+        self.counts.insert(ENCODINGS, task, *rows)
 
     def examples(
         self,
@@ -303,29 +283,26 @@ class Rows:
         numbers of those versions.
         """
         gone = self.versions_with(task, ids)
-        self._run(delete(SUPPORTS).where(self._of(SUPPORTS, task), SUPPORTS.c.version.in_(gone)))
+        self.counts.delete(SUPPORTS, task, SUPPORTS.c.version.in_(gone))
         held = exists().where(
             SUPPORTS.c.tenant == EXAMPLES.c.tenant,
             SUPPORTS.c.task == EXAMPLES.c.task,
             SUPPORTS.c.example == EXAMPLES.c.id,
         )
         nobody_s = select(EXAMPLES.c.id).where(self._of(EXAMPLES, task), ~held)
-        self._run(delete(ENCODINGS).where(self._of(ENCODINGS, task), ENCODINGS.c.example.in_(nobody_s)))
-        self._run(delete(EXAMPLES).where(self._of(EXAMPLES, task), ~held))
+        self.counts.delete(ENCODINGS, task, ENCODINGS.c.example.in_(nobody_s))
+        self.counts.delete(EXAMPLES, task, ~held)
         nothing = dict.fromkeys(("labels", "targets", "examples", "digest", "estimate", "state"))
-        tombstones = update(VERSIONS).where(self._of(VERSIONS, task), VERSIONS.c.number.in_(gone))
-        self._run(tombstones.values(erased_at=at, pinned=False, **nothing))
-        self._run(delete(REQUESTS).where(self._of(REQUESTS, task)))
-        self.counts.recount(task)
+        self.counts.update(VERSIONS, task, VERSIONS.c.number.in_(gone), erased_at=at, pinned=False, **nothing)
+        self.counts.delete(REQUESTS, None, REQUESTS.c.task == task)
         return gone
 
     def erase_task(self, task: str) -> None:
         """Remove all rows of a task but those of the audit and of receipts."""
-        self.counts.remove(task)
         self._changed.add(task)
-        for table in (REQUESTS, SUPPORTS, ENCODINGS, EXAMPLES, HEADS, VERSIONS):
-            self._run(delete(table).where(self._of(table, task)))
-        self._run(delete(TASKS).where(self._own(TASKS), TASKS.c.id == task))
+        self.counts.delete(REQUESTS, None, REQUESTS.c.task == task)
+        for table in (SUPPORTS, ENCODINGS, EXAMPLES, HEADS, VERSIONS, TASKS):
+            self.counts.delete(table, task)
 
     # Requests
 
@@ -338,7 +315,8 @@ class Rows:
     def insert_answer(self, key: str, fingerprint: str, task: str, answer: str, at: int, since: int) -> None:
         """Keep what was answered to a request, and drop the answers from before `since`."""
         self.drop_answers(since)
-        self._insert(REQUESTS, key=key, fingerprint=fingerprint, task=task, answer=answer, created_at=at)
+        facts = {"key": key, "fingerprint": fingerprint, "task": task, "answer": answer, "created_at": at}
+        self.counts.insert(REQUESTS, None, facts)
 
     def has_answers(self, before: int) -> bool:
         """Whether answers from before some time are kept."""
@@ -347,7 +325,7 @@ class Rows:
 
     def drop_answers(self, before: int) -> None:
         """Drop the answers from before some time."""
-        self._run(delete(REQUESTS).where(self._own(REQUESTS), REQUESTS.c.created_at < before))
+        self.counts.delete(REQUESTS, None, REQUESTS.c.created_at < before)
 
     # Models, which all tenants share
 
@@ -372,7 +350,8 @@ class Rows:
         ).first()
         number, before = (last.number + 1, last.hash) if last else (1, "")
         chained = entry_hash(before, self._tenant, number, at, actor, action, task, version)
-        self._insert(AUDIT, number=number, at=at, actor=actor, action=action, task=task, version=version, hash=chained)
+        facts = {"number": number, "at": at, "actor": actor, "action": action, "task": task, "version": version}
+        self.counts.insert(AUDIT, None, facts | {"hash": chained})
 
     def audit(self, limit: int, after: int = 0) -> list[AuditEntry]:
         """Entries of the audit, from the first."""
@@ -390,9 +369,6 @@ class Rows:
 
     def _of(self, table: Any, task: str) -> Any:
         return (table.c.tenant == self._tenant) & (table.c.task == task)
-
-    def _insert(self, table: Any, **values: Any) -> None:
-        self._run(insert(table).values(tenant=self._tenant, **values))
 
 
 def entry_hash(before: str, *facts: object) -> str:

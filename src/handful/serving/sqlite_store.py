@@ -92,7 +92,7 @@ class SqliteStore(Store):
             self.writer.outside(self._log.bound)
             self._log.check_room()
         return self.writer.run(
-            lambda connection: work(Rows(connection, tenant, changed)),
+            lambda connection: self._carried_out(work, Rows(connection, tenant, changed)),
             then=lambda: self._heads.forget(tenant, changed),
         )
 

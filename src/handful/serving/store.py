@@ -55,6 +55,12 @@ class Store(ABC):
         where it may have kept it nevertheless.
         """
 
+    def _carried_out(self, work: Callable[[Rows], Result], rows: Rows) -> Result:
+        """What work returns, once what it makes of the counts is noted, too."""
+        result = work(rows)
+        rows.counts.note()
+        return result
+
     def head(self, tenant: str, task: str) -> Version:
         """The version that predicts for a tenant's task now; `UserError` where there is none, or it is deleted."""
         with self.reading(tenant) as rows:

@@ -50,7 +50,7 @@ MODELS = Table("models", METADATA, _key("digest"), Column("content", LargeBinary
 TENANTS = Table(
     "tenants", METADATA, _key("tenant"), _time("created_at"), _count("tasks"), _count("examples"), _count("bytes")
 )
-"""Tenants, and what they use: sums over their tasks, the deleted ones too."""
+"""Tenants, and what they use, see `Usage`: for their tasks, the deleted ones too, and beside them."""
 
 KEYS = Table(
     "keys",
@@ -87,7 +87,7 @@ TASKS = Table(
         postgresql_where=text("deleted_at IS NULL"),
     ),
 )
-"""Examples and bytes are those of all versions, as they were when it last changed."""
+"""Examples and bytes are those of all versions."""
 
 VERSIONS = Table(
     "versions",

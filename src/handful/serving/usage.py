@@ -1,24 +1,49 @@
 """What tasks and tenants use of a store, counted in the transactions that change it."""
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 
-from handful.serving.tables import ENCODINGS, EXAMPLES, TASKS, TENANTS, VERSIONS
+from handful.serving.tables import (
+    AUDIT,
+    ENCODINGS,
+    ERASURES,
+    EXAMPLES,
+    HEADS,
+    KEYS,
+    REQUESTS,
+    SUPPORTS,
+    TASKS,
+    TENANTS,
+    VERSIONS,
+)
 
-_OF_EXAMPLES = (EXAMPLES.c.tenant == TASKS.c.tenant) & (EXAMPLES.c.task == TASKS.c.id)
-_OF_ENCODINGS = (ENCODINGS.c.tenant == TASKS.c.tenant) & (ENCODINGS.c.task == TASKS.c.id)
-_OF_VERSIONS = (VERSIONS.c.tenant == TASKS.c.tenant) & (VERSIONS.c.task == TASKS.c.id)
-_SIZE = func.sum(func.length(EXAMPLES.c.content) + func.length(EXAMPLES.c.encoded))
-COUNTED = select(
-    TASKS.c.examples,
-    TASKS.c.bytes,
-    select(func.count()).select_from(EXAMPLES).where(_OF_EXAMPLES).scalar_subquery().label("held"),
-    select(_SIZE).where(_OF_EXAMPLES).scalar_subquery().label("given"),
-    select(func.sum(func.length(ENCODINGS.c.encoded))).where(_OF_ENCODINGS).scalar_subquery().label("encodings"),
-    select(func.sum(func.length(VERSIONS.c.state))).where(_OF_VERSIONS).scalar_subquery().label("states"),
-).where(TASKS.c.tenant == bindparam("of_tenant"), TASKS.c.id == bindparam("of_task"))
-"""What is noted of a task, and how many examples it has, their bytes and those of its states, by all of its rows."""
+OF_TASK = {TASKS: TASKS.c.id} | {one: one.c.task for one in (VERSIONS, HEADS, EXAMPLES, ENCODINGS, SUPPORTS)}
+"""Tables whose rows count for a task, by the column that names it."""
+
+OF_TENANT = (KEYS, REQUESTS, ERASURES, AUDIT)
+"""Tables whose rows count for their tenant alone."""
+
+NUMBER = 8
+"""Bytes for which a number, a time or a truth value counts, also where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +52,10 @@ class Usage:
 
     tasks: how many.
     examples: how many, those of earlier versions among them.
-    bytes: of the examples, as they were given and as each model sees them, and of the versions' states. Not counted
-        are names, labels and scores of versions, which examples each version has (some 100 bytes for each of them), the
-        audit, receipts, and answers to requests with an idempotency key.
+    bytes: of all values in rows of the tenant: its examples, as they were given and as each model sees them, versions
+        with their states and the ids of their examples, keys, audit, receipts, and answers to requests with an
+        idempotency key. The database takes more for its indexes and for room between them. Of one task: what would go
+        with it.
     """
 
     tasks: int
@@ -38,61 +64,124 @@ class Usage:
 
 
 class Counts:
-    """What one tenant and its tasks use, kept on their rows.
+    """What one tenant and its tasks use, kept on their rows; what is written of them goes through here.
 
-    connection: inside a transaction.
+    connection: inside a transaction, before whose end `note` has to be called.
     """
 
     def __init__(self, connection: Connection, tenant: str) -> None:
         self._run, self._tenant = connection.execute, tenant
+        self._moved: dict[str | None, list[int]] = defaultdict(lambda: [0, 0, 0])
+
+    def insert(self, table: Table, task: str | None, *rows: dict[str, Any]) -> None:
+        """Add rows of a task, or of none, whose tenant and task need not be in them."""
+        of_all = {"tenant": self._tenant} if task is None else {"tenant": self._tenant, OF_TASK[table].name: task}
+        whole = [of_all | row for row in rows]
+        if whole:
+            self._run(insert(table), whole)
+            size = sum(_nbytes(value) for row in whole for value in row.values())
+            self._move(table, task, len(whole), len(whole) * _fixed(table) + size)
+
+    def update(self, table: Table, task: str | None, *where: ColumnElement[bool], **values: Any) -> None:
+        """Change the values of some rows of a task, or of none."""
+        own = self._own(table, task, *where)
+        count, old = self._measure(own, sum((_length(table.c[name]) for name in values), literal(0)))
+        if count:
+            self._run(update(table).where(*own).values(**values))
+            self._move(table, task, 0, count * sum(map(_nbytes, values.values())) - old)
+
+    def delete(self, table: Table, task: str | None, *where: ColumnElement[bool]) -> None:
+        """Remove some rows of a task, or of none."""
+        own = self._own(table, task, *where)
+        count, size = self._measure(own, _size(table))
+        if count:
+            self._run(delete(table).where(*own))
+            self._move(table, task, -count, -size)
+
+    def note(self) -> None:
+        """Note on the rows of the tenant and its tasks what was counted."""
+        moved, whole = dict(self._moved), TENANTS.c.tenant == self._tenant
+        self._moved.clear()
+        for task, (_, examples, size) in moved.items():
+            if task is not None:
+                more = {"examples": TASKS.c.examples + examples, "bytes": TASKS.c.bytes + size}
+                self._run(update(TASKS).where(*self._own(TASKS, task)).values(more))
+        if moved:
+            more = {
+                name: TENANTS.c[name] + sum(one[place] for one in moved.values())
+                for place, name in enumerate(("tasks", "examples", "bytes"))
+            }
+            self._run(update(TENANTS).where(whole).values(more))
 
     def of_tenant(self) -> Usage:
         """What the tenant uses; nothing where there is none."""
-        row = self._run(select(TENANTS.c.tasks, TENANTS.c.examples, TENANTS.c.bytes).where(self._row())).first()
+        self.note()
+        noted = select(TENANTS.c.tasks, TENANTS.c.examples, TENANTS.c.bytes).where(TENANTS.c.tenant == self._tenant)
+        row = self._run(noted).first()
         return Usage(0, 0, 0) if row is None else Usage(*row)
 
     def of_task(self, task: str) -> Usage:
-        """What a task uses, as of its last count; nothing where there is none."""
-        row = self._run(select(TASKS.c.examples, TASKS.c.bytes).where(self._of(task))).first()
+        """What a task uses; nothing where there is none."""
+        self.note()
+        row = self._run(select(TASKS.c.examples, TASKS.c.bytes).where(*self._own(TASKS, task))).first()
         return Usage(0, 0, 0) if row is None else Usage(1, *row)
 
+    def measured(self, task: str) -> Usage:
+        """What a task uses by all of its rows."""
+        found = {table: self._measure(self._own(table, task), _size(table)) for table in OF_TASK}
+        return Usage(found[TASKS][0], found[EXAMPLES][0], sum(size for _, size in found.values()))
+
     def summed(self) -> Usage:
-        """What the tenant's tasks use together, as of their last counts."""
+        """What the tenant uses by what is noted of its tasks, and by all of its other rows."""
         sums = select(func.count(), func.sum(TASKS.c.examples), func.sum(TASKS.c.bytes))
         count, examples, size = self._run(sums.where(TASKS.c.tenant == self._tenant)).one()
-        return Usage(count, int(examples or 0), int(size or 0))
+        others = sum(self._measure(self._own(table, None), _size(table))[1] for table in OF_TENANT)
+        return Usage(count, int(examples or 0), int(size or 0) + others)
 
-    def add(self, at: int) -> None:
-        """Count a new task, of a tenant that is new where it has no row."""
-        if not self._run(update(TENANTS).where(self._row()).values(tasks=TENANTS.c.tasks + 1)).rowcount:
-            self._run(insert(TENANTS).values(tenant=self._tenant, created_at=at, tasks=1))
+    def _measure(self, where: list[ColumnElement[bool]], size: ColumnElement[int]) -> tuple[int, int]:
+        """How many rows these are, and the sum of their sizes."""
+        count, total = self._run(select(func.count(), func.sum(size)).where(*where)).one()
+        return count, int(total or 0)
 
-    def recount(self, task: str) -> None:
-        """Count what a task uses now."""
-        old, new = self.counted(task)
-        if new != old:
-            self._run(update(TASKS).where(self._of(task)).values(examples=new.examples, bytes=new.bytes))
-            self._move(0, new.examples - old.examples, new.bytes - old.bytes)
+    def _move(self, table: Table, task: str | None, rows: int, size: int) -> None:
+        moved = self._moved[task]
+        moved[0] += rows if table is TASKS else 0
+        moved[1] += rows if table is EXAMPLES else 0
+        moved[2] += size
 
-    def counted(self, task: str) -> tuple[Usage, Usage]:
-        """What a task uses as of its last count, and by all of its rows."""
-        row = self._run(COUNTED, {"of_tenant": self._tenant, "of_task": task}).one()
-        size = sum(int(part or 0) for part in (row.given, row.encodings, row.states))
-        return Usage(1, row.examples, row.bytes), Usage(1, row.held, size)
+    def _own(self, table: Table, task: str | None, *where: ColumnElement[bool]) -> list[ColumnElement[bool]]:
+        of_task = () if task is None else (OF_TASK[table] == task,)
+        return [table.c.tenant == self._tenant, *of_task, *where]
 
-    def remove(self, task: str) -> None:
-        """Count a task no more."""
-        old = self.of_task(task)
-        self._move(-old.tasks, -old.examples, -old.bytes)
 
-    def _move(self, tasks: int, examples: int, size: int) -> None:
-        values = {"tasks": tasks, "examples": examples, "bytes": size}
-        moved = {name: TENANTS.c[name] + more for name, more in values.items() if more}
-        if moved:
-            self._run(update(TENANTS).where(self._row()).values(**moved))
+class _Octets(GenericFunction[int]):
+    """Bytes of a text, which SQLite before 3.43 has no function for."""
 
-    def _row(self) -> ColumnElement[bool]:
-        return TENANTS.c.tenant == self._tenant
+    name, inherit_cache = "octet_length", True
 
-    def _of(self, task: str) -> ColumnElement[bool]:
-        return (TASKS.c.tenant == self._tenant) & (TASKS.c.id == task)
+
+@compiles(_Octets, "sqlite")
+def _octets(element: _Octets, compiler: SQLCompiler, **options: Any) -> str:
+    return f"length(CAST({compiler.process(element.clauses, **options)} AS BLOB))"
+
+
+def _size(table: Table) -> ColumnElement[int]:
+    """Bytes of a row."""
+    return sum((_length(column) for column in table.c), literal(_fixed(table)))
+
+
+def _fixed(table: Table) -> int:
+    """Bytes of a row but for its texts and blobs."""
+    return NUMBER * sum(not isinstance(column.type, String | LargeBinary) for column in table.c)
+
+
+def _length(column: Column[Any]) -> ColumnElement[int]:
+    """Bytes of a row's text or blob, none of other values."""
+    if isinstance(column.type, LargeBinary):  # whose length SQLite knows without reading it
+        return func.coalesce(func.length(column), 0)
+    return func.coalesce(_Octets(column), 0) if isinstance(column.type, String) else literal(0)
+
+
+def _nbytes(value: object) -> int:
+    """As `_length`, of a value."""
+    return len(value) if isinstance(value, bytes) else len(value.encode()) if isinstance(value, str) else 0

@@ -138,7 +138,7 @@ class _Verifier:
         with self._reading(name) as rows:
             tasks = rows.all_tasks()
             if rows.counts.of_tenant() != rows.counts.summed():
-                self._found(name, None, None, "what it uses is not the sum over its tasks")
+                self._found(name, None, None, "what it uses was counted wrong")
         for task in tasks:
             with self._reading(name) as rows:
                 if rows.counts.of_task(task).tasks:  # it may have been erased meanwhile
@@ -158,8 +158,7 @@ class _Verifier:
 
     def _task(self, rows: Rows, tenant: str, id_: str) -> None:
         self._tasks += 1
-        noted, counted = rows.counts.counted(id_)
-        if noted != counted:
+        if rows.counts.of_task(id_) != rows.counts.measured(id_):
             self._found(tenant, id_, None, "what it uses was counted wrong")
         versions, head = rows.versions(id_), rows.head_number(id_)
         if [version.number for version in versions] != list(range(1, len(versions) + 1)):
