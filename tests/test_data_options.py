@@ -40,9 +40,9 @@ def test_columns_to_drop_may_be_in_a_list():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"decimal": ";"}, "The decimal mark is '.' or ',', not ';'. Change --decimal, or leave it out."),
-        ({"dates": "ymd"}, "The order of day and month is 'dmy' or 'mdy', not 'ymd'. Change --dates, or leave it out."),
-        ({"image_size": 0}, "Images have 1 pixel a side at least, not 0. Change --image-size."),
+        ({"decimal": ";"}, "The decimal mark is '.' or ',', not ';'. Change --decimal, or remove it."),
+        ({"dates": "ymd"}, "The order of day and month is 'dmy' or 'mdy', not 'ymd'. Change --dates, or remove it."),
+        ({"image_size": 0}, "The image size is at least 1 pixel, not 0. Change --image-size."),
     ],
 )
 def test_a_value_that_means_nothing_is_told_with_its_option(option, message):

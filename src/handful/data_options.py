@@ -1,4 +1,4 @@
-"""The options of the user's data: what the columns of a table are, and how inputs are made."""
+"""Options of the user's data: the roles of a table's columns, and how inputs are encoded."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
@@ -6,7 +6,7 @@ from typing import Any, Self
 from handful.errors import UserError, named, unknown_name
 
 OF_PIPELINE = ("encoder", "tune_encoder", "long_texts", "inputs", "image_size")
-"""The options that say how inputs are made of the data."""
+"""Options of the encoding of inputs."""
 OFF, AUTO, ON, LAST = "off", "auto", "on", "last"
 """Ways of tuning an encoder; the last one with a number of layers."""
 RAW = "raw"
@@ -23,51 +23,55 @@ class DataOptions:
     """Each option of the user's data, with its help. `open_tasks` takes them, and the command line as flags."""
 
     label: str | None = _option("Column with the class.")
-    task: str | None = _option("Column that tells the tasks apart: customer, shop, school.")
+    task: str | None = _option("Column that names the task of each row: customer, shop, school.")
     target: str | None = _option("Column with the number to predict.")
-    group: str | None = _option("Column of a writer, video, patient: never on both sides of a task.")
-    order: str | None = _option("Column of a date, week: the examples of a task precede its queries.")
+    group: str | None = _option("Column of a writer, video, patient: rows of one are never in both support and query.")
+    order: str | None = _option("Column of a date or week: the support of a task precedes its queries.")
     drop: tuple[str, ...] = _option("Column to leave out; repeatable.", ())
-    decimal: str | None = _option("Decimal mark, . or ,: where the cells of a file do not show it.", of_file=True)
-    dates: str | None = _option("Order of dates, dmy or mdy: where the cells of a file do not show it.", of_file=True)
+    decimal: str | None = _option("Decimal mark, . or , if the cells of a file are ambiguous.", of_file=True)
+    dates: str | None = _option("Order of dates, dmy or mdy, if the cells of a file are ambiguous.", of_file=True)
     encoding: str | None = _option("Encoding of a text file that is not UTF-8 or UTF-16, such as cp1252.", of_file=True)
-    text: str | None = _option("Column with a text, read by a sentence encoder.")
+    text: str | None = _option("Column of texts, for a sentence encoder.")
     encoder: str | None = _option(
-        "Pretrained network that texts or images are read by: a name, a folder, or your own as package.module:name.",
+        "Pretrained network for texts or images: a name, a folder, or your own as package.module:name.",
         settled=True,
     )
     tune_encoder: str | None = _option(
-        "Whether the encoder is trained too: off, on, last:K (its last K layers), or auto: by the minutes there are.",
+        "Train the encoder, too: off, on, last:K (its last K layers), or auto (if the time suffices).",
         settled=True,
     )
     long_texts: str | None = _option(
-        "Texts longer than the encoder reads: cut, or the mean of their parts.", settled=True
+        "Texts too long for the encoder: cut, or mean (average of their parts).", settled=True
     )
-    split_by: str | None = _option("Column of a domain, region: all of one is in the same split.", settled=True)
-    test: str | None = _option("Other data like these to test on; then all of these are for training.", settled=True)
+    split_by: str | None = _option(
+        "Column of a domain or region, each of which is kept within one split.", settled=True
+    )
+    test: str | None = _option(
+        "Separate data to test on; all other data are then for training and validation.", settled=True
+    )
     inputs: str | None = _option(
-        "raw: the numbers of arrays stay as they are, such as token ids; by default they are scaled.", settled=True
+        "raw: keep the numbers of arrays, such as token ids; default: standardize them.", settled=True
     )
-    image_size: int | None = _option("Pixels a side of images.", settled=True)
+    image_size: int | None = _option("Width and height of images in pixels; default: by the data.", settled=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drop", tuple(self.drop or ()))
         for name, noun, known in (
             ("decimal", "decimal mark", (".", ",")),
             ("dates", "order of day and month", ("dmy", "mdy")),
-            ("long_texts", "way of long texts", ("cut", "mean")),
+            ("long_texts", "treatment of long texts", ("cut", "mean")),
             ("inputs", "kind of inputs", (RAW,)),
         ):
             if getattr(self, name) not in (None, *known):
                 raise UserError(
                     f"The {noun} is {' or '.join(map(repr, known))}, not {getattr(self, name)!r}.",
                     field=(name,),
-                    hint=f"Change {named(name)}, or leave it out.",
+                    hint=f"Change {named(name)}, or remove it.",
                 )
         self.tuned_layers()
         if self.image_size is not None and self.image_size < 1:
             raise UserError(
-                f"Images have 1 pixel a side at least, not {self.image_size}.",
+                f"The image size is at least 1 pixel, not {self.image_size}.",
                 field=("image_size",),
                 hint="Change {image_size}.",
             )
@@ -75,7 +79,7 @@ class DataOptions:
     def tuned_layers(self) -> int | None:
         """How many of the encoder's last layers are trained: 0 none, None all of them.
 
-        Raises `UserError` where `tune_encoder` says nothing of the kind.
+        Raises `UserError` for any other `tune_encoder`.
         """
         way = self.tune_encoder or OFF
         if way == ON:
@@ -85,9 +89,9 @@ class DataOptions:
             return 0
         if last != LAST or not colon or not count.isascii() or not count.isdigit() or int(count) < 1:
             raise UserError(
-                f"An encoder is tuned {OFF}, {AUTO}, {ON} or {LAST}:K, such as {LAST}:2, not {way!r}.",
+                f"Tuning an encoder is {OFF}, {AUTO}, {ON} or {LAST}:K, such as {LAST}:2, not {way!r}.",
                 field=("tune_encoder",),
-                hint="Change {tune_encoder}, or leave it out.",
+                hint="Change {tune_encoder}, or remove it.",
             )
         return int(count)
 
@@ -114,5 +118,5 @@ class DataOptions:
         for name in names:
             if getattr(self, name):
                 raise UserError(
-                    f"The option {name} does not apply to {source}.", field=(name,), hint=f"Leave out {named(name)}."
+                    f"The option {name} does not apply to {source}.", field=(name,), hint=f"Remove {named(name)}."
                 )

@@ -120,13 +120,13 @@ def test_a_task_is_scored_renamed_pinned_and_moved(here):
     assert listed("tasks", "correct", "rows", "more.csv")["estimate"] is None
     own = done("tasks", "evaluate", "rows", "--version", 1)
     assert "version 1, on its own 4 examples" in own
-    assert "taken for" in own
+    assert "confused with" in own
     given = listed("tasks", "evaluate", "rows", "rows.csv")
     assert (given["by"], given["examples"], given["version"]) == ("examples", 4, 3)
     [last] = [one["id"] for one in listed("tasks", "show", "rows", "--examples")["support"] if one["label"] == "c"]
     assert listed("tasks", "remove", "rows", last, "--expected", 3)["labels"] == ["a", "b"]
     assert listed("tasks", "pin", "rows", 1)["pinned"]
-    assert "not pinned" in done("tasks", "pin", "rows", 1, "--off")
+    assert "no longer pinned" in done("tasks", "pin", "rows", 1, "--off")
     assert listed("tasks", "rename", "rows", "lines")["name"] == "lines"
     assert not listed("tasks", "readapt", "lines")["promoted"]
     assert "lines" in done("tasks", "readapt", "lines")
@@ -169,7 +169,7 @@ def test_keys_are_shown_once_and_refused(here, monkeypatch):
     assert made["token"] not in done("keys", "ls")
     assert made["id"] in done("keys", "ls")
     new = done("keys", "rotate", made["id"], "--hours", 0).splitlines()
-    assert "refused" in done("keys", "revoke", new[0].split("(")[1].split(",")[0])
+    assert "is revoked" in done("keys", "revoke", new[0].split("(")[1].split(",")[0])
     for token in (made["token"], new[1]):
         monkeypatch.setenv("HANDFUL_KEY", token)
         assert "key" in refused("tasks", "ls")

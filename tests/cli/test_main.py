@@ -220,10 +220,10 @@ def test_the_task_of_some_examples_is_named_like_them_unless_it_is_told(trained,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert "Next: handful predict new.task INPUTS" in done("adapt", trained("label"), examples).stdout
-    assert "new.task is there already. Give -o: this one" in refused("adapt", trained("label"), examples)
+    assert "new.task already exists. Set -o to this file" in refused("adapt", trained("label"), examples)
     done("adapt", trained("label"), examples, "-o", "new.task")
     said = done("predict", "new.task", examples)
-    assert said.stderr == "Next: where predictions are wrong, add examples by handful adapt new.task MORE -o TASK\n"
+    assert said.stderr == "Next: where predictions are wrong, add examples: handful adapt new.task MORE -o TASK\n"
     done("adapt", "new.task", examples, "-o", "more.task", "--forget-examples")
     assert done("predict", "more.task", examples).stderr == ""
 
@@ -282,7 +282,7 @@ def test_tasks_outside_the_training_distribution(trained, tmp_path, home):
     assert f"of {other.name}" in report
     assert "bear the names of classes trained on" in report
     refused("evaluate", output, "--tasks", home / "shops.npz", "--test-tasks", "4", "--minutes", "0")
-    assert "give these with --tasks" in refused("evaluate", output, "--label", "kind")
+    assert "name those data with --tasks" in refused("evaluate", output, "--label", "kind")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "doctor"])
@@ -373,7 +373,7 @@ def test_a_state_that_holds_the_examples_is_told(home, some, tmp_path):
     )
     forgotten = done("adapt", tmp_path / "run", examples, "-o", tmp_path / "task", "--forget-examples", "--json")
     assert json.loads(forgotten.stdout)["holds_examples"] is True
-    assert "Note: the state of this learner has numbers of each example" in forgotten.stderr
+    assert "Note: the state of this learner contains values of every example" in forgotten.stderr
 
 
 def test_a_network_of_ones_own_is_built_again_where_its_package_is_trusted(tmp_path, monkeypatch):
@@ -650,14 +650,14 @@ def test_training_says_what_it_reads_and_what_the_score_is(home, tmp_path):
     result = done("train", "--tasks", home / source, *options, *SMALL, "-o", tmp_path / "run")
     assert "Inputs: price (number), week (number).\n" in result.stderr
     assert re.search(r"val RMSE \d", result.stderr)
-    assert re.search(r"Trained 6 steps in \d+ s \(with reading and validation \d+ s\)", result.stdout)
+    assert re.search(r"Trained 6 steps in \d+ s \(with loading and validation \d+ s\)", result.stdout)
 
 
 @pytest.mark.parametrize("name", ["steps", "meta_batch_size", "pretrain_examples", "seed"])
 def test_a_setting_with_an_option_of_its_own_is_not_set_twice(name, tmp_path):
     options = ["--tasks", "sine", "--learner", "maml", "--set", f"training.{name}=2", "-o", tmp_path / "run"]
     option = "pretrain" if name == "pretrain_examples" else name.replace("_", "-")
-    assert f"give --{option}," in refused("train", *options, code=2)
+    assert f"use --{option}," in refused("train", *options, code=2)
 
 
 def test_a_learner_for_another_kind_of_target_is_answered_by_those_that_train(tmp_path):
@@ -713,7 +713,7 @@ def test_memory_that_does_not_suffice_is_a_sentence(monkeypatch, error):
     monkeypatch.setattr("handful.workflows.catalog.catalog", full)
     result = run("list")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: The memory does not suffice.")
+    assert result.stderr.startswith("Error: Out of memory.")
 
 
 def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
@@ -725,7 +725,7 @@ def test_ctrl_c_in_an_evaluation_says_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("handful.workflows.evaluate.evaluate", interrupt)
     result = run("evaluate", tmp_path / "run")
     assert result.exit_code == 130
-    assert "pre-training for the ladder is saved" in result.stderr
+    assert "pre-training of the ladder is saved" in result.stderr
 
 
 def test_a_note_is_said_once(home, tmp_path):
@@ -761,6 +761,12 @@ def test_every_command_has_help_with_an_example_that_parses():
         command.make_context(name, words[1 + count :])
         for parameter in command.params:
             assert parameter.help or parameter.name == "help", f"{name} {parameter.name}"
+
+
+def test_commands_are_listed_in_the_order_of_their_use():
+    listed = re.findall(r"^│ ([a-z]+)  ", done("--help").stdout, re.MULTILINE)
+    model = ["quickstart", "list", "train", "evaluate", "adapt", "predict", "compare", "doctor", "bench"]
+    assert listed == [*model, "serve", "tasks", "keys", "store"]
 
 
 @pytest.mark.slow
@@ -861,7 +867,7 @@ def test_bench_shows_plans_and_those_that_train_takes(tmp_path):
 
 
 def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused(home, quick, tmp_path, monkeypatch):
-    """One command from a table to a model; what is a part of one learner's recipe names --learner."""
+    """One command from a table to a model; what applies to one learner names --learner."""
     keys = ("ridge-probe", "cnp", "pooled")
     monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS[key] for key in keys])
     monkeypatch.setattr("handful.workflows.race_entrants.PROBING", 100.0)
@@ -880,7 +886,7 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
     assert files[0].read_bytes() == files[1].read_bytes(), again.output
     for option in (["--steps", 3], ["--set", "inner_lr=1"], ["--outer-lr", 0.1], ["--plan", "loop"]):
         message = refused(*shops, "--learner", "auto", *option, "-o", tmp_path / "no", code=2)
-        assert f"{option[0]} is a part of one learner's recipe" in message
+        assert f"{option[0]} applies to one learner" in message
         assert "with --learner" in message
     named = refused(*shops, "--learner", "cnp", "--budget-from", tmp_path / "run", "-o", tmp_path / "no", code=2)
     assert "--budget-from" in named

@@ -51,7 +51,7 @@ def test_each_careless_start_is_one_sentence(model, tmp_path):
 
 def test_models_are_called_by_their_folders_or_as_one_says():
     assert list(named_models(["runs/photos", "x=runs/texts"])) == ["photos", "x"]
-    with pytest.raises(UserError, match="Two models are called 'photos'"):
+    with pytest.raises(UserError, match="Two models have the name 'photos'"):
         named_models(["runs/photos", "other/photos"])
 
 

@@ -61,7 +61,7 @@ def test_predictions_as_csv_have_a_column_for_each_class(capsys):
 
 
 def test_predictions_are_printed_as_they_come(capsys):
-    """A list of JSON ends with the last of them alone, so that a part of it is not taken for all."""
+    """A list of JSON ends with the last of them alone, so that a part of it is not confused with all."""
 
     def batches():
         yield [{"id": "1", "value": 0.5}, {"id": "2", "value": math.nan}]
@@ -147,7 +147,7 @@ def test_a_full_disk_below_the_output_is_told_and_below_the_messages_stops_nothi
     for command in (["list", "--json"], ["--version"], ["train", "--help"]):
         code, _, said = ran(command, ">/dev/full")
         assert code == 1
-        assert said.splitlines() == ["Error: What the command prints cannot be written (No space left on device)."]
+        assert said.splitlines() == ["Error: Cannot write the output (No space left on device)."]
     assert ran(["train", "--help"], "| true") == (0, "", "")
     command = ["adapt", str(tmp_path / "no-run"), str(tmp_path), "-o", str(tmp_path / "a.task")]
     code, _, _ = ran(command, "2>/dev/full")

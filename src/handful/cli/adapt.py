@@ -26,7 +26,7 @@ from handful.errors import UserError
 def adapt(
     data: dict[str, Any],
     base: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run, a meta-model, or an adapted task that gets more examples.")
+        Path, typer.Argument(metavar="RUN", help="A run, a meta-model, or an adapted task to add examples to.")
     ],
     examples: Annotated[
         Path,
@@ -36,16 +36,18 @@ def adapt(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File for the adapted task; by default new.task for the examples new.csv."),
+        typer.Option("-o", "--output", help="File for the adapted task; default: new.task for examples in new.csv."),
     ] = None,
     column: Annotated[
         str | None,
         typer.Option(
-            "--target", "--label", help="Column to predict, of a table with columns of its own (by default the run's)."
+            "--target",
+            "--label",
+            help="Column to predict, if the run was trained on tables with differing columns; default: the run's.",
         ),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="The meta-model of an adapted task, if it was moved.")] = None,
-    forget: Annotated[bool, typer.Option("--forget-examples", help="Do not keep the examples in the file.")] = False,
+    model: Annotated[Path | None, typer.Option(help="The meta-model of an adapted task, if you moved it.")] = None,
+    forget: Annotated[bool, typer.Option("--forget-examples", help="Leave the examples out of the file.")] = False,
     device: DeviceOption = "cpu",
     trust: TrustOption = None,
     no_limits: NoLimitsOption = None,
@@ -80,7 +82,7 @@ def adapt(
         "holds_examples": adapted.holds_examples,
     }
     if forget and adapted.holds_examples:
-        err.print("Note: the state of this learner has numbers of each example, so the task holds them all the same.")
+        err.print("Note: the state of this learner contains values of every example, so the file still contains them.")
     if as_json:
         print_json(facts)
         return
@@ -92,15 +94,16 @@ def adapt(
     if own := adapted.estimate:
         of = f" ({own.groups} groups)" if own.groups < own.examples else ""
         out.print(
-            f"{own.by.capitalize()} on the examples themselves{of}: {score_text(own.mean, own.metric, own.diverged)}."
+            f"{own.by.capitalize()} by leave-one-out on these examples{of}: "
+            f"{score_text(own.mean, own.metric, own.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")
 
 
 def _named_like(examples: Path) -> Path:
-    """A file for the task of these examples in the present folder; `UserError` where it is there."""
+    """The file in the working directory for the task of these examples; `UserError` if it exists."""
     name = examples.resolve().name
     output = Path(f"{name.split('.')[0] or name}.task")
     if output.exists():
-        raise UserError(f"{output} is there already.", hint="Give {path}: this one, to replace it, or another name.")
+        raise UserError(f"{output} already exists.", hint="Set {path} to this file to replace it, or to another name.")
     return output

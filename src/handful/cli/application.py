@@ -27,13 +27,13 @@ app = _application(
     ),
 )
 OF_SERVICE = "The service"
-"""The group of commands on tasks behind HTTP."""
+"""The help panel of the commands about the service."""
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 REFUSED = {
     *(errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.ENXIO, errno.EPERM, errno.EROFS, errno.ESTALE),
 }
-"""Why a system refuses a file of the user's; any other `OSError` is a fault of ours, and shows where it was raised."""
+"""Codes of an `OSError` about a user's file; any other one is a bug of handful and shows its traceback."""
 
 of_sizes = functools.partial(typer.Option, rich_help_panel="Task sizes")
 of_learner = functools.partial(typer.Option, rich_help_panel="Learner")
@@ -43,7 +43,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def group(name: str, words: str) -> typer.Typer:
-    """Commands that belong together, as `handful NAME ...`. words: the help of them all."""
+    """A group of commands, called as `handful NAME ...`. words: the help of the group."""
     made = _application(name=name, help=words)
     app.add_typer(made, rich_help_panel=OF_SERVICE)
     return made
@@ -54,7 +54,7 @@ def command(
 ) -> Callable[[Command], Command]:
     """A command whose help ends with an example, and whose errors are one sentence and an exit code.
 
-    within: the group that it belongs to, if to one. panel: under which heading the help of all lists it.
+    within: its group, if any. panel: its heading in `handful --help`.
     """
 
     def register(function: Command) -> Command:
@@ -71,7 +71,7 @@ def command(
 
                 if not out_of_memory(error):
                     raise
-                err.print(Text("Error:", "bold red"), "The memory does not suffice. Give less data or fewer at once.")
+                err.print(Text("Error:", "bold red"), "Out of memory. Use less data, or process fewer inputs at once.")
                 raise typer.Exit(FAILED) from None
             except OSError as error:
                 if error.errno not in REFUSED or error.filename is None:

@@ -13,11 +13,11 @@ from handful.cli.terminal import ProgressBars, out, print_json
 
 @command("handful compare runs/protonet runs/maml")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Runs on the same tasks.")],
+    runs: Annotated[list[Path], typer.Argument(help="Runs of `handful train` on the same data.")],
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs on the same tasks, with paired intervals."""
+    """Compare two or more runs on the same test tasks, with paired intervals."""
     from handful.workflows.compare import compare as pair
 
     with ProgressBars() as bars:

@@ -32,7 +32,7 @@ def doctor(
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for what makes few-shot scores too good to be true."""
+    """Check data and a run for leakage and memorization, which inflate few-shot scores."""
     from handful.workflows.diagnose import checkup
 
     with file_of(subject) as file:
@@ -47,13 +47,13 @@ def doctor(
     else:
         same = ", with the same options" if any([*data.values(), way, shot, query_shot]) else ""
         out.print(tables.findings(findings))
-        out.print(f"Next: {'mend the problems, then ' if problem else ''}{_next_step(subject)}{same}")
+        out.print(f"Next: {'fix the problems, then ' if problem else ''}{_next_step(subject)}{same}")
     if problem:
         raise typer.Exit(FAILED)
 
 
 def _next_step(subject: str) -> str:
-    """The command that comes after a look at this run or at these data."""
+    """The command to run after the diagnosis of this run or data."""
     from handful.training.run import Run
     from handful.workflows.compare import report_folder
 

@@ -27,45 +27,54 @@ from handful.errors import UserError
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run of `handful train`.")],
     data: dict[str, Any],
-    tasks: Annotated[str | None, typer.Option(help="Another source: tasks outside the training distribution.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Evaluate on other tasks than the run's own test tasks.")] = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
     shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
     query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
     test_tasks: Annotated[
-        int | None, typer.Option(help="Tasks to score, however long it takes; by default 600, or as many as fit.")
+        int | None,
+        typer.Option(
+            help="Number of test tasks, regardless of --minutes; default: 600, or as many as fit into --minutes."
+        ),
     ] = None,
     minutes: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Time for all of it. 0: no limit, no baseline that trains for each task, and a pre-training of "
-            "baselines as long as the run's own training, where the run keeps no pre-trained network.",
+            help=(
+                "Time limit for the whole evaluation. 0: no limit, and no baseline that trains a network for each task."
+            ),
         ),
     ] = 2.0,
     equivalence: Annotated[
         int,
         typer.Option(
-            min=0, help="Tasks to find out how many times more examples the ordinary way needs (0: leave out)."
+            min=0,
+            help=(
+                "Tasks to measure data equivalence on: how many times more examples learning from each task alone "
+                "needs; 0: skip."
+            ),
         ),
     ] = 0,
     folds: Annotated[
         int | None,
         typer.Option(
-            help="Train as the run did, without a part of the classes or tasks, and score on it: part by part."
+            help="Cross-validate: divide the classes or tasks into so many folds, and train and evaluate once per fold."
         ),
     ] = None,
     half_width: Annotated[
-        float | None, typer.Option(help="Half of the interval that is wanted (0.005: 0.5 points): how many tasks?")
+        float | None,
+        typer.Option(help="Print how many tasks a 95 % interval of this half-width needs (0.005: 0.5 points)."),
     ] = None,
     metric: MetricOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the report; RUN/report by default.")
+        Path | None, typer.Option("-o", "--output", help="Folder for the report; default: RUN/report.")
     ] = None,
     device: DeviceOption = "cpu",
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run on tasks that it never saw, beside the baselines."""
+    """Evaluate a run on test tasks it was not trained on, beside the baselines."""
     from handful.reports.summary_lines import bought_lines, equivalence_line, needed_line
     from handful.storage import check_writable
     from handful.training.run import Run
@@ -74,10 +83,10 @@ def evaluate(
 
     if not tasks and (unused := [name for name, value in data.items() if value]):
         raise UserError(
-            f"--{unused[0].replace('_', '-')} is about other data than those of the run: give these with --tasks."
+            f"--{unused[0].replace('_', '-')} describes other data than the run's: name those data with --tasks."
         )
     if folds and (tasks or equivalence):
-        raise UserError("Folds are made of the data of the run: leave out --tasks and --equivalence, or --folds.")
+        raise UserError("--folds uses the data of the run: remove --tasks and --equivalence, or --folds.")
     other = source_of(tasks, data) if tasks else None
     home = Run.existing(run).path
     named = f"report-on-{Path(tasks).stem}" if tasks else f"report-in-{folds}-folds" if folds else "report"
@@ -102,9 +111,9 @@ def evaluate(
                 report = score(run, other=other, equivalence_tasks=equivalence, **given)
     except KeyboardInterrupt:
         if folds is not None:
-            err.print("The folds that have begun are saved. Continue with the same command.")
+            err.print("The folds trained so far are saved. Continue with the same command.")
         elif Run(home).ladder.exists():
-            err.print("The pre-training for the ladder is saved. Continue from there with the same command.")
+            err.print("The pre-training of the ladder is saved. Continue with the same command.")
         raise
     report.write(folder)
     if as_json:

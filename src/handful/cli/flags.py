@@ -1,4 +1,4 @@
-"""How the command line spells the parameters that the library's hints name."""
+"""Command-line spellings of the parameters in the library's hints."""
 
 OTHER_NAMES = {
     **{name: f"--set training.{name}=" for name in ("checkpoint_every", "clip", "validate_every", "validation_tasks")},
@@ -13,7 +13,7 @@ OTHER_NAMES = {
     "trials": "--tune",
     "warm_start": "--from",
 }
-"""Where an option has another name than the parameter."""
+"""Options whose names differ from the parameters."""
 
 
 def flag(parameter: str) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C: while work can be continued later, a wish that the library finishes its step and saves."""
+"""Graceful interruption: Ctrl-C during work that can be resumed finishes the step and saves it first."""
 
 import signal
 import threading
@@ -9,10 +9,11 @@ from handful.events import CONTINUED, DoneEvent, Event, OnEvent, PlanEvent, Step
 
 
 class Interruption:
-    """Inside, the first Ctrl-C sets `stop` while events tell of work that can be continued; else it ends all at once,
-    as the second one does. What was stopped ends with `KeyboardInterrupt`, too.
+    """Within this context, the first Ctrl-C sets `stop` if the work can be resumed; otherwise it interrupts at once, as
+    a second Ctrl-C does. Work that was stopped raises `KeyboardInterrupt`, too.
 
-    on_event: what `hear` passes events on to. from_the_start: whether there is such work before the first event.
+    on_event: receives the events that `hear` gets. from_the_start: whether the work can be resumed before the first
+        event.
     """
 
     def __init__(self, on_event: OnEvent, *, from_the_start: bool = False) -> None:
@@ -33,7 +34,7 @@ class Interruption:
             raise KeyboardInterrupt from error
 
     def hear(self, event: Event) -> None:
-        """Follow what is running, and pass it on; raises `KeyboardInterrupt` where a wish came too late."""
+        """Track the running work and forward its event; raises `KeyboardInterrupt` if Ctrl-C came too late to save."""
         if isinstance(event, StepEvent):
             self.continued = event.work in CONTINUED
         elif isinstance(event, PlanEvent | DoneEvent):

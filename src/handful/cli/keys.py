@@ -15,9 +15,9 @@ from handful.cli.terminal import err, out, print_json
 if TYPE_CHECKING:
     from handful.client.records import RemoteKey
 
-keys = group("keys", "List, create, rotate and revoke the API keys of a server, which needs an admin key.")
+keys = group("keys", "List, create, rotate and revoke the API keys of a server. Needs an admin key.")
 
-TenantOption = Annotated[str | None, typer.Option("--tenant", help="Tenant of the key; your own by default.")]
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="Tenant of the key; default: your own.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys ls` lists it.")]
 
 
@@ -37,16 +37,18 @@ def list_keys(server: dict[str, Any], tenant: TenantOption = None, json: JsonOpt
 @takes(SERVER, "server")
 def create(
     server: dict[str, Any],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    scope: Annotated[str, typer.Option("--scope", help="predict, write (tasks too) or admin (keys too).")] = "predict",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name for the key, such as its purpose.")],
+    scope: Annotated[
+        str, typer.Option("--scope", help="predict; write: also change tasks; admin: also manage keys.")
+    ] = "predict",
     tenant: TenantOption = None,
     until: Annotated[
         datetime | None,
-        typer.Option("--until", formats=["%Y-%m-%d"], help="Day from which it is refused (UTC); never by default."),
+        typer.Option("--until", formats=["%Y-%m-%d"], help="Day on which it expires (UTC); default: never."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Create a key, which is shown once."""
+    """Create a key and print it, this once."""
     expires = None if until is None else until.replace(tzinfo=UTC)
     with connected(server) as client:
         made = client.create_key(name, scope, tenant=tenant, expires_at=expires)
@@ -60,12 +62,12 @@ def rotate(
     id_: KeyArgument,
     hours: Annotated[
         float | None,
-        typer.Option("--hours", min=0, help="Hours for which the old one is still accepted; 24 by default."),
+        typer.Option("--hours", min=0, help="Hours until the old key expires; default: 24."),
     ] = None,
     tenant: TenantOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Create a key in place of another one, which is still accepted for a while."""
+    """Create a new key to replace another one, which expires after some hours."""
     with connected(server) as client:
         made = client.rotate_key(id_, overlap=None if hours is None else 3600 * hours, tenant=tenant)
     _show(made, json)
@@ -74,10 +76,10 @@ def rotate(
 @command("handful keys revoke ID", within=keys)
 @takes(SERVER, "server")
 def revoke(server: dict[str, Any], id_: KeyArgument, tenant: TenantOption = None) -> None:
-    """Refuse a key from now on."""
+    """Revoke a key at once."""
     with connected(server) as client:
         client.revoke_key(id_, tenant=tenant)
-    out.print(f"The key {id_} is refused from now on.")
+    out.print(f"The key {id_} is revoked.")
 
 
 def _show(key: "RemoteKey", json: bool) -> None:
@@ -86,4 +88,4 @@ def _show(key: "RemoteKey", json: bool) -> None:
         return
     out.print(Text(key.name, "bold"), f"({key.id}, scope {key.scope})")
     out.print(key.token)
-    err.print("This is shown once: keep it where secrets are kept.")
+    err.print("Store it as a secret: it is not shown again.")

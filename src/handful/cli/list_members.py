@@ -15,10 +15,10 @@ from handful.cli.terminal import flowing, is_code, out, print_json
 
 @command("handful list maml", name="list")
 def list_members(
-    name: Annotated[str | None, typer.Argument(help="A learner, source or backbone.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A learner, source of tasks or backbone to describe.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What there is: learners, sources of tasks, backbones; with NAME, all about one."""
+    """List learners, sources of tasks and backbones, or describe one."""
     from handful.workflows.catalog import catalog, entry
 
     found: dict[str, Any] = catalog() if name is None else entry(name)

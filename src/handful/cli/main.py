@@ -1,4 +1,4 @@
-"""The command `handful`: everything heavy is imported inside the commands, so that `--help` is quick."""
+"""The command `handful`. Commands import slow modules when they run, to keep `--help` fast."""
 
 import errno
 import logging
@@ -10,23 +10,27 @@ import typer
 from rich.text import Text
 
 from handful import __version__
-from handful.cli import (  # noqa: F401 - an import registers the command
+
+# An import registers its command; `handful --help` lists the commands in this order, the order in which they are used.
+# isort: off
+from handful.cli import (  # noqa: F401
+    quickstart,
+    list_members,
+    train,
+    evaluate,
     adapt,
-    bench,
+    predict,
     compare,
     doctor,
-    evaluate,
-    keys,
-    list_members,
-    predict,
-    quickstart,
+    bench,
     serve,
-    store,
-    tables,
     tasks,
     tasks_kept,
-    train,
+    keys,
+    store,
 )
+
+# isort: on
 from handful.cli.application import FAILED, REFUSED, app
 from handful.cli.terminal import err, go_nowhere, out, write_any_sign
 
@@ -59,5 +63,5 @@ def main() -> None:
             raise
         go_nowhere(sys.stdout)
         if error.errno != errno.EPIPE:  # whoever reads has seen enough
-            err.print(Text("Error:", "bold red"), f"What the command prints cannot be written ({error.strerror}).")
+            err.print(Text("Error:", "bold red"), f"Cannot write the output ({error.strerror}).")
         sys.exit(FAILED)

@@ -1,4 +1,4 @@
-"""Arguments of commands: what tells of the user's data, `--set`, and what several commands take."""
+"""Arguments of several commands: options of the user's data, and `--set`."""
 
 import contextlib
 import functools
@@ -26,30 +26,33 @@ of_data = functools.partial(typer.Option, rich_help_panel="Your data")
 
 TasksOption = Annotated[
     str,
-    typer.Option("--tasks", help="A source (`handful list`), a folder of images or of tables, or a file of data."),
+    typer.Option(
+        "--tasks", help="A data file, a folder of images or of tables, or a source of tasks (see `handful list`)."
+    ),
 ]
 STANDARD_INPUT = Path("-")
-"""What stands for stdin where a file is expected."""
+"""The name that stands for stdin."""
 
 TrustOption = Annotated[
     list[str] | None,
-    typer.Option("--trust", help="Package whose own network or encoder may be built, which runs its code; repeatable."),
+    typer.Option(
+        "--trust", help="Allow a network or encoder from this Python package, which runs its code; repeatable."
+    ),
 ]
 MetricOption = Annotated[
-    str | None, typer.Option("--metric", help="What tasks are scored by, such as auc, mae or cost:FILE.")
+    str | None,
+    typer.Option("--metric", help="Metric to score tasks by, such as auc, mae or cost:FILE; see docs/reference/cli.md."),
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, mps, or auto: a GPU where there is one, else the CPU.")
-]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto (a GPU if available).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NoLimitsOption = Annotated[
-    bool | None, of_data("--no-limits", help="Read files of any size, also where they unpack to gigabytes.")
+    bool | None, of_data("--no-limits", help="Read files of any size, even if they unpack to gigabytes.")
 ]
 
 
 def _flags(wanted: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
-    """Those options of the user's data as flags whose metadata are wanted."""
+    """The options of the user's data, as flags, whose metadata satisfy `wanted`."""
     kinds = get_type_hints(DataOptions)
     return {
         option.name: Annotated[
@@ -67,12 +70,12 @@ FILE = _flags(lambda option: option["of_file"])
 """Options that say how one file is written."""
 
 DATA = _flags(lambda option: True) | {"no_limits": NoLimitsOption}
-"""With those that say how data is read and split, which a trained model has settled."""
+"""All options of the user's data; a trained model fixes those of splitting and encoding."""
 
 
 @contextlib.contextmanager
 def file_of(path: str | Path) -> Iterator[Path]:
-    """The path of a file that may be read more than once: JSON lines of stdin are put into one, which is removed."""
+    """The path of a file that can be read repeatedly: JSON lines from stdin are copied to a temporary one."""
     if Path(path) != STANDARD_INPUT:
         yield Path(path)
         return
@@ -87,12 +90,12 @@ def file_of(path: str | Path) -> Iterator[Path]:
 
 
 def limits_of(no_limits: bool | None) -> Limits:
-    """How much of the user's files is read."""
+    """The limits on the size of the user's files."""
     return UNLIMITED if no_limits else LOCAL
 
 
 def takes(options: dict[str, Any], parameter: str = "data") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options, whose values its function gets as one dictionary: its parameter of this name."""
+    """Add these options to a command, whose function receives their values as one dictionary."""
 
     def taking(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)

@@ -30,18 +30,16 @@ def predict(
     task: Annotated[Path, typer.Argument(help="An adapted task.")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            help="Images, tables, npz files, folders of them; or -: an input in JSON in each line of stdin."
-        ),
+        typer.Argument(help="Images, tables, npz files or folders of them; or -: JSON on stdin, one input per line."),
     ],
-    model: Annotated[Path | None, typer.Option(help="The meta-model, if it was moved.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The meta-model, if you moved it.")] = None,
     device: DeviceOption = "cpu",
     trust: TrustOption = None,
     no_limits: NoLimitsOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
-    """Predict with an adapted task: a line for each input, as it comes."""
+    """Predict with an adapted task, one line per input."""
     from handful.models.adapted_task import AdaptedTask
     from handful.workflows.predict import predict_from_files
 
@@ -69,4 +67,4 @@ def predict(
         for rows in batches:
             out.print(shown.text(rows))
         if not piped and AdaptedTask.load(task).support is not None:
-            err.print(f"Next: where predictions are wrong, add examples by handful adapt {task} MORE -o TASK")
+            err.print(f"Next: where predictions are wrong, add examples: handful adapt {task} MORE -o TASK")

@@ -14,9 +14,9 @@ from handful.cli.terminal import ProgressBars, err, out
 @command("handful quickstart")
 def quickstart(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """The whole job in five minutes, on letters drawn from fonts: learn, evaluate, adapt, predict."""
+    """Train, evaluate, adapt and predict in five minutes, on letters drawn from fonts."""
     from handful.workflows.quickstart import quickstart as run
 
     err.print(
@@ -30,10 +30,11 @@ def quickstart(
             on_event=interruption.hear,
             stop=interruption.stop,
         )
-    out.print(Text("What was learned.", "bold"), report.verdict)
+    out.print(Text("The learner beside the baselines.", "bold"), report.verdict)
     out.print(
         Text("\nA new task.", "bold"),
-        f"From 3 examples of each of 5 unseen letters ({new.examples}) it read {new.right} of {new.count} others right "
+        f"From 3 examples of each of 5 unseen letters ({new.examples}) it classifies {new.right} of {new.count} others "
+        f"correctly "
         f"({new.inputs}). The adapted task is {new.task}, {new.task.stat().st_size / 1024:.0f} kB.",
     )
     out.print(Text("\nReport.", "bold"), f"{output / 'report.md'}, with pictures beside it.")

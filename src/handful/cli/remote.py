@@ -1,4 +1,4 @@
-"""What commands on a server share: which one, the tasks on it by their names, and how a task is shown."""
+"""What commands on a server share: connecting to it, finding tasks by name, and showing them."""
 
 import contextlib
 import functools
@@ -20,37 +20,35 @@ if TYPE_CHECKING:
 
 URL, KEY = "HANDFUL_URL", "HANDFUL_KEY"
 PATIENCE = 300.0
-"""Seconds for one command's requests: a person sees that it works on, and may interrupt it."""
+"""Seconds for the requests of one command, which a person watches and can interrupt."""
 ID = re.compile(r"task_[0-9a-f]{32}")
 
 _of_server = functools.partial(typer.Option, rich_help_panel="Server")
 SERVER: dict[str, Any] = {
     "url": Annotated[
-        str | None, _of_server("--url", envvar=URL, help="Its address; http://127.0.0.1:8000 by default.")
+        str | None, _of_server("--url", envvar=URL, help="Address of the server; default: http://127.0.0.1:8000.")
     ],
     "key": Annotated[
         str | None,
-        _of_server("--key", envvar=KEY, help="An API key. Better set the variable: others see what is typed here."),
+        _of_server("--key", envvar=KEY, help="API key. Prefer the variable: other users can see command lines."),
     ],
     "allow_http": Annotated[
-        bool | None, _of_server("--allow-http", help="Send the key without encryption to another machine.")
+        bool | None, _of_server("--allow-http", help="Allow sending the key unencrypted to another machine.")
     ],
 }
-"""Options that say which server, and who asks."""
+"""Options that name the server and the API key."""
 
 SENT = {name: COLUMNS[name] for name in ("label", "target", "text", "drop", "decimal", "dates", "encoding")} | {
     "no_limits": NoLimitsOption
 }
-"""Options of files whose content is sent as it is."""
+"""Options for reading files whose content is sent unchanged."""
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or its id.")]
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name or id of a task.")]
 ExpectedOption = Annotated[
     int | None,
     typer.Option("--expected", min=1, help="Change the task only if it is at this version."),
 ]
-VersionOption = Annotated[
-    int | None, typer.Option("--version", min=1, help="A version; by default the one that predicts now.")
-]
+VersionOption = Annotated[int | None, typer.Option("--version", min=1, help="A version; default: the current one.")]
 
 
 @contextlib.contextmanager
@@ -59,7 +57,7 @@ def connected(server: dict[str, Any]) -> Iterator["Client"]:
     from handful.client.client import Client
 
     if not server["key"]:
-        raise UserError(f"The server wants an API key. Put it into the environment, as {KEY}, or give it by --key.")
+        raise UserError(f"The server requires an API key. Set the environment variable {KEY}, or use --key.")
     url = server["url"] or "http://127.0.0.1:8000"
     with Client(url, server["key"], timeout=PATIENCE, allow_http=bool(server["allow_http"])) as client:
         yield client
@@ -71,35 +69,35 @@ def id_called(client: "Client", name: str) -> str:
 
 
 def task_called(client: "Client", name: str) -> "RemoteTask":
-    """The task of this name or id; `UserError` where there is none."""
+    """The task of this name or id; `UserError` if none has it."""
     if ID.fullmatch(name):
         return client.get(name)
     found = next((task for task in client.tasks() if task.name == name), None)
     if found is None:
-        raise UserError(f"The server has no task called {name!r}. `handful tasks ls` lists those that it has.")
+        raise UserError(f"The server has no task called {name!r}. List them with `handful tasks ls`.")
     return found
 
 
 def deleted_called(client: "Client", name: str) -> str:
-    """The id of the deleted task of this name or id; `UserError` where there is none, or several have the name."""
+    """The id of the deleted task of this name or id; `UserError` if none has it, or several have the name."""
     if ID.fullmatch(name):
         return name
     found = [task.id for task in client.tasks(deleted=True) if task.name == name]
     if len(found) == 1:
         return found[0]
     many = "has several deleted tasks" if found else "has no deleted task"
-    raise UserError(f"The server {many} called {name!r}. Give an id: `handful tasks ls --deleted` lists them.")
+    raise UserError(f"The server {many} called {name!r}. Use an id from `handful tasks ls --deleted`.")
 
 
 def as_json(record: Any) -> Any:
-    """What a server answered, as JSON has it."""
+    """A server's response as JSON values."""
     import msgspec
 
     return msgspec.to_builtins(record)
 
 
 def show_task(task: "RemoteTask", json: bool) -> None:
-    """Print what became of a task."""
+    """Print a task after a change."""
     show_notes(task)
     if json:
         print_json(as_json(task))
@@ -113,12 +111,12 @@ def described(task: "RemoteTask") -> str:
     examples = "" if task.examples is None else f", adapted to {task.examples} examples"
     facts = [f"version {task.version} of the model {task.model.name}{examples}", remote_tables.predicted(task)]
     if task.estimate is not None:
-        facts.append(f"{remote_tables.estimate(task.estimate)}, each example predicted from the others")
+        facts.append(f"{remote_tables.estimate(task.estimate)}by leave-one-out")
     return "\n".join(f"  {fact}" for fact in facts)
 
 
 def show_notes(answer: "RemoteTask | RemotePredictions | RemoteScores") -> None:
-    """Print what a server notes of a request."""
+    """Print the server's notes on a request."""
     for note in answer.notes:
         times = f" ({note.count} times)" if note.count > 1 else ""
         err.print(Text("Note:", "yellow"), note.message + times)

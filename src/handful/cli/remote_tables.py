@@ -1,4 +1,4 @@
-"""Tables for the terminal: what is on a server, drawn."""
+"""Tables for the terminal: the tasks, versions, examples and keys of a server."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from handful.client.records import RemoteEstimate, RemoteExample, RemoteKey, RemoteTask, RemoteVersion
 
 LONGEST = 30
-"""How many signs of an input are shown."""
+"""How many characters of an input are shown."""
 
 
 def tasks(rows: Sequence["RemoteTask"]) -> Table:
-    """Tasks with their ids, which are whole."""
+    """Tasks with their full ids."""
     table = plain("name", right("version"), right("examples"), "model", Column("id", no_wrap=True))
     for task in rows:
         table.add_row(task.name, str(task.version), _count(task.examples), task.model.name, task.id)
@@ -46,8 +46,8 @@ def estimate(score: "RemoteEstimate") -> str:
 
 
 def confusion(counts: Mapping[str, Mapping[str, int]]) -> Table:
-    """Of the examples of each class, how many are predicted right, and as what the others."""
-    table = plain("label", right("examples"), right("right"), "taken for")
+    """Correct and wrong predictions for the examples of each class."""
+    table = plain("label", right("examples"), right("right"), "confused with")
     for label, row in counts.items():
         wrong = sorted(((count, other) for other, count in row.items() if count and other != label), reverse=True)
         taken = ", ".join(f"{other} ({count})" for count, other in wrong)
@@ -68,7 +68,7 @@ def versions(rows: Sequence["RemoteVersion"], head: int) -> Table:
 
 
 def examples(rows: Sequence["RemoteExample"]) -> Table:
-    """Labeled examples with their ids, which are whole."""
+    """Labeled examples with their full ids."""
     table = plain("label", "input", Column("id", no_wrap=True))
     for one in rows:
         label = one.label if one.label is not None else _short(one.value)
@@ -77,7 +77,7 @@ def examples(rows: Sequence["RemoteExample"]) -> Table:
 
 
 def keys(rows: Sequence["RemoteKey"]) -> Table:
-    """API keys with their ids, which are whole."""
+    """API keys with their full ids."""
     table = plain("name", "scope", "until", Column("id", no_wrap=True))
     for one in rows:
         expires = "" if one.expires_at is None else f"{one.expires_at:%Y-%m-%d}"
@@ -90,14 +90,14 @@ def _count(number: int | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """An input or value in a few signs."""
+    """An input or value, shortened."""
     if isinstance(value, Mapping) and value.keys() == {"image"}:
         return f"image, {len(value['image']) * 3 // 4:,} bytes"
     return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
 
 
 def _end(actor: str) -> str:
-    """The end of an id, by which keys that were made at one time differ."""
+    """The end of an id, which differs even among keys created at the same time."""
     return actor if len(actor) <= 12 else f"...{actor[-8:]}"
 
 

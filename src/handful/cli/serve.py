@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from handful.serving.service import Service
 
 LOGS = "handful.http", "handful.serving"
-"""Of the server, and of what it serves from."""
+"""Logs of the server and of the service below it."""
 
 
 def of_server(name: str, variable: str = "", **facts: Any) -> Any:
@@ -31,24 +31,28 @@ def of_server(name: str, variable: str = "", **facts: Any) -> Any:
 
 @command("handful serve --model runs/photos --data ./store", panel=OF_SERVICE)
 def serve(
-    model: Annotated[list[str], of_server("--model", help="A run or model; several as NAME=PATH each. Repeatable.")],
+    model: Annotated[list[str], of_server("--model", help="A run or model; for several, NAME=PATH each. Repeatable.")],
     data: Annotated[
-        Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store, made if missing.")
+        Path, of_server("--data", "HANDFUL_DATA_FOLDER", help="Folder of the store; created if missing.")
     ] = Path("store"),
     store: Annotated[
         str | None,
         of_server(
             "--store",
             "HANDFUL_DATABASE",
-            help="Address of a PostgreSQL database, in place of a store in the folder.",
+            help="Address of a PostgreSQL database to use in place of the folder.",
         ),
     ] = None,
     host: Annotated[
-        str, of_server("--host", help="Address to listen at; any but this machine's own needs TLS or --behind-proxy.")
+        str,
+        of_server("--host", help="Address to listen on; one that other machines reach needs TLS or --behind-proxy."),
     ] = "127.0.0.1",
-    port: Annotated[int, of_server("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, of_server("--port", min=0, max=65535, help="Port; 0: any free one.")] = 8000,
     behind_proxy: Annotated[
-        bool, of_server("--behind-proxy", help="A proxy of yours has TLS, and only it reaches this port.")
+        bool,
+        of_server(
+            "--behind-proxy", help="Serve without TLS behind your proxy, which has TLS and alone reaches this port."
+        ),
     ] = False,
     tls_cert: Annotated[Path | None, of_server("--tls-cert", help="Certificate for TLS (PEM).")] = None,
     tls_key: Annotated[Path | None, of_server("--tls-key", help="Private key of the certificate (PEM).")] = None,
@@ -56,19 +60,19 @@ def serve(
         str | None,
         of_server(
             "--admin-key",
-            help="Admin key of your choice, of 32 characters or more; without it the first start makes and prints one.",
+            help="Your own admin key, 32 characters or more; by default the first start creates and prints one.",
         ),
     ] = None,
     trust: Annotated[
         list[str] | None,
         of_server(
-            "--trust", help="Package whose own network or encoder may be built, which runs its code; repeatable."
+            "--trust", help="Allow a network or encoder from this Python package, which runs its code; repeatable."
         ),
     ] = None,
 ) -> None:
-    """Serve tasks over HTTP, each adapted from a few examples and kept in a store.
+    """Serve predictions over HTTP: tasks adapted from a few examples and kept in a store.
 
-    Limits are set by variables HANDFUL_MAX_..., which docs/reference/cli.md lists.
+    Limits are environment variables HANDFUL_MAX_...; docs/reference/cli.md lists them.
     """
     from handful.cli.serve_limits import limits_of
     from handful.http.app import make_app
@@ -93,21 +97,21 @@ def serve(
 
 
 def named_models(given: list[str]) -> dict[str, str | Path]:
-    """Paths of models by name, which of a path alone is that of its folder."""
+    """Paths of models by name; without a name, that of the folder."""
     models: dict[str, str | Path] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals:
             name, path = Path(text).resolve().name, text
         if name in models:
-            raise UserError(f"Two models are called {name!r}.", hint="Name each of them: {model} NAME=PATH.")
+            raise UserError(f"Two models have the name {name!r}.", hint="Give each a name: {model} NAME=PATH.")
         models[name] = path
     return models
 
 
 @contextlib.contextmanager
 def written_log() -> Iterator[None]:
-    """Inside, the log goes to the standard error, a line of JSON for each request and alarm."""
+    """Within this context, the log goes to stderr: a line of JSON for each request and alarm."""
     handler, logs = logging.StreamHandler(sys.stderr), [logging.getLogger(name) for name in LOGS]
     handler.setFormatter(logging.Formatter("%(message)s"))
     before = [(log.level, log.propagate) for log in logs]
@@ -127,16 +131,16 @@ def written_log() -> Iterator[None]:
 def welcome(service: "Service", url: str, key: str | None, run: Path | None = None) -> None:
     """Print where the server is, and what to send first.
 
-    key: that of the admin, where it was made just now. run: of the first model; that of the quickstart has images.
+    key: the admin key, if it was just created. run: that of the first model, for its example images.
     """
     from handful.http.first_steps import IMAGES, first_steps
 
     name, model = next(iter(service.models.items()))
     images = sorted(run.glob("new-task/examples/*/*.png")) if run else []
     create, predict = first_steps(model, name, url, (images[0], images[-1]) if images else IMAGES)
-    out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, with its API page at {url}/docs.")
+    out.print(Text("Serving", "bold"), f"{', '.join(service.models)} at {url}, API page: {url}/docs.")
     if key is not None:
-        out.print(Text("\nAdmin key", "bold"), f"(shown this once):\n  {key}")
+        out.print(Text("\nAdmin key", "bold"), f"(not shown again):\n  {key}")
     out.print(Text("\nFirst steps:", "bold"))
-    out.print(f"  KEY={key or '...'}\n  {create}\n  TASK=...  # the id in the answer\n  {predict}")
+    out.print(f"  KEY={key or '...'}\n  {create}\n  TASK=...  # the id in the response\n  {predict}")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Limits of `handful serve`, which variables of the environment set."""
+"""Limits of `handful serve`, set by environment variables."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,13 +11,13 @@ from handful.serving.service import STATE_BYTES
 
 PREFIX = "HANDFUL_MAX_"
 FIRM = ("json_depth", "upload_files", "unpacked_bytes")
-"""Limits that can be lowered alone: what reads contents takes no more."""
+"""Limits that can only be lowered: the readers of contents have these maxima."""
 
 Some = TypeVar("Some", RequestLimits, Quotas)
 
 
 class ServerLimits(NamedTuple):
-    """How much a server takes. state_bytes: of the states of one model that are held in memory."""
+    """The limits of a server. state_bytes: for the states of one model in memory."""
 
     requests: RequestLimits
     quotas: Quotas
@@ -25,16 +25,17 @@ class ServerLimits(NamedTuple):
 
 
 def limits_of(environment: Mapping[str, str]) -> ServerLimits:
-    """The limits that variables set, such as HANDFUL_MAX_JSON_BYTES, and for the others their defaults.
+    """The limits from variables such as HANDFUL_MAX_JSON_BYTES, and defaults for the others.
 
-    Raises `UserError` for a variable that is no whole number above 0, is more than can be, or names no limit.
+    Raises `UserError` for a variable that is not a whole number above 0, exceeds its maximum, or names no limit.
     """
     given = {name.removeprefix(PREFIX).lower(): text for name, text in environment.items() if name.startswith(PREFIX)}
     known = [*_names(RequestLimits), *_names(Quotas), "state_bytes"]
     for name in given:
         if name not in known:
             raise UserError(
-                f"{_variable(name)} is no limit. There are {', '.join(map(_variable, known))}.", code="unknown-name"
+                f"{_variable(name)} is not a limit. The limits are {', '.join(map(_variable, known))}.",
+                code="unknown-name",
             )
     numbers = {name: _number(name, text) for name, text in given.items()}
     return ServerLimits(_made(RequestLimits, numbers), _made(Quotas, numbers), numbers.get("state_bytes", STATE_BYTES))

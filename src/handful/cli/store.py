@@ -1,4 +1,4 @@
-"""`handful store`: the store of a server, on its own machine."""
+"""`handful store`: manage the store of a server."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,17 +10,19 @@ from handful.cli.application import FAILED, command, group
 from handful.cli.options import JsonOption, TrustOption
 from handful.cli.terminal import out, print_json
 
-store = group("store", "Back up, restore, upgrade and verify the store of a server, on its own machine.")
+store = group("store", "Back up, restore, upgrade and verify the store of a server. Run it on the server's machine.")
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store, the --data of `serve`.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Folder of the store: the --data of `handful serve`.")
+]
 
 
 @command("handful store backup ./store -o backup.sqlite3", within=store)
 def backup(
     folder: StoreArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File for the copy, which its owner alone may read.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for the backup; only its owner can read it.")],
 ) -> None:
-    """Copy a store into one file, also while a server uses it."""
+    """Back a store up to one file, even while a server uses it."""
     from handful.serving.backups import backup as copy
 
     made = copy(folder, output)
@@ -29,10 +31,10 @@ def backup(
 
 @command("handful store restore backup.sqlite3 -o ./restored", within=store)
 def restore(
-    file: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file of `store backup`.")],
+    file: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file made by `handful store backup`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the store; new or empty.")],
 ) -> None:
-    """Make a store from a backup, in a new folder."""
+    """Restore a store from a backup, into a new folder."""
     from handful.serving.backups import restore as restored
 
     made = restored(file, output)
@@ -42,18 +44,19 @@ def restore(
 @command("handful store upgrade ./store", within=store)
 def upgrade(
     place: Annotated[
-        str, typer.Argument(metavar="STORE", help="Folder of the store, or postgresql://... of the tables' owner.")
+        str,
+        typer.Argument(metavar="STORE", help="Folder of the store, or postgresql://... as the owner of the tables."),
     ],
     role: Annotated[
         str | None,
-        typer.Option("--role", help="Role of PostgreSQL that the server logs in as; needed for a new database."),
+        typer.Option("--role", help="PostgreSQL role of the server; required for a new database."),
     ] = None,
 ) -> None:
-    """Bring a store to the schema of this version while no server uses it; a folder is copied first."""
+    """Upgrade a store to the schema of this version, after a backup. Stop its server first."""
     from handful.serving.opening import upgrade as upgraded
 
     copy = upgraded(place, role=role)
-    before = "" if copy is None else f" As it was before: {copy}."
+    before = "" if copy is None else f"  Backup of the old one: {copy}."
     out.print(f"The store has the schema of this version.{before}")
 
 
@@ -61,12 +64,12 @@ def upgrade(
 def verify(
     place: Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store, a backup, or postgresql://...")],
     every: Annotated[
-        int, typer.Option("--every", min=0, help="Adapt one of so many versions anew, and compare; 0: none.")
+        int, typer.Option("--every", min=0, help="Re-adapt one in so many versions and compare the results; 0: none.")
     ] = 1,
     trust: TrustOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a store or a backup without changing it, also in use; exit code 1 if something is wrong."""
+    """Check a store or a backup without changing it, even while in use; exit code 1 if damaged."""
     from handful.serving.verification import verify as verified
 
     found = verified(place, every=every, trust=trust or ())
@@ -74,9 +77,9 @@ def verify(
         print_json(asdict(found))
     else:
         out.print(
-            f"Looked at {found.tasks:,} tasks of {found.tenants:,} tenants with {found.versions:,} versions, of which "
-            f"{found.adapted:,} were adapted anew: "
-            f"{f'{len(found.findings):,} things are wrong' if found.findings else 'all is well'}."
+            f"Checked {found.tasks:,} tasks of {found.tenants:,} tenants with {found.versions:,} versions, re-adapted "
+            f"{found.adapted:,} of them: "
+            f"{f'{len(found.findings):,} problems found' if found.findings else 'no problems found'}."
         )
         for finding in found.findings:
             out.print(str(finding))

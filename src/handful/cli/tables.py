@@ -1,4 +1,4 @@
-"""Tables for the terminal: what a command found, drawn."""
+"""Tables for the terminal: the results of a command."""
 
 import functools
 import math
@@ -49,7 +49,7 @@ def plans(bench: "Bench", meta_batch_size: int) -> Table:
 
 
 def trials(tuning: "Tuning") -> Table:
-    """The best trials of a search, and what mattered."""
+    """The best trials of a search, and the importance of the settings."""
     names = list(tuning.trials[0].settings)
     ended = sum(trial.state == "complete" for trial in tuning.trials)
     title = f"The best of {len(tuning.trials)} trials ({ended} ended)"
@@ -63,7 +63,7 @@ def trials(tuning: "Tuning") -> Table:
 
 
 def race(summary: dict[str, Any]) -> Table:
-    """The candidates of a race, the best first."""
+    """The candidates of a race, best first."""
     from handful.evaluation.formatting import one_score
     from handful.metrics import recorded_metric
 
@@ -82,7 +82,7 @@ def race(summary: dict[str, Any]) -> Table:
 
 
 def ladder(comparison: "Comparison") -> Table:
-    """The learner and the baselines in one setting: those that learn from the same as it does, then the others."""
+    """The learner and the baselines in one setting: first those that learn from the same data as it does."""
     from handful.reports.report import table_lines
 
     heading, (header, *lines) = table_lines(comparison)
@@ -100,7 +100,7 @@ def ladder(comparison: "Comparison") -> Table:
 
 
 def comparison(setting: dict[str, Any]) -> Table:
-    """Runs beside one another in one setting, an entry of `apps.compare`."""
+    """Runs in one setting, an entry of `apps.compare`."""
     from handful.evaluation.formatting import difference, in_words, rooted_gap
     from handful.metrics import recorded_metric
 
@@ -124,13 +124,13 @@ def comparison(setting: dict[str, Any]) -> Table:
 
 
 class PredictionLines:
-    """Predictions as text, each in a line of its own without the probabilities of all classes: no name is cut."""
+    """Predictions as text, one per line with the top class only; no name is cut."""
 
     def __init__(self) -> None:
         self.widths: list[int] = []
 
     def text(self, rows: list[dict[str, Any]]) -> str:
-        """The lines of some of them, below those of the rows before; the first ones have the names of the columns."""
+        """The lines of some predictions, aligned with those before; the first ones have the names of the columns."""
         shown = [flat_row({name: value for name, value in row.items() if name != "probabilities"}) for row in rows]
         given = {name: [row[name] for row in shown] for name in (shown[0] if shown else ())}
         columns = [[_heading(name), *_written(values, _spread(name, given))] for name, values in given.items()]
@@ -145,8 +145,8 @@ def _heading(column: str) -> str:
 
 
 def _spread(name: str, columns: dict[str, list[Any]]) -> float:
-    """What three figures of are shown of the numbers of a column: of a deviation and its interval the largest
-    deviation, else how far they differ; 0 where they are no numbers."""
+    """The size that determines the decimals of a column, three of its figures being shown: the largest deviation for a
+    deviation and its interval, otherwise the range of the values; 0 for a column without numbers."""
     field = name.partition("(")[0]
     if field == "probability":
         return 0.1  # three digits behind the point
@@ -157,7 +157,7 @@ def _spread(name: str, columns: dict[str, list[Any]]) -> float:
 
 
 def _written(column: list[Any], spread: float) -> list[str]:
-    """A column's values; numbers by three figures of a spread, with exponents only where that is tiny."""
+    """A column's values as text; numbers to three figures of `spread`, with exponents only if that is tiny."""
     decimals = 2 - math.floor(math.log10(spread)) if 0 < spread < math.inf else 0
     form = ".4g" if decimals > 8 else f".{max(decimals, 0)}f"
     return [format(value, form) if isinstance(value, float) else " ".join(value.splitlines()) for value in column]
@@ -172,7 +172,7 @@ def options(rows: list[dict[str, str]]) -> Table:
 
 
 def members(noun: str, members: list[dict[str, Any]]) -> Table:
-    """What a registry holds, with a line about each."""
+    """The members of a registry, with a line about each."""
     columns = [Column(no_wrap=True, style="bold"), Column(ratio=1)]
     if "does" in members[0]:
         columns.append(Column(style="dim", max_width=15))
@@ -183,7 +183,7 @@ def members(noun: str, members: list[dict[str, Any]]) -> Table:
 
 
 def findings(rows: list[dict[str, Any]]) -> Table:
-    """What the doctor found."""
+    """The findings of a diagnosis."""
     table = plain(*(Column(vertical="top") for _ in range(3)), show_header=False)
     for finding in rows:
         status = finding["status"]
@@ -194,7 +194,7 @@ def findings(rows: list[dict[str, Any]]) -> Table:
 
 
 def _interval(found: dict[str, Any], words: "Callable[[Interval], str]") -> str:
-    """An interval as JSON has it, in words."""
+    """An interval from JSON, in words."""
     from handful.evaluation.intervals import Interval
 
     counts = {name: found.get(name, 0) for name in ("diverged", "undefined")}

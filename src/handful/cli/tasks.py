@@ -1,4 +1,4 @@
-"""`handful tasks`: tasks on a server, made of examples and changed by them, and what they predict."""
+"""`handful tasks`: create, change and evaluate tasks on a server, and predict with them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from handful.client.records import RemoteScores
     from handful.workflows.raw_examples import RawExamples
 
-tasks = group("tasks", "Create, predict, correct, roll back and erase tasks on a server of `handful serve`.")
+tasks = group("tasks", "Create, change, roll back and erase tasks on a server of `handful serve`, and predict.")
 
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILES", help="Labeled examples: folders of class folders, tables, npz files.")
 ]
 EstimateOption = Annotated[
-    bool, typer.Option("--estimate", help="Also estimate its score, each example predicted from the others.")
+    bool, typer.Option("--estimate", help="Also estimate the score of the task, by leave-one-out.")
 ]
 
 
@@ -46,11 +46,14 @@ EstimateOption = Annotated[
 def create(
     server: dict[str, Any],
     data: dict[str, Any],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the task, which no other one of yours has.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the task; unique among your tasks.")],
     files: FilesArgument,
-    model: Annotated[str | None, typer.Option(help="Name of the model; needed if the server has several.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model; required if the server has several.")] = None,
     forget: Annotated[
-        bool, typer.Option("--forget-examples", help="The server keeps no examples; then the task cannot change.")
+        bool,
+        typer.Option(
+            "--forget-examples", help="Do not keep the examples on the server. The task can then not be changed."
+        ),
     ] = False,
     estimate: EstimateOption = False,
     json: JsonOption = False,
@@ -69,15 +72,18 @@ def predict(
     server: dict[str, Any],
     data: dict[str, Any],
     task: TaskArgument,
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Images, tables, npz files, folders of them.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUTS", help="Images, tables, npz files or folders of them.")
+    ],
     version: VersionOption = None,
     top: Annotated[
-        int | None, typer.Option("--top", min=1, help="How many classes have a probability, in --json and --csv.")
+        int | None,
+        typer.Option("--top", min=1, help="Number of most probable classes in --json and --csv; default: all."),
     ] = None,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
-    """Predict with a task on the server: a line for each input."""
+    """Predict with a task on the server, one line per input."""
     from handful.workflows.raw_examples import raw_inputs
 
     if json and csv:
@@ -105,12 +111,14 @@ def evaluate(
     task: TaskArgument,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILES]", help="Labeled examples as for `create`; without any, the task's own."),
+        typer.Argument(
+            metavar="[FILES]", help="Labeled examples as for `create`; default: the task's own, by leave-one-out."
+        ),
     ] = None,
     version: VersionOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Score a task on labeled examples, or on its own, each predicted from the others."""
+    """Evaluate a task on labeled examples, or on its own by leave-one-out."""
     given = _examples(files, data) if files else None
     with connected(server) as client:
         found = task_called(client, task)
@@ -139,7 +147,7 @@ def add(
     estimate: EstimateOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Add examples, also of new classes: a new version of the task."""
+    """Add examples, which may be of new classes. Makes a new version."""
     given = _examples(files, data)
     with connected(server) as client:
         found = task_called(client, task).id
@@ -159,7 +167,7 @@ def correct(
     estimate: EstimateOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Give inputs their right labels, whether they are among the examples or not: a new version of the task."""
+    """Correct the labels of inputs, or add them as examples. Makes a new version."""
     given = _examples(files, data)
     with connected(server) as client:
         found = task_called(client, task).id
@@ -178,7 +186,7 @@ def remove(
     expected: ExpectedOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Leave out an example: a new version of the task. Earlier versions keep it, see `tasks erase`."""
+    """Remove an example. Makes a new version; earlier ones keep it (see `tasks erase`)."""
     with connected(server) as client:
         changed = client.remove(task_called(client, task).id, example, expected=expected)
     show_task(changed, json)
@@ -193,5 +201,5 @@ def _examples(files: list[Path], data: dict[str, Any]) -> "RawExamples":
 
 def _scored_on(scores: "RemoteScores") -> str:
     if scores.by == "leave-one-out":
-        return f"on its own {scores.examples} examples, each predicted from the others"
+        return f"on its own {scores.examples} examples, by leave-one-out"
     return f"on {scores.examples} given examples"

@@ -1,4 +1,4 @@
-"""`handful tasks`: tasks as a server keeps them, with their versions: looked at, moved, deleted and erased."""
+"""`handful tasks`: list, show, move, delete and erase tasks and their versions on a server."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,11 +34,11 @@ NumberArgument = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="N
 def list_tasks(
     server: dict[str, Any],
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="List those that are deleted and not yet erased, in place of the others.")
+        bool, typer.Option("--deleted", help="List the deleted tasks that are not yet erased instead.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """List the tasks, from the oldest."""
+    """List the tasks, oldest first."""
     with connected(server) as client:
         found = list(client.tasks(deleted=deleted))
     if json:
@@ -48,7 +48,7 @@ def list_tasks(
     elif deleted:
         err.print("No task is deleted.")
     else:
-        err.print("There is no task yet. Next: handful tasks create NAME FILES")
+        err.print("No tasks yet. Next: handful tasks create NAME FILES")
 
 
 @command("handful tasks show 'shelf 12' --examples", within=tasks)
@@ -81,11 +81,11 @@ def show(
 def rename(
     server: dict[str, Any],
     task: TaskArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name, which no other task of yours has.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="New name; unique among your tasks.")],
     expected: ExpectedOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Give a task another name; it is no new version."""
+    """Rename a task. Makes no new version."""
     with connected(server) as client:
         changed = client.rename(task_called(client, task).id, name, expected=expected)
     show_task(changed, json)
@@ -100,7 +100,7 @@ def rollback(
     expected: ExpectedOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let another version of a task predict from now on; no version is lost."""
+    """Switch a task to another version. No version is lost."""
     with connected(server) as client:
         changed = client.roll_back(task_called(client, task).id, version, expected=expected)
     show_task(changed, json)
@@ -112,16 +112,16 @@ def pin(
     server: dict[str, Any],
     task: TaskArgument,
     version: NumberArgument,
-    off: Annotated[bool, typer.Option("--off", help="Let go of it again.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Unpin it.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Keep the state of a version, so that it predicts at once however many follow."""
+    """Keep the state of a version ready to predict, however many versions follow."""
     with connected(server) as client:
         pinned = client.pin(task_called(client, task).id, version, not off)
     if json:
         print_json(as_json(pinned))
     else:
-        out.print(f"Version {version} is {'pinned' if pinned.pinned else 'not pinned any more'}.")
+        out.print(f"Version {version} is {'pinned' if pinned.pinned else 'no longer pinned'}.")
 
 
 @command("handful tasks readapt 'shelf 12'", within=tasks)
@@ -129,7 +129,7 @@ def pin(
 def readapt(
     server: dict[str, Any], task: TaskArgument, expected: ExpectedOption = None, json: JsonOption = False
 ) -> None:
-    """Move a task to the present model of its name, unless its score would surely fall."""
+    """Re-adapt a task with the current model of its name, unless its score falls significantly."""
     with connected(server) as client:
         made = client.readapt(task_called(client, task).id, expected=expected)
     show_task(made, json)
@@ -142,17 +142,17 @@ def readapt(
 @command("handful tasks delete 'shelf 12'", within=tasks)
 @takes(SERVER, "server")
 def delete(server: dict[str, Any], task: TaskArgument, expected: ExpectedOption = None) -> None:
-    """Delete a task. It can be restored for 7 days, and its name is free."""
+    """Delete a task. It can be restored for 7 days; its name is free at once."""
     with connected(server) as client:
         found = task_called(client, task).id
         client.delete(found, expected=expected)
-    out.print(f"Deleted. Within 7 days it comes back by: handful tasks restore {found}")
+    out.print(f"Deleted. To restore it within 7 days: handful tasks restore {found}")
 
 
 @command("handful tasks restore 'shelf 12'", within=tasks)
 @takes(SERVER, "server")
 def restore(server: dict[str, Any], task: TaskArgument, json: JsonOption = False) -> None:
-    """Bring a task back that was deleted in the last 7 days."""
+    """Restore a task that was deleted in the last 7 days."""
     with connected(server) as client:
         restored = client.restore(deleted_called(client, task))
     show_task(restored, json)
@@ -172,9 +172,9 @@ def erase(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Erase examples from all versions of a task, for ever, and print a receipt for each."""
+    """Erase examples permanently from all versions of a task, and print a receipt."""
     if whole == bool(examples):
-        raise UserError("Give the ids of the examples to erase, or --whole-task.")
+        raise UserError("Name the ids of the examples to erase, or use --whole-task.")
     with connected(server) as client:
         found = id_called(client, task)
         receipts = [client.erase_task(found)] if whole else [client.erase(found, one) for one in examples or ()]
@@ -185,7 +185,7 @@ def erase(
         what = "The task" if receipt.version is None else f"The example {', '.join(receipt.examples)}"
         out.print(f"{what} is erased. Receipt {receipt.id}, {receipt.finished_at:%Y-%m-%d %H:%M:%S} UTC.")
         if receipt.version is not None:
-            out.print(f"  What is left: version {receipt.version}, {receipt.digest}.")
+            out.print(f"  Remaining: version {receipt.version}, {receipt.digest}.")
         if receipt.remains is not None:
             out.print(f"  {receipt.remains}")
 
@@ -197,13 +197,13 @@ def export(
     task: TaskArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the adapted task.")],
     version: VersionOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a task of the server to a file, which `handful predict` and other servers read."""
+    """Export a task to a file for `handful predict` or another server."""
     from handful.storage import write_bytes
 
     if output.exists() and not force:
-        raise UserError(f"{output} is there already. Give another name, or --force to replace it.")
+        raise UserError(f"{output} already exists. Choose another name, or replace it with --force.")
     with connected(server) as client:
         content = client.export(task_called(client, task).id, version)
     write_bytes(output, content)
@@ -215,10 +215,12 @@ def export(
 def import_task(
     server: dict[str, Any],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the task, which no other one of yours has.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of `tasks export` or `handful adapt`.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File made by `handful tasks export` or `handful adapt`.")
+    ],
     json: JsonOption = False,
 ) -> None:
-    """Make a task on the server from the file of one; the server needs its model."""
+    """Import a task from a file. The server needs the task's model."""
     content = file.read_bytes()
     with connected(server) as client:
         made = client.import_task(name, content)

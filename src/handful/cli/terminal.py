@@ -1,4 +1,4 @@
-"""What the command line shows: messages, progress, notes, values as JSON or CSV. Light, for `--help` is to be quick."""
+"""Output to the terminal: messages, progress, notes, JSON and CSV. Imports little, to keep `--help` fast."""
 
 import codecs
 import contextlib
@@ -34,13 +34,13 @@ from handful.notes import Note, collecting
 _literal = functools.partial(Console, highlight=False, markup=False, emoji=False)
 # A terminal gets lines broken between words; a file or a pipe gets each message as one line.
 BREAK = re.compile(r"(?<=\S)\n(?=[^\s|])(?![-*] |\d+[.)] )")
-"""Where a line ends within a paragraph or an entry of a list, and the next one is no entry, table or indented."""
+"""A line break within a paragraph or a list entry; the next line is no entry, table or indented line."""
 
 
 def open_closed_streams() -> None:
-    """Where the command was started without a standard stream (`2>&-`), what it says there goes nowhere.
+    """Discard the output to a standard stream that the caller closed (`2>&-`).
 
-    Else the first file that is opened would be that stream, and libraries would write their warnings into it.
+    Otherwise the first file that is opened would become that stream and receive the warnings of libraries.
     """
     for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         if getattr(sys, name) is None:
@@ -53,7 +53,7 @@ def open_closed_streams() -> None:
 
 
 class Messages(Console):
-    """Where messages go; on a full disk nowhere: the work is done all the same."""
+    """The console for messages. On a full disk they are discarded, and the work continues."""
 
     def print(self, *objects: Any, **how: Any) -> None:
         """See `rich.console.Console.print`."""
@@ -66,14 +66,14 @@ class Messages(Console):
 
 
 def go_nowhere(stream: TextIO) -> None:
-    """Whatever a stream holds back and gets later goes nowhere, so that it cannot fail again when the process ends."""
+    """Discard what a stream has buffered and gets later, so that it cannot fail again when the process ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def write_any_sign() -> None:
-    """Signs that the encoding of a console or pipe lacks are written in ASCII, and bytes that are no text escaped."""
+    """Write characters that the encoding of a console or pipe lacks in ASCII, and escape invalid bytes."""
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -81,7 +81,7 @@ def write_any_sign() -> None:
 
 
 PLAIN = {"±": "+-"}
-"""What signs of handful's own are where they cannot be written."""
+"""ASCII forms of characters that handful itself prints."""
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -96,11 +96,11 @@ err = Messages(highlight=False, markup=False, emoji=False, stderr=True, soft_wra
 
 
 LONG, SOON = 10, 1
-"""Seconds of work that are announced where there is no terminal to show bars on, and of which only the end is told."""
+"""Without a terminal: seconds from which work is announced, and below which only its end is printed."""
 
 
 class ProgressBars:
-    """Bars with rate and time left on a terminal; elsewhere a line for each tenth of a work."""
+    """Progress bars on a terminal; otherwise a line for each tenth of the work."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -144,7 +144,7 @@ class ProgressBars:
                 self._log(event, note)
 
     def _log(self, event: StepEvent, note: str) -> None:
-        """A line as soon as the time that is left is known, where that is long, and for each tenth of the work."""
+        """Print a line once the remaining time is known, if it is long, and for each tenth of the work."""
         if not event.total:
             return
         now = time.monotonic()
@@ -177,14 +177,14 @@ class ProgressBars:
 
 
 def _rounded(seconds: float) -> str:
-    """Seconds that are guessed."""
+    """Estimated seconds, rounded."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0) -> str:
-    """A score with the name of its metric, as shown; and on how many draws no prediction was finite, or no score."""
+    """A score with its metric, and on how many draws predictions or scores were not finite."""
     from handful.evaluation.formatting import lost, one_score
     from handful.evaluation.intervals import Interval
     from handful.metrics import recorded_metric
@@ -194,7 +194,7 @@ def score_text(score: float, metric: str, diverged: int = 0, undefined: int = 0)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that stdout can write; null for numbers that JSON does not have."""
+    """JSON that stdout can encode; null for NaN and infinity."""
     from handful.storage import as_json, finite
 
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
@@ -207,14 +207,14 @@ def print_json(value: Any) -> None:
 
 
 def print_json_lines(batches: Iterable[list[dict[str, Any]]]) -> None:
-    """Predictions on stdout as they come, each a line of JSON."""
+    """Print predictions as they arrive, a line of JSON each."""
     for rows in batches:
         sys.stdout.writelines(json_text(row) + "\n" for row in rows)
         sys.stdout.flush()
 
 
 def print_json_list(batches: Iterable[list[dict[str, Any]]]) -> None:
-    """Predictions on stdout as they come, as one list of JSON with a line for each; it ends when all are there."""
+    """Print predictions as they arrive, as one JSON list with a line each."""
     before = "["
     for rows in batches:
         for row in rows:
@@ -225,7 +225,7 @@ def print_json_list(batches: Iterable[list[dict[str, Any]]]) -> None:
 
 
 def print_csv(batches: Iterable[list[dict[str, Any]]]) -> None:
-    """Predictions on stdout as they come, as comma-separated values; see `flat_row` for their columns."""
+    """Print predictions as they arrive, as comma-separated values; see `flat_row` for the columns."""
     writer = None
     for rows in batches:
         for row in map(flat_row, rows):
@@ -247,7 +247,7 @@ def flat_row(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """The library's notes on stderr, each once, and warnings of other packages likewise."""
+    """Print the library's notes and the warnings of other packages to stderr, each once."""
 
     def show(note: Note) -> None:
         times = f" ({note.count} times)" if note.count > 1 else ""
@@ -260,7 +260,7 @@ def notes() -> Iterator[None]:
 
 
 def flowing(text: str) -> str:
-    """Paragraphs as one line each, for the terminal to break; lists, tables and examples keep their lines."""
+    """The text with each paragraph joined into one line; lists, tables and examples keep their lines."""
     blocks = text.split("\n\n")
     return "\n\n".join(block if is_code(block) else BREAK.sub(" ", block) for block in blocks)
 

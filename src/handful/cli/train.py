@@ -42,89 +42,95 @@ def train(
     learner: Annotated[
         str | None,
         typer.Option(
-            help="See `handful list`; its own options: `handful list NAME`. By default auto: the best of all that the "
-            "time allows."
+            help="A learner of `handful list`; default: auto, which tries all that fit the data and keeps the best."
         ),
     ] = None,
     way: Annotated[int | None, of_sizes(help="Classes of a task.")] = None,
-    shot: Annotated[int | None, of_sizes(help="Examples to learn from, per class (with --task: per task).")] = None,
-    query_shot: Annotated[int | None, of_sizes(help="Examples to be scored on, likewise.")] = None,
-    train_way: Annotated[int | None, of_sizes(help="Classes of a training task, if not --way.")] = None,
-    train_query_shot: Annotated[
-        int | None, of_sizes(help="Examples that a training task is scored on, if not --query-shot.")
+    shot: Annotated[
+        int | None, of_sizes(help="Support examples to learn from, per class (with --task: per task).")
     ] = None,
-    backbone: Annotated[str, of_learner(help="conv4, mlp, raw, or your own as package.module:name.")] = "auto",
-    normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
+    query_shot: Annotated[int | None, of_sizes(help="Queries per class (or task) to score predictions on.")] = None,
+    train_way: Annotated[int | None, of_sizes(help="Classes of a training task; default: --way.")] = None,
+    train_query_shot: Annotated[int | None, of_sizes(help="Queries of a training task; default: --query-shot.")] = None,
+    backbone: Annotated[str, of_learner(help="Network: conv4, mlp, raw, or your own as package.module:name.")] = "auto",
+    normalization: Annotated[
+        str | None, of_learner(help="Batch normalization: frozen, support or transductive.")
+    ] = None,
     assign: Annotated[
         list[str] | None,
         of_learner(
             "--set",
             metavar="NAME=VALUE",
-            help="An option of the learner, of its network (backbone.NAME) or of training (training.NAME).",
+            help=(
+                "Set an option of the learner, of its network (backbone.NAME) or of training (training.NAME); see "
+                "`handful list NAME`."
+            ),
         ),
     ] = None,
-    steps: Annotated[int | None, of_training(help="Meta-training steps of a learner; 1000 without --minutes.")] = None,
+    steps: Annotated[
+        int | None,
+        of_training(help="Meta-training steps with --learner; default: 1000, or as many as fit into --minutes."),
+    ] = None,
     minutes: Annotated[
         float | None,
-        of_training(
-            help="Of the clock, for all that auto tries, by default 10; for a learner, in place of --steps: as many as "
-            "fit into them."
-        ),
+        of_training(help="Time limit: for all that auto tries (default: 10), or for one learner, in place of --steps."),
     ] = None,
     budget_from: Annotated[
         Path | None,
         of_training(
-            "--budget-from", metavar="RUN", help="Decide by that run's clock, for the same bits (with auto alone)."
+            "--budget-from",
+            metavar="RUN",
+            help="Reproduce the race of that run bit for bit, by its recorded times (auto only).",
         ),
     ] = None,
     meta_batch_size: Annotated[
-        int | None, of_training(help="Tasks per step; by default 4, or 1 where an encoder is tuned.")
+        int | None, of_training(help="Tasks per step; default: 4, or 1 when an encoder is tuned.")
     ] = None,
-    outer_lr: Annotated[float | None, of_training(help="Peak learning rate; by default 0.001.")] = None,
+    outer_lr: Annotated[float | None, of_training(help="Peak learning rate; default: 0.001.")] = None,
     pretrain: Annotated[
-        int | None, of_training(help="Examples to train the network on beforehand, as if there were no tasks.")
+        int | None,
+        of_training(help="Number of examples to pre-train the network on, as ordinary classification or regression."),
     ] = None,
     warm_start: Annotated[
-        str | None, of_training("--from", metavar="RUN", help="Start from the weights of that run's model.")
+        str | None, of_training("--from", metavar="RUN", help="Start from the weights of this run's model.")
     ] = None,
     augment: Annotated[
         float | None,
         of_training(
-            help="How much to change training tasks: views of their images, or their targets (against memorization)."
+            help="Strength of task augmentation: transformed images, or shifted targets, against memorization."
         ),
     ] = None,
     whole_encoder: Annotated[
         bool,
-        of_training(
-            "--whole-encoder", help="Store the whole encoder with the model, for machines that do not have it."
-        ),
+        of_training("--whole-encoder", help="Store the encoder in the model, for machines that lack it."),
     ] = False,
     plan: Annotated[
         str | None,
-        of_training(help="How tasks are run, such as loop+threads:2+recompute; by default measured and chosen."),
+        of_training(
+            help="How to run the tasks of a step, such as loop+threads:2+recompute, see `handful bench`; "
+            "default: the fastest."
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        of_training(help="Processes that share each step; with a given plan, the same bits for any number."),
+        of_training(help="Processes that share each step. Results do not depend on their number if --plan is set."),
     ] = None,
     device: DeviceOption = "cpu",
     precision: Annotated[
         str | None,
-        of_training(
-            help="fp32, or bf16: the network of a step computes in bfloat16 (cuda alone); the default there of an "
-            "encoder that is tuned."
-        ),
+        of_training(help="fp32, or bf16 (cuda only); default: fp32, or bf16 when an encoder is tuned on cuda."),
     ] = None,
     tune: Annotated[
-        int | None, of_training(help="Trials, scored on validation tasks, to search for rates and options first.")
+        int | None,
+        of_training(help="First search learning rates and options with so many trials, scored on validation tasks."),
     ] = None,
     metric: MetricOption = None,
     trust: TrustOption = None,
-    seed: Annotated[int, of_training(help="Of splits, tasks and starting weights.")] = 0,
+    seed: Annotated[int, of_training(help="Seed of splits, tasks and initial weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start over where a run exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
-    """Meta-train on your tasks: the best that the time allows, or a learner that you name."""
+    """Meta-train on your tasks: one learner, or the best of all within the time."""
     from handful.engine.devices import device_named
     from handful.storage import is_run
     from handful.training.run import Run
@@ -165,7 +171,7 @@ def train(
     settings |= {name: value for name, value in given.items() if value is not None}
     for name in assigned["training"].keys() & {*settings, *given, "steps", "minutes", "seed"}:
         option = {"pretrain_examples": "pretrain"}.get(name, name.replace("_", "-"))
-        raise UserError(f"The setting {name} has an option of its own: give --{option}, not --set training.{name}=...")
+        raise UserError(f"The setting {name} has its own option: use --{option}, not --set training.{name}=...")
     experiment = Experiment(
         source_of(tasks, data, seed),
         learner=None if racing else learner,
@@ -188,7 +194,7 @@ def train(
     opened = None
     if tune:
         if place(None)[1] > 1:
-            raise UserError("--tune searches in one process: start it without a launcher, then train with --workers.")
+            raise UserError("--tune runs in one process: start it without a launcher, then train with --workers.")
         experiment, opened = _tuned(experiment, output, tune, resume, force, trust or ())
         resume, force = resume and is_run(output), False
     if racing:
@@ -217,19 +223,19 @@ def train(
 
 
 AUTO = "auto"
-"""In place of a learner's name: the race of all."""
+"""The name that stands for the race of all learners."""
 
 
 def _check_recipe(recipe: dict[str, Any], racing: bool, budget_from: Path | None) -> None:
-    """Raise a `UserError` for options that auto decides by itself, and for a race's option with a learner."""
+    """Raise `UserError` for options that auto chooses itself, and for an option of the race beside a learner."""
     given = [option for option, value in recipe.items() if value not in (None, [])]
     if racing and given:
         raise UserError(
-            f"{given[0]} is a part of one learner's recipe, but without --learner many are tried, each by its own. "
-            "Name one with --learner, or leave it out."
+            f"{given[0]} applies to one learner, but without --learner many are tried. Name one with --learner, or "
+            f"remove the option."
         )
     if not racing and budget_from is not None:
-        raise UserError("--budget-from is for the race of learners: leave out --learner, or give --plan and --steps.")
+        raise UserError("--budget-from applies to the race of learners: remove --learner, or use --plan and --steps.")
 
 
 def _race(
@@ -243,7 +249,7 @@ def _race(
     force: bool,
     trust: Sequence[str],
 ) -> None:
-    """Find the best model that the time allows, and print what it is and what it beat."""
+    """Run the race of learners within the time, and print its winner and the candidates."""
     from handful.training.run import Run
     from handful.workflows.auto import auto
 
@@ -267,9 +273,9 @@ def _race(
 
 
 def _watched(work: "Callable[..., MetaModel]", describe: Callable[[PlanEvent], None], output: Path) -> "MetaModel":
-    """Train with progress bars; after an interruption, say how it goes on.
+    """Train with progress bars; after an interruption, print how to continue.
 
-    work: takes `on_event` and `stop`. describe: says what is trained once the plan stands.
+    work: takes `on_event` and `stop`. describe: prints what is trained, once the plan is chosen.
     """
 
     def hear(event: Event) -> None:
@@ -288,7 +294,7 @@ def _watched(work: "Callable[..., MetaModel]", describe: Callable[[PlanEvent], N
 
 
 def _describe(event: PlanEvent, learner: str, tasks: str, minutes: float | None) -> None:
-    """Say what is trained, on what, and how."""
+    """Print what is trained, on which tasks, and how."""
     from handful.evaluation.formatting import duration
 
     err.print(
@@ -311,7 +317,7 @@ def _describe(event: PlanEvent, learner: str, tasks: str, minutes: float | None)
 
 
 def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None:
-    """Print what was trained, how it was chosen, and where it is."""
+    """Print what was trained, how it was selected, and where it is saved."""
     from handful.reports.summary_lines import encoder_line, performance_line
     from handful.training.run import Run
 
@@ -321,7 +327,7 @@ def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None
     seconds, whole = Run(output).metrics()[-1]["seconds"], time.monotonic() - start
     if facts["trained steps"]:
         what = (
-            f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with reading and validation {whole:.0f} s); "
+            f"Trained {facts['trained steps']} steps in {seconds:.0f} s (with loading and validation {whole:.0f} s); "
             f"kept step {facts['kept step']}"
         )
     else:
@@ -336,14 +342,15 @@ def _say_what_came_of_it(model: "MetaModel", output: Path, start: float) -> None
 def _tuned(
     experiment: "Experiment", output: Path, trials: int, resume: bool, force: bool, trust: Sequence[str]
 ) -> "tuple[Experiment, TaskDistribution]":
-    """Search, print the best trials and what mattered; the experiment with the best settings, and its opened source."""
+    """Search, and print the best trials and the importance of settings. Returns the experiment with the best ones and
+    its opened source."""
     from handful.workflows.tune import tune
 
     try:
         with ProgressBars() as bars:
             tuning = tune(experiment, output, trials, resume=resume, force=force, trust=trust, on_event=bars.hear)
     except KeyboardInterrupt:
-        err.print("The trials that ended are kept. Continue with the same command and --resume.")
+        err.print("The finished trials are saved. Continue with the same command and --resume.")
         raise
     best = tuning.best
     out.print(tables.trials(tuning))
@@ -353,7 +360,7 @@ def _tuned(
 def _train_silently(
     experiment: "Experiment", output: Path, workers: int | None, resume: bool, trust: Sequence[str]
 ) -> None:
-    """Train in a process that a launcher started beside the first one, which is the one that prints."""
+    """Train in a process of a launcher other than the first one, which alone prints."""
     from handful.training.workers import PeerError
     from handful.workflows.train import train as run
 
