@@ -41,7 +41,9 @@ TrustOption = Annotated[
 ]
 MetricOption = Annotated[
     str | None,
-    typer.Option("--metric", help="Metric to score tasks by, such as auc, mae or cost:FILE; see docs/reference/cli.md."),
+    typer.Option(
+        "--metric", help="Metric to score tasks by, such as auc, mae or cost:FILE; see docs/reference/cli.md."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto (a GPU if available).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
