@@ -194,6 +194,12 @@ def test_keys_are_made_rotated_and_revoked(client, service):
     assert all(one.token is None for one in held)
 
 
+def test_a_key_whose_answer_was_lost_is_found_without_its_token(client):
+    made = [client.create_key("lost", "predict", idempotency_key="lost") for _ in range(2)]
+    assert made[0].id == made[1].id
+    assert (made[1].token, [note.code for note in made[1].notes]) == (None, ["token-not-shown"])
+
+
 def test_tenants_are_made(client):
     name = f"tenant-{len(list(client.tenants()))}"
     assert client.create_tenant(name).name == name

@@ -123,6 +123,20 @@ def test_an_operator_manages_tenants_and_keys_of_all(world):
     shown = call("GET", "/v1/keys", params={"tenant": "third"}).json()["data"]
     assert len(shown) == 2
     assert all("token" not in one for one in shown)
-    late = {"name": "k", "scope": "write", "expires_at": "2020-01-01T00:00:00Z"}
-    for wrong in (late, late | {"expires_at": 5}, late | {"expires_at": "2090-01-01T00:00:00"}):
-        assert call("POST", "/v1/keys", json=wrong).status_code == 422
+
+
+def test_a_request_for_a_key_or_tenant_that_is_sent_again_makes_no_other(world):
+    _, service, app, _ = world
+    call = Caller(app, service.keys.create("default", "admin", "of a test").token)
+
+    def twice(path, content):
+        return [call("POST", path, json=content, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+
+    first, again = twice("/v1/tenants", {"name": "fourth"})
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    first, again = (one.json() for one in twice("/v1/keys", {"name": "k", "scope": "write"}))
+    assert Caller(app, first["token"])("GET", "/v1/tasks").status_code == 200
+    assert [note["code"] for note in again["notes"]] == ["token-not-shown"]
+    assert again | {"token": first["token"], "notes": []} == first
+    answers = twice(f"/v1/keys/{first['id']}/rotate", {})
+    assert [one.status_code for one in answers] == [422, 422], "the idempotency key of another request"

@@ -17,8 +17,8 @@ OPERATIONS = {
     "erase": lambda s, t: s.erase(t, [s.examples(t, 2)[4].id] if s.versions(t)[1].erased_at is None else erased(s, t)),
     "erase a task": lambda s, t: s.erase_task(t),
     "import": lambda s, t: s.import_task("new", s.export(t, 1), idempotency_key="k"),
-    "key": lambda s, t: s.keys.create("default", "predict", "of a test") if not s.keys.list("default") else None,
-    "tenant": lambda s, t: s.tenants.create("acme"),
+    "key": lambda s, t: s.keys.create("default", "predict", "of a test", idempotency_key="k"),
+    "tenant": lambda s, t: s.tenants.create("acme", idempotency_key="k"),
 }
 
 DONE = {"name-taken", "not-found", "version-conflict"}

@@ -311,13 +311,15 @@ def test_an_earlier_store_is_counted_anew(own, cluster):
     with Service(classifier(), own) as service:
         wanted = [service.usage(tenant=name) for name in ("t", "u")]
     with cluster.superuser(name_of(own)) as connection:
-        for statement in ("UPDATE tasks SET bytes = 1", "UPDATE tenants SET bytes = 1"):
-            connection.execute(statement)
+        connection.execute("UPDATE tasks SET bytes = 1")
+        connection.execute("UPDATE tenants SET bytes = 1")
+        connection.execute("ALTER TABLE requests ALTER COLUMN task SET NOT NULL")
         connection.execute("UPDATE alembic_version SET version_num = '0004'")
     upgrade(cluster.address(name_of(own), OWNER))
     with Service(classifier(), own) as service:
         assert [service.usage(tenant=name) for name in ("t", "u")] == wanted
         check(service, "t")
+        service.keys.create("t", "predict", "one", idempotency_key="k")
 
 
 @pytest.mark.slow

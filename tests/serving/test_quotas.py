@@ -30,6 +30,9 @@ BACK = (
     "ALTER TABLE versions DROP COLUMN pinned",
     "DROP INDEX requests_created",
     "DROP INDEX requests_task",
+    "PRAGMA writable_schema = ON",
+    "UPDATE sqlite_schema SET sql = replace(sql, 'task VARCHAR,', 'task VARCHAR NOT NULL,') WHERE name = 'requests'",
+    "PRAGMA writable_schema = RESET",
     "UPDATE alembic_version SET version_num = '0001'",
 )
 """The way back to the first schema."""

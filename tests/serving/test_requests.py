@@ -1,6 +1,7 @@
 """Requests that come again with the same key are carried out once."""
 
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
@@ -69,6 +70,47 @@ def test_keys_are_of_one_tenant_and_for_a_day(service, now):
     assert made(service).id == task.id
     now[0] += 2 * 10**9
     assert made(service, "later").id != task.id
+
+
+def test_a_key_is_made_once_and_its_token_shown_once(service, now):
+    how = {"tenant": "default", "scope": "write", "name": "one", "idempotency_key": "k"}
+    first = service.keys.create(**how)
+    assert (service.keys.check(first.token).key, first.notes) == (first.key.id, ())
+    again = service.keys.create(**how)
+    assert (again.key, again.token, [note.code for note in again.notes]) == (first.key, None, ["token-not-shown"])
+    with service.store.reading("default") as rows:
+        assert first.token.rpartition("_")[2] not in rows.answer("k", 0)[1]
+    service.tenants.create("acme")
+    assert service.keys.create(**how | {"tenant": "acme"}).key.id != first.key.id, "of another tenant"
+    new = service.keys.rotate("default", first.key.id, idempotency_key="k2")
+    again = service.keys.rotate("default", first.key.id, idempotency_key="k2")
+    assert (again.key, again.token) == (new.key, None)
+    for other in (
+        lambda: service.keys.create(**how | {"scope": "admin"}),
+        lambda: service.keys.rotate("default", first.key.id, idempotency_key="k"),
+        lambda: made(service),
+    ):
+        with pytest.raises(UserError) as error:
+            other()
+        assert error.value.code == "idempotency-mismatch"
+    now[0] += DAY + 10**9
+    assert service.keys.create(**how).key.id != first.key.id
+
+
+def test_a_key_that_expired_meanwhile_is_found_by_its_request(service, now):
+    until = datetime.fromtimestamp(now[0] / 10**9 + 60, UTC)
+    first = service.keys.create("default", "write", "one", until, idempotency_key="k")
+    now[0] += 120 * 10**9
+    assert service.keys.create("default", "write", "one", until, idempotency_key="k").key == first.key
+
+
+def test_a_tenant_is_made_once(service):
+    first = service.tenants.create("acme", idempotency_key="k")
+    assert service.tenants.create("acme", idempotency_key="k") == first
+    assert len(service.audit(tenant="acme")) == 1
+    with pytest.raises(UserError) as error:
+        service.tenants.create("acme", idempotency_key="k2")
+    assert error.value.code == "name-taken"
 
 
 def test_only_what_was_carried_out_is_kept(service, monkeypatch):

@@ -11,6 +11,7 @@ from handful.cli.application import command, group
 from handful.cli.options import JsonOption, takes
 from handful.cli.remote import SERVER, as_json, connected
 from handful.cli.terminal import err, out, print_json
+from handful.errors import UserError
 
 if TYPE_CHECKING:
     from handful.client.records import RemoteKey
@@ -83,6 +84,8 @@ def revoke(server: dict[str, Any], id_: KeyArgument, tenant: TenantOption = None
 
 
 def _show(key: "RemoteKey", json: bool) -> None:
+    if key.token is None:
+        raise UserError(f"The answer with the key {key.id} was lost, and it is not shown again. Rotate it.")
     if json:
         print_json(as_json(key))
         return

@@ -1,9 +1,10 @@
 """What an operator asks a server: models, limits, keys, tenants, usage and the audit."""
 
+import uuid
 from datetime import datetime
 from typing import Any
 
-from handful.client.calls import Call, Plan, ask, quoted
+from handful.client.calls import Answer, Call, Plan, ask, quoted
 from handful.client.records import (
     Page,
     RemoteAuditEntry,
@@ -49,7 +50,13 @@ class OperatorVerbs:
 
     @verb
     def create_key(
-        self, name: str, scope: str, *, tenant: str | None = None, expires_at: datetime | None = None
+        self,
+        name: str,
+        scope: str,
+        *,
+        tenant: str | None = None,
+        expires_at: datetime | None = None,
+        idempotency_key: str | None = None,
     ) -> Plan[RemoteKey]:
         """Make an API key, whose `token` is shown this once.
 
@@ -57,21 +64,32 @@ class OperatorVerbs:
         scope: what it allows: "predict", "write" or "admin", each of them also what those before it do.
         tenant: whose it is; this one's own by default.
         expires_at: from when on it is refused, with a time zone; None: never.
+        idempotency_key: by which the server knows the request when it comes again; by default each call has its own.
+            Where the first answer was lost, the key has no `token`, and a note that says so.
         """
         given = {"name": name, "scope": scope, "tenant": tenant, "expires_at": expires_at}
         body = {field: value for field, value in given.items() if value is not None}
-        return (yield from ask(_secret("/v1/keys", body, None)))
+        return (yield from ask(_making("/v1/keys", RemoteKey, body, idempotency_key)))
 
     @verb
-    def rotate_key(self, key: str, *, overlap: float | None = None, tenant: str | None = None) -> Plan[RemoteKey]:
+    def rotate_key(
+        self,
+        key: str,
+        *,
+        overlap: float | None = None,
+        tenant: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Plan[RemoteKey]:
         """Make a key in place of another one, which is accepted for a while beside it; its `token` is shown this once.
 
         key: the id of the other one.
         overlap: seconds for which that is still accepted; a day by default.
         tenant: whose it is; this one's own by default.
+        idempotency_key: see `create_key`.
         """
         body = {} if overlap is None else {"overlap_seconds": overlap}
-        return (yield from ask(_secret(f"/v1/keys/{quoted(key)}/rotate", body, tenant)))
+        path = f"/v1/keys/{quoted(key)}/rotate"
+        return (yield from ask(_making(path, RemoteKey, body, idempotency_key, tenant=tenant)))
 
     @verb
     def revoke_key(self, key: str, *, tenant: str | None = None) -> Plan[None]:
@@ -87,12 +105,14 @@ class OperatorVerbs:
         return Call("GET", "/v1/tenants", Page[RemoteTenant], {"limit": limit}, repeatable=True)
 
     @verb
-    def create_tenant(self, name: str) -> Plan[RemoteTenant]:
-        """Make a tenant, whose tasks no other one sees."""
-        call: Call[RemoteTenant] = Call("POST", "/v1/tenants", RemoteTenant, body={"name": name})
-        return (yield from ask(call))
+    def create_tenant(self, name: str, *, idempotency_key: str | None = None) -> Plan[RemoteTenant]:
+        """Make a tenant, whose tasks no other one sees. idempotency_key: see `create_key`."""
+        return (yield from ask(_making("/v1/tenants", RemoteTenant, {"name": name}, idempotency_key)))
 
 
-def _secret(path: str, body: Any, tenant: str | None) -> Call[RemoteKey]:
-    """A request that makes a key, another one each time: what is lost on the way is not shown again."""
-    return Call("POST", path, RemoteKey, {"tenant": tenant}, body=body)
+def _making(
+    path: str, answer: type[Answer], body: Any, idempotency_key: str | None, **query: str | None
+) -> Call[Answer]:
+    """A request that makes something, and is known when it comes again."""
+    key = idempotency_key or uuid.uuid4().hex
+    return Call("POST", path, answer, query, body=body, idempotency_key=key, repeatable=True)

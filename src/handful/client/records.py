@@ -215,7 +215,11 @@ class RemoteTenant:
 
 @dataclass(frozen=True)
 class RemoteKey:
-    """An API key. token: what is sent, shown once when it is made."""
+    """An API key.
+
+    token: what is sent, shown once when it is made; None also where the answer that showed it was lost.
+    notes: what to know of the request that made it.
+    """
 
     id: str
     name: str
@@ -225,6 +229,7 @@ class RemoteKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     token: str | None = field(default=None, repr=False)
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from handful.errors import UserError
 from handful.http.answers import response_of
-from handful.http.calls import Administering, Call
+from handful.http.calls import Administering, Call, IdempotencyKey
 from handful.http.documents import takes
 from handful.http.places import After, AfterNumber, KeyId, Limit
 from handful.http.reading import content_of
@@ -41,22 +41,29 @@ async def list_keys(call: Administering, tenant: OfTenant = None, limit: Limit =
 
 
 @router.post("/keys", status_code=201, response_model=NewKey, **takes(CreateKey))
-async def create_key(call: Administering) -> Response:
-    """Make an API key, which is shown this once; so a request that is sent again makes another one."""
+async def create_key(call: Administering, key: IdempotencyKey = None) -> Response:
+    """Make an API key, whose token is shown this once, and not to a request that is sent again."""
     given = await content_of(call, CreateKey)
     tenant = _managed(call, given.tenant)
-    made = await call.run(
-        call.service.keys.create, tenant, given.scope, given.name, given.expires_at, actor=call.identity.key
-    )
+    asked = tenant, given.scope, given.name, given.expires_at
+    made = await call.run(call.service.keys.create, *asked, actor=call.identity.key, idempotency_key=key)
     return response_of(NewKey.shown(made), 201)
 
 
 @router.post("/keys/{key}/rotate", status_code=201, response_model=NewKey, **takes(RotateKey))
-async def rotate_key(key: KeyId, call: Administering, tenant: OfTenant = None) -> Response:
-    """Make a key in place of another, which is accepted for a while beside it; it is shown this once."""
+async def rotate_key(
+    key: KeyId, call: Administering, tenant: OfTenant = None, request_key: IdempotencyKey = None
+) -> Response:
+    """Make a key in place of another, which is accepted for a while beside it; its token is shown this once."""
     overlap = timedelta(seconds=(await content_of(call, RotateKey)).overlap_seconds)
-    rotate = call.service.keys.rotate
-    made = await call.run(rotate, _managed(call, tenant), key, overlap=overlap, actor=call.identity.key)
+    made = await call.run(
+        call.service.keys.rotate,
+        _managed(call, tenant),
+        key,
+        overlap=overlap,
+        actor=call.identity.key,
+        idempotency_key=request_key,
+    )
     return response_of(NewKey.shown(made), 201)
 
 
@@ -78,11 +85,11 @@ async def list_tenants(call: Administering, limit: Limit = 100, after: After = "
 
 
 @router.post("/tenants", status_code=201, response_model=Tenant, **takes(CreateTenant))
-async def create_tenant(call: Administering) -> Response:
+async def create_tenant(call: Administering, key: IdempotencyKey = None) -> Response:
     """Make a tenant; for an admin key of "default"."""
     _check_operator(call)
     given = await content_of(call, CreateTenant)
-    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key)
+    made = await call.run(call.service.tenants.create, given.name, actor=call.identity.key, idempotency_key=key)
     return response_of(Tenant(name=made.name, created_at=made.created_at), 201)
 
 

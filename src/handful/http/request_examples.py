@@ -90,6 +90,7 @@ EXCHANGES = {
             "expires_at": "2030-01-31T00:00:00.000Z",
             "revoked_at": None,
             "token": "hf_0199c5a1f3b27c4e8d6a5b4c3d2e1f02_...",
+            "notes": [],
         },
     ),
 }

@@ -460,14 +460,16 @@ class Key(Shown):
 
 
 class NewKey(Key):
-    """A key that was made just now. token: what to send, shown this once."""
+    """A key that was made. token: what to send, shown this once; null where a request that was sent again made none."""
 
-    token: str
+    token: str | None
+    notes: list[Note] = []
 
     @classmethod
     def shown(cls, made: NewKeyRecord) -> Self:
         """A new key of the service."""
-        return cls(**Key.of(made.key).model_dump(), token=made.token)
+        notes = [Note.of(note) for note in made.notes]
+        return cls(**Key.of(made.key).model_dump(), token=made.token, notes=notes)
 
 
 class KeyPage(Shown):

@@ -10,7 +10,7 @@ from handful.notes import Notes, collecting
 from handful.serving.names import checked_name
 from handful.serving.quotas import Quotas
 from handful.serving.records import Estimate, Example, TaskRecord, Version
-from handful.serving.requests import Request, Requests, content_of
+from handful.serving.requests import Request, Requests, content_of, of_task, task_of
 from handful.serving.rows import Rows
 from handful.serving.scoring import own_estimate
 from handful.serving.states import States, check_there, digest_of
@@ -36,7 +36,7 @@ class Changes:
 
     def __init__(self, store: Store, states: States, now: Callable[[], int], quotas: Quotas) -> None:
         self._store, self._states, self._now, self.quotas = store, states, now, quotas
-        self.requests = Requests(store, now)
+        self.requests = Requests(store, now, task_of)
 
     def create(
         self,
@@ -73,7 +73,7 @@ class Changes:
         change: str,
         notes: Notes,
         terms: Terms,
-        request: Request,
+        request: Request[TaskRecord],
         estimate: Estimate | None = None,
     ) -> TaskRecord:
         """Write a new task with its first version. examples: None where they are not kept."""
@@ -89,7 +89,7 @@ class Changes:
             rows.set_head(id_, 1)
             rows.log(at, terms.actor, change, id_, 1)
             record = noted(rows.task(id_), notes)
-            request.keep(rows, record, at)
+            request.keep(rows, of_task(record), at)
             self.quotas.check_stored(rows, id_)
             return record
 
@@ -201,7 +201,7 @@ class Changes:
         edit: Callable[[list[Example], MetaModel], list[Example]],
         notes: Notes,
         terms: Terms,
-        request: Request,
+        request: Request[TaskRecord],
         *,
         estimate: bool,
     ) -> TaskRecord:
@@ -232,7 +232,7 @@ class Changes:
                 )
                 rows.log(at, terms.actor, change, task, number)
                 result = noted(rows.task(task), told)
-                request.keep(rows, result, at)
+                request.keep(rows, of_task(result), at)
                 if change != "removed":
                     self.quotas.check_stored(rows, task)
                 return result
@@ -243,12 +243,12 @@ class Changes:
 
         return retried(attempt, once=terms.expected is not None)
 
-    def _unchanged(self, record: TaskRecord, terms: Terms, request: Request) -> TaskRecord:
+    def _unchanged(self, record: TaskRecord, terms: Terms, request: Request[TaskRecord]) -> TaskRecord:
         """The answer to a request that changes nothing; sent again, it changes nothing of what came between either."""
 
         def work(rows: Rows) -> None:
             rows.task(record.id)  # it may have been deleted
-            request.keep(rows, record, self._now())
+            request.keep(rows, of_task(record), self._now())
 
         if request.key is not None:
             self._store.write(terms.tenant, work)

@@ -1,19 +1,23 @@
 """API keys: made, shown once, checked, rotated and revoked."""
 
+import contextlib
 import hashlib
 import hmac
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from handful.errors import UserError
+from handful.notes import Note
 from handful.serving.directory import DEFAULT, EVERYONE
 from handful.serving.names import checked_name
 from handful.serving.records import Key
+from handful.serving.requests import Requests
 from handful.serving.rows import Rows
 from handful.serving.store import Store
 
@@ -38,12 +42,23 @@ OPERATOR = f"key_{0:032x}"
 """The id of the operator's admin key, which names none itself."""
 
 
+SHOWN = Note(
+    "token-not-shown",
+    "The token of this key was in the answer to the request that made it, and the store has only its hash. Where that "
+    "answer was lost, rotate the key.",
+)
+
+
 @dataclass(frozen=True)
 class NewKey:
-    """A key with its token, which the store cannot show again."""
+    """A key with its token, which the store cannot show again.
+
+    token: None where an earlier request with the same idempotency key made it. notes: what to know of it.
+    """
 
     key: Key
-    token: str = field(repr=False)
+    token: str | None = field(repr=False)
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,20 @@ class Keys:
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store, self._now = store, now
+        self._requests = Requests(store, now, lambda rows, answer: rows.directory.key(answer["key"]))
         self._held: dict[str, tuple[Key, str, float]] = {}
         self._changes = 0
         self._lock = threading.Lock()
 
     def create(
-        self, tenant: str, scope: str, name: str, expires_at: datetime | None = None, *, actor: str = "local"
+        self,
+        tenant: str,
+        scope: str,
+        name: str,
+        expires_at: datetime | None = None,
+        *,
+        actor: str = "local",
+        idempotency_key: str | None = None,
     ) -> NewKey:
         """Make a key, and show it once.
 
@@ -96,19 +119,20 @@ class Keys:
         name: what it is for.
         expires_at: from when it is refused, with a time zone; None: never.
         actor: who is named in the audit.
+        idempotency_key: a request with the same one, for this tenant within 24 hours, makes no other key.
 
         Raises `UserError` for an unknown tenant or scope, and for a time that has passed.
         """
         if scope not in SCOPES:
             raise UserError(f"Unknown scope {scope!r:.80}. Give one of: {', '.join(SCOPES)}.", field=("scope",))
-        name, until = checked_name(name, "name of a key"), None if expires_at is None else self._later(expires_at)
-        id_, token = self._token()
+        name, until = checked_name(name, "name of a key"), None if expires_at is None else expires_at.isoformat()
 
-        def work(rows: Rows) -> Key:
+        def work(rows: Rows, id_: str, token: str) -> Key:
             rows.directory.tenant(tenant)
-            return self._inserted(rows, id_, name, scope, token, until, actor)
+            last = None if expires_at is None else self._later(expires_at)
+            return self._inserted(rows, id_, name, scope, token, last, actor)
 
-        return NewKey(self._store.write(tenant, work), token)
+        return self._made_once(tenant, idempotency_key, ("key", scope, name, until), work)
 
     def list(self, tenant: str, *, limit: int = 100, after: str = "") -> Sequence[Key]:
         """A tenant's keys from the oldest, also those that are refused; `UserError` for an unknown tenant.
@@ -130,18 +154,27 @@ class Keys:
                 rows.log(at, actor, "key-revoked", key, None)
             return found
 
-        return self._changed(tenant, key, work)
+        with self._changing(key):
+            return self._store.write(tenant, work)
 
-    def rotate(self, tenant: str, key: str, *, overlap: timedelta = timedelta(days=1), actor: str = "local") -> NewKey:
+    def rotate(
+        self,
+        tenant: str,
+        key: str,
+        *,
+        overlap: timedelta = timedelta(days=1),
+        actor: str = "local",
+        idempotency_key: str | None = None,
+    ) -> NewKey:
         """Make a key in place of another, with its name, scope and time to live, and show it once.
 
         overlap: for how long the old one is accepted beside it.
+        actor, idempotency_key: as for `create`.
 
         Raises `UserError` where the tenant has no key of this id, or it is refused already.
         """
-        id_, token = self._token()
 
-        def work(rows: Rows) -> Key:
+        def work(rows: Rows, id_: str, token: str) -> Key:
             old, at = rows.directory.key(key), self._now()
             if not _valid(old, at):
                 raise UserError(f"The key {key!r} is revoked or expired. Create another one.")
@@ -154,7 +187,8 @@ class Keys:
             rows.log(at, actor, "key-rotated", key, None)
             return self._inserted(rows, id_, old.name, old.scope, token, until, actor)
 
-        return NewKey(self._changed(tenant, key, work), token)
+        with self._changing(key):
+            return self._made_once(tenant, idempotency_key, ("rotate", key, overlap.total_seconds()), work)
 
     def check(self, token: str) -> Identity:
         """Whose key this is, and what it may do; `UserError` where it is unknown, expired or revoked."""
@@ -206,7 +240,8 @@ class Keys:
             rows.log(self._now(), "operator", "key-replaced", OPERATOR, None)
             return rows.directory.set_key(OPERATOR, hash=_hash(given), revoked_at=None, expires_at=None)
 
-        self._changed(DEFAULT, OPERATOR, work)
+        with self._changing(OPERATOR):
+            self._store.write(DEFAULT, work)
         return None
 
     def _made_first(self) -> NewKey | None:
@@ -228,10 +263,27 @@ class Keys:
         rows.log(at, actor, "key-created", id_, None)
         return rows.directory.insert_key(id_, name, scope, _hash(token), at, expires_at)
 
-    def _changed(self, tenant: str, id_: str, work: Callable[[Rows], Key]) -> Key:
-        """What a change of a key returns; it is read anew from then on."""
+    def _made_once(
+        self, tenant: str, idempotency_key: str | None, content: Sequence[Any], work: Callable[[Rows, str, str], Key]
+    ) -> NewKey:
+        """The key that work makes of a new id and token, or that the same request made before."""
+        with self._requests.once(tenant, idempotency_key, *content) as request:
+            if request.earlier is not None:
+                return NewKey(request.earlier, None, (SHOWN,))
+            id_, token = self._token()
+
+            def write(rows: Rows) -> Key:
+                made = work(rows, id_, token)
+                request.keep(rows, {"key": id_}, self._now())
+                return made
+
+            return NewKey(self._store.write(tenant, write), token)
+
+    @contextlib.contextmanager
+    def _changing(self, id_: str) -> Iterator[None]:
+        """Inside, a key is changed; it is read anew afterwards."""
         try:
-            return self._store.write(tenant, work)
+            yield
         finally:
             with self._lock:
                 self._changes += 1

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from handful.errors import UserError
 from handful.notes import Note
@@ -14,38 +14,44 @@ from handful.serving.records import Example, TaskRecord
 from handful.serving.rows import Rows
 from handful.serving.store import Store
 
+Earlier = TypeVar("Earlier")
+
 KEPT = 24 * 3600 * 1000
 """Milliseconds for which the answer to a request is kept."""
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Generic[Earlier]):
     """One request. key: None where it is not told from others. earlier: what was answered to it before."""
 
     key: str | None
     fingerprint: str = ""
-    earlier: TaskRecord | None = None
+    earlier: Earlier | None = None
 
-    def keep(self, rows: Rows, record: TaskRecord, at: int) -> None:
-        """Keep the answer, in the transaction that carries the request out; `UserError` where another one did."""
+    def keep(self, rows: Rows, answer: Mapping[str, Any], at: int) -> None:
+        """Keep the answer, in the transaction that carries the request out; `UserError` where another one did.
+
+        answer: by ids alone what it was, as JSON can hold it; "task": with which it is erased.
+        """
         if self.key is not None:
             if rows.answer(self.key, at - KEPT) is not None:  # by another process
                 raise _in_progress()
-            notes = [asdict(note) for note in record.notes]
-            answer = json.dumps({"task": record.id, "version": record.head.number, "notes": notes})
-            rows.insert_answer(self.key, self.fingerprint, record.id, answer, at, at - KEPT)
+            rows.insert_answer(self.key, self.fingerprint, answer.get("task"), json.dumps(answer), at, at - KEPT)
 
 
-class Requests:
-    """The requests of a store that have a key. Those that are being carried out are known in memory alone."""
+class Requests(Generic[Earlier]):
+    """The requests of a store that have a key. Those that are being carried out are known in memory alone.
 
-    def __init__(self, store: Store, now: Callable[[], int]) -> None:
-        self._store, self._now = store, now
+    now: the time in milliseconds. read: what an answer was, of what was kept of it.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], int], read: Callable[[Rows, dict[str, Any]], Earlier]) -> None:
+        self._store, self._now, self._read = store, now, read
         self._running: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def once(self, tenant: str, key: str | None, *content: Any) -> Iterator[Request]:
+    def once(self, tenant: str, key: str | None, *content: Any) -> Iterator[Request[Earlier]]:
         """Carry a request out in here, unless it has an earlier answer.
 
         content: what is asked for, as JSON can hold it.
@@ -66,7 +72,7 @@ class Requests:
             with self._lock:
                 self._running.remove((tenant, key))
 
-    def _earlier(self, tenant: str, key: str, fingerprint: str) -> TaskRecord | None:
+    def _earlier(self, tenant: str, key: str, fingerprint: str) -> Earlier | None:
         with self._store.reading(tenant) as rows:
             found = rows.answer(key, self._now() - KEPT)
             if found is None:
@@ -76,10 +82,20 @@ class Requests:
                     "This idempotency key came with another request before. Give each request its own.",
                     code="idempotency-mismatch",
                 )
-            answer = json.loads(found[1])
-            record = rows.task(answer["task"], deleted=True)
-            notes = tuple(Note(**note | {"field": tuple(note["field"])}) for note in answer["notes"])
-            return replace(record, head=rows.version(record.id, answer["version"]), notes=notes)
+            return self._read(rows, json.loads(found[1]))
+
+
+def of_task(record: TaskRecord) -> dict[str, Any]:
+    """What is kept of an answer that is a task."""
+    notes = [asdict(note) for note in record.notes]
+    return {"task": record.id, "version": record.head.number, "notes": notes}
+
+
+def task_of(rows: Rows, answer: dict[str, Any]) -> TaskRecord:
+    """The task that was an answer, as it was then."""
+    record = rows.task(answer["task"], deleted=True)
+    notes = tuple(Note(**note | {"field": tuple(note["field"])}) for note in answer["notes"])
+    return replace(record, head=rows.version(record.id, answer["version"]), notes=notes)
 
 
 def _in_progress() -> UserError:

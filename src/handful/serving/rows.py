@@ -312,8 +312,8 @@ class Rows:
         row = self._run(wanted.where(REQUESTS.c.created_at >= since)).first()
         return None if row is None else (row.fingerprint, row.answer)
 
-    def insert_answer(self, key: str, fingerprint: str, task: str, answer: str, at: int, since: int) -> None:
-        """Keep what was answered to a request, and drop the answers from before `since`."""
+    def insert_answer(self, key: str, fingerprint: str, task: str | None, answer: str, at: int, since: int) -> None:
+        """Keep what was answered to a request, about a task or none, and drop the answers from before `since`."""
         self.drop_answers(since)
         facts = {"key": key, "fingerprint": fingerprint, "task": task, "answer": answer, "created_at": at}
         self.counts.insert(REQUESTS, None, facts)

@@ -166,14 +166,14 @@ REQUESTS = Table(
     _key("tenant"),
     _key("key"),
     Column("fingerprint", String, nullable=False),
-    Column("task", String, nullable=False),
+    Column("task", String),
     Column("answer", Text, nullable=False),
     _time("created_at"),
     _of_task(),
     Index("requests_created", "tenant", "created_at"),
     Index("requests_task", "tenant", "task"),
 )
-"""Requests with an idempotency key, and what was answered."""
+"""Requests with an idempotency key, and what was answered. task: None where they are about keys and tenants."""
 
 ERASURES = Table(
     "erasures",

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from handful.errors import UserError
 from handful.serving.directory import EVERYONE
 from handful.serving.records import Tenant
+from handful.serving.requests import Request, Requests
 from handful.serving.rows import Rows
 from handful.serving.store import Store
 
@@ -21,12 +23,14 @@ class Tenants:
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store, self._now = store, now
+        self._requests = Requests(store, now, lambda rows, answer: rows.directory.tenant(answer["tenant"]))
 
-    def create(self, name: str, *, actor: str = "local") -> Tenant:
+    def create(self, name: str, *, actor: str = "local", idempotency_key: str | None = None) -> Tenant:
         """Add a tenant.
 
         name: 1 to 63 small letters, digits, dots, hyphens and underscores, of which a letter or digit is the first.
         actor: who is named in the audit of the tenant.
+        idempotency_key: a request with the same one, for the same name within 24 hours, finds the tenant that was made.
 
         Raises `UserError` for another name, or one that is taken.
         """
@@ -37,15 +41,17 @@ class Tenants:
                 field=("name",),
             )
 
-        def work(rows: Rows) -> Tenant:
+        def work(rows: Rows, request: Request[Tenant]) -> Tenant:
             if rows.directory.tenants(1, ""):
                 raise UserError(f"There is a tenant {name!r} already. Choose another name.", code="name-taken")
             at = self._now()
             rows.directory.insert_tenant(at)
             rows.log(at, actor, "tenant-created", name, None)
+            request.keep(rows, {"tenant": name}, at)
             return rows.directory.tenant(name)
 
-        return self._store.write(name, work)
+        with self._requests.once(name, idempotency_key, "tenant") as request:
+            return request.earlier or self._store.write(name, partial(work, request=request))
 
     def get(self, name: str) -> Tenant:
         """A tenant; `UserError` where there is none."""
