@@ -158,7 +158,7 @@ class Bench:
             Path("/proc/self/clear_refs").write_text("5")
         start = time.process_time()
         with clock_of_the_core():
-            train(experiment, folder, tasks=tasks, force=True, trust=TRUST, on_event=heard)
+            train(experiment.settled(tasks), folder, tasks=tasks, force=True, trust=TRUST, on_event=heard)
         spent = round((time.process_time() - start) / 60, 2)
         model = self.loaded(cell)
         names = ("trained steps", "kept step", "selection", "validation score", "encoder")

@@ -253,7 +253,7 @@ def test_the_command_takes_an_encoder_of_one_s_own(photos, tmp_path):
 
 def test_how_many_layers_are_tuned_is_not_looked_up_in_code_that_is_not_trusted(photos, tmp_path):
     sys.modules.pop("json.tool", None)
-    experiment = Experiment(Source(str(photos), encoder="json.tool:main"), settings={"minutes": 1.0})
+    experiment = Experiment(Source(str(photos), encoder="json.tool:main"), "protonet", settings={"minutes": 1.0})
     with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful"):
         train(experiment, tmp_path / "run")
     assert "json.tool" not in sys.modules

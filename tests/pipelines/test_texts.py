@@ -201,7 +201,7 @@ def test_a_model_reads_raw_texts(csv, folder, tmp_path):
     source = Source(str(csv), text="question", label="intent", encoder=str(folder))
     settings = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2}
     with noted("encoder stays as it is"):
-        train(Experiment(source, way=2, shot=2, query_shot=3, settings=settings), tmp_path / "run")
+        train(Experiment(source, "protonet", way=2, shot=2, query_shot=3, settings=settings), tmp_path / "run")
     model = MetaModel.from_pretrained(tmp_path / "run")
     assert model.learner.recipe["backbone"] == "linear", "which keeps the embeddings at first"
     new = {"question": ["zzz zz", "zz", "qqq", "qq q"], "intent": ["z", "z", "q", "q"]}

@@ -48,7 +48,7 @@ def photos(folder) -> Path:
     sizes = {"way": 2, "shot": 2, "query_shot": 2}
     backbone = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}
     source = Source(str(folder / "photos"), image_size=16)
-    train(Experiment(source, **backbone, **sizes, settings=TINY), folder / "run")
+    train(Experiment(source, "protonet", **backbone, **sizes, settings=TINY), folder / "run")
     return folder / "run"
 
 

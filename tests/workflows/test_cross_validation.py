@@ -26,7 +26,7 @@ def _quick(monkeypatch):
 
 def of_species(path, **more) -> Experiment:
     source = Source(str(own_data.species(path / "species.csv")), label="kind")
-    return Experiment(source, backbone_options={"hidden": [8]}, settings=TINY, **more)
+    return Experiment(source, "protonet", backbone_options={"hidden": [8]}, settings=TINY, **more)
 
 
 def of_shops(path, **columns) -> Experiment:

@@ -18,7 +18,7 @@ def run(tmp_path_factory) -> Path:
     source = Source(str(own_data.photos(folder / "photos")), image_size=16)
     backbone = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}
     settings = {"steps": 2, "validation_tasks": 4}
-    train(Experiment(source, **backbone, way=2, shot=2, query_shot=2, settings=settings), folder / "run")
+    train(Experiment(source, "protonet", **backbone, way=2, shot=2, query_shot=2, settings=settings), folder / "run")
     return folder / "run"
 
 

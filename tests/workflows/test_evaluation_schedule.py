@@ -97,7 +97,10 @@ def test_a_report_says_how_many_tasks_there_was_time_for(monkeypatch, tmp_path):
     monkeypatch.setattr("handful.evaluation.ladder.pace", lambda *arguments, **more: Pace(1.0))
     source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
     settings = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2}
-    train(Experiment(source, backbone_options={"hidden": [8]}, settings=settings, way=2, shot=1), tmp_path / "run")
+    train(
+        Experiment(source, "protonet", backbone_options={"hidden": [8]}, settings=settings, way=2, shot=1),
+        tmp_path / "run",
+    )
     heard = []
     report = evaluate(tmp_path / "run", minutes=0.001, on_event=heard.append)
     assert {len(row.evaluation.scores) for row in report.comparisons[0].rows} == {FEWEST}

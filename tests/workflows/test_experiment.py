@@ -43,7 +43,7 @@ def _quick(monkeypatch):
 def species(tmp_path) -> Experiment:
     source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
     sizes = {"way": 2, "shot": 2, "query_shot": 3}
-    return Experiment(source, backbone_options={"hidden": [8]}, settings=TINY, **sizes)
+    return Experiment(source, "protonet", backbone_options={"hidden": [8]}, settings=TINY, **sizes)
 
 
 def test_an_experiment_comes_back_from_its_configuration():
@@ -87,16 +87,11 @@ def test_the_model_s_facts_are_those_of_the_run(species, tmp_path):
     assert "each on the same 5 tasks of the val split" in facts["selection"]
 
 
-@pytest.mark.parametrize(
-    ("role", "learner"), [({"target": "sold"}, "bayesian-last-layer"), ({"label": "good"}, "protonet")]
-)
-def test_a_run_has_a_learner_for_its_kind_of_tasks_where_none_is_named(role, learner, tmp_path):
-    source = Source(str(own_data.shops(tmp_path / "shops.csv")), task="shop", **role)
-    experiment = Experiment(source, settings={"steps": 1, "validation_tasks": 1})
-    model = train(experiment, tmp_path / "run")
-    assert model.learner.key == Run(tmp_path / "run").config()["learner"] == learner
-    named = replace(experiment, learner=learner)
-    assert train(named, tmp_path / "run", resume=True).digest == model.digest
+def test_training_is_of_a_learner_that_is_named(species, tmp_path):
+    with pytest.raises(UserError, match="No learner is named") as refused:
+        train(replace(species, learner=None), tmp_path / "run")
+    assert "{learner}" in refused.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_is_told_what_was_built_before_it_starts(species, tmp_path):
@@ -140,7 +135,7 @@ def test_a_validation_split_without_examples_is_refused_before_training(tmp_path
     few = own_data.photos(tmp_path / "few", 4, count=5)
     sizes = {"way": 2, "shot": 1, "query_shot": 2}
     with noted("too few"), pytest.raises(UserError, match="a class takes 6 that differ"):
-        train(Experiment(Source(str(few), image_size=16), settings=TINY, **sizes), tmp_path / "run")
+        train(Experiment(Source(str(few), image_size=16), "protonet", settings=TINY, **sizes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -149,7 +144,7 @@ def test_of_a_few_classes_all_are_trained_on_and_the_report_says_that_nothing_wa
     """With the defaults of every command."""
     few = own_data.photos(tmp_path / "few", 3, count=8)
     with noted("3 classes, too few to hold some out for validation and test"):
-        train(Experiment(Source(str(few), image_size=16), settings=TINY), tmp_path / "run")
+        train(Experiment(Source(str(few), image_size=16), "protonet", settings=TINY), tmp_path / "run")
     report = evaluate(tmp_path / "run", tasks=4, minutes=0)
     assert report.tasks.startswith("3 classes of few, **all of them trained on: nothing was held out**")
     assert "With 1 example of each of 3 classes that were trained on" in report.verdict
@@ -161,7 +156,8 @@ def test_of_a_few_classes_all_are_trained_on_and_the_report_says_that_nothing_wa
 @pytest.mark.slow
 def test_other_data_to_test_on_are_told_as_such(tmp_path):
     few, other = own_data.photos(tmp_path / "few", 12, count=8), own_data.photos(tmp_path / "other", 4, count=8)
-    experiment = Experiment(Source(str(few), image_size=16, test=str(other)), settings=TINY, way=2, query_shot=2)
+    source = Source(str(few), image_size=16, test=str(other))
+    experiment = Experiment(source, "protonet", settings=TINY, way=2, query_shot=2)
     with noted("other holds an example of the training, too"):
         train(experiment, tmp_path / "run")
         report = evaluate(tmp_path / "run", tasks=4, minutes=0)
@@ -284,7 +280,7 @@ def test_the_ladder_is_pre_trained_on_images_that_are_changed_as_those_of_the_le
     monkeypatch.setattr("handful.workflows.evaluate.Ladder", Watching)
     source = Source(str(own_data.photos(tmp_path / "photos")), image_size=16)
     sizes = {"way": 2, "shot": 1, "query_shot": 2, "train_way": 3}
-    changed = Experiment(source, augment=1.0, settings=TINY, backbone="mlp", **sizes)
+    changed = Experiment(source, "protonet", augment=1.0, settings=TINY, backbone="mlp", **sizes)
     train(changed, tmp_path / "run")
     evaluate(tmp_path / "run", tasks=2, minutes=0)
     ((pool, keeper),) = seen

@@ -47,6 +47,17 @@ def test_among_ties_the_cheapest_is_taken():
     assert court.best({"slow": slow, "cheap": cheap}) == "cheap"
 
 
+def test_what_was_trained_is_left_out_unless_it_is_surely_ahead_of_its_start():
+    court = judge()
+    field = {
+        "frozen": scored(spread(0.7)),
+        "worst": scored(spread(0.5)),
+        "lucky": scored(spread(0.75, width=1.0, seed=5)),
+        "learned": scored(spread(0.7) + 0.1 + spread(0.0, 0.001, 3)),
+    }
+    assert court.below(field, ["worst", "frozen"]) == {"lucky": "not surely ahead of frozen"}
+
+
 def test_a_mean_that_is_far_behind_is_no_tie_however_wide_the_interval():
     court = judge()
     leader, noisy = scored(spread(0.8), seconds=2.0), scored(spread(0.7, width=1.0, seed=2), seconds=0.1)

@@ -26,12 +26,13 @@ def species(tmp_path) -> Experiment:
     source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
     settings = {"steps": 40, "meta_batch_size": 2, "validation_tasks": 10, "validate_every": 2, "plan": "vmap"}
     sizes = {"way": 2, "shot": 2, "query_shot": 3}
-    return Experiment(source, backbone_options={"hidden": [8]}, settings=settings, **sizes)
+    return Experiment(source, "protonet", backbone_options={"hidden": [8]}, settings=settings, **sizes)
 
 
 def test_rate_decay_and_the_learners_own_options_are_searched():
     source = Source("x")
-    assert space(Experiment(source, settings={"outer_lr": 0.01, "weight_decay": 1e-3}), "classification") == {
+    given = {"outer_lr": 0.01, "weight_decay": 1e-3}
+    assert space(Experiment(source, "protonet", settings=given), "classification") == {
         "outer_lr": SearchRange(0.01, 0.001, 0.1),
         "weight_decay": SearchRange(1e-3, 1e-5, 0.1),
         "temperature": SearchRange(10.0, 1.0, 100.0),
@@ -42,7 +43,7 @@ def test_rate_decay_and_the_learners_own_options_are_searched():
     assert found["inner_steps"] == SearchRange(5, 1, 10, whole=True)
     found = space(Experiment(source, learner="r2d2"), "regression")
     assert set(found) == {"outer_lr", "weight_decay", "regularization"}
-    found = space(Experiment(source, settings={"weight_decay": 0.0}), "classification")
+    found = space(Experiment(source, "protonet", settings={"weight_decay": 0.0}), "classification")
     assert "weight_decay" not in found, "none was asked for"
 
 
@@ -58,7 +59,7 @@ def test_settings_are_applied_where_they_belong():
 
 
 def test_the_best_is_the_best_in_its_direction():
-    experiment = Experiment(Source("x"))
+    experiment = Experiment(Source("x"), "protonet")
     trials = [
         Trial({"outer_lr": 1.0}, "complete", 0.3, []),
         Trial({"outer_lr": 2.0}, "complete", 0.2, []),

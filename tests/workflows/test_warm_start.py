@@ -21,9 +21,8 @@ SETTINGS = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2, "plan": "vm
 @pytest.fixture
 def species(tmp_path) -> Experiment:
     source = Source(str(own_data.species(tmp_path / "species.csv")), label="kind")
-    return Experiment(
-        source, backbone_options={"hidden": [4]}, settings=SETTINGS, way=2, shot=2, query_shot=3, backbone="mlp"
-    )
+    sizes = {"way": 2, "shot": 2, "query_shot": 3}
+    return Experiment(source, "protonet", backbone="mlp", backbone_options={"hidden": [4]}, settings=SETTINGS, **sizes)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ class RaceResult:
         it was "dropped", and its "rounds": pairs of the seconds that it had trained and the score it had then.
     left_out: why others were not scored, by name.
     heads: what was tried on the winner's pre-trained network, in words.
+    start: names of those that no training has changed, of the best of which the others had to be surely ahead.
     examples: on the most of which a candidate was trained or pre-trained.
     """
 
@@ -31,6 +32,7 @@ class RaceResult:
     left_out: Mapping[str, str]
     heads: tuple[str, ...] = ()
     examples: int = 0
+    start: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, summary: Mapping[str, Any]) -> "RaceResult":
@@ -43,16 +45,18 @@ class RaceResult:
             summary["left_out"],
             tuple(summary.get("heads", ())),
             summary.get("examples", 0),
+            tuple(summary.get("start", ())),
         )
 
     def markdown(self) -> str:
         """Its table, and what was tried on the winner's network."""
         count = len(self.candidates)
         others = f"the best of {count} candidates" if count > 1 else "the only candidate"
+        trained = " What was trained is kept only where it is surely ahead of what was not." if self.start else ""
         parts = [
             f"{self.winner} is {others} on the same {self.tasks} validation tasks. Of those that are as good as the "
-            "first, the fastest to adapt is kept. The number of candidates flatters these scores: those on test tasks "
-            "above say what the model is worth.",
+            f"first, the fastest to adapt is kept.{trained} The number of candidates flatters these scores: those on "
+            "test tasks above say what the model is worth.",
             "\n".join(f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *self._rows())),
         ]
         if self.heads:

@@ -46,7 +46,7 @@ class StepCount:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         """The other way."""
-        return cls(record["steps"], record["corrected"])
+        return cls(record["steps"], record.get("corrected"))
 
 
 def validation_interval(steps: int, every: int = 0) -> int:

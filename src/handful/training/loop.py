@@ -196,12 +196,21 @@ class Training(TrainingState):
                 hint="Or start over with {force}.",
             ) from error
 
+    def take_fixed(self, run: Run) -> None:
+        """What the run has fixed by the clock, where no checkpoint has it."""
+        fixed = run.fixed()
+        self.step_count = run.step_count() or self.step_count
+        if self.plan is None and fixed.get("plan"):
+            self.plan = Plan.parse(fixed["plan"])
+        if self.kept_splits is None:
+            self.kept_splits = fixed.get("kept_splits")
+
     def fix_steps(self, run: Run | None, on_event: OnEvent) -> None:
         """As many as the budget allows; all workers time the first meta-batch, and the first one fixes."""
         minutes, long = self.settings.minutes, one_by_one(self.learner)
         if self.step_count is not None:
             if self.steps > self.step:
-                self.keep_lower_layers(self.steps, on_event)
+                self.keep_lower_layers(self.steps, run, on_event)
             if long and self.steps > self.step:
                 self.expected_seconds = (self.steps - self.step) * self._seconds_per_step(1)
             return
@@ -211,12 +220,12 @@ class Training(TrainingState):
             self._time_validation()
             steps = self._affordable(60 * minutes - self.spent, per_step)
         steps = self._agreed(steps)
-        if self.keep_lower_layers(steps, on_event):  # so that more of them fit
+        if self.keep_lower_layers(steps, run, on_event):  # so that more of them fit
             per_step = self._seconds_per_step(TIMED_STEPS)
             steps = self._agreed(max(steps, self._affordable(60 * minutes - self.spent, per_step)))
         self._keep_steps(StepCount(steps), run)
 
-    def keep_lower_layers(self, steps: int, on_event: OnEvent) -> bool:
+    def keep_lower_layers(self, steps: int, run: Run | None, on_event: OnEvent) -> bool:
         """Of an encoder some of whose layers stay as they are, run these once for each example, if that is cheaper.
 
         steps: that there will be, at the least. Returns whether some are kept. Once decided it stays so, since the last
@@ -233,6 +242,8 @@ class Training(TrainingState):
         if self.kept_splits is None:
             found = kept_layers.worth_keeping(encoder, uses, self.learner.device)
             self.kept_splits = list(self._agreed(found))
+            if run is not None and self.workers.first:
+                run.fix(kept_splits=self.kept_splits)
         count = kept_layers.keep(encoder, uses, self.kept_splits, self.learner.device)
         if count and new:
             kept = encoder.bytes_kept()
@@ -302,7 +313,7 @@ class Training(TrainingState):
     def _keep_steps(self, count: StepCount, run: Run | None) -> None:
         self.step_count = count
         if run is not None and self.workers.first:
-            run.record_steps(count)
+            run.fix(**count.to_json())
 
     def follow(self) -> None:
         """All workers continue from where the first one is."""
@@ -580,8 +591,10 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
     if workers.first:
         restored = run is not None and run.restore(training)
         if run is not None:
-            training.step_count = run.step_count() or training.step_count
+            training.take_fixed(run)
         training.choose_plan(on_event)
+        if run is not None and training.plan is not None:
+            run.fix(plan=training.plan.written())
         if chosen.pretrain_examples and (training.unfinished or not restored):
             training.pretrain(run, on_event, stop)
             if run is not None and training.learner.start != "pretrained":  # whose network stays as it is

@@ -181,14 +181,22 @@ class Run:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def fixed(self) -> dict[str, Any]:
+        """What a training has fixed by the clock: see `fix`."""
+        path = self.path / STEPS
+        return read_json(path) if path.exists() else {}
+
+    def fix(self, **facts: Any) -> None:
+        """Keep what was found out by the clock, for a continuation with the same bits.
+
+        facts: "steps", and "corrected" once they are; the "plan"; "kept_splits", whose examples some layers see once.
+        """
+        write_json(self.path / STEPS, self.fixed() | facts)
+
     def step_count(self) -> StepCount | None:
         """The steps that were fixed by a time budget; None where they were not, or not yet."""
-        path = self.path / STEPS
-        return StepCount.from_json(read_json(path)) if path.exists() else None
-
-    def record_steps(self, count: StepCount) -> None:
-        """Keep the steps, found out by the clock, for a continuation with the same bits."""
-        write_json(self.path / STEPS, count.to_json())
+        fixed = self.fixed()
+        return StepCount.from_json(fixed) if "steps" in fixed else None
 
     def race(self) -> dict[str, Any] | None:
         """What the race of learners came to that the run was: its winner and its candidates; None where it was none."""

@@ -1,40 +1,41 @@
 """`auto`: the best model that a budget of time brings, found by a race of learners on validation tasks."""
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from handful.data_options import OFF
+from handful.engine.devices import device_named
 from handful.errors import HandfulError, UserError
 from handful.events import NoteEvent, OnEvent, Stop, ignore
 from handful.learners.learner import Learner, Race
 from handful.learners.transfer import Pretrained as PretrainedNetwork
-from handful.models.meta_model import MetaModel
+from handful.models.meta_model import MetaModel, folder_to_bring
 from handful.notes import note
 from handful.own_code import check_trusted
 from handful.registry import LEARNERS
-from handful.storage import finite, is_run, write_json, write_text
+from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
 from handful.training.loop import check_precision
-from handful.training.performance import performance
 from handful.training.pretraining_budget import choose_size
 from handful.training.run import RACE, Run
 from handful.training.settings import Settings
 from handful.training.workers import place
-from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
+from handful.workflows.encoder_race import encoder_raced
+from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, validating
+from handful.workflows.race_end import Finish, finished
 from handful.workflows.race_entrants import Entrant, Pretrained, Probe, Track
 from handful.workflows.race_record import RaceRecord, budget_of
 from handful.workflows.race_scores import Scored, reason
 from handful.workflows.race_steps import Course, rounds, targets
 from handful.workflows.race_trainees import Trainee
-from handful.workflows.train import train
+from handful.workflows.train import train, with_workers
 
 AUTO = "auto"
 """What the race is called where a learner is named."""
@@ -118,22 +119,6 @@ def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path 
     raise refused
 
 
-@dataclass(frozen=True)
-class Finish:
-    """What a race came to.
-
-    scores: of all candidates, at their best. dropped: why some were not trained to the end. rounds: of those that were
-    meta-trained, the seconds that each had trained after its rounds, and its scores then. examples: on the most of
-    which a candidate was trained or pre-trained.
-    """
-
-    winner: Entrant
-    scores: dict[str, Scored]
-    dropped: dict[str, str]
-    rounds: dict[str, list[tuple[float, float]]]
-    examples: int
-
-
 def auto(
     experiment: Experiment,
     path: Path,
@@ -157,32 +142,17 @@ def auto(
     workers: see `train`, where an encoder is tuned; a race runs in one process and takes no others.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
-    and found. An encoder that is tuned takes the whole budget, beside a linear map on its frozen vectors. Raises
-    `UserError` where options, data or sizes do not fit.
+    and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` where options,
+    data or sizes do not fit.
     """
     given = experiment.settings.get("minutes")
     experiment = replace(experiment, settings=experiment.settings | {"minutes": MINUTES if given is None else given})
     settings = Settings(**experiment.settings)
     minutes = float(experiment.settings["minutes"])
     experiment = with_way_of_tuning(experiment)
-    if (experiment.source.tune_encoder or OFF) != OFF:
-        if budget_from is not None:
-            raise UserError(
-                "There is no race where an encoder is tuned, and so no budget to take.",
-                hint="Leave out {budget_from}.",
-            )
-        return train(
-            experiment,
-            path,
-            tasks=tasks,
-            workers=workers,
-            resume=resume,
-            force=force,
-            trust=trust,
-            on_event=on_event,
-            stop=stop,
-        )
-    if place(workers)[1] > 1:
+    tuning = (experiment.source.tune_encoder or OFF) != OFF
+    rank, count = place(workers)
+    if count > 1 and not tuning:
         raise UserError(
             "A race of learners runs in one process; workers share the steps of one learner.",
             hint="Name one with {learner}, or leave out {workers}.",
@@ -192,7 +162,9 @@ def auto(
     going_on = resume and is_run(path)
     sizing = 0.0
     if tasks is None:
-        tasks = continued(experiment.source, path, trust) if going_on else experiment.source.open(trust=trust)
+        there = device_named(experiment.settings.get("device", "cpu"))
+        source = experiment.source
+        tasks = continued(source, path, trust) if going_on else source.open(trust=trust, device=there)
         opened = time.monotonic()
         if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
             sizing = time.monotonic() - opened
@@ -201,7 +173,14 @@ def auto(
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
-    check_precision(settings, replace(experiment, warm_start=None).build(sized))  # and that there is such a network
+    settled = experiment.settled(tasks)
+    if experiment.whole_encoder:
+        folder_to_bring(tasks.pipeline)  # where there is none, it is told before anything is trained
+    if rank:
+        return train(
+            settled, path, tasks=tasks, workers=workers, resume=True, trust=trust, on_event=on_event, stop=stop
+        )
+    check_precision(settings, settled.build(sized))  # and that there is such a network
     known = going_on and (path / RACE).exists()
     budget = None if budget_from is None or known else budget_of(budget_from)
     if budget is not None and given is not None and given != budget.minutes:
@@ -212,12 +191,16 @@ def auto(
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
         record = RaceRecord.open(path, minutes, budget, spent=sizing)
+        validation = few(validation) if tuning else validation
         track = Track(experiment, sized, validation, run, record, on_event, stop)
         try:
             if record.summary is not None:
                 return MetaModel.from_pretrained(path, trust=trust)
             with run.threads():
-                return finished(track, raced(track, candidates(race_of(sized), sized)))
+                if not tuning:
+                    return finished(track, raced(track, candidates(race_of(sized), sized)))
+                sharing = partial(with_workers, settled, path, count, trust)
+                return finished(track, encoder_raced(track, heads, count, sharing, trust))
         except BaseException as error:
             mistaken = isinstance(error, UserError) and not going_on and not record.results
             if mistaken or not record.path.exists():
@@ -228,7 +211,7 @@ def auto(
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     """Let these learners race for the budget."""
     probes, pretrained, trainees = list[Probe](), list[Pretrained](), list[Trainee]()
-    budget, dropped = 60 * track.record.minutes, dict[str, str]()
+    budget, dropped = track.record.seconds, dict[str, str]()
     for probe in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe):
         if probe.affordable:
             probes.append(probe)
@@ -245,7 +228,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     if not (probes or pretrained or trainees):
         raise UserError("No learner of the registry is a candidate for these tasks. Name one with {learner}.")
     counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
-    track.on_event(NoteEvent(f"A race of {counts}, for {track.record.minutes:g} minutes."))
+    track.on_event(NoteEvent(f"A race of {counts}, for {track.record.seconds / 60:g} minutes."))
     scores = {one.name: one.scored() for one in probes}
     own = [one for one in pretrained if one.of is None]
     for one in own:
@@ -257,11 +240,18 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     if not scores:
         raise HandfulError(f"No candidate could be trained: {'; '.join(dropped.values())}.", code="training-diverged")
     entrants = {one.name: one for one in (*probes, *pretrained, *trainees)}
-    winner = entrants[track.judge.best(scores)]
+    start = [one.name for one in probes] if track.encoded else []
+    below = track.judge.below(scores, start) if start else {}
+    winner = entrants[track.judge.best({name: one for name, one in scores.items() if name not in below})]
     if isinstance(winner, Trainee):
         winner.restored()
     most = max(one.examples for one in entrants.values())
-    return Finish(winner, scores, dropped, {one.name: one.rounds for one in trainees}, most)
+    return Finish(winner, scores, below | dropped, {one.name: one.rounds for one in trainees}, most, start)
+
+
+def heads(tasks: TaskDistribution) -> list[type[Learner]]:
+    """The candidates on these tasks that are not trained."""
+    return [learner for learner in candidates(race_of(tasks), tasks) if kind_of(learner) is Probe]
 
 
 def kind_of(cls: type[Learner]) -> type[Entrant]:
@@ -284,7 +274,7 @@ def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:
 def _in_time(entrant: Entrant, dropped: dict[str, str]) -> bool:
     """Whether the budget allows one more candidate; else note it."""
     record = entrant.track.record
-    if record.decide(f"time for {entrant.name}", lambda: record.left > (1 - PREPARING) * 60 * record.minutes):
+    if record.decide(f"time for {entrant.name}", lambda: record.left > (1 - PREPARING) * record.seconds):
         return True
     dropped[entrant.name] = "no time was left to try it"
     return False
@@ -346,7 +336,7 @@ def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, la
     """Train a candidate for one round; its scores then."""
     start, end = ends[number - 1] if number else 0, ends[number]
     one.course = Course(ends[-1])
-    behind = _behind(track, one) + SAVING * 60 * track.record.minutes
+    behind = _behind(track, one) + SAVING * track.record.seconds
     if last and number:
 
         def corrected() -> int:
@@ -361,62 +351,3 @@ def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, la
     scored = one.scored(f" after round {number + 1}")
     one.rounds.append((one.seconds_up_to(one.course.total if last else end), track.judge.score(scored)))
     return scored
-
-
-def finished(track: Track, finish: Finish) -> MetaModel:
-    """Save the winner as an ordinary meta-model, and the record of the race."""
-    winner, run, record = finish.winner, track.run, track.record
-    score, judge = finish.scores[winner.name], track.judge
-    ranked = sorted(finish.scores, key=lambda name: judge.rank(finish.scores[name]), reverse=True)
-    facts = {
-        "tasks": track.experiment.source.name,
-        "trained steps": winner.steps,
-        "kept step": winner.kept_step,
-        "selection": f"the best of {len(ranked)} candidates on the same {track.scored_tasks} tasks of the val split",
-        "metric": track.metric.name,
-        "validation score": judge.score(score),
-        "examples": winner.examples,
-        "plan": winner.plan or "None",
-        "seed": track.experiment.seed,
-        "race": finite({name: judge.score(finish.scores[name]) for name in ranked}),
-    }
-    learner = winner.learner()
-    model = MetaModel(learner, track.tasks.pipeline, facts, whole_encoder=track.experiment.whole_encoder)
-    history = winner.history or [{"step": 0, "seconds": round(record.spent, 3), "val": judge.score(score)}]
-    write_text(run.path / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in history))
-    model.save_pretrained(run.path / "model")
-    record.end(summary(track, finish, ranked))
-    shutil.rmtree(run.path / "checkpoints" / "race", ignore_errors=True)
-    if isinstance(winner, Trainee):
-        tasks = winner.training_tasks()
-        write_json(run.path / "performance.json", performance(history, learner, tasks, winner.batch))
-    return model
-
-
-def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, Any]:
-    """What `race.json` says at its end: the winner, and each candidate, the best first.
-
-    Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
-    are averaged), seconds to adapt to a task, why it was dropped, and after each round the seconds that it had trained
-    and its score then. Of the winner: what was tried on its pre-trained network. Of all: the most examples on
-    which one was trained, for the ladder beside a winner that saw none.
-    """
-    best = finish.scores[finish.winner.name]
-    rows = []
-    for name in ranked:
-        gap = track.judge.ahead(best, finish.scores[name])
-        rows.append(
-            {
-                "name": name,
-                "score": track.judge.score(finish.scores[name]),
-                "behind": {"mean": gap.mean, "low": gap.low, "high": gap.high},
-                "adapt_seconds": finish.scores[name].seconds,
-                "dropped": finish.dropped.get(name),
-                "rounds": finish.rounds.get(name, []),
-            }
-        )
-    left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
-    facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": track.scored_tasks}
-    facts |= {"heads": track.record.results.get(f"heads of {finish.winner.name}", [])}
-    facts |= {"examples": finish.examples}
-    return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

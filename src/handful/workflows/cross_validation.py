@@ -84,7 +84,7 @@ def cross_validate(
         on_event(NoteEvent(f"Fold {number} of {folds}: {there}"))
         going_on = is_run(there)
         tasks_of_fold = None if going_on else of_fold.source.open(earlier=contents, trust=trust)
-        trained = train if run.race() is None else auto
+        trained = auto if experiment.learner is None else train
         trained(of_fold, there, tasks=tasks_of_fold, resume=going_on, trust=trust, on_event=on_event, stop=stop)
         reports.append(
             evaluate(
@@ -105,7 +105,7 @@ def cross_validate(
     count = len(opened.contents().placed())
     plural = "classes" if noun == "class" else "tasks"
     comparisons = [joined(of_setting) for of_setting in zip(*(report.comparisons for report in reports), strict=True)]
-    won = "" if run.race() is None else f"; {winners(reports)}"
+    won = "" if experiment.learner else f"; {winners(reports)}"
     return replace(
         first,
         title=f"{comparisons[0].learner.evaluation.learner} on {experiment.source.name}, in {folds} folds",

@@ -174,8 +174,7 @@ def evaluate(
         plan=str(model.facts["plan"]),
         normalization=model.learner.recipe["normalization"],
         findings=findings,
-        # Where tuning the encoder brought nothing, the run's history is of what was not kept.
-        history=history if model.facts.get("encoder", {}).get("kept", "tuned") == "tuned" else (),
+        history=history,
         validated_by=recorded_metric(model.facts["metric"]),
         shots=curves,
         nested=places[0].nested,

@@ -24,7 +24,7 @@ from handful.workflows.warm_start import digest, start_from
 START = "start"
 """Where a run's configuration has the digest of the weights that it started from."""
 LEARNERS_OF: dict[Kind, str] = {"classification": "protonet", "regression": "bayesian-last-layer"}
-"""What is trained where no learner is named."""
+"""What an encoder is tuned with where no learner is named."""
 ON_ENCODERS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
 """Its options where classes are told apart by the vectors of an encoder."""
 MOST_WAY, SHOT, QUERIES = 32, 1, 2
@@ -62,11 +62,11 @@ class Source(DataOptions):
 class Experiment:
     """All that decides what a training run does; its JSON is the run's `config.json`.
 
-    learner: None: one of `LEARNERS_OF`, by the kind of the tasks. way, shot: of the tasks that count, on which it is
-    validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where others work better
-    (prototypical networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a
-    run, or the folder of a meta-model, whose weights training starts from. augment: how much training tasks are
-    changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`.
+    learner: None: the best that `auto` finds; all else is done with one that is named. way, shot: of the tasks that
+    count, on which it is validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where
+    others work better (prototypical networks like a higher way); None: the same. None as a size leaves the source's
+    default. warm_start: a run, or the folder of a meta-model, whose weights training starts from. augment: how much
+    training tasks are changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`.
     """
 
     source: Source
@@ -109,8 +109,17 @@ class Experiment:
                 code="other-version",
             ) from error
 
+    def named(self) -> str:
+        """The name of its learner; `UserError` where that is left open."""
+        if self.learner is None:
+            raise UserError(
+                "No learner is named, and this is done with one.",
+                hint="Name one with {learner}, or let `handful.workflows.auto.auto` find the best.",
+            )
+        return self.learner
+
     def settled(self, distribution: TaskDistribution) -> Self:
-        """The same with the learner for tasks of this kind, where none is named, and settings for what is tuned."""
+        """The same with a learner for tasks of this kind, where none is named, and settings for what is tuned."""
         spec, pipeline, settled = distribution.spec, distribution.pipeline, self
         if self.learner is None:
             settled = replace(self, learner=LEARNERS_OF[spec.kind])
@@ -139,7 +148,7 @@ class Experiment:
 
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner, with the weights of a warm start."""
-        cls: type[Learner] = LEARNERS[self.learner or LEARNERS_OF[distribution.spec.kind]]
+        cls: type[Learner] = LEARNERS[self.named()]
         pipeline = distribution.pipeline
         backbone, options = self.backbone, self.backbone_options
         if pipeline and backbone == "auto":

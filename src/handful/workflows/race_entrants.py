@@ -70,7 +70,8 @@ class Track:
     @property
     def scored_tasks(self) -> int:
         """On how many validation tasks candidates are compared."""
-        return max(FEWEST_TASKS, min(TASKS, int(TASKS * self.record.minutes)))
+        most = self.experiment.settings.get("validation_tasks", TASKS)
+        return int(min(TASKS, most, max(FEWEST_TASKS, TASKS * self.record.seconds / 60)))
 
     @cached_property
     def judge(self) -> Judge:
@@ -107,10 +108,12 @@ class Track:
 
 
 class Entrant(ABC):
-    """A candidate. cls: its learner. track: the race's."""
+    """A candidate. cls: its learner. track: the race's. batch: tasks of a step. predicted_bytes: see `Trained`."""
 
     steps, kept_step, examples = 0, 0, 0
+    batch = 1
     plan: str | None = None
+    predicted_bytes: int | None = None
 
     def __init__(self, cls: type[Learner], track: Track) -> None:
         self.cls, self.track = cls, track
@@ -197,7 +200,7 @@ class Probe(Untrained):
             return each * track.scored_tasks * len(self.choices)
 
         seconds: float = track.record.decide(f"seconds to score {self.name}", timed)
-        return seconds <= PROBING * 60 * track.record.minutes
+        return seconds <= PROBING * track.record.seconds
 
     def choice(self, options: dict[str, Any]) -> Learner:
         """With what it is fitted to, where it is."""
@@ -218,7 +221,7 @@ class Probe(Untrained):
             start = time.perf_counter()
             learner.fit(part_of(rows, FITTED / count))
             seconds = time.perf_counter() - start
-            return min(1.0, FITTED / count * max(1.0, PROBING * 60 * track.record.minutes / seconds))
+            return min(1.0, FITTED / count * max(1.0, PROBING * track.record.seconds / seconds))
 
         share = 1.0
         if count > FITTED:

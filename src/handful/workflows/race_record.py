@@ -1,6 +1,7 @@
 """`race.json`: what a race of learners has decided by the clock, and what came of it."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ def budget_of(run: Path) -> Budget:
     """That of the race in a run; `UserError` where there is none that has come to its end."""
     path = run / RACE
     saved = read_json(path) if path.exists() else {}
-    if not saved.get("summary"):
+    if not saved.get("summary") or saved["minutes"] is None:
         raise UserError(
             f"{run} holds no race that has come to its end, so no budget can be taken from it.",
             hint="Finish it with {resume}, or leave out {budget_from}.",
@@ -40,7 +41,7 @@ class RaceRecord:
     the same bits. What follows from them goes through `found`, so that it need not be computed again.
 
     path: of the file.
-    minutes: the budget.
+    minutes: the budget; None where steps are given.
     decided: what was decided so far, by name.
     results: what was found so far, by name.
     given: whether all decisions are those of an earlier race, and the clock is not asked.
@@ -49,7 +50,7 @@ class RaceRecord:
     def __init__(
         self,
         path: Path,
-        minutes: float,
+        minutes: float | None,
         *,
         decided: dict[str, Any] | None = None,
         results: dict[str, Any] | None = None,
@@ -63,7 +64,7 @@ class RaceRecord:
         self.began = time.monotonic() - spent
 
     @classmethod
-    def open(cls, folder: Path, minutes: float, budget: "Budget | None" = None, *, spent: float = 0.0) -> Self:
+    def open(cls, folder: Path, minutes: float | None, budget: "Budget | None" = None, *, spent: float = 0.0) -> Self:
         """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one.
 
         spent: seconds of a new race's time that went before it has a record.
@@ -85,7 +86,12 @@ class RaceRecord:
     @property
     def left(self) -> float:
         """Seconds of the budget that are left."""
-        return 60 * self.minutes - self.spent
+        return self.seconds - self.spent
+
+    @property
+    def seconds(self) -> float:
+        """Of the budget."""
+        return math.inf if self.minutes is None else 60 * self.minutes
 
     def decide(self, name: str, make: Callable[[], Any]) -> Any:
         """The decision of this name: as recorded, or as `make` takes it now, as JSON gives it back."""

@@ -1,7 +1,7 @@
 """Who is ahead in a race: paired intervals over validation tasks, or over the classes that these are drawn from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,15 @@ class Judge:
     def surely_ahead(self, one: Scored, other: Scored) -> bool:
         """Whether one is better and luck of the draw does not explain it."""
         return self.rank(one) > self.rank(other) and not self.ahead(one, other).low <= 0
+
+    def below(self, field: Mapping[str, Scored], start: Collection[str]) -> dict[str, str]:
+        """Which of the others are not surely ahead of the best of `start`, which no training has changed; in words why.
+
+        So that training takes no model below its start.
+        """
+        first = max(start, key=lambda name: self.rank(field[name]))
+        others = {name: one for name, one in field.items() if name not in start}
+        return {n: f"not surely ahead of {first}" for n, o in others.items() if not self.surely_ahead(o, field[first])}
 
     def best(self, field: Mapping[str, Scored]) -> str:
         """The name of the one to take: the cheapest of those that are as good as the leader."""

@@ -39,6 +39,8 @@ class Trainee(Entrant):
         super().__init__(cls, track)
         self.rounds: list[tuple[float, float]] = []
         self.per_step = self.per_validation = 0.0
+        images = len(track.tasks.spec.input_shape) > 1
+        self.batch = int(track.experiment.settings.get("meta_batch_size") or (FEW if images else MANY))
 
     def prepare(self, seconds: float) -> None:
         """Fix how its steps are run, and time them. seconds: that its whole training takes at the most."""
@@ -69,16 +71,10 @@ class Trainee(Entrant):
         with training.cores():
             yield training
 
-    @property
-    def batch(self) -> int:
-        """Tasks of a step."""
-        images = len(self.track.tasks.spec.input_shape) > 1
-        return int(self.track.experiment.settings.get("meta_batch_size") or (FEW if images else MANY))
-
     def _settings(self) -> dict[str, Any]:
         """How it is trained."""
         track = self.track
-        few = max(FEWEST_TASKS, min(VALIDATION_TASKS, int(VALIDATION_TASKS * track.record.minutes)))
+        few = max(FEWEST_TASKS, min(VALIDATION_TASKS, int(VALIDATION_TASKS * track.record.seconds / 60)))
         own = {name: value for name, value in track.experiment.settings.items() if name not in ("minutes", "steps")}
         return {"meta_batch_size": self.batch, "warmup": WARM_UP, "validation_tasks": few} | own
 

@@ -1,12 +1,11 @@
 """From a source of tasks to a saved meta-model."""
 
 import sys
-import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
@@ -25,22 +24,14 @@ from handful.training.performance import performance
 from handful.training.run import Run
 from handful.training.workers import PEER_LOST_EXIT_CODE, PeerError, job, together
 from handful.training.workers import place as place_of
-from handful.workflows.encoder_tuning import (
-    MAP_BATCH,
-    Candidate,
-    best_of,
-    few,
-    partly_tuned,
-    trained_map,
-    weights_of,
-    with_encoder_to_bring,
-    with_way_of_tuning,
-)
+from handful.workflows.encoder_race import encoder_raced, tuning_settings
+from handful.workflows.encoder_tuning import few, with_encoder_to_bring, with_way_of_tuning
 from handful.workflows.experiment import Experiment, continued, fillable, validating
+from handful.workflows.race_end import finished
+from handful.workflows.race_entrants import Track
+from handful.workflows.race_record import RaceRecord
 from handful.workflows.warm_start import trained_on
 
-LEAST_MINUTES = 0.1
-"""That an encoder is tuned for, whatever was left of the time."""
 LEFT_OUT = ("diverged", "undefined")
 """Why a validation draw may have no score, or the worst one."""
 
@@ -57,14 +48,14 @@ def train(
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
 ) -> MetaModel:
-    """Meta-train into the run folder `path`, which then holds `model/`; returns the meta-model.
+    """Meta-train a learner into the run folder `path`, which then holds `model/`; returns the meta-model.
 
     tasks: the experiment's source, where a search before has opened it. workers: processes that share each step; the
     others are started here, unless `torchrun` or the like has started all of them, each of which calls this. Their
     number is no part of the run: it may go on with another one. trust: see `open_tasks`. on_event, stop: see
     `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not fit.
     """
-    began = time.monotonic()
+    experiment.named()
     give_back_memory()
     rank, count = place_of(workers)
     check_trusted(experiment.source.encoder or "", trust, "encoder")
@@ -79,10 +70,7 @@ def train(
     learner = experiment.build(distribution)
     training = experiment.training_tasks(distribution.split("train"))
 
-    def sized(tasks: TaskDistribution) -> TaskDistribution:
-        return validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
-
-    validation = sized(distribution)
+    validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
     narrower = training.sizes.way is not None and validation.sizes.way != experiment.tasks(distribution).sizes.way
     if narrower:
         note(
@@ -94,15 +82,12 @@ def train(
     if most != experiment.tasks(distribution).sizes.way:
         note("fewer-classes", f"The test split has fewer classes than a task: evaluate on tasks of {size(most)}.")
     start = experiment.start()
-    settings = experiment.settings | {"seed": experiment.seed}
     tuned = distribution.pipeline is not None and distribution.pipeline.tuned
     if experiment.whole_encoder:
         folder_to_bring(distribution.pipeline)  # where there is none, it is told before anything is trained
     if tuned:
         validation = few(validation)
-        if count > 1 and settings.get("patience"):
-            settings["patience"] = 0
-            note("no-patience", "Several workers train to the last step, also where validation no longer rises.")
+    settings = tuning_settings(experiment, count) if tuned else experiment.settings | {"seed": experiment.seed}
     chosen = checked(learner, training, validation, settings, workers=count)
     with nullcontext() if rank else locked(path):
         if rank:
@@ -116,21 +101,17 @@ def train(
                     f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
                 )
             run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
-        frozen, untuned = None, weights_of(learner) if tuned and not rank else {}
+        sharing = partial(with_workers, experiment, path, count, trust)
         try:
             if tuned and not rank:
-                frozen = trained_map(
-                    experiment,
-                    distribution,
-                    lambda tasks: few(sized(tasks)),
-                    trust=trust,
-                    on_event=on_event,
-                    stop=stop,
-                )
-                if chosen.minutes is not None:  # as long as the map took is gone, but for a training that goes on
-                    settings["minutes"] = max(LEAST_MINUTES, chosen.minutes - (time.monotonic() - began) / 60)
-            shared = {"experiment": experiment.config(), "path": str(path), "trust": list(trust)}
-            with together(count, WORKER, shared):
+                sized = experiment.tasks(distribution)
+                record = RaceRecord.open(path, chosen.minutes)
+                track = Track(experiment, sized, validation, run, record, on_event, stop)
+                if record.summary is not None:
+                    return MetaModel.from_pretrained(path, trust=trust)
+                with run.threads():
+                    return finished(track, encoder_raced(track, lambda tasks: (), count, sharing, trust))
+            with sharing():
                 trained = meta_train(
                     learner,
                     training,
@@ -145,16 +126,6 @@ def train(
                 run.abandon()
             raise
         metric = metric_of(validation, chosen.metric).name
-        tuning: dict[str, Any] = {}
-        batch = chosen.meta_batch_size
-        if frozen is not None:
-            whole = Candidate(learner, distribution, trained)
-            partly, share = partly_tuned(whole, untuned, validation, chosen)
-            best, scores = best_of(frozen, partly, metric)
-            scores["share"] = share
-            learner, distribution, trained = best.learner, best.tasks, best.trained
-            training, tuning = experiment.training_tasks(distribution.split("train")), {"encoder": scores}
-            batch = MAP_BATCH if best is frozen else batch
         kept = next(row for row in trained.history if row["step"] == trained.best_step and "val" in row)
         facts = {
             "tasks": experiment.source.name,
@@ -167,7 +138,6 @@ def train(
             "examples": trained.examples,
             "plan": str(trained.plan),
             "seed": experiment.seed,
-            **tuning,
             **start,
         }
         model = MetaModel(learner, distribution.pipeline, facts, whole_encoder=experiment.whole_encoder)
@@ -178,11 +148,16 @@ def train(
                 trained.history,
                 learner,
                 training,
-                batch,
+                chosen.meta_batch_size,
                 predicted_bytes=trained.predicted_bytes,
             )
             write_json(path / "performance.json", speed)
     return model
+
+
+def with_workers(experiment: Experiment, path: Path, count: int, trust: Sequence[str]) -> AbstractContextManager[None]:
+    """Inside, so many processes share the steps of a training, this one among them."""
+    return together(count, WORKER, {"experiment": experiment.config(), "path": str(path), "trust": list(trust)})
 
 
 WORKER = "from handful.workflows.train import work; work()"

@@ -22,7 +22,7 @@ from handful.training.run import Run, check_free, check_same
 from handful.training.settings import DEFAULT_STEPS, Settings
 from handful.types import Kind
 from handful.workflows.encoder_tuning import with_encoder_to_bring, with_way_of_tuning
-from handful.workflows.experiment import LEARNERS_OF, Experiment, continued, validating
+from handful.workflows.experiment import Experiment, continued, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
@@ -113,7 +113,7 @@ def space(experiment: Experiment, kind: Kind) -> dict[str, SearchRange]:
         start = float(experiment.settings.get(name, getattr(Settings, name)))
         if start > 0:
             found[name] = SearchRange(start, start / factor, start * factor)
-    for name, default in defaults_of(LEARNERS[experiment.learner or LEARNERS_OF[kind]], kind).items():
+    for name, default in defaults_of(LEARNERS[experiment.named()], kind).items():
         if name in experiment.options:
             continue
         if name in FACTORS and isinstance(default, float) and default > 0:
@@ -153,6 +153,7 @@ def tune(
     not fit.
     """
     optuna = _optuna()
+    experiment.named()
     if trials < 1:
         raise UserError(f"A search takes 1 trial at least, not {trials}.", hint="Give more {trials}.")
     if experiment.settings.get("minutes") is not None:

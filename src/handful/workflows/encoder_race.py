@@ -1,0 +1,297 @@
+"""Tuning an encoder, as a race: beside it stand its frozen vectors, with what learns from them, and a map of them."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from handful.data_options import OFF
+from handful.encoders.progress import EMBEDDING
+from handful.engine.devices import device_named
+from handful.errors import HandfulError
+from handful.evaluation.scoring import evaluate
+from handful.events import NoteEvent
+from handful.learners.learner import Learner
+from handful.notes import Note, collecting, note
+from handful.registry import LEARNERS
+from handful.storage import read_tensors, write_tensors
+from handful.tasks.distribution import TaskDistribution
+from handful.training.loop import Trained, meta_train
+from handful.training.run import Run
+from handful.workflows.encoder_tuning import few
+from handful.workflows.experiment import Experiment, validating
+from handful.workflows.race_end import Finish
+from handful.workflows.race_entrants import Entrant, Probe, Track, Untrained
+from handful.workflows.race_record import RaceRecord
+from handful.workflows.race_scores import Scored
+
+MAP_STEPS, MAP_BATCH = 200, 4
+"""Of the linear map on frozen vectors, and tasks of each."""
+SHARES = (1.0, 0.75, 0.5)
+"""Of what tuning has changed, one of which is kept."""
+LEAST_MINUTES = 0.1
+"""That an encoder is tuned for, whatever was left of the time."""
+
+
+class Frozen(Entrant):
+    """The learner on the encoder's frozen vectors, as it is before any training."""
+
+    @property
+    def name(self) -> str:
+        """Beside the others of the same learner."""
+        return f"{self.cls.key}, frozen"
+
+    def learner(self) -> Learner:
+        """Untrained."""
+        return self.built().eval()
+
+
+class Stored(Entrant, ABC):
+    """A candidate that `meta_train` trains: what came of it is on disk once that has ended."""
+
+    def train(self) -> None:
+        """Do it, unless that was done before an interruption."""
+        if not self.file.exists():
+            learner = self.built()
+            trained = self._trained(learner)
+            facts = {
+                "steps": trained.history[-1]["step"],
+                "kept_step": trained.best_step,
+                "examples": trained.examples,
+                "plan": str(trained.plan),
+                "predicted_bytes": trained.predicted_bytes,
+                "history": trained.history,
+            }
+            write_tensors(self.file, learner.state_dict(), facts)
+        for name, fact in read_tensors(self.file)[1].items():
+            setattr(self, name, fact)
+
+    @abstractmethod
+    def _trained(self, learner: Learner) -> Trained:
+        """Train it."""
+
+    def learner(self) -> Learner:
+        """With its best weights."""
+        learner = self.built()
+        learner.load_state_dict(read_tensors(self.file)[0])
+        return learner.eval()
+
+
+class Mapped(Stored):
+    """The same with a linear map of the vectors, which is meta-trained for some seconds."""
+
+    batch = MAP_BATCH
+
+    @property
+    def name(self) -> str:
+        """Beside the others of the same learner."""
+        return f"{self.cls.key}, map"
+
+    def _trained(self, learner: Learner) -> Trained:
+        track = self.track
+        kept = ("validation_tasks", "metric", "device", "weight_decay", "clip")
+        given = track.experiment.settings
+        settings = {name: value for name, value in given.items() if name in kept}
+        return meta_train(
+            learner,
+            self.training_tasks(),
+            validation=track.validation,
+            stop=track.stop,
+            steps=MAP_STEPS,
+            meta_batch_size=MAP_BATCH,
+            validate_start=True,
+            seed=track.experiment.seed,
+            **settings,
+        )
+
+
+class Tuned(Stored, Untrained):
+    """The learner with the encoder as its network, whose last layers are trained for the rest of the time.
+
+    workers: how many processes share its steps. together: a context in which they do.
+
+    *Robust fine-tuning of zero-shot models* (Wortsman et al., 2022), https://arxiv.org/abs/2109.01903: of few classes a
+    network learns much that is of no others, and weights between those before and after keep less of that. So a share
+    of what has changed is kept, that with the best scores on validation tasks, in doubt all of it.
+    """
+
+    def __init__(
+        self, cls: type[Learner], track: Track, workers: int, together: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__(cls, track)
+        self.workers, self.together = workers, together
+        self.settings = tuning_settings(self.experiment, workers)
+        self.batch = self.settings["meta_batch_size"]
+
+    @property
+    def name(self) -> str:
+        """Beside the others of the same learner."""
+        return f"{self.cls.key}, tuned"
+
+    def _trained(self, learner: Learner) -> Trained:
+        track, settings = self.track, dict(self.settings)
+        if "minutes" in settings:
+            settings["minutes"] = track.record.decide("minutes of tuning", self._minutes_left)
+        with self.together():
+            return meta_train(
+                learner,
+                self.training_tasks(),
+                validation=track.validation,
+                run=RecordedRun(track.run, track.record),
+                on_event=track.on_event,
+                stop=track.stop,
+                **settings,
+            )
+
+    def _minutes_left(self) -> float:
+        """Of the budget, but for scoring what comes out."""
+        track, learner = self.track, self.built().eval()
+        start = time.perf_counter()
+        evaluate(learner, track.validation, tasks=1, metric=track.metric)
+        sizes, rows = track.validation.sizes_of(0), track.validation.rows()
+        of_task = max(1, sizes.way) * (sizes.shot + sizes.query_shot)
+        tasks = track.scored_tasks if rows is None else min(track.scored_tasks, len(rows) / of_task)
+        behind = (time.perf_counter() - start) * tasks * len(SHARES)
+        return max(LEAST_MINUTES, (track.record.left - behind) / 60)
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The shares, where there is something to share."""
+        return [{"share": share} for share in (SHARES if self.kept_step else SHARES[:1])]
+
+    @cached_property
+    def share(self) -> float:
+        """That is kept."""
+        return float(self.chosen["share"])
+
+    def learner(self) -> Learner:
+        """With the share that is kept."""
+        return self.choice(self.chosen)
+
+    def choice(self, options: dict[str, Any]) -> Learner:
+        """With a share of what tuning has changed in the encoder."""
+        start, learner = self.built(), super().learner()
+        before = dict(start.backbone.named_parameters())
+        with torch.no_grad():
+            for name, weight in learner.backbone.named_parameters():
+                weight.copy_(torch.lerp(before[name], weight, options["share"]))
+        return learner
+
+
+class RecordedRun(Run):
+    """A run whose training fixes by the clock what stands in the record of a race, and takes what stands there."""
+
+    def __init__(self, run: Run, record: RaceRecord) -> None:
+        super().__init__(run.path)
+        self.id, self.record = run.id, record
+
+    def fixed(self) -> dict[str, Any]:
+        """See `Run.fixed`."""
+        names = ("steps", "corrected", "plan", "kept_splits")
+        decided = self.record.decided
+        return {name: decided[of_tuning(name)] for name in names if of_tuning(name) in decided}
+
+    def fix(self, **facts: Any) -> None:
+        """See `Run.fix`."""
+        for name, value in facts.items():
+            if value is not None:
+                self._keep(name, value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        self.record.decide(of_tuning(name), lambda: value)
+
+
+def of_tuning(name: str) -> str:
+    """What the record calls a decision of the training of an encoder."""
+    return f"{name} of tuning"
+
+
+def tuning_settings(experiment: Experiment, workers: int) -> dict[str, Any]:
+    """Those of the training in which an encoder is tuned, the same in all workers."""
+    settings = experiment.settings | {"seed": experiment.seed}
+    if workers > 1 and settings.get("patience"):
+        settings["patience"] = 0
+        note("no-patience", "Several workers train to the last step, also where validation no longer rises.")
+    return settings
+
+
+def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
+    """The same race on the vectors of the encoder as it is.
+
+    trust: see `open_tasks`.
+    """
+    experiment, tuned = track.experiment, track.tasks
+    source = replace(experiment.source, tune_encoder=OFF)
+
+    def hear(found: Note) -> None:  # the others were made before
+        if found.code == EMBEDDING:
+            track.on_event(NoteEvent(found.message))
+
+    with collecting(hear):
+        there = device_named(experiment.settings.get("device", "cpu"))
+        tasks = source.open(earlier=tuned.contents(), trust=trust, device=there)
+    experiment = replace(experiment, source=source, warm_start=None)
+    validation = few(validating(tasks, experiment.way, experiment.shot, experiment.query_shot))
+    return replace(track, experiment=experiment, tasks=experiment.tasks(tasks), validation=validation)
+
+
+def encoder_raced(
+    track: Track,
+    heads: Callable[[TaskDistribution], Sequence[type[Learner]]],
+    workers: int,
+    together: Callable[[], AbstractContextManager[None]],
+    trust: Sequence[str] = (),
+) -> Finish:
+    """Tune the encoder of a learner, and compare it with what needs no tuning, on the same validation tasks.
+
+    track: on what the encoder takes. heads: of tasks of frozen vectors, those that take part beside the learner and are
+    not trained. workers, together: see `Tuned`. trust: see `open_tasks`.
+    """
+    frozen, scores, dropped = on_frozen(track, trust), dict[str, Scored](), dict[str, str]()
+    cls: type[Learner] = LEARNERS[track.experiment.settled(track.tasks).named()]
+    start: list[Entrant] = [Frozen(cls, frozen)]
+    for probe in (Probe(head, frozen) for head in heads(frozen.tasks)):
+        if probe.affordable:
+            start.append(probe)
+        else:
+            dropped[probe.name] = "scoring it takes too much of the time"
+    linear, tuned = Mapped(cls, frozen), Tuned(cls, track, workers, together)
+    scores |= {one.name: one.scored() for one in start}
+    for one in (linear, tuned):
+        try:
+            one.train()
+            scores[one.name] = one.scored()
+        except HandfulError as error:
+            if error.code != "training-diverged":
+                raise
+            dropped[one.name] = str(error)
+        if one is linear and frozen.tasks.pipeline is not None:
+            frozen.tasks.pipeline.release()  # all is embedded, and tuning needs the memory
+    names = [one.name for one in start]
+    below = track.judge.below(scores, names)
+    entrants = {one.name: one for one in (*start, linear, tuned)}
+    winner = entrants[track.judge.best({name: one for name, one in scores.items() if name not in below})]
+    if winner is not tuned:
+        note(
+            "tuning-left-out",
+            "Tuning the encoder has not surely raised the score on validation classes, so the model keeps the encoder "
+            "as it was.",
+        )
+    rounds = {
+        one.name: [(one.history[-1]["seconds"], track.judge.score(scores[one.name]))]
+        for one in (linear, tuned)
+        if one.name in scores
+    }
+    facts: dict[str, Any] = {}
+    if not {linear.name, tuned.name} - set(scores):
+        kept = "tuned" if winner is tuned else "map" if winner is linear and linear.kept_step else "frozen"
+        shown = {"frozen": start[0], "map": linear, "tuned": tuned}
+        facts = {what: track.judge.score(scores[one.name]) for what, one in shown.items()}
+        facts = {"encoder": facts | {"kept": kept, "share": tuned.share}}
+    most = max(linear.examples, tuned.examples)
+    return Finish(winner, scores, below | dropped, rounds, most, names, facts)
