@@ -1,6 +1,6 @@
 """What a budget of seconds holds of pre-training, by clocks that go as they are told."""
 
-import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,30 +27,37 @@ def built():
     return PretrainedBlocks.build(SPEC, backbone="mlp", backbone_options={"hidden": (3,)})
 
 
-def ticking(seconds):
-    """A clock that is read once a step."""
-    return (count * seconds for count in itertools.count()).__next__
+@pytest.fixture
+def ticking(monkeypatch):
+    """Let the clock, which is read once a step, go on by so many seconds each time; returns what was read."""
+
+    def set_to(seconds):
+        reads = []
+
+        def read():
+            reads.append(len(reads) * seconds)
+            return reads[-1]
+
+        monkeypatch.setattr(pretraining_budget, "time", SimpleNamespace(perf_counter=read))
+        return reads
+
+    return set_to
 
 
-def test_as_many_batches_fit_as_the_time_of_a_step_and_of_the_last_passes_says():
+def test_as_many_batches_fit_as_the_time_of_a_step_and_of_the_last_passes_says(ticking):
     learner = built()
     before = digest_of(learner.state_dict())
     # 100 steps of half a second, less six that were taken to time them, and ten forward passes of a third of a step.
-    assert examples_within(learner, POOL, 50.0, clock=ticking(0.5)) == 90 * BATCH
-    assert examples_within(learner, POOL, 0.1, clock=ticking(0.5)) == BATCH
+    ticking(0.5)
+    assert examples_within(learner, POOL, 50.0) == 90 * BATCH
+    assert examples_within(learner, POOL, 0.1) == BATCH
     assert digest_of(learner.state_dict()) == before
     assert not learner.training
 
 
-def test_a_longer_budget_is_timed_for_longer():
-    reads = []
-    tick = ticking(0.5)
-
-    def clock():
-        reads.append(tick())
-        return reads[-1]
-
-    examples_within(built(), POOL, 500.0, clock=clock)
+def test_a_longer_budget_is_timed_for_longer(ticking):
+    reads = ticking(0.5)
+    examples_within(built(), POOL, 500.0)
     assert reads[-2] - reads[2] == 10.0
 
 
@@ -78,6 +85,7 @@ def test_the_largest_images_are_taken_of_which_the_budget_holds_enough(
     assert str(choice) == f"images of {size} pixels and {backbone}, {batches:,} batches of 128"
 
 
-def test_sizes_are_timed_on_images_of_their_own():
-    choice = choose_size(30.0, (1, 16, 16), clock=ticking(0.25))
+def test_sizes_are_timed_on_images_of_their_own(ticking):
+    ticking(0.25)
+    choice = choose_size(30.0, (1, 16, 16))
     assert (choice.size, choice.backbone, choice.batches) == (16, "conv4", 120)

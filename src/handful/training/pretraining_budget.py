@@ -1,7 +1,6 @@
 """What a budget of seconds holds of pre-training: how many examples, and of images of which size."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -31,8 +30,6 @@ ENDLESS = BATCH * 10**9
 CLASSES, WAY = 64, 5
 """Of random images, by which sizes are timed before there are tasks of them."""
 
-Clock = Callable[[], float]
-
 
 @dataclass(frozen=True)
 class SizeChoice:
@@ -51,15 +48,15 @@ class _Timer:
 
     steps: int | None = None
 
-    def __init__(self, budget: float, clock: Clock) -> None:
-        self.budget, self.clock, self.times = budget, clock, [clock()]
+    def __init__(self, budget: float) -> None:
+        self.budget, self.times = budget, [time.perf_counter()]
 
     def begin(self, pretraining: Pretraining) -> None:
         """Nothing was saved."""
 
     def after_step(self, pretraining: Pretraining) -> None:
         """Take the time; see `Keeper`."""
-        self.times.append(self.clock())
+        self.times.append(time.perf_counter())
         timed = len(self.times) - 2  # steps after the first
         if timed >= TIMED and self.times[-1] - self.times[1] >= TIMED_SHARE * self.budget:
             raise StoppedError("The time of a step is known.")
@@ -70,30 +67,25 @@ class _Timer:
         return each[len(each) // 2]
 
 
-def examples_within(
-    learner: Learner, pool: PretrainingExamples, seconds: float, *, seed: int = 0, clock: Clock = time.perf_counter
-) -> int:
+def examples_within(learner: Learner, pool: PretrainingExamples, seconds: float, *, seed: int = 0) -> int:
     """How many examples `learner.pretrain` gets through in what is left of so many seconds, at least one batch.
 
     Some steps of a copy are timed first, in about a fiftieth of the seconds; the learner stays as it is.
 
     seconds: above 0, the timing included.
-    clock: by which they are counted, such as `time.process_time` for those of the processor.
     """
-    start = clock()
-    per_step = _seconds_per_step(learner, pool, seconds, seed, clock)
-    left = seconds - (clock() - start)
+    start = time.perf_counter()
+    per_step = _seconds_per_step(learner, pool, seconds, seed)
+    left = seconds - (time.perf_counter() - start)
     return BATCH * max(1, int(left / per_step - FORWARD * CALIBRATION))
 
 
-def choose_size(
-    seconds: float, input_shape: tuple[int, ...], *, seed: int = 0, clock: Clock = time.perf_counter
-) -> SizeChoice:
+def choose_size(seconds: float, input_shape: tuple[int, ...], *, seed: int = 0) -> SizeChoice:
     """The largest images, with the network for them, of which a budget holds `LEAST_BATCHES`; else the smallest.
 
     seconds: of the budget. input_shape: `(channels, height, width)` that the images have; larger ones are not made of
-    them. clock: see `examples_within`. Larger images show more, but a network that saw too few batches of them is worse
-    than one that saw many of smaller ones; a step is timed on random images of each size, the largest first.
+    them. Larger images show more, but a network that saw too few batches of them is worse than one that saw many of
+    smaller ones; a step is timed on random images of each size, the largest first.
     """
     own = min(input_shape[1:])
     sizes = sorted({min(own, SIZES[0]), *(size for size in SIZES if size < own)}, reverse=True)
@@ -101,15 +93,15 @@ def choose_size(
         backbone = "resnet3" if size >= LARGE else "conv4"
         spec = TaskSpec("classification", (input_shape[0], size, size), WAY)
         learner = PretrainedBlocks.build(spec, backbone=backbone, seed=seed)
-        per_step = _seconds_per_step(learner, _random_images(spec.input_shape), 0.0, seed, clock)
+        per_step = _seconds_per_step(learner, _random_images(spec.input_shape), 0.0, seed)
         choice = SizeChoice(size, backbone, max(1, int(seconds / per_step)))
         if choice.batches >= LEAST_BATCHES:
             break
     return choice
 
 
-def _seconds_per_step(learner: Learner, pool: PretrainingExamples, budget: float, seed: int, clock: Clock) -> float:
-    timer = _Timer(budget, clock)
+def _seconds_per_step(learner: Learner, pool: PretrainingExamples, budget: float, seed: int) -> float:
+    timer = _Timer(budget)
     with suppress(StoppedError):
         own_copy(learner).pretrain(pool, examples=ENDLESS, seed=seed, keeper=timer)
     return timer.per_step()
