@@ -18,6 +18,7 @@ import own_data
 from evaluation.toys import Clusters
 from handful.errors import HandfulError, UserError
 from handful.events import NoteEvent, StepEvent, StoppedError
+from handful.learners.pretraining import Pretraining
 from handful.models.meta_model import MetaModel
 from handful.registry import LEARNERS
 from handful.storage import is_run, read_json
@@ -200,6 +201,11 @@ def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(exper
     assert auto(experiment, tmp_path / "run").facts["examples"] == 0
     record = read_json(tmp_path / "run" / "race.json")
     assert record["summary"]["examples"] == 1280
+
+    def taken(pretraining):
+        raise AssertionError("the race kept its own pre-training, of the network that the probe lacks")
+
+    monkeypatch.setattr(Pretraining, "advance", taken)
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
     assert report.pretrained_on == "pre-trained on 1,280 examples, as many as a candidate of its race saw"
     assert "pooled" in {row.evaluation.learner for row in report.comparisons[0].rows}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from handful.backbones import Backbone
 from handful.engine.evaluation_copy import evaluation_copy
 from handful.errors import UserError
 from handful.evaluation.comparison import Comparison
@@ -85,6 +86,7 @@ class Ladder:
     seen_by: who saw so many, in words.
     network: the weights of the learner's network as its own pre-training left them, which serve the same purpose where
         no head is needed with them; None where there was none.
+    backbone: the network of rungs, and its options, beside a learner that has none of its own.
     minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
         and the pre-training takes what it takes, so that nothing depends on the clock.
     keeper: where the pre-training is kept while it runs. A shorter one that it has is taken, unless there is time now
@@ -110,6 +112,7 @@ class Ladder:
         examples: int,
         seen_by: str = "the learner",
         network: dict[str, Tensor] | None = None,
+        backbone: tuple[Backbone, dict[str, Any]] = ("auto", {}),
         minutes: float = MINUTES,
         seed: int = 0,
         metric: Metric | str | None = None,
@@ -126,6 +129,8 @@ class Ladder:
         self._remembered: dict[str, Remembered] = {}
         self._alone: dict[SizeRanges, str | None] = {}
         spec = learner.recipe["spec"]
+        own = learner.recipe["backbone"], learner.recipe["backbone_options"]
+        self._backbone = backbone if learner.start in ("raw", "fitted") else own
         self._inputs, self._encoders = Ground(), encoder_grounds(learner, trained)
         pool = (self._encoders[0] if self._encoders else self._inputs).pool(trained)
         # What is fitted on rows is not for the vectors of an encoder.
@@ -388,10 +393,10 @@ class Ladder:
 
     def build(self, rung: Rung, options: dict[str, Any]) -> Learner:
         """The rung with these options, pre-trained or fitted where it has to be."""
-        recipe, ground = self.learner.recipe, rung.ground
+        ground = rung.ground
         if rung.learner.start == "pretrained" and self._pretrained is not None:
             return self._pretrained.twin(rung.learner, **options).to(self.learner.device)  # type: ignore[no-any-return]
-        spec, backbone, backbone_options = recipe["spec"], recipe["backbone"], recipe["backbone_options"]
+        spec, (backbone, backbone_options) = self.learner.recipe["spec"], self._backbone
         if ground.network is not None:
             spec, backbone, backbone_options = replace(spec, input_shape=(ground.width,)), "linear", {}
         elif rung.learner.start == "encoder":

@@ -117,6 +117,7 @@ def evaluate(
         seen_by="the learner" if own_examples else "a candidate of its race",
         seed=experiment.seed,
         network=run.pretrained_network(),
+        backbone=experiment.network(home or away),
         minutes=minutes,
         metric=metric_of(away, metric or experiment.settings.get("metric")),
         on_event=hear,

@@ -149,10 +149,7 @@ class Experiment:
     def build(self, distribution: TaskDistribution) -> Learner:
         """The untrained learner, with the weights of a warm start."""
         cls: type[Learner] = LEARNERS[self.named()]
-        pipeline = distribution.pipeline
-        backbone, options = self.backbone, self.backbone_options
-        if pipeline and backbone == "auto":
-            backbone, options = pipeline.backbone, {**pipeline.backbone_options, **options}
+        backbone, options = self.network(distribution)
         learner = cls.build(
             self.tasks(distribution).spec,
             backbone=backbone,
@@ -162,8 +159,15 @@ class Experiment:
             **self.options,
         )
         if self.warm_start is not None:
-            start_from(self.warm_start, learner, pipeline)
+            start_from(self.warm_start, learner, distribution.pipeline)
         return learner
+
+    def network(self, distribution: TaskDistribution) -> tuple[str, dict[str, Any]]:
+        """The backbone and its options: those that are named, or those that suit the inputs."""
+        pipeline = distribution.pipeline
+        if pipeline and self.backbone == "auto":
+            return pipeline.backbone, {**pipeline.backbone_options, **self.backbone_options}
+        return self.backbone, self.backbone_options
 
 
 def validating(
