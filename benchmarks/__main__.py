@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks import classifiers, equivalence, memorization, omniglot, regression, small_tasks
-from benchmarks.auto import images as auto_images
+from benchmarks.auto import tables as auto
 from benchmarks.encoders import tables as encoders
 from benchmarks.evidence import RESULTS, Section, recorded
 from benchmarks.learned_optimizer import __main__ as learned_optimizer
@@ -22,7 +22,7 @@ SECTIONS: tuple[Section, ...] = (
     regression.SECTION,
     encoders.SECTION,
     encoders.PER_TASK_SECTION,
-    auto_images.SECTION,
+    *auto.SECTIONS,
     equivalence.SECTION,
     learned_optimizer.SECTION,
     memorization.SECTION,

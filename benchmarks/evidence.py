@@ -72,7 +72,7 @@ def _table(title: str, heads: Cells, rows: Sequence[Cells]) -> Table:
     for head, *column in zip(heads, *rows, strict=True):
         # Lines break between words, and a head needs no more room than what is below it.
         word = max(len(word) for cell in (head, *column) for word in cell.split())
-        shown.add_column(textwrap.fill(head, max(word, *map(len, column))), min_width=word)
+        shown.add_column(textwrap.fill(head, max([word, *map(len, column)])), min_width=word)
     for cells in rows:
         shown.add_row(*cells)
     return shown

@@ -11,7 +11,9 @@ import pytest
 import torch
 from benchmarks import classifiers, equivalence, evidence, omniglot, regression
 from benchmarks.__main__ import SECTIONS, page
-from benchmarks.auto import images as auto_images
+from benchmarks.auto import __main__ as auto_program
+from benchmarks.auto import data as of_auto
+from benchmarks.auto import tables as auto
 from benchmarks.encoders import __main__ as encoders
 from benchmarks.encoders import measure as cells_of_encoders
 from benchmarks.encoders import tables
@@ -124,24 +126,99 @@ def test_what_is_trained_is_scored_on_other_classes(tmp_path, monkeypatch):
         assert not set(manifest["test"]) & {*manifest["train"], *manifest["val"]}
 
 
-def test_heads_on_images_are_compared_with_the_rung_on_the_same_network():
-    """Seeds are averaged task by task; the earlier default has tasks and no network in common with the rung."""
+def auto_row(data, way, seed, scores, **more):
+    return {
+        "data": data,
+        "way": way,
+        "seed": seed,
+        "minutes": 2,
+        "core minutes": 2.5,
+        "learner": way,
+        "scores": scores,
+    } | more
 
-    def row(*scores, name="tiered_imagenet_64"):
-        return {"data": name, "scores": {"5-way 1-shot": dict(scores)}}
 
+def test_auto_is_compared_on_the_test_tasks_of_all_seeds():
+    """Classes: the mean of seeds counts once for each task. Another way counts for the seeds that it has."""
     rows = [
-        row(("transfer", [0.2, 0.4, 0.3]), ("two blocks", [0.3, 0.5, 0.5])),
-        row(("transfer", [0.3, 0.3, 0.3]), ("two blocks", [0.3, 0.3, 0.3])),
-        row(("protonet, conv4", [0.25, 0.35, 0.3])),
+        auto_row("emoji_32", "auto", 0, {"emoji_32, 5-way 1-shot": setting([0.4, 0.6, 0.5], [0.3, 0.5, 0.5])}),
+        auto_row("emoji_32", "auto", 1, {"emoji_32, 5-way 1-shot": setting([0.6, 0.8, 0.5], [0.5, 0.5, 0.5])}),
+        auto_row("emoji_32", "transfer", 0, {"emoji_32, 5-way 1-shot": {"transfer": [0.4, 0.5, 0.4]}}),
     ]
-    former, transfer, blocks = auto_images.cells(dict(enumerate(rows)))
-    assert former[:3] == ("tiered_imagenet_64", "5-way 1-shot", "protonet, conv4")
-    assert former[3].startswith("30.00")
-    assert former[4:] == ("", "1")
-    assert transfer[4:] == ("", "2")
-    assert blocks[3].startswith("36.67")
-    assert blocks[4].startswith("6.67")
+    found = auto.Rows(dict(enumerate(rows)))
+    own = found.gain("emoji_32, 5-way 1-shot", "transfer")
+    torch.testing.assert_close(own.ours - own.theirs, torch.tensor([10.0, 20.0, 0.0]).double())
+    whole = found.gain("emoji_32, 5-way 1-shot", "transfer", "transfer")
+    torch.testing.assert_close(whole.ours - whole.theirs, torch.tensor([0.0, 10.0, 10.0]).double())
+    first, *others = auto.cells(dict(enumerate(rows)))
+    assert first[:2] == ("emoji_32, 5-way 1-shot", "auto (auto)")
+    assert first[2].startswith("56.67")
+    assert first[3:] == ("", "3, 2")
+    assert [(way, ahead.split()[0]) for _, way, _, ahead, _ in others] == [
+        ("best rung: transfer", "+10.00"),
+        ("this task alone: transfer", "+10.00"),
+        ("transfer on the network of auto", "+10.00"),
+        ("transfer, pre-trained for all the time", "+6.67"),
+    ]
+
+
+def setting(own, transfer):
+    return {"best rung": "transfer", "alone": "transfer", "auto": own, "transfer": transfer}
+
+
+def test_errors_are_shares_of_the_variance_by_the_names_of_tasks():
+    """A task that two seeds test on counts once; regret is over the single learner that is best on them."""
+
+    def row(way, seed, names, errors, **beside):
+        scores = {"used_cars, 10 rows": {way: errors} | beside}
+        return auto_row("used_cars", way, seed, scores, names=names, variance=2.0)
+
+    rungs = {"best rung": "pooled", "alone": "dummy", "pooled": [0.6, 0.6, 0.6], "dummy": [2.0, 2.0, 2.0]}
+    rows = [
+        row("auto", 0, ["a", "b", "c"], [0.2, 0.4, 0.3], **rungs),
+        row("auto", 1, ["a", "d", "e"], [0.4, 0.4, 0.3], **rungs),
+        row("cavia", 0, ["a", "b", "c"], [0.2, 0.3, 0.3]),
+        row("cnp", 0, ["a", "b", "c"], [0.9, 0.9, 0.9]),
+    ]
+    found = auto.Rows(dict(enumerate(rows)))
+    gain = found.gain("used_cars, 10 rows", "pooled")
+    torch.testing.assert_close(gain.theirs - gain.ours, torch.tensor([15.0, 10.0, 15.0, 10.0, 15.0]).double())
+    assert str(gain).startswith("+13.00")
+    name, over = found.single("used_cars, 10 rows")
+    assert name == "cavia"
+    torch.testing.assert_close(over.theirs - over.ours, torch.tensor([0.0, -5.0, 0.0]).double())
+    reached = {what: said for what, _, said in auto.aims(dict(enumerate(rows)))}
+    assert reached["tables, regret against the best single learner"] == "+12.5 % over 1 data sets"
+    assert reached["tables, against the pooled network"] == "surely worse on 0 of 1"
+    assert reached["against the best of this task alone"] == "surely on 1 of 1"
+    assert reached["shops and prices, against trees with a correction"] == "", "which are not there"
+    assert reached["time"] == "at the most 125% of it in 2 trainings; more than that: " + ", ".join(
+        f"used_cars, auto, seed {seed}" for seed in (0, 1)
+    )
+
+
+def test_several_claims_at_once_are_decided_by_holm():
+    """Of which the surest is held to the strictest level, and the others to those that are left."""
+    apart = torch.linspace(-1, 1, 30).double()
+    half_width = float(auto.interval(apart).half_width)
+    once, first = 1.05 * half_width, 1.5 * half_width
+    nothing = torch.zeros(30).double()
+    gains = {"a": auto.Gain(apart + once, nothing, 1), "b": auto.Gain(apart + once, nothing, 1)}
+    assert auto.surely(gains, lambda one: one.low > 0) == []
+    gains["b"] = auto.Gain(apart + first, nothing, 1)
+    assert auto.surely(gains, lambda one: one.low > 0) == ["a", "b"]
+    assert auto.surely({"a": gains["a"]}, lambda one: one.low > 0) == ["a"]
+
+
+def test_tables_of_one_package_are_in_one_split(tmp_path):
+    for package, count in (("one", 6), ("two", 3), ("three", 5), ("four", 1)):
+        for number in range(count):
+            (tmp_path / f"{package}-{number:04}.csv").touch()
+    for seed in range(5):
+        splits = of_auto.by_package(tmp_path, seed).splits
+        packages = [{name.split("-")[0] for name in splits[on]} for on in ("train", "val", "test")]
+        assert sum(map(len, packages)) == 4
+        assert all(packages)
 
 
 def test_tuning_once_is_compared_with_fine_tuning_for_each_task():
@@ -196,9 +273,11 @@ def test_a_budget_buys_as_many_steps_as_fit_into_it():
     assert classifiers.affordable([0, 1, 5, 5.5, 6, 6.5, 99], 1) == 120
 
 
-@pytest.mark.parametrize("module", [classifiers, equivalence, omniglot, encoders], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [classifiers, equivalence, omniglot, encoders, auto_program], ids=lambda module: module.__name__
+)
 def test_missing_data_are_one_sentence(results, monkeypatch, tmp_path, module):
-    row = ["lake"] if module is omniglot else []
+    row = {omniglot: ["lake"], auto_program: ["--only", "emoji_32"]}.get(module, [])
     monkeypatch.setattr(sys, "argv", ["x", *row, "--data", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match=r"^Error: .*nowhere.* does not exist"):
         evidence.guarded(module.main)

@@ -219,8 +219,10 @@ BENCHMARKS = {
     "benchmarks.classifiers": ["--minutes", "1e-9", "--seeds", "1", "--learners", "protonet"],
     "benchmarks.regression": ["--tasks", "2"],
     "benchmarks.encoders": ["--only", "banking77", "emoji", "--folds", "1", "--encoder", "encoder"],
-    "benchmarks.auto.rows": ["--tables", "bayesm_cheese", "--seeds", "1", "--steps", "2", "--learners", "cnp"],
-    "benchmarks.auto": ["--only", "emoji_32"],
+    "benchmarks.auto": [
+        *("--only", "emoji_32", "banking77", "bayesm_cheese", "--encoder", "encoder"),
+        *("--ways", "auto", "transfer", "cnp on boosted"),
+    ],
     "benchmarks.equivalence": ["--tasks", "5", "--only", "omniglot", "banking77", "--encoder", "encoder"],
     "benchmarks.learned_optimizer": ["--minutes", "0"],
     "benchmarks.small_tasks": ["--steps", "60", "--seeds", "2", "--tables", "weekly_sales", "--learners", "r2d2"],
@@ -300,11 +302,12 @@ def test_the_benchmarks_of_the_pages_run(tmp_path):
         "Learned optimizer",
         "Small training tasks",
         "Memorization",
-        "Images: two blocks",
+        "Auto: what was aimed at",
+        "Auto beside others",
     ):
         assert title in printed
     page = (tmp_path / "benchmarks" / "results" / "evidence.md").read_text()
-    assert page.count("\n## ") == 10, "each of them recorded something"
+    assert page.count("\n## ") == 11, "each of them recorded something"
     assert before == [(file, file.stat().st_mtime_ns) for file, _ in before], "what is recorded stays"
 
 
