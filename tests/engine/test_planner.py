@@ -25,6 +25,7 @@ from handful.engine.planner import (
     measure,
     planned,
     rule,
+    shortage,
 )
 from handful.errors import UserError
 from handful.learners.maml import MAML
@@ -218,6 +219,18 @@ def test_a_graph_that_does_not_fit_is_not_finished():
     problem = _Problem(learner, tasks(), SPEC, limit=whole - 1)
     assert problem.fitting(Plan("loop")).memory == "recompute"
     assert problem.fitting(Plan("vmap")).memory == "sqrt"
+
+
+def test_what_fits_under_no_plan_is_told(monkeypatch):
+    learner = maml(inner_steps=20, backbone_options={"hidden": (50,)})
+    sizes = {memory: footprint(learner, tasks(), SPEC, None, memory) for memory in MEMORIES}
+    for limit, fits in ((sizes["whole"], True), (min(sizes.values()), True), (min(sizes.values()) - 1, False)):
+        monkeypatch.setattr(planner, "training_limit", lambda device, limit=limit: limit)
+        told = shortage(learner, tasks(), SPEC)
+        assert (told is None) == fits
+    assert told.startswith("a step on one task takes ")
+    monkeypatch.setattr(planner, "footprint", lambda *arguments: None)
+    assert shortage(learner, tasks(), SPEC) is None, "it cannot be counted"
 
 
 def test_the_comparison_with_the_loop_keeps_to_the_limit(monkeypatch):

@@ -244,6 +244,20 @@ def test_without_time_to_try_them_candidates_are_left_out(experiment, tmp_path, 
     assert auto(experiment, tmp_path / "one").learner.key == "r2d2"
 
 
+def test_what_does_not_fit_into_the_memory_is_left_out_before_it_is_planned(experiment, tmp_path, monkeypatch):
+    """And so it is with the same budget, also where there is more memory."""
+    monkeypatch.setattr(workflow, "candidates", of("r2d2", "cnp"))
+    monkeypatch.setattr(Training, "shortage", lambda training: "too much" if training.learner.key == "cnp" else None)
+    auto(experiment, tmp_path / "run")
+    record = read_json(tmp_path / "run" / "race.json")
+    left_out = {"cnp": "it cannot be trained on these tasks: too much"}
+    assert record["summary"]["left_out"] == left_out
+    assert "plan of cnp" not in record["decided"]
+    monkeypatch.setattr(Training, "shortage", lambda training: None)
+    auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
+    assert read_json(tmp_path / "again" / "race.json")["summary"]["left_out"] == left_out
+
+
 def test_a_race_takes_no_workers(experiment, tmp_path):
     with pytest.raises(UserError, match="runs in one process") as refused:
         auto(experiment, tmp_path / "run", workers=2)

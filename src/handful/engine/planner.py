@@ -118,6 +118,19 @@ def planned(
     return plan, trials, None if graphs is None else int(BESIDE_GRAPHS * graphs)
 
 
+def shortage(learner: nn.Module, tasks: Task, spec: TaskSpec, *, noise: Any = None) -> str | None:
+    """Why no plan keeps to `training_limit` on tasks like the first of these, in words; None where one does, or where
+    that cannot be counted."""
+    limit = training_limit(next(learner.parameters()).device)
+    sizes = []
+    for memory in MEMORIES:
+        sizes.append(footprint(learner, tasks, spec, noise, memory, limit))
+        if (sizes[-1] or 0) <= limit:
+            return None
+    needed = min(filter(None, sizes)) / 2**20
+    return f"a step on one task takes {needed:,.0f} MiB or more, and it may take {limit / 2**20:,.0f}"
+
+
 def choose(trials: Sequence[PlanTrial]) -> Plan:
     """The fastest plan, or one tried before it that is as fast: the same choice, whatever the noise."""
     fastest = min(trial.seconds for trial in trials)

@@ -17,7 +17,7 @@ from handful.engine.cost import resident_bytes
 from handful.engine.hidden_randomness import drawing_operation
 from handful.engine.meta_gradient import Leaf, MetaGradient, shared_tree_sum
 from handful.engine.plan import Plan
-from handful.engine.planner import PlanTrial, one_by_one, planned
+from handful.engine.planner import PlanTrial, one_by_one, planned, shortage
 from handful.engine.threads import one_core_each
 from handful.errors import HandfulError, UserError, unknown_name
 from handful.evaluation.scoring import check_tasks, evaluate, metric_of
@@ -255,6 +255,13 @@ class Training(TrainingState):
                 )
             )
         return count > 0
+
+    def shortage(self) -> str | None:
+        """Why a step on the largest tasks takes more memory than there is for it, in words; None where it does not."""
+        first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)
+        tasks, spec, noise = self.draw(range(first, first + 1))
+        with streams.network_draws("memory", self.settings.seed, first):
+            return shortage(self.learner, tasks, spec, noise=noise)
 
     def timed(self) -> tuple[float, float]:
         """Seconds of the next step and of a validation, by taking a few of them without changing anything."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handful.data_options import OFF
+from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
 from handful.errors import HandfulError, UserError
 from handful.events import NoteEvent, OnEvent, Stop, ignore
@@ -145,6 +146,7 @@ def auto(
     and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` where options,
     data or sizes do not fit.
     """
+    give_back_memory()  # of each candidate, before the next one
     given = experiment.settings.get("minutes")
     experiment = replace(experiment, settings=experiment.settings | {"minutes": MINUTES if given is None else given})
     settings = Settings(**experiment.settings)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from handful.engine.plan import Plan
+from handful.errors import HandfulError
 from handful.events import StepEvent
 from handful.learners.learner import Learner
 from handful.storage import read_tensors, write_tensors
@@ -64,6 +65,8 @@ class Trainee(Entrant):
         if planned := track.record.decided.get(f"plan of {self.name}"):
             training.plan = Plan.parse(planned)
         training.learner.train()
+        if lacking := track.record.decide(f"shortage of memory for {self.name}", training.shortage):
+            raise HandfulError(lacking, code="out-of-memory")
         training.choose_plan(track.on_event)
         assert training.plan is not None, "it is meta-trained"
         track.record.decide(f"plan of {self.name}", training.plan.written)
