@@ -111,6 +111,8 @@ def test_every_race_has_candidates_that_can_run_in_it():
         assert candidates
         assert all("classification" in one.kinds and "permuted" in one.labels for one in candidates)
     of_rows = [learner for _, learner in LEARNERS.items() if "rows" in learner.candidate_for]
+    places = [place for _, learner in LEARNERS.items() for place in learner.candidate_for.values()]
+    assert min(places) == 1
     assert {kind for learner in of_rows for kind in learner.kinds} == {"classification", "regression"}
     assert {"pooled", "cavia", "maml", "cnp"} <= {learner.key for learner in of_rows}
 

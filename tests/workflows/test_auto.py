@@ -100,6 +100,8 @@ def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     assert "cnp" not in keys["good"], "it does regression alone"
     assert not {"pooled", "corrected-trees"} & {cls.key for cls in candidates("rows", Sine())}, "it has no pool"
     assert {cls.key for cls in candidates("images", Clusters())} == {"pretrained"}
+    places = [cls.candidate_for["rows"] for cls in candidates("rows", shops)]
+    assert places == sorted(places), "what is likely best is begun first"
 
 
 def test_with_a_single_training_task_nothing_is_fitted_on_the_others(tmp_path):

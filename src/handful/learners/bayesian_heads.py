@@ -1,6 +1,7 @@
 """Bayesian regression on learned features: predictions that say how sure they are."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.functional.closed_form_heads import cholesky, squared_distances
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import Positive
 from handful.types import Examples, Gaussian, TaskSpec, TaskState, check_shape
 
@@ -32,7 +33,7 @@ class BayesianLastLayer(Learner):
 
     key = "bayesian-last-layer"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 1}
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -117,7 +118,7 @@ class DeepKernelTransfer(Learner):
 
     key = "dkt"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 4}
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

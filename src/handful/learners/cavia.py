@@ -1,6 +1,6 @@
 """Fast context adaptation: a few numbers that are a task's own."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.functional.inner_loop import SGD, descend
 from handful.functional.stateless import call, tensors
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -27,7 +27,7 @@ class CAVIA(Learner):
 
     key = "cavia"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 5}
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from handful import streams
 from handful.functional.boosting import BoostedTrees
 from handful.functional.corrections import corrected_logits, corrected_values
+from handful.learners.learner import Race
 from handful.learners.options import NotNegative, Positive
 from handful.learners.probes import OnRawInputs
 from handful.learners.transfer import Pretrained
@@ -36,7 +37,7 @@ class CorrectedNetwork(Pretrained):
     """
 
     key = "corrected-network"
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 2}
     features_only = True
     labels = frozenset({"shared"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"noise": (1.0, 3.0, 10.0), "slopes": (0.0, 0.3)}
@@ -76,7 +77,7 @@ class CorrectedTrees(OnRawInputs):
     """
 
     key = "corrected-trees"
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 1}
     start = "fitted"
     uses_other_tasks = True
     labels = frozenset({"shared"})

@@ -1,6 +1,6 @@
 """In-context transformers."""
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from handful.functional.attention import Attention
 from handful.functional.normalization import LayerNorm
+from handful.learners.learner import Race
 from handful.learners.options import Count
 from handful.learners.sequence_learner import SequenceLearner
 from handful.types import TaskSpec
@@ -25,7 +26,7 @@ class InContextTransformer(SequenceLearner):
     """
 
     key = "in-context"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 5, "rows": 9}
     state_holds_examples = True
     reads_order = False
 

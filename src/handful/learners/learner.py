@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
@@ -56,8 +56,9 @@ class Learner(nn.Module, ABC):
             of all rows of the training tasks, a pretrained encoder, or its own start.
         costly: whether adapting takes so long that the ladder runs it on the first tasks only.
         candidate_for: the tasks on which `auto` tries it: "images" or "vectors" (also those of an encoder), where
-            classes are drawn anew; "rows", where labels or values mean the same in every task. Unlike the other
-            attributes it is not inherited.
+            classes are drawn anew; "rows", where labels or values mean the same in every task. With each its place,
+            from 1, among those that take part in the same way: what is likely best in little time comes first, since
+            there may be no time for the last ones. Unlike the other attributes it is not inherited.
         normalizations: the policies of batch normalization that it allows, its default first.
         no_weight_decay: modules of it whose matrices are no weights, and are not drawn towards zero by `weight_decay`.
         fixed_options: options of its parent class that make it what it is, with their values; it does not take them.
@@ -82,7 +83,7 @@ class Learner(nn.Module, ABC):
     baseline: ClassVar[bool] = False
     start: ClassVar[Start] = "own"
     costly: ClassVar[bool] = False
-    candidate_for: ClassVar[frozenset[Race]] = frozenset()
+    candidate_for: ClassVar[Mapping[Race, int]] = {}
     normalizations: ClassVar[tuple[Normalization, ...]] = ("frozen", "transductive")
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
     fixed_options: ClassVar[dict[str, Any]] = {}
@@ -98,7 +99,7 @@ class Learner(nn.Module, ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "candidate_for" not in vars(cls):
-            cls.candidate_for = frozenset()
+            cls.candidate_for = {}
         if "predict" in vars(cls) and "predict_stacked" not in vars(cls):  # the inherited one is of another `predict`
             cls.predict_stacked = Learner.predict_stacked  # type: ignore[method-assign]
         if "key" in vars(cls) and not inspect.isabstract(cls):

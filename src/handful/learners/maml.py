@@ -9,6 +9,7 @@ from handful.errors import UserError
 from handful.functional.closed_form_heads import descended
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import SGD, Annealed, Rule, UpdateRule, descend, trajectory
+from handful.learners.learner import Race
 from handful.learners.options import Count, Fraction, NotNegative, Positive, by_kind
 from handful.learners.task_networks import AdaptedNetwork, Head
 from handful.types import Examples, Task, TaskSpec, TaskState
@@ -44,7 +45,7 @@ class MAML(AdaptedNetwork):
     """
 
     key = "maml"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 4, "rows": 6}
     no_weight_decay = ("rates", "log_deviations")
 
     def __init__(
@@ -187,7 +188,7 @@ class ANIL(MAML):
     """
 
     key = "anil"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 3, "rows": 3}
     fixed_options: ClassVar[dict[str, Any]] = {"fast": "head.*"}
 
 

@@ -1,6 +1,7 @@
 """Neural processes: a network that reads a set of examples and predicts, with nothing to optimize for a new task."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from handful.backbones import feature_count
 from handful.functional.attention import Attention
 from handful.functional.normalization import LayerNorm
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import BelowOne, Count
 from handful.types import Examples, Gaussian, TaskSpec, TaskState
 
@@ -24,7 +25,7 @@ class ConditionalNeuralProcess(Learner):
 
     key = "cnp"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 7}
     predicts_deviation = True
     kinds = frozenset({"regression"})
 
@@ -69,7 +70,7 @@ class AttentiveNeuralProcess(Learner):
 
     key = "anp"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 8}
     state_holds_examples = True
     predicts_deviation = True
     kinds = frozenset({"regression"})

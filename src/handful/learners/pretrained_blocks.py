@@ -1,6 +1,6 @@
 """A pre-trained network with a head on two of its blocks: what `auto` trains where classes of images are drawn anew."""
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from handful.backbones import last_blocks
 from handful.errors import UserError
 from handful.functional.closed_form_heads import centroids, ridge, without_absent
 from handful.functional.image_warps import random_maps, warped
+from handful.learners.learner import Race
 from handful.learners.options import Positive
 from handful.learners.transfer import Pretrained
 from handful.types import Categorical, Examples, TaskSpec, TaskState
@@ -54,7 +55,7 @@ class PretrainedBlocks(Pretrained):
     kinds = frozenset({"classification"})
     baseline = False
     features_only = True
-    candidate_for = frozenset({"images"})
+    candidate_for: ClassVar[dict[Race, int]] = {"images": 1}
 
     temperatures: Tensor
     maps: Tensor

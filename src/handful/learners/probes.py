@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from handful.backbones import Backbone
 from handful.functional.closed_form_heads import centroids, logistic, ridge, spread, squared_distances, without_absent
 from handful.functional.normalization import Normalization
-from handful.learners.learner import Learner, Start
+from handful.learners.learner import Learner, Race, Start
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -54,7 +54,7 @@ class Constant(OnRawInputs):
 
     key = "dummy"
     uses_inputs = False
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 6}
 
     def adapt(self, support: Examples, spec: TaskSpec) -> TaskState:
         """The prediction `(outputs,)`."""
@@ -79,7 +79,7 @@ class NearestCentroid(OnRawInputs):
     """
 
     key = "centroid"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 1, "rows": 4}
     kinds = frozenset({"classification"})
     for_vectors: ClassVar[dict[str, Any]] = {"distance": "cosine"}
 
@@ -127,7 +127,7 @@ class NearestNeighbors(OnRawInputs):
 
     key = "neighbors"
     state_holds_examples = True
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 4, "rows": 5}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"neighbors": (1, 3, 5)}
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, neighbors: Count = 1) -> None:
@@ -162,7 +162,7 @@ class RidgeProbe(OnRawInputs):
     """
 
     key = "ridge-probe"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 2, "rows": 2}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(
@@ -192,7 +192,7 @@ class LogisticProbe(OnRawInputs):
     """
 
     key = "logistic-probe"
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 3, "rows": 3}
     kinds = frozenset({"classification"})
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 

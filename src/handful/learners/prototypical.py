@@ -1,7 +1,7 @@
 """Prototypical networks."""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from handful.backbones import feature_count
 from handful.errors import UserError
 from handful.functional.closed_form_heads import centroids, squared_distances, without_absent
 from handful.functional.image_warps import random_maps, warped
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import Count, Positive
 from handful.types import Categorical, Examples, Task, TaskSpec, TaskState
 
@@ -46,7 +46,7 @@ class PrototypicalNetwork(Learner):
     kinds = frozenset({"classification"})
     predicts_absent = False
     features_only = True
-    candidate_for = frozenset({"vectors"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 1}
 
     maps: Tensor
 

@@ -1,6 +1,7 @@
 """Ridge regression as the task's head."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from handful.backbones import feature_count
 from handful.functional.closed_form_heads import ridge
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import Positive, by_kind
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
 
@@ -26,7 +27,7 @@ class R2D2(Learner):
 
     key = "r2d2"
     features_only = True
-    candidate_for = frozenset({"vectors", "rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 2, "rows": 2}
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from handful.functional.closed_form_heads import centroids, without_absent
 from handful.functional.differentiation import Weights
 from handful.functional.inner_loop import Adam, descend
 from handful.functional.stateless import call, part, tensors, under
-from handful.learners.learner import Learner
+from handful.learners.learner import Learner, Race
 from handful.learners.options import Count, Positive
 from handful.learners.pretraining import Keeper, PretrainingExamples, pretrain
 from handful.types import Categorical, Examples, Point, Prediction, TaskSpec, TaskState
@@ -112,7 +112,7 @@ class Transfer(Pretrained):
 
     key = "transfer"
     features_only = True
-    candidate_for = frozenset({"vectors"})
+    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 1}
     kinds = frozenset({"classification"})
 
     def __init__(self, spec: TaskSpec, backbone: nn.Module, *, temperature: Positive = 20.0) -> None:
@@ -136,7 +136,7 @@ class Pooled(Pretrained):
 
     key = "pooled"
     features_only = True
-    candidate_for = frozenset({"rows"})
+    candidate_for: ClassVar[dict[Race, int]] = {"rows": 1}
     labels = frozenset({"shared"})
     uses_support = False
 

@@ -65,14 +65,15 @@ def race_of(tasks: TaskDistribution) -> Race:
 
 
 def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
-    """The learners of the registry that can take part in a race on these tasks."""
+    """The learners of the registry that can take part in a race on these tasks, in the order of their places."""
     spec, pool = tasks.spec, tasks.split("train").pool()
     found = [learner for _, learner in LEARNERS.items() if race in learner.candidate_for and spec.kind in learner.kinds]
     fitting = [learner for learner in found if not spec.classification or spec.labels in learner.labels]
     # What is fitted on rows is not for the vectors of an encoder: see the ladder.
     encoded = tasks.pipeline is not None and tasks.pipeline.encoded
     lacking = {"pretrained": pool is None, "fitted": pool is None or encoded or pool.table(spec.input_shape) is None}
-    return [learner for learner in fitting if not lacking.get(learner.start)]
+    able = [learner for learner in fitting if not lacking.get(learner.start)]
+    return sorted(able, key=lambda learner: learner.candidate_for[race])
 
 
 def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
