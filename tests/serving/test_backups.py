@@ -297,6 +297,17 @@ def test_a_killed_restoration_leaves_no_half_store(copy, tmp_path, every):
     assert seen[-1]
 
 
+def test_a_restoration_needs_no_new_folder_after_one_that_was_killed(copy, tmp_path):
+    place = tmp_path / "place"
+    for call in itertools.count(12, 3):
+        assert killed_at(call, lambda: restore(copy, place)), "it was never killed half way"
+        if any(place.glob(f"{UNFINISHED}*")):
+            break
+    assert len(names(place)) == 2, "its lock, and the copy"
+    restore(copy, place)
+    assert names(place) == {FILE}
+
+
 def test_a_file_that_is_no_database_is_named_as_the_user_named_it(tmp_path):
     (tmp_path / "notes.txt").write_text("no database, but a text that is long enough to be taken for one" * 20)
     with pytest.raises(ArtifactError, match=r"notes\.txt is no database"):

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from handful.errors import ArtifactError, UserError
 from handful.serving.schema import is_current, revision_of
 from handful.serving.sqlite import FILE, LOCK, check_local, engine_of, is_damage
+from handful.training.lock import LOCK as LOCK_FILE
 from handful.training.lock import locked
 
 UNFINISHED = ".handful-copy-"
@@ -48,7 +49,7 @@ def restore(path: str | Path, folder: str | Path) -> Path:
     """Put a backup into a folder, as the store in it; returns the folder.
 
     path: the file that `backup` made.
-    folder: empty, or not there yet.
+    folder: empty but for what a restoration left that was killed, or not there yet.
 
     A store of an earlier version has to be upgraded afterwards. Raises `UserError` where the folder holds something, or
     the backup is a link or has files of a database in use beside it, and `ArtifactError` where it is no backup of a
@@ -58,13 +59,24 @@ def restore(path: str | Path, folder: str | Path) -> Path:
     check_local(place)
     content = _opened(source)
     with contextlib.closing(os.fdopen(content, "rb")) as given:
-        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir() or any(place.iterdir())):
-            raise UserError(f"{place} is not empty.", hint="Choose a new folder as {folder}.", code="unwritable")
-        with locked(place, *LOCK), _placed(place / FILE) as temporary:
-            with temporary.open("wb") as copy:
-                shutil.copyfileobj(given, copy)
-            _check_store(temporary, source)
+        _check_empty(place)
+        with locked(place, *LOCK):
+            _check_empty(place)  # another restoration may have ended
+            with _placed(place / FILE) as temporary:
+                with temporary.open("wb") as copy:
+                    shutil.copyfileobj(given, copy)
+                _check_store(temporary, source)
     return place
+
+
+def _check_empty(place: Path) -> None:
+    """Raise a `UserError` where a folder holds anything but what a restoration left that was killed."""
+    if os.path.lexists(place) and (place.is_symlink() or not place.is_dir() or not all(map(_is_left, place.iterdir()))):
+        raise UserError(f"{place} is not empty.", hint="Choose a new folder as {folder}.", code="unwritable")
+
+
+def _is_left(file: Path) -> bool:
+    return file.name == LOCK_FILE or file.name.startswith(UNFINISHED)
 
 
 def _opened(source: Path) -> int:
