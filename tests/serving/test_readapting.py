@@ -145,6 +145,32 @@ def test_many_that_ask_at_once_are_one(store, monkeypatch):
         assert len(service.versions(task.id)) == 2
 
 
+def test_each_actor_that_asks_at_once_has_an_answer_of_its_own(store, monkeypatch):
+    task = made(classifier(), store)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(10)
+        return adapt(*arguments)
+
+    with Service(classifier(seed=1), store) as service, ThreadPoolExecutor(3) as pool:
+        adapt = service.states.adapt
+        monkeypatch.setattr(service.states, "adapt", slow)
+        first = pool.submit(service.readapt, task.id, actor="ann")
+        assert begun.wait(10)
+        second = pool.submit(service.readapt, task.id, actor="bob")
+        third = pool.submit(service.readapt, task.id, actor="eve", expected=1)
+        assert not second.done()
+        go.set()
+        assert first.result().promoted
+        assert (second.result().promoted, second.result().task.head) == (False, first.result().task.head)
+        with pytest.raises(UserError) as error:
+            third.result()
+        assert error.value.code == "version-conflict"
+        assert [one.actor for one in service.audit() if one.action == "readapted"] == ["ann"]
+
+
 def test_a_failure_is_of_all_that_asked_and_the_next_one_tries_again(store, monkeypatch):
     task = made(classifier(), store)
 

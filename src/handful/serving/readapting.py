@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from handful.errors import ArtifactError, DataError, UserError
 from handful.metrics import find_metric
@@ -20,7 +21,7 @@ from handful.serving.versions import Terms, check_changeable, check_expected, in
 
 
 class Readapter:
-    """Adapts tasks anew under another model; of requests for one task that come at once, one does it for all.
+    """Adapts tasks anew under another model; of equal requests of one actor that come at once, one does it for all.
 
     now: the time in milliseconds.
     """
@@ -28,24 +29,27 @@ class Readapter:
     def __init__(self, store: Store, states: States, now: Callable[[], int], quotas: Quotas) -> None:
         self._store, self._states, self._now, self._quotas = store, states, now, quotas
         self._lock = threading.Lock()
-        self._running: dict[tuple[str, str, int | None], Future[Readaptation]] = {}
+        self._running: dict[tuple[str, str], tuple[Terms, Future[Readaptation]]] = {}
 
     def run(self, task: str, terms: Terms) -> Readaptation:
         """Move a task to the present model of its name; see `Service.readapt`."""
-        key = terms.tenant, task, terms.expected
-        with self._lock:
-            running = self._running.get(key)
-            mine = self._running.setdefault(key, Future()) if running is None else None
-        if mine is None:
-            assert running is not None
-            return running.result()
-        try:
-            mine.set_result(retried(lambda: self._attempt(task, terms), once=terms.expected is not None))
-        except BaseException as error:
-            mine.set_exception(error)
-        finally:
+        key, mine = (terms.tenant, task), Future[Readaptation]()
+        while True:
             with self._lock:
-                del self._running[key]
+                of, running = self._running.setdefault(key, (terms, mine))
+            if running is mine:
+                break
+            if of == terms:
+                return running.result()
+            running.exception()  # of another actor: what is left to do is done in the name of this one
+        try:
+            made = retried(lambda: self._attempt(task, terms), once=terms.expected is not None)
+            finish = partial(mine.set_result, made)
+        except BaseException as error:
+            finish = partial(mine.set_exception, error)
+        with self._lock:
+            del self._running[key]
+        finish()
         return mine.result()
 
     def _attempt(self, task: str, terms: Terms) -> Readaptation:
