@@ -50,7 +50,8 @@ def test_the_log_has_a_line_for_each_request_without_what_was_sent(call, caplog)
     secret = "MARKER-7f3a"
     call("POST", f"/v1/tasks?x={secret}", json={"name": secret}, headers={"X-Request-Id": "one"})
     call("GET", f"/v1/{secret}", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
-    first, second = (json.loads(record.message) for record in caplog.records)
+    first, second = lines = [json.loads(record.message) for record in caplog.records]
+    assert [record.message for record in caplog.records] == [json.dumps(one, separators=(",", ":")) for one in lines]
     assert (first["request"], first["route"], first["status"]) == ("one", "/v1/tasks", 422)
     assert first["key"].startswith("key_")
     assert (second["route"], second["status"], second["trace"]) == ("unmatched", 404, "a" * 32)

@@ -38,7 +38,10 @@ def write(store, count=40):
 
 
 def events(caplog):
-    return [json.loads(one.message) for one in caplog.records if one.name == "handful.serving"]
+    lines = [one.message for one in caplog.records if one.name == "handful.serving"]
+    found = [json.loads(line) for line in lines]
+    assert lines == [json.dumps(one, separators=(",", ":")) for one in found], "as those of requests are written"
+    return found
 
 
 def test_a_reader_that_does_not_end_is_ended(store, caplog):

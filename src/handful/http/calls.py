@@ -1,7 +1,6 @@
 """One request as routes see it: who asks, and the service, whose methods run in threads of their own."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from handful.http.limits import RequestLimits
 from handful.http.places import checked_task
 from handful.serving.batcher import DEADLINE, LONGEST, Batcher
 from handful.serving.keys import Identity
+from handful.serving.log_lines import log_line
 from handful.serving.records import Predictions, TaskRecord
 from handful.serving.scoring import cost_of_score
 from handful.serving.service import Service
@@ -63,7 +63,7 @@ class Server:
         seconds: after which threads that hang are left; None: none is.
         """
         if not await self.batcher.close(seconds):
-            log.error(json.dumps({"event": "hanging", "seconds": self.busy_for}))
+            log.error(log_line("hanging", seconds=self.busy_for))
 
     @property
     def busy_for(self) -> Mapping[str, float]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import logging
 import re
 import secrets
@@ -10,12 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handful.errors import HandfulError
 from handful.http.authorization import check_query
 from handful.http.problems import UNEXPECTED, Problem, of_error
+from handful.serving.log_lines import log_line
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -37,7 +36,6 @@ _numbers = itertools.count(1)
 Count: TypeAlias = Callable[[str, str, int, float], None]
 
 log = logging.getLogger("handful.http")
-_encoder = msgspec.json.Encoder()
 
 
 class Around:
@@ -138,23 +136,23 @@ def write_line(
     """
     if not log.isEnabledFor(logging.INFO):
         return
-    line = {
-        "event": "request",
-        "request": request_id,
-        "method": method,
-        "route": route,
-        "status": status,
-        "milliseconds": round(seconds * 1000, 3),
-        "key": key,
-        "trace": trace,
-    }
+    line = log_line(
+        "request",
+        request=request_id,
+        method=method,
+        route=route,
+        status=status,
+        milliseconds=round(seconds * 1000, 3),
+        key=key,
+        trace=trace,
+    )
     # As `log.info` does, which looks for the line of code first, for as long as all the rest here takes.
-    log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, _encoder.encode(line).decode(), (), None))
+    log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, line, (), None))
 
 
 def write_error(request_id: str, route: str, error: BaseException) -> None:
     """Write to the log where an error comes from that nobody thought of."""
-    log.error(json.dumps({"event": "error", "request": request_id, "route": route}), exc_info=error)
+    log.error(log_line("error", request=request_id, route=route), exc_info=error)
 
 
 def id_of(headers: Mapping[bytes, bytes]) -> str:

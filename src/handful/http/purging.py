@@ -1,12 +1,12 @@
 """What the server does by itself every hour: erase what was deleted long ago."""
 
 import asyncio
-import json
 import logging
 from typing import NoReturn
 
 from handful.http.calls import Server
 from handful.serving.batcher import LONGEST
+from handful.serving.log_lines import log_line
 
 EVERY = 3600
 """Seconds between two times."""
@@ -20,5 +20,5 @@ async def purge_hourly(server: Server) -> NoReturn:
         try:
             await server.batcher.look("", server.service.purge, deadline=LONGEST)
         except Exception:
-            log.exception(json.dumps({"event": "error", "work": "purge"}))
+            log.exception(log_line("error", work="purge"))
         await asyncio.sleep(EVERY)

@@ -1,7 +1,6 @@
 """The log of a database in SQLite: it grows while somebody reads what is in it, and is cut before it is too large."""
 
 import contextlib
-import json
 import logging
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handful.errors import HandfulError
+from handful.serving.log_lines import log_line
 from handful.serving.sqlite import PRAGMAS
 
 MOST: int = PRAGMAS["journal_size_limit"]
@@ -92,7 +92,7 @@ class WriteAheadLog:
         finally:
             writer.execute(f"PRAGMA busy_timeout = {patience}")
         if ended or self.size > MOST:
-            log.warning(json.dumps({"event": "log-held", "bytes": self.size, "ended": ended}))
+            log.warning(log_line("log-held", bytes=self.size, ended=ended))
 
     def check_room(self) -> None:
         """Raise a `HandfulError` where it is full."""
