@@ -236,8 +236,10 @@ def test_an_earlier_store_gets_its_tenants_and_counts(models, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "store" / FILE)) as connection, connection:
         for statement in BACK:
             connection.execute(statement)
+        assert ("task", 1) in connection.execute("SELECT name, [notnull] FROM pragma_table_info('requests')").fetchall()
     upgrade(tmp_path / "store")
     with Service(models, tmp_path / "store") as service:
         assert service.usage(tenant="acme") == wanted
         assert [one.name for one in service.tenants.list()] == ["acme", "default"]
         check(service, "acme")
+        service.keys.create("acme", "predict", "one", idempotency_key="k")
