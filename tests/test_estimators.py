@@ -559,6 +559,8 @@ def test_meta_fit_trains_the_best_model_that_the_time_allows(tmp_path, monkeypat
     columns = {"task": "shop", "target": "sold", "drop": ["good"]}
     with pytest.raises(UserError, match="These tasks are regression, and this estimator is for classification"):
         FewShotClassifier().meta_fit(table, output=tmp_path / "run", **columns)
+    with pytest.raises(UserError, match="tried for images"):
+        FewShotRegressor().meta_fit(table, output=tmp_path / "run", adapt_seconds=1.0, **columns)
     estimator = FewShotRegressor().meta_fit(table, output=tmp_path / "run", minutes=0.01, shot=4, **columns)
     assert estimator.model.learner.key == "r2d2"
     values = np.random.default_rng(0).normal(size=(6, 2))

@@ -69,6 +69,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         way: int | None = None,
         shot: int | None = None,
         query_shot: int | None = None,
+        adapt_seconds: float | None = None,
         seed: int = 0,
         **data: Any,
     ) -> Self:
@@ -80,6 +81,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         way: classes of a task; None: that of the source.
         shot: support examples per class; None: that of the source.
         query_shot: query examples per class; None: that of the source.
+        adapt_seconds: that adapting to a task may take, for which fine-tuning a network of images is tried; None: not.
         seed: of splits, tasks and starting weights.
         data: options that name columns, such as `label=` or `task=` and `target=`, see `DataOptions`.
 
@@ -90,7 +92,13 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
         source = Source(str(tasks), seed=seed, **data)
         experiment = Experiment(
-            source, way=way, shot=shot, query_shot=query_shot, settings={"minutes": minutes}, seed=seed
+            source,
+            way=way,
+            shot=shot,
+            query_shot=query_shot,
+            adapt_seconds=adapt_seconds,
+            settings={"minutes": minutes},
+            seed=seed,
         )
         if (kind := source.open(trust=self.trust).spec.kind) != self._kind:
             raise UserError(f"These tasks are {kind}, and this estimator is for {self._kind}. Take the other one.")

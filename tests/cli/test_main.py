@@ -890,4 +890,8 @@ def test_without_a_learner_the_time_is_spent_on_the_best_and_a_recipe_is_refused
         assert "with --learner" in message
     named = refused(*shops, "--learner", "cnp", "--budget-from", tmp_path / "run", "-o", tmp_path / "no", code=2)
     assert "--budget-from" in named
+    timed = refused(*shops, "--learner", "cnp", "--adapt-seconds", 1, "-o", tmp_path / "no", code=2)
+    assert "--adapt-seconds applies to the race of learners: remove --learner." in timed
+    rows = refused(*shops, "--adapt-seconds", 1, "-o", tmp_path / "no", code=2)
+    assert "Leave out --adapt-seconds" in rows
     assert not (tmp_path / "no").exists()

@@ -1,5 +1,6 @@
 """Heads on a pre-trained network: switched on where validation classes say so, with honest probabilities."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -7,18 +8,25 @@ import torch
 from torch import Generator
 
 from handful.evaluation.scoring import evaluate
+from handful.functional.stateless import own_copy
 from handful.learners.pretrained_blocks import PretrainedBlocks
+from handful.learners.transfer import FineTuneAll
+from handful.metrics import METRICS
 from handful.storage import digest_of
 from handful.tasks.labeled_pool import LabeledPool
 from handful.training import heads
 from handful.training.heads import (
+    FEWEST_TASKS,
+    RATES,
+    FineTuning,
     calibrated,
     decided,
     meta_trained,
     scored,
-    seconds_to_decide,
     steps_within,
     surely_better,
+    tasks_to_decide,
+    tasks_to_fine_tune,
     worth_meta_training,
 )
 
@@ -138,7 +146,9 @@ def test_steps_of_meta_training_fit_into_the_time_and_change_nothing(monkeypatch
     tasks = pool(noise=1.0, each=4)
     learner = built(tasks, "mlp", backbone_options={"hidden": (6,)})
     before = digest_of(learner.state_dict())
-    assert steps_within(learner, tasks, 12.0, validation=tasks, plan="vmap") == 20  # and two validations
+    assert steps_within(learner, tasks, 12.4, validation=tasks, plan="vmap") == 20  # and two validations
+    monkeypatch.setattr(heads.Training, "timed", lambda training: time.sleep(0.5) or (0.5, 1.0))
+    assert steps_within(learner, tasks, 12.4, validation=tasks, plan="vmap") == 19, "timing them is in the time"
     assert digest_of(learner.state_dict()) == before
 
 
@@ -150,13 +160,93 @@ def test_each_example_is_seen_once_and_scores_stay():
     torch.testing.assert_close(found.confidences, wanted.confidences)
 
 
-def test_what_heads_take_grows_with_the_examples_of_validation_classes(monkeypatch):
+def test_heads_are_compared_on_as_many_tasks_as_the_time_allows(monkeypatch):
     few, many = pool(noise=1.0, each=10), pool(noise=1.0, each=1000)
     now = iter(range(100))
-    monkeypatch.setattr(
-        heads, "time", SimpleNamespace(perf_counter=lambda: next(now))
-    )  # a second for all that it times
-    examples = [min(12 * each, 200 * 3 * 10) for each in (10, 1000)]
-    taken = [seconds_to_decide(built(tasks), tasks) for tasks in (few, many)]
-    per_example, each = 1 / (3 * 10), 1 / 3
-    assert taken == pytest.approx([one * per_example * 3 + 200 * each * 3 for one in examples])
+    monkeypatch.setattr(heads, "time", SimpleNamespace(perf_counter=lambda: next(now)))  # a second for what it times
+    per_example, each = 1 / (3 * 10), 1 / FEWEST_TASKS
+
+    def taken(tasks, rows, networks):
+        return min(rows, tasks * 3 * 10) * per_example * networks + tasks * each * (networks + 1)
+
+    for tasks, rows, networks in ((few, 120, 1), (many, 12000, 1), (many, 12000, 2)):
+        found = tasks_to_decide(built(tasks), tasks, 1e9, networks=networks)
+        assert found == (200, pytest.approx(taken(200, rows, networks)))
+        half = taken(200, rows, networks) / 2
+        count, seconds = tasks_to_decide(built(tasks), tasks, half, networks=networks)
+        assert FEWEST_TASKS < count < 200
+        assert seconds == pytest.approx(taken(count, rows, networks))
+        assert seconds <= half < taken(count + 1, rows, networks)
+        assert tasks_to_decide(built(tasks), tasks, 0.0, networks=networks)[0] == FEWEST_TASKS
+
+
+def test_another_network_is_kept_where_it_surely_tells_classes_apart_better():
+    """And what is tried after that stands on it."""
+    tasks = pool(noise=0.5, signal=2.0)
+    good = built(tasks, "mlp", backbone_options={"hidden": (32, 32)}, seed=1)
+    blind = own_copy(good)
+    for weights in blind.backbone.parameters():
+        weights.data.mul_(0.0)
+    for learner, other, kept in ((blind, good, True), (good, blind, False)):
+        found = decided(learner, tasks, other=other, tasks=40)
+        assert [trial.name for trial in found.trials] == ["meta-training after pre-training", "ridge"]
+        assert found.trials[0].kept is kept
+        assert digest_of(found.learner.backbone.state_dict()) == digest_of(good.backbone.state_dict())
+        assert torch.equal(found.evaluation.scores, evaluate(found.learner, tasks, tasks=40).scores)
+
+
+def narrow(**options):
+    """A network that has lost what its classes differ by, as fine-tuning on a task can bring back."""
+    tasks = pool(noise=4.0)
+    return tasks, built(tasks, "mlp", backbone_options={"hidden": (16,)}, **options)
+
+
+def test_fine_tuning_is_kept_where_it_is_surely_better_with_the_time_that_it_was_allowed_by(monkeypatch):
+    monkeypatch.setattr(heads, "RATES", (0.05, 1e-6))
+    monkeypatch.setattr(heads, "_switches", lambda shape: [])
+    tasks, learner = narrow()
+    before = digest_of(learner.state_dict())
+    found = decided(learner, tasks, fine_tuning=FineTuning(0.25, 30), tasks=40)
+    (trial,) = found.trials
+    assert trial.name == "fine-tuning at 0.05, 250 ms for a task"
+    assert trial.kept
+    assert trial.gain.tasks == 30
+    assert isinstance(found.learner, FineTuneAll)
+    assert found.learner.inner_lr == 0.05
+    assert (len(found.evaluation.scores), found.evaluation.adapt_seconds) == (30, 0.25)
+    assert torch.equal(found.evaluation.scores, evaluate(found.learner, tasks, tasks=30).scores)
+    assert digest_of(learner.state_dict()) == before
+
+
+def test_fine_tuning_that_brings_nothing_is_left_out(monkeypatch):
+    monkeypatch.setattr(heads, "RATES", (1e-8,))
+    tasks, learner = narrow()
+    found = decided(learner, tasks, fine_tuning=FineTuning(0.25, 10), tasks=20)
+    assert [(trial.name, trial.kept) for trial in found.trials][1:] == [
+        ("fine-tuning at 1e-08, 250 ms for a task", False)
+    ]
+    assert isinstance(found.learner, PretrainedBlocks)
+    assert len(found.evaluation.scores) == 20
+
+
+def test_what_is_decided_goes_by_the_metric():
+    tasks, learner = narrow()
+    found = decided(learner, tasks, tasks=10, metric=METRICS["log-likelihood"])
+    assert found.evaluation.metric.name == "log-likelihood"
+    wanted = evaluate(found.learner, tasks, tasks=10, metric="log-likelihood")
+    torch.testing.assert_close(found.evaluation.scores, wanted.scores)
+
+
+def test_fine_tuning_is_tried_in_as_many_tasks_as_the_time_allows(monkeypatch):
+    tasks, learner = narrow()
+    before = digest_of(learner.state_dict())
+    taken = iter((9.0, 0.3, 0.1, 0.2))
+    monkeypatch.setattr(heads, "cost", lambda rung, tasks: (next(taken), {}))
+    monkeypatch.setattr(heads, "evaluate", lambda *arguments, **options: None)
+    now = iter(range(100))
+    monkeypatch.setattr(heads, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    found, seconds = tasks_to_fine_tune(learner, tasks, 20.0)
+    each = len(RATES)
+    assert found == FineTuning(0.2, int(20 / each)), "the first try loads what is not there yet"
+    assert seconds == pytest.approx(found.tasks * each)
+    assert digest_of(learner.state_dict()) == before

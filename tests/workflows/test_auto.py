@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import own_data
 from evaluation.toys import Clusters
 from handful.errors import HandfulError, UserError
+from handful.evaluation.formatting import duration
 from handful.events import NoteEvent, StepEvent, StoppedError
 from handful.learners.pretraining import Pretraining
 from handful.models.meta_model import MetaModel
@@ -36,6 +38,7 @@ from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_trainees import Trainee
+from handful.workflows.train import train
 from noted import noted
 
 FIELD = ("cnp", "corrected-network", "corrected-trees", "dummy", "pooled", "r2d2")
@@ -355,24 +358,112 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest
 
 
-@pytest.mark.slow
-def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_so(tmp_path, monkeypatch):
-    photos = own_data.photos(tmp_path / "photos", classes=20)
-    source = Source(str(photos), image_size=16)
-    experiment = Experiment(source, way=3, shot=1, query_shot=2, settings={"minutes": 0.1})
+@pytest.fixture
+def small_photos(tmp_path, monkeypatch) -> Experiment:
+    """Of images on which a network is pre-trained for some steps."""
     monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 640)
+    source = Source(str(own_data.photos(tmp_path / "photos", classes=20)), image_size=16)
+    options = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}
+    return Experiment(source, way=3, shot=2, query_shot=2, settings={"minutes": 0.1}, **options)
+
+
+def test_a_network_of_many_classes_is_meta_trained_where_validation_classes_say_so(small_photos, tmp_path, monkeypatch):
     monkeypatch.setattr(heads, "MANY_CLASSES", 2)
     monkeypatch.setattr(heads, "FEW_PASSES", 10**9)
+    monkeypatch.setattr(heads, "_switches", lambda shape: [])
     models = {}
-    for kept in (True, False):
-        monkeypatch.setattr(race_entrants, "surely_better", lambda *scores, kept=kept: (kept, None))
-        budget = tmp_path / "True" if models else None
-        models[kept] = auto(experiment, tmp_path / str(kept), budget_from=budget)
-        tried, *_ = read_json(tmp_path / str(kept) / "race.json")["results"]["heads of pretrained"]
-        assert tried == f"meta-training after pre-training: unknown, {'kept' if kept else 'left out'}"
-    assert models[True].digest != models[False].digest
-    monkeypatch.setattr(race_entrants, "surely_better", lambda *scores: (True, None))
-    assert auto(experiment, tmp_path / "again", budget_from=tmp_path / "True").digest == models[True].digest
+    for kept in (True, False, True):
+        monkeypatch.setattr(heads, "surely_better", lambda *scores, kept=kept: (kept, None))
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        model = auto(small_photos, path, budget_from=models.get("first"))
+        models.setdefault("first", path)
+        record = read_json(path / "race.json")
+        assert record["decided"]["steps of meta-training pretrained"] > 0
+        assert not any("fine-tuning" in name for name in record["decided"]), "nobody asked for it"
+        told = f"meta-training after pre-training: unknown, {'kept' if kept else 'left out'}"
+        assert record["summary"]["heads"] == [told]
+        assert models.setdefault(kept, model.digest) == model.digest
+    assert models[True] != models[False]
+
+
+@pytest.fixture
+def fine_tuned(small_photos, tmp_path, monkeypatch) -> tuple[Experiment, Path]:
+    """A race in which fine-tuning is tried on 3 tasks, and wins."""
+    monkeypatch.setattr(race_entrants, "FEWEST_TASKS", 3)
+    monkeypatch.setattr(heads, "RATES", (0.001,))
+    monkeypatch.setattr(heads, "surely_better", lambda found, than: (found.learner == "fine-tune-all", None))
+    planned = race_entrants.tasks_to_fine_tune
+    monkeypatch.setattr(
+        race_entrants,
+        "tasks_to_fine_tune",
+        lambda *arguments, **options: (planned(*arguments, **options)[0]._replace(tasks=3), 1.0),
+    )
+    allowed = replace(small_photos, adapt_seconds=60.0)
+    auto(allowed, tmp_path / "run")
+    return allowed, tmp_path / "run"
+
+
+def test_fine_tuning_that_wins_is_an_ordinary_model_and_says_what_it_takes(fine_tuned, tmp_path):
+    experiment, path = fine_tuned
+    model, record = MetaModel.from_pretrained(path), read_json(path / "race.json")
+    assert model.learner.key == "fine-tune-all"
+    (seconds, tasks), _ = record["decided"]["tasks and seconds for fine-tuning pretrained"]
+    assert record["summary"]["tasks"] == tasks == 3
+    *_, told = record["summary"]["heads"]
+    assert told == f"fine-tuning at 0.001, {duration(seconds)} for a task: unknown, kept"
+    assert record["summary"]["candidates"][0]["adapt_seconds"] == seconds
+    card = (path / "model" / "README.md").read_text()
+    assert f"| a new task takes | {duration(seconds)} |" in card
+    assert "the same 3 tasks" in card
+    assert auto(experiment, tmp_path / "again", budget_from=path).digest == model.digest
+    images, labels = experiment.source.open().task(0).support
+    adapted = model.adapt(images, [f"class {label}" for label in labels.tolist()])
+    assert len(model.predict(adapted, images).logits) == len(images)
+
+
+@pytest.mark.slow
+def test_the_report_of_a_fine_tuned_winner_says_what_it_takes(fine_tuned, tmp_path):
+    _, path = fine_tuned
+    report = evaluate(path, tasks=2, minutes=0, curve=False)
+    assert report.comparisons[0].rows[0].evaluation.learner == "fine-tune-all"
+    assert read_json(path / "race.json")["summary"]["heads"][-1] in report.write(tmp_path / "report").read_text()
+
+
+def test_fine_tuning_is_not_tried_in_more_time_than_is_allowed(small_photos, tmp_path):
+    model = auto(replace(small_photos, adapt_seconds=1e-6), tmp_path / "run")
+    assert model.learner.key == "pretrained"
+    summary = read_json(tmp_path / "run" / "race.json")["summary"]
+    assert re.fullmatch(
+        r"fine-tuning: not tried, since it takes .* for a task, more than 0.001 ms", summary["heads"][-1]
+    )
+
+
+def test_fine_tuning_is_not_tried_without_time_for_enough_tasks(small_photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(race_entrants, "FINE_TUNING", 1e-9)
+    auto(replace(small_photos, adapt_seconds=60.0), tmp_path / "run")
+    summary = read_json(tmp_path / "run" / "race.json")["summary"]
+    assert summary["heads"][-1] == "fine-tuning: not tried, since there is no time to do it in 10 tasks"
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_the_time_to_adapt_is_above_0(seconds, small_photos, tmp_path):
+    with pytest.raises(UserError, match="above 0"):
+        auto(replace(small_photos, adapt_seconds=seconds), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_is_for_images_of_a_race(experiment, tmp_path):
+    allowed = replace(experiment, adapt_seconds=1.0)
+    with pytest.raises(UserError, match="images whose classes are drawn anew") as refused:
+        auto(allowed, tmp_path / "run")
+    assert refused.value.hint == "Leave out {adapt_seconds}."
+    tuned = replace(allowed, source=replace(allowed.source, tune_encoder="on"))
+    with pytest.raises(UserError, match="images whose classes are drawn anew"):
+        auto(tuned, tmp_path / "run")
+    with pytest.raises(UserError, match="adapts in its own way"):
+        train(replace(allowed, learner="cnp"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_queries_are_as_many_as_small_classes_have(tmp_path):
@@ -490,16 +581,38 @@ def test_trees_are_fitted_on_as_many_rows_as_there_is_time_for(experiment, tmp_p
     assert max(fitted) < 40, "neither to see what it takes nor then"
 
 
-def test_heads_have_their_part_of_the_time_of_a_pretraining(experiment, tmp_path, monkeypatch):
-    given = []
+def test_heads_have_their_part_of_the_time_of_a_pretraining(small_photos, tmp_path, monkeypatch):
+    """And what was spent on planning them is gone; but half of the time is for training."""
+    given, clock = list[float](), {"now": 0.0}
     monkeypatch.setattr(race_entrants, "examples_within", lambda learner, pool, seconds, seed: given.append(seconds))
-    one = race_entrants.Pretrained.__new__(race_entrants.Pretrained)
-    tasks = experiment.tasks(experiment.source.open())
-    one.cls = LEARNERS["pooled"]
-    one.experiment = replace(experiment, learner="pooled")
+    monkeypatch.setattr(race_entrants, "worth_meta_training", lambda classes, examples: False)
+    monkeypatch.setattr(RaceRecord, "spent", property(lambda record: clock["now"]))
+    tasks = small_photos.tasks(small_photos.source.open())
     for behind in (0.0, 4.0, 8.0):
-        record = RaceRecord.open(tmp_path / str(behind), 1.0)
-        one.track = SimpleNamespace(record=record, experiment=experiment, tasks=tasks)
-        monkeypatch.setattr(race_entrants.Pretrained, "_behind", lambda self, behind=behind: behind)
+
+        def planned(learner, validation, seconds, behind=behind, **more):
+            assert seconds == 12.0 * race_entrants.HEADS
+            clock["now"] += 1.0
+            return 50, behind
+
+        monkeypatch.setattr(race_entrants, "tasks_to_decide", planned)
+        record = RaceRecord(tmp_path / f"{behind}.json", 1.0)
+        run = Run(tmp_path)
+        track = race_entrants.Track(small_photos, tasks, tasks.split("val"), run, record, lambda event: None, None)
+        one = race_entrants.Pretrained(LEARNERS["pretrained"], track)
         one.prepare(12.0)
-    assert given == [12.0, 8.0, 6.0], "half of it at the most"
+    assert given == [11.0, 7.0, 6.0]
+
+
+def test_each_pretraining_has_its_part_of_the_time(experiment, tmp_path, monkeypatch):
+    """Of what is left when it begins, with those that are still to come."""
+    given = list[float]()
+    monkeypatch.setattr(workflow, "candidates", of("pooled", "corrected-network"))
+    monkeypatch.setattr(workflow, "_sharing", lambda pretrained: pretrained)
+    monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 128)
+    prepare = race_entrants.Pretrained.prepare
+    monkeypatch.setattr(
+        race_entrants.Pretrained, "prepare", lambda one, seconds: given.append(seconds) or prepare(one, seconds)
+    )
+    auto(experiment, tmp_path / "run")
+    assert given == pytest.approx([0.98 * 6 / 2, 0.98 * 6])

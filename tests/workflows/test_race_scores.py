@@ -33,6 +33,15 @@ def test_the_better_one_of_two_that_differ_on_all_tasks_is_surely_ahead():
     assert reason(court, ("good", good), bad) == "surely behind good"
 
 
+def test_one_that_was_scored_on_fewer_tasks_is_compared_on_these():
+    court, values = judge(), spread(0.8)
+    few, all_of_them = scored(values[:20] + 0.1 + 0.001 * spread(0.0, 1.0, 3)[:20]), scored(values)
+    assert court.score(few) == float(few.scores.mean())
+    assert court.ahead(few, all_of_them).tasks == 20
+    assert court.surely_ahead(few, all_of_them)
+    assert court.ahead(all_of_them, few).mean == -court.ahead(few, all_of_them).mean
+
+
 def test_of_errors_the_smaller_one_is_ahead():
     court = judge(Slopes(), "rmse")
     small, large = scored(spread(4.0)), scored(spread(4.0) + 1 + spread(0.0, 0.01, 1))

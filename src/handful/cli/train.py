@@ -83,6 +83,13 @@ def train(
             help="Reproduce the race of that run bit for bit, by its recorded times (auto only).",
         ),
     ] = None,
+    adapt_seconds: Annotated[
+        float | None,
+        of_training(
+            help="The longest that adapting to a task may take, in seconds: fine-tuning the network in each task is "
+            "then tried too (auto on images only)."
+        ),
+    ] = None,
     meta_batch_size: Annotated[
         int | None, of_training(help="Tasks per step; default: 4, or 1 when an encoder is tuned.")
     ] = None,
@@ -155,7 +162,7 @@ def train(
         "--from": warm_start,
     }
     racing = learner in (None, AUTO)
-    _check_recipe(recipe, racing, budget_from)
+    _check_recipe(recipe, racing, {"--budget-from": budget_from, "--adapt-seconds": adapt_seconds})
     assigned = assignments(assign)
     length: dict[str, Any] = {} if racing or minutes is not None else {"steps": DEFAULT_STEPS}
     length |= {name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None}
@@ -187,6 +194,7 @@ def train(
         warm_start=warm_start,
         augment=augment or 0.0,
         whole_encoder=whole_encoder,
+        adapt_seconds=adapt_seconds,
         settings=settings | assigned["training"],
         seed=seed,
     )
@@ -226,16 +234,19 @@ AUTO = "auto"
 """The name that stands for the race of all learners."""
 
 
-def _check_recipe(recipe: dict[str, Any], racing: bool, budget_from: Path | None) -> None:
-    """Raise `UserError` for options that auto chooses itself, and for an option of the race beside a learner."""
+def _check_recipe(recipe: dict[str, Any], racing: bool, of_race: dict[str, Any]) -> None:
+    """Raise `UserError` for options that auto chooses itself, and for options of the race beside a learner."""
     given = [option for option, value in recipe.items() if value not in (None, [])]
     if racing and given:
         raise UserError(
             f"{given[0]} applies to one learner, but without --learner many are tried. Name one with --learner, or "
             f"remove the option."
         )
-    if not racing and budget_from is not None:
-        raise UserError("--budget-from applies to the race of learners: remove --learner, or use --plan and --steps.")
+    of_race = {option: value for option, value in of_race.items() if value is not None}
+    if not racing and of_race:
+        option = next(iter(of_race))
+        other = ", or use --plan and --steps" if option == "--budget-from" else ""
+        raise UserError(f"{option} applies to the race of learners: remove --learner{other}.")
 
 
 def _race(

@@ -1,5 +1,6 @@
 """What stands on a pre-trained network, decided on classes of the validation split."""
 
+import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -8,22 +9,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from handful.evaluation.formatting import duration
 from handful.evaluation.intervals import ClassInterval, class_interval
-from handful.evaluation.scoring import Evaluation, evaluate
+from handful.evaluation.scoring import Evaluation, cost, evaluate
 from handful.events import OnEvent, Stop, ignore
 from handful.functional.stateless import own_copy
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PASSES, PretrainedBlocks
 from handful.learners.prototypical import PrototypicalNetwork
+from handful.learners.transfer import FineTuneAll
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 from handful.training.budget import affordable
 from handful.training.loop import Training, checked, meta_train
 from handful.training.run import Run
-from handful.types import to_device
+from handful.types import TaskState, to_device
 
-TASKS, TIMED_TASKS = 200, 3
-"""Validation tasks on which heads are compared, and on which that is timed before."""
+TASKS, FEWEST_TASKS, TRIES = 200, 10, 3
+"""Validation tasks on which heads are compared, at the most and at the least, and how often adapting is timed."""
 RIDGE: tuple[str, dict[str, Any]] = ("ridge", {"ridge": True})
 VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
     1: ("affine views", {"views": "affine"}),
@@ -31,6 +34,8 @@ VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
 }
 """Options that are tried; views by the channels of images. The mirror image of a gray one, a letter, is another letter;
 turned and shifted photos were told apart worse (by 1 to 3 points on validation photos, six of six times)."""
+RATES = (0.001, 0.0003)
+"""Inner rates that fine-tuning is tried with."""
 MANY_CLASSES, FEW_PASSES = 200, 50
 """Classes from which, and images of each up to which, meta-training after a pre-training may pay."""
 START = torch.tensor([10.0], dtype=torch.float64)
@@ -64,57 +69,112 @@ class Trial:
 
 @dataclass(frozen=True)
 class Decided:
-    """learner: what is best on validation classes, a copy. trials: all that was tried, in their order."""
+    """learner: what is best on validation classes, a copy. trials: all that was tried, in their order. evaluation: of
+    this learner on these tasks."""
 
     learner: Learner
     trials: tuple[Trial, ...]
+    evaluation: Evaluation
+
+
+class FineTuning(NamedTuple):
+    """How fine-tuning the network in each task is tried. seconds: that adapting to a task takes. tasks: on so many."""
+
+    seconds: float
+    tasks: int
 
 
 def decided(
     learner: PretrainedBlocks,
     validation: TaskDistribution,
     *,
+    other: PretrainedBlocks | None = None,
+    fine_tuning: FineTuning | None = None,
     tasks: int = TASKS,
+    metric: Metric | None = None,
     on_event: OnEvent = ignore,
 ) -> Decided:
-    """Ridge regression and test-time views, each where it surely tells validation classes apart better.
+    """Another network, ridge regression, test-time views and fine-tuning, each where it surely tells validation classes
+    apart better.
 
     "Surely": the paired 95 % interval over the *classes* of these tasks is above zero; where every task has all of the
     classes nothing is known of others, and nothing is switched on. Then the temperatures are fitted.
 
     learner: pre-trained; it stays as it is.
     validation: tasks of classes that it was not trained on, in the sizes that count.
+    other: with the network that `meta_trained` made of the learner's.
+    fine_tuning: of the whole network in each task; None: it is not tried.
     tasks: how many of them.
+    metric: by which they are compared; None: the default of such tasks.
     """
-    seen = _Validation(validation, tasks, on_event)
+    seen = _Validation(validation, tasks, metric, on_event)
     best = seen.calibrated(learner.twin(PretrainedBlocks, **learner.recipe["options"]))
     kept = seen.scored(best)
     trials = []
+    if other is not None:
+        of_other = _Validation(validation, tasks, metric, on_event)
+        calibrated = of_other.calibrated(other)
+        found = of_other.scored(calibrated)
+        trials.append(_trial("meta-training after pre-training", found, kept))
+        if trials[-1].kept:
+            seen, best, kept = of_other, calibrated, found
     for name, options in _switches(learner.recipe["spec"].input_shape):
-        other = seen.calibrated(learner.twin(PretrainedBlocks, **best.recipe["options"] | options))
-        found = seen.scored(other)
+        switched = seen.calibrated(best.twin(PretrainedBlocks, **best.recipe["options"] | options))
+        found = seen.scored(switched)
         trials.append(_trial(name, found, kept))
         if trials[-1].kept:
-            best, kept = other, found
-    return Decided(best, tuple(trials))
+            best, kept = switched, found
+    if fine_tuning is not None:
+        rungs = [best.twin(FineTuneAll, inner_lr=rate) for rate in RATES]
+        scores = [evaluate(one, validation, tasks=fine_tuning.tasks, metric=metric, on_event=on_event) for one in rungs]
+        place = max(range(len(rungs)), key=lambda place: scores[place].metric.sign * scores[place].score.mean)
+        name = f"fine-tuning at {RATES[place]:g}, {duration(fine_tuning.seconds)} for a task"
+        trials.append(_trial(name, scores[place], kept))
+        if trials[-1].kept:
+            measured = replace(scores[place], adapt_seconds=fine_tuning.seconds)
+            return Decided(rungs[place], tuple(trials), measured)
+    return Decided(best, tuple(trials), _with_network(kept, best, validation))
 
 
-def seconds_to_decide(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> float:
-    """About how long `decided`, and `scored` of what it gives, take: by the examples and heads of a few tasks."""
-    few, task = _Validation(validation, TIMED_TASKS), validation.task(0)
+def tasks_to_decide(
+    learner: PretrainedBlocks, validation: TaskDistribution, seconds: float, *, networks: int = 1, most: int = TASKS
+) -> tuple[int, float]:
+    """On how many tasks `decided` compares, without fine-tuning, in so many seconds, and about how long it takes then.
+
+    Told by the examples and heads of a few tasks. networks: 2 where there is another one. most: of the tasks, of which
+    at least `FEWEST_TASKS` are taken, however long these take.
+    """
+    few, task = _Validation(validation, FEWEST_TASKS), validation.task(0)
     inputs = to_device(torch.cat([task.support.inputs, task.query.inputs]), learner.device)
-    few.scored(learner)  # after which the features of these tasks are there
+    few.calibrated(learner)  # after which all is loaded, and the features of these tasks are there
     start = time.perf_counter()
     few.scored(few.calibrated(learner))
-    each = (time.perf_counter() - start) / TIMED_TASKS
+    each = (time.perf_counter() - start) / FEWEST_TASKS
     start = time.perf_counter()
     with torch.no_grad():
         learner.embed(inputs)
     per_example = (time.perf_counter() - start) / len(inputs)
     switches, rows = _switches(learner.recipe["spec"].input_shape), validation.rows()
-    views = max(PASSES[options.get("views", "one")] for _, options in switches)
-    examples = tasks * len(inputs) if rows is None else min(len(rows), tasks * len(inputs))
-    return examples * per_example * (1 + 2 * views) + tasks * each * (2 + len(switches))
+    views = [PASSES[options["views"]] for _, options in switches if "views" in options]
+
+    def taken(tasks: int) -> float:
+        examples = tasks * len(inputs) if rows is None else min(len(rows), tasks * len(inputs))
+        return examples * per_example * (networks + sum(views)) + tasks * each * (networks + len(switches))
+
+    tasks = next((count for count in range(most, FEWEST_TASKS, -1) if taken(count) <= seconds), FEWEST_TASKS)
+    return tasks, taken(tasks)
+
+
+def tasks_to_fine_tune(
+    learner: PretrainedBlocks, validation: TaskDistribution, seconds: float, *, most: int = TASKS
+) -> tuple[FineTuning, float]:
+    """How `decided` tries fine-tuning in so many seconds, and about how long that takes; by a few tasks."""
+    rung = learner.twin(FineTuneAll)
+    measured, start = _adapting(rung, validation), time.perf_counter()
+    evaluate(rung, validation, tasks=1, measured=measured)
+    each = len(RATES) * (time.perf_counter() - start)
+    tasks = min(most, int(seconds / each))
+    return FineTuning(measured[0], tasks), tasks * each
 
 
 def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInterval | None]:
@@ -129,19 +189,13 @@ def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInter
 
 
 def scored(
-    learner: PretrainedBlocks,
-    tasks: TaskDistribution,
-    *,
-    count: int = TASKS,
-    metric: Metric | None = None,
-    on_event: OnEvent = ignore,
+    learner: PretrainedBlocks, tasks: TaskDistribution, *, count: int = TASKS, on_event: OnEvent = ignore
 ) -> Evaluation:
     """`evaluate` on so many tasks, but each example goes through the network once, where it looks alike in all.
 
-    The time of adapting is that of a few tasks, with the network.
+    The time of adapting is that with the network.
     """
-    found = _Validation(tasks, count, on_event).scored(learner, metric)
-    return replace(found, adapt_seconds=evaluate(learner, tasks, tasks=min(count, TIMED_TASKS)).adapt_seconds)
+    return _with_network(_Validation(tasks, count, on_event=on_event).scored(learner), learner, tasks)
 
 
 def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks: int = TASKS) -> PretrainedBlocks:
@@ -196,13 +250,16 @@ def meta_trained(
 def steps_within(
     learner: PretrainedBlocks, tasks: TaskDistribution, seconds: float, *, validation: TaskDistribution, **settings: Any
 ) -> int:
-    """How many steps `meta_trained` takes in about so many seconds, with its validations; some are timed on a copy."""
+    """How many steps `meta_trained` takes in what is left of so many seconds, with its validations, once some of them
+    are timed on a copy."""
+    start = time.perf_counter()
     other, training = _prototypical(learner), _of_high_way(tasks)
     chosen = checked(other, training, validation, SETTINGS | settings | {"minutes": max(seconds, 1e-3) / 60})
     timed = Training(other, training, validation, chosen)
     timed.choose_plan(ignore)
     other.train()
-    return affordable(seconds, *timed.timed())
+    times = timed.timed()
+    return affordable(seconds - (time.perf_counter() - start), *times)
 
 
 def _prototypical(learner: PretrainedBlocks) -> PrototypicalNetwork:
@@ -237,8 +294,10 @@ def _switches(input_shape: tuple[int, ...]) -> list[tuple[str, dict[str, Any]]]:
 class _Validation:
     """Validation tasks, whose examples each go once through a network with its views, where they stay as they are."""
 
-    def __init__(self, tasks: TaskDistribution, count: int, on_event: OnEvent = ignore) -> None:
-        self.tasks, self.count, self.on_event = tasks, count, on_event
+    def __init__(
+        self, tasks: TaskDistribution, count: int, metric: Metric | None = None, on_event: OnEvent = ignore
+    ) -> None:
+        self.tasks, self.count, self.metric, self.on_event = tasks, count, metric, on_event
         self.features: dict[str, TaskDistribution | None] = {}
 
     def of(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, TaskDistribution]:
@@ -252,10 +311,10 @@ class _Validation:
         head.temperatures.copy_(learner.temperatures)
         return head.to(learner.device), mapped
 
-    def scored(self, learner: PretrainedBlocks, metric: Metric | None = None) -> Evaluation:
+    def scored(self, learner: PretrainedBlocks) -> Evaluation:
         """On all of them."""
         head, tasks = self.of(learner)
-        return evaluate(head, tasks, tasks=self.count, metric=metric, on_event=self.on_event)
+        return evaluate(head, tasks, tasks=self.count, metric=self.metric, on_event=self.on_event)
 
     def calibrated(self, learner: PretrainedBlocks) -> PretrainedBlocks:
         """See `calibrated`."""
@@ -311,6 +370,17 @@ def _fitted(queries: list[_Queries], start: Tensor) -> Tensor:
 
     descent.step(loss)  # type: ignore[no-untyped-call]
     return logs.detach().exp()
+
+
+def _with_network(found: Evaluation, learner: PretrainedBlocks, tasks: TaskDistribution) -> Evaluation:
+    """The same evaluation, in which adapting takes the time that it takes with the network."""
+    return replace(found, adapt_seconds=_adapting(learner, tasks)[0])
+
+
+def _adapting(learner: Learner, tasks: TaskDistribution) -> tuple[float, TaskState]:
+    """Seconds to adapt to a task alone, the median of some tries once all is loaded, and its state."""
+    tries = [cost(learner, tasks) for _ in range(1 + TRIES)]
+    return statistics.median(seconds for seconds, _ in tries[1:]), tries[0][1]
 
 
 def _trial(name: str, found: Evaluation, kept: Evaluation) -> Trial:

@@ -136,7 +136,9 @@ def auto(
 ) -> MetaModel:
     """Spend a budget of time on the best model for these tasks; returns the meta-model, which is in `path/model` too.
 
-    experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default.
+    experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default. With
+        `adapt_seconds`, fine-tuning the pre-trained network in each task is tried for images whose classes are drawn
+        anew, where it takes no longer.
     budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
     tasks: opened before, with images of the size that they have; None: the experiment's source.
     resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had not
@@ -154,6 +156,8 @@ def auto(
     minutes = float(experiment.settings["minutes"])
     experiment = with_way_of_tuning(experiment)
     tuning = (experiment.source.tune_encoder or OFF) != OFF
+    if tuning:
+        _check_adapt_seconds(experiment, None)
     rank, count = place(workers)
     if count > 1 and not tuning:
         raise UserError(
@@ -173,6 +177,7 @@ def auto(
             sizing = time.monotonic() - opened
             experiment = fitting
             tasks = tasks if going_on else experiment.source.open(trust=trust)
+    _check_adapt_seconds(experiment, tasks)
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
@@ -211,6 +216,23 @@ def auto(
             raise
 
 
+def _check_adapt_seconds(experiment: Experiment, tasks: TaskDistribution | None) -> None:
+    """Raise a `UserError` where it is no time, or there is no network to fine-tune. tasks: None: of a tuned encoder."""
+    seconds = experiment.adapt_seconds
+    if seconds is None:
+        return
+    if tasks is None or race_of(tasks) != "images":
+        raise UserError(
+            "Fine-tuning in each task is tried for images whose classes are drawn anew, where no encoder reads them; "
+            "these tasks are others.",
+            hint="Leave out {adapt_seconds}.",
+        )
+    if not seconds > 0:
+        raise UserError(
+            f"The time to adapt to a task is a number above 0, got {seconds}.", hint="Change {adapt_seconds}."
+        )
+
+
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     """Let these learners race for the budget."""
     probes, pretrained, trainees = list[Probe](), list[Pretrained](), list[Trainee]()
@@ -234,10 +256,12 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
     track.on_event(NoteEvent(f"A race of {counts}, for {track.record.seconds / 60:g} minutes."))
     scores = {one.name: one.scored() for one in probes}
     own = [one for one in pretrained if one.of is None]
-    for one in own:
-        one.prepare(PRETRAINING * budget if trainees else (1 - SAVING) * track.record.left / len(own))
-        one.pretrain()
-    scores |= {one.name: one.scored() for one in pretrained}
+    for one in pretrained:
+        if one.of is None:
+            others = len(own) - own.index(one)
+            one.prepare(PRETRAINING * budget if trainees else (track.record.left - SAVING * budget) / others)
+            one.pretrain()
+        scores[one.name] = one.scored()
     trained = _rounds(track, trainees, dropped) if trainees else {}
     scores |= trained
     if not scores:

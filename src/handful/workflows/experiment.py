@@ -66,7 +66,9 @@ class Experiment:
     count, on which it is validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where
     others work better (prototypical networks like a higher way); None: the same. None as a size leaves the source's
     default. warm_start: a run, or the folder of a meta-model, whose weights training starts from. augment: how much
-    training tasks are changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`.
+    training tasks are changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`. adapt_seconds: that
+    adapting to a task may take, where no learner is named: fine-tuning the network of images in each task is tried
+    then; None: it is not.
     """
 
     source: Source
@@ -84,6 +86,7 @@ class Experiment:
     warm_start: str | None = None
     augment: float = 0.0
     whole_encoder: bool = False
+    adapt_seconds: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 

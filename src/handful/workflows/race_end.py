@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from handful.evaluation.formatting import duration
 from handful.models.meta_model import MetaModel
 from handful.storage import finite, write_json, write_text
 from handful.training.performance import performance
@@ -41,9 +42,10 @@ def finished(track: Track, finish: Finish) -> MetaModel:
         "tasks": track.experiment.source.name,
         "trained steps": winner.steps,
         "kept step": winner.kept_step,
-        "selection": f"the best of {len(ranked)} candidates on the same {track.scored_tasks} tasks of the val split",
+        "selection": f"the best of {len(ranked)} candidates on the same {len(score.scores)} tasks of the val split",
         "metric": track.metric.name,
         "validation score": judge.score(score),
+        "a new task takes": duration(score.seconds),
         "examples": winner.examples,
         "plan": winner.plan or "None",
         "seed": track.experiment.seed,
@@ -88,7 +90,7 @@ def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, An
             }
         )
     left_out = {name: why for name, why in finish.dropped.items() if name not in finish.scores}
-    facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": track.scored_tasks}
+    facts = {"winner": finish.winner.name, "metric": track.metric.name, "tasks": len(best.scores)}
     facts |= {"heads": track.record.results.get(f"heads of {finish.winner.name}", [])}
     facts |= {"examples": finish.examples, "start": list(finish.start)}
     return finite(facts | {"candidates": rows, "left_out": left_out})  # type: ignore[no-any-return]

@@ -9,8 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+from handful.evaluation.formatting import duration
 from handful.evaluation.scoring import Evaluation, evaluate, metric_of
-from handful.events import OnEvent, StepEvent, Stop, StoppedError
+from handful.events import OnEvent, StepEvent, Stop, StoppedError, until
 from handful.learners.learner import Learner
 from handful.learners.pretrained_blocks import PretrainedBlocks
 from handful.learners.transfer import Pretrained as PretrainedNetwork
@@ -20,13 +21,14 @@ from handful.storage import read_tensors, write_tensors
 from handful.tasks.distribution import TaskDistribution
 from handful.training.fitting import part_of, rows_to_fit
 from handful.training.heads import (
-    Trial,
+    FEWEST_TASKS,
+    Decided,
+    FineTuning,
     decided,
     meta_trained,
-    scored,
-    seconds_to_decide,
     steps_within,
-    surely_better,
+    tasks_to_decide,
+    tasks_to_fine_tune,
     worth_meta_training,
 )
 from handful.training.pretraining_budget import examples_within
@@ -36,10 +38,11 @@ from handful.workflows.experiment import Experiment
 from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Judge, Scored
 
-TASKS, FEWEST_TASKS = 200, 10
-"""Validation tasks on which candidates are compared; with less than a minute as many fewer, down to so many."""
-META_TRAINING = 0.2
-"""Of the time of a pre-training, for meta-training after it, where that is worth a try."""
+TASKS = 200
+"""Validation tasks on which candidates are compared; with less than a minute as many fewer, down to a few."""
+HEADS, META_TRAINING, FINE_TUNING = 0.25, 0.2, 0.2
+"""Of the time of a pre-training: for the heads on it at the most; for meta-training after it, where that is worth a
+try; and for trying to fine-tune it in each task, where that is allowed."""
 PROBING, PROBED = 0.05, 5
 """The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
 
@@ -89,21 +92,20 @@ class Track:
         if self.stop is not None and self.stop.is_set():
             raise StoppedError("The race was stopped on request.")
 
-    def scored(self, name: str, learner: Callable[[], Learner]) -> Scored:
+    def scored(self, name: str, evaluation: Callable[[], Evaluation]) -> Scored:
         """The scores of a learner on the validation tasks, by a name that it has alone."""
         cost = f"seconds to adapt {name}"
 
         def make() -> dict[str, Any]:
-            found = self._evaluated(learner())
+            found = evaluation()
             self.record.decide(cost, lambda: found.adapt_seconds)
             return Scored(found.scores).to_json()
 
         self.check_stop()
         return Scored.from_json(self.record.found(f"scores of {name}", make), self.record.decided[cost])
 
-    def _evaluated(self, learner: Learner) -> Evaluation:
-        if isinstance(learner, PretrainedBlocks):  # whose examples are in many tasks
-            return scored(learner, self.validation, count=self.scored_tasks, metric=self.metric)
+    def evaluated(self, learner: Learner) -> Evaluation:
+        """A learner on the validation tasks."""
         return evaluate(learner, self.validation, tasks=self.scored_tasks, metric=self.metric)
 
 
@@ -148,7 +150,7 @@ class Entrant(ABC):
 
     def scored(self, when: str = "") -> Scored:
         """Its scores on the validation tasks."""
-        return self.track.scored(f"{self.name}{when}", self.learner)
+        return self.track.scored(f"{self.name}{when}", lambda: self.track.evaluated(self.learner()))
 
 
 class Untrained(Entrant):
@@ -174,7 +176,7 @@ class Untrained(Entrant):
 
     def _scored(self, options: dict[str, Any]) -> Scored:
         with_options = "".join(f", {name} {value}" for name, value in options.items())
-        return self.track.scored(f"{self.name}{with_options}", lambda: self.choice(options))
+        return self.track.scored(f"{self.name}{with_options}", lambda: self.track.evaluated(self.choice(options)))
 
     def learner(self) -> Learner:
         """With the chosen options."""
@@ -234,42 +236,72 @@ class Probe(Untrained):
 class Pretrained(Untrained):
     """A learner that is pre-trained on the pool and not meta-trained.
 
-    It keeps its pre-training where the ladder of an evaluation looks for one. of: the one whose network it shares.
-    meta_training: seconds of meta-training after it; None: there is none.
+    It keeps its pre-training where the ladder of an evaluation looks for one.
+
+    of: the one whose network it shares.
+    end: of its time, in seconds since the race began.
+    behind: seconds of it that are kept for the heads on its blocks.
+    heads_on: validation tasks on which these are compared.
+    fine_tuning: how the network is fine-tuned in some of them; None: that is not tried.
+    not_tried: what is not, and why.
+    meta_training: whether there is some after the pre-training.
     """
 
     of: "Pretrained | None" = None
-    meta_training: float | None = None
+    end, behind, heads_on, meta_training = 0.0, 0.0, 0, False
+    fine_tuning: FineTuning | None = None
+    not_tried: tuple[str, ...] = ()
+
+    @property
+    def on_blocks(self) -> bool:
+        """Whether what stands on its network is decided when that is trained."""
+        return issubclass(self.cls, PretrainedBlocks)
 
     def prepare(self, seconds: float) -> None:
         """Fix on how many examples it is pre-trained within so many seconds, in which some steps of it are timed.
 
-        The heads on its blocks are decided in the same time, of which half is for them at the most.
+        Meta-training and the heads on its blocks are in the same time; at least half of it is for training.
         """
         track = self.track
-        pool = self.training_tasks().pool()
+        record, pool = track.record, self.training_tasks().pool()
         assert pool is not None, "else it is no candidate"
-        seconds -= min(seconds / 2, self._behind())
+        self.end = record.spent + seconds
+        if self.on_blocks:
+            self._prepare_heads(seconds, pool.outputs)
 
-        self.examples = track.record.decide(
-            f"pre-training examples of {self.name}",
-            lambda: examples_within(self.built(), pool, seconds, seed=track.experiment.seed),
-        )
-        if issubclass(self.cls, PretrainedBlocks) and worth_meta_training(pool.outputs, self.examples):
-            self.examples = int((1 - META_TRAINING) * self.examples)
-            self.meta_training = META_TRAINING * seconds
+        def affordable() -> int:
+            left = max(seconds / 2, self.end - record.spent - self.behind)
+            return examples_within(self.built(), pool, left, seed=track.experiment.seed)
 
-    def _behind(self) -> float:
-        """Seconds that heads take after the pre-training."""
-        track = self.track
+        self.examples = record.decide(f"pre-training examples of {self.name}", affordable)
+        if self.on_blocks and worth_meta_training(pool.outputs, self.examples):
+            self.examples, self.meta_training = int((1 - META_TRAINING) * self.examples), True
 
-        def timed() -> float:
-            learner = self.built()
-            if not isinstance(learner, PretrainedBlocks):
-                return 0.0
-            return seconds_to_decide(learner.eval(), track.validation, tasks=track.scored_tasks)
+    def _prepare_heads(self, seconds: float, classes: int) -> None:
+        """Fix on how many validation tasks they are compared, and fine-tuning with them, and what that takes."""
+        track, limit = self.track, self.experiment.adapt_seconds
 
-        return float(track.record.decide(f"seconds for the heads of {self.name}", timed))
+        def compared() -> tuple[int, float]:
+            networks = 2 if worth_meta_training(classes, 0) else 1
+            learner, most = cast(PretrainedBlocks, self.built().eval()), track.scored_tasks
+            return tasks_to_decide(learner, track.validation, HEADS * seconds, networks=networks, most=most)
+
+        def tuned() -> tuple[FineTuning, float]:
+            learner = cast(PretrainedBlocks, self.built().eval())
+            return tasks_to_fine_tune(learner, track.validation, FINE_TUNING * seconds, most=self.heads_on)
+
+        self.heads_on, self.behind = track.record.decide(f"tasks and seconds for the heads of {self.name}", compared)
+        if limit is None:
+            return
+        found, taken = track.record.decide(f"tasks and seconds for fine-tuning {self.name}", tuned)
+        tuning = FineTuning(*found)
+        if tuning.seconds > limit:
+            why = f"it takes {duration(tuning.seconds)} for a task, more than {duration(limit)}"
+            self.not_tried = (f"fine-tuning: not tried, since {why}",)
+        elif tuning.tasks < FEWEST_TASKS:
+            self.not_tried = (f"fine-tuning: not tried, since there is no time to do it in {FEWEST_TASKS} tasks",)
+        else:
+            self.fine_tuning, self.behind = tuning, self.behind + taken
 
     def pretrain(self) -> None:
         """Do it, unless that was done before an interruption."""
@@ -293,49 +325,51 @@ class Pretrained(Untrained):
 
     def learner(self) -> Learner:
         """With the chosen options, or what stands best on its blocks."""
-        return self._best
+        return self._decided.learner if self.on_blocks else super().learner()
+
+    def scored(self, when: str = "") -> Scored:
+        """Those of what `learner` gives."""
+        if not self.on_blocks:
+            return super().scored(when)
+        return self.track.scored(self.name, lambda: self._decided.evaluation)
 
     @cached_property
-    def _best(self) -> Learner:
-        learner, track = super().learner(), self.track
-        if not isinstance(learner, PretrainedBlocks):
-            return learner
-        learner, trial = self._meta_trained(learner)
-        found = decided(learner, track.validation, tasks=track.scored_tasks)
-        trials = [*trial, *found.trials]
-        track.record.found(f"heads of {self.name}", lambda: [str(trial) for trial in trials])
-        return found.learner
+    def _decided(self) -> Decided:
+        """What stands best on its blocks."""
+        track, learner = self.track, cast(PretrainedBlocks, super().learner())
+        found = decided(
+            learner,
+            track.validation,
+            other=self._meta_trained(learner) if self.meta_training else None,
+            fine_tuning=self.fine_tuning,
+            tasks=self.heads_on,
+            metric=track.metric,
+            on_event=until(track.stop, track.on_event),
+        )
+        track.record.found(f"heads of {self.name}", lambda: [*map(str, found.trials), *self.not_tried])
+        return found
 
-    def _meta_trained(self, learner: PretrainedBlocks) -> tuple[PretrainedBlocks, list[Trial]]:
-        """The learner, or with a network that went on where validation classes are told apart better; and the trial.
+    def _meta_trained(self, learner: PretrainedBlocks) -> PretrainedBlocks:
+        """The learner with a network that went on, in the time that is left.
 
         Where that is interrupted it begins anew, with the same steps.
         """
-        if self.meta_training is None:
-            return learner, []
-        track, tasks, seconds = self.track, self.training_tasks(), self.meta_training
+        track, tasks = self.track, self.training_tasks()
         shared: dict[str, Any] = {"seed": track.experiment.seed, "plan": "vmap", "validation_tasks": FEWEST_TASKS}
-        steps = track.record.decide(
-            f"steps of meta-training {self.name}",
-            lambda: steps_within(learner, tasks, seconds, validation=track.validation, **shared),
-        )
-        other = meta_trained(
+
+        def affordable() -> int:
+            seconds = self.end - track.record.spent - self.behind
+            return steps_within(learner, tasks, seconds, validation=track.validation, **shared)
+
+        return meta_trained(
             learner,
             tasks,
             validation=track.validation,
             on_event=track.on_event,
             stop=track.stop,
-            steps=steps,
+            steps=track.record.decide(f"steps of meta-training {self.name}", affordable),
             **shared,
         )
-        before, after = (scored(one, track.validation, count=track.scored_tasks) for one in (learner, other))
-        better, gain = surely_better(after, before)
-        trial = Trial("meta-training after pre-training", after.score.mean, gain, better)
-        return (other if better else learner), [trial]
-
-    def scored(self, when: str = "") -> Scored:
-        """Those of what `learner` gives."""
-        return self.track.scored(self.name, self.learner) if len(self.choices) == 1 else super().scored(when)
 
     def choice(self, options: dict[str, Any]) -> Learner:
         """As it was pre-trained, or the one whose network it shares."""

@@ -43,9 +43,9 @@ class Scored:
 
 
 class Judge:
-    """Compares scores on the same validation tasks.
+    """Compares scores on the same validation tasks, of which each may have the first ones alone.
 
-    validation: the tasks. metric: what they are scored by.
+    validation: the tasks. metric: what they are scored by. tasks: how many at the most.
     """
 
     def __init__(self, validation: TaskDistribution, metric: Metric, tasks: int) -> None:
@@ -56,7 +56,7 @@ class Judge:
 
     def score(self, scored: Scored) -> float:
         """The mean score, over tasks; NaN where there is none."""
-        return interval(scored.scores, self.units).mean
+        return interval(scored.scores, self.units[: len(scored.scores)]).mean
 
     def rank(self, scored: Scored) -> tuple[int, float]:
         """By which candidates are ordered, the larger the better: fewer diverged draws first."""
@@ -65,9 +65,10 @@ class Judge:
 
     def ahead(self, one: Scored, other: Scored) -> Interval:
         """By how much one is better than another, for other tasks; or for other classes, where tasks are drawn so."""
-        gap = self.metric.sign * apart(one.scores, other.scores)
-        over_classes = class_interval(gap, self.classes) if all(self.classes) else None
-        return over_classes or interval(gap, self.units, bounds=self.metric.bounds_apart)
+        count = min(len(one.scores), len(other.scores))
+        gap = self.metric.sign * apart(one.scores[:count], other.scores[:count])
+        over_classes = class_interval(gap, self.classes[:count]) if all(self.classes) else None
+        return over_classes or interval(gap, self.units[:count], bounds=self.metric.bounds_apart)
 
     def surely_ahead(self, one: Scored, other: Scored) -> bool:
         """Whether one is better and luck of the draw does not explain it."""

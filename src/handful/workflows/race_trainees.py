@@ -12,8 +12,9 @@ from handful.events import StepEvent
 from handful.learners.learner import Learner
 from handful.storage import read_tensors, write_tensors
 from handful.training.fitting import fit
+from handful.training.heads import FEWEST_TASKS
 from handful.training.loop import Training, checked, examples_seen
-from handful.workflows.race_entrants import FEWEST_TASKS, Entrant, Track
+from handful.workflows.race_entrants import Entrant, Track
 from handful.workflows.race_steps import LAST_PART, Course
 
 VALIDATION_TASKS = 100

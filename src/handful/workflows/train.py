@@ -9,7 +9,7 @@ from pathlib import Path
 
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
-from handful.errors import HandfulError
+from handful.errors import HandfulError, UserError
 from handful.evaluation.formatting import size
 from handful.evaluation.scoring import metric_of
 from handful.events import OnEvent, Stop, StoppedError, ignore
@@ -56,6 +56,11 @@ def train(
     `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not fit.
     """
     experiment.named()
+    if experiment.adapt_seconds is not None:
+        raise UserError(
+            "A learner that is named adapts in its own way; fine-tuning in each task is tried by a race alone.",
+            hint="Leave out {adapt_seconds}, or {learner}.",
+        )
     give_back_memory()
     rank, count = place_of(workers)
     check_trusted(experiment.source.encoder or "", trust, "encoder")
