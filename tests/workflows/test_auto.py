@@ -604,6 +604,33 @@ def test_heads_have_their_part_of_the_time_of_a_pretraining(small_photos, tmp_pa
     assert given == [11.0, 7.0, 6.0]
 
 
+@pytest.mark.parametrize(("reading", "counted"), [(0.25, 0.25), (5.0, 0.6)])
+def test_reading_images_again_counts_up_to_a_tenth_of_the_time(reading, counted, small_photos, tmp_path, monkeypatch):
+    clock, spent = {"now": 0.0}, list[float]()
+    monkeypatch.setattr(workflow, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+    opened = Source.open
+
+    def slowly(source, **options):
+        clock["now"] += reading
+        return opened(source, **options)
+
+    def choose(*arguments, **options):
+        clock["now"] += 1.0
+        return SizeChoice(16, "conv4", 300)
+
+    def record(path, minutes, budget=None, *, spent=0.0, counted=spent):
+        counted.append(spent)
+        raise Killed
+
+    monkeypatch.setattr(Source, "open", slowly)
+    monkeypatch.setattr(workflow, "choose_size", choose)
+    monkeypatch.setattr(RaceRecord, "open", record)
+    plain = replace(small_photos, source=replace(small_photos.source, image_size=None), backbone="auto")
+    with noted("images of 16 pixels"), pytest.raises(Killed):
+        auto(replace(plain, backbone_options={}), tmp_path / "run")
+    assert spent == pytest.approx([1.0 + counted])
+
+
 def test_each_pretraining_has_its_part_of_the_time(experiment, tmp_path, monkeypatch):
     """Of what is left when it begins, with those that are still to come."""
     given = list[float]()

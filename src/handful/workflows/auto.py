@@ -52,6 +52,8 @@ QUERIES = (10, 5, 3, 2, 1)
 """Query examples of a class that are tried, where the usual number is too many."""
 SAVING = 0.02
 """Of the budget, kept for the end."""
+READING_AGAIN = 0.1
+"""The most of the budget that reading images again, in the size that was chosen, counts for."""
 PREPARING = 1 / 3
 """Of the budget: once it is gone, no other candidate is planned and timed, unless there is none yet."""
 
@@ -174,9 +176,9 @@ def auto(
         tasks = continued(source, path, trust) if going_on else source.open(trust=trust, device=there)
         opened = time.monotonic()
         if (fitting := with_size(experiment, tasks, path if going_on else budget_from)) != experiment:
-            sizing = time.monotonic() - opened
-            experiment = fitting
+            experiment, chosen = fitting, time.monotonic()
             tasks = tasks if going_on else experiment.source.open(trust=trust)
+            sizing = chosen - opened + min(time.monotonic() - chosen, READING_AGAIN * 60 * minutes)
     _check_adapt_seconds(experiment, tasks)
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
