@@ -190,7 +190,7 @@ def test_errors_are_shares_of_the_variance_by_the_names_of_tasks():
     reached = {what: said for what, _, said in auto.aims(dict(enumerate(rows)))}
     assert reached["tables, regret against the best single learner"] == "+12.5 % over 1 data sets"
     assert reached["tables, against the pooled network"] == "surely worse on 0 of 1"
-    assert reached["against the best of this task alone"] == "surely on 1 of 1"
+    assert reached["against the best of this task alone"] == "surely ahead on 1 of 1"
     assert reached["shops and prices, against trees with a correction"] == "", "which are not there"
     assert reached["time"] == "at the most 125% of it in 2 trainings; more than that: " + ", ".join(
         f"used_cars, auto, seed {seed}" for seed in (0, 1)

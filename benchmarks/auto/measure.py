@@ -34,7 +34,7 @@ FORMER = "protonet"
 """What `handful train` took where no learner was named."""
 ON_TREES = " on boosted"
 """A learner that has the prediction of boosted trees as one more column."""
-SINGLES = ("cavia", "cnp", "cnp" + ON_TREES)
+SINGLES = ("bayesian-last-layer", "cavia", "cnp", "cnp" + ON_TREES)
 BATCH = 16
 """Tasks of a meta-step of theirs."""
 DRAWS = sized(4, 1)

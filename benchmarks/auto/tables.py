@@ -210,8 +210,9 @@ def _aims_of_classes(found: Rows) -> Iterator[Cells]:
         gains = {setting: gain for setting in images if (gain := found.gain(setting, TRANSFER, way)) is not None}
         five = {setting.partition(", ")[0]: gain for setting, gain in gains.items() if "5-way 1-shot" in setting}
         worse = [setting for setting, gain in gains.items() if gain.worse]
-        said = f"{_ahead(five)} (5-way 1-shot); surely worse: {'; '.join(worse) or 'none'} of {len(gains)} settings"
-        yield f"images, against `transfer` {title}", "surely better on 3 of 4 or more, never surely worse", said
+        said = f"5-way 1-shot {_ahead(five)}; surely worse in {len(worse)} of {len(gains)} settings{_listed(worse)}"
+        aim = "surely ahead on 3 of 4 or more, never surely worse"
+        yield f"images, against `transfer` {title}", aim, said if gains else ""
     photos = {setting: found.gain(setting, FORMER, FORMER) for setting in images if "tiered" in setting}
     said = "; ".join(f"{setting.partition(', ')[2]}: {gain}" for setting, gain in photos.items() if gain is not None)
     yield "photos from scratch, over `protonet` as it was the default", "+3 and +5 points (1 and 5 shots)", said
@@ -247,7 +248,7 @@ def _gains(found: Rows, settings: Mapping[str, str], of: str) -> dict[str, Gain]
 def _ahead(gains: Mapping[str, Gain]) -> str:
     ahead = surely(gains, lambda one: one.low > 0)
     rest = [name for name in gains if name not in ahead]
-    return f"surely on {len(ahead)} of {len(gains)}{_listed(rest, 'not on ')}" if gains else ""
+    return f"surely ahead on {len(ahead)} of {len(gains)}{_listed(rest, 'not on ')}" if gains else ""
 
 
 def _listed(names: Sequence[str], words: str = "") -> str:
