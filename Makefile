@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)
 
 # The model of the quickstart, on a store beside it. `make serve ARGS='--port 9000'` passes options on.
 serve: $(INSTALLED)
-	@test -e runs/quickstart/model || { echo "First the quickstart trains its model, which takes about five minutes."; \
+	@test -e runs/quickstart/model || { echo "First the quickstart trains its model, which takes about four minutes."; \
 		$(BIN)/handful quickstart; }
 	exec $(BIN)/handful serve --model letters=runs/quickstart --data runs/store $(ARGS)
 

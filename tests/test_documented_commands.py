@@ -140,8 +140,7 @@ def small(monkeypatch, tmp_path):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 2)
     monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1,))
-    settings = {"steps": 2, "meta_batch_size": 1, "validation_tasks": 2}
-    letters = replace(quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, train_way=5, settings=settings)
+    letters = replace(quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, settings={"minutes": 0.02})
     monkeypatch.setattr(quickstart, "EXPERIMENT", letters)
     return tmp_path
 

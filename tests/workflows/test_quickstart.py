@@ -12,17 +12,14 @@ from handful.training.run import Run
 from handful.workflows import quickstart
 from handful.workflows.encoding import encoded_inputs
 
-PICTURES = {"ladder.png", "shots.png", "reliability.png", "learning-curve.png"}
+PICTURES = {"ladder.png", "shots.png", "reliability.png"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        settings = {"steps": 3, "meta_batch_size": 1, "validation_tasks": 2}
-        small = replace(
-            quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, train_way=5, settings=settings
-        )
+        small = replace(quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, settings={"minutes": 0.02})
         patch.setattr(quickstart, "EXPERIMENT", small)
         patch.setattr(quickstart, "TASKS", 3)
         patch.setattr("handful.evaluation.ladder.CHOOSING_TASKS", 1)
@@ -42,11 +39,10 @@ def test_it_reports_both_settings_with_the_ladder(made):
     assert [(setting["way"], setting["shot"]) for setting in written["settings"]] == [(5, 1), (20, 1)]
     for setting in written["settings"]:
         learners = [row["learner"] for row in setting["rows"]]
-        assert learners[0] == "protonet"
+        assert learners[0] == "pretrained"
         assert {"centroid", "dummy", "fine-tune-all", "scratch", "transfer"} <= set(learners)
         assert {row["score"]["tasks"] for row in setting["rows"]} == {3}
-    assert [done for work, done in steps if work == "meta-training"] == [1, 2, 3]
-    assert {"pre-training for the ladder", "protonet", "transfer"} <= {work for work, _ in steps}
+    assert {"pre-training pretrained", "pretrained", "transfer"} <= {work for work, _ in steps}
 
 
 @pytest.mark.slow
@@ -102,9 +98,9 @@ def test_an_unfinished_one_is_continued_and_any_other_made_anew(report, seed, ex
     class AskedError(Exception):
         pass
 
-    def train(experiment, path, *, resume, force, on_event, stop):
+    def auto(experiment, path, *, resume, force, on_event, stop):
         raise AskedError("force" if force else "resume" if resume else "new")
 
-    monkeypatch.setattr(quickstart, "train", train)
+    monkeypatch.setattr(quickstart, "auto", auto)
     with pytest.raises(AskedError, match=expected):
         quickstart.quickstart(tmp_path / "run", seed=seed)

@@ -16,7 +16,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the run.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """Train, evaluate, adapt and predict in five minutes, on letters drawn from fonts."""
+    """Train, evaluate, adapt and predict in four minutes, on letters drawn from fonts."""
     from handful.workflows.quickstart import quickstart as run
 
     err.print(

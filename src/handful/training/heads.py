@@ -47,7 +47,7 @@ OPTIONS: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
 HIGH_WAY = 100
 """Classes of these tasks, of an example to learn from and one to predict each."""
 SETTINGS: dict[str, Any] = {"meta_batch_size": 1, "outer_lr": 1e-3, "weight_decay": 0.1, "warmup": 0.05}
-"""Those of the quickstart, which were chosen on validation letters."""
+"""Chosen on validation letters."""
 
 
 @dataclass(frozen=True)

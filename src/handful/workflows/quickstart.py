@@ -15,34 +15,22 @@ from handful.storage import is_run
 from handful.tasks.glyphs import Glyphs
 from handful.training.run import Run
 from handful.types import Categorical
+from handful.workflows.auto import auto
 from handful.workflows.encoding import encoded_examples, encoded_inputs
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
-from handful.workflows.train import train
 
 EXPERIMENT = Experiment(
     Source("glyphs"),
-    learner="protonet",
-    options={"loss": "neighbors"},
     backbone="conv4",
     backbone_options={"widths": [32, 64, 128, 128]},
     way=5,
     shot=1,
     query_shot=5,
-    train_way=100,
-    train_query_shot=1,
-    settings={
-        "pretrain_examples": 100_000,
-        "steps": 150,
-        "meta_batch_size": 1,
-        "outer_lr": 1e-3,
-        "weight_decay": 0.1,
-        "warmup": 0.05,
-        "validate_every": 30,
-    },
+    settings={"minutes": 1.5},
 )
-"""The training is chosen on the validation split: a minute is spent best on pre-training first, then on tasks of a high
-way. The widths are not: they were picked among three on a prototype that scored the test scripts."""
+"""No learner is named: the time is spent on the best. The widths are chosen on the validation split, where 64 channels
+throughout are behind by 1.0 points at 5 classes and by 2.5 at 20 after as much time of the processor."""
 
 SETTINGS = ((5, 1), (20, 1))
 TASKS = 600
@@ -80,7 +68,7 @@ def quickstart(
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     started = is_run(path)
     same = started and Run(path).config()["seed"] == seed and not (path / REPORT).exists()
-    model = train(experiment, path, resume=same, force=started and not same, on_event=on_event, stop=stop)
+    model = auto(experiment, path, resume=same, force=started and not same, on_event=on_event, stop=stop)
     report = evaluate(path, settings=SETTINGS, tasks=TASKS, on_event=on_event, stop=stop)
     tasks = Glyphs(seed=seed).split("test")
     new = read_new_letters(model, tasks, path / "new-task")
