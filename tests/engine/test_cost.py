@@ -98,21 +98,21 @@ def test_the_bytes_of_a_query_are_measured_once_for_each_shape_of_state():
     network = torch.nn.Linear(10, 100)
     seen = []
 
-    def predict(state, inputs):
+    def predict(inputs):
         seen.append(len(inputs))
         return network(inputs)
 
     with torch.no_grad():
-        for state in ({"a": torch.zeros(3)}, {"a": torch.ones(3)}, {"a": torch.ones(4)}):
-            assert query_bytes(network, predict, state, (10,), torch.zeros(1)) == 400
+        for state in (torch.zeros(3), torch.ones(3), torch.ones(4)):
+            assert query_bytes(network, state.shape, predict, torch.zeros(0, 10)) == 400
     assert len(seen) == 4
 
 
 def test_what_cannot_be_measured_counts_nothing():
-    def predict(state, inputs):
+    def predict(inputs):
         raise RuntimeError
 
-    assert query_bytes(torch.nn.Linear(1, 1), predict, {}, (1,), torch.zeros(1)) == 0
+    assert query_bytes(torch.nn.Linear(1, 1), (), predict, torch.zeros(0, 1)) == 0
 
 
 def test_operations_of_a_meta_gradient_are_those_of_its_products():

@@ -222,6 +222,7 @@ def test_memory_that_does_not_suffice_is_a_sentence(monkeypatch):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(meta.learner, "predict", full)
+    monkeypatch.setattr(meta.learner, "predict_stacked", full)
     for predict in (lambda: meta.predict(adapted, queries), lambda: bank.predict([(0, queries)])):
         with pytest.raises(HandfulError, match=rf"memory does not suffice for predicting {len(queries)} inputs.*fewer"):
             predict()

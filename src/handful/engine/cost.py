@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,20 +116,20 @@ class _Watching(Dispatch):
 _query_bytes: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
 
 
-def query_bytes(
-    learner: nn.Module, predict: Callable[[Any, Tensor], object], state: Any, shape: Sequence[int], like: Tensor
-) -> int:
-    """Bytes that each query of this shape and of the type of `like` takes while it is predicted from such a state.
+def query_bytes(learner: nn.Module, states: Hashable, predict: Callable[[Tensor], object], like: Tensor) -> int:
+    """Bytes that each query of the shape and type of these `(n, *input_shape)` takes while it is predicted.
+
+    states: what the states have in common for which it takes as much. predict: from one of them.
 
     Measured at first use, and then known for the learner; 0 where it cannot be measured.
     """
-    states = tuple(leaf.shape for leaf in pytree.tree_leaves(state))
-    key = tuple(shape), like.dtype, like.device, states
+    shape = like.shape[1:]
+    key = states, shape, like.dtype, like.device
     known = _query_bytes.setdefault(learner, {})
     if key not in known:
         one, two = (like.new_zeros(count, *shape) for count in (1, 2))
         try:
-            known[key] = live_bytes(lambda: predict(state, two)) - live_bytes(lambda: predict(state, one))
+            known[key] = live_bytes(lambda: predict(two)) - live_bytes(lambda: predict(one))
         except Exception:  # a network that cannot be watched, or an error that predicting itself will raise
             known[key] = 0
     return known[key]

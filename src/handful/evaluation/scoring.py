@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -575,5 +576,6 @@ def cost(learner: Learner, distribution: TaskDistribution) -> tuple[float, TaskS
 
 def _queries_at_once(learner: Learner, state: TaskState, inputs: Tensor) -> int:
     """How many queries like these may be predicted in one go."""
-    each = query_bytes(learner, learner.predict, state, inputs.shape[1:], inputs.to(learner.device))
+    shapes = tuple(leaf.shape for leaf in pytree.tree_leaves(state))
+    each = query_bytes(learner, shapes, partial(learner.predict, state), inputs.to(learner.device))
     return max(1, BYTES_AT_ONCE // max(1, each))

@@ -100,29 +100,28 @@ def predict(
 
     Here, as in `adapt`, what is computed with goes to the learner's device, and what comes of it back to the CPU.
     """
-    padded = learner.pointwise and rule(learner, 1).backend == "vmap"
+    together = rule(learner, 1).backend == "vmap"
     sizes: dict[Any, int] = {}
     alike: dict[Any, list[_Piece]] = defaultdict(list)
     for request, (state, own) in enumerate(zip(states, inputs, strict=True)):
         kind = state.kind, own.dtype, own.device
         if kind not in sizes:
-            sizes[kind] = _numbers_of_query(learner, state.whole, own)
+            sizes[kind] = _numbers_of_query(learner, state, own)
         count = own.shape[0]
         most = max(1, NUMBERS_AT_ONCE // sizes[kind] if learner.pointwise else count)
         for start in range(0, max(1, count), most):
             stop = min(start + most, count)
             piece = _Piece(max(1, stop - start), request, start, stop)
-            alike[(kind, padded or piece.size)].append(piece)
+            alike[(kind, (together and learner.pointwise) or piece.size)].append(piece)
     found: list[dict[int, Prediction]] = [{} for _ in inputs]
     failed: set[int] = set()
     for (kind, _), pieces in alike.items():
         for batch in _small_enough(sorted(pieces), states[pieces[0].request].numbers, sizes[kind]):
-            stacked = (
-                _stacked([states[piece.request] for piece in batch]),
-                _padded([piece.of(inputs) for piece in batch]),
-            )
+            own_states, rows = [states[piece.request] for piece in batch], [piece.of(inputs) for piece in batch]
             with enough_memory(f"predicting {len(batch) * batch[-1].size} inputs", FEWER):
-                predictions = to_device(_at_once(learner, *to_device(stacked, learner.device)), "cpu")
+                stacked = _stacked(own_states, learner.device), _padded(rows).to(learner.device)
+                made = _at_once(learner, *stacked, together=together)
+                predictions = _with(made, (leaf.to("cpu") for leaf in made))
             finite = all(map(_all_finite, predictions))
             for piece, prediction in zip(batch, _unpadded(predictions, batch), strict=True):
                 found[piece.request][piece.start] = prediction
@@ -134,11 +133,16 @@ def predict(
     ]
 
 
-def _at_once(learner: Learner, states: TaskState, inputs: Tensor) -> Prediction:
-    """The predictions `(tasks, n, ...)` by stacked states for inputs `(tasks, n, *input_shape)`."""
-    plan = rule(learner, inputs.shape[0]) if inputs.shape[0] > 1 else ALONE
-    made = learner.predict_stacked(states, inputs) if plan.backend == "vmap" else None
-    return over_tasks(learner.predict, (states, inputs), plan, learner) if made is None else made
+def _at_once(learner: Learner, states: TaskState, inputs: Tensor, *, together: bool) -> Prediction:
+    """The predictions `(tasks, n, ...)` by stacked states for inputs `(tasks, n, *input_shape)`.
+
+    together: whether several tasks go together by the rule for the learner.
+    """
+    made = learner.predict_stacked(states, inputs) if together else None
+    if made is None:
+        plan = rule(learner, inputs.shape[0]) if inputs.shape[0] > 1 else ALONE
+        made = over_tasks(learner.predict, (states, inputs), plan, learner)
+    return made
 
 
 def predict_one(learner: Learner, state: TaskState, inputs: Tensor) -> Prediction:
@@ -161,11 +165,14 @@ def _small_enough(pieces: Sequence[_Piece], of_state: int, of_query: int) -> Ite
     yield pieces[start:]
 
 
-def _numbers_of_query(learner: Learner, state: TaskState, inputs: Tensor) -> int:
+def _numbers_of_query(learner: Learner, state: State, inputs: Tensor) -> int:
     """What each of these inputs `(n, *input_shape)` takes of `NUMBERS_AT_ONCE` while it is predicted."""
-    shape = inputs.shape[1:]
-    state, inputs = to_device((state, inputs), learner.device)
-    return max(numbers_of_example(shape), query_bytes(learner, learner.predict, state, shape, inputs) // NUMBER)
+
+    def predict(queries: Tensor) -> Prediction:
+        return learner.predict(to_device(state.whole, learner.device), queries)
+
+    taken = query_bytes(learner, state.kind, predict, inputs[:0].to(learner.device)) // NUMBER
+    return max(numbers_of_example(inputs.shape[1:]), taken)
 
 
 def adapt(learner: Learner, support: Examples, spec: TaskSpec) -> TaskState:
@@ -212,9 +219,9 @@ def _all_finite(inputs: Tensor) -> bool:
     return bool(inputs.sum().isfinite()) or bool(inputs.isfinite().all())
 
 
-def _stacked(states: Sequence[State]) -> TaskState:
-    """States of one kind `(len(states), ...)`."""
-    leaves = [torch.stack(own) for own in zip(*(state.leaves for state in states), strict=True)]
+def _stacked(states: Sequence[State], device: torch.device) -> TaskState:
+    """States of one kind `(len(states), ...)`, there."""
+    leaves = [torch.stack(own).to(device) for own in zip(*(state.leaves for state in states), strict=True)]
     return pytree.tree_unflatten(leaves, states[0].kind.structure)
 
 
