@@ -27,7 +27,7 @@ ENDING = 8
 """Seconds in which accepted requests are finished when the server ends."""
 CLOSING = 1
 """Seconds after these, in which threads end that nobody waits for; and after which the process does, see `end_soon`."""
-DOORS = 8
+DOORS = 64
 """Listeners at one port: at each turn of the event loop, which takes long under load, each lets one client in."""
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
