@@ -1,5 +1,6 @@
 """Many tasks at once: their states stacked by shape, so that one call adapts or predicts for hundreds of them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ def check_finite(examples: Tensor, message: str = NOT_FINITE) -> None:
 
 def _all_finite(inputs: Tensor) -> bool:
     """A sum takes one pass and no memory; it may overflow, and then the numbers are looked at one by one."""
-    return bool(inputs.sum().isfinite()) or bool(inputs.isfinite().all())
+    return math.isfinite(inputs.sum().item()) or bool(inputs.isfinite().all())
 
 
 def _stacked(states: Sequence[State], device: torch.device) -> TaskState:
