@@ -16,11 +16,18 @@ from pathlib import Path
 
 from benchmarks.service import load
 
+PAUSE = 0.2
+"""Seconds from a byte to the next one."""
+
 
 async def trickle(port: int, request: bytes, connections: int) -> None:
-    """Hold connections on which hardly anything comes, and open them anew when they are closed."""
+    """Hold connections on which hardly anything comes, and open them anew when they are closed.
+
+    They are not in step, as strangers are not: else all bytes of a fifth of a second came at one moment.
+    """
 
     async def hold(number: int) -> None:
+        await asyncio.sleep(PAUSE * number / connections)
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -29,7 +36,7 @@ async def trickle(port: int, request: bytes, connections: int) -> None:
                         break
                     if number % 2:
                         writer.write(request[place : place + 1])
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(PAUSE)
                 writer.close()
 
     await asyncio.gather(*(hold(number) for number in range(connections)))
