@@ -1,5 +1,8 @@
 """Reduced precision: networks compute in bfloat16, gradients are near those of float32, and nothing else changes."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from contracts.problems import IMAGES, ROWS, VALUES, single
 from evaluation.toys import Clusters
 from handful.engine.meta_gradient import MetaGradient
 from handful.engine.plan import Plan
+from handful.engine.precision import _Autocast
 from handful.errors import UserError
 from handful.registry import LEARNERS
 from handful.training.loop import Training, checked
@@ -62,6 +66,27 @@ def test_only_the_network_of_the_meta_gradient_computes_in_bfloat16():
     learner.adapt(pytree.tree_map(lambda leaf: leaf[0], tasks).support, ROWS.spec)
     assert set(Notes.seen) == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_threads_that_share_the_hooks_open_and_close_autocast_each_for_itself():
+    """Else one may be left in bfloat16, in which heads solve nothing."""
+    network, inputs = nn.Identity(), torch.zeros(1)
+    _Autocast(network)
+
+    def left_open(_):
+        found = 0
+        for _ in range(10_000):
+            network(inputs)
+            found += torch.is_autocast_enabled("cpu")
+        return found
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(left_open, range(2))) == [0, 0]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_meta_steps_of_a_training_take_the_precision_of_its_settings():

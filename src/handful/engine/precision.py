@@ -1,6 +1,7 @@
 """Reduced precision: the network multiplies in bfloat16, and all else stays in float32."""
 
 import copy
+import threading
 from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
 
@@ -26,12 +27,21 @@ def in_bfloat16(learner: nn.Module) -> nn.Module:
 
 
 class _Autocast:
-    """Hooks that open autocast before a network's forward pass and close it behind, also where that raises."""
+    """Hooks that open autocast before a network's forward pass and close it behind, also where that raises.
+
+    The threads of a plan share them, and autocast is of one thread: each has a list of its own of what is open.
+    """
 
     def __init__(self, network: Any) -> None:
-        self.opened: list[ExitStack] = []
+        self.of_thread = threading.local()
         network.register_forward_pre_hook(self.open)
         network.register_forward_hook(self.close, always_call=True)
+
+    @property
+    def opened(self) -> list[ExitStack]:
+        """In this thread."""
+        found: list[ExitStack] = self.of_thread.__dict__.setdefault("opened", [])
+        return found
 
     def open(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.opened.append(ExitStack())
