@@ -25,12 +25,12 @@ from handful.tasks.opening import open_tasks
 from handful.tasks.sine import Sine
 from handful.training import heads
 from handful.training.loop import Training
-from handful.training.pretraining_budget import SizeChoice
+from handful.training.pretraining_budget import WIDENING, SizeChoice
 from handful.training.run import Run
 from handful.types import TaskSpec
 from handful.workflows import auto as workflow
 from handful.workflows import race_entrants, race_trainees
-from handful.workflows.auto import auto, candidates, race_of, with_queries
+from handful.workflows.auto import auto, candidates, race_of, with_network, with_queries
 from handful.workflows.evaluate import evaluate
 from handful.workflows.experiment import Experiment, Source
 from handful.workflows.race_record import RaceRecord
@@ -345,7 +345,8 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
         model = auto(experiment, tmp_path / "run")
     assert model.learner.key == "pretrained"
     assert model.spec.input_shape[1:] == (16, 16)
-    assert Run(tmp_path / "run").config()["source"]["image_size"] == 16
+    config = Run(tmp_path / "run").config()
+    assert (config["source"]["image_size"], config["backbone_options"]) == (16, WIDENING)
     assert any(
         "ridge" in trial for trial in read_json(tmp_path / "run" / "race.json")["results"]["heads of pretrained"]
     )
@@ -353,6 +354,22 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     auto(experiment, tmp_path / "again", budget_from=tmp_path / "run")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
     assert auto(experiment, tmp_path / "run", resume=True).digest == model.digest
+
+
+@pytest.mark.parametrize(
+    ("shape", "backbone", "left", "expected"),
+    [
+        ((1, 28, 28), "auto", True, ("conv4", WIDENING)),
+        ((3, 32, 32), "conv4", True, ("conv4", WIDENING)),
+        ((3, 64, 64), "resnet3", True, ("resnet3", {})),
+        ((3, 8, 8), "auto", True, ("auto", {})),
+        ((1, 28, 28), "conv4", False, ("conv4", {})),
+    ],
+)
+def test_the_widths_of_a_network_for_images_are_chosen_where_it_is_left(shape, backbone, left, expected):
+    tasks = SimpleNamespace(spec=TaskSpec("classification", shape, 5))
+    found = with_network(Experiment(Source("photos"), backbone=backbone), tasks, left=left)
+    assert (found.backbone, found.backbone_options) == expected
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from handful.backbones import default
 from handful.data_options import OFF
 from handful.engine.cost import give_back_memory
 from handful.engine.devices import device_named
@@ -23,7 +24,7 @@ from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
 from handful.training.loop import check_precision
-from handful.training.pretraining_budget import choose_size
+from handful.training.pretraining_budget import WIDENING, choose_size
 from handful.training.run import RACE, Run
 from handful.training.settings import Settings
 from handful.training.workers import place
@@ -95,6 +96,15 @@ def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | N
     choice = choose_size(seconds, tasks.spec.input_shape, seed=experiment.seed)
     note("image-size", f"The time is spent on {choice}.", field=("image_size",), hint="For others give {image_size}.")
     return replace(experiment, source=replace(source, image_size=choice.size), backbone=choice.backbone)
+
+
+def with_network(experiment: Experiment, tasks: TaskDistribution, *, left: bool) -> Experiment:
+    """The same with the widths of `conv4` that are best for images, where the network is `left` to handful."""
+    shape = tasks.spec.input_shape
+    named = default(shape) if experiment.backbone == "auto" else experiment.backbone
+    if not left or race_of(tasks) != "images" or named != "conv4":
+        return experiment
+    return replace(experiment, backbone=named, backbone_options=WIDENING)
 
 
 def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
@@ -169,6 +179,7 @@ def auto(
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(experiment)
     going_on = resume and is_run(path)
+    left = experiment.backbone == "auto" and not experiment.backbone_options
     sizing = 0.0
     if tasks is None:
         there = device_named(experiment.settings.get("device", "cpu"))
@@ -180,6 +191,7 @@ def auto(
             tasks = tasks if going_on else experiment.source.open(trust=trust)
             sizing = chosen - opened + min(time.monotonic() - chosen, READING_AGAIN * 60 * minutes)
     _check_adapt_seconds(experiment, tasks)
+    experiment = with_network(experiment, tasks, left=left)
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
