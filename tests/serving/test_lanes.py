@@ -369,15 +369,39 @@ def test_answers_to_cheap_work_are_given_before_the_next_batch_starts(run):
 
     async def use(lane):
         await ask(lane, "measured")
-        both = [lane.enter(number, tenant="t", rows=1, nbytes=0, seconds=5.0) for number in range(2)]
-        for one in both:
-            one.answer.add_done_callback(lambda _: started_then.append(len(work.batches)))
-        assert await asyncio.gather(*(one.answer for one in both)) == ["0!", "1!"]
+        asyncio.get_running_loop().call_soon(lambda: read.append(len(answers)))
+        size = {"tenant": "t", "rows": 1, "nbytes": 0, "seconds": 5.0}
+        both = [lane.enter(number, **size, then=answered) for number in range(2)]
+        while len(answers) < 2:
+            asyncio.get_running_loop().call_soon(lambda: read.append(len(answers)))
+            await asyncio.sleep(0)
         for one in both:
             lane.leave(one)
 
+    def answered(answer):
+        answers.append(answer)
+        started_then.append(len(work.batches))
+
+    answers, read = [], []
     run(work, use, threads=2, cheap=1.0, together=1)
+    assert answers == ["0!", "1!"]
     assert started_then == [2, 3]
+    assert 1 in read, "what has come is read between them"
+
+
+def test_an_answer_that_cannot_be_given_concerns_its_request_alone(run):
+    async def use(lane):
+        found = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: found.append(context["exception"]))
+        size = {"tenant": "t", "rows": 1, "nbytes": 0, "seconds": 5.0}
+        broken, left = (lane.enter(one, **size, then=lambda answer: 1 / 0) for one in "ab")
+        lane.leave(left)
+        assert await ask(lane, "c") == "c!"
+        assert [type(error) for error in found] == [ZeroDivisionError]
+        lane.leave(broken)
+        assert lane.idle
+
+    run(Slow(go=True), use)
 
 
 def test_what_goes_into_the_next_batch_is_not_refused_however_long_small_ones_took(run):

@@ -183,25 +183,22 @@ class PlainRequest:
                 rows=rows,
                 deadline=max(LEAST_SECONDS, self._until - time.monotonic()),
                 nbytes=len(content),
+                then=self._answer,
             )
         except HandfulError as error:
             self._refuse_for(error)
-        else:
-            self._asked.answer.add_done_callback(self._answer)
 
-    def _answer(self, made: "asyncio.Future[Predictions]") -> None:
-        if self._ended or self._asked is None:
-            return
-        self._way.server.batcher.leave(self._asked)
-        error = made.exception()
-        if error is None:
-            self._send(200, HEADERS, b"".join(of_one([made.result()])))
-        elif isinstance(error, NotPlainError):
+    def _answer(self, made: Predictions | Exception) -> None:
+        if self._asked is not None:
+            self._way.server.batcher.leave(self._asked)
+        if isinstance(made, Predictions):
+            self._send(200, HEADERS, b"".join(of_one([made])))
+        elif isinstance(made, NotPlainError):
             self._leave_to_route()
-        elif isinstance(error, HandfulError):
-            self._refuse_for(error)
+        elif isinstance(made, HandfulError):
+            self._refuse_for(made)
         else:
-            write_error(self._id, ROUTE, error)
+            write_error(self._id, ROUTE, made)
             self._refuse(UNEXPECTED)
 
     def _leave_to_route(self) -> None:
@@ -215,7 +212,6 @@ class PlainRequest:
             self._known.cancel()
         if self._asked is not None:
             self._way.server.batcher.leave(self._asked)
-            self._asked.answer.cancel()
 
     def _refuse_for(self, error: HandfulError) -> None:
         self._refuse(of_error(error))

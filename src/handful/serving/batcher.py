@@ -103,14 +103,23 @@ class Batcher:
         return await self._predictions.ask(asked, tenant=tenant, rows=len(inputs), nbytes=nbytes, seconds=deadline)
 
     def enter(
-        self, tenant: str, read: Callable[[], Asked], *, rows: int, deadline: float, nbytes: int
+        self,
+        tenant: str,
+        read: Callable[[], Asked],
+        *,
+        rows: int,
+        deadline: float,
+        nbytes: int,
+        then: Callable[[Predictions | Exception], None],
     ) -> LaneRequest[Any, Predictions]:
-        """The same for a caller that does not wait here; `leave` has to follow. The answer is the request's `answer`.
+        """The same for a caller that does not wait here; `leave` has to follow.
 
         read: returns what is asked for, in the thread that predicts; what it raises is the answer. rows: of inputs.
+        then: called with the answer or error, in the event loop.
         """
         self._check(deadline)
-        return self._predictions.enter(Unread(read), tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline)
+        asked = Unread(read)
+        return self._predictions.enter(asked, tenant=tenant, rows=rows, nbytes=nbytes, seconds=deadline, then=then)
 
     def leave(self, request: LaneRequest[Any, Predictions]) -> None:
         """Nobody waits for a request any more, answered or not."""

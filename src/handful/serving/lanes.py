@@ -102,29 +102,38 @@ class Lane(Generic[Content, Answer]):
 
         The arguments and errors are those of `enter`.
         """
-        request = self.enter(content, tenant=tenant, rows=rows, nbytes=nbytes, seconds=seconds)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        then = partial(_settle, answered)
+        request = self.enter(content, tenant=tenant, rows=rows, nbytes=nbytes, seconds=seconds, then=then)
         try:
-            return await request.answer
+            return await answered
         finally:
             self.leave(request)
 
     def enter(
-        self, content: Content, *, tenant: str, rows: int, nbytes: int, seconds: float
+        self,
+        content: Content,
+        *,
+        tenant: str,
+        rows: int,
+        nbytes: int,
+        seconds: float,
+        then: Callable[[Answer | Exception], None],
     ) -> "LaneRequest[Content, Answer]":
         """A request that is answered later; `leave` has to follow.
 
         tenant: which others it shares with.
         rows, nbytes: its size.
         seconds: until its deadline.
+        then: called with the answer or error, unless the request was left. Those of a batch are called as it ends,
+            before the event loop reads what others have sent meanwhile.
 
         Raises `OverloadedError` at once where the deadline cannot be met, and `DataError` for a request that is too
         large. At its deadline an `OverloadedError` is its answer.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        request = LaneRequest[Content, Answer](
-            tenant, max(1, rows), nbytes, now, now + seconds, content, loop.create_future()
-        )
+        request = LaneRequest[Content, Answer](tenant, max(1, rows), nbytes, now, now + seconds, content, then)
         self._take_in(request)
         request.expiry = loop.call_at(request.until, self._expire, request)
         self._start_soon(loop)
@@ -132,6 +141,7 @@ class Lane(Generic[Content, Answer]):
 
     def leave(self, request: "LaneRequest[Content, Answer]") -> None:
         """Nobody waits for a request any more; if it has not started, it never does."""
+        request.answered = True
         if request.expiry is not None:
             request.expiry.cancel()
         if self._waiting.discard(request):
@@ -272,19 +282,31 @@ class Lane(Generic[Content, Answer]):
 
 @dataclass(eq=False)
 class LaneRequest(Waits, Generic[Content, Answer]):
-    """A request and its answer. expiry: what ends it at its deadline."""
+    """A request. then: gets its answer. expiry: what ends it at its deadline. answered: whether it was, or was left."""
 
     content: Content
-    answer: "asyncio.Future[Answer]"
+    then: Callable[[Answer | Exception], None]
     expiry: asyncio.TimerHandle | None = None
+    answered: bool = False
 
     def resolve(self, answer: Answer | Exception) -> None:
         """Answer it, unless nobody waits for that any more."""
-        if self.answer.done():
+        if self.answered:
             return
-        if isinstance(answer, StopIteration):
-            answer = RuntimeError("The work ended by StopIteration.")  # which no future takes
-        if isinstance(answer, Exception):
-            self.answer.set_exception(answer)
-        else:
-            self.answer.set_result(answer)
+        self.answered = True
+        try:
+            self.then(answer)
+        except Exception as error:  # which concerns this request, and no other one of its batch
+            context = {"message": "A request could not be answered.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _settle(future: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:
+    if isinstance(answer, StopIteration):
+        answer = RuntimeError("The work ended by StopIteration.")  # which no future takes
+    if future.done():  # its caller was cancelled
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
