@@ -50,6 +50,38 @@ def hanging(pool):
             future.result(20)
 
 
+def test_who_asks_steadily_waits_for_no_look_at_its_key(call, monkeypatch):
+    """It is read anew before it is to be, once and beside the requests, whatever goes wrong there."""
+    server = call.app.state.server
+    keys, looks = server.service.keys, []
+    read = keys.read
+    monkeypatch.setattr("handful.serving.keys.FRESH", 60.0)
+    monkeypatch.setattr("handful.http.calls.LOOK_AGAIN", 60.0)
+
+    def ask():
+        return asyncio.run(server.identity(call.key))
+
+    def looked():
+        while server._looking_again:
+            time.sleep(0.001)
+        return looks
+
+    def broken(token):
+        looks.append(token)
+        raise OSError("the disk is gone")
+
+    identity = ask()
+    looked()
+    with hanging(server.batcher._pools["check"]):
+        monkeypatch.setattr(keys, "read", lambda token: (looks.append(token), read(token))[1])
+        assert [ask(), ask(), looks] == [identity, identity, []]
+    assert looked() == [call.key]
+    monkeypatch.setattr(keys, "read", broken)
+    assert ask() == identity
+    assert looked() == [call.key] * 2
+    keys._held.clear()  # which other tests are to find as it is usual
+
+
 def test_a_key_is_looked_up_while_all_threads_for_other_look_ups_hang(call, task):
     token = call("POST", "/v1/keys", json={"name": "new", "scope": "predict"}).json()["token"]
     pool = call.app.state.server.batcher._pools["look"]

@@ -1,6 +1,7 @@
 """One request as routes see it: who asks, and the service, whose methods run in threads of their own."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,6 +29,9 @@ Result = TypeVar("Result")
 LEAST_SECONDS = 0.001
 """That are left for a request, so that its queue says when it is too late."""
 
+LOOK_AGAIN = 0.3
+"""Seconds before a key is to be looked at again, in which this is done beside its requests."""
+
 log = logging.getLogger("handful.http")
 
 
@@ -44,11 +48,12 @@ class Server:
     limits: RequestLimits
     spool: Path
     _looking_up: "dict[str, asyncio.Future[Identity]]" = field(default_factory=dict, repr=False)
+    _looking_again: set[str] = field(default_factory=set, repr=False)
     _shared: "dict[tuple[str, str, str], _Change]" = field(default_factory=dict, repr=False)
 
     async def identity(self, token: str) -> Identity:
         """Whose key this is; `UserError` where it is none, `OverloadedError` where that takes too long to look up."""
-        held = self.service.keys.held(token)
+        held = self.held(token)
         if held is not None:
             return held
         if token not in self._looking_up:  # once for all requests that wait for it
@@ -56,6 +61,22 @@ class Server:
             looking.add_done_callback(lambda _: self._looking_up.pop(token))
             self._looking_up[token] = looking
         return await asyncio.shield(self._looking_up[token])
+
+    def held(self, token: str) -> Identity | None:
+        """Whose key this is where that was read a moment ago. It is read anew before that is over: who asks steadily
+        never waits for it."""
+        keys = self.service.keys
+        held = keys.held(token)
+        if held is not None and keys.seconds_held(token) < LOOK_AGAIN and token not in self._looking_again:
+            self._looking_again.add(token)
+            self.batcher.check_beside(partial(self._look_again, token))
+        return held
+
+    def _look_again(self, token: str) -> None:
+        """In a thread. What is wrong with the key is told to those that wait for a look at it."""
+        with contextlib.suppress(Exception):
+            self.service.keys.read(token)
+        self._looking_again.discard(token)
 
     async def close(self, seconds: float | None = None) -> None:
         """Finish what was taken in, and end the threads.

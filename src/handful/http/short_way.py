@@ -143,7 +143,7 @@ class PlainRequest:
         if self._ended:
             return
         self._until = time.monotonic() + self._head.seconds
-        held = self._way.server.service.keys.held(self._head.token)
+        held = self._way.server.held(self._head.token)
         if held is None:
             self._known = asyncio.get_running_loop().create_task(self._look_up())
         else:

@@ -1,6 +1,7 @@
 """What an event loop asks of a service: predictions in batches, changes, looks and more, each with its own queue."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -158,6 +159,11 @@ class Batcher:
     async def check(self, token: str, work: Callable[[], Result]) -> Result:
         """What a look at a key returns or raises. token: the key, each of which has its own turn."""
         return await self._single("check", token, work, CHECK, 0)
+
+    def check_beside(self, work: Callable[[], None]) -> None:
+        """Have a look at a key that no request waits for."""
+        with contextlib.suppress(RuntimeError):  # closed
+            self._pools["check"].submit(work)
 
     async def _single(
         self, lane: str, tenant: str, work: Callable[[], Result], deadline: float, nbytes: int, rows: int = 1

@@ -192,9 +192,12 @@ class Keys:
 
     def check(self, token: str) -> Identity:
         """Whose key this is, and what it may do; `UserError` where it is unknown, expired or revoked."""
-        known = self.held(token)
-        if known is None and (id_ := _id(token)) is not None:
-            known = self._identity(self._read(id_), token)
+        return self.held(token) or self.read(token)
+
+    def read(self, token: str) -> Identity:
+        """The same by the store, whatever was read before."""
+        id_ = _id(token)
+        known = None if id_ is None else self._identity(self._read(id_), token)
         if known is not None:
             return known
         raise UserError(
@@ -206,6 +209,11 @@ class Keys:
         """Whose key this is where that was read a moment ago, without a look at the store."""
         found = self._held.get(_id(token) or "")
         return None if found is None or found[2] < time.monotonic() else self._identity(found, token)
+
+    def seconds_held(self, token: str) -> float:
+        """For how long it is known still whose key this is; 0.0 or less where it is not."""
+        found = self._held.get(_id(token) or "")
+        return 0.0 if found is None else found[2] - time.monotonic()
 
     def _identity(self, found: tuple[Key, str, float] | None, token: str) -> Identity | None:
         """Whose key was found, where it is this one and in force."""
