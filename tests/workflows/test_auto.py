@@ -99,7 +99,7 @@ def test_candidates_are_those_that_say_so_and_can_do_the_tasks(table):
     assert {"maml", "pooled", "logistic-probe"} <= keys["good"]
     assert "cnp" not in keys["good"], "it does regression alone"
     assert not {"pooled", "corrected-trees"} & {cls.key for cls in candidates("rows", Sine())}, "it has no pool"
-    assert {cls.key for cls in candidates("images", Clusters())} == {"pretrained"}
+    assert {cls.key for cls in candidates("images", Clusters())} == {"pretrained", "centroid", "ridge-probe"}
     places = [cls.candidate_for["rows"] for cls in candidates("rows", shops)]
     assert places == sorted(places), "what is likely best is begun first"
 
@@ -339,7 +339,7 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
     """The size stands in the configuration, so that it is there when the race goes on or is repeated."""
     photos = own_data.photos(tmp_path / "photos", classes=20)
     experiment = Experiment(Source(str(photos)), way=3, shot=1, query_shot=2, settings={"minutes": 0.05})
-    monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(workflow, "candidates", of("pretrained"))
     monkeypatch.setattr(workflow, "choose_size", lambda *arguments, **more: SizeChoice(16, "conv4", 300))
     with noted("images of 16 pixels and conv4"):
         model = auto(experiment, tmp_path / "run")
@@ -372,10 +372,21 @@ def test_the_widths_of_a_network_for_images_are_chosen_where_it_is_left(shape, b
     assert (found.backbone, found.backbone_options) == expected
 
 
+@pytest.mark.slow
+def test_where_pixels_do_as_well_no_network_is_kept(tmp_path, monkeypatch):
+    """Each class of these images is one pattern in one place, with noise."""
+    photos = own_data.photos(tmp_path / "photos", classes=20)
+    experiment = Experiment(Source(str(photos), image_size=16), way=3, shot=1, query_shot=2, settings={"minutes": 0.05})
+    monkeypatch.setattr(workflow, "candidates", candidates)
+    assert auto(experiment, tmp_path / "run").learner.key in ("centroid", "ridge-probe")
+    summary = read_json(tmp_path / "run" / "race.json")["summary"]
+    assert "pretrained" in {row["name"] for row in summary["candidates"]}
+
+
 @pytest.fixture
 def small_photos(tmp_path, monkeypatch) -> Experiment:
     """Of images on which a network is pre-trained for some steps."""
-    monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(workflow, "candidates", of("pretrained"))
     monkeypatch.setattr(race_entrants, "examples_within", lambda *arguments, **options: 640)
     source = Source(str(own_data.photos(tmp_path / "photos", classes=20)), image_size=16)
     options = {"backbone": "conv4", "backbone_options": {"widths": [4, 4, 4, 4]}}

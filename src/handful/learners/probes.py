@@ -79,7 +79,7 @@ class NearestCentroid(OnRawInputs):
     """
 
     key = "centroid"
-    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 1, "rows": 4}
+    candidate_for: ClassVar[dict[Race, int]] = {"images": 1, "vectors": 1, "rows": 4}
     kinds = frozenset({"classification"})
     for_vectors: ClassVar[dict[str, Any]] = {"distance": "cosine"}
 
@@ -162,7 +162,7 @@ class RidgeProbe(OnRawInputs):
     """
 
     key = "ridge-probe"
-    candidate_for: ClassVar[dict[Race, int]] = {"vectors": 2, "rows": 2}
+    candidate_for: ClassVar[dict[Race, int]] = {"images": 2, "vectors": 2, "rows": 2}
     search_space: ClassVar[dict[str, tuple[Any, ...]]] = {"regularization": STRENGTHS}
 
     def __init__(
