@@ -1,6 +1,7 @@
 """`handful tasks` and `handful keys` against a server on this machine, and one clear sentence for what is wrong."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -173,6 +174,13 @@ def test_keys_are_shown_once_and_refused(here, monkeypatch):
     for token in (made["token"], new[1]):
         monkeypatch.setenv("HANDFUL_KEY", token)
         assert "key" in refused("tasks", "ls")
+
+
+def test_a_key_whose_answer_was_lost_is_an_error(here, monkeypatch):
+    same = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex="of both requests"))
+    monkeypatch.setattr("handful.client.operator_verbs.uuid", same)
+    made = listed("keys", "create", "scanner")
+    assert f"the key {made['id']} was lost" in refused("keys", "create", "scanner")
 
 
 @pytest.mark.parametrize(
