@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart serve test test-slow test-all proofs bench bench-service check lint types openapi docs setup clean
+.PHONY: quickstart serve test test-slow test-all proofs bench bench-service check lint types reference docs setup clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/handful quickstart
@@ -69,9 +69,10 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# The pages of the docs that are made from the service's code.
-openapi: $(INSTALLED)
+# The pages of the docs that are made from the code.
+reference: $(INSTALLED)
 	$(BIN)/python -m handful.http docs/reference
+	$(BIN)/python -m handful.cli docs/reference
 
 # The site of the docs, build/site/index.html. A dead link or another warning is an error, as is what a page would load
 # from another machine.

@@ -1,7 +1,9 @@
 """Every command that README, docs and benchmarks/README.md name runs, read from the pages, here on small data.
 
-What is left out: `pip install` and the targets of `make` that install and test, of which the names are checked. The
-peers of `make bench` are not installed beside the tests: the benchmark says so, and measures what needs none of them.
+Tutorials run from top to bottom in tests/test_tutorials.py; the examples of help in reference/cli.md are parsed in
+tests/test_docs.py, and other pages run them. What is left out: `pip install` and the targets of `make`
+that install and test, of which the names are checked. The peers of `make bench` are not installed beside the tests: the
+benchmark says so, and measures what needs none of them.
 """
 
 import json
@@ -31,12 +33,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(
+        page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "tutorials" and page.name != "cli.md"
+    ),
     ROOT / "benchmarks/README.md",
 ]
 FENCE = re.compile(r"^```(\w+).*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("handful", "make", "pip", "python", "torchrun")
-CHECKED = ("setup", "check", "test", "test-slow", "test-all", "serve", "openapi", "docs")
+CHECKED = ("setup", "check", "test", "test-slow", "test-all", "serve", "reference", "docs")
 """Targets of `make` that install, or run these tests; or that other tests look at: tests/test_serving_page.py,
 tests/http/test_pages.py."""
 ENDLESS = ("serve",)
@@ -124,12 +128,8 @@ def smaller(words: list[str]) -> list[str]:
     return [*words, *more]
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """The present folder has what the commands name, and what has no option is small too."""
-    documented_world.for_commands(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
+def small_sizes(monkeypatch) -> None:
+    """What has no option is small too."""
     for module in (ladder, costly, evaluate, quickstart):
         for name in (
             "CHOOSING_TASKS",
@@ -142,6 +142,15 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr("handful.workflows.evaluate.CURVE_SHOTS", (1,))
     letters = replace(quickstart.EXPERIMENT, backbone_options={"widths": [4, 4, 4, 4]}, settings={"minutes": 0.02})
     monkeypatch.setattr(quickstart, "EXPERIMENT", letters)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The present folder, which has what the commands name."""
+    documented_world.for_commands(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
+    small_sizes(monkeypatch)
     return tmp_path
 
 

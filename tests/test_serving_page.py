@@ -1,4 +1,4 @@
-"""docs/how-to/serving.md, word by word: its first ten minutes as a shell runs them, and the files for production."""
+"""The tutorial on the service as a shell runs it, and the files for production that the page on serving names."""
 
 import os
 import re
@@ -19,6 +19,7 @@ from handful.workflows.quickstart import read_new_letters
 from test_docs import FENCE, complaint
 
 ROOT = Path(__file__).parents[1]
+TUTORIAL = (ROOT / "docs" / "tutorials" / "service.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "how-to" / "serving.md").read_text(encoding="utf-8")
 DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 URL = "http://127.0.0.1:8000"
@@ -26,9 +27,9 @@ START = 60
 """Seconds for a server to start."""
 
 
-def blocks(language):
-    """The blocks of a language, also those that no other test runs."""
-    return [match["body"] for match in FENCE.finditer(PAGE) if match["info"].split()[:1] == [language]]
+def blocks(page, language):
+    """The blocks of a page in a language, also those that no other test runs."""
+    return [match["body"] for match in FENCE.finditer(page) if match["info"].split()[:1] == [language]]
 
 
 def quickstart(folder):
@@ -89,7 +90,7 @@ def shell(script, folder, environment):
 @pytest.mark.slow
 def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monkeypatch, capsys):
     url, key, printed = server
-    first, *others = [block for block in blocks("shell") if "quickstart" in block or block == "make serve\n"]
+    first, *others = [block for block in blocks(TUTORIAL, "shell") if "quickstart" in block or block == "make serve\n"]
     assert first == "make serve\n"
     script = re.sub(r"^export .*\n", "", "".join(others), flags=re.MULTILINE).replace(URL, url)
     said = shell(script, tmp_path, environment | {"HANDFUL_KEY": key, "HANDFUL_URL": url})
@@ -106,7 +107,7 @@ def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HANDFUL_KEY", key)
     names = {}
-    for block in blocks("python"):
+    for block in [*blocks(TUTORIAL, "python"), *blocks(PAGE, "python")]:
         exec(block.replace(URL, url), names)
     assert "version 2\nversion 1\n0 tasks, 0 bytes" in capsys.readouterr().out
 

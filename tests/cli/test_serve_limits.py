@@ -32,6 +32,6 @@ def test_a_limit_that_is_none_is_refused(name, text, told):
 
 
 def test_each_limit_has_its_row_in_the_documentation(pytestconfig):
-    text = (pytestconfig.rootpath / "docs/reference/cli.md").read_text()
+    text = (pytestconfig.rootpath / "docs/reference/configuration.md").read_text()
     for name in (*vars(DEFAULTS), *vars(Quotas()), "state_bytes"):
         assert f"`{name.upper()}`" in text

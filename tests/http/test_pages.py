@@ -37,7 +37,7 @@ def document(made):
 
 @pytest.mark.parametrize("name", ["openapi.json", "api.md", "problems.md"])
 def test_the_kept_pages_are_those_of_the_code(made, name):
-    assert (DOCS / name).read_text(encoding="utf-8") == made[name], "run `make openapi`"
+    assert (DOCS / name).read_text(encoding="utf-8") == made[name], "run `make reference`"
 
 
 def test_the_page_of_the_api_has_every_route_with_its_scope_and_links_to_all_types_and_problems(made, document):

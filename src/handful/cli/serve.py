@@ -72,7 +72,7 @@ def serve(
 ) -> None:
     """Serve predictions over HTTP: tasks adapted from a few examples and kept in a store.
 
-    Limits are environment variables HANDFUL_MAX_...; docs/reference/cli.md lists them.
+    Limits are environment variables HANDFUL_MAX_...; docs/reference/configuration.md lists them.
     """
     from handful.cli.serve_limits import limits_of
     from handful.http.app import make_app

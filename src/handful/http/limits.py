@@ -9,11 +9,16 @@ from handful.limits import SERVICE
 class RequestLimits:
     """The most that is read of one request; whatever has more is refused, and never cut.
 
-    json_bytes: of content that is JSON. json_depth: of lists and objects in one another.
-    inputs: in one request. numbers: in all arrays of one request together.
-    text_bytes: of one text, as UTF-8. image_bytes: of the file of one image.
-    upload_bytes: of content that is no JSON. upload_files: in it, also in an archive.
-    unpacked_bytes: of what an archive holds. unpacked_ratio: of that to the archive itself.
+    json_bytes: size of a request in JSON.
+    json_depth: depth of lists and objects in one another, 32 at most.
+    inputs: inputs of one request.
+    numbers: numbers in all arrays of one request together.
+    text_bytes: size of one text, as UTF-8.
+    image_bytes: size of the file of one image.
+    upload_bytes: size of a request that is an upload.
+    upload_files: files of one upload, those in an archive too, 2,000 at most.
+    unpacked_bytes: size of what an archive holds, 256 MiB at most.
+    unpacked_ratio: how many times its own size an archive may hold.
 
     >>> RequestLimits(json_bytes=2**20).shown()["json_bytes"]
     1048576

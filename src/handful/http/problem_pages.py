@@ -24,7 +24,7 @@ wrong in this request, and what to do. `instance` is the request's id, which the
 `errors` has a JSON pointer to the place in the content (`""` is the whole) and a `code`, which is finer than the
 kind. What was sent is never repeated. Where waiting helps, the answer has `Retry-After` (seconds) and `RateLimit`.
 
-This page is made from the code by `make openapi`.
+This page is made from the code by `make reference`.
 """
 
 

@@ -13,7 +13,7 @@ WIDTH = 110
 
 INTRODUCTION = """# The HTTP API
 
-This page is made from [openapi.json](openapi.json) by `make openapi`. A running server has the same document at
+This page is made from [openapi.json](openapi.json) by `make reference`. A running server has the same document at
 `/openapi.json` and a page to try it at `/docs`. How to run one: [serving](../how-to/serving.md).
 
 - **Keys.** Every route under `/v1` needs `Authorization: Bearer KEY`, with a key of the scope that the route names,

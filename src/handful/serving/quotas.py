@@ -13,11 +13,11 @@ from handful.serving.rows import Rows
 class Quotas:
     """The most that a task and a tenant may have; what they have already is kept where it is more.
 
-    classes: of one version of a task.
-    examples: that one version of a task is adapted to.
-    task_bytes: that one task uses with all its versions, see `Usage`.
-    tasks: of one tenant, the deleted ones too until they are erased.
-    tenant_bytes: that one tenant uses.
+    classes: classes of one version of a task.
+    examples: examples of one version of a task.
+    task_bytes: size of one task with all its versions, see `Usage`.
+    tasks: tasks of one tenant, the deleted ones too until they are erased.
+    tenant_bytes: size of all that one tenant keeps.
     """
 
     classes: int = 200
