@@ -76,7 +76,7 @@ def run(page):
 
 
 def with_python():
-    """Pages with Python blocks, but for tutorials, whose blocks need what their commands make: tests/test_tutorials.py."""
+    """Pages with Python blocks, but for tutorials, whose blocks need what their commands make (test_tutorials.py)."""
     return [page for page in PAGES if page.parent.name != "tutorials" and blocks(TEXTS[page], "python")]
 
 
