@@ -2,7 +2,7 @@
 
 *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks* (Finn, Abbeel & Levine, 2017),
 https://arxiv.org/abs/1703.03400, section 5.1, with fewer meta-steps.
-The same with handful: docs/explanation/evaluation.md.
+The same with handful: docs/reference/report.md.
 """
 
 import math

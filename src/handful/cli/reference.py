@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from handful.cli.application import FAILED, INTERRUPTED, MISUSED
-from handful.cli.main import app
+from handful.cli import main  # noqa: F401 - registers all commands
+from handful.cli.application import FAILED, INTERRUPTED, MISUSED, app
 from handful.cli.serve_limits import PREFIX
 from handful.http.limits import RequestLimits
 from handful.serving.quotas import Quotas
