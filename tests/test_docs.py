@@ -388,7 +388,7 @@ def test_the_ladder_is_documented_rung_by_rung_in_its_own_words():
 
 
 def test_the_report_in_the_docs_has_the_fields_of_the_schema():
-    page = TEXTS[ROOT / "docs" / "explanation" / "evaluation.md"]
+    page = TEXTS[ROOT / "docs" / "reference" / "report.md"]
     (example,) = (block for block in blocks(page, "json") if '"schema"' in block)
     report = json.loads(example)
     assert set(report) == {"schema", "verdict", "settings", "selection", "seed", "plan", "performance"}

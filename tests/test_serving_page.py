@@ -1,4 +1,4 @@
-"""The tutorial on the service as a shell runs it, and the files for production that the page on serving names."""
+"""The tutorial on the service as a shell runs it, and what pages on serving name."""
 
 import os
 import re
@@ -20,7 +20,10 @@ from test_docs import FENCE, complaint
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorials" / "service.md").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "how-to" / "serving.md").read_text(encoding="utf-8")
+PAGE, TENANTS, MONITOR = (
+    (ROOT / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("serving", "keys-and-tenants", "monitor")
+)
 DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 URL = "http://127.0.0.1:8000"
 START = 60
@@ -107,7 +110,7 @@ def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HANDFUL_KEY", key)
     names = {}
-    for block in [*blocks(TUTORIAL, "python"), *blocks(PAGE, "python")]:
+    for block in [*blocks(TUTORIAL, "python"), *blocks(TENANTS, "python")]:
         exec(block.replace(URL, url), names)
     assert "version 2\nversion 1\n0 tasks, 0 bytes" in capsys.readouterr().out
 
@@ -131,6 +134,6 @@ def test_the_metrics_of_the_page_are_those_of_a_server(tmp_path):
     with Service(model, tmp_path / "store") as service:
         shown = make_app(service).state.telemetry.page().decode()
     known = set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE)) | set(re.findall(r"^(\w+)", shown, re.MULTILINE))
-    named = set(re.findall(r"`(handful_\w+)", PAGE)) - {"handful_owner", "handful_service"}
+    named = set(re.findall(r"`(handful_\w+)", MONITOR)) - {"handful_owner", "handful_service"}
     assert len(named) >= 12
     assert named <= known
