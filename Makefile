@@ -81,6 +81,8 @@ docs: $(VENV)/docs
 	mkdir -p build/pages
 	git ls-files -co --exclude-standard -- '*.md' docs examples src/handful/training/settings.py LICENSE ':!benchmarks/models' | \
 		tar -cf - -T - | tar -xf - -C build/pages
+	$(BIN)/python -c 'from handful.cli.public_reference import python_markdown; print(python_markdown())' \
+		> build/pages/docs/reference/python.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rE '<(script|link|img)[^>]*(src|href)="?(https?:)?//' build/site --include='*.html'
 

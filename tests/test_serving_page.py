@@ -110,7 +110,7 @@ def test_ten_minutes_from_nothing_to_a_task(server, tmp_path, environment, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HANDFUL_KEY", key)
     names = {}
-    for block in [*blocks(TUTORIAL, "python"), *blocks(TENANTS, "python")]:
+    for block in [*blocks(TUTORIAL, "py"), *blocks(TENANTS, "py")]:
         exec(block.replace(URL, url), names)
     assert "version 2\nversion 1\n0 tasks, 0 bytes" in capsys.readouterr().out
 

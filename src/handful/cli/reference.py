@@ -60,7 +60,10 @@ those of requests.
 
 def pages() -> dict[str, str]:
     """What the docs have of commands and settings, by the names of the files."""
-    return {"cli.md": "\n".join([COMMANDS, *commands()]) + "\n", "configuration.md": "\n".join(configuration()) + "\n"}
+    return {
+        "cli.md": "\n".join([COMMANDS, *commands()]) + "\n",
+        "configuration.md": "\n".join(configuration()) + "\n",
+    }
 
 
 def commands() -> Iterator[str]:
