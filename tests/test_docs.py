@@ -84,9 +84,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 
 def test_a_block_that_fails_is_seen(monkeypatch):
     page = ROOT / "docs" / "page.md"
-    monkeypatch.setitem(
-        TEXTS, page, "```python\nx = 1\n```\n\n```py\n1 / 0\n```\n\n```python\nassert x == 2\n```\n"
-    )
+    monkeypatch.setitem(TEXTS, page, "```python\nx = 1\n```\n\n```py\n1 / 0\n```\n\n```python\nassert x == 2\n```\n")
     with pytest.raises(AssertionError):
         run(page)
 
