@@ -211,8 +211,8 @@ class Counts(nn.Module):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Linear(4, 2), r"does not take inputs of shape \(5,\)"),
-        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten()), r"numbers of tokens, embed inputs\.long\(\)"),
+        (nn.Linear(4, 2), r"does not support inputs of shape \(5,\)"),
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten()), r"token ids, embed inputs\.long\(\)"),
         (Counts(), "expected 7 channels"),
         (nn.Unflatten(1, (5, 1)), r"\(1, 5, 1\).*nn.Flatten"),
         (ReturnsAPair(), "a tuple"),
@@ -294,7 +294,7 @@ def test_the_own_networks_make_as_many_features_as_they_say(name, shape, options
 
 
 def test_a_network_that_was_made_for_other_inputs_is_told():
-    with pytest.raises(UserError, match=r"does not take inputs of shape \(5,\)"):
+    with pytest.raises(UserError, match=r"does not support inputs of shape \(5,\)"):
         feature_count(make("mlp", (4,)), (5,))
 
 

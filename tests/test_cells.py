@@ -75,7 +75,7 @@ def test_estimators_take_spellings_for_one_class():
 
 
 def test_labels_that_differ_only_in_case_are_told(tmp_path):
-    with noted("The labels may have one label in two spellings: 'Paris' and 'paris' count"):
+    with noted("The labels may have one label in two spellings: 'Paris' and 'paris' are read"):
         assert class_names(["paris", "Rome", "Paris"]) == ("paris", "Rome", "Paris")
     path = tmp_path / "t.csv"
     labels = [name for name in ("paris", "Paris", *"abcdefgh") for _ in range(4)]

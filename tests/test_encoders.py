@@ -220,12 +220,12 @@ def test_a_user_without_a_home_has_a_cache_that_is_not_written(monkeypatch):
 
 @pytest.mark.parametrize("revision", ["../elsewhere", "a/b", "/tmp/x", "..", "", "a\n"])
 def test_a_revision_is_no_path(revision, installed):
-    with pytest.raises(ArtifactError, match="is no revision of an encoder"):
+    with pytest.raises(ArtifactError, match="is not a revision of an encoder"):
         TextEncoder(NAME, revision)
 
 
 def test_a_function_of_one_s_own_reads_no_texts():
-    with pytest.raises(UserError, match=r"no function of one's own: my_package:make\. Give another one with encoder="):
+    with pytest.raises(UserError, match=r"not a function: my_package:make\. Set another one with encoder="):
         TextEncoder("my_package:make")
 
 

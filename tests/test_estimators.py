@@ -258,7 +258,7 @@ def test_a_fixed_number_of_classes_may_come_in_pieces():
     whole = FewShotClassifier(MetaModel(learner)).fit(X, y).predict_proba(X)
     pieces = classifier.partial_fit(X[2 * SHOT :], y[2 * SHOT :]).predict_proba(X)
     np.testing.assert_array_equal(pieces, whole)
-    with pytest.raises(UserError, match="made for 4 classes and takes no other number"):
+    with pytest.raises(UserError, match="made for 4 classes only"):
         FewShotClassifier(MetaModel(learner)).fit(X[: 2 * SHOT], y[: 2 * SHOT])
 
 
@@ -297,7 +297,7 @@ def test_deviations_are_in_the_users_units_and_those_of_the_task(table_model, le
 
 def test_a_learner_without_deviations_names_those_that_have_them(table_model):
     fitted = FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
-    with pytest.raises(UserError, match=r"'ridge-probe' predicts values without a deviation.*one that.*dkt") as refused:
+    with pytest.raises(UserError, match=r"'ridge-probe' predicts values without a standard deviation.*learner that.*dkt") as refused:
         fitted.predict([[2.0]], return_std=True)
     assert refused.value.field == ("return_std",)
     model = table_model("r2d2", target="price", target_mean=[500.0], target_scale=[100.0])
@@ -385,12 +385,12 @@ def test_labels_that_mean_the_same_everywhere_are_the_models_own(table_model, la
 
 def test_labels_that_the_model_does_not_know_are_refused(table_model):
     model = table_model("protonet", label="churn", labels=["1", "many"])
-    with pytest.raises(DataError, match="knows the classes 1, many, not 'few'"):
+    with pytest.raises(DataError, match="has the classes 1, many, not 'few'"):
         FewShotClassifier(model).fit(ROWS, ["1", "few", "1", "few"])
     for y in ([1, 2, 1, 2], [0, 1, 2, 0], [0.0, 1.0, 0.0, 1.0]):
-        with pytest.raises(DataError, match=r"knows the classes 1, many, not [02]"):
+        with pytest.raises(DataError, match=r"has the classes 1, many, not [02]"):
             FewShotClassifier(model).fit(ROWS, y)
-    with pytest.raises(DataError, match=r"one class: 1\. Others that may come are given as classes"):
+    with pytest.raises(DataError, match=r"one class: 1\. Name classes that may come later"):
         FewShotClassifier(model).fit(ROWS, [1, 1, 1, 1])
 
 
@@ -434,7 +434,7 @@ def test_tools_of_scikit_learn_number_labels_that_mean_the_same_everywhere(names
 
 def test_numbers_that_are_names_too_are_told(table_model):
     model = table_model("protonet", label="size", labels=["1", "2", "3"])
-    with noted("taken for its first ones, in their order, not by the names 1, 2. The examples decide"):
+    with noted("read as its first classes, in order, not by the names 1, 2. The examples decide"):
         classifier = FewShotClassifier(model).fit(ROWS, [0, 1, 2, 0])
     assert classifier._columns.tolist() == [0, 1, 2]
 
@@ -442,9 +442,9 @@ def test_numbers_that_are_names_too_are_told(table_model):
 def test_without_use_of_the_examples_numbers_are_of_all_classes(table_model):
     """Else 0 and 1 may stand for any two of three, and nothing tells for which."""
     model = table_model("pooled", label="size", labels=["low", "middle", "high"])
-    with pytest.raises(DataError, match="knows the classes low, middle, high, not 0"):
+    with pytest.raises(DataError, match="has the classes low, middle, high, not 0"):
         FewShotClassifier(model).fit(ROWS, [0, 1, 0, 1])
-    with noted("taken for its first ones, in their order.$"):
+    with noted("read as its first classes, in order.$"):
         FewShotClassifier(model).fit(ROWS, [0, 1, 2, 0])
 
 
@@ -508,7 +508,7 @@ def test_what_are_no_labels_is_refused(given, said):
 
 @pytest.mark.parametrize("labels", [["7", "7.0", "b", "b"], ["true", "True", "b", "b"]])
 def test_labels_that_are_one_to_models_are_not_two_here(labels):
-    with pytest.raises(DataError, match="are one in two spellings"):
+    with pytest.raises(DataError, match="are one label in two spellings"):
         FewShotClassifier().fit(COLUMN, labels)
     learner = LEARNERS["protonet"].build(TaskSpec("classification", (2,), 2), backbone="raw")
     task = MetaModel(learner).adapt(torch.tensor(COLUMN).float(), labels)
@@ -557,7 +557,7 @@ def test_meta_fit_trains_the_best_model_that_the_time_allows(tmp_path, monkeypat
     table = own_data.shops(tmp_path / "shops.csv")
     monkeypatch.setattr("handful.workflows.auto.candidates", lambda race, tasks: [LEARNERS["r2d2"]])
     columns = {"task": "shop", "target": "sold", "drop": ["good"]}
-    with pytest.raises(UserError, match="These tasks are regression, and this estimator is for classification"):
+    with pytest.raises(UserError, match="These tasks are regression, but this estimator is for classification"):
         FewShotClassifier().meta_fit(table, output=tmp_path / "run", **columns)
     with pytest.raises(UserError, match="tried for images"):
         FewShotRegressor().meta_fit(table, output=tmp_path / "run", adapt_seconds=1.0, **columns)

@@ -120,7 +120,7 @@ def test_what_is_undefined_is_nan(classes, values):
 
 @pytest.mark.parametrize("name", ["rmse", "mae", "log-likelihood"])
 def test_nothing_is_broadcast(name, values):
-    with pytest.raises(UserError, match="need the shape of the predicted values"):
+    with pytest.raises(UserError, match="must have the shape of the predicted values"):
         METRICS[name].score(values[0], values[1][..., :1], ALL)
 
 
@@ -148,14 +148,14 @@ def test_costs_are_of_classes_by_name(costs):
     assert other.name == f"cost:{costs}"
     assert not recorded_metric(other.name).higher_is_better
     assert read_costs(costs).tolist() == [[0, 1], [10, -2]]
-    with pytest.raises(UserError, match="of 2 classes, but these tasks have 3"):
+    with pytest.raises(UserError, match="for 2 classes, but these tasks have 3"):
         metric.score(Categorical(torch.zeros(1, 3, 3)), targets, mask)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no table of costs"),
+        ("", "not a table of numbers"),
         ("true,no,yes\nno,0,x\nyes,1,0\n", "could not convert string to float: 'x'"),
         ("true,no,yes\nno,0,nan\nyes,1,0\n", "2 finite costs in each line"),
         ("true,no,yes\nno,0\nyes,1,0\n", "2 finite costs in each line"),
@@ -176,10 +176,10 @@ def test_a_metric_is_found_by_its_name(tmp_path):
     own = Metric("own", "own", frozenset({"regression"}), True, "nats", lambda p, t, m: t.double().mean(1))
     assert find_metric(own, "regression") is own
     for name, kind, message in (
-        ("rmse", "classification", "'rmse' cannot score classification. What can: accuracy, auc"),
+        ("rmse", "classification", "'rmse' cannot score classification. Metrics that can: accuracy, auc"),
         ("aoc", "classification", "Unknown metric 'aoc'. Did you mean 'auc'"),
-        ("auc:x", "classification", "takes no file"),
-        ("cost", "classification", "Costs are in a file"),
+        ("auc:x", "classification", "does not take a file"),
+        ("cost", "classification", "The metric cost needs a file"),
     ):
         with pytest.raises(UserError, match=message):
             find_metric(name, kind)

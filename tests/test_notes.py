@@ -76,10 +76,10 @@ def test_the_library_warns_by_notes_alone():
 
 def test_a_hint_names_parameters_as_each_face_spells_them(caplog):
     with collecting() as notes:
-        note("frozen", "It stays.", hint="Or with {tune_encoder} on.")
+        note("frozen", "It stays.", hint="Or set {tune_encoder} on.")
     [one] = notes
-    assert one.spelled(flag) == "It stays. Or with --tune-encoder on."
+    assert one.spelled(flag) == "It stays. Or set --tune-encoder on."
     thread = threading.Thread(target=note, args=("frozen", "It stays with {braces}."), kwargs={"hint": one.hint})
     thread.start()  # where nobody collects
     thread.join()
-    assert "It stays with {braces}. Or with tune_encoder= on." in caplog.text
+    assert "It stays with {braces}. Or set tune_encoder= on." in caplog.text

@@ -257,7 +257,7 @@ def test_another_program_s_file_is_refused(path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ArtifactError, match="not one of handful"):
+    with pytest.raises(ArtifactError, match="not one made by handful"):
         read_tensors(path)
 
 

@@ -22,7 +22,7 @@ def test_a_cell_of_one_column_settles_the_others():
 def test_where_no_cell_decides_two_cells_are_shown():
     with pytest.raises(DataError) as caught:
         columns(price=["285", "20.123"]).numbers("price")
-    said = "t.csv: '20.123' (column 'price', row 2) may be 20.123 or 20123: no column of numbers decides"
+    said = "t.csv: '20.123' (column 'price', row 2) can mean 20.123 or 20123: no column of numbers decides"
     assert caught.value.message == f"{said} ('285' does not either)."
     assert caught.value.hint == "Name the decimal mark with {decimal}."
 
@@ -34,7 +34,7 @@ def test_cells_that_contradict_one_another_are_shown():
 
 def test_what_is_given_holds_where_no_cell_decides_and_no_longer():
     given = Dialect(decimal=",")
-    with noted("no cell shows the decimal mark; '20.123'"):
+    with noted("no cell determines the decimal mark; '20.123'"):
         assert columns(given, price=["20.123", "285"]).numbers("price").tolist() == [20123, 285]
     with noted(r"the decimal mark is '\.' and not ',', by the cell '0\.5'"):
         assert columns(given, price=["20.123", "0.5"]).numbers("price").tolist() == [20.123, 0.5]
@@ -47,7 +47,7 @@ def test_what_is_given_holds_where_no_cell_decides_and_no_longer():
 def test_dates_are_settled_by_a_day_above_12():
     days = columns(start=["1/2/2024", "3/4/2024"], end=["13/2/2024", "1/1/2024"]).numbers("start")
     assert np.array(days, "M8[D]").astype(str).tolist() == ["2024-02-01", "2024-04-03"]
-    with pytest.raises(DataError, match=r"'1/2/2024' .* may be 2024-02-01 or 2024-01-02: no column of numbers"):
+    with pytest.raises(DataError, match=r"'1/2/2024' .* can mean 2024-02-01 or 2024-01-02: no column of numbers"):
         columns(start=["5/5/2024", "1/2/2024"]).numbers("start")
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what predictions are scored by. A metric is a value of the registry `METRICS`; nothing asks for its name.
+"""Metrics that score predictions. A metric is a value of the registry `METRICS`; no code depends on its name.
 
 Where classes differ in frequency, accuracy favors those that are frequent; balanced accuracy, macro F1 and AUC do not.
 """
@@ -26,25 +26,25 @@ Score: TypeAlias = Callable[[Prediction, Tensor, Tensor], Tensor]
 CLASSES: frozenset[Kind] = frozenset({"classification"})
 VALUES: frozenset[Kind] = frozenset({"regression"})
 DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "rmse"}
-"""What tasks of each kind are scored by where nothing else is asked for."""
+"""The default metric for each kind of task."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What the predictions for the queries of a task are scored by.
+    """A metric: scores the predictions for the queries of a task.
 
     name: as `--metric` takes it.
     title: as it reads in a sentence.
     kinds: of the tasks that it can score.
     higher_is_better: whether a larger score is a better one.
-    unit: of a score. A share is from 0 to 1; the others have no bound for what is worse.
+    unit: of a score. A share is from 0 to 1; the others are unbounded on the worse side.
     score: from stacked predictions, targets `(tasks, n)` or `(tasks, n, outputs)`, values in the user's units, and
         which queries count `(tasks, n)`: one score of each task, or of each target, `(tasks, 1 or outputs)`, in
         doubles. NaN where it is undefined, as an AUC with one class. A task with a prediction that is not finite has
         the worst score: 0 for a share, else an infinite one.
-    root: whether scores are squares, whose means and intervals are shown as their root.
-    sentence: how good a learner is, after its name, with `{score}` in it.
-    chance: the score of guessing among so many classes; None where there is no such.
+    root: whether scores are squares, whose means and intervals are shown as square roots.
+    sentence: a phrase with `{score}` that follows the learner's name, such as "has an AUC of {score}".
+    chance: the score of guessing, given the number of classes; None if undefined.
 
     Example:
         >>> METRICS["accuracy"].score(Categorical(torch.eye(2)[None]), torch.tensor([[0, 0]]), torch.ones(1, 2).bool())
@@ -67,17 +67,17 @@ class Metric:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The least and the largest score that there can be; None where there are none."""
+        """The smallest and largest possible score; None if unbounded."""
         return (0.0, 1.0) if self.unit == "share" else None
 
     @property
     def bounds_apart(self) -> tuple[float, float] | None:
-        """The least and the largest difference of two scores; None where there are none."""
+        """The smallest and largest possible difference of two scores; None if unbounded."""
         return (-1.0, 1.0) if self.unit == "share" else None
 
     @property
     def sign(self) -> int:
-        """By which a score is multiplied, so that more is better."""
+        """The factor, 1 or -1, that makes larger scores better."""
         return 1 if self.higher_is_better else -1
 
     @property
@@ -88,7 +88,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class _FiniteOnly:
-    """A score that is the worst one where a prediction is not finite."""
+    """A score function that gives the worst score to tasks with a non-finite prediction."""
 
     score: Score
     worst: float
@@ -99,7 +99,7 @@ class _FiniteOnly:
 
 
 def finite_tasks(predictions: Prediction, mask: Tensor | None = None) -> Tensor:
-    """Which of stacked tasks have nothing but finite numbers in their predictions `(tasks, n, ...)`, where they count.
+    """Which of stacked tasks have only finite predictions `(tasks, n, ...)` among the queries that count.
 
     mask: which queries count `(tasks, n)`; None: all.
     """
@@ -112,32 +112,32 @@ def find_metric(
 ) -> Metric:
     """The metric of a name such as "auc" or "cost:FILE", for tasks of this kind; without one, that of `DEFAULTS`.
 
-    class_names: by class number, where they are known. shared: whether class numbers mean the same in every task.
-    Raises `UserError` for an unknown one and where it cannot score such tasks, and `DataError` for a file of costs that
-    does not fit.
+    class_names: by class number, if known. shared: whether class numbers mean the same in every task. Raises
+        `UserError` for an unknown metric or one that cannot score such tasks, and `DataError` for a file of costs that
+        does not fit.
     """
     name = metric if isinstance(metric, str) else DEFAULTS[kind]
     key, _, path = name.partition(":")
     found: Metric = metric if isinstance(metric, Metric) else METRICS[key]
     if path and found.score is not COST.score:
-        raise UserError(f"The metric {key!r} takes no file, got {path!r}.", field=("metric",))
+        raise UserError(f"The metric {key!r} does not take a file, got {path!r}.", field=("metric",))
     if kind not in found.kinds:
         known = ", ".join(name for name, one in METRICS.items() if kind in one.kinds)
-        raise UserError(f"The metric {found.name!r} cannot score {kind}. What can: {known}.", field=("metric",))
+        raise UserError(f"The metric {found.name!r} cannot score {kind}. Metrics that can: {known}.", field=("metric",))
     if found.score is not COST.score:
         return found
     if not path:
-        raise UserError("Costs are in a file, as in cost:costs.csv.", field=("metric",))
+        raise UserError("The metric cost needs a file of costs, such as cost:costs.csv.", field=("metric",))
     if not shared:
         raise UserError(
-            "A cost is of two classes by name, but the classes of these tasks differ from task to task.",
+            "Costs are given per class name, but the classes of these tasks differ from task to task.",
             field=("metric",),
         )
     return replace(found, name=name, score=partial(_cost, read_costs(Path(path), class_names)))
 
 
 def recorded_metric(name: str) -> Metric:
-    """The metric of this name in a report, to read its scores; what a file of costs holds is not needed for that."""
+    """The metric of this name in a report, to read its scores; it does not read a file of costs."""
     found: Metric = METRICS[name.partition(":")[0]]
     return found if found.score is not COST.score else replace(found, name=name)
 
@@ -145,8 +145,8 @@ def recorded_metric(name: str) -> Metric:
 def read_costs(path: Path, class_names: Sequence[str] | None = None) -> Tensor:
     """Costs `(classes, classes)` from a csv file, of a true class (row) and the one predicted for it (column).
 
-    The first line and the first column hold the names of the classes. class_names: the order that the classes shall
-    have; None: that of the first line. Raises `DataError` for a file that holds something else.
+    The first line and the first column hold the names of the classes. class_names: the order of the classes in the
+    result; None: that of the first line. Raises `DataError` for any other file.
     """
     field = ("metric",)
     try:
@@ -157,7 +157,7 @@ def read_costs(path: Path, class_names: Sequence[str] | None = None) -> Tensor:
     except OSError as error:
         raise DataError(f"The costs in {path} cannot be read: {error.strerror or error}.", field=field) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} is no table of costs, which are numbers: {error}.", field=field) from error
+        raise DataError(f"{path} is not a table of numbers: {error}.", field=field) from error
     names = list(columns if class_names is None else class_names)
     if not (sorted(columns) == sorted(rows) == sorted(names) and len(rows) == len(lines)):
         raise DataError(
@@ -172,7 +172,8 @@ def read_costs(path: Path, class_names: Sequence[str] | None = None) -> Tensor:
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Of values `(tasks, n)`, or `(tasks, n, outputs)`, those that count: `(tasks, 1 or outputs)`; NaN of none."""
+    """The means of the values `(tasks, n)` or `(tasks, n, outputs)` that count: `(tasks, 1 or outputs)`; NaN if
+    none."""
     columns = values.double().reshape(*mask.shape, -1)
     return columns.where(mask.unsqueeze(-1), 0.0).sum(1) / mask.sum(1, keepdim=True)
 
@@ -206,7 +207,7 @@ def _confusion(predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor
 
 
 def _balanced_accuracy(predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor:
-    """The mean over the classes among the queries of the share of each that is predicted right."""
+    """The mean accuracy per class, over the classes among the queries."""
     confusion = _confusion(predictions, targets, mask)
     recall = confusion.diagonal(dim1=1, dim2=2) / confusion.sum(2)  # NaN for a class that is not there
     return recall.nanmean(1, keepdim=True)
@@ -244,7 +245,7 @@ def _area(logits: Tensor, positive: Tensor, number: int) -> Tensor:
 
 
 def _log_likelihood(predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor:
-    """Of the true class, or of each true value as a density; undefined for a value without a variance."""
+    """The log-likelihood of the true class, or the log density of each true value; undefined without a variance."""
     if isinstance(predictions, Categorical):
         _classes(predictions, targets)
         found = predictions.logits.double().log_softmax(-1).gather(-1, targets.unsqueeze(-1))
@@ -266,11 +267,11 @@ def _absolute_error(predictions: Prediction, targets: Tensor, mask: Tensor) -> T
 
 
 def _cost(costs: Tensor, predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor:
-    """What the predicted classes cost, by a table `(classes, classes)` of true and predicted ones."""
+    """The mean cost of the predicted classes, from a table `(classes, classes)` of true and predicted ones."""
     logits = _classes(predictions, targets).logits
     if logits.shape[-1] != len(costs):
         raise UserError(
-            f"The costs are of {len(costs)} classes, but these tasks have {logits.shape[-1]}.", field=("metric",)
+            f"The costs are for {len(costs)} classes, but these tasks have {logits.shape[-1]}.", field=("metric",)
         )
     return _mean(costs.to(logits.device)[targets, logits.argmax(-1)], mask)
 
@@ -284,10 +285,10 @@ def _coin(way: int) -> float:
 
 
 def _no_costs(predictions: Prediction, targets: Tensor, mask: Tensor) -> Tensor:
-    raise UserError("Costs are in a file, as in cost:costs.csv.", field=("metric",))
+    raise UserError("The metric cost needs a file of costs, such as cost:costs.csv.", field=("metric",))
 
 
-COST = Metric("cost", "cost", CLASSES, False, "cost", _no_costs, sentence="costs {score} per prediction")
+COST = Metric("cost", "cost", CLASSES, False, "cost", _no_costs, sentence="has a cost of {score} per prediction")
 """Needs a file: see `find_metric`."""
 
 for _metric in (
@@ -298,7 +299,7 @@ for _metric in (
         True,
         "share",
         _accuracy,
-        sentence="predicts {score} of queries correctly",
+        sentence="has an accuracy of {score}",
         chance=_guessing,
     ),
     Metric(
@@ -330,9 +331,9 @@ for _metric in (
         "target",
         _squared_error,
         root=True,
-        sentence="is off by {score} in a typical prediction",
+        sentence="has an RMSE of {score}",
     ),
-    Metric("mae", "MAE", VALUES, False, "target", _absolute_error, sentence="is off by {score} on average"),
+    Metric("mae", "MAE", VALUES, False, "target", _absolute_error, sentence="has an MAE of {score}"),
     COST,
 ):
     METRICS.register(_metric.name, _metric)

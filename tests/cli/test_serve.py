@@ -46,7 +46,7 @@ def test_each_careless_start_is_one_sentence(model, tmp_path):
         port = taken.getsockname()[1]
         assert f"Cannot listen at 127.0.0.1:{port}" in refused("serve", "--model", model, "--port", port, *data[:2])
     with Service(classifier(), tmp_path / "store"):
-        assert "Another service is under way" in refused("serve", "--model", model, *data)
+        assert "Another service is running" in refused("serve", "--model", model, *data)
 
 
 def test_models_are_called_by_their_folders_or_as_one_says():

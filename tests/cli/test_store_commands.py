@@ -56,7 +56,7 @@ def test_what_is_wrong_is_said_in_a_sentence(here):
     assert "no store" in refused("backup", "nowhere", "-o", "other.sqlite3")
     assert "process" in refused("upgrade", "store")
     (here / "text.sqlite3").write_text("no database")
-    assert "no database of a store" in refused("restore", "text.sqlite3", "-o", "new")
+    assert "not the database of a store" in refused("restore", "text.sqlite3", "-o", "new")
 
 
 def test_a_store_is_verified(here):

@@ -74,12 +74,12 @@ def test_addresses_that_a_key_goes_to(url):
         ("http://10.0.0.1:8000", "allow_http="),
         ("http://127.0.0.1.example.org", "without encryption"),
         ("http://localhost.example.org", "without encryption"),
-        ("ftp://localhost", "no address"),
-        ("localhost:8000", "no address"),
-        ("", "no address"),
-        ("https://user:pass@example.org", "Give the key by itself"),
-        ("https://example.org?key=k", "Give the key by itself"),
-        ("https://exa mple.org:x", "no address"),
+        ("ftp://localhost", "not the address"),
+        ("localhost:8000", "not the address"),
+        ("", "not the address"),
+        ("https://user:pass@example.org", "Pass the key separately"),
+        ("https://example.org?key=k", "Pass the key separately"),
+        ("https://exa mple.org:x", "not the address"),
     ],
 )
 def test_addresses_that_no_key_goes_to(url, said):
@@ -271,7 +271,7 @@ def test_numbers_are_names_of_classes_where_the_model_has_classes(labels, sent):
 
 @faces
 def test_inputs_without_their_labels_are_refused_before_anything_is_sent(face):
-    with pytest.raises(UserError, match="2 inputs and 1 labels"):
+    with pytest.raises(UserError, match="2 inputs have 1 labels"):
         face(lambda request: pytest.fail("sent"), lambda client: client.create("shelf", ["x", "y"], ["a"]))
 
 
@@ -352,7 +352,7 @@ def test_an_answer_that_trickles_is_given_up(loopback):
 
 
 def test_nobody_there():
-    with Client("http://127.0.0.1:9", "k", attempts=1) as client, pytest.raises(HandfulError, match="not reached"):
+    with Client("http://127.0.0.1:9", "k", attempts=1) as client, pytest.raises(HandfulError, match="cannot be reached"):
         client.get("a")
 
 

@@ -368,8 +368,8 @@ WORKING = [
     *(OwnFunction, NoWeights, ThroughNumPy, DataDependent, Tokens),
 ]
 REFUSED = {
-    Bfloat16: r"does not take inputs of shape .*network\.float\(\)",
-    Double: r"does not take inputs of shape .*network\.float\(\)",
+    Bfloat16: r"does not support inputs of shape .*network\.float\(\)",
+    Double: r"does not support inputs of shape .*network\.float\(\)",
     Complex: "weights weight are complex",
     Scripted: "compiled by TorchScript",
     Traced: "compiled by TorchScript",

@@ -69,7 +69,7 @@ def test_a_network_without_second_derivatives_is_told_before_any_step(plan):
     network, tasks = networks.BagOfTokens, networks.tasks(networks.BagOfTokens, "permuted")
     settings = {"steps": 1, "meta_batch_size": 2, "validation_tasks": 2, "plan": plan}
     with pytest.raises(
-        UserError, match=r"has no second derivative: .*embedding_bag.* Leave these out with first_order="
+        UserError, match=r"has no second derivative: .*embedding_bag.* Avoid second derivatives with first_order="
     ):
         meta_train(MAML.build(tasks.spec, backbone=network, inner_steps=1), tasks, **settings)
     for learner in (

@@ -95,7 +95,7 @@ def test_a_query_example_that_equals_a_support_example_is_found_by_its_content()
     twice[1::2] = twice[::2]
     status, message = found(Clusters(inputs=twice))["overlap"]
     assert status == "problem"
-    assert "number for number (test, train, val)" in message
+    assert "value for value (test, train, val)" in message
     assert "{group}" in message
 
 
@@ -140,7 +140,7 @@ def test_equal_examples_under_two_names_are_found_by_content():
     copied[45 * 12 : 46 * 12] = copied[:12]
     status, message = found(Clusters(inputs=copied))["leakage"]
     assert status == "problem"
-    assert "are equal between train and test, number for number" in message
+    assert "are equal between train and test, value for value" in message
 
 
 def test_generated_tasks_have_nothing_to_leak():
@@ -191,7 +191,7 @@ def test_memorized_class_numbers_are_found():
     tasks = FixedNumbers()
     status, message = found(tasks, build(Ignoring, tasks))["memorization"]
     assert status == "problem"
-    assert "predicts what its support does not say" in message
+    assert "predicts labels without its support" in message
     assert "chance 20.0 % (30 training tasks)" in message
 
 
@@ -219,7 +219,7 @@ def test_a_learner_or_tasks_for_which_adapting_does_not_pay_are_a_warning(cls, a
     tasks = Slopes(alike=alike)
     status, message = found(tasks, build(cls, tasks))["memorization"]
     assert status == "warning"
-    assert "is not seen to help" in message
+    assert "shows no gain" in message
 
 
 def test_draws_of_one_unit_are_not_exchanged_with_each_other_and_count_once():

@@ -111,7 +111,7 @@ def test_of_rows_of_a_few_numbers_and_one_hot_categories_nobody_is_alarmed():
     """They are different people, and near one another by chance."""
     finding = found(Clusters(inputs=rows(2, 5)))
     assert finding.status == "skipped"
-    assert "Examples of 22 numbers (20 of which take two values at most) are near" in finding.message
+    assert "Examples of 22 numbers (20 of them take at most two values) are near" in finding.message
 
 
 def test_many_numbers_of_two_values_tell_enough():

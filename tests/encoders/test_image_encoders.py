@@ -96,14 +96,14 @@ def test_the_revision_is_of_weights_and_preprocessing(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("os:system", "no function with the decorator"),
-        ("small_encoders:tiny_clip", "no function with the decorator"),
+        ("os:system", "needs the decorator"),
+        ("small_encoders:tiny_clip", "needs the decorator"),
         ("small_encoders:missing", "cannot be imported"),
         ("no_such_package:f", "cannot be imported"),
-        ("small_encoders:no_network", "returns no nn.Module, but int"),
+        ("small_encoders:no_network", "returns int, not an nn.Module"),
         ("small_encoders:maps", r"gives \(2, 2, 8, 8\) in torch\.float32"),
-        ("small_encoders:small", r"does not take images of shape \(3, 8, 8\)"),
-        ("small_encoders:noise", "other vectors of the same image each time"),
+        ("small_encoders:small", r"does not support images of shape \(3, 8, 8\)"),
+        ("small_encoders:noise", "different vectors for the same image each time"),
     ],
 )
 def test_what_is_no_encoder_is_refused(name, said, monkeypatch):
@@ -197,7 +197,7 @@ def test_without_the_extra_the_message_names_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("config", [None, [3]])
 def test_a_folder_of_something_else_is_told(config, tmp_path):
-    with pytest.raises(UserError, match=r"does not hold an encoder of images: it has no config\.json"):
+    with pytest.raises(UserError, match=r"does not contain an encoder of images: it has no config\.json"):
         ImageEncoder(str(folder_of(tmp_path / "encoder", config))).input_shape  # noqa: B018 - which loads it
 
 
@@ -284,8 +284,8 @@ def test_other_models_of_transformers(tmp_path):
             expected = as_transformers_do(folder, some)
         assert torch.allclose(found, expected, atol=1e-5), name
     refused = {
-        "other vectors of the same image each time": t.ViTMAEModel(t.ViTMAEConfig(**vision)),
-        "is a BertModel, which is no encoder of images": t.BertModel(t.BertConfig(vocab_size=40, **size)),
+        "different vectors for the same image each time": t.ViTMAEModel(t.ViTMAEConfig(**vision)),
+        "is a BertModel, which is not an encoder of images": t.BertModel(t.BertConfig(vocab_size=40, **size)),
     }
     for said, model in refused.items():
         with pytest.raises(UserError, match=said):
@@ -304,7 +304,7 @@ def test_a_model_brings_its_encoder_of_images_along(tmp_path, cache):
     folder.rename(tmp_path / "gone")
     assert torch.equal(MetaModel.from_bytes(content).pipeline.encode(some), expected)
     own = EncodedImagePipeline.fit(some, np.arange(6), encoder=ImageEncoder(COLORS))
-    with pytest.raises(UserError, match="read by no encoder with files of its own"):
+    with pytest.raises(UserError, match="have no encoder with its own files"):
         MetaModel(learner, own, whole_encoder=True).to_bytes()
 
 
@@ -321,7 +321,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path):
         ImageEncoder(str(folder)).input_shape  # noqa: B018 - which loads it
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(config.replace('"dinov2"', '"of-its-own"'))
-    with pytest.raises(ArtifactError, match=r"'of-its-own', which transformers does not have.*runs no code"):
+    with pytest.raises(ArtifactError, match=r"'of-its-own', which transformers does not support.*runs no code"):
         ImageEncoder(str(folder)).input_shape  # noqa: B018 - which loads it
     (folder / "config.json").write_text(config)
     processor = folder / "preprocessor_config.json"

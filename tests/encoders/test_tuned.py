@@ -95,7 +95,7 @@ def test_what_is_trained_is_all_that_is_stored(layers, first, network):
 
 
 def test_more_layers_than_there_are_is_told(network):
-    with pytest.raises(UserError, match="has 3 layers, so the last 4"):
+    with pytest.raises(UserError, match="has 3 layers, fewer than the 4"):
         encoder(4)
 
 

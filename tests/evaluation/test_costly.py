@@ -225,8 +225,8 @@ def test_pre_training_takes_a_part_of_the_time_and_says_so(monkeypatch):
     def examples(minutes, keeper=None):
         return Ladder(learner, tasks, examples=2560, minutes=minutes, keeper=keeper).pretrained_on
 
-    assert examples(1) == "pre-trained on 1,000 examples, for which the time was enough (the learner saw 2,560)"
-    assert examples(0) == examples(100) == "pre-trained on 2,560 examples, as many as the learner saw"
+    assert examples(1) == "pre-trained on 1,000 examples, as many as the time allowed (the learner: 2,560)"
+    assert examples(0) == examples(100) == "pre-trained on 2,560 examples, as many as the learner was trained on"
     keeper = PretrainingCheckpoints(lambda pretraining: None)
     keeper.steps = 6
     assert examples(1, keeper).startswith("pre-trained on 768 examples"), "the one that is kept"

@@ -52,7 +52,7 @@ def test_it_tells_how_many_tasks_a_wanted_interval_takes():
     found = report(half_width=half / 3).to_json()["tasks_needed"][0]
     assert found["tasks"] == pytest.approx(900, abs=1)
     assert found["more"] == found["tasks"] - 100
-    assert f"takes about {found['tasks']} tasks" in report(half_width=half / 3).to_markdown({})
+    assert f"needs about {found['tasks']} tasks" in report(half_width=half / 3).to_markdown({})
     assert "100 tasks scored are enough" in needed_line(own, 1.01 * half)
 
 

@@ -31,7 +31,7 @@ def test_a_second_server_on_a_folder_is_refused_also_while_the_first_one_stands_
     with serving(classifier(), folder) as process, process.client() as client:
         for number in (signal.SIGCONT, signal.SIGSTOP):
             process.end(number)
-            with pytest.raises(UserError, match=f"Another service is under way in .*, by process {process.child}"):
+            with pytest.raises(UserError, match=f"Another service is running in .*, in process {process.child}"):
                 Service(classifier(), folder)
         process.end(signal.SIGCONT)
         assert client.post("/v1/tasks", json=task("first")).status_code == 201

@@ -197,11 +197,11 @@ def test_keys_are_not_sent_in_the_open(host):
 
 def test_tls_needs_both_of_its_files_and_these_have_to_be_some(tmp_path):
     file = tmp_path / "x.pem"
-    with pytest.raises(UserError, match="Give both"):
+    with pytest.raises(UserError, match="Set both"):
         Address(certificate=file).check()
     address = Address(port=0, certificate=file, key=file)
     for content in (None, b"no certificate"):
         if content:
             file.write_bytes(content)
-        with pytest.raises(UserError, match="The files of TLS cannot be used"):
+        with pytest.raises(UserError, match="The TLS files cannot be used"):
             address.check()

@@ -39,7 +39,7 @@ def refused(path, code="archive-unsafe", limits=None):
     "name", ["../a", "/a", "a/../../b", "..\\a", "C:\\a", "c:/a", "\\a", "a/..", "a" * 256, "a\nb", "a\u202eb.png"]
 )
 def test_names_that_lead_out_or_are_none(tmp_path, name):
-    assert "Pack it anew" in refused(packed(tmp_path / "a.zip", [("b.png", b""), (name, b"x")]))
+    assert "Pack it again" in refused(packed(tmp_path / "a.zip", [("b.png", b""), (name, b"x")]))
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])

@@ -112,7 +112,7 @@ def test_the_ladder_fits_them_on_the_training_tasks_once(monkeypatch):
 
 
 def test_tasks_without_rows_of_their_own_are_refused():
-    with pytest.raises(UserError, match="fitted on all rows of tables of tasks"):
+    with pytest.raises(UserError, match="needs tables of tasks with common columns"):
         meta_train(CorrectedTrees.build(Sine().spec), Sine(), validation_tasks=2)
 
 

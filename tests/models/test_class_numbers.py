@@ -31,7 +31,7 @@ def test_classes_are_numbered_in_the_order_of_their_names():
 def test_answers_that_were_read_before_are_still_counted():
     own = reader(CLASSES)
     assert own.read(["a", "b"], 2) is own.read(["a", "b"], 2)
-    with pytest.raises(DataError, match="3 examples, but 2 labels"):
+    with pytest.raises(DataError, match="3 examples have 2 labels"):
         own.read(["a", "b"], 3)
 
 
@@ -49,7 +49,7 @@ def test_values_have_a_row_for_each_example():
     [
         (["a", "b"], 2, "targets are not all numbers"),
         ([1.0, 2.0, 3.0], 2, r"of 2 examples have shape \(3,\)"),
-        ([], 0, "no examples"),
+        ([], 0, "at least one example"),
         ([1.0, 2.0], 2, r"of 2 examples have shape \(2,\)"),
     ],
 )

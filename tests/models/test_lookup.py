@@ -59,5 +59,5 @@ def test_a_cache_that_cannot_be_written_is_noted(tmp_path, monkeypatch):
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "file"))
     meta = model()
     meta.save_pretrained(tmp_path / "model")
-    with noted("Cannot write .*file.* A task that is not near its model has to be told where that is"):
+    with noted("Cannot write .*file.* For a task that is not near its model, name the model's path"):
         remember(meta)

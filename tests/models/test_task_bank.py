@@ -104,7 +104,7 @@ def test_memory_of_shapes_that_nobody_asks_for_any_more_is_let_go(meta):
 
 
 def test_a_limit_without_a_way_to_load_is_refused(meta):
-    with pytest.raises(UserError, match="Give both"):
+    with pytest.raises(UserError, match="Set both"):
         TaskBank(meta, max_bytes=1000)
 
 

@@ -218,10 +218,10 @@ def test_polars(name, same):
         (lambda: Frame(x=[10**400]), "column 'x' cannot be read"),
         (lambda: Frame(x=objects([np.zeros(2), np.ones(2)])), "column 'x', row 1: .* is not a finite number"),
         (lambda: Frame(x=np.array(["9999999-01-01"], "M8[D]")), "column 'x' cannot be read"),
-        (lambda: Frame(x=pa.array([{"a": 1}])), "column 'x' is of type struct.*, which is not used"),
+        (lambda: Frame(x=pa.array([{"a": 1}])), "column 'x' is of type struct.*, which is not supported"),
         (
             lambda: type("Lazy", (Frame,), {"collect": None})(x=[1.0]),
-            r"is not computed yet. Give what its \.collect\(\)",
+            r"is not computed yet. Pass the result of its \.collect\(\)",
         ),
     ],
 )

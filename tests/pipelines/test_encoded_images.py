@@ -108,7 +108,7 @@ def test_vectors_are_computed_on_the_device_that_is_given(photos, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "more", "said"),
     [
-        ("photos", {"image_size": 28}, r"images of a size of its own\. Leave out image_size"),
+        ("photos", {"image_size": 28}, r"determines the size of images\. Remove image_size"),
         ("photos", {"long_texts": "mean"}, "long_texts does not apply to a folder of images"),
         ("photos", {"encoder": None, "tune_encoder": "on"}, "tune_encoder does not apply to images without an encoder"),
         ("glyphs", {}, "encoder does not apply to the source 'glyphs'"),
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_told(photos, source, more, said, tmp_path):
 
 def test_code_of_one_s_own_runs_where_it_is_trusted_alone(photos):
     sys.modules.pop("json.tool", None)
-    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful.*'json'.*trust=") as refused:
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is not a part of handful.*'json'.*trust=") as refused:
         open_tasks(photos, encoder="json.tool:main")
     assert refused.value.code == "untrusted-model"
     assert "json.tool" not in sys.modules
@@ -154,7 +154,7 @@ def test_an_image_is_the_same_from_files_and_memory(name, request, tmp_path):
     restored = InputPipeline.from_config(json.loads(json.dumps(pipeline.config())), TRUST)
     assert torch.equal(restored.encode(contents), expected)
     assert restored.config() == pipeline.config()
-    with pytest.raises(ArtifactError, match=r"'small_encoders:colors' is no part of handful"):
+    with pytest.raises(ArtifactError, match=r"'small_encoders:colors' is not a part of handful"):
         InputPipeline.from_config(pipeline.config())
     with pytest.raises(DataError, match="images as bytes"):
         pipeline.encode(np.zeros((2, 5)))
@@ -199,7 +199,7 @@ def test_a_model_reads_images(name, request, photos, tmp_path, monkeypatch):
     spec = TaskSpec("classification", pipeline.input_shape, 2)
     network = {"backbone": pipeline.backbone, "backbone_options": dict(pipeline.backbone_options)}
     MetaModel(PrototypicalNetwork.build(spec, **network), pipeline).save_pretrained(tmp_path / "model")
-    with pytest.raises(ArtifactError, match=r"'small_encoders:colors' is no part of handful"):
+    with pytest.raises(ArtifactError, match=r"'small_encoders:colors' is not a part of handful"):
         MetaModel.from_pretrained(tmp_path / "model")
     examples = tmp_path / "examples"
     for number in (2, 5):
@@ -213,7 +213,7 @@ def test_a_model_reads_images(name, request, photos, tmp_path, monkeypatch):
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"| encoder | {COLORS}, revision {pipeline.revision}, licence MIT, trained on nothing |" in card
     (tmp_path / "t.csv").write_text("a\n1\n")
-    with pytest.raises(DataError, match="does not hold"):
+    with pytest.raises(DataError, match="does not contain"):
         adapt_from_file(tmp_path / "model", tmp_path / "t.csv", trust=TRUST)
     other = small_encoders.Colors()
     nn.init.zeros_(other.layers[0].weight)
@@ -230,7 +230,7 @@ def test_no_recipe_imports_an_encoder_that_is_not_trusted(tuned):
     tensors, config, _ = tensors_from_bytes(model.to_bytes(), "it")
     config["recipe"]["backbone_options"]["name"] = "json.tool:main"
     sys.modules.pop("json.tool", None)
-    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful"):
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is not a part of handful"):
         MetaModel.from_bytes(tensors_to_bytes(tensors, config)[0])
     assert "json.tool" not in sys.modules
 
@@ -254,7 +254,7 @@ def test_the_command_takes_an_encoder_of_one_s_own(photos, tmp_path):
 def test_how_many_layers_are_tuned_is_not_looked_up_in_code_that_is_not_trusted(photos, tmp_path):
     sys.modules.pop("json.tool", None)
     experiment = Experiment(Source(str(photos), encoder="json.tool:main"), "protonet", settings={"minutes": 1.0})
-    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is no part of handful"):
+    with pytest.raises(ArtifactError, match=r"'json\.tool:main' is not a part of handful"):
         train(experiment, tmp_path / "run")
     assert "json.tool" not in sys.modules
 
@@ -295,7 +295,7 @@ def test_the_last_layer_is_trained_alone():
         "network.layers.2.weight",
         "network.layers.2.bias",
     ]
-    with pytest.raises(UserError, match="has 3 layers, so the last 4 cannot be tuned"):
+    with pytest.raises(UserError, match="has 3 layers, fewer than the 4"):
         tuned_of(COLORS, 4)
 
 

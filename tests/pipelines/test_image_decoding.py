@@ -45,7 +45,7 @@ def test_every_format_is_read_where_it_is_allowed(kind):
     content = saved(kind)
     assert decoded(content, "x").size == (8, 8)
     others = replace(LOCAL, formats=tuple(name for name in FORMATS if name != kind))
-    with pytest.raises(DataError, match=rf"^x is in {kind}, which is not read here\. Save it as") as caught:
+    with pytest.raises(DataError, match=rf"^x is in {kind}, which is not supported\. Save it as") as caught:
         decoded(content, "x", others)
     assert kind not in str(caught.value).partition("Save it as")[2].split(), "the way out"
 
@@ -76,7 +76,7 @@ def _no_plugin(monkeypatch):
 @pytest.mark.usefixtures("_no_plugin")
 def test_heic_is_named_with_the_package_that_reads_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(DataError, match=r"is in HEIC, .*pillow-heif.*or save it as JPEG"):
+    with pytest.raises(DataError, match=r"is in HEIC, .*pillow-heif.*or save the image as JPEG"):
         ImagePipeline(size=8).encode([HEIC])
 
 
@@ -113,7 +113,7 @@ def test_heic_is_read_where_its_plugin_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", Plugin)
     try:
         assert decoded(HEIC, "x").size == (8, 8)
-        with pytest.raises(DataError, match="is in HEIF, which is not read here"):
+        with pytest.raises(DataError, match="is in HEIF, which is not supported"):
             decoded(HEIC, "x", SERVICE)
     finally:
         Image.OPEN.pop("HEIF", None)
@@ -125,7 +125,7 @@ def test_files_of_all_formats_are_found_by_their_names():
 
 
 def test_bits_that_pillow_does_not_read_are_noted():
-    with noted("with the upper 8 of their 16 bits"):
+    with noted("with 16 bits are read with the upper 8 bits"):
         ImagePipeline(size=4, channels=3).encode([deep_color_png()])
 
 

@@ -74,7 +74,7 @@ def test_a_far_value_counts_as_so_far_with_a_note_in_a_table(tmp_path):
     pipeline = TablePipeline.fit(rows, np.arange(1000), target="y")
     pipeline = TablePipeline.from_config(json.loads(json.dumps(pipeline.config())))
     query = [{"x": x, "flag": flag} for x, flag in ((1e20, 1e20), (-1e6, 0), (50, 1))]
-    with noted("Values of the column 'x' that are further from its median than 20 times the width") as notes:
+    with noted("Values of the column 'x' are clipped at 20 times") as notes:
         inputs = pipeline.encode(query)
     assert [note.count for note in notes] == [2]
     assert inputs[:, 1].tolist() == pytest.approx([FAR * DEVIATIONS, -FAR * DEVIATIONS, inputs[2, 1].item()])

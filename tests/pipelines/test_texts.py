@@ -104,7 +104,7 @@ def test_a_split_by_domain_divides_no_domain(csv, folder):
     domains = {on: {int(name[-2:]) // 2 for name in names} for on, names in manifest.items()}
     assert sorted(map(len, domains.values())) == [1, 1, 4]
     assert len(set.union(*domains.values())) == 6
-    with pytest.raises(DataError, match=r"'intent\d\d' is in two values of the column to split by"):
+    with pytest.raises(DataError, match=r"'intent\d\d' has two values of the column to split by"):
         opened(csv, folder, split_by="user")
 
 
@@ -178,7 +178,7 @@ def test_a_few_texts_are_not_kept(folder, letters):
 def test_a_cache_that_cannot_be_written_is_no_end_of_training(csv, folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.CACHE, str(tmp_path / "file"))
-    with noted(r"cannot be kept in .*file/embeddings.*Let HANDFUL_CACHE name"):
+    with noted(r"cannot be cached in .*file/embeddings.*Set HANDFUL_CACHE"):
         tasks = opened(csv, folder)
     assert len(tasks.inputs) == 240
 
@@ -200,7 +200,7 @@ def test_the_cache_is_where_the_user_says(monkeypatch):
 def test_a_model_reads_raw_texts(csv, folder, tmp_path):
     source = Source(str(csv), text="question", label="intent", encoder=str(folder))
     settings = {"steps": 2, "meta_batch_size": 2, "validation_tasks": 2}
-    with noted("encoder stays as it is"):
+    with noted("encoder is not tuned"):
         train(Experiment(source, "protonet", way=2, shot=2, query_shot=3, settings=settings), tmp_path / "run")
     model = MetaModel.from_pretrained(tmp_path / "run")
     assert model.learner.recipe["backbone"] == "linear", "which keeps the embeddings at first"

@@ -94,7 +94,7 @@ def test_what_leads_out_of_an_archive_is_refused(tmp_path, name):
 def test_an_archive_that_becomes_huge_is_refused_before_it_does(tmp_path):
     limits = Limits(bytes=1000, rows=10, pixels=10, images=3)
     for files in ({"a": bytes(1001)}, {"a.zip": {"a": bytes(501)}, "b.zip": {"a": bytes(501)}}):
-        with pytest.raises(DataError, match=r"holds 1,00\d bytes or more; at most 1,000"):
+        with pytest.raises(DataError, match=r"has 1,00\d bytes or more; at most 1,000"):
             held(packed(tmp_path / "a.zip", files), limits)
     with pytest.raises(DataError, match="at most 3 are read"):
         held(packed(tmp_path / "a.zip", dict.fromkeys("abcd", "")), limits)
@@ -126,12 +126,12 @@ def test_what_cannot_be_unpacked_is_told(tmp_path, damage):
     elif damage == "place":
         content[content.find(b"PK\5\6") + 19] = 255
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.zip (cannot be unpacked \(.*\)|holds no files)"):
+    with pytest.raises(DataError, match=r"a\.zip (cannot be unpacked \(.*\)|contains no files)"):
         held(path)
 
 
 def test_an_archive_of_a_class_without_files_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"all\.zip/dog\.zip holds no files"):
+    with pytest.raises(DataError, match=r"all\.zip/dog\.zip contains no files"):
         held(packed(tmp_path / "all.zip", {"cat.zip": {"0.txt": "a cat"}, "dog.zip": {".hidden": ""}}))
 
 
@@ -190,7 +190,7 @@ def test_a_table_with_what_is_beside_it_is_adapted_to_and_predicted(tmp_path, pa
     for name, content in contents.items():
         (tmp_path / "set" / name).write_text(content)
     path = packed(tmp_path / "set.zip", contents) if packs else tmp_path / "set"
-    with noted("some files are passed over, such as README.md"):
+    with noted("some files are ignored, such as README.md"):
         tasks = open_tasks(path, label="kind")
         examples = encoded_examples(tasks.pipeline, path)
         inputs, ids = encoded_inputs(tasks.pipeline, path)

@@ -39,7 +39,7 @@ def test_no_class_folders(tmp_path):
 
 
 def test_empty_class_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"class folder .*cat holds no images"):
+    with pytest.raises(DataError, match=r"class folder .*cat contains no images"):
         read(files(tmp_path, "cat/notes.txt", "dog/1.png"))
 
 
@@ -61,7 +61,7 @@ def test_a_folder_that_holds_one_folder_only_stands_for_it(tmp_path):
     with noted("the classes are the folders of .*set/set"):
         assert [label for label, *_ in read(tmp_path)] == ["cat", "dog"]
     only = files(tmp_path / "other", "cat/1.png", "cat/raw/1.png")
-    with noted("of its class"):
+    with noted("belong to its class"):
         assert [label for label, *_ in read(only)] == ["cat", "cat"]
 
 
@@ -88,7 +88,7 @@ def test_a_part_without_class_folders_does_not_count(tmp_path):
 
 
 def test_parts_without_any_class_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"The folders test and train of .* hold no class folders\. Make one subfolder"):
+    with pytest.raises(DataError, match=r"The folders test and train of .* contain no class folders\. Make one subfolder"):
         read(files(tmp_path, "train/1.png", "test/1.png"))
 
 

@@ -57,13 +57,13 @@ def test_the_first_sheet_or_a_named_one_is_read(tmp_path):
         merged=["A4:A5"],
     )
     assert read(path).inputs.names == ["x", "label"]
-    with noted("the 1 rows above the names of the columns are passed over"):
+    with noted("the 1 rows above the column names are skipped"):
         table = read(f"{path}:sales").inputs
     assert table.names_in("shop") == ["north", "north", "south"]
     assert table.numbers("when", gaps=True).tolist()[:2] == [19754, 19755]
     assert table.numbers("price", gaps=True).tolist()[:2] == [20.123, 285]
     assert not table.numeric("kind")
-    with pytest.raises(DataError, match=r"has no sheet 'x'\. Its sheets: 'first', 'sales'"):
+    with pytest.raises(DataError, match=r"has no sheet 'x'\. Sheets: 'first', 'sales'"):
         read(f"{path}:x")
     with pytest.raises(DataError, match=r"t\.xlsy does not exist"):
         read(tmp_path / "t.xlsy")
@@ -73,7 +73,7 @@ def test_a_workbook_without_rows_or_that_is_none_is_told(tmp_path):
     with pytest.raises(DataError, match="columns but no rows"):
         read(f"{workbook(tmp_path / 't.xlsx', [('a', 'b')])}:sales")
     (tmp_path / "t.xlsx").write_bytes(b"PK not a workbook")
-    with pytest.raises(DataError, match=r"t\.xlsx cannot be read as a excel table: it is no workbook"):
+    with pytest.raises(DataError, match=r"t\.xlsx cannot be read as a excel table: it is not a workbook"):
         read(tmp_path / "t.xlsx")
 
 
@@ -103,9 +103,9 @@ def test_cells_that_hold_numbers_are_not_read_by_the_marks_of_texts(tmp_path):
 
 def test_numbers_of_a_workbook_do_not_decide_how_its_texts_are_read(tmp_path):
     path = one_sheet(tmp_path / "t.xlsx", ("n",), (2000.0,), (7,), ("1.234",))
-    with pytest.raises(DataError, match=r"'1\.234' \(column 'n', row 3 below the header\) may be 1\.234 or 1234"):
+    with pytest.raises(DataError, match=r"'1\.234' \(column 'n', row 3 below the header\) can mean 1\.234 or 1234"):
         read(path).inputs.numbers("n")
-    with noted("no cell shows the decimal mark; '1.234'"):
+    with noted("no cell determines the decimal mark; '1.234'"):
         assert read(path, options=DataOptions(decimal=",")).inputs.numbers("n").tolist() == [2000, 7, 1234]
     for rows in ([(1.5, 1), ("1.234", 2)], [(1.5, "1.234"), ("?!", "2")]):
         path = one_sheet(tmp_path / "t.xlsx", ("a", "b"), *rows)
@@ -124,7 +124,7 @@ def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_p
         book.active[far] = 1
     book.save(tmp_path / "t.xlsx")
     with pytest.raises(
-        DataError, match=r"t\.xlsx (with its merged cells|up to its last cell XFD1048576) holds .* bytes"
+        DataError, match=r"t\.xlsx (with its merged cells|up to its last cell XFD1048576) has .* bytes"
     ):
         read(tmp_path / "t.xlsx")
 
@@ -133,7 +133,7 @@ def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_p
 def test_a_merged_title_is_a_title(tmp_path, merged):
     rows = [("Sales",), (), ("shop", "kind", "n"), ("north", "a", 1), ("south", None, 2)]
     path = workbook(tmp_path / "t.xlsx", rows, merged=[*merged, "A5:B5"])
-    with noted("the 1 rows above the names of the columns are passed over"):
+    with noted("the 1 rows above the column names are skipped"):
         table = read(f"{path}:sales").inputs
     assert (table.names, table.texts("kind")) == (["shop", "kind", "n"], ["a", "south"])
 
@@ -236,7 +236,7 @@ def test_every_format_of_texts_takes_an_encoding(tmp_path, name, encoding):
 def test_what_was_rejected_in_prodigy_is_no_example(tmp_path):
     answers = ["accept", "reject", "ignore", "accept"]
     rows = [{"text": f"t{n}", "label": "pay", "answer": answer} for n, answer in enumerate(answers)]
-    with noted("what was rejected or ignored has no label", "rows without 'label' are left out"):
+    with noted("rejected or ignored examples have no label", "rows without 'label' are left out"):
         raw = labeled(lines(tmp_path / "t.jsonl", rows))
     assert (raw.labels, raw.inputs.sentences("text"), raw.ids) == (["pay", "pay"], ["t0", "t3"], ["1", "4"])
     assert raw.origin(1).endswith("row 4")
@@ -299,7 +299,7 @@ def test_files_of_annotation_programs_are_known_when_packed_too(tmp_path, name):
     with noted():
         assert labeled(tmp_path / f"{name}.gz").labels == labeled(tmp_path / name).labels
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(ANNOTATED[name].encode())[:-20])
-    with pytest.raises(DataError, match=rf"{name}\.gz is no whole \.gz file"):
+    with pytest.raises(DataError, match=rf"{name}\.gz is not an intact \.gz file"):
         labeled(tmp_path / f"{name}.gz")
 
 
@@ -317,7 +317,7 @@ def test_rows_without_a_label_or_target_are_left_out_with_a_note(tmp_path):
     assert (raw.targets.tolist(), raw.ids) == ([5, 6, 7], ["1", "2", "4"])
     assert read(path, options=DataOptions(label="label")).inputs.rows == 4
     path.write_text("x;label\n1;\n2;a\n1.234;b\n")
-    with noted("left out"), pytest.raises(DataError, match=r"'1\.234' \(column 'x', row 3 below the header\) may be"):
+    with noted("left out"), pytest.raises(DataError, match=r"'1\.234' \(column 'x', row 3 below the header\) can mean"):
         labeled(path, DataOptions(label="label")).inputs.numbers("x")
 
 
@@ -336,8 +336,8 @@ def test_numbers_beside_markers_of_empty_cells_are_numbers_in_json_too(tmp_path,
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"a": 1}\n{"a":\n', "line 2 is no JSON"),
-        ('{"a": 1}\n[1]\n', "line 2 is no object"),
+        ('{"a": 1}\n{"a":\n', "line 2 is not JSON"),
+        ('{"a": 1}\n[1]\n', "line 2 is not a JSON object"),
         ('{"a": [1]}\n{"a": 1}\n', "cannot mix list and non-list"),
     ],
 )

@@ -57,7 +57,7 @@ def test_missing_path_tells_the_nearest_name(tmp_path):
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         image_files(tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_transparency_is_white_and_deep_gray_is_scaled(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (read_image(tmp_path / "clear.png", 8, 1) == 255).all()
     Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
-    with noted("of 16 bits are read as if white were 65,535"):
+    with noted("of 16 bits are read with white as 65,535"):
         assert (read_image(tmp_path / "deep.png", 8, 1) == 100).all()
     Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
     assert (read_image(tmp_path / "bits.png", 8, 3) == 255).all()
@@ -162,7 +162,7 @@ def test_text_that_is_not_utf8(tmp_path):
     with pytest.raises(DataError, match="is not text in UTF-8"):
         read_table(csv(tmp_path, "a,é\n1,2\n", encoding="latin-1"))
     table = read_table(csv(tmp_path, "a,b\n1,é\n", encoding="latin-1"))
-    with pytest.raises(DataError, match="'b' is of type binary, which is not used") as caught:
+    with pytest.raises(DataError, match="'b' is of type binary, which is not supported") as caught:
         table.texts("b")
     assert "{encoding}" in caught.value.hint
     assert read_table(table.name, options=DataOptions(encoding="latin-1")).texts("b") == ["é"]
@@ -257,7 +257,7 @@ def test_numbers_and_dates_of_a_csv_file(tmp_path, cells, days):
 
 def test_nested_column_is_refused(tmp_path):
     parquet.write_table(pa.table({"a": [[1], [2]]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"'a' is of type list<.*which is not used\. Leave it out"):
+    with pytest.raises(DataError, match=r"'a' is of type list<.*which is not supported\. Leave it out"):
         read_table(tmp_path / "t.parquet").numbers("a")
 
 
@@ -277,7 +277,7 @@ def test_empty_label_is_named(tmp_path):
 
 def test_arrays_with_objects_are_never_opened(tmp_path):
     np.savez(tmp_path / "t.npz", inputs=np.zeros((2, 3)), labels=np.array(["a", None], dtype=object))
-    with pytest.raises(DataError, match=r"'labels' holds Python objects.*never opened"):
+    with pytest.raises(DataError, match=r"'labels' contains Python objects.*never opened"):
         read_arrays(tmp_path / "t.npz")
 
 
@@ -296,7 +296,7 @@ def test_missing_and_unequal_arrays(tmp_path):
 
 def test_not_an_npz(tmp_path):
     (tmp_path / "t.npz").write_bytes(b"PK\x03\x04 and nothing")
-    with pytest.raises(DataError, match="is a damaged npz file"):
+    with pytest.raises(DataError, match="is damaged"):
         read_arrays(tmp_path / "t.npz")
     (tmp_path / "p.npz").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(DataError, match="is not an npz file"):
@@ -352,15 +352,15 @@ def test_labeled_texts_by_name_become_three_columns(tmp_path):
     [
         ("t.json", b'{"a": [1, 2]}', "a list of objects"),
         ("t.json", b"{", "cannot be read as a json table"),
-        ("t.jsonl", b"{", "line 1 is no JSON"),
-        ("t.csv.gz", b"a,b\n1,2\n", "is no whole .gz file"),
+        ("t.jsonl", b"{", "line 1 is not JSON"),
+        ("t.csv.gz", b"a,b\n1,2\n", "is not an intact .gz file"),
         ("t.json", '["é"]'.encode("latin-1"), "not text in UTF-8"),
-        ("t.parquet.gz", b"", "of no kind that is read here"),
+        ("t.parquet.gz", b"", "not of a supported format"),
         ("t.json", b'{"train": []}', "a list of objects"),
         ("t.json", b'[{"a": 123456789012345678901234567890}]', "cannot be read as a json table"),
         ("t.json", b"[" + 5000 * b"1" + b"]", "cannot be read as a json table"),
         ("t.json", 100_000 * b"[", "cannot be read as a json table"),
-        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:10] + b"\xff\xff\xff\xff", "is no whole .gz file"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:10] + b"\xff\xff\xff\xff", "is not an intact .gz file"),
     ],
 )
 def test_wrong_json_is_told(tmp_path, name, content, said):
@@ -380,7 +380,7 @@ def test_an_image_of_floats_is_from_0_to_1(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert np.array_equal(read_image(tmp_path / "a.tif", 8, 1)[0], (255 * values).round().astype(np.uint8))
     Image.fromarray(700 * values).save(tmp_path / "b.tif")
-    with pytest.raises(DataError, match=r"b\.tif has values from 0 to 700 in 32 bits, of which none is white"):
+    with pytest.raises(DataError, match=r"b\.tif has values from 0 to 700 in 32 bits, without a defined white"):
         read_image(tmp_path / "b.tif", 8, 1)
 
 
@@ -407,7 +407,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
         (tmp_path / name / "raw" / "more" / "2.txt").write_bytes(b"")
         (tmp_path / name / "Thumbs.db").write_bytes(b"")
         (tmp_path / name / ".DS_Store").write_bytes(b"")
-    with noted("some files are passed over, such as a/raw/more/2.txt") as notes:
+    with noted("some files are ignored, such as a/raw/more/2.txt") as notes:
         assert read(tmp_path, labeled=True).ids == ["a/1.png", "b/1.png"]
     assert [note.count for note in notes] == [2]
     (tmp_path / "readme.md").write_text("")
@@ -427,6 +427,6 @@ def test_files_beside_tables_are_counted(tmp_path):
         (tmp_path / f"{number}.csv").write_text("x,y\n" + "".join(f"{n},{n * number}\n" for n in range(9)))
     (tmp_path / "notes.docx").write_bytes(b"")
     (tmp_path / ".hidden.txt").write_bytes(b"")
-    with noted(r"some files are passed over, such as notes\.docx") as notes:
+    with noted(r"some files are ignored, such as notes\.docx") as notes:
         open_tasks(tmp_path, target="y")
     assert [note.count for note in notes] == [1]

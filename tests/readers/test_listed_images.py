@@ -30,14 +30,14 @@ def test_images_by_their_names_without_endings_and_what_is_not_listed(tmp_path):
     files(tmp_path, "pictures/a1.jpg", "pictures/a2.jpg", "pictures/a3.jpg")
     (tmp_path / "train.csv").write_text("id,breed\na1,collie\na2,boxer\n")
     (tmp_path / "sample_submission.csv").write_text("id,breed\na3,collie\n")
-    found = labels(tmp_path, "some files are passed over, such as pictures/a3.jpg")
+    found = labels(tmp_path, "some files are ignored, such as pictures/a3.jpg")
     assert found == {"pictures/a1.jpg": ("collie", None), "pictures/a2.jpg": ("boxer", None)}
 
 
 def test_the_column_of_labels(tmp_path):
     files(tmp_path, "1.png", "2.png")
     (tmp_path / "list.csv").write_text("image,kind,size\n1.png,cat,3\n./2.png,dog,4\n")
-    with pytest.raises(DataError, match="which column has their labels is not given"):
+    with pytest.raises(DataError, match="its column of labels is not named"):
         read(tmp_path, labeled=True)
     assert labels(tmp_path, label="kind") == {"1.png": ("cat", None), "2.png": ("dog", None)}
     with pytest.raises(DataError, match="no column 'kin'"):
@@ -55,11 +55,11 @@ def test_a_table_without_labels_beside_one_with_them(tmp_path, name):
     files(tmp_path, "1.png", "2.png", "3.png")
     (tmp_path / "train.csv").write_text(f"id,{name},width\n1,boxer,5\n2,collie,6\n")
     (tmp_path / "test.csv").write_text("id,width\n3,7\n")
-    notes = r"test\.csv has no column of labels: it is passed over", "some files are passed over, such as"
+    notes = r"test\.csv has no column of labels and is ignored", "some files are ignored, such as"
     found = labels(tmp_path, *notes, label=None if name == "label" else name)
     assert found == {"1.png": ("boxer", None), "2.png": ("collie", None)}
     (tmp_path / "train.csv").write_text("id,breed\n1,boxer\n2,collie\n")
-    with pytest.raises(DataError, match=r"2 tables that name images, but which .* is not given: 'breed' or 'width'"):
+    with pytest.raises(DataError, match=r"2 tables that name images, but the column of labels is ambiguous: 'breed' or 'width'"):
         read(tmp_path, labeled=True)
 
 
@@ -67,7 +67,7 @@ def test_one_column_for_each_class(tmp_path):
     files(tmp_path, "1.png", "2.png", "3.png")
     table = tmp_path / "_classes.csv"
     table.write_text("filename, cat, dog\n1.png,1,0\n2.png,0,1\n3.png,0,0\n")
-    notes = "rows without a label are left out", "some files are passed over, such as 3.png"
+    notes = "rows without a label are left out", "some files are ignored, such as 3.png"
     assert labels(tmp_path, *notes) == {"1.png": ("cat", None), "2.png": ("dog", None)}
     table.write_text("filename, cat, dog\n1.png,1,0\n2.png,1,1\n")
     with pytest.raises(DataError, match=r"row 2.* has the labels 'cat' and 'dog', but each image has one"):
@@ -84,7 +84,7 @@ def test_class_roots(tmp_path):
         "data/c/1.png": ("cow", "test"),
     }
     (tmp_path / "test.json").write_text('{"class_names": ["cow"], "class_roots": ["data/d"]}')
-    with pytest.raises(DataError, match="the folder 'data/d' of the class 'cow' is not there"):
+    with pytest.raises(DataError, match="the folder 'data/d' of the class 'cow' is missing"):
         read(tmp_path, labeled=True)
 
 
@@ -92,14 +92,14 @@ def test_class_roots(tmp_path):
 def test_deep_json_beside_images_is_passed_over(tmp_path, deep):
     files(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "deep.json").write_text(deep)
-    with noted("some files are passed over, such as deep.json"):
+    with noted("some files are ignored, such as deep.json"):
         assert read(tmp_path, labeled=True).labels == ["a", "b"]
 
 
 def test_class_roots_are_read_within_the_limits(tmp_path):
     files(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "train.json").write_text('{"class_names": ["a", "b"], "class_roots": ["a", "b"]}' + " " * 10_000)
-    with pytest.raises(DataError, match=r"train\.json holds 10,\d+ bytes or more; at most 1,000"):
+    with pytest.raises(DataError, match=r"train\.json has 10,\d+ bytes or more; at most 1,000"):
         read(tmp_path, labeled=True, limits=Limits(bytes=1000, rows=10, pixels=10, images=3))
 
 
@@ -115,7 +115,7 @@ def test_an_image_that_is_not_there_or_has_two_labels(tmp_path):
     files(tmp_path, "1.png", "2.png")
     table = tmp_path / "list.csv"
     table.write_text("image,label\n1.png,cat\n3.png,dog\n")
-    with pytest.raises(DataError, match=r"row 2.*: there is no image '3\.png' beside"):
+    with pytest.raises(DataError, match=r"row 2.*: the image '3\.png' is not beside"):
         read(tmp_path, labeled=True)
     table.write_text("image,label\n1.png,cat\n1.png,dog\n")
     with pytest.raises(DataError, match=r"row 2.*: '1\.png' has another label above"):
@@ -130,7 +130,7 @@ def test_other_tables_and_annotations_are_passed_over(tmp_path):
     files(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "coco.json").write_text('{"images": [], "annotations": {}}')
     (tmp_path / "people.csv").write_text("name,label\nann,1\n")
-    with noted("some files are passed over, such as coco.json") as notes:
+    with noted("some files are ignored, such as coco.json") as notes:
         assert read(tmp_path, labeled=True).labels == ["cat", "dog"]
     assert [note.count for note in notes] == [2]
     with pytest.raises(UserError, match="label does not apply to class folders"):
@@ -175,7 +175,7 @@ def test_one_file_of_class_roots(tmp_path):
 
 
 def test_archives_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"holds archives, such as cat\.zip\. Unpack each"):
+    with pytest.raises(DataError, match=r"contains archives, such as cat\.zip\. Unpack each"):
         read(files(tmp_path, "cat.zip", "dog.zip"), labeled=True)
     files(tmp_path, "cat.tar.gz")
     for name in ("cat.zip", "cat.tar.gz"):

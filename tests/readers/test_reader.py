@@ -32,7 +32,7 @@ def _known_for_one_test():
 def test_a_new_format_of_tables_is_read_everywhere(tmp_path):
     path = tmp_path / "t.WORDS"
     path.write_text("".join(f"k{n % 9} {n} {n * n % 7}\n" for n in range(45)))
-    with pytest.raises(DataError, match="of no kind that is read here"):
+    with pytest.raises(DataError, match="not of a supported format"):
         open_tasks(path, label="kind")
 
     class WordsReader(TableReader):

@@ -11,7 +11,7 @@ def test_each_file_is_a_text_of_its_class(tmp_path):
         (tmp_path / part / name).mkdir(parents=True)
         (tmp_path / part / name / "1.txt").write_text(text)
     (tmp_path / "readme.md").write_text("")
-    with noted("some files are passed over, such as readme.md"):
+    with noted("some files are ignored, such as readme.md"):
         raw = read(tmp_path, labeled=True, options=DataOptions(label="label"))
     assert raw.labels == ["ham", "spam", "ham"]
     assert raw.inputs.texts("text") == ["again", "buy", "hi there"]

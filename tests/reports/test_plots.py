@@ -142,7 +142,7 @@ def test_the_picture_of_a_task_frames_right_and_wrong_answers(tmp_path):
     predicted = task.query.targets.clone()
     predicted[4] = 2
     figure = plots.task_picture(task, predicted)
-    assert "5 of 6 predictions are right" in texts(figure)
+    assert "5 of 6 predictions are correct" in texts(figure)
     frames = [matplotlib.colors.to_hex(patch.get_edgecolor()).upper() for patch in figure.axes[0].patches]
     counts = [frames.count(color) for color in (plots.BLUE, plots.GREEN, plots.VERMILION)]
     assert counts == [3, 5, 1]
@@ -160,7 +160,7 @@ def test_the_picture_of_a_task_takes_any_images_and_any_names(tmp_path):
     with Image.open(tmp_path / "task.png") as picture:
         assert picture.width <= 1600
     assert "1  $5 and $x" in texts(figure)
-    assert "24 of 24 predictions are right (20 shown)" in texts(figure)
+    assert "24 of 24 predictions are correct (20 shown)" in texts(figure)
 
 
 def test_a_picture_that_fails_leaves_the_old_one(tmp_path):

@@ -41,8 +41,8 @@ def test_the_table_has_every_candidate_and_why_it_is_not_the_one():
     assert "| dummy | none |  | 2 ms |  |" in page
     assert "| anp |  |  |  | it diverged |" in page
     assert "Tried" not in page
-    assert "What was trained is kept only where it is surely ahead" in race(start=["ridge-probe", "dummy"]).markdown()
-    assert "What was trained" not in page
+    assert "A trained candidate is kept only if it is significantly ahead" in race(start=["ridge-probe", "dummy"]).markdown()
+    assert "A trained candidate" not in page
 
 
 def test_shares_are_apart_by_points_and_what_was_tried_is_there():

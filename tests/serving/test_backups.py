@@ -92,12 +92,12 @@ def test_a_backup_replaces_nothing_and_follows_no_link(folder, copy, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "stale").with_name("stale-wal").write_bytes(b"of an earlier one")
     for place in (copy, tmp_path / "link", tmp_path / "stale"):
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UserError, match="already exists"):
             backup(folder, place)
     assert not (tmp_path / "elsewhere").exists()
     with pytest.raises(UserError, match="Cannot write"):
         backup(folder, tmp_path / "no" / "copy")
-    with pytest.raises(ArtifactError, match="holds no store"):
+    with pytest.raises(ArtifactError, match="does not contain a store"):
         backup(tmp_path, tmp_path / "nothing")
 
 
@@ -133,7 +133,7 @@ def test_a_backup_is_restored_into_an_empty_folder_alone(copy, folder, tmp_path,
 @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
 def test_a_database_with_files_beside_it_is_no_backup(copy, tmp_path, end):
     copy.with_name(copy.name + end).write_bytes(b"")
-    with pytest.raises(UserError, match="in use, or that of a process that was killed"):
+    with pytest.raises(UserError, match="in use, or of a killed process"):
         restore(copy, tmp_path / "place")
     assert not (tmp_path / "place").exists()
 
@@ -167,12 +167,12 @@ def executed(statement):
         (lambda copy: copy.unlink(), "Cannot read"),
         (lambda copy: copy.unlink() or copy.mkdir(), "is no file"),
         (lambda copy: copy.unlink() or os.mkfifo(copy), "is no file"),
-        (lambda copy: copy.write_bytes(b""), "no backup of a store"),
-        (lambda copy: copy.write_bytes(b"no database" * 500), "no database of a store, or damaged"),
+        (lambda copy: copy.write_bytes(b""), "not a backup of a store"),
+        (lambda copy: copy.write_bytes(b"no database" * 500), "not the database of a store, or damaged"),
         (lambda copy: copy.write_bytes(copy.read_bytes()[:-5000]), "damaged"),
-        (lambda copy: foreign(copy, "CREATE TABLE t (a)", "CREATE INDEX i ON t (a)"), "no backup of a store"),
-        (executed("CREATE TRIGGER t AFTER INSERT ON tasks BEGIN DELETE FROM audit; END"), "no backup of a store"),
-        (executed("UPDATE heads SET version = 9"), "heads has rows without those that they refer to"),
+        (lambda copy: foreign(copy, "CREATE TABLE t (a)", "CREATE INDEX i ON t (a)"), "not a backup of a store"),
+        (executed("CREATE TRIGGER t AFTER INSERT ON tasks BEGIN DELETE FROM audit; END"), "not a backup of a store"),
+        (executed("UPDATE heads SET version = 9"), "heads has rows with broken references"),
         (executed("UPDATE alembic_version SET version_num = '9999'"), "the schema 9999"),
     ],
 )
@@ -310,5 +310,5 @@ def test_a_restoration_needs_no_new_folder_after_one_that_was_killed(copy, tmp_p
 
 def test_a_file_that_is_no_database_is_named_as_the_user_named_it(tmp_path):
     (tmp_path / "notes.txt").write_text("no database, but a text that is long enough to be taken for one" * 20)
-    with pytest.raises(ArtifactError, match=r"notes\.txt is no database"):
+    with pytest.raises(ArtifactError, match=r"notes\.txt is not the database"):
         restore(tmp_path / "notes.txt", tmp_path / "store")

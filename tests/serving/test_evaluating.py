@@ -94,7 +94,7 @@ def test_too_few_examples_have_no_estimate_but_a_note(service):
     task = service.create("shelf", points(1, 2), ["a", "b"], estimate=True)
     assert task.head.estimate is None
     assert [note.code for note in task.notes] == ["no-estimate"]
-    with pytest.raises(DataError, match="three different ones, and two of each class") as error:
+    with pytest.raises(DataError, match="three different examples, and two of each class") as error:
         service.evaluate(task.id)
     assert error.value.code == "too-few-examples"
 
@@ -108,7 +108,7 @@ def test_many_examples_are_left_out_several_at_a_time(service, monkeypatch):
 
 def test_what_cannot_be_scored_is_refused(service):
     task = service.create("shelf", *clusters(3))
-    with pytest.raises(DataError, match="Example 1 is labeled 'c', which is none") as unknown:
+    with pytest.raises(DataError, match="Example 1 is labeled 'c', which is not a class") as unknown:
         service.evaluate(task.id, points(1, 2), ["a", "c"])
     assert (unknown.value.code, unknown.value.field) == ("unknown-label", ("labels", 1))
     bare = service.create("bare", *clusters(3), keep_examples=False)

@@ -72,7 +72,7 @@ def test_a_key_is_its_tenant_s_and_may_do_what_its_scope_includes(keys, scope):
         if place <= module.SCOPES.index(scope):
             identity.require(wanted)
         else:
-            with pytest.raises(UserError, match=f"scope '{wanted}', and yours has '{scope}'") as error:
+            with pytest.raises(UserError, match=f"scope '{wanted}', but yours has '{scope}'") as error:
                 identity.require(wanted)
             assert error.value.code == "forbidden"
 

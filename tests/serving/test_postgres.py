@@ -248,9 +248,9 @@ def test_keys_of_all_tenants_are_found_only_before_it_is_known_whose_they_are(st
 def test_no_store_an_older_and_a_newer_one_are_refused(cluster, tmp_path, monkeypatch):
     name = cluster.database()
     owner, service = cluster.address(name, OWNER), cluster.address(name)
-    with pytest.raises(ArtifactError, match=r"holds no store yet\. Make one with `handful store upgrade`"):
+    with pytest.raises(ArtifactError, match=r"does not contain a store yet\. Create one with `handful store upgrade`"):
         open_store(service)
-    with pytest.raises(UserError, match="Which role does the service log in as"):
+    with pytest.raises(UserError, match="The role of the service is missing"):
         upgrade(owner)
     with pytest.raises(UserError, match="no role 'nobody there'"):
         upgrade(owner, role="nobody there")
@@ -418,7 +418,7 @@ def test_where_a_commit_is_lost_its_outcome_is_unknown(store, cluster):
         pids.append(backend(rows))
 
     event.listen(store._engine, "commit", lambda _: end(cluster, pids[-1]), once=True)
-    with pytest.raises(HandfulError, match="may have kept this request") as error:
+    with pytest.raises(HandfulError, match="this request may have been carried out") as error:
         store.write("t", work)
     assert (error.value.code, len(pids)) == ("failed", 1)
     store.write("t", work)
@@ -462,9 +462,9 @@ def test_connections_are_bounded(address, monkeypatch):
 @pytest.mark.slow
 def test_what_the_database_cannot_keep_is_one_sentence(address):
     with Service(classifier(), address) as service:
-        with pytest.raises(UserError, match=r"cannot keep a text.*NUL"):
+        with pytest.raises(UserError, match=r"cannot store a text.*NUL"):
             service.get("task_\0")
-        with pytest.raises(UserError, match=r"cannot keep a text.*NUL"):
+        with pytest.raises(UserError, match=r"cannot store a text.*NUL"):
             made(service, actor="ann\0")
         with pytest.raises(UserError, match="pg_dump"):
             service.store.backup("copy")

@@ -137,7 +137,7 @@ def test_a_task_has_so_many_examples_and_classes(opened, tenant):
     for act in (service.add, service.correct):
         assert "would have 5 examples" in refused("task-too-large", act, task, points(5), ["a"], tenant=tenant)
     told = refused("task-too-large", service.correct, task, points(1), ["c"], tenant=tenant)
-    assert told == "The task would have 3 classes; one may have 2."
+    assert told == "The task would have 3 classes; at most 2 are allowed."
     too_many = points(*range(5)), [*"aabbb"]
     refused("task-too-large", service.create, "two", *too_many, model="classes", tenant=tenant)
     refused("task-too-large", service.create, "two", *too_many, model="classes", keep_examples=False, tenant=tenant)
@@ -151,7 +151,7 @@ def test_a_task_has_so_many_examples_and_classes(opened, tenant):
 def test_a_task_and_a_tenant_have_so_many_bytes(opened, tenant):
     task = opened().create("one", *FOUR, model="classes", tenant=tenant).id
     used = opened().usage(tenant=tenant)
-    assert "with all its versions; one may have" in refused(
+    assert "with all its versions; at most" in refused(
         "task-too-large", opened(task_bytes=used.bytes + 1).add, task, points(5), ["a"], tenant=tenant
     )
     full = opened(tenant_bytes=used.bytes)

@@ -209,9 +209,9 @@ def test_what_cannot_move_is_refused_with_the_reason(store):
         bare = service.create("bare", points(1, 2), ["a", "b"], keep_examples=False)
         came = service.import_task("came in", service.export(task.id))
     with Service(classifier(seed=1), store) as service:
-        with pytest.raises(UserError, match="not kept, so that it cannot change"):
+        with pytest.raises(UserError, match="not stored, so the task cannot change"):
             service.readapt(bare.id)
-        with pytest.raises(DataError, match="came in from a file"):
+        with pytest.raises(DataError, match="were imported from a file"):
             service.readapt(came.id)
         with pytest.raises(UserError, match="at version 1, not 2") as conflict:
             service.readapt(task.id, expected=2)

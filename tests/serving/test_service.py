@@ -131,7 +131,7 @@ def test_a_task_that_keeps_no_examples_predicts_and_cannot_change(service):
     assert close(probabilities(service, task), probabilities(service, made(service, "kept")))
     assert service.examples(task.id) == []
     for change in (lambda: service.add(task.id, points(5), ["c"]), lambda: service.remove(task.id, [])):
-        with pytest.raises(UserError, match="are not kept, so that it cannot change"):
+        with pytest.raises(UserError, match="are not stored, so the task cannot change"):
             change()
 
 
@@ -190,7 +190,7 @@ def test_expected_versions_are_checked_and_without_them_both_of_two_changes_are_
     assert (both.head.number, both.head.labels) == (3, ("a", "b", "c", "d"))
     monkeypatch.setattr(service.states, "adapt", slow)
     example = service.examples(task.id)[0].id
-    with pytest.raises(UserError, match="not at version 3 any more") as conflict:
+    with pytest.raises(UserError, match="no longer at version 3") as conflict:
         service.remove(task.id, [example], expected=3)
     assert conflict.value.code == "version-conflict"
     with pytest.raises(UserError, match="at version 4, not 2"):
@@ -243,7 +243,7 @@ def test_an_altered_state_is_never_served_but_adapted_again(service, model, plac
         with again.store.reading("default") as rows:
             assert [entry.action for entry in rows.audit(9)] == ["created", "created", "repaired"]
             assert rows.state(task.id, 1) is not None
-        with pytest.raises(ArtifactError, match="damaged, and its examples were not kept"):
+        with pytest.raises(ArtifactError, match="damaged, and its examples are not stored"):
             again.predict(bare.id, points(1))
 
 
@@ -344,11 +344,11 @@ def classifier_with(pipeline):
 @pytest.mark.parametrize(
     ("inputs", "labels", "reason"),
     [
-        ([], [], "no examples"),
+        ([], [], "at least one example"),
         (points(1), ["a"], "at least two classes"),
         (points(1, 2), ["a"], "2 inputs, but 1 labels"),
         ([[1.0, 2.0, 3.0], [1.0, 2.0]], ["a", "b"], r"Input 1 is an array of shape \(2\)"),
-        ([[1.0, [2.0], 3.0], [1.0, 2.0, 3.0]], ["a", "b"], "Input 0: its rows are of several lengths"),
+        ([[1.0, [2.0], 3.0], [1.0, 2.0, 3.0]], ["a", "b"], "Input 0: its rows have different lengths"),
         ([[1.0, 2.0]] * 2, ["a", "b"], r"inputs of shape \(n, 3\)"),
         ([[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0]], ["a", "b"], "NaN"),
         ([[1.0, 2.0, 1e39], [1.0, 2.0, 3.0]], ["a", "b"], "infinity"),

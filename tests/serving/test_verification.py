@@ -95,9 +95,9 @@ STATE = f"WHERE number = 6 AND task = ({NOT})"
         ("UPDATE audit SET actor = 'eve' WHERE number = 2", "default: entry 2 of the audit was altered"),
         ("DELETE FROM audit WHERE number = 2", "default: entry 3 of the audit was altered, or one before it"),
         ("DELETE FROM audit WHERE number = 1 AND tenant = 'acme'", "acme: entry 2 of the audit"),
-        ("UPDATE tenants SET bytes = 5", "default: what it uses was counted wrong"),
+        ("UPDATE tenants SET bytes = 5", "default: its usage was counted wrong"),
         ("UPDATE tasks SET examples = 99", "default, task_"),
-        ("UPDATE models SET content = zeroblob(5)", "it cannot be adapted anew (damaged-artifact)"),
+        ("UPDATE models SET content = zeroblob(5)", "it cannot be adapted again (damaged-artifact)"),
     ],
 )
 def test_what_is_wrong_is_found(place, statement, message):
@@ -120,17 +120,17 @@ def test_a_state_that_predicts_otherwise_is_found_in_classes_and_values(place, t
             connection.execute(f"UPDATE versions SET state = ?, digest = ? {where}", (*values, number, name))
     told = [one for one in found(place) if "uses" not in one]
     assert len(told) == 2
-    assert all("adapted anew it predicts otherwise, by " in one for one in told)
+    assert all("adapted again, it gives other predictions, by " in one for one in told)
     assert not [one for one in found(place, every=0) if "uses" not in one]
     monkeypatch.setattr("handful.serving.derivation.TOLERANCE", 100)
     assert not [one for one in found(place) if "uses" not in one]
 
 
 def test_a_damaged_or_absent_database_is_refused_in_a_sentence(place, tmp_path):
-    with pytest.raises(ArtifactError, match="holds no store"):
+    with pytest.raises(ArtifactError, match="does not contain a store"):
         verify(tmp_path / "nowhere")
     changed(place, "PRAGMA foreign_keys = OFF", "UPDATE heads SET version = 77")
-    with pytest.raises(ArtifactError, match="heads has rows without"):
+    with pytest.raises(ArtifactError, match="heads has rows with broken"):
         verify(place)
     content = (place / FILE).read_bytes()
     (place / FILE).write_bytes(content[:8192] + b"\xff" * 20_000 + content[28_192:])

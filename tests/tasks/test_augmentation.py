@@ -103,7 +103,7 @@ def test_it_keeps_the_contract_of_its_tasks(make):
 @pytest.mark.parametrize(
     ("make", "strength", "said"),
     [
-        (letters, 1.0, "drawn anew"),
+        (letters, 1.0, "are permuted"),
         (drawings, 10.0, "at most 3"),
         (shops, 1.5, "up to 1"),
         (Sine, -1.0, "above 0"),

@@ -93,5 +93,5 @@ def test_impossible_sizes(wrong):
 
 
 def test_tasks_without_classes_have_no_way():
-    with pytest.raises(UserError, match="Leave out way="):
+    with pytest.raises(UserError, match="Remove way="):
         Sine().with_sizes(way=5)

@@ -114,7 +114,7 @@ def test_the_kernel_is_named_behind_the_source():
     assert not torch.equal(values[1], values[2])
     with pytest.raises(UserError, match="rbf, matern, periodic, not 'linear'"):
         open_tasks("gp:linear")
-    with pytest.raises(UserError, match="takes no path"):
+    with pytest.raises(UserError, match="does not take a path"):
         open_tasks("sine:rbf")
     with pytest.raises(UserError, match="write omniglot:PATH"):
         open_tasks("omniglot")

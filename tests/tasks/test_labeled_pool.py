@@ -293,9 +293,9 @@ def test_whole_numbers_that_floats_cannot_hold_are_named():
 
 
 def test_columns_of_other_lengths_are_told():
-    with pytest.raises(DataError, match=r"inputs of shape \(79, 3\), but labels of shape \(80,\)"):
+    with pytest.raises(DataError, match=r"inputs have shape \(79, 3\), but the labels have shape \(80,\)"):
         LabeledPool(torch.zeros(79, 3), torch.arange(80) // 10, list("abcdefgh"), splits=SHARED)
-    with pytest.raises(DataError, match="but groups of shape"):
+    with pytest.raises(DataError, match="but the groups have shape"):
         pool([10] * 8, groups=torch.zeros(81, dtype=torch.long))
 
 

@@ -96,7 +96,7 @@ def test_the_order_is_no_input_and_the_support_precedes_the_queries(tmp_path, la
 
 def test_a_column_of_dates_of_a_table_that_is_not_the_order_leaks_the_future(tmp_path):
     folder = dated_tables(tmp_path / "tables")
-    with noted(r"'day' holds dates.*leak the future"):
+    with noted(r"'day' contains dates.*leak the future"):
         tasks = open_tasks(folder, target="y")
     assert tasks.dates == ("day",)
     with nothing_noted():
@@ -109,7 +109,7 @@ def test_tables_of_a_folder_are_read_as_the_options_say(tmp_path):
         text = "\n".join(["price;when;kind;y", *cells])
         (tmp_path / f"t{number}.csv").write_bytes(text.encode("cp1252"))
     (tmp_path / "~$t1.csv").write_text("open in Excel")
-    with pytest.raises(DataError, match="may be"):
+    with pytest.raises(DataError, match="can mean"):
         open_tasks(tmp_path, target="y", encoding="cp1252")
     with noted("is read by ','", "is read by 'mdy'"):
         tasks = open_tasks(tmp_path, target="y", decimal=",", dates="mdy", encoding="cp1252")
@@ -122,7 +122,7 @@ def test_tables_of_a_folder_are_read_as_the_options_say(tmp_path):
 
 def test_an_order_that_a_table_lacks_or_that_is_predicted_is_told(tmp_path):
     folder = dated_tables(tmp_path / "tables", last="when")
-    with pytest.raises(UserError, match=r"t0\.csv: the column 'when' cannot be predicted and be the order at once"):
+    with pytest.raises(UserError, match=r"t0\.csv: the column 'when' cannot be both the target and the order"):
         open_tasks(folder, target="last", order="when")
     write_csv(folder / "t3.csv", {"x": [1.0, 2.0, 3.0], "when": [1.0, 2.0, 4.0]})
     with pytest.raises(DataError, match=r"t3\.csv has no column 'day', the order"):
@@ -194,7 +194,7 @@ def close(tensor, array):
 
 def test_a_part_of_a_support_is_no_support_since_it_is_standardized_by_all_of_it(tasks):
     learner = LEARNERS["ridge-probe"].build(tasks.spec)
-    with pytest.raises(UserError, match="standardized by all of it"):
+    with pytest.raises(UserError, match="standardized by the whole support"):
         evaluate(learner, tasks.split("test"), tasks=2, shot=2)
 
 
@@ -251,7 +251,7 @@ def test_tables_with_empty_cells_are_learned_from_adapted_to_and_predicted(tmp_p
     model.save_pretrained(tmp_path / "model")
     adapt_from_file(tmp_path / "model", folder / "t0.csv").save(tmp_path / "task")
     rows = write_csv(tmp_path / "rows.csv", {"x": ["1.5", "", ""], "z": ["", "0.2", ""]})
-    with noted("column 'z' count as an ordinary value") as notes:
+    with noted("column 'z' count as the median") as notes:
         targets = [row["value"] for row in next(predict_from_files(tmp_path / "task", [rows]))]
     assert [note.count for note in notes] == [2]
     assert np.isfinite(targets).all()
@@ -347,7 +347,7 @@ def test_what_cannot_be_is_told(folder, options, error, said):
 def test_other_models_take_no_target_for_a_task(tmp_path):
     from handful.pipelines.images import ImagePipeline
 
-    with pytest.raises(UserError, match="Leave out target="):
+    with pytest.raises(UserError, match="Remove target="):
         ImagePipeline().of_task([], "y")
 
 

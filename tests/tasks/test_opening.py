@@ -104,7 +104,7 @@ def test_wrong_names_and_options_of_sources(tmp_path, monkeypatch):
         open_tasks("sine", label="x")
     with pytest.raises(UserError, match="write omniglot:PATH"):
         open_tasks("omniglot")
-    with pytest.raises(UserError, match="takes no path"):
+    with pytest.raises(UserError, match="does not take a path"):
         open_tasks(f"sine:{tmp_path}")
     with pytest.raises(DataError, match="is not Omniglot"):
         open_tasks(f"omniglot:{tmp_path}")
@@ -113,7 +113,7 @@ def test_wrong_names_and_options_of_sources(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="Name a source of tasks"):
         open_tasks("")
     (tmp_path / "x.docx").write_text("")
-    with pytest.raises(DataError, match="of no kind that is read here"):
+    with pytest.raises(DataError, match="not of a supported format"):
         open_tasks(tmp_path / "x.docx")
 
 
@@ -152,7 +152,7 @@ def test_image_size_and_colors(tmp_path):
 def test_a_target_that_never_changes_is_told(tmp_path):
     table = pa.table(columns() | {"sold": np.full(300, 7.5)})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
-    with noted("The target 'sold' is 7.5 in all rows that are trained on: there is nothing to predict") as notes:
+    with noted("The target 'sold' is 7.5 in all training rows, so nothing can be predicted") as notes:
         tasks = open_tasks(tmp_path / "t.parquet", task="shop", target="sold")
     assert len(notes) == 1
     with nothing_noted():
@@ -160,7 +160,7 @@ def test_a_target_that_never_changes_is_told(tmp_path):
 
 
 def test_one_class_and_two_classes(tmp_path):
-    with pytest.raises(DataError, match=r"one class only \('a'\)"):
+    with pytest.raises(DataError, match=r"only one class \('a'\)"):
         open_tasks(images(tmp_path / "one", ["a"]))
     with noted("2 classes, too few to hold some out"):
         assert open_tasks(images(tmp_path / "two", ["a", "b"], 6)).split_manifest()["train"] == ["a", "b"]
@@ -175,7 +175,7 @@ def test_given_splits_are_kept(tmp_path):
 def test_given_splits_without_val(tmp_path):
     images(tmp_path / "train", list("abcde"))
     images(tmp_path / "test", ["f", "g"])
-    with noted("too few to hold some out for validation. All are trained on"):
+    with noted("too few to hold some out for validation. Training uses all of them"):
         names = open_tasks(tmp_path).split_manifest()
     assert names == {"train": list("abcde"), "val": list("abcde"), "test": ["f", "g"]}
 
@@ -252,7 +252,7 @@ def test_other_data_are_the_test_split(tmp_path):
     assert again.contents() == tasks.contents()
     with pytest.raises(UserError, match="is of another kind"):
         open_tasks(tmp_path / "one", test=str(tmp_path / "own.parquet"))
-    with noted("more holds an example of the training, too") as notes:
+    with noted("more contains an example of the training data") as notes:
         open_tasks(images(tmp_path / "more", list("abcdefghij") + ["x"]), test=str(tmp_path / "more"))
     assert [note.count for note in notes] == [44]
 
@@ -372,12 +372,12 @@ def test_group_keeps_to_one_side_and_is_no_input(table):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "What to predict from a table is not given.*'shop', 'price'.*label= "),
+        ({}, "The column to predict is not named.*'shop', 'price'.*label= "),
         ({"target": "sold"}, "numbers of 'sold', a column.*'shop', 'price'.*task="),
-        ({"task": "shop"}, "What to predict from a table is not given"),
+        ({"task": "shop"}, "The column to predict is not named"),
         ({"task": "shop", "label": "kind", "target": "sold"}, "not both"),
-        ({"task": "shop", "label": "shop"}, "'shop' cannot be two of the task, the order and the label or target"),
-        ({"task": "shop", "target": "sold", "order": "sold"}, "'sold' cannot be two of"),
+        ({"task": "shop", "label": "shop"}, "'shop' can have only one role of task, order, label and target"),
+        ({"task": "shop", "target": "sold", "order": "sold"}, "'sold' can have only one role of"),
         ({"label": "shopp"}, r"no column 'shopp' \(did you mean 'shop'\?\)"),
         ({"label": "kind", "drop": ["prize"]}, r"no column 'prize' \(did you mean 'price'\?\)"),
         ({"task": "shop", "target": "again"}, r"'again', row 1 below the header: '(yes|no)' is not a finite number"),
@@ -390,7 +390,7 @@ def test_wrong_options_for_a_table(csv, options, message):
 
 
 def test_a_column_that_is_no_set_of_classes_is_told_what_it_may_be(csv):
-    with pytest.raises(DataError, match=r"'again', has 2 classes only.*task="):
+    with pytest.raises(DataError, match=r"'again', has only 2 classes.*task="):
         open_tasks(csv, label="again")
     with pytest.raises(DataError, match=r"different numbers in 300 rows.*target=.*task="):
         open_tasks(csv, label="price")
@@ -407,10 +407,10 @@ def test_numbers_may_be_names_of_classes_though_most_are_rare(tmp_path):
 def test_one_label_and_one_task(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("x,label,shop\n1,a,s\n2,a,t\n3,a,u\n")
-    with pytest.raises(DataError, match=r"column 'label', has one class only \('a'\)"):
+    with pytest.raises(DataError, match=r"column 'label', has only one class \('a'\)"):
         open_tasks(path, label="label")
     path.write_text("x,label,shop\n1,a,s\n2,b,s\n3,a,s\n")
-    with pytest.raises(DataError, match=r"column 'shop', has one task only \('s'\)"):
+    with pytest.raises(DataError, match=r"column 'shop', has only one task \('s'\)"):
         open_tasks(path, label="label", task="shop")
     pyarrow.parquet.write_table(pa.table(columns()), tmp_path / "shops.parquet")
     trained = open_tasks(tmp_path / "shops.parquet", task="shop", target="sold")
@@ -476,7 +476,7 @@ def test_another_table_with_unknown_labels_or_missing_columns(csv, tmp_path):
     known["again"][3] = "no!"
     known["again"][:3] = "no"
     pa.csv.write_csv(pa.table(known), tmp_path / "other.csv")
-    with pytest.raises(DataError, match="label 'no!', which the model was not trained with"):
+    with pytest.raises(DataError, match="label 'no!', which is not one of the model's"):
         open_tasks(tmp_path / "other.csv", pipeline=own.pipeline)
     pa.csv.write_csv(pa.table({k: v for k, v in known.items() if k != "price"}), tmp_path / "less.csv")
     with pytest.raises(DataError, match="no column 'price'"):
@@ -516,7 +516,7 @@ def test_real_schools(data):
 
 
 def test_real_avocado(data):
-    with noted("'Date' holds dates"):
+    with noted("'Date' contains dates"):
         tasks = open_tasks(data / "avocado" / "avocado.parquet", task="region", target="AveragePrice")
     assert sum(len(names) for names in tasks.split_manifest().values()) == 54
     assert "Date" in tasks.pipeline.names
@@ -544,7 +544,7 @@ def test_the_order_is_no_input_and_divides_the_rows(tmp_path):
 
 
 def test_a_column_of_dates_that_is_not_the_order_leaks_the_future(tmp_path):
-    with noted(r"'day' holds dates.*leak the future"):
+    with noted(r"'day' contains dates.*leak the future"):
         tasks = meters(tmp_path / "meters.csv")
     (order,) = [
         finding for finding in diagnose(tasks.with_sizes(shot=3, query_shot=2), tasks=2) if finding.check == "order"
@@ -561,7 +561,7 @@ def test_other_data_without_the_order_of_the_model_leak_the_future(tmp_path):
 
 
 def test_an_order_and_groups_are_not_both_taken(tmp_path):
-    with pytest.raises(UserError, match="by groups or by an order"):
+    with pytest.raises(UserError, match="either groups or an order"):
         meters(tmp_path / "meters.csv", order="day", group="warm")
 
 
@@ -576,6 +576,6 @@ def test_arrays_have_an_order_too(tmp_path):
 def test_a_folder_of_one_table_is_that_table(tmp_path):
     (tmp_path / "t.csv").write_text("x,kind\n" + "".join(f"{n},k{n % 10}\n" for n in range(40)))
     (tmp_path / "readme.md").write_text("")
-    with noted("some files are passed over, such as readme.md"):
+    with noted("some files are ignored, such as readme.md"):
         tasks = open_tasks(tmp_path, label="kind")
     assert tasks.names == [f"k{n}" for n in range(10)]

@@ -219,12 +219,12 @@ def test_enough_rows_are_no_warning():
 
 
 def test_no_eligible_task_names_the_largest(shops):
-    with pytest.raises(DataError, match=r"No task of the train split has the 30 support rows.*shop\d+ \(30\).*shot="):
+    with pytest.raises(DataError, match=r"No task of the train split has 30 support rows.*shop\d+ \(30\).*shot="):
         shops.with_sizes(shot=30)
 
 
 def test_way_is_refused(shops):
-    with pytest.raises(UserError, match="Leave out way="):
+    with pytest.raises(UserError, match="Remove way="):
         shops.with_sizes(way=5)
 
 
@@ -322,7 +322,7 @@ def test_whole_numbers_are_floats_and_classes_are_numbers_of_64_bits():
         (torch.zeros(54), 3, "float32 of shape .*whole numbers of classes"),
         (torch.zeros(54, 1, dtype=torch.int64), 3, "int64 of shape .*whole numbers of classes"),
         (torch.arange(54) % 4, 3, "Example 3 is of class 3, but the 3 classes are 0 to 2"),
-        (torch.zeros(1, 54), None, r"inputs of shape \(54, 1\), but targets of shape \(1, 54\)"),
+        (torch.zeros(1, 54), None, r"inputs have shape \(54, 1\), but the targets have shape \(1, 54\)"),
     ],
 )
 def test_targets_that_no_loss_takes_are_told(targets, classes, words):

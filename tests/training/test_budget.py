@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_keeps_its_steps(clock
 
 
 def test_steps_and_minutes_exclude_each_other():
-    with pytest.raises(UserError, match=r"Steps \(10\) and a time for them \(2 minutes\) exclude each other"):
+    with pytest.raises(UserError, match=r"Steps \(10\) and minutes \(2\) exclude each other"):
         Settings(steps=10, minutes=2)
     assert Settings().steps == 1000
     assert Settings(minutes=2).steps is None
@@ -146,5 +146,5 @@ def test_minutes_are_a_number_above_zero(minutes):
 
 def test_a_learner_without_meta_steps_takes_no_minutes():
     learner = LEARNERS["transfer"].build(rows().spec, backbone="mlp", backbone_options={"hidden": (4,)})
-    with pytest.raises(UserError, match="takes no meta-steps"):
+    with pytest.raises(UserError, match="has no meta-steps"):
         meta_train(learner, rows(), minutes=1, pretrain_examples=128)

@@ -91,5 +91,5 @@ def test_a_training_that_goes_on_has_the_same_bits(tmp_path):
 
 def test_tasks_without_rows_of_their_own_are_refused():
     learner = CAVIA.build(Sine().spec, backbone="boosted")
-    with pytest.raises(UserError, match="fitted on all rows of tables of tasks"):
+    with pytest.raises(UserError, match="needs tables of tasks with common columns"):
         meta_train(learner, Sine(), steps=1, validation_tasks=2)

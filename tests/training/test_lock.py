@@ -33,7 +33,7 @@ def test_a_second_training_is_refused_with_the_process_of_the_first_until_that_e
     try:
         assert first.stdout.readline() == "held\n"
         for options in ({}, {"force": True}, {"resume": True}):
-            with pytest.raises(UserError, match=rf"Another training is under way in .*run, by process {first.pid}\."):
+            with pytest.raises(UserError, match=rf"Another training is running in .*run, in process {first.pid}\."):
                 train(experiment, run, **options)
             assert os.listdir(run) == [".lock"]
     finally:
@@ -48,7 +48,7 @@ def test_a_second_training_is_refused_with_the_process_of_the_first_until_that_e
 def test_a_search_waits_for_no_training(tmp_path):
     pytest.importorskip("optuna")
     experiment = Experiment(Source("sine"), learner="maml", settings={"steps": 2, "meta_batch_size": 2, "plan": "loop"})
-    with locked(tmp_path / "run"), pytest.raises(UserError, match="Another training is under way"):
+    with locked(tmp_path / "run"), pytest.raises(UserError, match="Another training is running"):
         tune(experiment, tmp_path / "run", 1)
 
 

@@ -226,7 +226,7 @@ def test_training_ends_where_validation_no_longer_rises(tmp_path):
     _, found, heard = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}))
     assert found.history[-1]["step"] == 20
     assert [event.message for event in heard if isinstance(event, NoteEvent)] == [
-        "Stopped after step 20: no validation was better since step 0."
+        "Stopped after step 20: no validation has been better since step 0."
     ]
     *_, again = worsening(validate_start=True, patience=2, run=Run.open(tmp_path / "run", {}, resume=True))
     assert not [event for event in again if isinstance(event, StepEvent)], "what has ended is not gone on with"
@@ -419,7 +419,7 @@ def test_validation_tasks_that_the_learner_cannot_do_are_refused_before_the_firs
     tasks = pool()
     learner = MAML.build(tasks.spec, head="slots", backbone="mlp")
     heard = []
-    with pytest.raises(UserError, match="3 classes and takes no other number"):
+    with pytest.raises(UserError, match="3 classes only"):
         meta_train(learner, tasks, validation=tasks.split("val").with_sizes(way=2), steps=1, on_event=heard.append)
     assert not heard
 
@@ -642,7 +642,7 @@ def test_training_leaves_the_handling_of_signals_to_the_program(tmp_path):
 
 def test_tasks_without_a_pool_cannot_be_pre_trained_on():
     tasks = Sine()
-    with pytest.raises(UserError, match="share no examples to pre-train on"):
+    with pytest.raises(UserError, match="have no common examples to pre-train on"):
         meta_train(small_maml(tasks), tasks, steps=1, pretrain_examples=10)
     with pytest.raises(UserError, match="pretrain_examples is at least 0"):
         Settings(pretrain_examples=-1)

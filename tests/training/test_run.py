@@ -187,7 +187,7 @@ def test_a_run_without_any_whole_checkpoint_starts_over_and_says_so(partial, exp
         damage(path)
     result = train(partial, "--steps", "20", "--resume")
     assert result.exit_code == 0, result.output
-    assert "no whole checkpoint of its own: starting over" in result.stderr
+    assert "no intact checkpoint: starting over" in result.stderr
     assert weights(partial) == expected
 
 
@@ -388,7 +388,7 @@ def test_a_run_goes_on_with_its_threads_and_gives_them_back(tmp_path):
 @pytest.mark.parametrize(
     ("saved", "said"),
     [
-        ({"threads": 7}, "with 7 threads and goes on with 1"),
+        ({"threads": 7}, "with 7 threads and continues with 1"),
         ({}, "unknown number"),
         ({"threads": "2"}, "unknown number"),
     ],
@@ -462,7 +462,7 @@ def linear(input_shape):
 
 def test_the_ladder_of_a_run_that_cannot_be_written_is_pre_trained_all_the_same(tmp_path):
     (tmp_path / "file").touch()
-    with noted("pre-training for the ladder is not kept"):
+    with noted("will lose the pre-training of the ladder"):
         assert Run(tmp_path / "file").ladder_checkpoints() is None
 
 

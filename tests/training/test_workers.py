@@ -190,12 +190,12 @@ def test_sums_come_back_from_bytes_as_they_were():
     ("plan", "tasks", "count", "said"),
     [
         (None, 4, 5, r"A meta-batch of 4 tasks is too small for 5 workers"),
-        (Plan("vmap"), 4, 2, r"One that suffices is chunks:2\+threads:1\. Give that one as plan="),
+        (Plan("vmap"), 4, 2, r"A suitable plan is chunks:2\+threads:1\. Set it as plan="),
         (
             Plan("chunks", 4, threads=1),
             8,
             4,
-            r"into 2, too few for 4 workers\. One that suffices is chunks:2\+threads:1\.",
+            r"into 2, too few for 4 workers\. A suitable plan is chunks:2\+threads:1\.",
         ),
         (Plan("loop", memory="recompute"), 4, 2, r"With task threads it is loop\+threads:1\+recompute\."),
     ],
@@ -224,7 +224,7 @@ def test_a_chosen_plan_that_does_not_suit_so_many_workers_is_refused_on_resume()
     tasks = Sine()
     training = Training(MAML.build(tasks.spec, backbone="mlp"), tasks, tasks, Settings(), workers=Workers(0, 2))
     training.plan = Plan("vmap")
-    with pytest.raises(UserError, match=r"the plan that was chosen for it .* is not for 2 workers\. Resume it"):
+    with pytest.raises(UserError, match=r"with its plan .* does not suit 2 workers\. Resume it"):
         training.choose_plan(None)
 
 
@@ -233,7 +233,7 @@ def test_who_a_process_is_stands_in_its_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert place() == place(1) == (0, 1)
     assert place(3) == (0, 3)
-    with pytest.raises(UserError, match="at least 1 worker, got 0"):
+    with pytest.raises(UserError, match="workers is at least 1, got 0"):
         place(0)
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -100,7 +100,7 @@ def test_the_groups_of_a_file_are_those_that_the_model_was_trained_with(tmp_path
     assert adapted.estimate.by == "leave-one-group-out"
     assert (adapted.estimate.examples, adapted.estimate.groups) == (8, 4), "as few facts as groups"
     line = ["adapt", str(tmp_path / "model"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "new.task")]
-    assert "on the examples themselves (4 groups):" in CliRunner().invoke(app, line).output
+    assert "score on these examples (4 groups):" in CliRunner().invoke(app, line).output
     assert adapt_from_file(tmp_path / "model", tmp_path / "new.csv").estimate is None
     lines = grouped_table(tmp_path / "b.csv", patient=False).read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines[:9]))
@@ -127,7 +127,7 @@ def test_examples_that_are_added_are_as_if_given_at_once(shops, folder, tmp_path
     assert sorted(adapted.manifest) == sorted([*"123456", *(f"part1.csv:{number}" for number in (1, 2, 3))])
     assert (tmp_path / "one.task").read_bytes() == before
     adapted.save(tmp_path / "one.task")
-    with noted(r"part1\.csv: some inputs are among those of the task already, and count twice") as notes:
+    with noted(r"part1\.csv: some inputs are already among the task's examples, and count twice") as notes:
         again = adapt_from_file(tmp_path / "one.task", more)
         assert not adapt_from_file(tmp_path / "one.task", more, keep_support=False).holds_examples
     assert [note.count for note in notes] == [6], "three of them each time"
@@ -140,7 +140,7 @@ def test_a_class_is_added_to_an_adapted_task(photos, tmp_path):
     for part, names in (("old", ["class00", "class01"]), ("more", ["class02"])):
         for name in names:
             shutil.copytree(tmp_path / "all" / name, tmp_path / part / name)
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="only one class"):
         adapt_from_file(photos, tmp_path / "more")
     task = adapt_from_file(photos, tmp_path / "old").save(tmp_path / "task")
     adapted = adapt_from_file(task, tmp_path / "more")
@@ -154,7 +154,7 @@ def test_a_class_is_added_to_an_adapted_task(photos, tmp_path):
 def test_what_examples_cannot_be_added_to_is_told(photos, shops, folder, tmp_path):
     new = own_data.photos(tmp_path / "new", 2, 2)
     forgotten = adapt_from_file(photos, new, keep_support=False).save(tmp_path / "forgotten.task")
-    with pytest.raises(UserError, match=r"forget its examples.* Adapt again on all of them"):
+    with pytest.raises(UserError, match=r"forgotten its examples.* Adapt again with all of them"):
         adapt_from_file(forgotten, new)
     kept = adapt_from_file(photos, new).save(tmp_path / "kept.task")
     with pytest.raises(DataError, match=r"shops\.csv"):

@@ -191,7 +191,7 @@ def test_a_rung_that_wins_is_an_ordinary_model(experiment, tmp_path, monkeypatch
     page = report.write(tmp_path / "report").read_text()
     assert "ridge-probe is the best of 2 candidates" in page
     assert "race.png" not in page, "nothing was trained"
-    assert "none, since no learner was trained; left out: " in page
+    assert "none, because no learner was trained; left out: " in page
     assert "pooled" not in {row.evaluation.learner for row in report.comparisons[0].rows}
 
 
@@ -209,7 +209,7 @@ def test_beside_a_probe_that_won_the_ladder_is_pre_trained_as_the_race_was(exper
 
     monkeypatch.setattr(Pretraining, "advance", taken)
     report = evaluate(tmp_path / "run", tasks=4, minutes=0, curve=False)
-    assert report.pretrained_on == "pre-trained on 1,280 examples, as many as a candidate of its race saw"
+    assert report.pretrained_on == "pre-trained on 1,280 examples, as many as a candidate of its race was trained on"
     assert "pooled" in {row.evaluation.learner for row in report.comparisons[0].rows}
 
 
@@ -235,7 +235,7 @@ def test_without_time_to_try_them_candidates_are_left_out(experiment, tmp_path, 
     monkeypatch.setattr(RaceRecord, "left", property(lambda record: 0.0))
     monkeypatch.setattr(workflow, "candidates", of("r2d2", "pooled", "ridge-probe"))
     assert auto(experiment, tmp_path / "run").learner.key == "ridge-probe"
-    late = "no time was left to try it"
+    late = "no time was left for it"
     assert read_json(tmp_path / "run" / "race.json")["summary"]["left_out"] == {"r2d2": late, "pooled": late}
     steadily(monkeypatch)
     monkeypatch.setattr(workflow, "candidates", of("r2d2", "pooled", "ridge-probe"))
@@ -328,7 +328,7 @@ def test_other_settings_do_not_go_on_with_a_race(whole, experiment):
 
 
 def test_nothing_stays_of_a_race_that_could_not_begin(experiment, tmp_path):
-    with pytest.raises(UserError, match="holds no race"):
+    with pytest.raises(UserError, match="has no finished race"):
         auto(experiment, tmp_path / "run", budget_from=tmp_path)
     assert not (tmp_path / "run" / "config.json").exists()
     assert json.dumps(sorted(path.name for path in (tmp_path / "run").glob("race*"))) == "[]"
@@ -522,7 +522,7 @@ def test_a_race_takes_some_time(minutes, experiment, tmp_path):
 
 @pytest.mark.parametrize(
     ("mistaken", "told"),
-    [({"backbone": "nope"}, "nope"), ({"settings": {"precision": "bf16", "device": "cpu"}}, "for the device cuda")],
+    [({"backbone": "nope"}, "nope"), ({"settings": {"precision": "bf16", "device": "cpu"}}, "needs the device cuda")],
 )
 def test_a_mistake_is_told_before_the_race_and_leaves_no_run(mistaken, told, experiment, tmp_path):
     with pytest.raises(UserError, match=told):

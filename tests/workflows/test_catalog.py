@@ -28,8 +28,8 @@ def test_a_learner_says_what_it_does_and_whether_it_keeps_to_its_way():
     assert does["boil"] == "classes (as many as trained), values"
     assert does["cnp"] == "values"
     assert "classes (as many as trained), values, from any number of examples" in entry("boil")["text"]
-    assert "come with a deviation" in entry("dkt")["text"]
-    assert "come with a deviation" not in entry("r2d2")["text"]
+    assert "have a standard deviation" in entry("dkt")["text"]
+    assert "have a standard deviation" not in entry("r2d2")["text"]
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, *TASKS, *BACKBONES])

@@ -176,7 +176,7 @@ def test_it_takes_two_evaluated_runs(tmp_path):
     with pytest.raises(UserError, match="two runs"):
         compare([run])
     Run.open(tmp_path / "b", Run(run).config() | {"learner": "b"})
-    with pytest.raises(ArtifactError, match=r"b holds no finished model"):
+    with pytest.raises(ArtifactError, match=r"b has no finished model"):
         compare([run, tmp_path / "b"])
 
 
@@ -251,7 +251,7 @@ def test_a_missing_seed_is_named(tmp_path):
 
 def test_one_training_is_not_two_seeds(tmp_path):
     run = evaluated(tmp_path / "a", [0.5, 0.7])
-    with pytest.raises(UserError, match="the same training, with seed 0: give one of them"):
+    with pytest.raises(UserError, match=r"the same training, with seed 0\. Use only one of them"):
         compare([run, run])
     again = evaluated(tmp_path / "b", [0.5, 0.7], learner="a")
     with pytest.raises(UserError, match=f"{again} and {run} are the same training"):

@@ -88,7 +88,7 @@ def test_what_is_wrong_is_told_before_the_first_training(tmp_path, wrong):
 def test_weights_that_were_trained_on_the_data_make_no_folds(tmp_path):
     train(of_species(tmp_path), tmp_path / "first")
     train(of_species(tmp_path, warm_start=str(tmp_path / "first")), tmp_path / "run")
-    with pytest.raises(UserError, match="to them no fold is new"):
+    with pytest.raises(UserError, match="so no fold is new to them"):
         cross_validate(tmp_path / "run", 3, tmp_path / "folds")
 
 
@@ -103,7 +103,7 @@ def test_the_scores_of_all_folds_are_one_report(tmp_path):
     assert len({frozenset(classes) for classes in own.classes}) > 3
     assert "12 classes of species.csv in 3 folds: each class is scored by a learner" in report.tasks
     assert "new classes" in report.verdict
-    assert "3 trainings, of which the run's own took" in next(e.message for e in heard if isinstance(e, NoteEvent))
+    assert "3 trainings, each as long as the run's own" in next(e.message for e in heard if isinstance(e, NoteEvent))
     tested = [Run(tmp_path / "folds" / f"fold-{number}-of-3").contents().splits["test"] for number in (1, 2, 3)]
     assert sum(map(len, tested)) == len({name for names in tested for name in names}) == 12
     report.write(tmp_path / "folds")
@@ -128,11 +128,11 @@ def test_what_cannot_be_divided_in_folds(tmp_path):
     experiment = of_species(tmp_path)
     tasks = experiment.source.open()
     for folds in (1, 7, 0):
-        with pytest.raises(UserError, match=f"12 classes make 2 to 6 folds, not {folds}"):
+        with pytest.raises(UserError, match=f"12 classes allow 2 to 6 folds, not {folds}"):
             fold_contents(tasks, folds, experiment)
     for source in (replace(experiment.source, test="other.csv"), replace(experiment.source, split_by="x")):
         with pytest.raises(UserError, match="fold"):
             fold_contents(tasks, 2, replace(experiment, source=source))
     sine = Experiment(Source("sine"))
-    with pytest.raises(UserError, match="sine has a test split of its own"):
+    with pytest.raises(UserError, match="sine has a fixed test split"):
         fold_contents(sine.source.open(), 2, sine)

@@ -62,5 +62,5 @@ def test_what_is_neither_is_named(tmp_path):
 
 
 def test_a_run_is_not_told_what_is_in_its_data(run):
-    with pytest.raises(UserError, match="is a run, which knows what is in its data"):
+    with pytest.raises(UserError, match="is a run, which records the options of its data"):
         checkup(Source(str(run), label="kind"))

@@ -46,7 +46,7 @@ def test_all_tasks_are_scored_where_there_is_time(still):
     found = schedule(0.05)
     assert (found.tasks, found.choosing) == (TASKS, 50)
     assert list(found.notes()) == []
-    assert "600 tasks is expected to take 30.0 s" in found.described(Paced(0))
+    assert "600 tasks is expected to take at most 30.0 s" in found.described(Paced(0))
 
 
 def test_fewer_are_scored_where_there_is_not_and_it_is_said(still):
@@ -54,8 +54,8 @@ def test_fewer_are_scored_where_there_is_not_and_it_is_said(still):
     assert found.tasks == 90
     assert found.seconds <= 36
     assert found.choosing == 22
-    assert "More of them, as far as 600, would take longer" in found.described(Paced(0))
-    assert list(found.notes()) == ["Scored on 90 tasks, and not on 600, for want of time."]
+    assert "More tasks, up to 600, would exceed the time" in found.described(Paced(0))
+    assert list(found.notes()) == ["Scored on 90 tasks instead of 600, for lack of time."]
     assert schedule(0.4, places=2).tasks == 40, "half for each setting"
     assert schedule(0.4, end=1001).tasks == 30, "a part of the time in any case"
     assert schedule(100).tasks == FEWEST
@@ -68,7 +68,7 @@ def test_tasks_that_are_fast_together_are_not_fewer(still):
 def test_a_number_that_is_given_is_kept(still):
     found = schedule(10.0, 300)
     assert (found.tasks, found.choosing) == (300, 50)
-    assert "300 tasks is expected to take 50 min 0 s" in found.described(Paced(0))
+    assert "300 tasks is expected to take at most 50 min 0 s" in found.described(Paced(0))
 
 
 def test_without_a_limit_nothing_is_cut(still):
@@ -104,7 +104,7 @@ def test_a_report_says_how_many_tasks_there_was_time_for(monkeypatch, tmp_path):
     heard = []
     report = evaluate(tmp_path / "run", minutes=0.001, on_event=heard.append)
     assert {len(row.evaluation.scores) for row in report.comparisons[0].rows} == {FEWEST}
-    assert f"Scored on {FEWEST} tasks, and not on 600, for want of time." in report.to_markdown({})
+    assert f"Scored on {FEWEST} tasks instead of 600, for lack of time." in report.to_markdown({})
     assert {"diagnosis", "scores by the number of examples", "fine-tune-all"} <= set(report.left_out)
     assert any("is expected to take" in event.message for event in heard if isinstance(event, NoteEvent))
 

@@ -86,10 +86,10 @@ def test_a_folder_of_tables_is_read_file_by_file(prices, tmp_path):
     (tmp_path / "inbox").mkdir()
     first, second = write(tmp_path / "inbox" / "a.jsonl", ROWS), write(tmp_path / "inbox" / "b.jsonl", ROWS[:1])
     (tmp_path / "inbox" / "readme.txt").write_text("what this is")
-    with noted("some files are passed over, such as readme.txt"):
+    with noted("some files are ignored, such as readme.txt"):
         rows = answers(prices, tmp_path / "inbox")
     assert [row["id"] for row in rows] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3", "b.jsonl:1"]
-    with noted("some files are passed over"):
+    with noted("some files are ignored"):
         several = answers(prices, tmp_path / "inbox", second)
     assert [row["id"] for row in several] == [f"{first}:1", f"{first}:2", f"{first}:3", f"{second}:1", f"{second}:1"]
     with noted("passed over"):
@@ -108,14 +108,14 @@ def test_images_are_named_by_their_paths(pictures, tmp_path):
         str(tmp_path / "a" / "light.png"),
     ]
     assert [rows[0]["label"], rows[2]["label"]] == ["dark", "light"]
-    with noted("passed over, such as model/README.md"):
+    with noted("ignored, such as model/README.md"):
         assert [row["id"] for row in answers(pictures, tmp_path)] == ["a/gray.png", "a/light.png", "b/dark.png"]
 
 
 @pytest.mark.parametrize("given", ["a", "b/dark.png", "empty"])
 def test_images_for_a_model_of_tables_are_refused_by_what_it_takes(prices, pictures, tmp_path, given):
     (tmp_path / "empty").mkdir()
-    said = rf"{given} does not hold what this model takes: size \(number, or empty\), shop \(2 categories\)"
+    said = rf"{given} does not contain inputs for this model, .*: size \(number, or empty\), shop \(2 categories\)"
     with pytest.raises(DataError, match=said):
         answers(prices, tmp_path / given)
     with pytest.raises(DataError, match=said):
@@ -149,11 +149,11 @@ def test_a_line_may_be_the_numbers_of_an_image(pictures):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{size: 1}", "This is no JSON. Write an input in each line"),
-        ("[" * 100_000, "This is no JSON"),
+        ("{size: 1}", "This line is not JSON. Write one input per line"),
+        ("[" * 100_000, "This line is not JSON"),
         ({"shop": "a"}, "has no column 'size'"),
         ({"size": "many", "shop": "a"}, "column 'size', row 1: 'many' is not a finite number"),
-        ("7", "expects rows of 2 values"),
+        ("7", "needs rows of 2 values"),
     ],
 )
 def test_a_line_that_is_no_input_is_named_after_the_others_are_answered(prices, line, said):

@@ -31,7 +31,7 @@ def test_a_race_goes_on_with_what_was_decided_and_found_and_the_time_that_was_sp
 def test_a_budget_is_taken_from_a_race_that_has_ended_and_its_results_are_not(tmp_path):
     whole = RaceRecord.open(tmp_path / "whole", 1.0)
     whole.decide("steps", lambda: 7)
-    with pytest.raises(UserError, match="no race that has come to its end"):
+    with pytest.raises(UserError, match="no finished race"):
         budget_of(tmp_path / "whole")
     whole.found("scores", lambda: 1)
     whole.end({"winner": "cnp"})
@@ -45,7 +45,7 @@ def test_a_budget_is_taken_from_a_race_that_has_ended_and_its_results_are_not(tm
 
 
 def test_there_is_no_budget_in_a_folder_without_a_race(tmp_path):
-    with pytest.raises(UserError, match="holds no race"):
+    with pytest.raises(UserError, match="has no finished race"):
         budget_of(tmp_path)
 
 

@@ -64,7 +64,7 @@ def test_what_was_trained_is_left_out_unless_it_is_surely_ahead_of_its_start():
         "lucky": scored(spread(0.75, width=1.0, seed=5)),
         "learned": scored(spread(0.7) + 0.1 + spread(0.0, 0.001, 3)),
     }
-    assert court.below(field, ["worst", "frozen"]) == {"lucky": "not surely ahead of frozen"}
+    assert court.below(field, ["worst", "frozen"]) == {"lucky": "not significantly ahead of frozen"}
 
 
 def test_a_mean_that_is_far_behind_is_no_tie_however_wide_the_interval():

@@ -80,7 +80,7 @@ def test_what_has_no_labels_is_refused_with_a_way_out(tmp_path):
         raw_examples([path])
     assert "{label}" in caught.value.hint
     np.savez(tmp_path / "a.npz", inputs=np.eye(2))
-    with pytest.raises(DataError, match="does not hold labeled examples"):
+    with pytest.raises(DataError, match="does not contain labeled examples"):
         raw_examples([tmp_path / "a.npz"])
     with pytest.raises(DataError, match="no columns beside 'kind', 'size'"):
         raw_examples([path], DataOptions(label="kind", drop=["size"]))

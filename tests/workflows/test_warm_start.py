@@ -98,7 +98,7 @@ def test_the_command_takes_it_and_spells_it_in_its_errors(first, species, tmp_pa
     options += ["--set", "training.validation_tasks=2"]
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 2
-    assert "leave --from out" in result.stderr
+    assert "remove --from" in result.stderr
     result = CliRunner().invoke(app, [*options, "--set", "backbone.hidden=[4]"])
     assert result.exit_code == 0, result.output
     assert Run(tmp_path / "second").config()["warm_start"] == first

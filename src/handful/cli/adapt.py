@@ -94,8 +94,7 @@ def adapt(
     if own := adapted.estimate:
         of = f" ({own.groups} groups)" if own.groups < own.examples else ""
         out.print(
-            f"{own.by.capitalize()} by leave-one-out on these examples{of}: "
-            f"{score_text(own.mean, own.metric, own.diverged)}."
+            f"{own.by.capitalize()} score on these examples{of}: {score_text(own.mean, own.metric, own.diverged)}."
         )
     out.print(f"Next: handful predict {output} INPUTS")
 

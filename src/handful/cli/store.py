@@ -56,7 +56,7 @@ def upgrade(
     from handful.serving.opening import upgrade as upgraded
 
     copy = upgraded(place, role=role)
-    before = "" if copy is None else f"  Backup of the old one: {copy}."
+    before = "" if copy is None else f" Backup of the old one: {copy}."
     out.print(f"The store has the schema of this version.{before}")
 
 

@@ -1,1 +1,1 @@
-"""Diagnosis: what makes few-shot scores too good to be true, in tasks and in learners."""
+"""Diagnosis: faults of tasks and learners that make few-shot scores too good to be true."""

@@ -1,6 +1,6 @@
-"""The doctor: what may be wrong with tasks or with a learner, in plain words.
+"""The doctor: faults of tasks or of a learner, in plain words.
 
-It knows the two contracts only, and draws tasks and scores them as anybody could.
+It uses only the contracts of learners and task distributions.
 """
 
 import torch
@@ -31,9 +31,9 @@ def diagnose(
 ) -> list[Finding]:
     """Look for faults in the tasks of all splits, and, given one, in a learner on training and validation tasks.
 
-    tasks: how many to draw for each check. trained: the sizes of tasks that the learner was trained on, where known.
-    The learner is looked at on training tasks, which is where it could have memorized anything, and on validation tasks
-    where new ones are needed, so that no test task is used up. It is not changed. Raises `UserError` for fewer than 2.
+    tasks: how many to draw for each check. trained: the sizes of tasks that the learner was trained on, if known. The
+        learner, which is not changed, is checked on training tasks, which it may have memorized, and on validation
+        tasks where new ones are needed, so that no test task is used up. Raises `UserError` for fewer than 2.
     """
     if tasks < 2:
         raise UserError(f"A diagnosis needs at least 2 tasks, got {tasks}.")
@@ -83,7 +83,7 @@ def _of_learner(
         adaptation(of_novel, learner, classification=classification),
     ]
     if of_train is None or of_novel is None:
-        findings.append(Finding("gap", "skipped", "There are fewer than two training or validation tasks to score."))
+        findings.append(Finding("gap", "skipped", "Fewer than two training or validation tasks can be scored."))
     else:
         units = of_train.units, of_novel.units
         findings.append(gap(of_train.own, of_novel.own, units, learner.key, classification=classification))

@@ -1,4 +1,4 @@
-"""How different tasks are from one another: where they are alike, there is nothing to adapt to."""
+"""Task diversity: alike tasks leave nothing to adapt to."""
 
 import math
 
@@ -13,15 +13,16 @@ from handful.tasks.distribution import TaskDistribution
 
 MOST_TASKS = 30
 ALIKE, REPRODUCED = 0.2, 0.05
-"""Below the first, tasks are called alike; not surely above the second, a task does not resemble itself."""
+"""Diversity below the first means alike tasks. A similarity of halves not significantly above the second is too
+noisy."""
 
 
 def diversity(split: TaskDistribution, tasks: int) -> Finding:
-    """How far tasks differ in what predicts their labels.
+    """How far tasks differ in the relation of inputs and labels.
 
     After the diversity coefficient of *The Curse of Low Task Diversity* (Miranda et al., 2022),
     https://arxiv.org/abs/2208.01545, the mean distance of two tasks in the space of Task2Vec, made cheap: a task is
-    embedded by its ridge head on raw inputs, and to be told from noise, the similarity of two tasks is divided by that
+    embedded by its ridge head on raw inputs, and to correct for noise, the similarity of two tasks is divided by that
     of two halves of one task. 0: all tasks have one head; 1: heads of two tasks have nothing in common. The numbers do
     not compare with the paper's.
     """
@@ -30,8 +31,8 @@ def diversity(split: TaskDistribution, tasks: int) -> Finding:
         return Finding(
             "diversity",
             "skipped",
-            "The halves of a task hardly resemble each other: it has too few examples, or raw inputs are too noisy, to "
-            "tell how different tasks are.",
+            "The halves of a task hardly resemble each other: it has too few examples, or its raw inputs are too "
+            "noisy, to measure task diversity.",
         )
     between = f"{max(0.0, found.low):.2f} to {found.high:.2f}" if math.isfinite(found.high) else "no interval"
     ends = f"{found.mean:.2f} ({between}, {found.tasks} training tasks)"
@@ -40,7 +41,7 @@ def diversity(split: TaskDistribution, tasks: int) -> Finding:
             "diversity",
             "warning",
             f"Tasks are much alike: diversity {ends}, where 0 is one task and 1 tasks with nothing in common. Transfer "
-            "learning will do as well as meta-learning: compare with 'pooled', 'transfer' and 'fine-tune-all'.",
+            f"learning may do as well as meta-learning: compare with 'pooled', 'transfer' and 'fine-tune-all'.",
         )
     return Finding("diversity", "ok", f"Tasks differ: diversity {ends}, on a scale from 0 (one task) to 1.")
 
@@ -48,8 +49,8 @@ def diversity(split: TaskDistribution, tasks: int) -> Finding:
 def coefficient(split: TaskDistribution, tasks: int) -> Interval | None:
     """1 - (similarity of heads of different tasks) / (similarity of heads of halves of a task), with its interval.
 
-    The interval is the jackknife's over tasks; where no task changes the value, there is none. None where halves of a
-    task are not alike.
+    The interval is the jackknife's over tasks; it does not exist if no task changes the value. None if halves of a task
+    are not alike.
     """
     units: dict[int, int] = {}
     for index in range(min(tasks, MOST_TASKS)):
@@ -96,7 +97,7 @@ def _head(inputs: Tensor, values: Tensor) -> Tensor:
 
 
 def _similarity(one: Tensor, other: Tensor, *, signed: bool) -> float:
-    """Cosine of two heads; where class numbers mean nothing, of the directions that they look at."""
+    """Cosine of two heads; for permuted class numbers, of the subspaces that they span."""
     if signed:
         return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-12))
     one, other = one[:-1], other[:-1]

@@ -1,4 +1,4 @@
-"""What the doctor says, and how it is written."""
+"""Findings of the doctor, and their wording."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -17,8 +17,7 @@ DISTINCT_NUMBERS = 8
 class Finding:
     """One result of the doctor.
 
-    check: what was looked for, such as "overlap" or "memorization".
-    message: what was found, and on how much.
+    check: its name, such as "overlap" or "memorization". message: the result, and on how much data.
     hint: the way out, with parameters as in the hint of a `HandfulError`.
     """
 

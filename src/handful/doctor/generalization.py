@@ -1,4 +1,4 @@
-"""How a learner does on new tasks: what adapting is worth there, and what is lost against training."""
+"""A learner on new tasks: the gain from adapting to them, and the loss against training tasks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,24 +21,22 @@ LARGE_GAP = 0.05
 
 
 def adaptation(novel: SupportExchange | None, learner: Learner, *, classification: bool) -> Finding:
-    """Whether adapting to a new task is worth anything, against adapting to another one."""
+    """Whether adapting to a new task helps, compared with adapting to another task."""
     if not learner.uses_support:
         return Finding("adaptation", "skipped", f"{learner.key} declares that it does not use the support.")
     if novel is None:
-        return Finding(
-            "adaptation", "skipped", "There are fewer than two validation tasks to exchange supports between."
-        )
+        return Finding("adaptation", "skipped", "Exchanging supports needs at least two validation tasks.")
     gain, idle = novel.gain, int((novel.own <= novel.foreign).sum())
     seen = (
-        f"a new task's own support is worth {signed(gain, classification=classification)} against another task's "
-        f"({gain.tasks} validation tasks; in {idle} of {len(novel.own)} draws it is worth nothing)"
+        f"a new task's own support gains {signed(gain, classification=classification)} over another task's "
+        f"({gain.tasks} validation tasks; in {idle} of {len(novel.own)} draws it gains nothing)"
     )
     if gain.low > 0:
         return Finding("adaptation", "ok", f"{learner.key} adapts to new tasks: {seen}.")
     gains = (
-        f"Whether {learner.key} gains from adapting to new tasks is not certain with {count_of(gain.tasks, 'task')}"
+        f"Whether {learner.key} gains from adapting to new tasks is undecided with {count_of(gain.tasks, 'task')}"
         if gain.mean > 0
-        else f"{learner.key} gains nothing that can be seen from adapting to new tasks"
+        else f"{learner.key} shows no gain from adapting to new tasks"
     )
     return Finding(
         "adaptation",
@@ -49,7 +47,7 @@ def adaptation(novel: SupportExchange | None, learner: Learner, *, classificatio
 
 
 def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, *, classification: bool) -> Finding:
-    """By how much training tasks are predicted better than new ones. trained, novel: scores, more is better."""
+    """By how much training tasks are predicted better than new ones. trained, novel: scores; higher is better."""
     bounds = SHARE if classification else None
     ahead = difference(trained, novel, *units, bounds=bounds)
     scores = interval(trained, units[0], bounds=bounds), interval(novel, units[1], bounds=bounds)
@@ -64,7 +62,7 @@ def gap(trained: Tensor, novel: Tensor, units: tuple[Tensor, Tensor], key: str, 
             "gap",
             "warning",
             f"{key} does far better on training tasks: {seen}.",
-            "It needs more tasks or classes to learn from, or more restraint: a smaller network, fewer steps, a larger "
+            "Train on more tasks or classes, or regularize: a smaller network, fewer steps, a larger "
             "{weight_decay} (such as 1), for images or values {augment}.",
         )
     return Finding("gap", "ok", f"New tasks are predicted about as well as training tasks: {seen}.")
@@ -98,7 +96,7 @@ def gap_by_tasks(
 
 
 def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tasks: int) -> Finding:
-    """What it costs that tasks have another way or shot than those of training.
+    """The loss from tasks with another way or shot than those of training.
 
     New tasks are scored in both sizes, task i with task i. But where one size leaves out tasks of the data that have
     too few examples for it, the two are compared as different tasks. Accuracies of different ways are compared as
@@ -107,7 +105,7 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
     sizes = {name: (getattr(trained, name), getattr(novel.sizes, name)) for name in ("way", "shot")}
     differing = {name: pair for name, pair in sizes.items() if pair[0] != pair[1]}
     if not differing:
-        return Finding("mismatch", "ok", "Tasks have the way and shot of those that were trained on.")
+        return Finding("mismatch", "ok", "Tasks have the way and shot of the training tasks.")
     told = ", ".join(
         f"{name} {_size(there)} in training and {_size(here)} here" for name, (there, here) in differing.items()
     )
@@ -143,11 +141,11 @@ def mismatch(novel: TaskDistribution, learner: Learner, trained: SizeRanges, tas
         return Finding(
             "mismatch",
             "warning",
-            f"{learner.key} is used on other sizes than it was trained on: {seen}. Part of that is that such tasks are "
-            "harder; training with the sizes that count shows how much.",
+            f"{learner.key} is used on other sizes than it was trained on: {seen}. Such tasks may also be harder; "
+            f"train with these sizes to see how much remains.",
             f"They are set by {named(*('train_way' if name == 'way' else name for name in differing))}.",
         )
-    return Finding("mismatch", "ok", f"Other sizes than in training cost nothing that is seen: {seen}.")
+    return Finding("mismatch", "ok", f"Sizes other than in training show no loss: {seen}.")
 
 
 def _above_chance(accuracies: Tensor, way: object) -> Tensor:

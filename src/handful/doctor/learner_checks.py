@@ -1,4 +1,4 @@
-"""What may be wrong with a learner: it does not use its support, or other things than its support and query."""
+"""Faults of a learner: not using its support, or using more than its support and query."""
 
 import math
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from handful.tasks.distribution import TaskDistribution
 from handful.types import Categorical, Examples, Task, TaskSpec, stack, take
 
 SHUFFLES = 3
-"""Shuffled supports per task: with few classes, one shuffling leaves many labels right by luck."""
+"""Shuffled supports per task: with few classes, one shuffling leaves many labels correct by chance."""
 MATERIAL = 0.03
-"""Accuracy above chance that matters: what a shuffled support may exceed it by."""
+"""The accuracy above chance that is tolerated with a shuffled support."""
 PURE = 1e-3
-"""By what a prediction may change, relative to its size, from rounding alone."""
+"""The relative change of a prediction that rounding alone may cause."""
 
 
 @dataclass(frozen=True)
 class SupportExchange:
-    """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; more is better.
+    """Scores `(tasks,)` of tasks with their own support, and with that of another task of the split; higher is better.
 
     classification: whether they are accuracies.
     """
@@ -38,12 +38,12 @@ class SupportExchange:
 
     @property
     def gain(self) -> Interval:
-        """What the own support is worth against that of another task."""
+        """The gain of the own support over that of another task."""
         return interval(self.own - self.foreign, self.units, bounds=SHARES_APART if self.classification else None)
 
 
 def exchange(split: TaskDistribution, learner: Learner, tasks: int) -> SupportExchange | None:
-    """Score tasks of a split with exchanged supports; None where there are fewer than two tasks to exchange between."""
+    """Score tasks of a split with exchanged supports; None for fewer than two tasks."""
     own, foreign, units = [], [], []
     for index in range(tasks):
         other = _another(split, index, tasks)
@@ -65,21 +65,21 @@ def memorization(
     trained: SupportExchange | None,
     novel: SupportExchange | None,
 ) -> Finding:
-    """Whether predictions come from the support of the task, or from what was learned of other tasks.
+    """Whether predictions depend on the support of the task, or only on training.
 
-    trained, novel: of training tasks, and of validation tasks where there are any.
+    trained, novel: scores of training tasks, and of validation tasks, if any.
     """
     if not learner.uses_support:
         return Finding("memorization", "skipped", f"{learner.key} declares that it does not use the support.")
     if names_are_classes(split):
         return _shuffled(split, learner, tasks)
     if trained is None:
-        return Finding("memorization", "skipped", "There are fewer than two tasks to exchange supports between.")
+        return Finding("memorization", "skipped", "Exchanging supports needs at least two tasks.")
     return _exchanged(trained, novel, learner.key, classification=split.spec.classification)
 
 
 def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
-    """Where class numbers are drawn anew for each task, shuffled support labels leave nothing to know."""
+    """With permuted class numbers, shuffled support labels should reduce accuracy to chance."""
     chances = []
 
     def shuffle(index: int, repeat: int) -> Examples:
@@ -108,8 +108,8 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
         return Finding(
             "memorization",
             "problem",
-            f"{learner.key} predicts what its support does not say: {numbers}. It has memorized what class "
-            "numbers mean in the training tasks. Draw class numbers anew for each task.",
+            f"{learner.key} predicts labels without its support: {numbers}. It has memorized the class numbers of the "
+            f"training tasks. Permute class numbers in each task.",
         )
     if gain.low <= 0:
         return Finding(
@@ -121,7 +121,7 @@ def _shuffled(split: TaskDistribution, learner: Learner, tasks: int) -> Finding:
 
 
 def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str, *, classification: bool) -> Finding:
-    """Where outputs mean the same in all tasks: what the own support is worth, and what the training tasks are without.
+    """With outputs shared by all tasks: the gain of the own support, and the scores of training tasks without it.
 
     A learner that has memorized the training tasks predicts them well with any support, and new tasks badly.
     """
@@ -140,16 +140,16 @@ def _exchanged(trained: SupportExchange, novel: SupportExchange | None, key: str
             "memorization",
             "problem",
             f"{key} has memorized the training tasks: {numbers}, but on {gap.tasks} new tasks it is worse by "
-            f"{signed(gap, classification=classification).lstrip('+')}, more than its support is worth. Something in "
-            "the inputs tells which task they are of.",
-            "Leave it out, or train with {augment}.",
+            f"{signed(gap, classification=classification).lstrip('+')}, more than its support gains. Some input "
+            f"identifies the task.",
+            "Remove that input, or train with {augment}.",
         )
     if gain.low <= 0:
         return Finding(
             "memorization",
             "warning",
-            f"Adapting {key} to a task is not seen to help: {numbers}. The tasks may be too alike for "
-            "adapting to pay; one model for all of them (the rung 'pooled') may do as well.",
+            f"Adapting {key} to a task shows no gain: {numbers}. The tasks may be too alike; one model for all of them "
+            f"(the rung 'pooled') may do as well.",
         )
     return Finding("memorization", "ok", f"Adapting {key} to a task helps: {numbers}.")
 
@@ -164,7 +164,7 @@ def _another(split: TaskDistribution, index: int, tasks: int) -> int | None:
 
 
 def score_of(split: TaskDistribution, learner: Learner, index: int, support: Examples) -> float:
-    """Of the queries of task `index` after adapting to this support; more is better, and no finite prediction worst."""
+    """The score of task `index` after adapting to this support; higher is better, a non-finite prediction is worst."""
     task = stack([Task(support, split.task(index).query)])
     predictions = predict_tasks(learner, task, split.spec_of(index), Plan("loop"))
     metric = metric_of(split)
@@ -177,7 +177,7 @@ def _chance(task: Task) -> float:
 
 
 def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> Finding:
-    """Whether the prediction of a query is the same alone and among others."""
+    """Whether the prediction of a query is the same alone and in a batch."""
     largest, diverged = 0.0, 0
     for index in range(tasks):
         task, spec = split.task(index), split.spec_of(index)
@@ -203,15 +203,16 @@ def transduction(split: TaskDistribution, learner: Learner, tasks: int = 5) -> F
         return Finding(
             "transduction",
             "problem",
-            f"{learner.key} declares to predict each query by itself, but {seen}: its scores are not those that single "
-            "queries get. Look for statistics of the query batch, such as batch normalization in training mode.",
+            f"{learner.key} declares to predict each query by itself, but {seen}: predicting queries one at a time "
+            f"gives other scores. Look for statistics of the query batch, such as batch normalization in training "
+            f"mode.",
         )
     return Finding(
         "transduction",
         "warning",
         f"{learner.key} uses the other queries of a task, as it declares: {seen}. Do not compare its scores with those "
         "of learners that predict one query at a time.",
-        "With the frozen {normalization} it would be one.",
+        "With the frozen {normalization} it would predict one at a time.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: examples that are one and the same but for noise, compression or a rounding."""
+"""Near-duplicates: examples that are equal except for noise, compression or rounding."""
 
 import math
 
@@ -10,20 +10,20 @@ from handful.evaluation.formatting import count_of
 from handful.tasks.distribution import Split, TaskDistribution
 
 FEWEST_BITS = 48.0
-"""Examples that tell less than that resemble one another by chance."""
+"""Bits: examples with less information resemble one another by chance."""
 BITS_OF_A_NUMBER = 3.0
-"""What a number tells at the resolution of `NEAR_DUPLICATE_DISTANCE`, if it takes more than two values."""
+"""Bits of a number at the resolution of `NEAR_DUPLICATE_DISTANCE`, if it takes more than two values."""
 NEAR_DUPLICATE_DISTANCE = 0.02
-"""Squared distance of near-duplicates, as a share of the median one between any two examples."""
+"""Squared distance of near-duplicates, as a share of the median one between two examples."""
 PER_SPLIT = 1000
-"""At most so many examples of each split are compared, as many of each task: half of them of its support."""
+"""The number of examples of each split that are compared at most, equally many of each task, half of them support."""
 
 
 def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
     """Pairs of support and query, and of examples in two splits, that are nearly equal (equal ones: other checks).
 
-    Numbers are standardized one by one over all examples looked at, and an example's mean is taken off: so a picture
-    that is a little brighter is near its original.
+    Each number is standardized over all examples, and an example's mean is subtracted: a slightly brighter picture is
+    near its original.
     """
     check = "near-duplicates"
     if not splits:
@@ -33,9 +33,9 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
     told = _bits(inputs)
     if float(told.sum()) < FEWEST_BITS:
         poor = int((told < BITS_OF_A_NUMBER).sum())
-        some = f" ({poor} of which take two values at most)" if poor else ""
+        some = f" ({poor} of them take at most two values)" if poor else ""
         return Finding(
-            check, "skipped", f"Examples of {count_of(len(told), 'number')}{some} are near one another by chance."
+            check, "skipped", f"Examples of {count_of(len(told), 'number')}{some} are nearly equal by chance."
         )
     rows = _standardized(inputs)
     distances = torch.cdist(rows, rows).square()
@@ -55,7 +55,7 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
         return Finding(
             check,
             "warning",
-            f"Nearly equal examples among {seen}: {', and '.join(found)}. Where they are copies, scores are too good.",
+            f"Nearly equal examples among {seen}: {', and '.join(found)}. If they are copies, scores are too good.",
             "Remove them, or keep copies on one side ({group}).",
         )
     across = "support and query" + (" or across splits" if len(splits) > 1 else "")
@@ -63,7 +63,7 @@ def near_duplicates(splits: dict[Split, TaskDistribution], tasks: int) -> Findin
 
 
 def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[str], Tensor, Tensor, Tensor, Tensor]:
-    """Examples of the first tasks of each split: what to call them, inputs `(n, d)`, split, task and side of each."""
+    """Examples of the first tasks of each split: names, inputs `(n, d)`, split, task and side of each."""
     names: list[str] = []
     inputs: list[Tensor] = []
     of_split: list[int] = []
@@ -87,12 +87,12 @@ def _collected(splits: dict[Split, TaskDistribution], tasks: int) -> tuple[list[
 
 
 def _places(count: int, most: int) -> list[int]:
-    """So many of `count` places at most, evenly spaced: examples of a task are in the order of their classes."""
+    """At most so many of `count` places, evenly spaced, since a task's examples are in the order of their classes."""
     return sorted({number * count // most for number in range(most)})
 
 
 def _bits(inputs: Tensor) -> Tensor:
-    """How much each number of the examples `(n, d)` tells, `(d,)`: of two values, such as yes and no, their entropy."""
+    """Bits of each number of the examples `(n, d)`: `(d,)`; for two values, such as yes and no, their entropy."""
     at_top = inputs == inputs.amax(0)
     two_values = (at_top | (inputs == inputs.amin(0))).all(0)
     share = at_top.double().mean(0)

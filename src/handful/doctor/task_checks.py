@@ -1,4 +1,4 @@
-"""What may be wrong with tasks: too few, or examples and classes where they must not be."""
+"""Faults of tasks: too few of them, or overlap of support and query or of splits."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ FEWEST_UNITS, FEWEST_CLASSES = 30, 20
 
 
 def sizes(distribution: TaskDistribution) -> tuple[dict[Split, TaskDistribution], list[Finding]]:
-    """The splits that tasks can be drawn from, and what is too small."""
+    """The splits that tasks can be drawn from, and findings about their sizes."""
     splits: dict[Split, TaskDistribution] = {}
     findings: list[Finding] = []
     facts = []
@@ -45,7 +45,7 @@ def sizes(distribution: TaskDistribution) -> tuple[dict[Split, TaskDistribution]
             findings += _few_classes(on, classes, largest)
     if not findings:
         found = ", ".join(facts) or "tasks do not run out"
-        findings.append(Finding("sizes", "ok", f"There is enough to draw from: {found}."))
+        findings.append(Finding("sizes", "ok", f"The splits are large enough: {found}."))
     return splits, findings
 
 
@@ -53,12 +53,12 @@ def _few_units(on: str, units: int) -> list[Finding]:
     if units >= FEWEST_UNITS:
         return []
     if on == "train":
-        what = "what is common to tasks can hardly be learned from so few. Collect more tasks, or trust the baselines"
+        what = "so few hardly show what tasks have in common. Collect more tasks, or use the baselines"
     else:
         width = 1.96 / math.sqrt(max(1, units))
         what = (
             f"a score over {units} independent units has a 95 % interval of about ± {width:.1f} standard deviations "
-            "between tasks, however many draws are made. Collect more tasks, and read the interval"
+            "between tasks, however many draws are made. Collect more tasks, and heed the interval"
         )
     return [Finding("sizes", "warning", f"The {on} split has {units} tasks (fewer than {FEWEST_UNITS}): {what}.")]
 
@@ -68,17 +68,16 @@ def _few_classes(on: str, classes: int, way: int | None) -> list[Finding]:
     if classes >= needed:
         return []
     what = (
-        "so few hardly teach what new classes are like"
+        "so few hardly represent new classes"
         if on == "train"
-        else "its tasks are made of the same few classes again and again, and the interval over tasks does not show "
-        "how the score would differ for other classes"
+        else "its tasks repeat the same few classes, and the interval over tasks does not cover other classes"
     )
     message = f"The {on} split has {classes} classes (fewer than {needed}): {what}."
     return [Finding("sizes", "warning", message, "Add classes, or lower {way}.")]
 
 
 def overlap(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
-    """Examples that a task is scored on although it learned from them."""
+    """Query examples that are also in the support of their task."""
     same_id = same_content = queries = 0
     where: set[str] = set()
     for on, split in splits.items():
@@ -102,7 +101,7 @@ def overlap(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
         )
     if same_content:
         few = numbers(splits) < DISTINCT_NUMBERS
-        found = f"{same_content:,} of {drawn} equal a support example of the same task, number for number"
+        found = f"{same_content:,} of {drawn} equal a support example of the same task, value for value"
         if few:
             chance = "with so few numbers per example that may be chance"
             return Finding("overlap", "warning", f"{found} ({_listed(where)}): {chance}.", "If not, remove duplicates.")
@@ -132,7 +131,7 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
             if names_are_classes(split):
                 classes[on] |= set(manifest.classes)
     new = "classes" if noun == "class" else "tasks"
-    way_out = f"Put each {noun} into one split only, else the test is no test of new {new}."
+    way_out = f"Put each {noun} into one split only, otherwise the test does not measure new {new}."
     for one, other in combinations(SPLITS, 2):
         between = f"between {one} and {other}"
         if other in any_split.aside:
@@ -151,18 +150,18 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
                 "leakage",
                 "warning" if few else "problem",
                 f"{equal:,} of up to {POOLED_EXAMPLES:,} examples drawn from each split are equal between {one} and "
-                f"{other}, number for number: "
+                f"{other}, value for value: "
                 + ("with so few numbers per example that may be chance; else remove duplicates." if few else way_out),
             )
     if not any(names.values()) and not any(ids.values()):
-        return Finding("leakage", "skipped", "The tasks are generated: there is no class or example to be shared.")
+        return Finding("leakage", "skipped", "The tasks are generated: splits cannot share classes or examples.")
     if any_split.aside:
         return Finding(
             "leakage",
             "warning",
-            f"The {new} of {' and '.join(any_split.aside)} are those that are trained on, of which examples were set "
-            f"aside: scores do not tell how well new {new} are learned.",
-            "Add more, name other data to test on with {test}, or evaluate with {folds}.",
+            f"The {new} of {' and '.join(any_split.aside)} are those of the training, with examples set aside: scores "
+            f"do not show how well new {new} are learned.",
+            "Add more, give other data to test on with {test}, or evaluate with {folds}.",
         )
     counts = " / ".join(str(len(names.get(on, ()))) for on in SPLITS)
     compared = f"{counts} names and {sum(map(len, ids.values())):,} example ids"
@@ -170,7 +169,7 @@ def leakage(splits: dict[Split, TaskDistribution], tasks: int) -> Finding:
 
 
 def order(distribution: TaskDistribution) -> list[Finding]:
-    """Whether rows that have an order in time are divided by it; nothing where none is known."""
+    """Whether rows with an order in time are divided by it; no finding without a known order."""
     if distribution.order is not None:
         return [Finding("order", "ok", "The support of each task precedes its queries in time.")]
     if not distribution.dates:
@@ -189,7 +188,7 @@ def _pooled(split: TaskDistribution) -> list[bytes]:
 
 
 def numbers(splits: dict[Split, TaskDistribution]) -> int:
-    """How many numbers an example has."""
+    """The number of values of an example."""
     return math.prod(next(iter(splits.values())).spec.input_shape)
 
 

@@ -10,7 +10,7 @@ from handful.evaluation.intervals import Interval
 from handful.evaluation.scoring import FROZEN, TUNED, Evaluation
 
 TOLD = "centroid"
-"""The rung by which it is told what tuning an encoder brings."""
+"""The rung that measures the gain from tuning an encoder."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,21 @@ class Row:
 
     @property
     def better(self) -> bool:
-        """Whether it is surely better than the learner it is compared with."""
+        """Whether it is significantly better than the learner it is compared with."""
         return self.paired.low > 0 if self.behind == 0 else self.behind < 0
 
     @property
     def worse(self) -> bool:
-        """Whether it is surely worse than that one."""
+        """Whether it is significantly worse than that one."""
         return self.paired.high < 0 if self.behind == 0 else self.behind > 0
 
 
 @dataclass(frozen=True)
 class Bought:
-    """What tuning an encoder brings to a method, and what a learner adds to the best one on the tuned encoder.
+    """The gain of a rung from tuning the encoder, and the gain of the learner over the best rung on the tuned encoder.
 
-    frozen, tuned: the scores of one rung on the frozen encoder, and of the same on the tuned one: of `TOLD`, where it
-    is among them, since one that is chosen by its scores flatters the encoder that it is chosen on; else of the best.
+    frozen, tuned: the scores of one rung on the frozen encoder, and of the same on the tuned one: of `TOLD` if
+        available, since choosing a rung by its scores favors the encoder that it is chosen on; otherwise of the best.
     best: of the best rung on the tuned one. learner: of the learner.
     """
 
@@ -77,9 +77,9 @@ class Bought:
 class Comparison:
     """A learner and the ladder on one setting: the learner's row first, then the rungs from best to worst.
 
-    alone: the name of the rung that stands for all that learn from each task alone; None where no rung does.
-    way: of the best rung that uses other tasks too; None where no rung does.
-    aside: of rungs that decide nothing, since they were scored on so few tasks.
+    alone: the name of the rung that represents all that learn from each task alone; None without one. way: of the best
+        rung that uses other tasks too; None without one. aside: of rungs that decide nothing, being scored on too few
+        tasks.
     """
 
     rows: list[Row]
@@ -98,16 +98,15 @@ class Comparison:
     ) -> Self:
         """Pair a learner's evaluation with those of the rungs and their chosen options.
 
-        The learner is measured against the rung that is surely better by the most (by the low end of the interval), if
-        any is surely better; else against the best of those scored on all its tasks. A costly rung on a few lucky tasks
-        so neither hides a sure loss nor stands for one. So is the best rung of each kind found: of those that learn
-        from each task alone, and of those that use other tasks too. Rungs of which more draws are left out of the score
-        come later. Those that stand on the tuned encoder are no alternative to the learner, whose meta-training tuned
-        it.
+        The learner is compared with the rung that is significantly better by the most (by the low end of the interval),
+        if any is; otherwise with the best of those scored on all its tasks. A costly rung on a few easy tasks thus
+        neither hides a significant loss nor causes one. The best rung of each kind is found in the same way: of those
+        that learn from each task alone, and of those that use other tasks too. Rungs with more draws without a score
+        rank lower. Rungs on the tuned encoder are not an alternative to the learner, whose meta-training tuned it.
 
-        aside: names of rungs that decide nothing, since they were scored on so few tasks.
-        alone: the rung that was chosen, on other tasks, among those that learn from each task alone. One that is surely
-            ahead of it on these tasks takes its place, which can only make the learner look worse.
+        aside: names of rungs that decide nothing, being scored on too few tasks.
+        alone: the rung that was chosen, on other tasks, among those that learn from each task alone. One that is
+            significantly ahead of it on these tasks replaces it, which can only make the learner look worse.
         """
         rows = [Row.of(rung, own, baseline=True, chosen=chosen) for rung, chosen in rungs]
 
@@ -143,7 +142,7 @@ class Comparison:
 
     @property
     def best_alone(self) -> Row | None:
-        """The rung that stands for what can be done with each task alone."""
+        """The rung that represents learning from each task alone."""
         return None if self.alone is None else self._named(self.alone)
 
     @property
@@ -156,14 +155,15 @@ class Comparison:
 
     @property
     def undecided(self) -> list[Row]:
-        """Other rungs than the best of each kind that the tasks of both, or so few, do not tell from the learner."""
+        """Rungs other than the best of each kind that do not differ significantly from the learner, or ran on few
+        tasks."""
         best = {self.learner.against, self.alone, self.way}
         rows = [row for row in _alternatives(self.rows[1:]) if row.evaluation.name not in best]
         return [row for row in rows if row.evaluation.name in self.aside or not (row.better or row.worse)]
 
     @property
     def bought(self) -> Bought | None:
-        """What tuning an encoder brings, and what the learner adds to it; None where no rung stands on a tuned one."""
+        """The gain from tuning the encoder, and of the learner beyond it; None if no rung uses a tuned one."""
         frozen, tuned = (
             [row.evaluation for row in self.rows[1:] if row.evaluation.ground == ground] for ground in (FROZEN, TUNED)
         )
@@ -180,15 +180,15 @@ def _alternatives(rows: Sequence[Row]) -> list[Row]:
 
 
 def _best(rows: Sequence[Row]) -> Row | None:
-    """The row that is surely better than the learner by the most, else the best of those with the most tasks; rows are
-    from best to worst."""
+    """The row that is significantly better than the learner by the most, else the best of those with the most tasks;
+    rows are from best to worst."""
     surest = max((row for row in rows if row.better), key=lambda row: (-row.behind, row.paired.low), default=None)
     most = max((len(row.evaluation.scores) for row in rows), default=0)
     return surest or next((row for row in rows if len(row.evaluation.scores) == most), None)
 
 
 def _surest(chosen: Row, rows: Sequence[Row]) -> Row:
-    """The row that is surely ahead of the chosen one by the most, on the tasks of both; the chosen one, if none is."""
+    """The row that is significantly ahead of the chosen one by the most, on the common tasks; else the chosen one."""
     against = [(Row.of(row.evaluation, chosen.evaluation, baseline=True, chosen={}), row) for row in rows]
     ahead = [(pair.paired.low, row) for pair, row in against if row is not chosen and pair.behind <= 0 and pair.better]
     return max(ahead, key=lambda pair: pair[0], default=(0.0, chosen))[1]

@@ -1,4 +1,4 @@
-"""Costly rungs of the ladder: those that train for each task, on as many tasks as there is time for."""
+"""Costly rungs of the ladder: those that train a network for each task, scored on as many tasks as the time allows."""
 
 import time
 from collections.abc import Sequence
@@ -12,27 +12,26 @@ from handful.tasks.distribution import TaskDistribution
 from handful.types import TaskState
 
 FIRST_TASKS, FEWEST_TASKS = 5, 2
-"""On how many tasks a costly rung is scored at first, and at the least: one alone has no interval."""
+"""Tasks on which a costly rung is scored first, and at least: a single one has no interval."""
 DECIDING = 20
-"""Tasks without which no rung is done while there is time, be it ahead of the learner or behind, and one that tunes an
-encoder decides nothing: of several on a few tasks each one is soon ahead by chance."""
+"""Tasks that each rung gets if the time allows, and without which one that tunes an encoder decides nothing: among
+several rungs on few tasks, one is soon ahead by chance."""
 STOPPING = 0.001
-"""The alpha of the interval that ends a rung before there are no more tasks. To look again and again at 95 % intervals
-finds a difference that is none far more often than in 5 %; so strict a look hardly adds to the error of the last one:
-Haybittle, *Repeated assessment of results in clinical trials of cancer treatment* (1971),
-https://doi.org/10.1259/0007-1285-44-526-793."""
+"""The alpha of the interval that stops a rung early. Repeated looks at 95 % intervals find a nonexistent difference far
+more often than in 5 %; looks this strict hardly add to the error of the last one: Haybittle, *Repeated assessment of
+results in clinical trials of cancer treatment* (1971), https://doi.org/10.1259/0007-1285-44-526-793."""
 CHOOSING_TASKS = 5
-"""Validation tasks for each choice of options, at the most."""
+"""Validation tasks for each choice of options, at most."""
 PART_FOR_CHOOSING = 0.5
-"""The part of the time left that choosing options may take."""
+"""The share of the remaining time for choosing options."""
 
 
 @dataclass
 class Climb:
-    """A costly rung on its way: what was scored so far.
+    """A costly rung in progress: its scores so far.
 
-    seconds: that a task takes. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
-    by_default: whether these are its defaults, since there was no time to choose any.
+    seconds: per task. measured: see `scoring.evaluate`. found, chosen: its scores, and the options for them.
+        by_default: whether these are its defaults for lack of time to choose.
     """
 
     rung: Rung
@@ -50,10 +49,10 @@ class Climb:
 
 @dataclass(frozen=True)
 class Costly:
-    """What came of the costly rungs.
+    """The results of the costly rungs.
 
-    comparison: with those that were scored. left_out: the names of those for which there was no time. by_default: of
-    those that have their default options, since there was no time to choose others.
+    comparison: with those that were scored. left_out: the names of those skipped for lack of time. by_default: of those
+        with default options for lack of time to choose.
     """
 
     comparison: Comparison
@@ -73,11 +72,11 @@ def with_costly(
     """Add the ladder's costly rungs to its comparison on `setting`.
 
     The cheapest comes first, each on `FIRST_TASKS` tasks. Then those on fewer than `DECIDING`, and those whose paired
-    difference to the learner is not plain (see `STOPPING`), get twice as many, the cheapest first, until there are no
-    more `tasks` or the time is over. One on fewer than `FIRST_TASKS` decides nothing. Options are chosen on tasks of
-    `validation`, of which there are fewer, or none, where the time is short: then they are the defaults.
+    difference to the learner is undecided (see `STOPPING`), get twice as many, the cheapest first, until all `tasks`
+    are scored or the time is over. One on fewer than `FIRST_TASKS` decides nothing. Options are chosen on tasks of
+    `validation`; if the time is short, on fewer, or they stay the defaults.
 
-    seconds: of the clock. Before each piece of work its time is foretold, so that it ends within them.
+    seconds: the time limit. The time of each piece of work is predicted beforehand, to stay within it.
     """
     end = time.monotonic() + seconds
     climbs = [] if seconds <= 0 else _measured(ladder, setting, end)
@@ -100,8 +99,7 @@ def with_costly(
 
 
 def _measured(ladder: Ladder, setting: TaskDistribution, end: float) -> list[Climb]:
-    """All costly rungs with the time that they take, the cheapest first; those that there is no time to measure, left
-    out."""
+    """All costly rungs with their times, the cheapest first, without those that are too slow to measure."""
     climbs = []
     rungs = [rung for rung in ladder.rungs if rung.learner.costly]
     for rung in sorted(rungs, key=lambda rung: rung.learner.start == "encoder"):  # which takes longest by far
@@ -120,7 +118,7 @@ def _begin(
     least: int,
     end: float,
 ) -> None:
-    """Choose options and score the first tasks, at least so many, or nothing where the time does not suffice."""
+    """Choose options and score the first tasks, at least so many, or none if the time does not suffice."""
 
     def affordable() -> int:
         return int((end - time.monotonic()) / max(climb.seconds, 1e-6))
@@ -133,7 +131,7 @@ def _begin(
 
 
 def _choose(ladder: Ladder, climb: Climb, validation: TaskDistribution, affordable: int) -> None:
-    """Take the best options on validation tasks, of so many as a part of the tasks that are affordable makes."""
+    """Choose the best options on validation tasks, whose number is a share of the affordable tasks."""
     choices = climb.rung.choices
     count = min(CHOOSING_TASKS, int(PART_FOR_CHOOSING * affordable / len(choices)))
     if len(choices) == 1:
@@ -145,7 +143,7 @@ def _choose(ladder: Ladder, climb: Climb, validation: TaskDistribution, affordab
 
 
 def _go_on(ladder: Ladder, climb: Climb, setting: TaskDistribution, count: int) -> None:
-    """Score so many tasks more, and know better what one takes."""
+    """Score so many more tasks, and update the time per task."""
     start = time.monotonic()
     more = ladder.scored(climb.rung, climb.chosen, setting, count, first=climb.done, measured=climb.measured)
     climb.seconds = (time.monotonic() - start) / count
@@ -153,7 +151,7 @@ def _go_on(ladder: Ladder, climb: Climb, setting: TaskDistribution, count: int) 
 
 
 def _open(climb: Climb, own: Evaluation) -> bool:
-    """Whether more tasks may change what is said of a rung."""
+    """Whether more tasks may change the conclusion about a rung."""
     assert climb.found is not None, "it has begun"
     if climb.done < DECIDING:
         return True

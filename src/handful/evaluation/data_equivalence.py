@@ -1,4 +1,5 @@
-"""Data equivalence: how many times more examples the conventional way needs for the same score."""
+"""Data equivalence: how many times more examples learning without other tasks (the conventional way) needs for the same
+score."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ Curve = list[tuple[int, Interval]]
 class Equivalence:
     """A learner with `shot` examples scores as the conventional way with `factor * shot`.
 
-    low, high: the 95 % interval of the factor over tasks. An infinite value or end means that the conventional way
-    never gets there with the `most` examples that were tried, one of 0 that it is there with the `fewest`. tasks: how
-    many the interval is over. score: the learner's. curve: of the conventional way.
+    low, high: the 95 % interval of the factor over tasks. An infinite value or end means that the conventional way does
+    not reach the score with the `most` examples tried, 0 that it reaches it with the `fewest`. tasks: how many the
+    interval is over. score: the learner's. curve: of the conventional way.
     """
 
     shot: int
@@ -69,10 +70,10 @@ def equivalence(
     by lines over its logarithm; the factor is where they reach the learner's mean, divided by `shot`. The interval is
     that of percentiles over `REPLICATES` resamples of the units, the same for the learner and all sizes, since they are
     paired. The best of several ways is chosen on the same tasks, which favors the conventional way. Raises `UserError`
-    where nothing can be compared.
+    if nothing can be compared.
     """
     if not sizes or len(sizes) != len(conventional) or list(sizes) != sorted(set(sizes)):
-        raise UserError(f"A data equivalence takes scores for each of some ascending sizes, got the sizes {sizes}.")
+        raise UserError(f"A data equivalence needs scores for ascending sizes, got the sizes {sizes}.")
     sign = 1 if higher_is_better else -1
     rows = [sign * scores.double().reshape(-1, len(own)) for scores in conventional]
     table = torch.stack(rows)  # (sizes, ways, tasks)

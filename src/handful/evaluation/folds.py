@@ -1,4 +1,4 @@
-"""The scores of cross-validation: those of several folds, each of a learner that was trained on the others, as one."""
+"""The scores of cross-validation: those of all folds, each by a learner trained on the other folds, combined."""
 
 import statistics
 from collections import Counter
@@ -22,17 +22,17 @@ PER_DRAW = (
     "oracle_log_likelihoods",
     "target_scores",
 )
-"""What an evaluation holds of each draw; the rest of its tensors is of each query."""
+"""The tensors of an evaluation with one entry per draw; the others have one per query."""
 VARIED = "differs by fold"
 RACED = "auto"
-"""What the learner is called where a race in each fold was won by different ones."""
+"""The learner's name if the races of the folds had different winners."""
 
 
 def joined(folds: Sequence[Comparison]) -> Comparison:
     """The comparisons of all folds on one setting as one: of the rungs that all of them have, on all draws.
 
-    Of rungs that were scored on more draws in some folds than in others, as many count as all folds have. What stands
-    for each task alone is what does so in most folds. Learners that differ by fold are one by the name of `RACED`.
+    If a rung was scored on more draws in some folds, the common number counts. The rung that represents each task alone
+    is the one that does so in most folds. Learners that differ by fold are called `RACED`.
     """
     own = _joined([fold.learner.evaluation for fold in folds])
     if {fold.learner.evaluation.learner for fold in folds} != {own.learner}:

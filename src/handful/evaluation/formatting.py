@@ -1,4 +1,4 @@
-"""Numbers in words: what the sentences of a report are made of."""
+"""Numbers as text, for the sentences and tables of a report."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ def percent(score: Interval) -> str:
 
 
 def lost(score: Interval) -> str:
-    """How many draws diverged and of how many the score is undefined, where some did or are."""
+    """How many draws diverged, and how many have an undefined score; empty if none."""
     counts = {"diverged": score.diverged, "undefined": score.undefined}
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return f" ({told})" if told else ""
@@ -26,7 +26,7 @@ def lost(score: Interval) -> str:
 def share(score: Interval) -> str:
     """The same without the sign.
 
-    An interval that would leave 0 to 100 % is told by its ends, and ends there; so is one whose mean is not its middle.
+    An interval that would leave 0 to 100 % is clipped and written by its ends; so is one whose mean is not its middle.
     """
     text, half = f"{100 * score.mean:.1f}", score.half_width
     if math.isfinite(half) and (score.low < 0 or score.high > 1 or _lopsided(score)):
@@ -45,7 +45,7 @@ def _lopsided(value: Interval) -> bool:
 
 
 def points(gap: Interval) -> str:
-    """By how many points the better one of two is ahead, with the interval."""
+    """By how many points the better of two is ahead, with the interval."""
     low, high = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
     text = f"{100 * abs(gap.mean):.1f}"
     if math.isfinite(gap.half_width) and _lopsided(gap):
@@ -54,7 +54,7 @@ def points(gap: Interval) -> str:
 
 
 def plus_minus(half_width: float, form: str = "") -> str:
-    """Half of an interval's width in this format (two significant figures), or nothing where there is no interval."""
+    """Half of an interval's width in this format (two significant figures), or nothing without an interval."""
     if not math.isfinite(half_width):
         return ""
     if form:
@@ -64,12 +64,12 @@ def plus_minus(half_width: float, form: str = "") -> str:
 
 
 def figures(value: float, sign: str = "") -> str:
-    """Three significant figures, without an exponent where a reader can do without. sign: "+" to write it always."""
+    """Three significant figures, with an exponent only for extreme numbers. sign: "+" to always write the sign."""
     return f"{value:{sign},.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:{sign}#.3g}".rstrip(".")
 
 
 def estimate(value: Interval, sign: str = "") -> str:
-    """Three significant figures with their interval, or as many as the interval leaves. sign: as for `figures`."""
+    """Three significant figures with their interval, or as many as the interval supports. sign: as for `figures`."""
     if math.isnan(value.mean):
         return "undefined" if value.undefined and not value.diverged else "diverged"
     texts, half = [figures(value.mean, sign)], value.half_width
@@ -80,12 +80,12 @@ def estimate(value: Interval, sign: str = "") -> str:
 
 
 def root(value: float) -> float:
-    """The square root of a squared error; 0 for a negative end of its interval. What is not a number stays so."""
+    """The square root of a squared error; 0 for a negative end of its interval. NaN stays NaN."""
     return 0.0 if value < 0 else math.sqrt(value)
 
 
 def rooted(score: Interval, metric: Metric) -> Interval:
-    """A score in the unit that it is shown in: of squares their root."""
+    """A score in the unit in which it is shown: for squares, the root."""
     if not metric.root:
         return score
     return replace(score, mean=root(score.mean), low=root(score.low), high=root(score.high))
@@ -154,7 +154,7 @@ def drawn(draws: int, tasks: int) -> str:
 
 
 def setting_name(way: Any, shot: Any) -> str:
-    """ "5-way 1-shot", or "3 to 46-shot" where there is no way."""
+    """ "5-way 1-shot", or "3 to 46-shot" without a way."""
     return f"{'' if way is None else f'{size(way)}-way '}{size(shot)}-shot"
 
 
@@ -165,7 +165,7 @@ def two_figures(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader takes them in."""
+    """Seconds in a readable unit."""
     if seconds < 1:
         return f"{1000 * seconds:.2g} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
     if seconds < 100:

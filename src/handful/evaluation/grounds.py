@@ -1,4 +1,4 @@
-"""What rungs of the ladder stand on: the inputs of tasks, or the vectors that an encoder makes of them."""
+"""What rungs of the ladder get: the inputs of tasks, or the vectors of an encoder."""
 
 import time
 from typing import Any
@@ -16,16 +16,16 @@ from handful.tasks.distribution import Pool, Remembered, TaskDistribution
 from handful.types import to_device
 
 THINNED = 20
-"""Of each class, how many examples an encoder embeds for the networks of rungs, and to choose their options by."""
+"""Examples of each class that an encoder embeds for the networks of rungs, and for choosing their options."""
 MEASURED = 256
 """Examples by which the vectors of an encoder are scaled."""
 
 
 class Ground:
-    """What a rung stands on.
+    """What a rung gets: inputs, or vectors of an encoder.
 
     name: FROZEN or TUNED; empty for inputs as they are.
-    network: what makes the vectors; None: inputs as they are.
+    network: the encoder; None: inputs unchanged.
     width: of the vectors.
     """
 
@@ -35,33 +35,33 @@ class Ground:
         self._seconds: dict[int, float] = {}
 
     def tasks(self, tasks: TaskDistribution) -> TaskDistribution:
-        """The tasks as a rung sees them; what an encoder has made of an example is kept for all tasks."""
+        """The tasks for a rung; the encoder's vector of an example is computed once for all tasks."""
         if self.network is None:
             return tasks
         mapped = tasks.mapped(self.network)
         if mapped is None:
-            raise UserError("Examples come out different in each task, so that the encoder has no vectors of them.")
+            raise UserError("Examples differ in each task, so the encoder cannot embed them once.")
         return mapped
 
     def choosing(self, tasks: TaskDistribution) -> TaskDistribution:
-        """Validation tasks to choose by; on vectors they are of fewer examples, since the encoder takes its time."""
+        """Validation tasks to choose options on; for vectors, of fewer examples, since the encoder is slow."""
         sizes = tasks.sizes.largest()
         return tasks if self.network is None else tasks.thinned(max(THINNED, sizes.shot + sizes.query_shot))
 
     def pool(self, trained: TaskDistribution | None) -> Pool | None:
-        """What a network is pre-trained on; of vectors some of each class, since the encoder takes its time."""
+        """The pool to pre-train a network on; for vectors, some examples of each class, since the encoder is slow."""
         if trained is None or self.network is None:
             return trained.pool() if trained else None
         mapped = trained.thinned(THINNED).mapped(self.network)
         return mapped.pool() if mapped else None
 
     def vectors(self, tasks: TaskDistribution) -> bool:
-        """Whether a rung sees vectors of an encoder, whose directions count."""
+        """Whether a rung gets vectors of an encoder, whose directions count."""
         pipeline = tasks.pipeline
         return self.network is not None or (pipeline is not None and pipeline.encoded and not pipeline.tuned)
 
     def seconds(self, tasks: TaskDistribution) -> float:
-        """What it takes to encode the support of a task."""
+        """Seconds to encode the support of a task."""
         if self.network is None:
             return 0.0
         support = tasks.task(0).support.inputs.to(self.network.device)
@@ -88,7 +88,7 @@ class Scaled(nn.Module):
 
 
 def encoder_grounds(learner: Learner, trained: TaskDistribution | None) -> tuple[Ground, Ground] | None:
-    """The encoder of a learner as it was published, and as it is now; None where no encoder is a part of it.
+    """The encoder of a learner as published, and tuned; None if the learner has no encoder.
 
     Vectors of the first are divided by their size over training examples, as a pipeline does.
     """

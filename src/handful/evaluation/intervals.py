@@ -11,7 +11,7 @@ from torch import Tensor
 from handful.errors import UserError
 
 Bounds: TypeAlias = tuple[float, float]
-"""The least and the largest score that there can be."""
+"""The smallest and the largest possible score."""
 
 SHARE: Bounds = (0.0, 1.0)
 """Of accuracies and other shares."""
@@ -74,18 +74,18 @@ def interval(
     """Student's t interval of the mean score.
 
     scores: `(draws,)`; those that are not finite are left out and counted: NaN as undefined, others as diverged. units:
-    `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its luck (None: every draw
-    is its own unit). bounds: the least and the largest score that there can be (None: there are none). alpha: how often
-    it misses the mean. With one unit there is no interval, and it is infinitely wide.
+    `(draws,)` the task of each draw; draws of one unit are averaged first, since they share its difficulty (None: every
+    draw is its own unit). bounds: the smallest and the largest possible score (None: unbounded). alpha: how often it
+    misses the mean. With one unit the interval is infinitely wide.
 
-    Where all units have equal scores, their spread of 0 says nothing of other units. If a share q of all units had this
+    If all units have equal scores, their spread of 0 does not describe other units. If a share q of all units had this
     score, `count` units would all have it with probability q ** count, so that q is (alpha / 2) ** (1 / count) or more:
-    the exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the
-    Case of the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the bounds,
-    and without bounds there is no interval. What is counted are units, not the predictions in them, which may be
-    right or wrong together: the largest design effect of clusters that there is (Korn and Graubard, *Confidence
-    Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey
-    Methodology 24).
+    this is the exact binomial interval of Clopper and Pearson, *The Use of Confidence or Fiducial Limits Illustrated in
+    the Case of the Binomial* (1934), https://doi.org/10.2307/2331986. The other units may have any score within the
+    bounds; without bounds the interval is infinite. The count is of units, not of the predictions in them, which may be
+    right or wrong together: the largest possible design effect of clusters (Korn and Graubard, *Confidence Intervals
+    for Proportions with Small Expected Number of Positive Counts Estimated from Survey Data*, 1998, Survey Methodology
+    24).
     """
     means = _of_units(scores, units)
     count = len(means)
@@ -108,15 +108,15 @@ def seeds_interval(
 
         variance = MS_A / ST + MS_B / ST - MS_E / ST,   no less than either of the first two:
 
-    between seeds, plus between tasks, less the luck of single scores, which is in both. Else (each seed has tasks of
-    its own) the variance is that of the seeds' means divided by S, which holds their tasks' luck. Student's t with
-    Satterthwaite's degrees of freedom, *An Approximate Distribution of Estimates of Variance Components* (1946),
-    https://doi.org/10.2307/3002019: some S - 1 where seeds matter most, so that two seeds give a wide interval.
+    between seeds, plus between tasks, less the residual variance, which is in both. Otherwise (each seed has its own
+    tasks) the variance is that of the seeds' means divided by S, which includes the variance of their tasks. Student's
+    t with Satterthwaite's degrees of freedom, *An Approximate Distribution of Estimates of Variance Components* (1946),
+    https://doi.org/10.2307/3002019: about S - 1 if seeds vary most, so that two seeds give a wide interval.
 
-    With a single seed it reduces to `interval`, and speaks of that seed's weights only. So it does where seeds do not
-    differ in any score; where seeds with tasks of their own have equal means, it is that of `interval` for these means.
-    Scores that are not finite are left out and counted, with `same_tasks` in all seeds. Raises
-    `UserError` for `same_tasks` that are not as many for each seed.
+    With a single seed it reduces to `interval`, for that seed's weights only, as it does if seeds do not differ in any
+    score; if seeds with their own tasks have equal means, it is that of `interval` for these means. Scores that are not
+    finite are left out and counted, with `same_tasks` in all seeds. Raises `UserError` for `same_tasks` whose number
+    differs between seeds.
     """
     lost = left_out(*scores)
     if same_tasks and len({len(of_seed) for of_seed in scores}) == 1:
@@ -142,7 +142,7 @@ def seeds_interval(
     if len(set(map(len, means))) > 1:
         raise UserError(
             f"The seeds were scored on {', '.join(str(len(of_seed)) for of_seed in means)} tasks, so not on the same "
-            "ones. Give the scores of those that all have, or same_tasks=False where each has tasks of its own."
+            f"ones. Give the scores of the common tasks, or same_tasks=False if each seed has its own tasks."
         )
     table = torch.stack(means)  # (seeds, tasks)
     across = _spread(table.mean(0)) / tasks
@@ -162,23 +162,23 @@ def seeds_interval(
 def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
     """The mean score with the interval for *other classes* of the same kind.
 
-    None for fewer than two classes, and for equal scores, which say nothing of how classes differ.
+    None for fewer than two classes, and for equal scores, which do not show how classes differ.
 
     scores: `(tasks,)`; those that are not finite are left out and counted. classes: what each task is made of
-    (`TaskDistribution.manifest(i).classes`). `interval` says how the mean varies with other tasks of the same data: it
-    shrinks to nothing as tasks are drawn again and again from a few classes, and then is far too narrow for anything
-    but these (*Oops, I Sampled it Again: Reinterpreting Confidence Intervals in Few-Shot Learning*, Lafargue et al.,
+    (`TaskDistribution.manifest(i).classes`). `interval` describes how the mean varies with other tasks of the same
+    data: it shrinks to zero as tasks are drawn repeatedly from a few classes, and is then far too narrow for other
+    classes (*Oops, I Sampled it Again: Reinterpreting Confidence Intervals in Few-Shot Learning*, Lafargue et al.,
     2024, https://arxiv.org/abs/2409.02850).
 
-    The model: a task's score is a mean, plus the average of its classes' effects, plus the luck of the draw. Both
-    variances follow from the spread of the scores and from that of the scores that share a class, for any pattern of
-    sharing (moments of quadratic forms, as in Henderson, 1953, https://doi.org/10.2307/3001853). The variance of the
-    mean is that of the classes, each by its share of the tasks, plus luck / tasks: with N equally frequent classes
-    classes / N + luck / tasks. Without class effects it is that of `interval`.
+    The model: a task's score is a mean, plus the average of its classes' effects, plus a residual. Both variances
+    follow from the spread of the scores and from that of the scores that share a class, for any pattern of sharing
+    (moments of quadratic forms, as in Henderson, 1953, https://doi.org/10.2307/3001853). The variance of the mean is
+    that of the classes, each by its share of the tasks, plus residual / tasks: with N equally frequent classes, classes
+    / N + residual / tasks. Without class effects it is that of `interval`.
 
     Departure from a plain bootstrap of classes: resampling classes and averaging their scores understates the variance
-    by way^2, and keeping the tasks all of whose classes were drawn multiplies the luck by 2^way. Effects of *pairs* of
-    classes, such as two that look alike, count as luck.
+    by way^2, and keeping the tasks all of whose classes were drawn multiplies the residual variance by 2^way. Effects
+    of *pairs* of classes, such as two that look alike, are part of the residual.
     """
     from scipy.sparse import csr_array
 
@@ -228,9 +228,9 @@ def difference(
     *The Generalization of 'Student's' Problem when Several Different Population Variances are Involved* (Welch, 1947),
     https://doi.org/10.2307/2332510. Scores of the same tasks are paired instead: `interval` of their differences.
 
-    Where the scores of one side are all equal, so that their spread says nothing, the two intervals are combined by
-    their ends: *Construction of Confidence Limits about Effect Measures: A General Approach* (Zou and Donner, 2008),
-    https://doi.org/10.1002/sim.3095. bounds: of the scores, see `interval`.
+    If the scores of one side are all equal, the two intervals are combined by their ends: *Construction of Confidence
+    Limits about Effect Measures: A General Approach* (Zou and Donner, 2008), https://doi.org/10.1002/sim.3095. bounds:
+    of the scores, see `interval`.
     """
     means = _of_units(scores, units), _of_units(others, other_units)
     if any(_equal(values, bounds) for values in means):
@@ -249,7 +249,7 @@ def difference(
 
 
 def tasks_needed(interval: Interval, half_width: float) -> int:
-    """About how many tasks as varied as these make an interval of this half-width, which is above 0.
+    """About how many tasks as varied as these give an interval of this half-width, which is above 0.
 
     The half-width shrinks with the square root of the number of tasks, that of equal scores about with the number. The
     given interval is finite.

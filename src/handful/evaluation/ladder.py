@@ -1,4 +1,4 @@
-"""The ladder: the ordinary methods that stand beside every result."""
+"""The ladder: the baselines that every result is compared with."""
 
 import math
 import time
@@ -28,39 +28,39 @@ from handful.registry import LEARNERS
 from handful.tasks.distribution import Pool, Remembered, SizeRanges, TaskDistribution
 
 MINUTES = 2.0
-"""For the pre-training of rungs and for those that are costly."""
+"""Minutes for the pre-training of rungs and for costly rungs."""
 PART_FOR_PRETRAINING = 0.4
-"""The part of this time that the pre-training may take."""
+"""The share of this time for the pre-training."""
 CHOOSING_TASKS = 50
 TIMED_STEPS = 3
-"""Of the pre-training, to foretell its time; the first one warms up."""
+"""Steps of the pre-training that predict its time; the first one warms up."""
 
 EXAMPLES = (1, 2, 5, 10, 20, 50, 100)
-"""What the conventional way is given to learn from, for the data equivalence."""
+"""Numbers of examples for the conventional way, for the data equivalence."""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without notes that classes or tasks are too small: nobody asked for the sizes that are tried inside."""
+    """Suppress notes that classes or tasks are too small, since the sizes tried here are not the user's."""
     with collecting():
         yield
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A learner of the ladder, and what it stands on."""
+    """A learner of the ladder, and what it gets: inputs or vectors of an encoder."""
 
     learner: type[Learner]
     ground: Ground
 
     @property
     def name(self) -> str:
-        """By which no other rung of a ladder is called."""
+        """The name, unique in a ladder."""
         return row_name(self.learner.key, self.ground.name)
 
     @property
     def uses_other_tasks(self) -> bool:
-        """Whether it takes anything from other tasks: by itself, or of an encoder that was tuned on them."""
+        """Whether it learns from other tasks: by itself, or through an encoder that was tuned on them."""
         return self.learner.uses_other_tasks or self.ground.name == TUNED
 
     @property
@@ -71,26 +71,25 @@ class Rung:
 
 
 class Ladder:
-    """The rungs that can do the tasks of a distribution, built once and climbed on several settings.
+    """The rungs that support the tasks of a distribution, built once and scored on several settings.
 
-    Where an encoder is a part of the learner, rungs on raw inputs stand on its vectors: on those of the encoder as it
-    was published, and on those of the tuned one, which tell what tuning brings; rungs that train a network stand on the
-    former.
+    If an encoder is a part of the learner, rungs on raw inputs get its vectors instead: those of the encoder as
+    published, and those of the tuned one, which show the gain from tuning; rungs that train a network get the former.
 
-    learner: the one to stand beside; rungs with a network get one of its kind.
+    learner: the one to compare with; rungs with a network get one of its kind.
     trained: the training tasks, from whose pool a network is pre-trained once for all rungs that start from it. None,
         or tasks without a pool: they are left out.
-    examples: of that pre-training: as many as the learner saw in its own training, or as many as the time allows. A
-        learner that is nothing but pre-trained lends its own network instead. 0: those rungs are left out, since an
-        untrained network says nothing of other tasks, and `pretrained_on` says so.
-    seen_by: who saw so many, in words.
-    network: the weights of the learner's network as its own pre-training left them, which serve the same purpose where
-        no head is needed with them; None where there was none.
+    examples: of that pre-training: as many as the learner was trained on, or as many as the time allows. A learner that
+        is only pre-trained shares its network instead. 0: those rungs are left out, since an untrained network has
+        learned nothing from other tasks; `pretrained_on` states so.
+    seen_by: what was trained on so many examples, in words.
+    network: the weights of the learner's network after its own pre-training, used instead if no head is needed; None
+        without a pre-training.
     backbone: the network of rungs, and its options, beside a learner that has none of its own.
     minutes: for the pre-training and for costly rungs, which `costly.with_costly` adds. 0: costly rungs are left out,
-        and the pre-training takes what it takes, so that nothing depends on the clock.
-    keeper: where the pre-training is kept while it runs. A shorter one that it has is taken, unless there is time now
-        for twice as many examples.
+        and the pre-training is not limited, so that nothing depends on the clock.
+    keeper: stores the pre-training while it runs. A shorter one that it has is used, unless the time allows for twice
+        as many examples.
     metric: see `find_metric`.
     on_event: called with a `StepEvent` as work goes on.
 
@@ -151,7 +150,7 @@ class Ladder:
         fitting = [rung for rung in can if lent or rung.start != "pretrained"]
         self.rungs = [Rung(rung, ground) for rung in fitting for ground in self._grounds(rung)]
         if untrained := [rung.key for rung in can if rung not in fitting]:
-            self.pretrained_on = f"none, since no learner was trained; left out: {', '.join(untrained)}"
+            self.pretrained_on = f"none, because no learner was trained; left out: {', '.join(untrained)}"
         self._pretrained: Any = None
         first = next((rung for rung in self.rungs if rung.learner.start == "pretrained"), None)
         if first is not None:
@@ -167,7 +166,7 @@ class Ladder:
         keeper: Keeper | None,
         seen_by: str,
     ) -> None:
-        """Come by a pre-trained network for all rungs: the run's own, one that is kept, or a new one."""
+        """Get a pre-trained network for all rungs: the run's own, a stored one, or a new one."""
         if self.learner.start == "pretrained" and self._encoders is None:
             self._pretrained = self.learner
             self.pretrained_on = "the learner's own network"
@@ -187,19 +186,19 @@ class Ladder:
             ),
             keeper=keeper,
         )
-        self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as {seen_by} saw"
+        self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as {seen_by} was trained on"
         if affordable < examples:
-            self.pretrained_on = f"pre-trained on {affordable:,} examples, for which the time was enough"
-            self.pretrained_on += f" ({seen_by} saw {examples:,})"
+            self.pretrained_on = f"pre-trained on {affordable:,} examples, as many as the time allowed"
+            self.pretrained_on += f" ({seen_by}: {examples:,})"
 
     def _takes(self, network: dict[str, Tensor]) -> bool:
-        """Whether rungs can do with these weights of a network, without a head."""
+        """Whether rungs can use these weights of a network, without a head."""
         own = self._pretrained.backbone.state_dict()
         same = {name: value.shape for name, value in own.items()} == {name: w.shape for name, w in network.items()}
         return same and self._pretrained.head is None
 
     def _affordable(self, rung: Rung, pool: Pool, examples: int, keeper: Keeper | None) -> int:
-        """As many of these examples as there is time for, at least two batches."""
+        """As many of these examples as the time allows, at least two batches."""
         kept = keeper.steps * BATCH if keeper is not None and keeper.steps is not None else 0
         if not self.minutes or kept == examples or examples <= TIMED_STEPS * BATCH:
             return examples
@@ -208,7 +207,7 @@ class Ladder:
         return kept if 0 < kept <= examples and 2 * kept > found else found
 
     def _grounds(self, rung: type[Learner]) -> Sequence[Ground]:
-        """What a rung stands on: nothing, where it tunes an encoder and there is none."""
+        """What a rung gets; none if it tunes an encoder and the learner has none."""
         if self._encoders is None:
             return () if rung.start == "encoder" else (self._inputs,)
         if rung.start == "encoder" or not rung.uses_inputs:
@@ -230,7 +229,7 @@ class Ladder:
         """
         rungs = [rung for rung in self.rungs if not rung.learner.costly]
         if not rungs:
-            raise UserError("No baseline of the registry can do these tasks, so there is nothing to compare with.")
+            raise UserError("No baseline of the registry supports these tasks, so no comparison is possible.")
         own = self._own(setting, tasks, "the learner of the run")
         found = []
         for rung in rungs:
@@ -239,7 +238,8 @@ class Ladder:
         return Comparison.of(own, found, alone=self._best_alone(validation, choosing))
 
     def costs(self, setting: TaskDistribution, *, together: bool = False) -> Costs:
-        """About what `run` takes on this setting, by its first task; with `together`, by a few tasks at once."""
+        """The estimated time of `run` on this setting, from its first task; with `together`, from a few tasks at
+        once."""
         rungs, seen = [], False
         for rung in self.rungs:
             if rung.learner.costly:
@@ -268,10 +268,10 @@ class Ladder:
     ) -> dict[str, list[tuple[int, Interval]]]:
         """Scores against shots: of the learner, of the best cheap rung, and of the best one on raw inputs.
 
-        All on the same tasks with the same queries: those of the largest shot, of whose support a part is kept; or
-        drawn anew for each shot, where a part of a support is none (see `TaskDistribution.nested`). Shots for which the
-        data has too few examples, for which classes of the setting's own tasks have too few, or for which less than
-        half of the user's tasks have enough, are left out; none of them left is an empty result.
+        All on the same tasks with the same queries: those of the largest shot, with a part of their support; or drawn
+        anew for each shot, if a part of a support is not one (see `TaskDistribution.nested`). Shots for which the data
+        or the classes of the setting's tasks have too few examples, or for which less than half of the user's tasks
+        have enough, are left out; the result may be empty.
 
         choosing: see `run`. end: by `time.monotonic`; no shot begins that would end later, were it like the one before.
         """
@@ -299,7 +299,7 @@ class Ladder:
             sizes.append((at, options_on))
         if not sizes:
             return {}
-        why = "what more examples bring"
+        why = "the gain from more examples"
         took = 0.0
         for number, (shot, (at, options_on)) in enumerate(zip(shots, sizes, strict=False)):
             began = time.monotonic()
@@ -317,7 +317,8 @@ class Ladder:
     def conventional(
         self, setting: TaskDistribution, validation: TaskDistribution, *, tasks: int, shot: int | None = None
     ) -> dict[str, Evaluation]:
-        """What the rungs that know no other tasks score on the first tasks of `setting`'s present split, by their name.
+        """The scores of the rungs that learn from each task alone on the first tasks of `setting`'s present split, by
+        name.
 
         They are those on raw inputs, or on the vectors of an encoder that is not tuned, and, unless costly ones are
         left out, the network trained from scratch. Their options are chosen on tasks of `validation`. shot: see
@@ -345,9 +346,9 @@ class Ladder:
         """How many times more examples the conventional way needs on the first tasks of `setting`'s present split.
 
         The conventional way is the best of `conventional`. It gets more `examples` (of each class, or of a task) until
-        it surely beats the learner, or the same tasks have no more; fewer ones are a part of its support, where that
-        can be (see `TaskDistribution.nested`). None where shots vary, no rung can do the tasks, or draws are left out
-        of the score of the learner or, for some size, of each rung: they are no basis for a factor.
+        it significantly beats the learner, or the same tasks have no more; smaller supports are parts of larger ones,
+        if possible (see `TaskDistribution.nested`). None if shots vary, no rung supports the tasks, or draws have no
+        score for the learner or, for some size, for each rung.
         """
         shot = setting.sizes.shot
         if isinstance(shot, tuple) or not self._conventional:
@@ -358,7 +359,7 @@ class Ladder:
         sizes: list[int] = []
         ways: list[list[Evaluation]] = []
         wanted = sorted({*examples, shot})
-        why = "what the ordinary way needs"
+        why = "the examples that the conventional way needs"
         for number, size in enumerate(wanted):
             self.on_event(StepEvent("data equivalence", number, len(wanted), unit="sizes", why=why))
             fewer = setting.nested and size < shot
@@ -392,7 +393,7 @@ class Ladder:
         return replace(result, curve=list(zip(sizes, best, strict=True)))
 
     def build(self, rung: Rung, options: dict[str, Any]) -> Learner:
-        """The rung with these options, pre-trained or fitted where it has to be."""
+        """The rung with these options, pre-trained or fitted if needed."""
         ground = rung.ground
         if rung.learner.start == "pretrained" and self._pretrained is not None:
             return self._pretrained.twin(rung.learner, **options).to(self.learner.device)  # type: ignore[no-any-return]
@@ -433,9 +434,9 @@ class Ladder:
         return candidates[ranks.index(max(ranks))]
 
     def _best_alone(self, validation: TaskDistribution, count: int | None) -> str | None:
-        """The best on validation tasks of the rungs that learn from each task alone, costly ones apart.
+        """The best rung on validation tasks that learns from each task alone, costly ones excluded.
 
-        Chosen on the tasks that are scored, it would be the one that they happen to favor.
+        Choosing it on the scored tasks would favor it by chance.
         """
         sizes = validation.sizes
         if sizes not in self._alone:
@@ -465,14 +466,14 @@ class Ladder:
     def _own(
         self, setting: TaskDistribution, tasks: int, why: str | None = None, *, shot: int | None = None
     ) -> Evaluation:
-        """Scores of the learner; on the vectors of a tuned encoder that are there already."""
+        """Scores of the learner; on the vectors of a tuned encoder that are already computed."""
         return self._evaluate(
             self.learner, setting, tasks, why, shot=shot, features=self._features(self.learner, setting)
         )
 
     def _features(self, learner: Learner, setting: TaskDistribution) -> TaskDistribution | None:
-        """What the learner's network, or the pre-trained one, makes of examples, kept for all that is scored; None
-        where it is not worth keeping."""
+        """The features of examples by the learner's network, or the pre-trained one, kept for all scoring; None if
+        keeping them does not pay."""
         if not works_on_features(learner):
             return None
         if learner is self.learner and self._encoders:
@@ -517,11 +518,11 @@ class Ladder:
 
 
 class _TimedError(Exception):
-    """A pre-training has gone on for long enough to foretell its time."""
+    """Raised when a pre-training has run long enough to predict its time."""
 
 
 def _seconds_per_example(learner: Any, pool: Pool, seed: int) -> float:
-    """What the pre-training of a learner takes, by its first steps; the learner is of no use afterwards."""
+    """The estimated time of a learner's pre-training, from its first steps; do not use the learner afterwards."""
     ends: list[float] = []
 
     def hear(done: int, total: int) -> None:
@@ -540,7 +541,7 @@ def _of_shot(tasks: TaskDistribution, shot: int) -> TaskDistribution:
 
 
 def _same_tasks(one: TaskDistribution, other: TaskDistribution, tasks: int) -> bool:
-    """Whether the first tasks of both are of the same classes or units: with more examples, some may be too small."""
+    """Whether the first tasks of both have the same classes or units: with more examples, some may be too small."""
     if one.units != other.units:
         return False
     return all(

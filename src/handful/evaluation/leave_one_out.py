@@ -1,4 +1,4 @@
-"""Each example predicted by its task adapted without it, and without its kin: a task's own score."""
+"""Leave-one-out scores: each example is predicted by its task adapted without it and its group."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,7 +60,7 @@ def predict_left_out(learner: Learner, support: Examples, spec: TaskSpec, groups
 
 
 def kin(inputs: Tensor, groups: Sequence[str] | None) -> Tensor:
-    """Numbers `(n,)` that examples share which are of one group, or have equal inputs, or are so by way of others."""
+    """Numbers `(n,)` of the connected components of examples: those of one group or with equal inputs are connected."""
     from scipy.sparse.csgraph import connected_components
 
     equal: Tensor = torch.unique(inputs.flatten(1), dim=0, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""How long scoring takes, foretold by a few tasks: so that an evaluation keeps to its time."""
+"""The time of scoring, predicted from a few tasks, so that an evaluation keeps to its time limit."""
 
 import math
 import time
@@ -14,18 +14,17 @@ from handful.tasks.distribution import TaskDistribution
 from handful.types import to_device
 
 TRIED, TRIED_SECONDS = 16, 2.0
-"""How many tasks together are timed at the most, and for about how long."""
+"""The number of tasks that are timed together at most, and for about how long."""
 FEWEST_CHOOSING, PART_FOR_CHOOSING = 5, 4
-"""Validation tasks for a choice where the time is short: at the least, and one for so many tasks that are scored."""
+"""Validation tasks for a choice if the time is short: the minimum, and scored tasks for each one."""
 
 
 @dataclass(frozen=True)
 class Pace:
     """How long a learner takes to be scored.
 
-    seconds: for a task. most: tasks that together show its network all rows of the data; it sees each of them once,
-    and more tasks take no longer. Infinite where it sees them anew in each task. choices: how often it is scored on
-    validation tasks.
+    seconds: for a task. most: tasks that together contain all rows of the data, if features of a row are computed only
+        once: more tasks take no longer. Otherwise infinite. choices: how often it is scored on validation tasks.
     """
 
     seconds: float
@@ -39,9 +38,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class Costs:
-    """What scoring a learner and its ladder on one setting takes.
+    """The time of scoring a learner and its ladder on one setting.
 
-    choosing: validation tasks for each choice of options, where the time is not short.
+    choosing: validation tasks for each choice of options, if the time is not short.
     """
 
     own: Pace
@@ -51,7 +50,7 @@ class Costs:
     def seconds(self, tasks: int, choosing: int, *, before: int = 0) -> float:
         """For so many tasks, with options chosen on so many validation tasks.
 
-        before: how many settings of as many tasks come before, in which networks have seen rows already.
+        before: how many settings of as many tasks come before, for which features of rows are already computed.
         """
 
         def more(pace: Pace, count: int) -> float:
@@ -96,5 +95,5 @@ def pace(learner: Learner, setting: TaskDistribution, *, choices: int = 0, toget
 
 
 def choosing_tasks(tasks: int, most: int) -> int:
-    """Validation tasks for a choice of options, `most` of which there are where the time is not short."""
+    """Validation tasks for a choice of options, `most` if the time is not short."""
     return min(most, max(FEWEST_CHOOSING, tasks // PART_FOR_CHOOSING))

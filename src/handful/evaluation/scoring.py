@@ -44,18 +44,18 @@ from handful.types import (
 )
 
 LARGE = 10_000
-"""Numbers of an input from which on its features are computed once, and not anew in each task: those of photos."""
+"""Input size from which features are computed once, and not again in each task: that of photos."""
 EXAMPLES_AT_ONCE = 2000
 """How many examples are embedded in one go at most."""
 FROZEN, TUNED = "frozen encoder", "tuned encoder"
-"""What a rung stands on, where an encoder is a part of the learner: its vectors as it was published, and as it is."""
+"""What a rung gets if an encoder is a part of the learner: vectors of the encoder as published, or as tuned."""
 ENOUGH, LONG = 0.5, 5.0
-"""Seconds after which the time to adapt is known, and after which a first time, that warms up, will do."""
+"""Seconds after which the adaptation time is known, and after which a first, warm-up time suffices."""
 BYTES_AT_ONCE = 2**27
 """Bytes that queries may take while they are predicted in one go."""
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Of the central intervals of a normal prediction whose coverage is counted."""
+"""Levels of the central intervals whose coverage is measured."""
 
 OF_DRAWS = (
     "scores",
@@ -69,7 +69,7 @@ OF_DRAWS = (
     "oracle_log_likelihoods",
     "target_scores",
 )
-"""What an `Evaluation` holds of each draw or query."""
+"""The tensors of an `Evaluation`, per draw or query."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Evaluation:
 
     learner: its name.
     metric: the metric of the scores.
-    scores: `(draws,)`. With several targets, the mean score of the standardized targets. NaN where the metric is
+    scores: `(draws,)`. With several targets, the mean score of the standardized targets. NaN if the metric is
         undefined.
     units: `(draws,)` the task of each draw, over which intervals are made.
     diverged: `(draws,)` whether a prediction of the draw is not finite. Such a draw has the worst score: an accuracy
@@ -109,7 +109,7 @@ class Evaluation:
         >>> one, two = (
         ...     evaluate(handful.LEARNERS[name].build(tasks.spec), tasks, tasks=50) for name in ("neighbors", "dummy")
         ... )
-        >>> one.gain_over(two).low > 0  # the paired 95 % interval over tasks excludes 0: surely better
+        >>> one.gain_over(two).low > 0  # the paired 95 % interval over tasks excludes 0
         True
     """
 
@@ -140,7 +140,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """What it is called among others: the learner, and what that stands on."""
+        """Its name among others: the learner, and its encoder."""
         return row_name(self.learner, self.ground)
 
     @property
@@ -151,12 +151,12 @@ class Evaluation:
 
     @property
     def over_classes(self) -> ClassInterval | None:
-        """The mean score with its interval for other classes; None where tasks are not drawn from classes."""
+        """The mean score with its interval for other classes; None if tasks are not drawn from classes."""
         return class_interval(self.scores, self.classes)
 
     @property
     def unscored(self) -> int:
-        """How many diverged draws are left out of the mean score."""
+        """The number of diverged draws left out of the mean score."""
         return int(self.scores.isinf().sum())
 
     @property
@@ -197,8 +197,7 @@ class Evaluation:
     def gain_over(self, other: "Evaluation", *, alpha: float = ALPHA) -> Interval:
         """By how much this learner is better (positive) than `other` on the tasks that both were scored on.
 
-        Draws that are left out of the score of either are left out here; `behind` tells whose they are. alpha: see
-        `interval`.
+        Draws left out of the score of either are left out here; `behind` counts whose they are. alpha: see `interval`.
         """
         count = min(len(self.scores), len(other.scores))
         ahead = self.metric.sign * apart(self.scores[:count], other.scores[:count])
@@ -220,7 +219,7 @@ class Evaluation:
     def behind(self, other: "Evaluation") -> int:
         """How many more draws than of `other` are left out of this learner's score, of those that both have.
 
-        Whoever has more of them ranks behind, whatever the scores of the rest.
+        The one with more of them ranks behind, regardless of the other scores.
         """
         count = min(len(self.scores), len(other.scores))
         return int(self.scores[:count].isinf().sum()) - int(other.scores[:count].isinf().sum())
@@ -245,14 +244,14 @@ def evaluate(
     distribution: the tasks; choose their split and sizes before.
     tasks: the number of tasks, 1 or more.
     metric: a metric or its name; None: that of the distribution, see `find_metric`.
-    shot: adapt to the first `shot` support examples only (of each class, where there is a way): the same queries, with
+    shot: adapt to the first `shot` support examples only (of each class, if tasks have a way): the same queries, with
         fewer examples to learn from. None: all of them.
     on_event: called with a `StepEvent` at the beginning and after each batch of tasks.
-    features: the same tasks mapped by the learner's network; None: mapped here where that saves time.
-    first: the number of the first task, where those before it have been scored already.
+    features: the same tasks mapped by the learner's network; None: computed here if that saves time.
+    first: the number of the first task, if those before it are already scored.
     measured: what `cost` returned for this learner and these tasks; None: measured here.
 
-    Raises `UserError` where the learner cannot do these tasks, or where the tasks have fewer examples than `shot`.
+    Raises `UserError` if the learner does not support these tasks, or if they have fewer examples than `shot`.
 
     Example:
         >>> import handful
@@ -333,15 +332,15 @@ def evaluate(
 
 
 def row_name(learner: str, ground: str) -> str:
-    """What a row is called: the key of a learner, and what that stands on."""
+    """The name of a row: the key of a learner, and its encoder."""
     return f"{learner}, {ground}" if ground else learner
 
 
 def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, most: int | None = None) -> Any:
     """Predictions for the queries of stacked tasks, each adapted to its own support.
 
-    Here tasks of an evaluation go to the learner's device, and the predictions come back to the CPU. most: queries of a
-    task that are predicted in one go, where the learner is pointwise.
+    Tasks are moved to the learner's device, and predictions back to the CPU. most: queries of a task to predict at
+    once, if the learner is pointwise.
     """
 
     def one(task: Task) -> Prediction:
@@ -355,13 +354,13 @@ def predict_tasks(learner: Learner, batch: Task, spec: TaskSpec, plan: Plan, *, 
 
 
 def check_number(tasks: int) -> None:
-    """Raise a `UserError` where there are no tasks to score."""
+    """Raise `UserError` for fewer than 1 task to score."""
     if tasks < 1:
         raise UserError(f"An evaluation needs at least 1 task, got {tasks}.")
 
 
 def check_fits(learner: Learner, spec: TaskSpec) -> None:
-    """Raise a `UserError` if a trained learner cannot take tasks of this spec."""
+    """Raise `UserError` if a trained learner does not support tasks of this spec."""
     own: TaskSpec = learner.recipe["spec"]
     if spec.kind != own.kind:
         raise UserError(f"The learner was made for {own.kind}, but these tasks are {spec.kind}.")
@@ -373,14 +372,13 @@ def check_fits(learner: Learner, spec: TaskSpec) -> None:
     if spec.outputs != own.outputs and not (learner.any_way and spec.classification):
         what = "classes" if spec.classification else "target values"
         raise UserError(
-            f"The learner {learner.key!r} was made for {own.outputs} {what} and takes no other number, but these "
-            f"tasks have {spec.outputs}."
+            f"The learner {learner.key!r} was made for {own.outputs} {what} only, but these tasks have {spec.outputs}."
         )
 
 
 def check_tasks(learner: Learner, distribution: TaskDistribution) -> None:
-    """Raise a `UserError` if a learner cannot take these tasks: by their spec, the type of their inputs, or tokens that
-    its network does not know."""
+    """Raise `UserError` if a learner does not support these tasks: by their spec, the type of their inputs, or token
+    ids beyond its network's vocabulary."""
     spec, support = distribution.spec, distribution.task(0).support
     check_fits(learner, spec)
     learner.check_type(support.inputs)
@@ -390,8 +388,8 @@ def check_tasks(learner: Learner, distribution: TaskDistribution) -> None:
                 evaluation_copy(learner).backbone(to_device(support.inputs, learner.device))
         except IndexError as error:
             raise UserError(
-                f"The network looks up tokens that it does not have ({error}). Numbers of arrays are scaled.",
-                hint="Where they are token ids, keep them as they are with {inputs}.",
+                f"The network looks up token ids beyond its vocabulary ({error}). Numbers of arrays are standardized.",
+                hint="If they are token ids, keep them unchanged with {inputs}.",
             ) from error
 
 
@@ -419,13 +417,13 @@ def batches(
 
 
 def metric_of(distribution: TaskDistribution, metric: Metric | str | None = None) -> Metric:
-    """The metric of this name, or by default that of the kind of tasks; see `find_metric`."""
+    """The metric of this name, by default that of the kind of tasks; see `find_metric`."""
     spec, pipeline = distribution.spec, distribution.pipeline
     return find_metric(metric, spec.kind, pipeline.labels if pipeline else None, shared=spec.labels == "shared")
 
 
 def target_names(distribution: TaskDistribution) -> tuple[str, ...]:
-    """Of the targets of a regression, where there are several."""
+    """The names of the targets of a regression, if it has several."""
     spec, pipeline = distribution.spec, distribution.pipeline
     if spec.classification or spec.outputs == 1:
         return ()
@@ -438,7 +436,7 @@ def target_scores_of(
 ) -> Tensor:
     """The scores `(tasks, 1 or outputs)` of stacked tasks, each in its target's own unit.
 
-    predictions, targets: `(tasks, n, ...)` as learners see them.
+    predictions, targets: `(tasks, n, ...)` on the learner's scale.
     """
     mask = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
     if isinstance(predictions, Categorical):
@@ -463,7 +461,7 @@ def scores_of(predictions: Prediction, targets: Tensor, metric: Metric, distribu
 def _of_regression(
     predictions: Any, targets: Tensor, metric: Metric, distribution: TaskDistribution, indices: Sequence[int]
 ) -> dict[str, Tensor]:
-    """What `Evaluation` holds of stacked tasks beside the scores, by its names, where there is such."""
+    """The tensors of `Evaluation` for stacked tasks beside the scores, by name, as far as they exist."""
     more = {}
     if isinstance(predictions, Gaussian):
         more["log_likelihoods"] = _log_likelihoods(predictions, targets, distribution)
@@ -494,16 +492,16 @@ def _check_part(distribution: TaskDistribution, shot: int) -> None:
     whole = distribution.sizes.shot
     least = whole[0] if isinstance(whole, tuple) else whole
     if not 1 <= shot <= least:
-        raise UserError(f"A part of a support has 1 to {least} examples here, got shot={shot}. Draw larger supports.")
+        raise UserError(f"A part of these supports has 1 to {least} examples, got shot={shot}. Draw larger supports.")
     if not distribution.nested:
         raise UserError(
-            "The examples of a support are standardized by all of it, so that a part of them knows the others. "
-            f"Draw supports of that size: tasks.with_sizes(shot={shot})."
+            f"The examples of a support are standardized by the whole support, so a part of them depends on the "
+            f"others. Draw supports of that size: tasks.with_sizes(shot={shot})."
         )
 
 
 def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Examples:
-    """The first examples of a support, or of stacked ones; of each class, where there is a way."""
+    """The first examples of a support, or of stacked ones; of each class, if tasks have a way."""
     inputs, targets = support
     place = inputs.dim() - len(distribution.spec.input_shape) - 1  # of the examples
     if distribution.sizes.way is None:
@@ -517,7 +515,7 @@ def _first(support: Examples, shot: int, distribution: TaskDistribution) -> Exam
 def on_features(
     learner: Learner, distribution: TaskDistribution, features: TaskDistribution | None = None
 ) -> tuple[Learner, TaskDistribution]:
-    """The same learner and tasks, but that a large network sees each example once, and not anew in each task.
+    """An equivalent learner and tasks for which a large network processes each example once, not again in each task.
 
     features: see `evaluate`.
     """
@@ -530,15 +528,14 @@ def on_features(
 
 
 def works_on_features(learner: Learner) -> bool:
-    """Whether its network, or what it is shown, is so large that features of each example are computed once, and may
-    be."""
+    """Whether its network or inputs are so large that features of each example should be computed once, and can be."""
     if not (learner.features_only and learner.pointwise):
         return False
     return one_by_one(learner.backbone) or math.prod(learner.recipe["spec"].input_shape) >= LARGE
 
 
 def head_of(learner: Learner, shape: tuple[int, ...]) -> Learner:
-    """The learner on features of this shape, in place of what its network makes them of; with its tensors."""
+    """The learner on features of this shape in place of inputs; with its tensors."""
     head = shared_copy(learner)
     head.backbone = BACKBONES["raw"](shape)
     spec = replace(learner.recipe["spec"], input_shape=shape)

@@ -1,1 +1,1 @@
-"""Reports: what an evaluation found, in words, tables and pictures."""
+"""Reports: the results of an evaluation in words, tables and pictures."""

@@ -1,4 +1,4 @@
-"""What a report says of the pretrained encoder that a model starts from."""
+"""Lines of a report about the pretrained encoder that a model starts from."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ from handful.evaluation.formatting import one_score
 from handful.metrics import Metric
 
 SHOWN = 5
-"""Data sets that are named at the most."""
+"""How many data sets are named at most."""
 SHORTEST = 5
-"""Letters and digits that two names have in common at least, to be of one data set."""
+"""Letters and digits that two names share if they may name one data set."""
 CHOICES = {"frozen": "its frozen vectors", "map": "a linear map on its frozen vectors", "tuned": "the tuned encoder"}
 OF_ANY_DATA = frozenset({"train", "training", "tests", "texts", "table", "labels", "images", "photos", "dataset"})
 
@@ -23,9 +23,9 @@ class UsedEncoder:
 
     name, revision: see `Encoder`.
     tuned: whether it is a part of the learner, which trained it.
-    provenance: what its card says, see `Encoder.provenance`.
+    provenance: facts from its model card, see `Encoder.provenance`.
     scores: on validation tasks, of its vectors ("frozen"), of a linear map on them ("map"), and "tuned", with what was
-        "kept", and the "share" of what tuning changed; empty where there was no such choice.
+        "kept", and the "share" of what tuning changed; empty without such a choice.
     """
 
     name: str
@@ -39,11 +39,11 @@ class UsedEncoder:
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
 
     def lines(self, metric: Metric) -> Iterable[str]:
-        """Its name, revision, licence and training; and why it is tuned or not."""
-        state, licence = "tuned" if self.tuned else "frozen", self.provenance.get("licence", "not told")
+        """Its name, revision, license and training data, and whether it is tuned."""
+        state, licence = "tuned" if self.tuned else "frozen", self.provenance.get("licence", "not stated")
         yield (
-            f"Encoder: {self.name}, revision {self.revision}, {state}; licence: {licence}; trained on: "
-            f"{self._shown() or 'not told'}."
+            f"Encoder: {self.name}, revision {self.revision}, {state}; license: {licence}; trained on: "
+            f"{self._shown() or 'not stated'}."
         )
         if self.scores:
             shown = {name: one_score(self.scores[name], metric) for name in ("frozen", "map", "tuned")}
@@ -53,18 +53,19 @@ class UsedEncoder:
             )
 
     def warning(self, source: str) -> str:
-        """What its own training may mean for scores on this source of tasks."""
+        """What its training data may mean for scores on this source of tasks."""
         data, named = self.provenance.get("trained on", ""), Path(source).stem
         bearing = next((one for one in data.split(", ") if _alike(one, named)), None)
         if bearing is not None:
             return (
-                f"**The encoder {self.name} was trained on {bearing}, which bears the name of {source}. If these are "
-                "the same data, it has seen the test classes, and no score here says how well new ones are learned.**"
+                f"**The encoder {self.name} was trained on {bearing}, which has the name of {source}. If these are the "
+                f"same data, the encoder was trained on the test classes, and the scores here do not show how well new "
+                f"classes are learned.**"
             )
         trained = f"on {self._shown()}" if data else "on data that its card does not name"
         return (
-            f"The encoder {self.name} was trained {trained}. Scores flatter where the test classes were among its "
-            "training data."
+            f"The encoder {self.name} was trained {trained}. If the test classes were among its training data, these "
+            f"scores are too good."
         )
 
     def _shown(self) -> str:

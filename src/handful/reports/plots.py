@@ -1,8 +1,8 @@
 """Pictures of a report: learning curve, race, ladder, accuracy by shots, reliability, coverage, and a task to look at.
 
-They are 1600 pixels wide (the picture of a task at most), and speak of percent and not of fractions. The learner in
-question is blue, what it is compared with is gray; colors are those of *Color Universal Design* (Okabe & Ito, 2008),
-which color-blind people tell apart.
+They are 1600 pixels wide (the picture of a task at most) and show percent, not fractions. The learner in question is
+blue, what it is compared with is gray; colors are those of *Color Universal Design* (Okabe & Ito, 2008), which
+color-blind people can distinguish.
 """
 
 import functools
@@ -75,7 +75,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def _styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """`draw` in the one style of all pictures, whatever the user's own settings of matplotlib are."""
+    """`draw` in the common style of all pictures, regardless of the user's settings of matplotlib."""
 
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
@@ -90,7 +90,7 @@ def _style() -> Any:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
+    """Write a picture as PNG, atomically."""
     with replacing(path) as temporary, _style(), warnings.catch_warnings():  # some ticks are made when drawn
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # class names in any script; a box is drawn
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
@@ -98,7 +98,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @_styled
 def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
-    """Meta-loss by step, smoothed, beside the score on validation tasks with its best moment."""
+    """Meta-loss by step, smoothed, beside the score on validation tasks with its best step."""
     figure = Figure(figsize=(WIDTH, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     trained = [row for row in history if "loss" in row]  # not the start, where that is validated
@@ -145,7 +145,7 @@ def learning_curve(history: Sequence[dict[str, Any]], metric: Metric) -> Figure:
 
 
 def _ends(low: float, high: float) -> tuple[float, float]:
-    """Those of an axis, which has a length also where all values are 0."""
+    """Limits of an axis, which has a length even if all values are 0."""
     return (low, high) if high > low else (low, low + 1)
 
 
@@ -257,7 +257,7 @@ def race(result: RaceResult) -> Figure:
 
 
 def _near(axes: Any, scores: Sequence[float]) -> None:
-    """Show scores from the best one to 2.5 times as far behind as the middle one is; what is worse is at the edge."""
+    """Limit the axis to scores from the best to 2.5 times as far behind as the median; worse ones are at the edge."""
     best, middle = scores[0], scores[len(scores) // 2]
     reach = 2.5 * abs(best - middle) or 0.1 * abs(best) or 1.0
     low, high = sorted((best, best + math.copysign(reach, scores[-1] - best)))
@@ -289,7 +289,7 @@ def _named(axes: Any, ends: Mapping[str, tuple[float, float]], winner: str, metr
 
 
 def _apart(heights: Sequence[float], room: float) -> list[float]:
-    """Heights, which fall, moved as little as lets each be so far below the one before."""
+    """Falling heights, moved as little as possible so that each is at least this far below the one before."""
     groups: list[list[float]] = []  # of heights without the room between them, which may not rise
     for number, height in enumerate(heights):
         groups.append([height + number * room])
@@ -315,7 +315,8 @@ def shots_curve(
     """The score against the number of examples, one line with its interval's band per learner, the first in front.
 
     per_class: whether shots are counted for each class, or for the task. equivalence: with it, the curve of the
-    conventional way is drawn too, and an arrow from the learner to where that way scores alike.
+    conventional way is drawn too, and an arrow from the learner to the number of examples at which that way has the
+    same score.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -359,7 +360,7 @@ def _conventional(axes: Any, found: Equivalence, metric: Metric) -> None:
     scores = [shown(score, metric).mean for _, score in found.curve]
     at = [shot for shot, _ in found.curve]
     style: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.4, "marker": "s", "markersize": 3}
-    axes.plot(at, scores, color=INK, label="no other tasks", **style)
+    axes.plot(at, scores, color=INK, label="learning from each task alone", **style)
     if found.factor == 0:
         return
     end = found.shot * found.factor if math.isfinite(found.factor) else found.most
@@ -374,7 +375,7 @@ def _conventional(axes: Any, found: Equivalence, metric: Metric) -> None:
 
 @_styled
 def reliability(confidences: Tensor, correct: Tensor) -> Figure:
-    """How often predictions of each confidence are right, and how often each confidence is given; `(n,)` both."""
+    """Accuracy by confidence, and the frequency of each confidence; both arguments are `(n,)`."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     bins = calibration(confidences, correct)
@@ -387,14 +388,14 @@ def reliability(confidences: Tensor, correct: Tensor) -> Figure:
         marker="o",
         markersize=5,
     )
-    left.text(6, 92, "too modest", color="#888888", va="top", fontsize=8)
-    left.text(97, 5, "too sure of itself", color="#888888", ha="right", fontsize=8)
-    left.set(xlim=(0, 102), ylim=(0, 102), xlabel="how sure it says it is", ylabel="how often it is right")
+    left.text(6, 92, "underconfident", color="#888888", va="top", fontsize=8)
+    left.text(97, 5, "overconfident", color="#888888", ha="right", fontsize=8)
+    left.set(xlim=(0, 102), ylim=(0, 102), xlabel="confidence", ylabel="accuracy")
     left.set_title(f"Reliability (calibration error {100 * calibration_error(confidences, correct):.1f} points)")
     counts = torch.histc(confidences.float(), BINS, 0, 1) / max(1, len(confidences))
     right.bar([100 * (i + 0.5) / BINS for i in range(BINS)], (100 * counts).tolist(), width=90 / BINS, color=GRAY)
-    right.set(xlim=(0, 100), xlabel="how sure it says it is", ylabel="share of predictions")
-    right.set_title(f"How sure it is ({len(confidences):,} predictions)")
+    right.set(xlim=(0, 100), xlabel="confidence", ylabel="share of predictions")
+    right.set_title(f"Confidence ({len(confidences):,} predictions)")
     for axes in (left, right):
         axes.xaxis.set_major_formatter(_percent)
         axes.yaxis.set_major_formatter(_percent)
@@ -406,12 +407,12 @@ def reliability(confidences: Tensor, correct: Tensor) -> Figure:
 
 @_styled
 def coverage(levels: dict[float, Interval]) -> Figure:
-    """How many true values the central interval of each level holds, with 95 % intervals over tasks."""
+    """The coverage of true values by the central interval of each level, with 95 % intervals over tasks."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(6, 92, "too modest", color="#888888", va="top", fontsize=8)
-    axes.text(97, 5, "too sure of itself", color="#888888", ha="right", fontsize=8)
+    axes.text(6, 92, "underconfident", color="#888888", va="top", fontsize=8)
+    axes.text(97, 5, "overconfident", color="#888888", ha="right", fontsize=8)
     axes.plot(
         [100 * level for level in levels],
         [100 * held.mean for held in levels.values()],
@@ -424,8 +425,8 @@ def coverage(levels: dict[float, Interval]) -> Figure:
         if math.isfinite(held.half_width):
             ends = [100 * max(0.0, held.low), 100 * min(1.0, held.high)]
             axes.plot([100 * level] * 2, ends, color=INK, linewidth=1.3)
-    axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="level of the interval", ylabel="true values that it holds")
-    axes.set_title("How many true values its intervals hold")
+    axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="level of the interval", ylabel="coverage of true values")
+    axes.set_title("Coverage of the prediction intervals")
     axes.xaxis.set_major_formatter(_percent)
     axes.yaxis.set_major_formatter(_percent)
     _grid(axes, "both")
@@ -433,7 +434,7 @@ def coverage(levels: dict[float, Interval]) -> Figure:
 
 
 def calibration(confidences: Tensor, correct: Tensor, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and number of predictions of each bin of equal width that has any."""
+    """Mean confidence, accuracy and number of predictions of each non-empty bin of equal width."""
     place = (confidences * bins).long().clamp(0, bins - 1)
     rows = []
     for index in range(bins):
@@ -468,8 +469,8 @@ def task_picture(
     """One task of images to look at: a row for each class, the support on the left, the predictions on the right.
 
     task: support and query inputs `(n, channels, height, width)`. predicted: `(n,)` class numbers. names: of the
-    classes. rows, shots, queries: how many are drawn at most. Right predictions are framed green, wrong ones red with
-    the class that was predicted.
+    classes. rows, shots, queries: how many are drawn at most. Correct predictions are framed green, wrong ones red with
+    the predicted class.
     """
     way = int(max(task.support.targets.max(), task.query.targets.max())) + 1
     titles = [f"{number + 1}  {names[number]}" if names is not None else str(number + 1) for number in range(way)]
@@ -498,16 +499,16 @@ def task_picture(
     axes.text(
         5 / side,
         12 / side - head,
-        title or f"A new task: {right} of {len(predicted)} predictions are right{part}",
+        title or f"A new task: {right} of {len(predicted)} predictions are correct{part}",
         fontsize=11.5,
         fontweight="bold",
         va="center",
     )
     caption: dict[str, Any] = {"fontsize": 8.5, "va": "baseline"}
     axes.text(left, -8 / side, "learned from", color=BLUE, **caption)
-    axes.text(start, -8 / side, "predicted right", color=GREEN, **caption)
+    axes.text(start, -8 / side, "predicted correctly", color=GREEN, **caption)
     if right < len(predicted):
-        axes.text(start + 75 / side, -8 / side, "wrong, with the class taken", color=VERMILION, **caption)
+        axes.text(start + 75 / side, -8 / side, "wrong, with the predicted class", color=VERMILION, **caption)
     look = _look(task.support.inputs)
     badge = {"facecolor": VERMILION, "edgecolor": VERMILION, "linewidth": 0.5, "pad": 1.4}
     for row in range(drawn):
@@ -552,7 +553,7 @@ def _thumbnail(axes: Any, image: Tensor, look: dict[str, Any], at: tuple[float, 
 
 
 def shown(score: Interval, metric: Metric) -> Interval:
-    """A score as people read it: percent, of which there are at most 100, or the root of a mean of squares."""
+    """A score for display: a percentage up to 100, or the square root of a mean of squares."""
     mean, low, high = (_shown(value, metric) for value in (score.mean, score.low, score.high))
     if metric.unit == "share" and math.isfinite(score.half_width):
         low, high = max(0.0, low), min(100.0, high)

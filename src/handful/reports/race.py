@@ -1,4 +1,5 @@
-"""What a report says of the race that its learner won: each candidate, what it scored, and why it was dropped."""
+"""The section of a report about the race that its learner won: the candidates, their scores, and why they were
+dropped."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 from handful.evaluation.formatting import duration, figures, one_score
 from handful.metrics import Metric, recorded_metric
 
-HEADER = ("candidate", "validation", "behind by", "a new task takes", "why it was dropped")
+HEADER = ("candidate", "validation", "behind by", "adaptation time", "dropped because")
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class RaceResult:
     winner: the name of the candidate that was kept.
     metric: what candidates were scored by.
     tasks: validation tasks on which all were scored.
-    candidates: the best first; each with its "name", "score", how far it is "behind" the winner, "adapt_seconds", why
-        it was "dropped", and its "rounds": pairs of the seconds that it had trained and the score it had then.
-    left_out: why others were not scored, by name.
-    heads: what was tried on the winner's pre-trained network, in words.
+    candidates: best first; each with its "name", "score", how far it is "behind" the winner, "adapt_seconds", why it
+        was "dropped", and its "rounds": pairs of seconds of training and the score after them.
+    left_out: by name, why other candidates were not scored.
+    heads: the heads that were tried on the winner's pre-trained network, in words.
     start: names of those that no training has changed, of the best of which the others had to be surely ahead.
-    examples: on the most of which a candidate was trained or pre-trained.
+    examples: the largest number on which a candidate was trained or pre-trained.
     """
 
     winner: str
@@ -49,7 +50,7 @@ class RaceResult:
         )
 
     def markdown(self) -> str:
-        """Its table, and what was tried on the winner's network."""
+        """The table of candidates, and the heads that were tried on the winner's network."""
         count = len(self.candidates)
         others = f"the best of {count} candidates" if count > 1 else "the only candidate"
         trained = " What was trained is kept only where it is surely ahead of what was not." if self.start else ""
@@ -77,7 +78,7 @@ class RaceResult:
             yield [name, "", "", "", why]
 
     def _behind(self, row: Mapping[str, Any]) -> str:
-        """By how much the winner is better, with its interval; of errors that are squared, these."""
+        """By how much the winner is better, with the interval; for RMSE in squared units."""
         ends = [row["behind"][name] for name in ("mean", "low", "high")]
         if any(end is None for end in ends):
             return ""
@@ -89,7 +90,7 @@ class RaceResult:
 
     @property
     def rounds(self) -> dict[str, list[tuple[float, float]]]:
-        """Of each candidate that was meta-trained, its scores by the seconds that it had trained, where it had one."""
+        """For each meta-trained candidate, its scores by the seconds of its training."""
         return {
             row["name"]: points
             for row in self.candidates
@@ -98,11 +99,11 @@ class RaceResult:
 
     @property
     def untrained(self) -> dict[str, float]:
-        """Of each that was not, its score, where it has one."""
+        """For each candidate without meta-training, its score, if it has one."""
         own = self.rounds
         return {row["name"]: row["score"] for row in self.candidates if row["name"] not in own and row["score"]}
 
     @property
     def dropped(self) -> set[str]:
-        """The names of those that were not trained to the end."""
+        """The names of the candidates that were not trained to the end."""
         return {row["name"] for row in self.candidates if row["dropped"]}

@@ -1,4 +1,4 @@
-"""The report: a verdict in plain words, tables and pictures, and the numbers to check it all again.
+"""The report: a verdict, tables and pictures, and the numbers to recompute them.
 
 `report.json`, schema 1:
 
@@ -21,22 +21,21 @@
 
 Shares, such as accuracies, are fractions from 0 to 1. Numbers of the metric `rmse`, and of all others with `root`, are
 of squared errors, in squared units of the target. `targets` has the scores of each of several targets, in its own unit;
-the `score` is then that of the standardized ones. `uses_other_tasks` says whether the row's method takes anything from
-other tasks than the one that it is given. `over_alone` says what other tasks bring: by how much the learner is better
-than the best rung that learns from each task alone; `over_ways`, which way of using them is best: by how much it is
-better than the best rung that uses them. Either is missing where there is no such rung. `tuning` and `adapting` are
-there where an encoder is a part of the learner: by how much a rung, the best one on the frozen encoder, is better on
-the tuned one, and by how much the learner is better than the best rung there. `encoder` is there where the inputs are
-an encoder's; its `scores` are of validation tasks. A row's `learner` is its key, and where rungs stand on either
-encoder which one, behind a comma. The first row is the learner in question, the others are the ladder.
-`paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against` (for
-errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive` says whether the
+the `score` is then that of the standardized ones. `uses_other_tasks`: whether the row's method learns from other tasks
+than the given one. `over_alone`: by how much the learner is better than the best rung that learns from each task alone;
+`over_ways`: by how much it is better than the best rung that uses other tasks. Either is missing without such a rung.
+`tuning` and `adapting` exist if an encoder is a part of the learner: by how much the best rung on the frozen encoder is
+better on the tuned one, and by how much the learner is better than the best rung on the tuned one. `encoder` exists if
+the inputs are vectors of an encoder; its `scores` are of validation tasks. A row's `learner` is its key; with rungs on
+a frozen and a tuned encoder, a comma and which one follow. The first row is the learner in question, the others are the
+ladder. `paired` is the mean difference on the tasks of both: above 0 this row is better than the learner in `against`
+(for errors too). `low` and `high` are the ends of the 95 % interval over `tasks` tasks. `transductive`: whether the
 learner in question uses the other queries of a task to predict one. `log_likelihood` (nats for each value, densities in
 units of the target) and `coverage` (the share of true values inside the central interval of each level) are of normal
-predictions only. `oracle` is there where the best prediction that there is is known: by how much the error is above its
-error, and the log-likelihood below its log-likelihood. Sizes that vary are `[low, high]`; what is not a finite number,
-such as the interval of a single task, is null. `diverged` is on how many draws a prediction is not finite; a share
-counts them as 0, the others leave them out. `undefined` is on how many there is no score, as of an AUC with one class.
+predictions only. `oracle` exists if the oracle (Bayes-optimal) prediction is known: by how much the error is above the
+oracle's, and the log-likelihood below it. Sizes that vary are `[low, high]`; numbers that are not finite, such as the
+interval of a single task, are null. `diverged` counts the draws with a non-finite prediction; a share counts them as 0,
+other metrics leave them out. `undefined` counts the draws without a score, such as an AUC with one class.
 
 `scores.json` holds a hash of the test examples and, for the same settings and rows, the score of each task and its
 unit, from which the intervals follow, and the places of the draws that diverged; likewise, by the names of
@@ -88,10 +87,10 @@ from handful.storage import finite, read_json, write_json, write_text
 SCHEMA = 1
 REPORT, SCORES, PAGE = "report.json", "scores.json", "report.md"
 PER_TASK = ("target_scores", "log_likelihoods", "coverages", "oracle_scores", "oracle_log_likelihoods")
-"""What an evaluation of regression may hold of each task beside its score."""
+"""What an evaluation of regression may contain for each task beside its score."""
 
 STILL_RISING = 0.01
-"""By what share the last validation is better than all before where a training was still getting better."""
+"""The share by which the last validation is better than all before if a training was still improving."""
 
 RECHECK = """\
 from pathlib import Path
@@ -111,20 +110,22 @@ for setting in load_scores(Path("scores.json"))["settings"]:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found out about a learner on tasks.
+    """The results of a learner on tasks.
 
-    title: what the page is called. tasks: what was evaluated, one line in plain words. comparisons: the learner and the
-    ladder on each setting. selection: how the weights were chosen. seed, plan: what repeats the run. normalization: the
-    policy of the learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
+    title: of the page. tasks: what was evaluated, in one line. comparisons: the learner and the ladder on each setting.
+    selection: how the weights were chosen. seed, plan: those of the run, to repeat it. normalization: the policy of the
+    learner's batch norms. history: rows {"step", "loss", and at validations "val"} of the training.
     validated_by: what "val" is; None: as the scores.
     shots: the score against the number of examples, for each learner, the one in question first. nested: whether it is
-    of the same tasks at all shots (see `TaskDistribution.nested`). seconds: what took how long, as
-    {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: what the data
-    is, and is not. findings: of the diagnosis. pictures: more figures to show, by their captions; they come first.
-    equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of the
-    interval that is wanted; then it tells how many tasks that takes. data: a hash of the test examples. pretrained_on:
-    what the network of the ladder is, in words. left_out: rungs, and parts of the report, for which there was no time.
-    by_default: rungs whose options there was no time to choose. encoder: that the model starts from.
+    of the same tasks at all shots (see `TaskDistribution.nested`). seconds: times by what took them, as
+    {"meta-training": 75.2}. performance: of the meta-training, see `handful.training.performance`. notes: facts about
+    the data and their limits. findings: of the diagnosis. pictures: more figures to show, by their captions; they come
+    first.
+    equivalence: how many times more examples the conventional way needs, on the first setting. half_width: of a wanted
+    interval, for which the report then gives the number of tasks. data: a hash of the test examples. pretrained_on: how
+    the network of the ladder was pre-trained, in words. left_out: rungs and parts of the report that were skipped for
+    lack of time. by_default: rungs with default options, for lack of time to choose. encoder: that the model starts
+    from.
     race: which the learner won; None where it was named.
     """
 
@@ -155,9 +156,9 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """How good it is, what other tasks bring, and which way of using them is best: bad news first.
+        """The score, the gain from other tasks, and the best way of using them: bad news first.
 
-        It is not settled where the learner does not win and the last validation was clearly the best one.
+        "Not settled" if the learner does not win and the last validation was clearly the best one.
         """
         standings = [Standing(comparison) for comparison in self.comparisons]
         missed = [standing.outcome not in ("beats", "alone") for standing in standings]
@@ -168,11 +169,11 @@ class Report:
         if all(standing.trivial for standing in standings):
             return text
         if any(without):
-            text = f"Other tasks do not surely pay {'here' if said else 'in every setting'}: {text}"
+            text = f"No significant gain from other tasks {'here' if said else 'in every setting'}: {text}"
         if any(missed) and self._still_rising and not any(standing.outcome == "diverged" for standing in standings):
             return (
-                f"Not settled: the best validation was the last of {self.history[-1]['step']:,} steps; train longer "
-                f"before concluding. As it stands: {text}"
+                f"Not settled: the best validation score came at the last of {self.history[-1]['step']:,} steps; train "
+                f"longer before drawing conclusions. So far: {text}"
             )
         return text
 
@@ -182,7 +183,7 @@ class Report:
 
     @property
     def _still_rising(self) -> bool:
-        """Whether the last validation was the best: by more than 1 %, and by more than they fell when they did."""
+        """Whether the last validation was the best by more than 1 % and by more than any earlier fall."""
         sign = self._validated_by.sign
         validations: list[float] = [sign * row["val"] for row in self.history if row.get("val") is not None]
         if len(validations) < 2:
@@ -228,7 +229,7 @@ class Report:
     def write(self, folder: Path) -> Path:
         """Write `report.md`, `report.json`, `scores.json` and the pictures into a folder; returns the page's path.
 
-        The page comes last, so that one that is there speaks of files that are there.
+        The page is written last, so that the files it names exist.
         """
         pictures = self._draw(folder)
         write_json(folder / SCORES, self.scores_to_json())
@@ -249,26 +250,33 @@ class Report:
         drawings[caption] = ("ladder.png", plots.ladder(self.comparisons))
         if self.shots:
             caption = f"{score} by the number of examples, with 95 % intervals"
-            drawn = "the same tasks and questions throughout, with fewer of their examples"
+            drawn = "the same tasks and queries throughout, with fewer support examples"
             drawings[f"{caption}; {drawn if self.nested else 'drawn anew for each number'}"] = (
                 "shots.png",
                 plots.shots_curve(self.shots, own.metric, per_class=own.way is not None, equivalence=self.equivalence),
             )
         if len(own.confidences):
             error = plots.calibration_error(own.confidences, own.correct)
-            caption = f"When {own.learner} says how sure it is, it is off by {100 * error:.1f} points on average"
+            caption = (
+                f"Calibration of {own.learner}: its confidence differs from its accuracy by {100 * error:.1f} points "
+                f"on average"
+            )
             drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = (
                 "reliability.png",
                 plots.reliability(own.confidences, own.correct),
             )
         if own.coverage:
-            caption = f"How many true values the intervals of {own.learner} hold, with 95 % intervals over tasks"
+            caption = (
+                f"Coverage of true values by the prediction intervals of {own.learner}, with 95 % intervals over tasks"
+            )
             drawings[f"{caption} ({setting_name(own.way, own.shot)})"] = ("coverage.png", plots.coverage(own.coverage))
         if len(self.history) > 1:
             drawings["Meta-training"] = ("learning-curve.png", plots.learning_curve(self.history, self._validated_by))
         if self.race is not None and self.race.rounds:
-            caption = "What each candidate of the race scored on validation tasks by the seconds that it had trained"
-            drawings[f"{caption}; a cross is where it was dropped, dotted lines are of those without meta-training"] = (
+            caption = "Validation score of each candidate of the race by the seconds of its training"
+            drawings[
+                f"{caption}; a cross marks where it was dropped, a dotted line a candidate without meta-training"
+            ] = (
                 "race.png",
                 plots.race(self.race),
             )
@@ -287,7 +295,7 @@ class Report:
         parts += ["## Scores", *tables, *self._equivalence(), legend(own), *shown[more:]]
         if self.race is not None:
             parts += ["## The race", self.race.markdown()]
-        parts += ["## How it was chosen and run", "\n".join(f"- {line}" for line in self._circumstances(own))]
+        parts += ["## Selection and settings", "\n".join(f"- {line}" for line in self._circumstances(own))]
         if self.findings:
             parts += [
                 "## Diagnosis",
@@ -295,12 +303,12 @@ class Report:
                     f"- **{f.status}**, {f.check}: {f.message} {spelled(f.hint, str)}".rstrip() for f in self.findings
                 ),
             ]
-        again = f"`{SCORES}` holds the score of every task; this computes the intervals above again:"
-        parts += ["## Check it again", again, f"```python\n{RECHECK}```"]
+        again = f"`{SCORES}` has the score of every task; this recomputes the intervals above:"
+        parts += ["## Recompute it", again, f"```python\n{RECHECK}```"]
         return "\n\n".join(parts) + "\n"
 
     def _ranges(self, own: Evaluation) -> Iterable[str]:
-        """What the interval over tasks does not tell: other classes, and how many tasks a narrower one takes."""
+        """Beyond the interval over tasks: an interval over classes, and the number of tasks for a narrower one."""
         found = own.over_classes
         if found is not None and math.isfinite(found.half_width):
             text = (
@@ -321,16 +329,16 @@ class Report:
         if self.pretrained_on:
             yield f"Pre-trained network of the ladder: {self.pretrained_on}."
         if self.left_out:
-            yield f"Left out for want of time: {', '.join(self.left_out)}. With more minutes they are there too."
+            yield f"Skipped for lack of time: {', '.join(self.left_out)}. More minutes include them."
         if self.by_default:
-            yield f"With their default options, for want of time to choose: {', '.join(self.by_default)}."
+            yield f"With default options, for lack of time to choose: {', '.join(self.by_default)}."
         if any(row.chosen for comparison in self.comparisons for row in comparison.rows):
             yield "Options of the ladder: chosen on validation tasks, for each setting."
         policy = f"Batch normalization: {self.normalization}. " if self.normalization else ""
         yield policy + (
             "**Transductive: a prediction may depend on the other queries of its task.**"
             if own.transductive
-            else "Not transductive: each query is predicted as if it were alone."
+            else "Not transductive: each query is predicted independently of the others."
         )
         yield f"Seed {self.seed}, plan: {self.plan}."
         if self.seconds:
@@ -368,8 +376,8 @@ def scores_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def load_scores(path: Path) -> dict[str, Any]:
-    """Read the per-task scores beside a report, from the folder or file; a null among them is infinite where the draw
-    diverged, and else not a number."""
+    """Read the per-task scores beside a report, from the folder or file; null stands for infinity if the draw diverged,
+    and for NaN otherwise."""
     scores = _load(path, SCORES, {"schema", "settings"})
     for row in (row for setting in scores["settings"] for row in setting["rows"]):
         row |= {name: _numbers(row[name]) for name in ("scores", *PER_TASK) if name in row}
@@ -384,7 +392,7 @@ def _places(chosen: Tensor) -> list[int]:
 
 
 def _numbers(value: Any) -> Any:
-    """The other way of `finite`, which does not tell which number it was."""
+    """The inverse of `finite`, which maps NaN and infinities alike to null."""
     return [_numbers(item) for item in value] if isinstance(value, list) else math.nan if value is None else value
 
 
@@ -392,7 +400,7 @@ def _load(path: Path, name: str, keys: set[str]) -> dict[str, Any]:
     if path.is_dir():
         if not (path / name).exists():
             raise ArtifactError(
-                f"{path} holds no {name}. Run `handful evaluate {path}` to make one.", code="missing-artifact"
+                f"{path} has no {name}. Create one with `handful evaluate {path}`.", code="missing-artifact"
             )
         path = path / name
     report = read_json(path)
@@ -458,7 +466,7 @@ def _sizes(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def equivalence_to_json(found: Equivalence) -> dict[str, Any]:
-    """The factor with its ends; one that is infinite is null, and the words tell what was tried."""
+    """The factor with its interval; infinite numbers are null, and the text names the sizes that were tried."""
     names = ("shot", "factor", "low", "high", "fewest", "most", "tasks", "score")
     curve = [{"shot": shot, **vars(score)} for shot, score in found.curve]
     return {name: getattr(found, name) for name in names} | {"words": str(found), "curve": curve}
@@ -477,7 +485,7 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
             score,
             counted,
             f"better than {own.learner} by",
-            "a new task takes",
+            "adaptation time",
             "state",
             "chosen",
         ]
@@ -500,11 +508,11 @@ def table_lines(comparison: Comparison) -> tuple[str, list[list[str]]]:
     chance = f" (chance is {100 * guess(own.way):.3g} %)" if guess and isinstance(own.way, int) else ""
     queries = "all remaining" if own.query_shot is None else size(own.query_shot)
     per = " per class" if own.way is not None else ""
-    return f"{setting_name(own.way, own.shot)}{chance}, {queries} questions{per}", lines
+    return f"{setting_name(own.way, own.shot)}{chance}, {queries} queries{per}", lines
 
 
 def _table(comparison: Comparison) -> str:
-    """A heading and the rows of one setting, padded so that a terminal shows a table too."""
+    """A heading and the rows of one setting, padded to align in a terminal too."""
     setting, (header, first, *rest) = table_lines(comparison)
     lines = [header, [f"**{first[0]}**", *first[1:]], *rest]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

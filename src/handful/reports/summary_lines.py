@@ -1,4 +1,4 @@
-"""What a report says beside its verdict and its tables."""
+"""Lines of a report beside its verdict and tables."""
 
 import math
 import textwrap
@@ -27,11 +27,11 @@ from handful.evaluation.scoring import Evaluation
 from handful.metrics import recorded_metric
 
 TOLD_LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""The levels of central intervals of which the page tells the coverage; the picture shows all."""
+"""The levels of central intervals whose coverage the page states; the picture shows all."""
 
 
 def needed(own: Evaluation, half_width: float) -> dict[str, Any]:
-    """How many tasks an interval of this half-width takes, and how many more than were scored; null if unknown."""
+    """How many tasks an interval of this half-width needs, and how many more than were scored; null if unknown."""
     score = rooted(own.score, own.metric)
     count = tasks_needed(score, half_width) if math.isfinite(score.half_width) else None
     more = None if count is None else max(0, count - score.tasks)
@@ -46,28 +46,28 @@ def needed_line(own: Evaluation, half_width: float) -> str:
     if found["tasks"] is None:
         reasons = ("where no score is finite", "from a single one", "where all scores are equal")
         why = reasons[min(own.score.tasks, 2)]
-        return f"How many tasks an interval of {wanted} takes cannot be told {why}."
+        return f"How many tasks an interval of {wanted} needs cannot be estimated {why}."
     score = own.score
     if not found["more"]:
         return f"For an interval of {wanted}, the {count_of(score.tasks, 'task')} scored are enough."
-    text = f"An interval of {wanted} takes about {count_of(found['tasks'], 'task')}, {found['more']:,} more"
+    text = f"An interval of {wanted} needs about {count_of(found['tasks'], 'task')}, {found['more']:,} more"
     repeated = len(own.scores) > score.tasks  # all tasks of the split were drawn several times
     return f"{text}, which the data does not have." if repeated else f"{text}."
 
 
 def equivalence_line(found: Equivalence, own: Evaluation) -> str:
-    """What the factor means, in a sentence."""
+    """The meaning of the factor, in a sentence."""
     per = " of each class" if own.way is not None else ""
     text = (
-        f"**Data equivalence:** to score like {own.learner} with {examples(found.shot)}{per}, the best way that knows "
-        f"no other tasks needs {found} times as many examples (95 % interval over the first "
+        f"**Data equivalence:** to score like {own.learner} with {examples(found.shot)}{per}, the best method that "
+        f"learns from each task alone needs {found} times as many examples (95 % interval over the first "
         f"{count_of(found.tasks, 'task')}; tried with {found.fewest} to {found.most})."
     )
     return textwrap.fill(text, 120)
 
 
 def performance_line(performance: dict[str, float]) -> str:
-    """How fast the meta-training was, in a line; empty where that is unknown."""
+    """The speed of the meta-training, in a line; empty if unknown."""
     if not performance:
         return ""
     parts = [
@@ -80,25 +80,23 @@ def performance_line(performance: dict[str, float]) -> str:
         parts.append(f"{performance['peak_bytes'] / 2**20:.0f} MiB at most{beside}")
     if "share_of_limit" in performance:
         share = 100 * performance["share_of_limit"]
-        parts.append(
-            f"{share:.2g} % of the operations that the machine reaches on large matrix products and convolutions"
-        )
+        parts.append(f"{share:.2g} % of the machine's measured peak on large matrix products and convolutions")
     return f"Speed: {', '.join(parts)}.\n"
 
 
 def encoder_line(facts: dict[str, Any]) -> str:
-    """What tuning the encoder brought on validation tasks, in a line; empty where none was tuned."""
+    """The gain from tuning the encoder on validation tasks, in a line; empty if none was tuned."""
     found = facts.get("encoder")
     if not found:
         return ""
     metric = recorded_metric(facts["metric"])
-    names = {"frozen": "the encoder as it was", "map": "a linear map of its vectors", "tuned": "tuned"}
+    names = {"frozen": "the frozen encoder", "map": "a linear map of its vectors", "tuned": "tuned"}
     scores = ", ".join(f"{names[name]} {one_score(found[name], metric)}" for name in names)
     return f"On the same validation tasks: {scores}; kept: {names[found['kept']]}.\n"
 
 
 def uncertainty(own: Evaluation) -> Iterable[str]:
-    """How good and how honest the learner's variances are, and how far it is from the best that there is, in words."""
+    """The calibration of the learner's variances, and its distance from the oracle, in words."""
     likelihood, error_gap, gap = own.log_likelihood, own.error_gap, own.likelihood_gap
     if likelihood is not None:
         coverage = own.coverage
@@ -109,7 +107,7 @@ def uncertainty(own: Evaluation) -> Iterable[str]:
     if error_gap is not None:
         best = interval(own.oracle_scores, own.units).mean
         gap_shown = rooted_gap(error_gap, own.metric, best, own.score.mean)
-        text = f"The best prediction that there is has {one_score(best, own.metric)}: {estimate(gap_shown)} better"
+        text = f"The oracle (Bayes-optimal) prediction has {one_score(best, own.metric)}: {estimate(gap_shown)} better"
         if gap is not None:
             best = interval(own.oracle_log_likelihoods, own.units).mean
             text += f". Its log-likelihood is {best:.3f}: {nats(gap)} higher"
@@ -117,7 +115,7 @@ def uncertainty(own: Evaluation) -> Iterable[str]:
 
 
 def bought_lines(comparison: Comparison) -> Iterable[str]:
-    """What tuning the encoder brings, and what the learner's own way of adapting adds, in words."""
+    """The gain from tuning the encoder, and the further gain from the learner's adaptation, in words."""
     bought = comparison.bought
     if bought is None:
         return
@@ -149,15 +147,15 @@ def by_target(own: Evaluation) -> Iterable[str]:
 
 
 def legend(own: Evaluation) -> str:
-    """What the columns of the tables mean."""
+    """The meaning of the tables' columns."""
     share = own.metric.unit == "share"
-    unit = "in points" if share else f"in {own.metric.title}, turned so that above 0 is better"
+    unit = "in points" if share else f"in {own.metric.title}, with the sign such that above 0 is better"
     text = (
-        "*Learns from*: whether a method takes anything from other tasks than the one that it is given; a published "
-        "encoder is nothing of them. "
-        f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the tasks "
-        f"of both, {unit}; where the interval holds 0, the two cannot be told apart. Costly rungs are scored on the "
-        "first tasks only (of tasks that are drawn several times: on the first draws). *A new task takes*: median time "
-        "to adapt to one. *State*: what is kept of it."
+        "*Learns from*: whether a method learns from other tasks than the given one; a published encoder does not "
+        "count. "
+        f"± is half of the 95 % interval over tasks. *Better than {own.learner} by*: the mean difference on the common "
+        f"tasks, {unit}; if the interval contains 0, the difference is not significant. Costly rungs are scored on the "
+        f"first tasks (or draws) only. *Adaptation time*: median time to adapt to a new task. *State*: size of the "
+        f"adapted state."
     )
     return textwrap.fill(text, 120)

@@ -1,4 +1,4 @@
-"""The verdict: where a learner stands against the ladder, in a sentence."""
+"""The verdict: how a learner compares with the ladder, in a few sentences."""
 
 import math
 from dataclasses import dataclass
@@ -26,22 +26,22 @@ from handful.registry import LEARNERS
 POOLED = "pooled"
 """The rung that predicts without adapting: one model for all tasks."""
 DUMMY = "dummy"
-"""The rung that gives the majority class or the mean target of the support, whatever the question."""
+"""The rung that predicts the majority class or the mean target of the support for every query."""
 
 Outcome: TypeAlias = Literal["beats", "tie", "loses", "diverged", "undefined", "alone"]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a learner stands against its best rung."""
+    """How a learner compares with its best rung."""
 
     comparison: Comparison
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it surely beats that rung, or loses to it, or has no score on more draws than that rung.
+        """Whether it significantly beats that rung, or loses to it, or lacks a score on more draws than that rung.
 
-        Where the metric is undefined on all tasks of the learner, or of all rungs, there is nothing to compare.
+        Where the metric is undefined on all tasks of the learner, or of all rungs, no comparison is possible.
         """
         rung = self.comparison.best_rung
         if rung.behind < 0:
@@ -54,7 +54,7 @@ class Standing:
 
     @property
     def trivial(self) -> bool:
-        """Whether all labels or targets of a task are those of its support, and the learner has predictions."""
+        """Whether all labels or targets of a task are equal, and the learner has finite predictions."""
         if self.outcome == "diverged":
             return False
         perfect = {"share": 1, "target": 0}
@@ -63,9 +63,9 @@ class Standing:
 
     @property
     def pays(self) -> bool:
-        """Whether what is learned from other tasks surely pays, by the learner or by the best way of using them.
+        """Whether learning from other tasks helps significantly, by the learner or by the best rung that does so.
 
-        So it is called where nothing learns from each task alone that could be compared.
+        True if no rung that learns from each task alone can be compared.
         """
         alone, way = self.comparison.best_alone, self.comparison.best_way
         if self.outcome in ("diverged", "undefined"):
@@ -79,9 +79,9 @@ class Standing:
         return self.comparison.learner.evaluation.uses_other_tasks
 
     def sentence(self, *, said: bool = False) -> str:
-        """How good the learner is, what other tasks bring, and which way of using them is best.
+        """The learner's score, the gain from other tasks, and the best way of using them.
 
-        said: whether it has been said that other tasks do not surely pay.
+        said: whether the text before it states that other tasks bring no significant gain.
         """
         own, rung = self.comparison.learner.evaluation, self.comparison.best_rung
         if self.trivial:
@@ -89,9 +89,9 @@ class Standing:
             if own.metric.unit == "target":
                 what, score = "target", f"{own.metric.title} {figures(rooted(own.score, own.metric).mean)}"
             return (
-                f"{situation(own)}, there is NOTHING TO TELL APART: all examples of a task have the same {what}, so "
-                f"that {DUMMY}, which repeats that of the support, is always right ({own.learner}: {score}). Take a "
-                f"{what} that differs within tasks."
+                f"{situation(own)}, NOTHING CAN BE PREDICTED: all examples of a task have the same {what}, so that "
+                f"{DUMMY}, which repeats that of the support, is always correct ({own.learner}: {score}). Choose a "
+                f"{what} that varies within tasks."
             )
         if self.outcome == "diverged":
             text = f"{situation(own)}, {own.learner} DIVERGES: it has {no_prediction(own)}"
@@ -105,7 +105,7 @@ class Standing:
         return " ".join(filter(None, [head, self._brings(said=said), self._way(), self._adapting()]))
 
     def _brings(self, *, said: bool) -> str:
-        """What other tasks bring: the learner against the best method that learns from each task alone."""
+        """The gain from other tasks: the learner against the best method that learns from each task alone."""
         row, own = self.comparison.best_alone, self.comparison.learner.evaluation
         if not own.uses_other_tasks:
             return f"{own.learner} learns from each task alone."
@@ -115,12 +115,12 @@ class Standing:
         if row.worse:
             unsure = self._undecided(other_tasks=False)
             what = f"the best method that learns from each task alone, {other}"
-            return f"Other tasks pay: {own.learner} beats {what}, {gap}{unsure}."
+            return f"Other tasks help: {own.learner} beats {what}, {gap}{unsure}."
         if row.better:
             text = f"{own.learner} LOSES to {other}, which learns from each task alone, {gap}."
-            return f"{'' if said else 'Other tasks do NOT pay: '}{text} {instead(row.evaluation)}"
-        apart = f"cannot be told apart from {other}, which learns from each task alone ({gap}{_needed(row)})"
-        return f"{'' if said else 'Whether other tasks pay is not known: '}{own.learner} {apart}."
+            return f"{'' if said else 'Other tasks do NOT help: '}{text} {instead(row.evaluation)}"
+        apart = f"does not differ significantly from {other}, which learns from each task alone ({gap}{_needed(row)})"
+        return f"{'' if said else 'Undecided whether other tasks help: '}{own.learner} {apart}."
 
     def _way(self) -> str:
         """Which way of using other tasks is best: the learner against the best rung that uses them."""
@@ -138,17 +138,20 @@ class Standing:
                 f"The best way of using other tasks is {other}, ahead of {own.learner} {gap}. {instead(row.evaluation)}"
             )
         if not own.uses_other_tasks:
-            return f"It cannot be told apart from the best way of using other tasks, {other} ({gap}{_needed(row)})."
-        return f"As a way of using other tasks it cannot be told apart from {other} ({gap}{_needed(row)})."
+            return (
+                f"It does not differ significantly from the best way of using other tasks, {other} "
+                f"({gap}{_needed(row)})."
+            )
+        return f"As a way of using other tasks, it does not differ significantly from {other} ({gap}{_needed(row)})."
 
     def _undecided(self, *, other_tasks: bool) -> str:
-        """Which rungs of a kind ran on too few tasks to tell."""
+        """Which rungs of a kind ran on too few tasks for a decision."""
         rows = [row for row in self.comparison.undecided if row.evaluation.uses_other_tasks == other_tasks]
         few = [f"{called(row.evaluation)} on {drawn(len(row.evaluation.scores), row.paired.tasks)}" for row in rows]
-        return f" (not told apart: {', '.join(few)})" if few else ""
+        return f" (undecided: {', '.join(few)})" if few else ""
 
     def _adapting(self) -> str:
-        """Whether adapting to each task was better than one model for all, where there is such a rung."""
+        """Whether adapting to each task was better than one model for all tasks, if a rung is one."""
         pooled = next((row for row in self.comparison.rows[1:] if row.evaluation.learner == POOLED), None)
         if pooled is None or pooled.behind or pooled.evaluation.ground == FROZEN:  # what tuning brings is no adapting
             return ""
@@ -159,30 +162,30 @@ class Standing:
         if pooled.better:
             return f"Adapting to each task LOSES to one pooled model for all tasks{gap and f' {gap}'}."
         told = gap and f" ({gap})"
-        return f"Whether adapting to each task is better than one pooled model for all tasks cannot be told{told}."
+        return f"It is undecided whether adapting to each task is better than one pooled model for all tasks{told}."
 
 
 def _needed(rung: Row) -> str:
-    """How many tasks it would take to be sure of a difference."""
+    """How many tasks a significant difference would need."""
     paired = rung.paired
     if paired.mean == 0 or not math.isfinite(paired.half_width):
         return ""
     count = tasks_needed(paired, abs(paired.mean))
-    return f"; to see so small a difference would take about {two_figures(count)} tasks"
+    return f"; so small a difference needs about {two_figures(count)} tasks to be significant"
 
 
 def called(rung: Evaluation) -> str:
-    """A learner in a sentence, and what it stands on."""
+    """A learner's name in a sentence, with its encoder."""
     return f"{rung.learner} on the {rung.ground}" if rung.ground else rung.learner
 
 
 def instead(rung: Evaluation) -> str:
-    """The advice to use a rung, and how to come by it where it takes a training."""
+    """The advice to use a rung, and how to train it if needed."""
     start, how = LEARNERS[rung.learner].start, ""
     if start == "pretrained":
         how = ": train it with examples to pre-train on"
     elif start == "encoder":
-        how = f", which takes {duration(rung.adapt_seconds)} for a new task and is no model to be trained"
+        how = f", which takes {duration(rung.adapt_seconds)} for a new task and is not trained beforehand"
     return f"Use {called(rung)} instead{how}."
 
 
@@ -195,7 +198,7 @@ def situation(own: Evaluation) -> str:
 
 
 def quality(own: Evaluation) -> str:
-    """How good a learner's predictions are."""
+    """The learner's score, in words."""
     score = own.score
     seen = drawn(int(own.scores.isfinite().sum()), score.tasks)
     tasks = f"95 % interval, {seen}" if math.isfinite(score.half_width) else f"{seen}: no interval"
@@ -206,7 +209,7 @@ def quality(own: Evaluation) -> str:
     between = f", {figures(shown.low)} to {figures(shown.high)}" if math.isfinite(score.half_width) else ""
     best = ""
     if len(own.oracle_scores):
-        best = f"; the best possible: {figures(rooted(interval(own.oracle_scores, own.units), metric).mean)}"
+        best = f"; oracle: {figures(rooted(interval(own.oracle_scores, own.units), metric).mean)}"
     off = f"{metric.sentence.format(score=figures(shown.mean))}{between}{lost(score)}"
     unit = "standard deviations of each target" if own.target_names else own.error_unit
     inside = f"in {unit}; {tasks}{best}" if metric.unit == "target" else f"{tasks}{best}"
@@ -214,7 +217,7 @@ def quality(own: Evaluation) -> str:
 
 
 def no_prediction(evaluation: Evaluation) -> str:
-    """On how many draws there is no finite prediction."""
+    """On how many draws predictions are not finite."""
     draws, tasks = len(evaluation.scores), len(set(evaluation.units.tolist()))
     return f"no finite prediction on {int(evaluation.diverged.sum()):,} of {drawn(draws, tasks)}"
 

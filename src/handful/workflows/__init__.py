@@ -1,1 +1,1 @@
-"""What each command does, without a screen."""
+"""The work of each command, without output to a terminal."""

@@ -34,14 +34,14 @@ def adapt_from_file(
 ) -> AdaptedTask:
     """Adapt to the labeled examples in a file or folder, and to those that a task has already.
 
-    base: a run, the folder of a meta-model, or the file of an adapted task, which stays as it is. model: the place of
-    its meta-model, where that is not found by its digest. target: the column to predict, where each task is a table
-    with columns of its own; None: the model's. keep_support, estimate: see `MetaModel.adapt`. device: one of
-    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: the most that is read. options:
-    how the file is written (see `DataOptions.for_file`).
+    base: a run, the folder of a meta-model, or the file of an adapted task, which is not changed. model: the path of
+    its meta-model, if that is not found by its digest. target: the column to predict, if the model's tasks are tables
+    with differing columns; None: the model's. keep_support, estimate: see `MetaModel.adapt`. device: one of
+    `handful.engine.devices.DEVICES`. trust: see `MetaModel.from_pretrained`. limits: on the file's size. options: the
+    format of the file (see `DataOptions.for_file`).
 
-    Makes a note where inputs are added that the task has. Raises `UserError` where the task does not keep its examples,
-    and `DataError` for others that cannot be used.
+    Makes a note if added inputs are among the task's. Raises `UserError` if the task does not keep its examples, and
+    `DataError` for unusable examples.
     """
     there = device_named(device)
     how: dict[str, Any] = {"keep_support": keep_support, "estimate": estimate}
@@ -53,7 +53,7 @@ def adapt_from_file(
         if task.support is not None and (twice := len(_rows(read.inputs) & _rows(task.support.inputs))):
             note(
                 "repeated",
-                f"{examples}: some inputs are among those of the task already, and count twice.",
+                f"{examples}: some inputs are already among the task's examples, and count twice.",
                 count=twice,
             )
         return meta.with_examples(task, read.inputs, read.labels, ids=ids, groups=read.groups, **how)
@@ -68,7 +68,7 @@ def _rows(inputs: Tensor) -> set[bytes]:
 
 
 def _unlike(taken: Sequence[str], ids: Sequence[str], path: Path) -> Iterator[str]:
-    """Ids of examples that are added; one that an example has already gets the name of its file, and a number."""
+    """Ids of added examples; an id that already exists is replaced by the file's name and a number."""
     used = set(taken)
     for id_ in ids:
         named = id_with(path.name, path, id_)
@@ -78,7 +78,7 @@ def _unlike(taken: Sequence[str], ids: Sequence[str], path: Path) -> Iterator[st
 
 
 def pipeline_of(model: MetaModel) -> InputPipeline:
-    """The model's pipeline; `UserError` where its tasks came from a generator."""
+    """The model's pipeline; `UserError` if its tasks came from a generator."""
     if model.pipeline is None:
         raise UserError(
             f"The tasks of {model.path} come from a generator, so the model cannot read files. Use it from Python: "

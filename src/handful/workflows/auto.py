@@ -1,4 +1,4 @@
-"""`auto`: the best model that a budget of time brings, found by a race of learners on validation tasks."""
+"""`auto`: the best model within a time budget, found by a race of learners on validation tasks."""
 
 import math
 import time
@@ -40,27 +40,27 @@ from handful.workflows.race_trainees import Trainee
 from handful.workflows.train import train, with_workers
 
 AUTO = "auto"
-"""What the race is called where a learner is named."""
+"""The name of the race, used in place of a learner's."""
 MINUTES = 10.0
-"""Of a race, where no time is given."""
+"""Default time budget of a race."""
 PRETRAINING = 0.1
-"""Of the budget, for each learner that is pre-trained alone."""
+"""Share of the budget for each learner that is only pre-trained."""
 WINNING = 0.5
-"""The most of the budget that one candidate's training may take, by which its plan is chosen."""
+"""Largest share of the budget for one candidate's training, by which its plan is chosen."""
 VALIDATIONS = 8
-"""Of the last candidate in training."""
+"""Validations in the last candidate's training."""
 QUERIES = (10, 5, 3, 2, 1)
-"""Query examples of a class that are tried, where the usual number is too many."""
+"""Numbers of query examples per class to try if classes are too small for the default."""
 SAVING = 0.02
-"""Of the budget, kept for the end."""
+"""Share of the budget reserved for saving the winner."""
 READING_AGAIN = 0.1
 """The most of the budget that reading images again, in the size that was chosen, counts for."""
 PREPARING = 1 / 3
-"""Of the budget: once it is gone, no other candidate is planned and timed, unless there is none yet."""
+"""Share of the budget after which no further candidate is prepared, unless none is ready."""
 
 
 def race_of(tasks: TaskDistribution) -> Race:
-    """The race that is for these tasks."""
+    """The kind of race for these tasks."""
     spec = tasks.spec
     if not spec.classification or spec.labels == "shared":
         return "rows"
@@ -80,10 +80,8 @@ def candidates(race: Race, tasks: TaskDistribution) -> list[type[Learner]]:
 
 
 def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
-    """The same with a size of images and a network for it with which the budget holds enough of training.
-
-    Where they are left to handful: of the user's images whose classes are drawn anew. earlier: a run whose choice is
-    taken; it stands in its configuration.
+    """The experiment with the image size and network for which the budget allows enough training, if neither is set;
+    for the user's images with permuted classes. earlier: a run whose recorded choice is used.
     """
     source, pipeline = experiment.source, tasks.pipeline
     own = pipeline is not None and pipeline.kind == "images" and tasks.contents().own and not pipeline.encoded
@@ -94,7 +92,7 @@ def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | N
         return replace(experiment, source=replace(source, image_size=saved.source.image_size), backbone=saved.backbone)
     seconds = (1 - SAVING) * 60 * experiment.settings["minutes"]
     choice = choose_size(seconds, tasks.spec.input_shape, seed=experiment.seed)
-    note("image-size", f"The time is spent on {choice}.", field=("image_size",), hint="For others give {image_size}.")
+    note("image-size", f"Training uses {choice}.", field=("image_size",), hint="To change that, set {image_size}.")
     return replace(experiment, source=replace(source, image_size=choice.size), backbone=choice.backbone)
 
 
@@ -108,10 +106,9 @@ def with_network(experiment: Experiment, tasks: TaskDistribution, *, left: bool)
 
 
 def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
-    """The same with so few query examples that classes are large enough, where their number is left to handful.
-
-    earlier: the run that goes on, which has its number. Raises the `UserError` of tasks with the sizes that were asked
-    for where one query example is too many.
+    """The experiment with as many query examples as the classes allow, if their number is not set. earlier: the run
+    that is resumed, whose number is used. Raises the `UserError` of tasks with the requested sizes if one query example
+    is too many.
     """
     if experiment.query_shot is not None:
         return experiment
@@ -151,11 +148,10 @@ def auto(
     experiment: without a learner and its options; the budget is `minutes` of its settings, 10 by default. With
         `adapt_seconds`, fine-tuning the pre-trained network in each task is tried for images whose classes are drawn
         anew, where it takes no longer.
-    budget_from: a run whose decisions by the clock are taken, so that the same data and seed give the same bits.
-    tasks: opened before, with images of the size that they have; None: the experiment's source.
-    resume, force, trust, on_event, stop: see `train`. A race goes on where it was interrupted, as if it had not
-    been.
-    workers: see `train`, where an encoder is tuned; a race runs in one process and takes no others.
+    budget_from: a run whose time-dependent decisions are reused, so that the same data and seed give the same bits.
+    tasks: already opened, with images of their own size; None: the experiment's source.
+    resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: see
+        `train`, if an encoder is tuned; a race runs in one process.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
     and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` where options,
@@ -174,7 +170,7 @@ def auto(
     if count > 1 and not tuning:
         raise UserError(
             "A race of learners runs in one process; workers share the steps of one learner.",
-            hint="Name one with {learner}, or leave out {workers}.",
+            hint="Name one with {learner}, or remove {workers}.",
         )
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(experiment)
@@ -207,8 +203,8 @@ def auto(
     budget = None if budget_from is None or known else budget_of(budget_from)
     if budget is not None and given is not None and given != budget.minutes:
         raise UserError(
-            f"The race of {budget_from} took {budget.minutes:g} minutes, and one by its clock cannot take {given:g}.",
-            hint="Leave out {minutes} or {budget_from}.",
+            f"The race of {budget_from} took {budget.minutes:g} minutes, so reproducing it cannot take {given:g}.",
+            hint="Remove {minutes} or {budget_from}.",
         )
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
@@ -248,7 +244,7 @@ def _check_adapt_seconds(experiment: Experiment, tasks: TaskDistribution | None)
 
 
 def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
-    """Let these learners race for the budget."""
+    """Run the race of these learners within the budget."""
     probes, pretrained, trainees = list[Probe](), list[Pretrained](), list[Trainee]()
     budget, dropped = track.record.seconds, dict[str, str]()
     for probe in (Probe(cls, track) for cls in learners if kind_of(cls) is Probe):
@@ -265,7 +261,7 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
             trainees.append(other)
     pretrained = _sharing(pretrained)
     if not (probes or pretrained or trainees):
-        raise UserError("No learner of the registry is a candidate for these tasks. Name one with {learner}.")
+        raise UserError("No learner is a candidate for these tasks. Name one with {learner}.")
     counts = ", ".join(one.name for one in (*trainees, *pretrained, *probes))
     track.on_event(NoteEvent(f"A race of {counts}, for {track.record.seconds / 60:g} minutes."))
     scores = {one.name: one.scored() for one in probes}
@@ -296,14 +292,14 @@ def heads(tasks: TaskDistribution) -> list[type[Learner]]:
 
 
 def kind_of(cls: type[Learner]) -> type[Entrant]:
-    """How a learner takes part."""
+    """The candidate for a learner."""
     if cls.meta_gradient != "none":
         return Trainee
     return Pretrained if cls.start == "pretrained" else Probe
 
 
 def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:
-    """The same, of which those with equal networks and pre-training share one."""
+    """The candidates, of which those with equal networks and pre-training share one network."""
     first: dict[Any, Pretrained] = {}
     for one in pretrained:
         if issubclass(one.cls, PretrainedNetwork):
@@ -313,16 +309,16 @@ def _sharing(pretrained: list[Pretrained]) -> list[Pretrained]:
 
 
 def _in_time(entrant: Entrant, dropped: dict[str, str]) -> bool:
-    """Whether the budget allows one more candidate; else note it."""
+    """Whether the budget allows one more candidate; makes a note if not."""
     record = entrant.track.record
     if record.decide(f"time for {entrant.name}", lambda: record.left > (1 - PREPARING) * record.seconds):
         return True
-    dropped[entrant.name] = "no time was left to try it"
+    dropped[entrant.name] = "no time was left for it"
     return False
 
 
 def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool:
-    """Prepare it, or note why it cannot take part."""
+    """Prepare a candidate, or record why it cannot take part."""
     try:
         entrant.prepare(seconds)
     except (HandfulError, NotImplementedError) as error:
@@ -332,7 +328,7 @@ def _prepared(entrant: Trainee, seconds: float, dropped: dict[str, str]) -> bool
 
 
 def _rounds(track: Track, trainees: list[Trainee], dropped: dict[str, str]) -> dict[str, Scored]:
-    """Train all, then the best of them, down to one; the scores of each, after its last round."""
+    """Train all, then the best of them, down to one. Returns the scores of each after its last round."""
     counts, record = rounds(len(trainees)), track.record
     behind = _behind(track, trainees[0])
     seconds = record.decide("seconds of all rounds", lambda: max(0.0, record.left - behind * len(trainees)))
@@ -374,7 +370,7 @@ def _announced(record: RaceRecord, number: int, of: int, going_on: Sequence[Entr
 
 
 def _trained(track: Track, one: Trainee, ends: Sequence[int], number: int, *, last: bool) -> Scored:
-    """Train a candidate for one round; its scores then."""
+    """Train a candidate for one round. Returns its scores."""
     start, end = ends[number - 1] if number else 0, ends[number]
     one.course = Course(ends[-1])
     behind = _behind(track, one) + SAVING * track.record.seconds

@@ -16,18 +16,18 @@ from handful.training.loop import Training, checked
 from handful.workflows.experiment import Experiment
 
 COUNTING = 2
-"""How many of one task's meta-gradients it takes, at most, to count the operations of one."""
+"""The most meta-gradients of one task that are computed to count the operations of one."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured.
+    """The measurements.
 
     rows: one for each plan.
     fastest: of them.
-    operations: of a meta-step, in floating-point operations; None: they could not be counted in the time or memory.
-    limit: the most that the machine did in a second.
-    needed: seconds that all of it takes, about, where the time was too short; else None.
+    operations: of a meta-step, in floating-point operations; None if they could not be counted in the time or memory.
+        limit: the machine's measured peak per second. needed: about the seconds needed, if the time was too short; else
+        None.
     """
 
     rows: list[dict[str, Any]]
@@ -48,10 +48,10 @@ def bench(
 ) -> Bench:
     """Time and memory of a meta-step of this experiment under each back-end and memory mode.
 
-    Memory modes that make no difference to this learner are left out. seconds: how long to measure, about: where a
-    meta-step takes long, not all is. compiled: whether to try compiled plans too, of which each takes half a minute
-    more to compile. device: one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU
-    alone. trust: see `open_tasks`. Raises `UserError` where data, learner, options or sizes do not fit.
+    Memory modes without effect on this learner are left out. seconds: about how long to measure; slow meta-steps leave
+    some plans out. compiled: whether to try compiled plans too, each of which takes half a minute to compile. device:
+    one of `handful.engine.devices.DEVICES`; the growth of the process is measured on the CPU only. trust: see
+    `open_tasks`. Raises `UserError` for data, learner, options or sizes that do not fit.
     """
     if not 0 < seconds < math.inf:
         raise UserError(f"The time to measure is a number of seconds above 0, got {seconds}.", hint="Change {seconds}.")
@@ -61,7 +61,7 @@ def bench(
     settings = checked(learner, tasks, tasks, {"meta_batch_size": meta_batch_size})
     training = Training(learner, tasks, tasks, settings)
     if not training.parameters:
-        raise UserError(f"The learner {learner.key!r} is not meta-trained: it has no meta-step to measure.")
+        raise UserError(f"The learner {learner.key!r} is not meta-trained and has no meta-step to measure.")
     batch, spec, noise = training.draw(range(meta_batch_size))
     some = training.parameters[0].detach()
     most = memory_limit(some.device)

@@ -1,4 +1,4 @@
-"""What there is: learners, sources of tasks and backbones, as the registries know them."""
+"""The learners, sources of tasks and backbones of the registries."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ def catalog() -> dict[str, list[dict[str, Any]]]:
 
 
 def entry(name: str) -> dict[str, Any]:
-    """All about one learner, source or backbone; `UserError` with the nearest name if there is none."""
+    """The description of a learner, source or backbone; `UserError` with the nearest name for an unknown one."""
     for noun, registry in (("learner", LEARNERS), ("source of tasks", TASKS), ("backbone", BACKBONES)):
         if name in registry:
             member = registry[name]
@@ -33,16 +33,16 @@ def entry(name: str) -> dict[str, Any]:
             if noun == "learner":
                 text += f"\n\nIt learns {_does(member)}, from any number of examples."
                 if member.state_holds_examples:
-                    text += " Its adapted tasks hold their examples, also where they are to forget them."
+                    text += " Its adapted tasks contain their examples, even with the examples forgotten."
                 if "regression" in member.kinds and member.predicts_deviation:
-                    text += " Its predictions of values come with a deviation."
+                    text += " Its predictions of values have a standard deviation."
             options = _options(member) if noun == "learner" else _backbone_options(member) if noun == "backbone" else []
             return {"name": name, "noun": noun, "text": text, "options": options}
     raise unknown_name("learner, source or backbone", name, [*LEARNERS, *TASKS, *BACKBONES])
 
 
 def _own_parameter(name: str, source: Any) -> str:
-    """How a source is told what it takes behind its name, if anything."""
+    """The syntax of a source's argument, if it has one."""
     parameter = own_parameter(source)
     if parameter is None:
         return ""
@@ -64,7 +64,7 @@ def _learner(key: str, learner: type[Learner]) -> dict[str, Any]:
 
 
 def _does(learner: type[Learner]) -> str:
-    """What kinds of targets a learner learns, and whether it must keep to the number of classes of its training."""
+    """The kinds of targets that a learner supports, and whether its number of classes is fixed in training."""
     classes = "classes" if learner.any_way else "classes (as many as trained)"
     names = {"classification": classes, "regression": "values"}
     return ", ".join(name for kind, name in names.items() if kind in learner.kinds)
@@ -84,7 +84,7 @@ def _backbone_options(backbone: Any) -> list[dict[str, str]]:
         {
             "name": f"backbone.{p.name}",
             "type": p.annotation.__name__ if isinstance(p.annotation, type) else str(p.annotation),
-            "default": "none: it must be given" if p.default is p.empty else json.dumps(p.default),
+            "default": "none: required" if p.default is p.empty else json.dumps(p.default),
         }
         for p in parameters
     ]

@@ -23,20 +23,20 @@ from handful.training.run import Run
 from handful.workflows.experiment import Experiment, opened_again
 
 TASKS = 100
-"""On how many a run is scored that was not evaluated."""
+"""Test tasks on which a run without an evaluation is scored."""
 
 
 def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEvent = ignore) -> list[dict[str, Any]]:
     """One entry per setting that all runs were evaluated on, with each run's score and its gain over the best other.
 
-    A run that was not evaluated is scored on `TASKS` test tasks of its own sizes, with a note; the scores are not kept.
-    trust: see `MetaModel.from_pretrained`. on_event: hears of that.
+    A run without an evaluation is scored on `TASKS` test tasks of its own sizes, with a note; the scores are not saved.
+    trust: see `MetaModel.from_pretrained`. on_event: called with the progress of that.
 
-    Runs that differ in nothing but the seed are trainings of one group: they make one line, whose intervals hold for
-    other seeds and other tasks (see `seeds_interval`). Raises `UserError` where the runs were not scored on the same
-    tasks: another source, split seed or setting; where groups with several seeds do not have the same seeds; or where
-    runs of one group are not trainings of their own. Of errors, runs of which more draws diverged come later: such
-    draws are left out of the mean, which is no number where no draw is left.
+    Runs that differ only in the seed form one group with one entry, whose intervals cover other seeds and other tasks
+    (see `seeds_interval`). Raises `UserError` if the runs were not scored on the same tasks (another source, split seed
+    or setting), if groups with several seeds do not have the same seeds, or if two runs of a group are the same
+    training. For errors, runs with more diverged draws rank lower: such draws are left out of the mean, which is NaN if
+    no draw is left.
     """
     if len(runs) < 2:
         raise UserError("Comparing takes two runs or more, as in: handful compare runs/protonet runs/maml.")
@@ -79,7 +79,8 @@ def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEven
         names = {settings[setting]["metric"] for settings in own}
         if len(names) > 1:
             raise UserError(
-                f"The runs were evaluated by different metrics ({', '.join(sorted(names))}). Evaluate them by one.",
+                f"The runs were evaluated with different metrics ({', '.join(sorted(names))}). Evaluate them with the "
+                f"same one.",
                 field=("metric",),
             )
     if not shared:
@@ -92,8 +93,8 @@ def compare(runs: Sequence[Path], *, trust: Sequence[str] = (), on_event: OnEven
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but the seed, in its order. source: without its seed, own: whether it is the user's
-    data; splits: the seeds of the sources."""
+    """Runs that differ only in the seed, ordered by it. source: without its seed; own: whether it is the user's data;
+    splits: the seeds of the sources."""
 
     runs: list[Run]
     source: dict[str, Any]
@@ -107,7 +108,7 @@ class RunGroup:
 
 
 def _scores(run: Run, trust: Sequence[str], on_event: OnEvent) -> dict[str, Any]:
-    """What `load_scores` gives of the run's report, or of a few tasks that are scored now."""
+    """The scores in the form of `load_scores`, from the run's report or from a few tasks that are scored now."""
     if (folder := report_folder(run.path)) is not None:
         return load_scores(folder)
     model = MetaModel.from_pretrained(run.path, trust=trust)
@@ -115,15 +116,15 @@ def _scores(run: Run, trust: Sequence[str], on_event: OnEvent) -> dict[str, Any]
     tasks = experiment.tasks(opened_again(experiment, model, run)[0]).split("test")
     note(
         "not-evaluated",
-        f"{run.path} was not evaluated: it is scored on {TASKS} test tasks now, which is not kept. Score more of them, "
-        f"beside the baselines, by `handful evaluate {run.path}`.",
+        f"{run.path} has no evaluation: it is scored on {TASKS} test tasks now, without saving. Evaluate it on more "
+        f"tasks, beside the baselines, with `handful evaluate {run.path}`.",
     )
     found = evaluate(model.learner, tasks, tasks=TASKS, metric=experiment.settings.get("metric"), on_event=on_event)
     return {"data": tasks.contents().digest("test"), "settings": [scores_of([found])]}
 
 
 def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
-    """The runs by all that is in their configuration but the seeds, in the order given."""
+    """The runs by their configuration without the seeds, in the order given."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         facts = run.config() | {"seed": None, "source": _source(run)}
@@ -134,7 +135,8 @@ def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
         for one, other in pairwise(members):
             if _seeds(one) == _seeds(other):
                 raise UserError(
-                    f"{one.path} and {other.path} are the same training, with seed {_seeds(one)[1]}: give one of them."
+                    f"{one.path} and {other.path} are the same training, with seed {_seeds(one)[1]}. Use only one of "
+                    f"them."
                 )
         splits = [_seeds(run)[0] for run in members]
         if 1 < len(set(splits)) < len(splits):
@@ -147,20 +149,20 @@ def _run_groups(runs: Sequence[Run]) -> list[RunGroup]:
 
 
 def _source(run: Run) -> dict[str, Any]:
-    """The run's source without its seed; data of the user's by what they hold, not by their place."""
+    """The run's source without its seed; user data are identified by content, not by path."""
     contents, source = run.contents(), {name: v for name, v in run.config()["source"].items() if name != "seed"}
     return source | {"tasks": contents.unsplit_digest()} if contents.own else source
 
 
 def _seeds(run: Run) -> tuple[int, int]:
-    """Those of the splits and of the training."""
+    """The seeds of the splits and of the training."""
     config = run.config()
     return config["source"].get("seed", 0), config.get("seed", 0)
 
 
 def report_folder(run: Path) -> Path | None:
-    """Where a run's scores are: `evaluate` writes into `report`, the quickstart beside its picture page; None where the
-    run was not evaluated."""
+    """The folder of a run's scores: `report` of `evaluate`, or the run itself for the quickstart; None without an
+    evaluation."""
     return next((folder for folder in (run / "report", run) if (folder / SCORES).exists()), None)
 
 

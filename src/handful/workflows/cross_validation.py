@@ -1,4 +1,5 @@
-"""Cross-validation of a run: each class or task is scored by a learner that was trained, like the run, on others."""
+"""Cross-validation of a run: each class or task is scored by a learner trained like the run, but on the other classes
+or tasks."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -24,7 +25,7 @@ from handful.workflows.train import train
 from handful.workflows.warm_start import trained_on
 
 OF_THE_REST = (0.8, 0.2)
-"""The shares of train and val of what a fold leaves."""
+"""The shares of train and val among the other folds."""
 
 
 def cross_validate(
@@ -45,12 +46,13 @@ def cross_validate(
 ) -> Report:
     """Train the run's learner anew for each fold on the classes, or tasks, of the others, and score it on that fold.
 
-    path: of the run, whose own model is not scored.
+    path: the run, whose own model is not scored.
     folds: how many; with as many as there are tasks, each is left out in turn.
-    folder: where the runs of folds are kept; those that are there go on.
-    tasks: of all folds together; None: `TASKS`. minutes: likewise, without their trainings. The others: see `evaluate`.
+    folder: for the runs of the folds; existing ones are resumed.
+    tasks: of all folds together; None: `TASKS`. minutes: likewise, without the trainings. Other arguments: see
+        `evaluate`.
 
-    Raises `UserError` where the run's tasks are not the user's own data, or cannot be divided so.
+    Raises `UserError` if the run's tasks are not the user's own data, or cannot be divided into folds.
     """
     tasks = TASKS if tasks is None else tasks
     check_number(tasks)
@@ -78,7 +80,7 @@ def cross_validate(
     del of_folds, fold
     reports = []
     took = duration(run.metrics()[-1]["seconds"])
-    on_event(NoteEvent(f"{folds} trainings, of which the run's own took {took}, and as many evaluations."))
+    on_event(NoteEvent(f"{folds} trainings, each as long as the run's own ({took}), and as many evaluations."))
     for number, contents in enumerate(divided, start=1):
         there = folder / f"fold-{number}-of-{folds}"
         on_event(NoteEvent(f"Fold {number} of {folds}: {there}"))
@@ -130,29 +132,27 @@ def winners(reports: Sequence[Report]) -> str:
 
 
 def fold_contents(tasks: TaskDistribution, folds: int, experiment: Experiment) -> list[Contents]:
-    """What each fold has in its splits: a part of all classes or tasks in test, the others in train and val."""
+    """The splits of each fold: a part of all classes or tasks in test, the others in train and val."""
     contents, noun = tasks.contents(), _noun(tasks)
     plural = "classes" if noun == "class" else "tasks"
     source: Source = experiment.source
     if not contents.own or source.test:
         raise UserError(
-            f"Folds are made of the user's own data; {source.name} has a test split of its own.",
-            hint="Leave out {folds}.",
+            f"Cross-validation needs your own data; {source.name} has a fixed test split.",
+            hint="Remove {folds}.",
         )
     if source.split_by:
-        raise UserError(
-            f"Folds are not made by {source.split_by!r}, which the run was split by.", hint="Leave out {folds}."
-        )
+        raise UserError(f"Folds cannot follow {source.split_by!r}, by which the run was split.", hint="Remove {folds}.")
     if experiment.warm_start is not None and _seen(experiment.warm_start, contents):
         raise UserError(
-            f"The run starts from the weights of {experiment.warm_start}, which were trained on some of these data: to "
-            "them no fold is new.",
-            hint="Leave out {folds}.",
+            f"The run starts from the weights of {experiment.warm_start}, which were trained on some of these data, so "
+            f"no fold is new to them.",
+            hint="Remove {folds}.",
         )
     names, seed = sorted(contents.placed()), experiment.seed
     least = FEWEST[noun]
     if not 2 <= folds <= len(names) // least:
-        raise UserError(f"{len(names)} {plural} make 2 to {len(names) // least} folds, not {folds}.", field=("folds",))
+        raise UserError(f"{len(names)} {plural} allow 2 to {len(names) // least} folds, not {folds}.", field=("folds",))
     names.sort(key=lambda name: place(name, seed))
     found = []
     for number in range(folds):
@@ -177,13 +177,13 @@ def _noun(tasks: TaskDistribution) -> str:
 
 
 def _fold_tasks(experiment: Experiment, contents: Contents, trust: Sequence[str]) -> TaskDistribution:
-    """The tasks of a fold; `UserError` where the data do not let themselves be divided so."""
+    """The tasks of a fold; `UserError` if the data cannot be divided into folds."""
     tasks = experiment.source.open(earlier=contents, trust=trust)
     wanted = set(contents.splits["test"])
     if (found := {*tasks.split_manifest()["test"]}) != wanted:
         raise UserError(
-            f"{experiment.source.name} cannot be divided in folds: {len(found ^ wanted)} names are in another split "
+            f"{experiment.source.name} cannot be divided into folds: {len(found ^ wanted)} names are in another split "
             "than a fold has them in.",
-            hint="Leave out {folds}.",
+            hint="Remove {folds}.",
         )
     return tasks

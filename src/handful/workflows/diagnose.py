@@ -24,7 +24,7 @@ def checkup(
     run = Run.find(Path(subject.tasks))
     if run is not None:
         if subject != Source(subject.tasks):
-            raise UserError(f"{subject.tasks} is a run, which knows what is in its data: leave out what says so.")
+            raise UserError(f"{subject.tasks} is a run, which records the options of its data: remove these.")
         experiment = Experiment.from_config(run.config())
         model = MetaModel.from_pretrained(run.path, trust=trust)
         learner, (opened, _) = model.learner, opened_again(experiment, model, run)

@@ -14,17 +14,16 @@ from handful.tasks.labeled_pool import LabeledPool
 from handful.workflows.experiment import Experiment, Source
 
 SHORTEST = 1.0
-"""Minutes of training from which an encoder is tuned by itself."""
+"""Minutes of training from which an encoder is tuned automatically."""
 PART = 3
-"""Then the last one of so many parts of its layers."""
+"""The share of its layers, the last ones, that is then tuned: one in so many."""
 VALIDATED = 600
-"""Examples of a pool, at about the most, that are encoded for a validation: each is then in many of its tasks."""
+"""About the most examples that are encoded for a validation: each is then in many of its tasks."""
 
 
 def with_way_of_tuning(experiment: Experiment) -> Experiment:
-    """The same with the number of layers that are tuned, where that is left to handful: none in a training by steps.
-
-    Raises `UserError` where an encoder is to be tuned that is none of the learner's.
+    """The experiment with the number of tuned layers, if that is automatic: none in a training by steps. Raises
+    `UserError` if the encoder to be tuned is not a part of the learner.
     """
     source = experiment.source
     if source.text is None and source.encoder is None:
@@ -36,7 +35,7 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
         if way != OFF and not tunable:
             raise UserError(
                 "An encoder is tuned as the network of a learner that is meta-trained.",
-                hint="Leave out {backbone}, name another {learner}, or leave the encoder as it is: {tune_encoder} off.",
+                hint="Remove {backbone}, name another {learner}, or keep the encoder frozen: {tune_encoder} off.",
             )
         return experiment
     minutes = experiment.settings.get("minutes")
@@ -49,15 +48,15 @@ def with_way_of_tuning(experiment: Experiment) -> Experiment:
         if source.tune_encoder is None and tunable:
             note(
                 "encoder-frozen",
-                f"The encoder stays as it is. Training tunes it, too, where it is given {SHORTEST:g} minute or more.",
+                f"The encoder is not tuned. Training tunes it if it has {SHORTEST:g} minute or more.",
                 field=("tune_encoder",),
-                hint="Or with {tune_encoder} on.",
+                hint="Or set {tune_encoder} on.",
             )
     return replace(experiment, source=replace(source, tune_encoder=way))
 
 
 def _layers(source: Source) -> int:
-    """How many layers of the encoder can be tuned; none where it is not there, which opening the source tells."""
+    """How many layers of the encoder can be tuned; none if the encoder is missing, which opening the source reports."""
     try:
         what = "texts" if source.text is not None else "images"
         found = ENCODERS[what](source.encoder or DEFAULT)
@@ -67,8 +66,8 @@ def _layers(source: Source) -> int:
 
 
 def with_encoder_to_bring(experiment: Experiment) -> Experiment:
-    """The same with the folder of its encoder in place of a published name: a model that brings the files along knows
-    them by their digest, and not by a commit, of which nobody could tell whether they are it."""
+    """The experiment with the folder of its encoder in place of a published name: a model that contains the files
+    identifies them by their digest, since a commit could not be verified."""
     source = experiment.source
     name = source.encoder or (DEFAULT if source.text is not None else None)
     if not experiment.whole_encoder or name is None or names_own_code(name):
@@ -78,7 +77,7 @@ def with_encoder_to_bring(experiment: Experiment) -> Experiment:
 
 
 def few(validation: TaskDistribution) -> TaskDistribution:
-    """Validation tasks of fewer examples, as long as there are enough for each task."""
+    """Validation tasks from fewer examples, but enough for each task."""
     if not isinstance(validation, LabeledPool):
         return validation
     largest, classes = validation.sizes.largest(), len(validation.splits[validation.split_name])

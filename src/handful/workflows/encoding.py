@@ -1,4 +1,4 @@
-"""From the user's files to what models take: tensors, labels and ids."""
+"""Encoding of the user's files for models: tensors, labels and ids."""
 
 import contextlib
 import os
@@ -26,9 +26,9 @@ from handful.readers.table_folders import single_table
 class EncodedExamples(NamedTuple):
     """The labeled examples of one task.
 
-    pipeline: of the task, by which also its later inputs are encoded. inputs: `(n, *input_shape)`. labels: n class
-    names, or targets in the user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each, where
-    the file has some.
+    pipeline: of the task, which encodes its later inputs, too. inputs: `(n, *input_shape)`. labels: n class names, or
+    targets in the user's units `(n, outputs)`. ids: file names, or row numbers from 1. groups: of each example, if the
+    file has them.
     """
 
     pipeline: InputPipeline
@@ -47,10 +47,9 @@ def encoded_examples(
     *,
     added: bool = False,
 ) -> EncodedExamples:
-    """Read the labeled examples of a task; `DataError` names what is wrong with them.
-
-    target: the column to predict, where each task is a table with columns of its own; None: the model's. options: how
-    the file is written (see `DataOptions.for_file`). added: whether they join others, so that all may be of one class.
+    """Read the labeled examples of a task; `DataError` names their fault. target: the column to predict, if the model's
+    tasks are tables with differing columns; None: the model's. options: the format of the file (see
+    `DataOptions.for_file`). added: whether they are added to others, so that all may be of one class.
     """
     with opened_examples(pipeline, path, target, limits, options, added=added) as (of_task, raw, labels):
         groups = None if raw.groups is None else list(class_names(raw.groups, raw.named("group")))
@@ -60,9 +59,8 @@ def encoded_examples(
 def encoded_inputs(
     pipeline: InputPipeline, path: str | Path, limits: Limits = LOCAL, options: DataOptions | None = None
 ) -> tuple[Tensor, list[str]]:
-    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names what is wrong with them.
-
-    options: how the file is written (see `DataOptions.for_file`).
+    """Read unlabeled inputs `(n, *input_shape)` and their ids; `DataError` names their fault. options: the format of
+    the file (see `DataOptions.for_file`).
     """
     with opened_inputs(pipeline, path, limits, options) as raw:
         return pipeline.encode(raw.inputs, limits, raw.origin), list(raw.ids)
@@ -79,9 +77,8 @@ def opened_examples(
     added: bool = False,
     inside: Path | None = None,
 ) -> Iterator[tuple[InputPipeline, RawBatch, tuple[str, ...] | Tensor]]:
-    """The pipeline of a task, its examples as they are in a file, and their labels: see `encoded_examples`.
-
-    inside: the folder to unpack archives in, as long as the context lasts; by default the system's.
+    """The pipeline of a task, its raw examples in a file, and their labels: see `encoded_examples`. inside: the folder
+    in which archives are unpacked while the context lasts; by default the system's.
     """
     with unpacked(path, limits, inside) as content:
         path = _checked(content, pipeline)
@@ -92,7 +89,7 @@ def opened_examples(
         given = raw.targets if of_task.targets else raw.labels
         if given is None:
             raise DataError(
-                f"{path} does not hold labeled examples of what this model takes: {of_task.described()}.",
+                f"{path} does not contain labeled examples for this model, which takes: {of_task.described()}.",
                 code="unsupported-media",
             )
         of_task.check_unit(raw)
@@ -111,38 +108,38 @@ def opened_inputs(
     *,
     inside: Path | None = None,
 ) -> Iterator[RawBatch]:
-    """Unlabeled inputs as they are in a file; inside: see `opened_examples`."""
+    """Raw unlabeled inputs in a file; inside: see `opened_examples`."""
     with unpacked(path, limits, inside) as content:
         path = _checked(content, pipeline)
         yield read(path, options=pipeline.data_options.for_file(options), limits=limits)
 
 
 def id_with(name: str, path: Path, id_: str) -> str:
-    """The id of an input of a file or folder among those of others, with what that is called before it."""
+    """The id of an input among those of several files: the name of its file or folder, and its own id."""
     if id_ == path.name:  # that of the only input of a file is its name
         return name
     return os.path.join(name, id_) if path.is_dir() else f"{name}:{id_}"
 
 
 def _checked(path: Path, pipeline: InputPipeline) -> Path:
-    """What is read: the path, or the one table of a folder.
-
-    Raises `DataError` where images, or a folder of nothing that is read, are for a model of something else.
+    """The path to read: the given one, or the only table of a folder. Raises `DataError` for images, or an unreadable
+    folder, if the model takes other inputs.
     """
     with reading(path):
         path = single_table(path)
         if isinstance(reader_of(path), ImageReader) and not isinstance(pipeline, ImageInputs):
             raise DataError(
-                f"{path} does not hold what this model takes: {pipeline.described()}.", code="unsupported-media"
+                f"{path} does not contain inputs for this model, which takes: {pipeline.described()}.",
+                code="unsupported-media",
             )
     return path
 
 
 def _check_one_task(raw: RawBatch) -> None:
-    """Raise a `DataError` where examples are of several tasks; one without a name is of the same task."""
+    """Raise `DataError` for examples of several tasks; a missing task name counts as the same task."""
     tasks = sorted({name for name in map(written, raw.tasks) if name is not None})
     if len(tasks) > 1:
         raise DataError(
             f"{raw.called('task')} has {len(tasks)} tasks ({', '.join(tasks[:3])}{', ...' if len(tasks) > 3 else ''}), "
-            "but a model adapts to one at a time. Give the rows of one."
+            "but a model adapts to one task at a time. Keep the rows of one task."
         )

@@ -51,28 +51,22 @@ def evaluate(
     on_event: OnEvent = ignore,
     stop: Stop | None = None,
 ) -> Report:
-    """Evaluate the run's meta-model on test tasks, with the ladder beside it.
+    """Evaluate the run's meta-model on test tasks, beside the ladder.
 
     other: a source outside the training distribution, read through the model's own pipeline.
-    settings: (way, shot) pairs; none: the run's own.
-    query_shot: None: the run's own.
-    tasks: how many are scored, however long it takes; None: `TASKS`, or as many as there is time for. Costly rungs are
-        scored on the first of them only.
-    minutes: of the clock, for all of it: a pre-training takes a part of them at the most, then so does scoring, then
-        costly rungs get what is left, but for a rest that the shots curve and the diagnosis keep to. 0 leaves costly
-        rungs out, and nothing depends on the clock.
+    settings: (way, shot) pairs; none: the run's own. query_shot: None: the run's own. tasks: how many are scored,
+        regardless of the time; None: `TASKS`, or as many as the time allows. Costly rungs are scored on the first of
+        them only. minutes: time limit for the whole evaluation: a pre-training and scoring get a share of it each,
+        costly rungs the rest, except for a reserve for the shots curve and the diagnosis. 0 leaves costly rungs out,
+        and nothing depends on the clock.
     equivalence_tasks: for the data equivalence on the first setting (0 leaves it out).
-    curve: whether scores are also taken against the number of examples.
-    half_width: of the interval that is wanted; the report then tells how many tasks it takes.
-    metric: what is scored by, see `find_metric`; None: what the run was validated by.
+    curve: whether to score by the number of examples, too. half_width: of a wanted interval; the report then states how
+        many tasks it needs. metric: see `find_metric`; None: that of the run's validation.
     device: one of `handful.engine.devices.DEVICES`.
     trust: see `MetaModel.from_pretrained`.
-    on_event: called with a `StepEvent` as work goes on.
-    stop: ends it by a `StoppedError` at the next event; the pre-training is kept, and the next evaluation goes on from
-        there.
-
-    Networks of rungs are pre-trained on the run's own training split in any case, with images changed as the run's own
-    were; but where they stand on the vectors of an encoder.
+    on_event: called with a `StepEvent` during the work. stop: ends it with a `StoppedError` at the next event; the
+        pre-training is saved, and the next evaluation resumes it. Networks of rungs are pre-trained on the run's own
+        training split, with images augmented as in the run, unless they get vectors of an encoder.
     """
     end = time.monotonic() + 60 * minutes if minutes else math.inf
     check_number(TASKS if tasks is None else tasks)
@@ -98,7 +92,7 @@ def evaluate(
             name = (other or experiment.source).name
             raise UserError(
                 f"The inputs of this model are {takes}; those of {name} are arrays of shape {place.spec.input_shape}. "
-                "Give tasks like those that it was trained on."
+                "Use tasks like those of its training."
             )
         check_tasks(model.learner, place)
     choosing = [validating(home or away, place.sizes.way, place.sizes.shot, queries) for place in places]
@@ -136,8 +130,8 @@ def evaluate(
         if equivalence is None:
             note(
                 "no-equivalence",
-                "There is no data equivalence: shots vary, the same tasks have no other numbers of examples, no simple "
-                "method can do them, or the learner diverges.",
+                "The data equivalence is left out: shots vary, the same tasks have no other numbers of examples, no "
+                "simple method supports them, or the learner diverges.",
             )
     cheap, left_out, by_default = comparisons[0], list[str](), list[str]()
     sizes = len(CURVE_SHOTS) if curve else 0
@@ -198,7 +192,7 @@ def evaluate(
 
 
 def used_encoder(model: MetaModel) -> UsedEncoder | None:
-    """The encoder of a model, and what is known of it; None where it has none."""
+    """The encoder of a model and its facts; None without one."""
     pipeline: Any = model.pipeline
     if pipeline is None or not pipeline.encoded:
         return None
@@ -207,13 +201,13 @@ def used_encoder(model: MetaModel) -> UsedEncoder | None:
 
 
 def check_minutes(minutes: float) -> None:
-    """Raise a `UserError` for a time that is none."""
+    """Raise `UserError` for a time that is not a number of 0 or more."""
     if not 0 <= minutes < math.inf:
         raise UserError(f"The time of an evaluation is 0 minutes or more, got {minutes}.", hint="Change {minutes}.")
 
 
 def check_half_width(half_width: float | None) -> None:
-    """Raise a `UserError` for a half-width that no interval has."""
+    """Raise `UserError` for a half-width that is not a number above 0."""
     if half_width is not None and not 0 < half_width < math.inf:
         raise UserError(
             f"The half-width of an interval is a number above 0, got {half_width}.", hint="Change {half_width}."
@@ -223,8 +217,8 @@ def check_half_width(half_width: float | None) -> None:
 def _opened(
     run: Run, experiment: Experiment, model: MetaModel, other: Source | None
 ) -> tuple[TaskDistribution | None, TaskDistribution, str]:
-    """The data of the training (None where others are scored, and they are gone or have changed), what is scored, and
-    what is new in it."""
+    """The data of the training (None if other data are scored, and these are missing or changed), the data to score,
+    and what is new in them."""
     try:
         home, new = opened_again(experiment, model, run)
     except UserError as error:
@@ -234,15 +228,15 @@ def _opened(
             return moved, moved, moved.contents().new_since(run.contents())
         note(
             "no-training-data",
-            f"The data of the training are not used: {error.message} Methods that are pre-trained on them "
-            "are left out, and options of others are chosen on the validation split of the tasks that are given.",
+            f"The training data are not used: {error.message} Methods that pre-train on them are left out; options of "
+            f"the others are chosen on the validation split of the given tasks.",
         )
         return None, other.open(pipeline=model.pipeline), ""
     return (home, home, new) if other is None else (home, other.open(pipeline=model.pipeline), "")
 
 
 def _moved(run: Run, experiment: Experiment, model: MetaModel, other: Source) -> TaskDistribution | None:
-    """The data of the training, if they are what the other source holds."""
+    """The data of the training, if the other source has the same content."""
     try:
         found = reopened(replace(experiment.source, tasks=other.tasks), run.contents(), model.pipeline)
     except UserError:
@@ -254,10 +248,8 @@ def _moved(run: Run, experiment: Experiment, model: MetaModel, other: Source) ->
 def describe(
     tasks: TaskDistribution, known: Contents, trained: TaskDistribution | None, source: Source, new: str = ""
 ) -> str:
-    """What is evaluated on: how many classes or tasks, whether training saw any of these names, small tasks, and what
-    is new since.
-
-    known: what the training saw. trained: its tasks, where they are at hand.
+    """A description of the test tasks: how many classes or tasks, whether any of their names were trained on, small
+    tasks, and what is new. known: the content of the training data. trained: its tasks, if available.
     """
     names = tasks.split_manifest().get(tasks.split_name, [])
     if not names:
@@ -270,7 +262,7 @@ def describe(
     if tasks.split_name in tasks.aside:
         names_seen = ", **all of them trained on: nothing was held out**, only the examples are new to the learner"
     elif seen:
-        names_seen = f", **{seen} of which bear the names of {noun} trained on**"
+        names_seen = f", **{seen} of them with names of {noun} trained on**"
     else:
-        names_seen = " that training never saw"
+        names_seen = " not used in training"
     return f"{len(names)} {noun} of {source.name}{names_seen}{training}"

@@ -1,4 +1,4 @@
-"""What fits into the time of an evaluation: how many test tasks, and what is left for all else."""
+"""The schedule of an evaluation: the number of test tasks that fit into its time, and the time for everything else."""
 
 import math
 import time
@@ -11,21 +11,21 @@ from handful.evaluation.pace import Costs, choosing_tasks
 from handful.tasks.distribution import TaskDistribution
 
 TASKS, FEWEST = 600, 10
-"""To score where no number is given: those, or fewer where the time is short, but so many at the least."""
+"""Default number of test tasks, and the minimum if the time is short."""
 PART_FOR_SCORING, LEAST_FOR_SCORING = 0.6, 0.25
-"""The part of the time left that scoring may take, and the part of all of it that it may always take."""
+"""The share of the remaining time for scoring, and the share of the whole time that it may always use."""
 PART_FOR_REST = 0.25
-"""The part of the time left after scoring that is kept for the shots curve and the diagnosis, if they need it."""
+"""The share of the time after scoring that is reserved for the shots curve and the diagnosis."""
 PASSES = 10
-"""About how often a diagnosis adapts to each of its tasks."""
+"""About how many times a diagnosis adapts to each task."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How an evaluation spends its time.
+    """The schedule of an evaluation.
 
-    costs: of scoring, for each setting. tasks: to score, of `wanted` ones. end: by `time.monotonic`; infinite where
-    nothing depends on the clock. slower: how many times as long as foretold scoring took.
+    costs: of scoring, for each setting. tasks: to score, of `wanted` ones. end: by `time.monotonic`; infinite if
+        nothing depends on the clock. slower: the ratio of actual to predicted scoring time.
     """
 
     costs: tuple[Costs, ...]
@@ -40,7 +40,7 @@ class Schedule:
     ) -> "Schedule":
         """The schedule for these settings.
 
-        tasks: as many in any case; None: `TASKS`, or as many as there is time for. seconds: of the whole evaluation.
+        tasks: a fixed number; None: `TASKS`, or as many as the time allows. seconds: of the whole evaluation.
         """
         wanted = TASKS if tasks is None else tasks
         found = cls(tuple(ladder.costs(place) for place in places), wanted, wanted, end)
@@ -54,37 +54,36 @@ class Schedule:
 
     @property
     def choosing(self) -> int:
-        """Validation tasks for each choice of options: fewer where there are fewer tasks than wanted."""
+        """Validation tasks for each choice of options: fewer if fewer tasks than wanted are scored."""
         most = self.costs[0].choosing
         return most if self.tasks == self.wanted else choosing_tasks(self.tasks, most)
 
     @property
     def seconds(self) -> float:
-        """That scoring is expected to take."""
+        """Expected seconds of scoring."""
         return sum(costs.seconds(self.tasks, self.choosing, before=number) for number, costs in enumerate(self.costs))
 
     def described(self, ladder: Ladder) -> str:
         """How long the evaluation is expected to take, in words."""
-        text = f"Scoring on {self.tasks:,} tasks is expected to take {duration(self.seconds)} at the most."
+        text = f"Scoring on {self.tasks:,} tasks is expected to take at most {duration(self.seconds)}."
         if self.tasks < self.wanted:
-            text += f" More of them, as far as {self.wanted:,}, would take longer than there is time for."
+            text += f" More tasks, up to {self.wanted:,}, would exceed the time."
         if any(rung.learner.costly for rung in ladder.rungs):
-            text += f" Baselines that train for each task get what is left of {duration(60 * ladder.minutes)} then."
+            text += f" Baselines that train a network for each task get the rest of {duration(60 * ladder.minutes)}."
         return text
 
     def notes(self) -> Iterable[str]:
-        """What a report says of it."""
+        """The notes for a report."""
         if self.tasks < self.wanted:
-            yield f"Scored on {self.tasks:,} tasks, and not on {self.wanted:,}, for want of time."
+            yield f"Scored on {self.tasks:,} tasks instead of {self.wanted:,}, for lack of time."
 
     def after_scoring(self, seconds: float) -> "Schedule":
         """The same, once it is known how long scoring took."""
         return replace(self, slower=seconds / self.seconds)
 
     def end_of_costly(self, *, sizes: int, curve_tasks: int, diagnosis_tasks: int) -> float:
-        """When costly rungs have to end, so that there is time for a shots curve of so many sizes and a diagnosis.
-
-        0 sizes: no curve.
+        """The time by which costly rungs must end to leave enough for a shots curve of so many sizes and a diagnosis. 0
+        sizes: no curve.
         """
         if math.isinf(self.end):
             return time.monotonic()  # there are none
@@ -92,14 +91,14 @@ class Schedule:
         return self.end - min(rest, PART_FOR_REST * max(0.0, self.end - time.monotonic()))
 
     def curve_tasks(self, sizes: int, most: int) -> int:
-        """As many tasks as there is time for in a shots curve of so many sizes; 0 for fewer than `FEWEST`."""
+        """As many tasks as the time allows in a shots curve of so many sizes; 0 for fewer than `FEWEST`."""
         most, left = min(self.tasks, most), self.end - time.monotonic()
         fitting = (count for count in range(most, 0, -1) if self._curve_seconds(sizes, count) <= left)
         found = next(fitting, 0)
         return found if found >= min(FEWEST, most) else 0
 
     def diagnosis_tasks(self, most: int) -> int:
-        """As many tasks as there is time for in a diagnosis; 0 for fewer than it needs."""
+        """As many tasks as the time allows in a diagnosis; 0 for fewer than it needs."""
         left = self.end - time.monotonic()
         return next((count for count in range(most, 1, -1) if self._diagnosis_seconds(count) <= left), 0)
 

@@ -1,4 +1,4 @@
-"""What a run is made of: a source of tasks, a learner, sizes and settings."""
+"""The experiment of a run: a source of tasks, a learner, sizes and settings."""
 
 import os
 from collections.abc import Sequence
@@ -22,25 +22,24 @@ from handful.types import Kind
 from handful.workflows.warm_start import digest, start_from
 
 START = "start"
-"""Where a run's configuration has the digest of the weights that it started from."""
+"""The key of the digest of a warm start's weights in a run's configuration."""
 LEARNERS_OF: dict[Kind, str] = {"classification": "protonet", "regression": "bayesian-last-layer"}
 """What an encoder is tuned with where no learner is named."""
 ON_ENCODERS: dict[str, Any] = {"loss": "neighbors", "distance": "cosine"}
-"""Its options where classes are told apart by the vectors of an encoder."""
+"""Its options for classification by the vectors of an encoder."""
 MOST_WAY, SHOT, QUERIES = 32, 1, 2
-"""The sizes of its training tasks then: classes at the most, and examples of each."""
+"""The sizes of its training tasks then: at most so many classes, and examples of each."""
 TUNING: dict[str, Any] = {"meta_batch_size": 1, "validate_start": True, "patience": 5, "validation_tasks": 400}
-"""Settings for encoders that are tuned, which take most of the time of a step, and know much before the first one.
-
-A validation encodes each example once, so that many tasks cost little; and sizes change from block to block of tasks:
-100 of 1 to 5 shots may all be of 5, on which one cannot see what a single shot gains.
+"""Settings for encoders that are tuned, which take most of the time of a step and are pretrained. A validation encodes
+each example once, so that many tasks cost little; and sizes change from block to block of tasks: 100 of 1 to 5 shots
+may all be of 5, which does not measure a single shot.
 """
 SIZES = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
 
 
 @dataclass(frozen=True)
 class Source(DataOptions):
-    """Where tasks come from: the arguments of `open_tasks`. no_limits: read files of any size."""
+    """A source of tasks: the arguments of `open_tasks`. no_limits: read files of any size."""
 
     tasks: str
     seed: int = 0
@@ -48,7 +47,7 @@ class Source(DataOptions):
 
     @property
     def name(self) -> str:
-        """What the source is called in a report: the last part of a path."""
+        """The name of the source in a report: the last part of a path."""
         return Path(self.tasks).name
 
     def open(self, **more: Any) -> TaskDistribution:
@@ -60,15 +59,14 @@ class Source(DataOptions):
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that decides what a training run does; its JSON is the run's `config.json`.
+    """The full configuration of a training run; its JSON is the run's `config.json`.
 
-    learner: None: the best that `auto` finds; all else is done with one that is named. way, shot: of the tasks that
-    count, on which it is validated and evaluated. train_way, train_shot, train_query_shot: of training tasks, where
-    others work better (prototypical networks like a higher way); None: the same. None as a size leaves the source's
-    default. warm_start: a run, or the folder of a meta-model, whose weights training starts from. augment: how much
-    training tasks are changed, see `augmented` (0: not at all). whole_encoder: see `MetaModel`. adapt_seconds: that
-    adapting to a task may take, where no learner is named: fine-tuning the network of images in each task is tried
-    then; None: it is not.
+    learner: None: the best that `auto` finds; all else is done with one that is named. way, shot: of the tasks for
+    validation and evaluation. train_way, train_shot, train_query_shot: of training tasks, if other sizes work better
+    (prototypical networks like a higher way); None: the same. None as a size leaves the source's default. warm_start: a
+    run, or the folder of a meta-model, whose weights training starts from. augment: the strength of augmentation of
+    training tasks, see `augmented` (0: none). whole_encoder: see `MetaModel`. adapt_seconds: that adapting to a task
+    may take, where no learner is named: fine-tuning the network of images in each task is tried then; None: it is not.
     """
 
     source: Source
@@ -100,7 +98,7 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """From JSON; `ArtifactError` where it has what this version does not know."""
+        """From JSON; `ArtifactError` for fields that this version does not have."""
         facts = {name: value for name, value in config.items() if name not in ("format", "schema", START)}
         facts |= {name: tuple(value) for name in SIZES if isinstance(value := facts.get(name), list)}
         try:
@@ -141,7 +139,7 @@ class Experiment:
         return settled
 
     def tasks(self, distribution: TaskDistribution) -> TaskDistribution:
-        """The distribution with the sizes that count."""
+        """The distribution with the sizes for evaluation."""
         return distribution.with_sizes(self.way, self.shot, self.query_shot)
 
     def training_tasks(self, distribution: TaskDistribution) -> TaskDistribution:
@@ -176,13 +174,13 @@ class Experiment:
 def validating(
     distribution: TaskDistribution, way: Size | None, shot: Size | None, query_shot: Size | None
 ) -> TaskDistribution:
-    """Validation tasks of these sizes, with no higher way than their split can fill: it may have few classes."""
+    """Validation tasks of these sizes, with at most as many classes as their split has."""
     tasks = distribution.split("val")
     return tasks.with_sizes(fillable(tasks, way), shot, query_shot)
 
 
 def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
-    """A way, by default that of the tasks, or the highest that their split has classes for."""
+    """A way, by default that of the tasks, limited to the number of classes of their split."""
     way = tasks.sizes.way if way is None else way
     classes = len(tasks.split_manifest().get(tasks.split_name, [])) if tasks.units is None else 0
     if way is None or not classes:
@@ -192,7 +190,7 @@ def fillable(tasks: TaskDistribution, way: Size | None) -> Size | None:
 
 
 def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) -> TaskDistribution:
-    """A source as an earlier run divided and read it: names stay in their splits, and inputs are made alike."""
+    """A source as an earlier run divided and encoded it: names stay in their splits, and the encoding is the same."""
     if pipeline:
         pipeline.check_ready()  # opening the source would download what is missing
     if not earlier.own:
@@ -201,7 +199,7 @@ def reopened(source: Source, earlier: Contents, pipeline: InputPipeline | None) 
 
 
 def continued(source: Source, path: Path, trust: Sequence[str] = ()) -> TaskDistribution:
-    """A source as the run, or the search, in a folder has divided and read it; its data may be elsewhere now.
+    """A source as the run or search in a folder divided and encoded it; its data may have moved.
 
     trust: see `open_tasks`.
     """
@@ -211,23 +209,22 @@ def continued(source: Source, path: Path, trust: Sequence[str] = ()) -> TaskDist
 
 
 def opened_again(experiment: Experiment, model: MetaModel, run: Run) -> tuple[TaskDistribution, str]:
-    """The source of a run, from which a model was trained, and what is new in it, in words.
-
-    Raises a `UserError` where what there was is not there as it was, or nothing is at its place.
+    """The source from which a run's model was trained, and what is new in it, in words. Raises `UserError` if the data
+    are missing, or former data have changed.
     """
     source, earlier = experiment.source, run.contents()
     if earlier.own and not os.path.exists(os.path.expanduser(source.tasks)):
         raise UserError(
             f"The data of {run.path} are no longer at {source.tasks}.",
             code="not-found",
-            hint="Bring them back, or evaluate with {tasks}: the place where they are now, or other tasks.",
+            hint="Restore them, or evaluate with {tasks}: their present path, or other tasks.",
         )
     distribution = reopened(source, earlier, model.pipeline)
     now = distribution.contents()
     if changed := now.changed_since(earlier):
         raise UserError(
-            f"{source.tasks} has changed since the model was trained ({changed}), so that its test tasks may hold what "
-            "was trained on, or are others.",
-            hint="Bring back the data as they were, train again, or evaluate with other {tasks}.",
+            f"{source.tasks} has changed since the model was trained ({changed}), so its test tasks may differ or "
+            f"contain training data.",
+            hint="Restore the data, train again, or evaluate with other {tasks}.",
         )
     return distribution, now.new_since(earlier)

@@ -40,22 +40,22 @@ def predict_from_files(
     limits: Limits = LOCAL,
     options: DataOptions | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of predictions as they are made: of each input its id, and the fields of its `Result`.
+    """Rows of predictions as they are made: each has the id of its input and the fields of its `Result`.
 
     The inputs of a file are predicted at once, and so are those of a folder of images, or of one with a text in each
     file; of another folder, and of several paths, one file after the other. An id is the name of a file or the number
-    of a row from 1; where there are several files, their path comes before.
+    of a row from 1, after the path if the inputs are several files.
 
     task: its file.
     inputs: files and folders.
-    model: the place of the meta-model, where it is not found by its digest.
+    model: the path of the meta-model, if it is not found by its digest.
     lines: of JSON, each an input: an object with the columns of a row, a text, or numbers. Each is predicted as soon as
-        it can be read, after the files, and its id is its number.
+        it is read, after the files, and its id is its number.
     device: one of `handful.engine.devices.DEVICES`.
     trust: see `MetaModel.from_pretrained`.
     limits, options: of each file (see `DataOptions.for_file`).
 
-    Raises `DataError` for what cannot be read: where a path is not there, before anything is predicted.
+    Raises `DataError` for unreadable inputs; for a missing path, before anything is predicted.
     """
     adapted = AdaptedTask.load(task)
     meta = model_of(adapted, task, given=model, trust=trust).to(device_named(device))
@@ -82,7 +82,7 @@ def predict_from_files(
 
 
 def _named(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """What is predicted at once, and what it is called in ids: nothing where it is all that there is."""
+    """The paths to predict one by one, each with its prefix in ids, which is empty if it is the only one."""
     for path in paths:
         called = str(path) if len(paths) > 1 else ""
         files = _files_of(path)
@@ -92,7 +92,7 @@ def _named(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The tables and arrays by name of a folder that is no batch of images or of texts itself; else nothing."""
+    """The tables and arrays of a folder by name; none if the folder is itself a batch of images or texts."""
     with reading(folder):
         if not folder.is_dir() or not isinstance(reader_of(folder), ImageReader) or ending(files_below(folder), IMAGES):
             return []
@@ -107,7 +107,7 @@ def _read(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            "This is no JSON. Write an input in each line: an object with the columns of a row, a text in quotes, or a "
-            "list of numbers. Or give a file in its place.",
+            "This line is not JSON. Write one input per line: an object with the columns of a row, a text in quotes, "
+            "or a list of numbers. Or use a file.",
             code="unsupported-media",
         ) from error

@@ -1,4 +1,4 @@
-"""The main job on the embedded source, from nothing to predictions for files of a brand-new task."""
+"""The quickstart: train on the built-in letters, evaluate, adapt to a new task and predict."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,17 +26,17 @@ EXPERIMENT = Experiment(Source("glyphs"), way=5, shot=1, query_shot=5, settings=
 SETTINGS = ((5, 1), (20, 1))
 TASKS = 600
 NEW_TASK = 1
-"""Which test task becomes the files of the new task: with 3 examples and 4 letters to read per class."""
+"""The index of the test task whose files make the new task: 3 examples and 4 queries per class."""
 
 NOTE = (
-    "The letters are type design, not handwriting: a face draws its letters alike, and a letter differs between faces "
-    "less than between hands."
+    "The letters are type design, not handwriting: letters of one typeface are alike, and a letter differs less "
+    "between typefaces than between writers."
 )
 
 
 @dataclass(frozen=True)
 class NewTask:
-    """What became of the brand-new task. right, count: predictions that were right, out of how many."""
+    """The result on the new task. right, count: correct predictions, out of how many."""
 
     examples: Path
     inputs: Path
@@ -54,7 +54,7 @@ def quickstart(
 ) -> tuple[Report, NewTask]:
     """Meta-train, evaluate beside the ladder, adapt to a new task from files, predict, and write the report to `path`.
 
-    An unfinished quickstart of the same seed there is continued, any other made anew.
+    Resumes an unfinished quickstart of the same seed there; replaces any other.
     """
     experiment = replace(EXPERIMENT, seed=seed, source=replace(EXPERIMENT.source, seed=seed))
     started = is_run(path)
@@ -69,7 +69,7 @@ def quickstart(
 
 
 def read_new_letters(model: MetaModel, tasks: Glyphs, folder: Path) -> NewTask:
-    """Write a test task as image files, adapt to the examples, predict the inputs, and draw what came out."""
+    """Write a test task as image files, adapt to the examples, predict the inputs, and draw the predictions."""
     tasks = tasks.with_sizes(way=5, shot=3, query_shot=4)
     drawn = tasks.task(NEW_TASK)
     names = [tasks.names[number] for number in tasks.manifest(NEW_TASK).classes]

@@ -1,4 +1,4 @@
-"""The candidates of a race that take no meta-steps, and what all of them share."""
+"""The candidates of a race without meta-training, and what all candidates share."""
 
 import time
 from abc import ABC, abstractmethod
@@ -44,18 +44,16 @@ HEADS, META_TRAINING, FINE_TUNING = 0.25, 0.2, 0.2
 """Of the time of a pre-training: for the heads on it at the most; for meta-training after it, where that is worth a
 try; and for trying to fine-tune it in each task, where that is allowed."""
 PROBING, PROBED = 0.05, 5
-"""The most of the budget that a method without training may take to be scored, and by how many tasks that is timed."""
+"""The largest share of the budget for scoring a method without training, and the tasks by which that is timed."""
 
 FITTED = 5000
-"""Rows on which a method is fitted whatever the budget; by them it is told on how many more there is time to."""
+"""Rows on which a method is always fitted; they determine on how many more the time allows fitting."""
 
 
 @dataclass
 class Track:
-    """What all candidates of a race share.
-
-    experiment: without a learner. tasks: of it, with the sizes that count. validation: those by which candidates are
-    compared.
+    """What all candidates of a race share. experiment: without a learner. tasks: with the sizes for evaluation.
+    validation: the tasks that compare candidates.
     """
 
     experiment: Experiment
@@ -72,7 +70,7 @@ class Track:
 
     @property
     def scored_tasks(self) -> int:
-        """On how many validation tasks candidates are compared."""
+        """The number of validation tasks that compare candidates."""
         most = self.experiment.settings.get("validation_tasks", TASKS)
         return int(min(TASKS, most, max(FEWEST_TASKS, TASKS * self.record.seconds / 60)))
 
@@ -83,17 +81,17 @@ class Track:
 
     @property
     def encoded(self) -> bool:
-        """Whether inputs are vectors of an encoder, with which methods know something before any training."""
+        """Whether inputs are vectors of an encoder, which are informative before any training."""
         pipeline = self.tasks.pipeline
         return pipeline is not None and pipeline.encoded
 
     def check_stop(self) -> None:
-        """Raise a `StoppedError` where the work is to stop."""
+        """Raise `StoppedError` if the work has been asked to stop."""
         if self.stop is not None and self.stop.is_set():
             raise StoppedError("The race was stopped on request.")
 
     def scored(self, name: str, evaluation: Callable[[], Evaluation]) -> Scored:
-        """The scores of a learner on the validation tasks, by a name that it has alone."""
+        """The scores of a learner on the validation tasks, recorded under a unique name."""
         cost = f"seconds to adapt {name}"
 
         def make() -> dict[str, Any]:
@@ -125,7 +123,7 @@ class Entrant(ABC):
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return self.cls.key
 
     @abstractmethod
@@ -134,7 +132,7 @@ class Entrant(ABC):
 
     @property
     def file(self) -> Path:
-        """Where what it has learned is kept while the race goes on."""
+        """The folder of its state during the race."""
         folder = self.track.run.path / "checkpoints" / "race"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{self.name}.safetensors"
@@ -145,7 +143,7 @@ class Entrant(ABC):
         return learner.to(self.track.experiment.settings.get("device") or learner.device)
 
     def training_tasks(self) -> TaskDistribution:
-        """What it is trained on."""
+        """Its training tasks."""
         return self.experiment.training_tasks(self.track.tasks.split("train"))
 
     def scored(self, when: str = "") -> Scored:
@@ -154,7 +152,7 @@ class Entrant(ABC):
 
 
 class Untrained(Entrant):
-    """A method that takes no meta-steps: its options are chosen by the scores on validation tasks."""
+    """A method without meta-steps, whose options are chosen on validation tasks."""
 
     @property
     def choices(self) -> list[dict[str, Any]]:
@@ -179,16 +177,16 @@ class Untrained(Entrant):
         return self.track.scored(f"{self.name}{with_options}", lambda: self.track.evaluated(self.choice(options)))
 
     def learner(self) -> Learner:
-        """With the chosen options."""
+        """The method with the chosen options."""
         return self.choice(self.chosen)
 
     def scored(self, when: str = "") -> Scored:
-        """Those of the chosen options."""
+        """The scores of the chosen options."""
         return self._scored(self.chosen)
 
 
 class Probe(Untrained):
-    """A method that looks at a task alone, or is fitted on the rows of all before."""
+    """A method that learns from each task alone, or is fitted on the rows of all training tasks."""
 
     @property
     def affordable(self) -> bool:
@@ -205,7 +203,7 @@ class Probe(Untrained):
         return seconds <= PROBING * track.record.seconds
 
     def choice(self, options: dict[str, Any]) -> Learner:
-        """With what it is fitted to, where it is."""
+        """The method, fitted if it needs it."""
         learner = self.built(**(self.cls.for_vectors if self.track.encoded else {}) | options)
         if learner.fits:
             if not self.file.exists():
@@ -215,7 +213,8 @@ class Probe(Untrained):
         return learner.eval()
 
     def _fit(self, learner: Learner) -> None:
-        """Fit it on all rows of the training tasks, or on as many as take a small part of the budget, which is told."""
+        """Fit it on all rows of the training tasks, or on as many as a small share of the budget allows, with a
+        note."""
         track, rows = self.track, to_device(rows_to_fit(learner, self.training_tasks()), learner.device)
         count = sum(len(one.inputs) for one in rows)
 
@@ -304,7 +303,7 @@ class Pretrained(Untrained):
             self.fine_tuning, self.behind = tuning, self.behind + taken
 
     def pretrain(self) -> None:
-        """Do it, unless that was done before an interruption."""
+        """Pre-train, unless that was done before an interruption."""
         if self.file.exists():
             return
         track, learner = self.track, self.built()
@@ -324,11 +323,11 @@ class Pretrained(Untrained):
         write_tensors(self.file, learner.state_dict(), {})
 
     def learner(self) -> Learner:
-        """With the chosen options, or what stands best on its blocks."""
+        """The learner with the chosen options, or the best head on its blocks."""
         return self._decided.learner if self.on_blocks else super().learner()
 
     def scored(self, when: str = "") -> Scored:
-        """Those of what `learner` gives."""
+        """The scores of `learner`."""
         if not self.on_blocks:
             return super().scored(when)
         return self.track.scored(self.name, lambda: self._decided.evaluation)
@@ -372,7 +371,7 @@ class Pretrained(Untrained):
         )
 
     def choice(self, options: dict[str, Any]) -> Learner:
-        """As it was pre-trained, or the one whose network it shares."""
+        """The pre-trained learner, or that of the candidate whose network it shares."""
         learner = self.built(**options) if self.of is None else self.of.built()
         learner.load_state_dict(read_tensors((self.of or self).file)[0])
         if self.of is not None:

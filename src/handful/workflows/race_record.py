@@ -1,4 +1,4 @@
-"""`race.json`: what a race of learners has decided by the clock, and what came of it."""
+"""`race.json`: the record of a race of learners: its time-dependent decisions, and its results."""
 
 import json
 import math
@@ -15,20 +15,20 @@ FORMAT, SCHEMA = "handful race", 1
 
 
 class Budget(NamedTuple):
-    """What a race that has ended decided by the clock."""
+    """The time-dependent decisions of a finished race."""
 
     minutes: float
     decided: dict[str, Any]
 
 
 def budget_of(run: Path) -> Budget:
-    """That of the race in a run; `UserError` where there is none that has come to its end."""
+    """The budget of the race in a run; `UserError` without a finished race."""
     path = run / RACE
     saved = read_json(path) if path.exists() else {}
     if not saved.get("summary") or saved["minutes"] is None:
         raise UserError(
-            f"{run} holds no race that has come to its end, so no budget can be taken from it.",
-            hint="Finish it with {resume}, or leave out {budget_from}.",
+            f"{run} has no finished race, so it has no budget to reproduce.",
+            hint="Finish it with {resume}, or remove {budget_from}.",
         )
     return Budget(saved["minutes"], saved["decided"])
 
@@ -36,15 +36,14 @@ def budget_of(run: Path) -> Budget:
 class RaceRecord:
     """The record of a race in its run's folder.
 
-    What depends on the clock (plans, numbers of steps, costs) goes through `decide`, and is written before it takes
-    effect. So a race that is interrupted goes on with the same decisions, and another one that is given them ends with
-    the same bits. What follows from them goes through `found`, so that it need not be computed again.
+    Everything that depends on the clock (plans, numbers of steps, costs) goes through `decide`, and is written before
+    it takes effect: an interrupted race resumes with the same decisions, and another race with these decisions ends
+    with the same bits. Results go through `found`, so that they are not computed again.
 
     path: of the file.
     minutes: the budget; None where steps are given.
-    decided: what was decided so far, by name.
-    results: what was found so far, by name.
-    given: whether all decisions are those of an earlier race, and the clock is not asked.
+    decided: the decisions so far, by name. results: the results so far, by name. given: whether all decisions are those
+        of an earlier race, so that the clock is not used.
     """
 
     def __init__(
@@ -65,9 +64,8 @@ class RaceRecord:
 
     @classmethod
     def open(cls, folder: Path, minutes: float | None, budget: "Budget | None" = None, *, spent: float = 0.0) -> Self:
-        """The record of the run in this folder, or a new one, with the decisions of `budget` if there is one.
-
-        spent: seconds of a new race's time that went before it has a record.
+        """The record of the run in this folder, or a new one, with the decisions of `budget`, if given. spent: seconds
+        of a new race's time before it has a record.
         """
         path = folder / RACE
         if path.exists():
@@ -80,7 +78,7 @@ class RaceRecord:
 
     @property
     def spent(self) -> float:
-        """Seconds of the clock since the race began, those before an interruption included."""
+        """Seconds since the race began, including those before an interruption."""
         return time.monotonic() - self.began
 
     @property
@@ -94,32 +92,32 @@ class RaceRecord:
         return math.inf if self.minutes is None else 60 * self.minutes
 
     def decide(self, name: str, make: Callable[[], Any]) -> Any:
-        """The decision of this name: as recorded, or as `make` takes it now, as JSON gives it back."""
+        """The decision of this name: as recorded, or as `make` makes it now, after a round trip through JSON."""
         if name not in self.decided:
             if self.given:
                 raise UserError(
-                    f"The budget that was given has no entry {name!r}: it is of a race with other data, options or "
-                    "learners.",
-                    hint="Leave out {budget_from}.",
+                    f"The given budget has no entry {name!r}: it belongs to a race with other data, options or "
+                    f"learners.",
+                    hint="Remove {budget_from}.",
                 )
             self.decided[name] = _as_read(make())
             self.write()
         return self.decided[name]
 
     def found(self, name: str, make: Callable[[], Any]) -> Any:
-        """The result of this name: as recorded, or as `make` computes it now, as JSON gives it back."""
+        """The result of this name: as recorded, or as `make` computes it now, after a round trip through JSON."""
         if name not in self.results:
             self.results[name] = _as_read(make())
             self.write()
         return self.results[name]
 
     def end(self, summary: dict[str, Any]) -> None:
-        """Record what came of it all."""
+        """Record the summary of the race."""
         self.summary = summary
         self.write()
 
     def write(self) -> None:
-        """Write all of it."""
+        """Write the file."""
         facts = {
             "format": FORMAT,
             "schema": SCHEMA,
@@ -134,5 +132,5 @@ class RaceRecord:
 
 
 def _as_read(value: Any) -> Any:
-    """A value as JSON gives it back: tuples become lists."""
+    """A value after a round trip through JSON: tuples become lists."""
     return json.loads(json.dumps(value))

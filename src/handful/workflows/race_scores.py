@@ -1,4 +1,4 @@
-"""Who is ahead in a race: paired intervals over validation tasks, or over the classes that these are drawn from."""
+"""The standing of a race: paired intervals over validation tasks, or over the classes that these are drawn from."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,14 +13,14 @@ from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 
 CLOSE = 0.01
-"""A relative difference of mean scores up to which candidates that are not surely apart are as good as each other."""
+"""The relative difference of mean scores up to which candidates without a significant difference count as equal."""
 
 
 @dataclass(frozen=True)
 class Scored:
     """A candidate's scores on the first validation tasks.
 
-    scores: `(draws,)`; infinite where a draw diverged, NaN where its score is undefined. seconds: to adapt to a task.
+    scores: `(draws,)`; infinite for diverged draws, NaN for undefined scores. seconds: to adapt to a task.
     """
 
     scores: Tensor
@@ -32,20 +32,20 @@ class Scored:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], seconds: float = 0.0) -> "Scored":
-        """The other way."""
+        """The inverse of `as_json`."""
         values = [math.inf if s == "diverged" else math.nan if s is None else s for s in found["scores"]]
         return cls(torch.tensor(values, dtype=torch.float64, device="cpu"), seconds)
 
     @property
     def diverged(self) -> int:
-        """How many draws have no score since no prediction was finite."""
+        """How many draws have no score because a prediction was not finite."""
         return int(self.scores.isinf().sum())
 
 
 class Judge:
     """Compares scores on the same validation tasks, of which each may have the first ones alone.
 
-    validation: the tasks. metric: what they are scored by. tasks: how many at the most.
+    validation: the tasks. metric: that scores them. tasks: how many at the most.
     """
 
     def __init__(self, validation: TaskDistribution, metric: Metric, tasks: int) -> None:
@@ -55,41 +55,47 @@ class Judge:
         self.classes = [validation.manifest(index).classes if drawn else () for index in range(tasks)]
 
     def score(self, scored: Scored) -> float:
-        """The mean score, over tasks; NaN where there is none."""
+        """The mean score over tasks; NaN if no task has one."""
         return interval(scored.scores, self.units[: len(scored.scores)]).mean
 
     def rank(self, scored: Scored) -> tuple[int, float]:
-        """By which candidates are ordered, the larger the better: fewer diverged draws first."""
+        """The sort key of candidates, higher is better: fewer diverged draws, then the score."""
         mean = self.metric.sign * self.score(scored)
         return -scored.diverged, -math.inf if math.isnan(mean) else mean
 
     def ahead(self, one: Scored, other: Scored) -> Interval:
-        """By how much one is better than another, for other tasks; or for other classes, where tasks are drawn so."""
+        """By how much one is better than another, with an interval over tasks, or over classes if tasks are drawn from
+        them."""
         count = min(len(one.scores), len(other.scores))
         gap = self.metric.sign * apart(one.scores[:count], other.scores[:count])
         over_classes = class_interval(gap, self.classes[:count]) if all(self.classes) else None
         return over_classes or interval(gap, self.units[:count], bounds=self.metric.bounds_apart)
 
     def surely_ahead(self, one: Scored, other: Scored) -> bool:
-        """Whether one is better and luck of the draw does not explain it."""
+        """Whether one is significantly better than another."""
         return self.rank(one) > self.rank(other) and not self.ahead(one, other).low <= 0
 
     def below(self, field: Mapping[str, Scored], start: Collection[str]) -> dict[str, str]:
-        """Which of the others are not surely ahead of the best of `start`, which no training has changed; in words why.
+        """Which of the others are not significantly ahead of the best of the untrained `start`; with the reason in
+        words.
 
         So that training takes no model below its start.
         """
         first = max(start, key=lambda name: self.rank(field[name]))
         others = {name: one for name, one in field.items() if name not in start}
-        return {n: f"not surely ahead of {first}" for n, o in others.items() if not self.surely_ahead(o, field[first])}
+        return {
+            n: f"not significantly ahead of {first}"
+            for n, o in others.items()
+            if not self.surely_ahead(o, field[first])
+        }
 
     def best(self, field: Mapping[str, Scored]) -> str:
-        """The name of the one to take: the cheapest of those that are as good as the leader."""
+        """The name of the winner: the cheapest of those that are as good as the leader."""
         leader = max(field, key=lambda name: self.rank(field[name]))
         return min(self.tied(field, leader), key=lambda name: (field[name].seconds, name != leader))
 
     def tied(self, field: Mapping[str, Scored], leader: str) -> list[str]:
-        """Those that are not surely behind the leader, nor by more than `CLOSE` of its score; itself among them."""
+        """Those, including the leader, that are not significantly behind it, nor by more than `CLOSE` of its score."""
         allowed = CLOSE * abs(self.score(field[leader])) * (2 if self.metric.root else 1)
         close = [
             name
@@ -101,7 +107,8 @@ class Judge:
         return list(dict.fromkeys([leader, *close]))
 
     def going_on(self, field: Mapping[str, Scored], count: int) -> list[str]:
-        """The names of so many of the best that are not surely behind the first one, in their old order."""
+        """The names of at most so many of the best that are not significantly behind the first one, in their old
+        order."""
         ordered = sorted(field, key=lambda name: self.rank(field[name]), reverse=True)
         kept = {name for name in ordered[:count] if not self.surely_ahead(field[ordered[0]], field[name])}
         return [name for name in field if name in kept | set(ordered[:1])]
@@ -111,5 +118,5 @@ def reason(judge: Judge, leader: tuple[str, Scored], other: Scored) -> str:
     """Why a candidate is dropped, in words."""
     name, scored = leader
     gap = judge.ahead(scored, other)
-    sure = "surely " if gap.low > 0 else ""
+    sure = "significantly " if gap.low > 0 else ""
     return f"{sure}behind {name}"

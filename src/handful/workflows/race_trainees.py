@@ -1,4 +1,4 @@
-"""Candidates of a race that are meta-trained, part by part: between these their state is on disk."""
+"""Candidates of a race that are meta-trained, part by part, with their state on disk in between."""
 
 import time
 from collections.abc import Iterator
@@ -18,21 +18,20 @@ from handful.workflows.race_entrants import Entrant, Track
 from handful.workflows.race_steps import LAST_PART, Course
 
 VALIDATION_TASKS = 100
-"""By which the steps of a candidate are chosen; with less than a minute as many fewer."""
+"""Validation tasks that select a candidate's best step; proportionally fewer below a minute."""
 SAVE_AFTER = 10.0
 """Seconds of training after which it is saved again."""
 LOOKS = 50
-"""How often a last training looks at the clock."""
+"""Steps between checks of the time in the last training."""
 WARM_UP = 0.02
-"""Of the steps that a candidate takes if it wins: most take part of them only."""
+"""Validations in the steps that a candidate takes if it wins; most take only a part of these."""
 MANY, FEW = 16, 4
-"""Tasks of a step: of vectors, and of images."""
+"""Tasks per step: for vectors, and for images."""
 
 
 class Trainee(Entrant):
-    """A learner that is meta-trained, part by part: between these its state is on disk.
-
-    course: its steps; set by the race. rounds: after each, the seconds that it had trained, and its score.
+    """A learner that is meta-trained part by part, with its state on disk in between. course: its steps; set by the
+    race. rounds: after each, its seconds of training and its score.
     """
 
     course: Course
@@ -45,14 +44,14 @@ class Trainee(Entrant):
         self.batch = int(track.experiment.settings.get("meta_batch_size") or (FEW if images else MANY))
 
     def prepare(self, seconds: float) -> None:
-        """Fix how its steps are run, and time them. seconds: that its whole training takes at the most."""
+        """Choose the plan of its steps, and time them. seconds: the most that its whole training may take."""
         with self.open(seconds) as training:
             times = self.track.record.decide(f"seconds of a step and a validation of {self.name}", training.timed)
             self.per_step, self.per_validation = times
 
     @contextmanager
     def open(self, seconds: float) -> Iterator[Training]:
-        """Its training, from where it is on disk; seconds: that a plan is chosen for."""
+        """Its training, continued from disk; seconds: of training for which a plan is chosen."""
         track = self.track
         learner = self.built()
         settings = self._settings() | {"minutes": max(seconds, 1e-3) / 60, "seed": track.experiment.seed}
@@ -76,7 +75,7 @@ class Trainee(Entrant):
             yield training
 
     def _settings(self) -> dict[str, Any]:
-        """How it is trained."""
+        """Its training settings."""
         track = self.track
         few = max(FEWEST_TASKS, min(VALIDATION_TASKS, int(VALIDATION_TASKS * track.record.seconds / 60)))
         own = {name: value for name, value in track.experiment.settings.items() if name not in ("minutes", "steps")}
@@ -85,8 +84,8 @@ class Trainee(Entrant):
     def advance(self, target: int, every: int, *, last: float | None = None) -> None:
         """Train up to a step, and validate each `every` steps and there.
 
-        last: in the last part of a race, seconds that are needed behind it; then the schedule jumps to its end when
-        time runs out.
+        last: in the last part of a race, the seconds needed after it; the schedule then jumps to its end when time runs
+            out.
         """
         track, saved = self.track, time.monotonic()
         with self.open(0.0) as training:
@@ -115,7 +114,7 @@ class Trainee(Entrant):
         return target if last is None else self.course.total
 
     def _hurry(self, training: Training, behind: float) -> None:
-        """Jump to the last part of the schedule where the time that is left suffices for no more."""
+        """Jump to the last part of the schedule if the remaining time suffices only for that."""
         record, course, name = self.track.record, self.course, f"ending of {self.name}"
         if course.ending is not None:
             return
@@ -129,7 +128,7 @@ class Trainee(Entrant):
             record.decide(name, lambda: {"step": training.step, "steps": steps})
 
     def _jumped(self, step: int) -> None:
-        """Take the decision that the schedule jumps, where it is due by this step, before an interruption perhaps."""
+        """Apply the recorded decision that the schedule jumps, if it is due by this step."""
         decided = self.track.record.decided.get(f"ending of {self.name}")
         if decided and decided["step"] <= step:
             self.course = replace(self.course, ending=decided["step"], ending_steps=decided["steps"])
@@ -139,7 +138,7 @@ class Trainee(Entrant):
         self.examples = examples_seen(training.distribution, training.settings, training.step)
 
     def learner(self) -> Learner:
-        """With its best weights so far."""
+        """The learner with its best weights so far."""
         tensors, _, _ = read_tensors(self.file)
         learner = self.built()
         learner.load_state_dict(
@@ -148,16 +147,16 @@ class Trainee(Entrant):
         return learner.eval()
 
     def restored(self) -> None:
-        """Know again what became of it, from disk."""
+        """Restore its results from disk."""
         with self.open(0.0) as training:
             self._seen(training)
 
     def seconds_up_to(self, step: int) -> float:
-        """Of its training up to a step, which a continuation may be behind already."""
+        """Seconds of its training up to a step, which a resumed training may not have reached."""
         return float(next((row["seconds"] for row in reversed(self.history) if row["step"] <= step), 0.0))
 
     def seconds_per_step(self) -> float:
-        """As its training has taken them so far."""
+        """The seconds of its training so far."""
         first, last = self.history[0], self.history[-1]
         taken = last["step"] - first["step"]
         return (last["seconds"] - first["seconds"]) / taken if taken else self.per_step

@@ -1,4 +1,4 @@
-"""From the user's files to inputs and labels as they are, for a server that has the model."""
+"""Raw inputs and labels from the user's files, for a server that has the model."""
 
 import datetime
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from handful.table import Table
 from handful.workflows.encoding import id_with
 
 LABEL = "label"
-"""The column that labels are read from where none is named."""
+"""The default column of labels."""
 
 
 class RawExamples(NamedTuple):
-    """Labeled examples as a file has them.
+    """Raw labeled examples of a file.
 
     inputs: texts, the bytes of images, rows as dicts of columns, or arrays. labels: class names, or values `(n,)` or
     `(n, outputs)`.
@@ -35,7 +35,7 @@ class RawExamples(NamedTuple):
 
 
 class RawInputs(NamedTuple):
-    """Inputs as a file has them. ids: file names, or row numbers from 1."""
+    """Raw inputs of a file. ids: file names, or row numbers from 1."""
 
     inputs: list[Any]
     ids: list[str]
@@ -44,10 +44,9 @@ class RawInputs(NamedTuple):
 def raw_examples(
     paths: Sequence[str | Path], options: DataOptions | None = None, limits: Limits = LOCAL
 ) -> RawExamples:
-    """The labeled examples in files and folders, one after another; `DataError` names what is wrong with them.
-
-    options: which columns of a table are what, and how files are written; without a label or target the column
-        "label" is the label. limits: the most that is read of each.
+    """The labeled examples in files and folders, one after another; `DataError` names their fault. options: the roles
+    of columns and the format of files; without a label or target, the column "label" is the label. limits: on each
+    file's size.
     """
     found = RawExamples([], [])
     for path in paths:
@@ -61,7 +60,7 @@ def raw_examples(
                 raw = read(content, options=given, labeled=True, limits=limits)
             labels = raw.targets if given.target else raw.labels if raw.labels is not None else raw.targets
             if labels is None:
-                raise DataError(f"{path} does not hold labeled examples.", code="missing-label")
+                raise DataError(f"{path} does not contain labeled examples.", code="missing-label")
             found.inputs.extend(_inputs(raw, given))
             found.labels.extend(labels.tolist() if hasattr(labels, "tolist") else labels)
     return found
@@ -85,7 +84,7 @@ def _check_label(path: str | Path, table: Table) -> None:
         raise DataError(
             f"{path} has no column {LABEL!r}. Its columns: {', '.join(map(repr, table.names))}.",
             code="missing-label",
-            hint="Name the one with the class by {label}, or the one with the number to predict by {target}.",
+            hint="Name the column with the class by {label}, or with the number to predict by {target}.",
         )
 
 
@@ -104,8 +103,8 @@ def _inputs(raw: RawBatch, options: DataOptions) -> list[Any]:
 
 
 def _cells(table: Table, name: str) -> list[Any]:
-    """A column as JSON has it. Dates, and numbers with a decimal comma, are written as programs write them: who reads
-    a row by itself cannot know how its file writes them."""
+    """A column as JSON values. Dates, and numbers with a decimal comma, are converted to standard form, since a single
+    row does not show the format of its file."""
     if table.numeric(name) and (table.unit(name) == DATE or (table.unit(name) == "" and table.dialect.decimal == ",")):
         numbers = table.numbers(name, gaps=True).tolist()
         as_dates = table.unit(name) == DATE
@@ -119,6 +118,6 @@ def _cells(table: Table, name: str) -> list[Any]:
 
 
 def _moment(days: float) -> str:
-    """Days since 1970 as a date, or with a time where they are no whole ones."""
+    """Days since 1970 as a date, or as a date and time if they are not whole."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(days=days)
     return moment.date().isoformat() if days == int(days) else moment.isoformat(" ", "seconds")

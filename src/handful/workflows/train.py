@@ -33,7 +33,7 @@ from handful.workflows.race_record import RaceRecord
 from handful.workflows.warm_start import trained_on
 
 LEFT_OUT = ("diverged", "undefined")
-"""Why a validation draw may have no score, or the worst one."""
+"""Why a validation draw may lack a score, or have the worst one."""
 
 
 def train(
@@ -50,10 +50,10 @@ def train(
 ) -> MetaModel:
     """Meta-train a learner into the run folder `path`, which then holds `model/`; returns the meta-model.
 
-    tasks: the experiment's source, where a search before has opened it. workers: processes that share each step; the
-    others are started here, unless `torchrun` or the like has started all of them, each of which calls this. Their
-    number is no part of the run: it may go on with another one. trust: see `open_tasks`. on_event, stop: see
-    `meta_train`. Raises `UserError` before anything is written where data, learner, options or sizes do not fit.
+    tasks: the experiment's source, if a search has already opened it. workers: processes that share each step; they are
+    started here, unless `torchrun` or the like has started all of them, each of which calls this. Their number is not a
+    part of the run, which can be resumed with another one. trust: see `open_tasks`. on_event, stop: see `meta_train`.
+    Raises `UserError` for data, learner, options or sizes that do not fit, before anything is written.
     """
     experiment.named()
     if experiment.adapt_seconds is not None:
@@ -80,7 +80,7 @@ def train(
     if narrower:
         note(
             "fewer-classes",
-            "The val split has fewer classes than a task: training is validated, and its best step chosen, on "
+            f"The val split has fewer classes than a task: validation, which chooses the best step, uses "
             f"{validation.sizes.way}-way tasks.",
         )
     most = fillable(distribution.split("test"), experiment.way)
@@ -103,7 +103,7 @@ def train(
                 note(
                     "trained-on-test",
                     f"The weights of {experiment.warm_start} were trained on examples of {len(seen)} names of the test "
-                    f"split, such as {seen[0]!r}: scores on them flatter. Take its data and seed for equal splits.",
+                    f"split, such as {seen[0]!r}: scores on them are too good. Use its data and seed for equal splits.",
                 )
             run = Run.open(path, experiment.config() | start, data=data, resume=resume, force=force)
         sharing = partial(with_workers, experiment, path, count, trust)
@@ -169,9 +169,8 @@ WORKER = "from handful.workflows.train import work; work()"
 
 
 def work() -> None:
-    """All that a worker process does which `train` started: the same training, in silence.
-
-    What it has to say of its end, it says on the standard error, where the first worker finds it.
+    """The work of a worker process that `train` started: the same training, without output. Its final error goes to
+    stderr, which the first worker reads.
     """
     facts = job()
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Searching for the settings of a training with Optuna, on validation tasks alone."""
+"""The search for the settings of a training with Optuna, on validation tasks only."""
 
 import json
 import warnings
@@ -26,7 +26,7 @@ from handful.workflows.experiment import Experiment, continued, validating
 
 FILE, FORMAT = "tuning.json", "handful tuning"
 FRACTION = 4
-"""A trial trains for this part of the steps."""
+"""A trial trains for this share of the steps."""
 FACTORS = {
     "inner_lr": 30.0,
     "temperature": 10.0,
@@ -36,18 +36,18 @@ FACTORS = {
     "pull": 10.0,
     "penalty": 100.0,
 }
-"""Options that are searched wherever a learner has one of this name: so many times above and below the default."""
+"""Options that are searched if the learner has them: the factor above and below the default."""
 SETTINGS = {"outer_lr": 10.0, "weight_decay": 100.0}
-"""The same for settings of the training; unlike options, these are searched around what was given."""
+"""The same for training settings, which are searched around the given values."""
 MOST_STEPS = 10
 """`inner_steps` are searched from 1 to this, or to twice the default."""
 TELLING = 5
-"""With fewer completed trials nothing is said about what mattered."""
+"""With fewer completed trials, no importance is reported."""
 
 
 @dataclass(frozen=True)
 class SearchRange:
-    """Where a setting is searched: on a logarithmic scale, or among whole numbers."""
+    """The range of a setting: on a logarithmic scale, or whole numbers."""
 
     start: float
     low: float
@@ -57,11 +57,11 @@ class SearchRange:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial came to. state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
+    """The result of one trial. state: "complete", "pruned" (worse than the median at that step) or "failed" (diverged).
 
-    score: the best on validation tasks; None where there is none. scores: (step, score) of its validations. diverged:
-    on how many validation draws no prediction was finite; where the score is an error, which leaves them out, a trial
-    with fewer of them is better.
+    score: the best on validation tasks; None without one. scores: (step, score) of its validations. diverged: on how
+    many validation draws no prediction was finite; if the score is an error, which leaves them out, a trial with fewer
+    of them is better.
     """
 
     settings: dict[str, float]
@@ -73,7 +73,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search and what it found. importance: share of the variance of completed trials by setting (fANOVA).
+    """A search and its results. importance: share of the variance of completed trials by setting (fANOVA).
 
     tasks: the experiment's source as the search has divided it.
     """
@@ -97,17 +97,18 @@ class Tuning:
         """The experiment with the settings of the best trial."""
         if not self.ranked:
             raise HandfulError(
-                "No trial came to its end: every training diverged.", code="training-diverged", hint="Lower {outer_lr}."
+                "No trial finished: every training diverged.", code="training-diverged", hint="Lower {outer_lr}."
             )
         return applied(self.experiment, self.ranked[0].settings)
 
 
 class _PrunedError(Exception):
-    """A trial is no use going on with."""
+    """Raised when a trial is not worth continuing."""
 
 
 def space(experiment: Experiment, kind: Kind) -> dict[str, SearchRange]:
-    """What is searched on tasks of a kind: `SETTINGS`, and such options of the learner in `FACTORS` as were not set."""
+    """The searched settings for tasks of a kind: `SETTINGS`, and the options of the learner in `FACTORS` that were not
+    set."""
     found = {}
     for name, factor in SETTINGS.items():
         start = float(experiment.settings.get(name, getattr(Settings, name)))
@@ -144,18 +145,17 @@ def tune(
     """Search for the best settings in `trials` trials, of which the first has the experiment's own.
 
     Each trains for a fourth of the steps and is scored on the validation split; the test split is not touched. They are
-    kept in `path/tuning.json` as they end, from which a search that was interrupted goes on as if it had not been, on
-    data that may be elsewhere or have grown, as for a run.
+    saved in `path/tuning.json` as they end, from which an interrupted search resumes with the same results, on data
+    that may have moved or grown, as for a run.
     trust: see `open_tasks`. on_event: called with the events of trials, of which steps are work of the name "trial 1"
-    and so on. stop: ends the search by a `StoppedError` at the next event. Raises `UserError` where a search or run is
-    in the folder and neither `resume` nor `force` (which deletes it) is given, or where the one to resume was of
-    another experiment or data have changed; and, before anything is deleted, where data, learner, options or sizes do
-    not fit.
+    and so on. stop: ends the search with a `StoppedError` at the next event. Raises `UserError` if a search or run is
+    in the folder without `resume` or `force` (which deletes it), if the one to resume has another experiment or data
+    have changed, and, before anything is deleted, for data, learner, options or sizes that do not fit.
     """
     optuna = _optuna()
     experiment.named()
     if trials < 1:
-        raise UserError(f"A search takes 1 trial at least, not {trials}.", hint="Give more {trials}.")
+        raise UserError(f"A search needs at least 1 trial, not {trials}.", hint="Increase {trials}.")
     if experiment.settings.get("minutes") is not None:
         raise UserError("Trials are compared at the same steps.", hint="To search, give {steps} in place of {minutes}.")
     file = path / FILE
@@ -214,14 +214,14 @@ def tune(
 
 
 def _check(experiment: Experiment, distribution: TaskDistribution) -> None:
-    """Raise a `UserError` where not even the first trial could begin."""
+    """Raise `UserError` if not even the first trial could begin."""
     training = experiment.training_tasks(distribution.split("train"))
     validation = validating(distribution, experiment.way, experiment.shot, experiment.query_shot)
     checked(experiment.build(distribution), training, validation, experiment.settings | {"seed": experiment.seed})
 
 
 def _tried(experiment: Experiment, distribution: TaskDistribution, asked: Any, on_event: OnEvent) -> Trial:
-    """Train with the settings that were asked for."""
+    """Train with the suggested settings."""
     there = applied(experiment, asked.params)
     steps = max(1, int(experiment.settings.get("steps", DEFAULT_STEPS)) // FRACTION)
     scores: list[tuple[int, float]] = []
@@ -253,7 +253,7 @@ def _tried(experiment: Experiment, distribution: TaskDistribution, asked: Any, o
 
 
 def _renamed(on_event: OnEvent, work: str, event: Event) -> None:
-    """The steps of a trial as those of its own work."""
+    """The steps of a trial as events of their own."""
     on_event(replace(event, work=work, why="to choose settings") if isinstance(event, StepEvent) else event)
 
 
@@ -276,7 +276,7 @@ def _distributions(optuna: Any, ranges: dict[str, SearchRange]) -> dict[str, Any
 
 
 def _frozen(optuna: Any, trial: Trial, ranges: dict[str, SearchRange]) -> Any:
-    """A trial as Optuna remembers it."""
+    """A trial as Optuna stores it."""
     states = optuna.trial.TrialState
     return optuna.trial.create_trial(
         state={"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[trial.state],
@@ -288,11 +288,12 @@ def _frozen(optuna: Any, trial: Trial, ranges: dict[str, SearchRange]) -> Any:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    """What a file says of a search; `ArtifactError` if it is none."""
+    """The search in a file; `ArtifactError` for another file."""
     known = read_json(file)
     if not isinstance(known, dict) or known.get("format") != FORMAT:
         raise ArtifactError(
-            f"{file} is not a search of handful.", hint="Choose another place with {path}, or start over with {force}."
+            f"{file} is not a search made by handful.",
+            hint="Choose another place with {path}, or start over with {force}.",
         )
     return known
 
@@ -304,7 +305,7 @@ def _trials(known: dict[str, Any]) -> list[Trial]:
 
 
 def _as_read(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON gives it back: tuples become lists."""
+    """A configuration after a round trip through JSON: tuples become lists."""
     return json.loads(json.dumps(config))  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""A warm start: training begins with the weights of another run's model."""
+"""Warm starts: training that begins with the weights of another run's model."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,8 @@ def digest(path: str) -> str:
 
 
 def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> None:
-    """Put the weights of a run's model into a learner; no code of that model is run.
-
-    Raises `UserError`, before any weight changes, where they do not fit: other inputs, another network, other options
-    that decide which weights there are.
+    """Load the weights of a run's model into a learner, without running code of that model. Raises `UserError`, before
+    any weight changes, if they do not fit: other inputs, another network, or other options that change the weights.
     """
     tensors, config = _saved(path)
     inputs = None
@@ -46,7 +44,7 @@ def start_from(path: str, learner: Learner, pipeline: InputPipeline | None) -> N
 
 
 def trained_on(path: str, data: Contents) -> list[str]:
-    """The names of the test split of which a run has trained on examples; none where that is not known."""
+    """The names in the test split on whose examples a run was trained; none if unknown."""
     run = Run.find(Path(path))
     if run is None:
         return []
@@ -60,7 +58,7 @@ def _saved(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _columns(pipeline: InputPipeline | None) -> tuple[str, ...]:
-    """What inputs are: their kind and, of a table, its columns in their order; of an encoder's, what that is."""
+    """A description of inputs: their kind, the ordered columns of a table, or the encoder."""
     if pipeline is None:
         return ()
     encoder = (getattr(pipeline, name) for name in ("encoder", "revision")) if pipeline.encoded else ()
@@ -78,5 +76,5 @@ def _shape(tensor: Tensor | None) -> str:
 def _no_fit(path: str, why: str) -> UserError:
     return UserError(
         f"The weights of {path} do not fit: {why}.",
-        hint="Train the same learner and network on inputs of the same kind, or leave {warm_start} out.",
+        hint="Train the same learner and network on inputs of the same kind, or remove {warm_start}.",
     )
