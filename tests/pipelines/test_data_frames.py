@@ -214,7 +214,7 @@ def test_polars(name, same):
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (lambda: Frame({1: [1.0], "1": [2.0]}), "has two columns of one name among '1', '1'"),
+        (lambda: Frame({1: [1.0], "1": [2.0]}), "has two columns with the same name among '1', '1'"),
         (lambda: Frame(x=[10**400]), "column 'x' cannot be read"),
         (lambda: Frame(x=objects([np.zeros(2), np.ones(2)])), "column 'x', row 1: .* is not a finite number"),
         (lambda: Frame(x=np.array(["9999999-01-01"], "M8[D]")), "column 'x' cannot be read"),

@@ -109,7 +109,7 @@ def test_broken_config(config):
 # Tables
 
 
-UNKNOWN = "Values of the column 'city' that .* do not have \\('Paris'\\) count as empty"
+UNKNOWN = "Values of the column 'city' that do not occur in the training rows \\('Paris'\\) count as empty"
 
 
 def test_table_is_fitted_on_the_training_rows_alone(table, pipeline):
@@ -188,7 +188,7 @@ def test_categories_that_look_like_numbers_are_told(tmp_path):
         TablePipeline.fit(table, np.arange(4), label="label")
     assert [note.count for note in notes] == [2]
     many = Table.of([{"price": f"{i},500", "label": "a"} for i in range(1, 52)], ["price", "label"])
-    with pytest.raises(DataError, match=r"such as '1,500' \(write 1\.500, or if it parts thousands, 1500\)"):
+    with pytest.raises(DataError, match=r"such as '1,500' \(write 1\.500, or if it separates thousands, 1500\)"):
         TablePipeline.fit(many, np.arange(51), label="label")
 
 
@@ -199,7 +199,7 @@ def test_examples_of_one_class_or_an_unknown_label(tmp_path):
         encoded_examples(TablePipeline.fit(table, np.arange(2), label="y"), one)
     shared = TablePipeline.fit(table, np.arange(2), label="y", labels=["a", "b"])
     assert encoded_examples(shared, one).labels == ("a", "a")
-    with pytest.raises(DataError, match=r"label 'c', which the model was not trained with. Its labels: 'a', 'b'"):
+    with pytest.raises(DataError, match=r"label 'c', which is not one of the model's. Its labels: 'a', 'b'"):
         encoded_examples(shared, csv(tmp_path, "x,y\n1,c\n", "c.csv"))
 
 

@@ -119,7 +119,7 @@ def test_no_locale_is_read_to_other_numbers(tmp_path):
     ],
 )
 def test_a_file_without_names_of_columns_is_told(tmp_path, content):
-    with pytest.raises(DataError, match=r"t\.csv has no names of columns: its first row is like those below \('.*\)\."):
+    with pytest.raises(DataError, match=r"t\.csv has no column names: its first row looks like data \('.*\)\."):
         read_table(written(tmp_path / "t.csv", content))
 
 

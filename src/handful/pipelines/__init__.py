@@ -1,1 +1,1 @@
-"""Input pipelines: from values in memory to the one tensor per example that learners see."""
+"""Input pipelines: they encode values in memory as one tensor per example."""

@@ -24,15 +24,15 @@ from handful.pipelines.spread import AS_THEY_ARE, Spread, note_clipped
 from handful.raw_batch import INPUT, Place
 
 CHANNELS = (1, 3, 4)
-"""Of images: gray; red, green, blue; and a fourth, which stays as it is."""
+"""Channels of images: gray; red, green, blue; and a fourth, which is unchanged."""
 
 
 class ArrayPipeline(InputPipeline):
-    """Arrays of an npz file: `inputs`, `labels` or `targets`, and if there are some `task`, `group` and `order`.
+    """Arrays of an npz file: `inputs`, `labels` or `targets`, and optionally `task`, `group` and `order`.
 
     Bytes (uint8) with more than one axis per example are images `(h, w)`, `(h, w, c)` or `(c, h, w)` and become floats
     from 0 to 1, `(c, h, w)`. Rows of numbers are scaled by column, other arrays as a whole, by the training rows; far
-    values are clipped with a note. Raw numbers stay as they are.
+    values are clipped with a note. Raw numbers are unchanged.
 
     raw_shape: of one example in the file. images: whether they are bytes of images. spread: of each column, or of all
     numbers, see `Spread`. group, order: the arrays with the groups and the order that the tasks were made with.
@@ -74,7 +74,7 @@ class ArrayPipeline(InputPipeline):
         group: str | None = None,
         order: str | None = None,
     ) -> Self:
-        """Fit to the training rows (indices) of the arrays. raw: whether the inputs stay as they are."""
+        """Fit to the training rows (indices) of the arrays. raw: whether the inputs are unchanged."""
         images = inputs.dtype == np.uint8 and inputs.ndim > 2 and not raw
         spread = None
         if not images and not raw:
@@ -110,7 +110,7 @@ class ArrayPipeline(InputPipeline):
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Arrays `(n, *raw_shape)`, flattened or not; images are bytes, which other whole numbers of the raw shape may
-        stand for, or floats as the learner sees them."""
+        stand for, or floats on the learner's scale."""
         array = np.asarray(values)
         if self.images and array.dtype.kind in "iu" and array.shape[1:] == self.raw_shape:
             array = _bytes(array)
@@ -120,7 +120,7 @@ class ArrayPipeline(InputPipeline):
             array = array.reshape(-1, *self.raw_shape)
         if array.shape[1:] != self.raw_shape:
             raise DataError(
-                f"The model expects inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.",
+                f"The model needs inputs of shape (n, {joined(self.raw_shape)}), got {array.shape}.",
                 code="wrong-shape",
             )
         if self.images:
@@ -132,7 +132,7 @@ class ArrayPipeline(InputPipeline):
 
     @property
     def data_options(self) -> DataOptions:
-        """The arrays: `targets` or `labels`, and where the model was trained with tasks, `task`."""
+        """The arrays: `targets` or `labels`, and `task` if the model was trained with tasks."""
         if self.outputs:
             return DataOptions(target="targets", task="task")
         return DataOptions(label="labels", task="task" if self.labels is not None else None)
@@ -149,26 +149,30 @@ def array_targets(targets: np.ndarray, source: str) -> np.ndarray:
 
 
 def _note_scaled(inputs: np.ndarray) -> None:
-    """Make a note where numbers that are scaled may be no measures: names of tokens, or zeros after the last step."""
-    way_out = "Raw inputs stay as they are."
+    """Make a note if standardized numbers may not be measurements: token ids, or zero padding."""
+    way_out = "Raw inputs are unchanged."
     if inputs.dtype.kind in "iu":
-        note("scaled-inputs", f"'inputs' are whole numbers, and are scaled like measures. {way_out}", field=("inputs",))
+        note(
+            "scaled-inputs",
+            f"'inputs' are whole numbers, and are standardized like measurements. {way_out}",
+            field=("inputs",),
+        )
         return
     ended = int((inputs[:, -1] == 0).reshape(len(inputs), -1).all(1).sum()) if inputs.ndim > 2 else 0
     if ended and inputs.any():
         note(
             "scaled-inputs",
-            f"'inputs' end with zeros, as of padding, which are scaled to another number. {way_out}",
+            f"'inputs' end with zeros, like padding, which standardizing changes. {way_out}",
             field=("inputs",),
             count=ended,
         )
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    """Whole numbers as bytes; `DataError` where some are none."""
+    """Whole numbers as bytes; `DataError` if some do not fit."""
     if array.size and not (array.min() >= 0 and array.max() <= 255):
         raise DataError(
-            f"The model takes images as bytes, 0 to 255, and these go from {array.min():,} to {array.max():,}.",
+            f"The model needs images as bytes, 0 to 255, but these range from {array.min():,} to {array.max():,}.",
             code="wrong-shape",
         )
     return array.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The input pipeline for images by an encoder: the vector that a frozen one makes of each, or its pixels."""
+"""The input pipeline for images with an encoder: vectors of a frozen one, or pixels for a tuned one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class EncodedImagePipeline(ImageInputs):
     shape: of its inputs here: of a vector, or of pixels.
     scale: see above.
     levels: the values of black and white in training images of more than 8 bits.
-    layers: how many of its last layers are tuned (None: all); 0 where it is frozen.
+    layers: how many of its last layers are tuned (None: all); 0 if it is frozen.
     provenance: see `Encoder`.
     """
 
@@ -92,7 +92,7 @@ class EncodedImagePipeline(ImageInputs):
         return pipeline
 
     def settings(self) -> dict[str, Any]:
-        """Encoder, its revision and what it is from, shape, scale, levels and tuned layers."""
+        """Encoder, its revision and provenance, shape, scale, levels and tuned layers."""
         own = {name: getattr(self, name) for name in ("encoder", "revision", "scale")}
         more: dict[str, Any] = {} if self.levels is None else {"levels": list(self.levels)}
         more |= {"layers": self.layers} if self.tuned else {}
@@ -100,14 +100,14 @@ class EncodedImagePipeline(ImageInputs):
         return own | {"shape": list(self.input_shape)} | more
 
     def described(self) -> str:
-        """What reads the images."""
+        """The encoder."""
         return f"images, by the encoder {self.encoder}{', tuned' if self.tuned else ''}"
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
-        """Vectors `(n, width)` of images, or bytes `(n, 3, height, width)` where the encoder is tuned.
+        """Vectors `(n, width)` of images, or bytes `(n, 3, height, width)` if the encoder is tuned.
 
-        values: each what its file holds, an image of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
-        `(h, w, 3)`. Floats `(n, *input_shape)` are taken for embeddings of the encoder, or for pixels as it takes them.
+        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or `(h,
+        w, 3)`. Floats `(n, *input_shape)` are read as embeddings of the encoder, or as its pixels.
         """
         array = as_array(values)
         if array is not None:
@@ -120,20 +120,20 @@ class EncodedImagePipeline(ImageInputs):
         return self._reader().stored(images) if self.tuned else self._reader().embed(images) / self.scale
 
     def prepare(self, stored: Tensor) -> Tensor:
-        """Bytes as floats of the mean and deviation that the encoder takes; vectors as they are."""
+        """Bytes as floats with the encoder's mean and deviation; vectors unchanged."""
         return self._reader().prepare(stored) if self.tuned else stored
 
     def check_ready(self) -> None:
-        """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
+        """Raise `UserError` if the encoder is not on this machine, with the command that fetches it."""
         self._reader().check_ready()
 
     def encoder_folder(self) -> Path | None:
-        """The files of its encoder; one's own has none but code."""
+        """The files of its encoder; the user's own encoder has only code."""
         reader = self._reader()
         return None if reader.own else reader.files
 
     def release(self) -> None:
-        """Give back the memory of the encoder, which is loaded again when it is needed."""
+        """Free the memory of the encoder, which is loaded again when needed."""
         self._loaded = None
 
     def _reader(self) -> ImageEncoder:
@@ -146,7 +146,7 @@ class EncodedImagePipeline(ImageInputs):
 
 
 class _Images(Sequence[Image.Image]):
-    """Images in RGB, each decoded when it is asked for: many photos may not fit into memory."""
+    """Images in RGB, each decoded on access: many photos may not fit into memory."""
 
     def __init__(self, values: Any, levels: Levels | None, limits: Limits, place: Place) -> None:
         self.values, self.levels, self.limits, self.place = values, levels, limits, place

@@ -16,15 +16,15 @@ from handful.limits import FORMATS, LOCAL, Limits
 from handful.notes import note
 
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""The brands of images as telephones store them, which Pillow reads by a plugin of another package."""
+"""The brands of phone images (HEIC), which Pillow reads with a plugin of another package."""
 
 _check: ContextVar[Callable[[tuple[int, int]], None] | None] = ContextVar("pixels", default=None)
-"""What decides about the size of an image while it is decoded here."""
+"""The limit on the size of an image in this context."""
 _check_of_pillow: Callable[..., None] = Image._decompression_bomb_check
 
 
 def _check_pixels(size: tuple[int, int], **options: Any) -> None:
-    """What Pillow asks before it allocates an image: its own bound is one of the whole process, and not ours to set."""
+    """The check before Pillow allocates an image: its own bound is global to the process, and not ours to set."""
     check = _check.get()
     if check is None:
         _check_of_pillow(size, **options)
@@ -38,13 +38,11 @@ Image._decompression_bomb_check = _check_pixels
 def decoded(value: Any, source: str, limits: Limits = LOCAL) -> Image.Image:
     """One image in a mode of 8 bits without transparency; or gray in more: "I;16", "I" of 32 bits, or "F" of floats.
 
-    A camera's turning flag is obeyed, and transparency laid on white.
-
-    value: what its file holds, an image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)` as Pillow takes it.
-    source: what messages call it.
+    A camera's orientation flag is applied, and transparency composed on white. value: the content of an image file, an
+    image of Pillow, or an array `(h, w)`, `(h, w, 1)` or `(h, w, 3)`. source: its name in messages.
 
     Raises `DataError`: of the code "unsupported-media" for another format than the limits have, "input-too-large" for
-    too many pixels, and "invalid-data" for what is damaged.
+    too many pixels, and "invalid-data" for damaged data.
     """
     try:
         with warnings.catch_warnings():
@@ -80,7 +78,7 @@ def _opened(value: Any, limits: Limits) -> Image.Image:
 
 
 def _known() -> dict[str, Any]:
-    """All that Pillow can open, by the names of formats."""
+    """All formats that Pillow can open."""
     Image.init()
     if "HEIF" not in Image.OPEN:
         _register_plugin()
@@ -96,10 +94,10 @@ def _register_plugin() -> None:
 
 
 def _unread(value: Any, limits: Limits) -> tuple[str, str]:
-    """What a value is that was not decoded, with the way out, and the code of the error."""
+    """The fault of a value that was not decoded, with the way out, and the code of the error."""
     head = bytes(value[:16]) if isinstance(value, bytes | bytearray | memoryview) else b""
     if head[4:8] == b"ftyp" and head[8:12] in HEIF and "HEIF" not in Image.OPEN:
-        why = "is in HEIC, which Pillow reads with the package pillow-heif only. Install that, or save it as JPEG."
+        why = "is in HEIC, which needs the package pillow-heif. Install it, or save the image as JPEG."
         return why, "unsupported-media"
     known = False
     for name in FORMATS:
@@ -107,21 +105,21 @@ def _unread(value: Any, limits: Limits) -> tuple[str, str]:
         answer = accepts(head) if accepts and head else False
         known |= answer is True
         if answer and (name not in limits.formats or isinstance(answer, str)):
-            why = f"this Pillow cannot read: {answer}" if isinstance(answer, str) else "is not read here"
+            why = f"this Pillow cannot read: {answer}" if isinstance(answer, str) else "is not supported"
             others = [other for other in limits.formats if other != name]
             return f"is in {name}, which {why}. Save it as {' or '.join(others[:2])}.", "unsupported-media"
     what = "is empty (0 bytes)" if value == b"" else "is not an image that can be read"
     code = "unsupported-media" if head and not known else "invalid-data"
-    return f"{what}. Images are expected here: remove it, or replace it by a whole one.", code
+    return f"{what}. Remove it, or replace it with an intact image.", code
 
 
 def _note_lost_bits(image: Image.Image) -> None:
     if not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", [])):
-        note("bits-lost", "Images in color or with transparency are read with the upper 8 of their 16 bits.")
+        note("bits-lost", "Color or transparent images with 16 bits are read with the upper 8 bits.")
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """An image turned as its camera was held, and on white where it is transparent."""
+    """An image rotated by its orientation flag, with transparency composed on white."""
     if image.mode == "I" and image.format == "PPM":  # Pillow scales it to 16 bits, whatever it has
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     image = ImageOps.exif_transpose(image)

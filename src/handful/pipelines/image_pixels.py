@@ -1,4 +1,4 @@
-"""Pixels: from a decoded image to numbers in a square."""
+"""Pixels: decoded images as square arrays of numbers."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Levels(NamedTuple):
     white: float
 
     def __str__(self) -> str:
-        """In words, with the number of bits if these are all of them."""
+        """The levels in words, with the number of bits if the range is complete."""
         bits = int(self.white + 1).bit_length() - 1
         known = self.black == 0 and self.white == 2**bits - 1 and bits >= 8
         return f"{f'{bits} bits' if known else 'values'} from {_number(self.black)} to {_number(self.white)}"
@@ -43,22 +43,22 @@ def levels_of(arrays: Iterable[np.ndarray]) -> Levels:
 
 
 def deep_values(image: Image.Image, source: str) -> np.ndarray:
-    """The values of an image of more than 8 bits `(h, w)`; `DataError` where one is none."""
+    """The values of an image of more than 8 bits `(h, w)`; `DataError` if one is not finite."""
     values = np.asarray(image)
     if values.dtype.kind == "f":
         wrong = np.argwhere(too_large(values) | np.isnan(values))
         if len(wrong):
             row, column = wrong[0].tolist()
             raise DataError(
-                f"{source}: the pixel in row {row}, column {column} is {values[row, column]:g}, which stands for a "
-                f"missing value (and {len(wrong) - 1} more). Fill them with a value of the image's own.",
+                f"{source}: the pixel in row {row}, column {column} is {values[row, column]:g}, which marks a missing "
+                f"value (and {len(wrong) - 1} more). Fill them with real values.",
                 code="non-finite",
             )
     return values
 
 
 def shown(image: Image.Image, levels: Levels | None, source: str) -> np.ndarray:
-    """An image as it looks: bytes `(h, w, 3)`, 84 pixels a side at the most."""
+    """A preview of an image: bytes `(h, w, 3)`, 84 pixels a side at the most."""
     image = in_color(image, levels, source)
     image.thumbnail((84, 84))
     return np.asarray(image)
@@ -91,8 +91,7 @@ def bytes_of(image: Image.Image, size: int, channels: int, source: str) -> np.nd
 def values_of(image: Image.Image, size: int, channels: int, levels: Levels, source: str) -> np.ndarray:
     """An image in a square as `bytes_of`, but as floats `(channels, size, size)` in the unit of `levels`.
 
-    Black and white of 8 bits become those of the levels. Values further beyond the levels than these are apart count
-    as so far.
+    Black and white of 8 bits become those of the levels. Values are clipped at one range beyond the levels.
     """
     width = levels.white - levels.black
     if is_deep(image):
@@ -101,13 +100,13 @@ def values_of(image: Image.Image, size: int, channels: int, levels: Levels, sour
         if not np.array_equal(bound, values):
             note(
                 "beyond-levels",
-                f"Images have pixels far beyond those of the training images ({levels}), which are cut off.",
+                f"Images have pixels far outside the range of the training images ({levels}), which are clipped.",
             )
         planes = [bound] * channels
     else:
         note(
             "other-depth",
-            f"Images of 8 bits are read as if their black and white were those of the training images ({levels}).",
+            f"Images of 8 bits are read with black and white mapped to those of the training images ({levels}).",
         )
         pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
         planes = list(
@@ -121,13 +120,13 @@ def values_of(image: Image.Image, size: int, channels: int, levels: Levels, sour
 def _of_8_bits(values: np.ndarray, source: str) -> Image.Image:
     """Values `(h, w)` of more than 8 bits as an image of 8, by their full range."""
     if values.dtype.kind == "u":
-        note("other-depth", f"Images of 16 bits are read as if white were {HIGH:,}: the training images have 8 bits.")
+        note("other-depth", f"Images of 16 bits are read with white as {HIGH:,}: the training images have 8 bits.")
         return Image.fromarray((values / 257).round().astype(np.uint8))
     if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
         return Image.fromarray((255 * values).round().astype(np.uint8))
     raise DataError(
-        f"{source} has values from {_number(values.min())} to {_number(values.max())} in 32 bits, of which none is "
-        "white; the model was trained on images of 8 bits. Save it as such, or train on images like it.",
+        f"{source} has values from {_number(values.min())} to {_number(values.max())} in 32 bits, without a defined "
+        f"white; the model was trained on images of 8 bits. Save the image with 8 bits, or train on images like it.",
         code="unsupported-media",
     )
 

@@ -18,7 +18,7 @@ from handful.pipelines.pipeline import InputPipeline, joined, shaped
 from handful.raw_batch import INPUT, Place
 
 SAMPLED = 20
-"""How many images, evenly spaced, tell what all are like."""
+"""The number of evenly spaced images that are sampled to describe all."""
 
 
 class ImageInputs(InputPipeline):
@@ -28,7 +28,7 @@ class ImageInputs(InputPipeline):
     levels: Levels | None = None
 
     def _each(self, array: np.ndarray) -> np.ndarray:
-        """Images `(n, h, w)` or `(n, h, w, c)` of whole numbers, whichever way their array is laid out."""
+        """Images `(n, h, w)` or `(n, h, w, c)` of whole numbers, in any memory layout."""
         if len(self.input_shape) == 3 and array.shape[1:] in (self.input_shape, (prod(self.input_shape),)):
             array = np.moveaxis(array.reshape(-1, *self.input_shape), 1, -1)
         if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3)):
@@ -40,7 +40,7 @@ class ImageInputs(InputPipeline):
             return array
         if array.size and not (array.min() >= 0 and array.max() <= 255) and self.levels is None:
             raise DataError(
-                f"The images have whole numbers from {array.min():,} to {array.max():,}, but the model was trained on "
+                f"The images have integer values from {array.min():,} to {array.max():,}, but the model was trained on "
                 "images of 8 bits: 0 to 255. Scale them.",
                 code="wrong-shape",
             )
@@ -50,10 +50,11 @@ class ImageInputs(InputPipeline):
 class ImagePipeline(ImageInputs):
     """Images as floats, black 0 and white 1, `(channels, size, size)`, channels 1 (gray) or 3 (red, green, blue).
 
-    An image keeps its shape: its longer side becomes `size`, the rest is filled with the median color of its border.
+    An image keeps its aspect ratio: its longer side becomes `size`, the rest is filled with the median color of its
+    border.
 
     size, channels: see above.
-    invert: turn dark ink on light paper into bright ink on 0.
+    invert: convert dark ink on light paper to bright ink on 0.
     levels: the values of black and white in training images of more than 8 bits.
     """
 
@@ -102,17 +103,17 @@ class ImagePipeline(ImageInputs):
         return {"size": self.size, "channels": self.channels, "invert": self.invert} | levels
 
     def described(self) -> str:
-        """Color and size, how many bits if not 8, and whether light and dark are exchanged."""
+        """Color, size, number of bits if not 8, and whether light and dark are inverted."""
         color = "gray" if self.channels == 1 else "color"
         levels = "" if self.levels is None else f", {self.levels}"
         return f"{color} images of {self.size} x {self.size} pixels{levels}{', inverted' if self.invert else ''}"
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
-        """Images `(n, channels, size, size)`: as bytes, or where they have more than 8 bits as floats in their unit.
+        """Images `(n, channels, size, size)`: as bytes, or as floats in their unit if they have more than 8 bits.
 
-        values: each what its file holds, an image of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or
-        `(h, w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1
-        `(n, *input_shape)`, flattened or without a channel of gray, are as learners see them.
+        values: the content of image files, images of Pillow, or an array of whole numbers `(h, w)`, `(h, w, 1)` or `(h,
+        w, 3)`; in one array also of the model's own shape, flattened or not. Floats from 0 to 1 `(n, *input_shape)`,
+        flattened or without a channel of gray, are on the learner's scale.
         """
         array = as_array(values)
         if array is not None:
@@ -137,7 +138,7 @@ class ImagePipeline(ImageInputs):
         return ((stored.double() - self.levels.black) / (self.levels.white - self.levels.black)).float()
 
     def _unprepared(self, array: np.ndarray, place: Place) -> Tensor:
-        """Floats as learners see them, such that `prepare` gives them again."""
+        """Floats on the learner's scale, converted so that `prepare` restores them."""
         gray = array.shape[1:] == self.input_shape[1:] and self.channels == 1
         wanted = f"images as bytes (n, height, width[, 3]), or floats from 0 to 1 (n, {joined(self.input_shape)})"
         floats = shaped(array[:, None] if gray else array, self.input_shape, wanted, place)
@@ -165,14 +166,14 @@ def sampled(
         levels = levels_of(deep_values(one, place(index)) for one, index in deep)
         note(
             "levels",
-            f"The images are stored in more than 8 bits. The training images have {levels}: the least is black and "
-            "the most is white.",
+            f"The images have more than 8 bits. The training images have {levels}: the minimum is black and the "
+            f"maximum is white.",
         )
     return sample, levels
 
 
 def as_array(values: Any) -> np.ndarray | None:
-    """The values as one array, where they are numbers; None where each is an image of its own."""
+    """The values as one array if they are numbers; None if each is a separate image."""
     if hasattr(values, "__array__"):
         return np.asarray(values)
     first = values[0] if isinstance(values, list | tuple) and values else None
@@ -181,6 +182,6 @@ def as_array(values: Any) -> np.ndarray | None:
             return np.asarray(values)
         except ValueError as error:
             raise DataError(
-                f"The images are of several shapes ({error}). Give them alike.", code="wrong-shape"
+                f"The images have different shapes ({error}). Give all the same shape.", code="wrong-shape"
             ) from error
     return None

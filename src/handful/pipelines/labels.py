@@ -1,4 +1,4 @@
-"""Labels and targets of whatever type other libraries hand over, as those of plain lists, or a `DataError`."""
+"""Labels and targets of any type from other libraries, converted to plain ones, or a `DataError`."""
 
 import datetime
 import math
@@ -16,8 +16,8 @@ from handful.errors import DataError
 from handful.raw_batch import Origin, numbered
 
 LABELS = (str, Real, np.bool_, Decimal, datetime.date)
-"""Types of labels beside bytes; others are written in ways that tell nothing, or the same of all."""
-WAY_OUT = "Give a list with one text or number for each example."
+"""Types of labels beside bytes; the text forms of other types do not identify a class."""
+WAY_OUT = "Give a list with one text or number per example."
 
 
 PYTHON = Origin("The labels", numbered("The labels, example"))
@@ -25,11 +25,11 @@ PYTHON = Origin("The labels", numbered("The labels, example"))
 
 
 def class_names(labels: Any, origin: Origin = PYTHON) -> tuple[str, ...]:
-    """The class names `(n,)` of labels, as they are written in a file.
+    """The class names `(n,)` of labels, in the form that files have.
 
     labels: n texts, bytes in UTF-8, numbers, truth values or dates, in a list, a tuple, or whatever has NumPy's
     `__array__`: arrays, tensors, columns of data frames. Raises `DataError` for another shape, for a missing label
-    (None, NaN, NA, ""), and for anything else that is no label; warns of names that differ only in case.
+    (None, NaN, NA, ""), and for anything else that is not a label; makes a note of names that differ only in case.
     """
     names: dict[Any, str] = {}
     row = _row(labels, origin)
@@ -54,8 +54,8 @@ def class_numbers(names: Sequence[str], classes: Sequence[str]) -> Tensor:
 def target_values(targets: Any, count: int, outputs: int) -> Tensor:
     """The targets of `count` examples `(count, outputs)`, as doubles that share no memory with what was given.
 
-    targets: `(count, outputs)`, or `(count,)` where there is one output, in a list or whatever has `__array__`. Raises
-    `DataError` for another shape, since reshaped values would be those of other examples, and for no real numbers.
+    targets: `(count, outputs)`, or `(count,)` for one output, in a list or whatever has `__array__`. Raises `DataError`
+        for another shape, since reshaping would mix examples, and for values that are not real numbers.
     """
     values = real_numbers(targets)
     shape = tuple(values.shape)
@@ -94,7 +94,7 @@ def _array_of(labels: Tensor, origin: Origin) -> np.ndarray:
     if labels.is_floating_point() and labels.dtype not in (torch.float16, torch.float32, torch.float64):
         labels = labels.double()  # NumPy lacks the type
         if not torch.equal(labels, labels.round()):
-            raise DataError(f"{origin.whole} are numbers of too few bits: as such, 0.1 would be 0.1001. {WAY_OUT}")
+            raise DataError(f"{origin.whole} have too few bits: 0.1 would become 0.1001. {WAY_OUT}")
     try:
         return labels.detach().cpu().numpy()
     except (TypeError, RuntimeError) as error:
@@ -102,7 +102,7 @@ def _array_of(labels: Tensor, origin: Origin) -> np.ndarray:
 
 
 def _check_single(names: Sequence[str], origin: Origin) -> None:
-    """Raise a `DataError` about a name such as `a|b`, where a or b is a class of its own."""
+    """Raise `DataError` about a name such as `a|b`, where a or b is a class of its own."""
     classes = set(names)
     for place, name in enumerate(names):
         if "|" in name and any(part.strip() in classes for part in name.split("|")):
@@ -112,7 +112,7 @@ def _check_single(names: Sequence[str], origin: Origin) -> None:
 def _several(label: object, origin: Origin, place: int) -> DataError:
     return DataError(
         f"{origin.place(place)}: {label!r} are several {origin.noun}s, but each example has one class. Give it one, or "
-        "leave it out."
+        f"remove it."
     )
 
 
@@ -141,12 +141,13 @@ def _class_name(label: Any, origin: Origin, place: int) -> str:
             code="missing-label",
         )
     if not known:
-        raise DataError(f"{origin.place(place)}: {label!r:.60} is no label. {WAY_OUT}")
+        raise DataError(f"{origin.place(place)}: {label!r:.60} is not a label. {WAY_OUT}")
     return name
 
 
 def real_numbers(targets: Any) -> Tensor:
-    """Targets of any shape as doubles of their own; `DataError` for what are no real numbers, missing ones are NaN."""
+    """Targets of any shape as copied doubles; missing ones are NaN; `DataError` for values that are not real
+    numbers."""
     try:
         if isinstance(targets, Tensor):
             if targets.is_complex() or targets.layout != torch.strided:

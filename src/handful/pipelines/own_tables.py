@@ -1,4 +1,4 @@
-"""The input pipelines for tables that each have columns of their own."""
+"""The input pipelines for tables with differing columns."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -16,19 +16,20 @@ from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
 LAST = "last"
-"""As a target: the last column, in tables that have none of this name."""
+"""As a target: the last column, in tables without a column of this name."""
 
 LIMIT = 5.0
-"""Deviations of the support from its mean: what is further away counts as so far."""
+"""Values are clipped at this many deviations of the support from its mean."""
 
 
 class Layout(NamedTuple):
-    """How the features of a table become inputs of a given width: `(features,)` each, all known from the support.
+    """The mapping from features of a table to inputs of a given width: `(features,)` each, all computed from the
+    support.
 
     A feature is standardized by `mean` and `rate` (one over the deviation; 0 for what is constant), and goes to its
-    `place` times its `factor`. No two features share a place unless there are more features than places; then they are
-    added with random signs: *Feature Hashing for Large Scale Multitask Learning* (Weinberger et al., 2009),
-    https://arxiv.org/abs/0902.2206. Empty places are 0, and inputs are as large as if there were none: as in *TabPFN*
+    `place` times its `factor`. Features have separate places unless they outnumber the places; then they are added with
+    random signs: *Feature Hashing for Large Scale Multitask Learning* (Weinberger et al., 2009),
+    https://arxiv.org/abs/0902.2206. Empty places are 0, and inputs are scaled to compensate for them: as in *TabPFN*
     (Hollmann et al., 2023), https://arxiv.org/abs/2207.01848.
     """
 
@@ -57,9 +58,8 @@ class Layout(NamedTuple):
 
 
 def measured(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of each column, and one over its deviation: 0 where all values `(n, columns)` are the same.
-
-    Of the values that are there; NaN stands for one that is not.
+    """Mean of each column, and one over its deviation: 0 if all values `(n, columns)` are the same. NaN marks missing
+    values, which are ignored.
     """
     mean = values.nanmean(0).nan_to_num(0.0)
     deviation = (values - mean).square().nanmean(0).nan_to_num(0.0).sqrt()
@@ -68,12 +68,12 @@ def measured(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardized(values: Tensor, mean: Tensor, rate: Tensor) -> Tensor:
-    """Values in deviations from the mean, within the limit; what is not there (NaN) is the mean."""
+    """Values in deviations from the mean, clipped at the limit; missing ones (NaN) become the mean."""
     return ((values - mean) * rate).nan_to_num(0.0).clamp(-LIMIT, LIMIT)
 
 
 class ManyTablesPipeline(InputPipeline):
-    """Tables with columns of their own: each task has a pipeline of its own, made of its examples.
+    """Tables with differing columns: each task has its own pipeline, fitted to its examples.
 
     width: of the inputs. target or label: the column to predict, or "last". order: the column by which support preceded
     query. It and the columns to drop are left out, in tables with them.
@@ -94,7 +94,7 @@ class ManyTablesPipeline(InputPipeline):
         self.input_shape = (width,)
 
     def described(self) -> str:
-        """That each table has columns of its own."""
+        """The description of such tables."""
         return f"the columns of each table, as {self.width} numbers"
 
     def settings(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class ManyTablesPipeline(InputPipeline):
         return own | ({"order": self.order} if self.order else {})
 
     def of_task(self, values: Any, target: str | None = None) -> "OwnTablePipeline":
-        """A pipeline that knows the columns of this table, standardizes by its rows, and lays out its features."""
+        """A pipeline with the columns of this table, which standardizes by its rows and lays out its features."""
         table = Table.of(values, [])
         plain = self.plain(table, target)
         layout = Layout.of(plain.features(table), self.width, streams.new_table_layout())
@@ -121,26 +121,26 @@ class ManyTablesPipeline(InputPipeline):
         asked = column or self.target or self.label or LAST
         column = table.names[-1] if asked == LAST and LAST not in table.names else asked
         if column == self.order:
-            raise UserError(f"{table.name}: the column {column!r} cannot be predicted and be the order at once.")
+            raise UserError(f"{table.name}: the column {column!r} cannot be both the target and the order.")
         label, target = (column, None) if self.label else (None, column)
         table.require([column], ", the label" if label else ", the target")
         rows = np.arange(table.rows)
         return TablePipeline.fit(table, rows, label=label, target=target, order=self.order, drop=self.drop)
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
-        """Raises a `DataError`: see `of_task`."""
+        """Raises `DataError`: see `of_task`."""
         raise self._asked()
 
     def _asked(self) -> DataError:
         return DataError(
-            "The tables of this model have columns of their own, which only an adapted task knows.",
+            "This model's tables have differing columns, so its inputs depend on an adapted task.",
             hint="Adapt to a table first, by `handful adapt` or handful.workflows.adapt.adapt_from_file, with "
             + ("{label}." if self.label else "{target}."),
         )
 
 
 class OwnTablePipeline(TablePipeline):
-    """A table as one task of many has it: rows as `TablePipeline` encodes them, laid out by the task's own layout.
+    """The table of one task: rows as `TablePipeline` encodes them, laid out by the task's own layout.
 
     width: of the inputs. layout: see `Layout`, as lists. columns, roles: see `TablePipeline`.
     """

@@ -1,7 +1,7 @@
-"""Input pipelines: from the user's values to the one tensor per example that learners see.
+"""Input pipelines: they encode the user's values as one tensor per example.
 
-A pipeline is fitted on the training split alone and saved with the meta-model, so that a file that comes a year later
-is treated like those that were trained on.
+A pipeline is fitted on the training split only and saved with the meta-model, so that later files are encoded like the
+training files.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from handful.registry import Registry
 
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64)
 MOST = 2**24
-"""All whole numbers to this one are floats of 32 bits."""
+"""The largest whole number below which all are exact in 32-bit floats."""
 
 PIPELINES: Registry[Any] = Registry("input pipeline", "handful.pipelines")
 
@@ -38,16 +38,16 @@ class InputPipeline(ABC):
     Attributes:
         kind: its name on disk.
         input_shape: shape of one example.
-        group: what tells the group of an example, where the tasks were made with groups, else None.
-        order: what tells its place in time, where the support of the tasks preceded their queries, else None.
-        labels: names of the classes where they mean the same in every task, in the order of class numbers, else None.
+        group: the column of groups, if the tasks were made with groups, else None. order: the column of time, if the
+            support of the tasks preceded their queries, else None. labels: names of the classes in the order of class
+            numbers, if all tasks share them, else None.
         targets: names of the predicted values (regression), else empty.
-        unit: of the targets, where the training file writes them with one.
+        unit: of the targets, if the training file writes one.
         target_mean, target_scale: `(outputs,)`, doubles; a scaled target is (value - target_mean) / target_scale.
-            Where targets stay as they are, `(1,)` for all outputs.
-        backbone: the network that suits these inputs where none is named; "auto" goes by their shape.
+            If targets are not scaled, `(1,)` for all outputs. backbone: the default network for these inputs; "auto"
+            chooses by their shape.
         backbone_options: of that network.
-        encoded: whether inputs are vectors of a pretrained encoder, or what one takes that is tuned.
+        encoded: whether inputs are vectors of a pretrained encoder, or inputs of a tuned one.
         tuned: whether that encoder is a part of the learner, which trains it.
         of_one_task: whether it belongs to one adapted task, and is saved with it.
     """
@@ -78,17 +78,13 @@ class InputPipeline(ABC):
 
     @abstractmethod
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
-        """Inputs as they are kept in memory `(n, *stored_shape)`: images of 8 bits as bytes, all else as floats.
-
-        values: n of what readers give or Python has, see each pipeline.
-        limits: the most that one may become.
-        place: what messages call each.
-
-        Raises `DataError` for what cannot be an input.
+        """Inputs as stored in memory `(n, *stored_shape)`: images of 8 bits as bytes, everything else as floats.
+        values: n values from readers or Python, see each pipeline. limits: on the size of one. place: their names in
+        messages. Raises `DataError` for values that cannot be inputs.
         """
 
     def prepare(self, stored: Tensor) -> Tensor:
-        """What `stored` gives as learners see it: floats `(n, *input_shape)`."""
+        """The result of `stored` on the learner's scale: floats `(n, *input_shape)`."""
         return prepared(stored)
 
     def encode(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
@@ -99,9 +95,9 @@ class InputPipeline(ABC):
     def encode_labels(self, values: Any, origin: Origin = PYTHON, *, added: bool = False) -> tuple[str, ...] | Tensor:
         """Names of classes `(n,)`, or targets in the user's units `(n, outputs)`, as doubles.
 
-        values: see `class_names` and `target_values`. origin: what messages call them. added: whether they join others,
-        so that all may be the same. Raises `DataError` for what is none, and where labels are unknown (shared ones), or
-        all the same (others).
+        values: see `class_names` and `target_values`. origin: their names in messages. added: whether they are added to
+            others, so that all may be the same. Raises `DataError` for invalid ones, for unknown labels (shared ones),
+            and for a single class (others).
         """
         if self.targets:
             try:
@@ -117,39 +113,38 @@ class InputPipeline(ABC):
 
     @property
     def data_options(self) -> DataOptions:
-        """What the files of this model's tasks have, beside the inputs."""
+        """The columns in files of this model's tasks, beside the inputs."""
         return DataOptions()
 
     def described(self) -> str:
-        """What the inputs are, in words."""
+        """A description of the inputs."""
         return f"arrays of shape {self.input_shape}"
 
     def check_ready(self) -> None:  # noqa: B027 - most need nothing
-        """Raise a `UserError` where something that it makes inputs with is not on this machine."""
+        """Raise `UserError` if something that it needs is not on this machine."""
 
     def encoder_folder(self) -> Path | None:
-        """The files of the encoder that makes its inputs, or takes them; None where there is none with files."""
+        """The files of the encoder of its inputs, frozen or tuned; None without an encoder with files."""
         return None
 
     def of_task(self, values: Any, target: str | None = None) -> "InputPipeline":
-        """What encodes the task with these labeled examples, as a reader gives them: by default the same for all tasks.
-
-        target: the column to predict, where each task may have one of its own; else a `UserError`.
+        """The pipeline of the task with these labeled examples from a reader: by default the same for all tasks.
+        target: the column to predict, if tasks may differ in it; else a `UserError`.
         """
         if target is not None:
-            raise UserError("All tasks of this model have the same columns.", hint="Leave out {target}.")
+            raise UserError("All tasks of this model have the same target.", hint="Remove {target}.")
         return self
 
     def release(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give back the memory of what reads inputs, which is loaded again when it is needed."""
+        """Free the memory of the encoder, which is loaded again when needed."""
 
     def config(self) -> dict[str, Any]:
-        """What `from_config` makes the same pipeline of; JSON can hold it."""
+        """The description from which `from_config` makes the same pipeline, as JSON values."""
         return {"kind": self.kind, **self.settings()}
 
     @staticmethod
     def of_kind(kind: str) -> "type[InputPipeline]":
-        """The class of pipelines of this kind; `ArtifactError` if there is none."""
+        """The class of pipelines of this kind; `ArtifactError` for an unknown kind."""
         if kind not in PIPELINES:
             raise ArtifactError(f"The saved input pipeline is of an unknown kind {kind!r}.")
         return PIPELINES[kind]  # type: ignore[no-any-return]
@@ -160,7 +155,7 @@ class InputPipeline(ABC):
 
         trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
 
-        Raises `ArtifactError` if this is no such description, or has an encoder of a package that is not trusted.
+        Raises `ArtifactError` for another description, or an encoder of an untrusted package.
         """
         settings = dict(config)
         check_trusted(settings.get("encoder", ""), trust, "encoder")
@@ -171,42 +166,41 @@ class InputPipeline(ABC):
             raise ArtifactError(f"The saved input pipeline of kind {kind!r} is incomplete: {error}.") from error
 
     def scaled(self, values: np.ndarray | Tensor) -> Tensor:
-        """Targets in the user's units `(n,)` or `(n, outputs)` as learners see them `(n, outputs)`.
-
-        Raises `DataError` where they are of another number of outputs.
+        """Targets in the user's units `(n,)` or `(n, outputs)`, scaled for learners `(n, outputs)`. Raises `DataError`
+        for another number of outputs.
         """
         columns = torch.as_tensor(np.asarray(values, dtype=np.float64).reshape(len(values), -1))
         outputs = len(self.target_scale)
         if outputs not in (1, columns.shape[1]):
-            raise DataError(f"The model was made for {outputs} target values, and these are {columns.shape[1]}.")
+            raise DataError(f"The model predicts {outputs} target values, but these have {columns.shape[1]}.")
         return ((columns - self.target_mean) / self.target_scale).float()
 
     def unscaled(self, values: Tensor) -> Tensor:
-        """Predicted values as learners make them in the user's units, as doubles."""
+        """Values predicted by learners, converted to the user's units, as doubles."""
         return values.double() * self.target_scale + self.target_mean  # in double: a mean may need all its digits
 
     def check_unit(self, raw: RawBatch) -> None:
-        """Raise a `DataError` where targets are in another unit than those of the training."""
+        """Raise `DataError` for targets in another unit than those of the training."""
         if raw.targets is not None and raw.unit != self.unit:
             raise DataError(
                 f"{raw.called('target')} is in {raw.unit or 'no unit'}, but the model was trained on "
-                f"{self.unit or 'numbers without a unit'}. Give targets as the training has them."
+                f"{self.unit or 'numbers without a unit'}. Convert the targets to the unit of the training."
             )
 
     def check_labels(self, labels: Sequence[str], source: object) -> None:
-        """Raise a `DataError` where labels are unknown (shared ones), or all the same (others)."""
+        """Raise `DataError` for unknown labels (shared ones), or a single class (others)."""
         if self.labels is None:
             if len(set(labels)) < 2:
                 raise DataError(
-                    f"{source} has one class only ({labels[0]!r}). Give examples of at least two classes.",
+                    f"{source} has only one class ({labels[0]!r}). Give examples of at least two classes.",
                     code="one-class",
                 )
             return
         unknown = class_order(set(labels) - set(self.labels))
         if unknown:
             raise DataError(
-                f"{source} has the label {unknown[0]!r}, which the model was not trained with. "
-                f"Its labels: {', '.join(map(repr, self.labels))}.",
+                f"{source} has the label {unknown[0]!r}, which is not one of the model's. Its labels: "
+                f"{', '.join(map(repr, self.labels))}.",
                 code="unknown-label",
             )
 
@@ -217,7 +211,7 @@ def prepared(stored: Tensor) -> Tensor:
 
 
 def check_dense(values: Any, what: str = "The inputs") -> None:
-    """Raise a `DataError` for sparse matrices and tensors, with what makes them dense."""
+    """Raise `DataError` for sparse matrices and tensors, with the method that makes them dense."""
     if isinstance(values, Tensor) and values.layout != torch.strided:
         way = "to_dense"
     elif hasattr(values, "toarray"):
@@ -230,7 +224,7 @@ def check_dense(values: Any, what: str = "The inputs") -> None:
 def floats(inputs: Tensor) -> Tensor:
     """Whole numbers `(n, ...)`, also those of tokens, as equal floats of 32 bits; floats and bytes as they are.
 
-    Raises a `DataError` that names the first row with a number that has none.
+    Raises `DataError` that names the first row with a number that has none.
     """
     if inputs.dtype not in WHOLE:
         return inputs
@@ -238,8 +232,8 @@ def floats(inputs: Tensor) -> Tensor:
     wrong = ((whole > MOST) | (whole < -MOST)).nonzero()
     if len(wrong):
         raise DataError(
-            f"Example {int(wrong[0][0])} of the inputs holds {int(inputs[tuple(wrong[0])])}: inputs are floats of 32 "
-            f"bits, which hold whole numbers to {MOST:,} only. Scale them, or number them anew.",
+            f"Example {int(wrong[0][0])} of the inputs holds {int(inputs[tuple(wrong[0])])}: inputs are 32-bit "
+            f"floats, which are exact for whole numbers up to {MOST:,}. Scale or renumber them.",
         )
     return inputs.float()
 
@@ -262,9 +256,8 @@ def as_moments(values: Sequence[float]) -> Tensor:
 
 
 def numbers(array: np.ndarray, what: str, *, gaps: bool = False, place: Place | None = None) -> np.ndarray:
-    """An array as floats; `DataError` names the first cell that is no number, or beyond the largest one.
-
-    what, place: what messages call the array and its rows. gaps: NaN is allowed.
+    """An array as floats; `DataError` names the first cell that is not a number, or beyond the largest one. what,
+    place: the names of the array and its rows in messages. gaps: NaN is allowed.
     """
     try:
         if np.iscomplexobj(array):

@@ -1,4 +1,4 @@
-"""Input pipelines for tables: what they share, and rows of numbers, dates and categories as one vector."""
+"""Input pipelines for tables: common parts, and rows of numbers, dates and categories as one vector."""
 
 import datetime
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from handful.raw_batch import INPUT, Place
 from handful.table import Table
 
 MOST_CATEGORIES = 50
-"""A text column with more values is refused: it is an id or free text, and not a category."""
+"""A text column with more values is refused: it contains ids or free text, not categories."""
 MOST_NAMED = 12
 """How many columns a description names."""
 
 
 class RowPipeline(InputPipeline):
-    """Rows of a table, whatever is made of them: which columns have the labels or targets, and what these mean.
+    """The base of pipelines for tables: the columns of labels or targets, and their meaning.
 
     label, target: the column that is predicted. task, group, order: the columns that the tasks were made with.
-    decimal, dates: how the training file writes numbers and dates, which holds for later files whose cells do not show
-    it. unit: of the target.
+    decimal, dates: the formats of the training file, which apply to later files with ambiguous cells. unit: of the
+        target.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RowPipeline(InputPipeline):
 
     @property
     def data_options(self) -> DataOptions:
-        """The roles, and how numbers and dates are written."""
+        """The roles, and the formats of numbers and dates."""
         names = ("label", "target", "task", "group", "decimal", "dates")
         return DataOptions(**{name: getattr(self, name) for name in names})
 
@@ -81,13 +81,13 @@ class TablePipeline(RowPipeline):
 
     Columns of numbers and dates are scaled by the training rows, and far values are clipped with a note: see `Spread`.
     Columns of text or true/false have one output per value that the training rows have (an unknown or empty value is 0
-    in all; an unknown one gets a note). An empty cell in a column of numbers is 0, the median; where the training rows
-    have such cells, the column has a second output, 1 for them, and elsewhere they get a note. Further columns of a new
-    file are passed over; a missing one is an error.
+    in all; an unknown one gets a note). An empty cell in a column of numbers is 0, the median; if the training rows
+    have such cells, the column has a second output, 1 for them, otherwise they get a note. Additional columns of a new
+    file are ignored; a missing one is an error.
 
-    columns: in the order of the outputs, that of their names: `{"name", "median", "width", "clipped"}`, with
-    `"gaps": True` where the training rows have empty cells and `"unit"` where cells have one, or
-    `{"name", "categories"}`. names: in the order of the training file, in which rows without names have them.
+    columns: in the order of the outputs, that of their names: `{"name", "median", "width", "clipped"}`, with `"gaps":
+    True` if the training rows have empty cells and `"unit"` if cells have one, or `{"name", "categories"}`. names: in
+    the order of the training file, in which rows without names have them.
     roles: see `RowPipeline`.
     """
 
@@ -121,7 +121,7 @@ class TablePipeline(RowPipeline):
         columns = [column for column in columns if column.get("categories", " ")]
         learned = {column["name"] for column in columns}
         if not columns:
-            raise DataError(f"{table.name} has no columns left to learn from beside {', '.join(filter(None, roles))}.")
+            raise DataError(f"{table.name} has no input columns beside {', '.join(filter(None, roles))}.")
         mean, scale = target_moments(table.numbers(target)[rows]) if target else ([0.0], [1.0])
         return cls(
             columns=columns,
@@ -142,7 +142,7 @@ class TablePipeline(RowPipeline):
         return {"columns": self.columns, "names": self.names, **super().settings()}
 
     def described(self) -> str:
-        """The columns, and what each is read as."""
+        """The columns, with the type of each."""
         columns = {column["name"]: _described(column) for column in self.columns}
         named = [f"{name} ({columns[name]})" for name in self.names]
         more = [f"and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
@@ -153,9 +153,8 @@ class TablePipeline(RowPipeline):
         return self._inputs(self.features(Table.of(values, self.names)))
 
     def alone(self, table: Table) -> list[dict[str, Any]]:
-        """Rows of a file as mappings that mean the same without the other rows: `stored` makes the same of them.
-
-        Numbers are numbers and dates are ISO's, however the file writes them.
+        """Rows of a file as mappings that can be read without the other rows: `stored` encodes them equally. Numbers
+        and ISO dates replace the file's formats.
         """
         table.require(self.names, ", which the model was trained with")
         columns = {column["name"]: self._cells(table, column) for column in self.columns}
@@ -172,7 +171,7 @@ class TablePipeline(RowPipeline):
         return [None if number != number else number for number in numbers]
 
     def features(self, table: Table) -> Tensor:
-        """What inputs are made of, `(rows, features)`: NaN stands for a number that is not there."""
+        """The features of inputs, `(rows, features)`: NaN marks missing numbers."""
         table.require(self.names, ", which the model was trained with")
         for column in self.columns:
             if "categories" not in column:
@@ -200,7 +199,7 @@ class TablePipeline(RowPipeline):
                     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
                     note(
                         "unknown-category",
-                        f"Values of the column {column['name']!r} that the rows that were learned from do not have "
+                        f"Values of the column {column['name']!r} that do not occur in the training rows "
                         f"({unknown[0]!r}{more}) count as empty.",
                     )
                 parts.append((numbers.unsqueeze(1) == torch.arange(len(places))).float())
@@ -214,8 +213,8 @@ class TablePipeline(RowPipeline):
                 elif missing.any():
                     note(
                         "empty-cells",
-                        f"Empty cells of the column {column['name']!r} count as an ordinary value: the rows that were "
-                        "learned from have none.",
+                        f"Empty cells of the column {column['name']!r} count as the median: the training rows have "
+                        f"none.",
                         count=int(missing.sum()),
                     )
         return torch.cat(parts, dim=1)
@@ -236,15 +235,15 @@ def _fit_column(table: Table, name: str, rows: np.ndarray) -> dict[str, Any]:
     if len(categories) > MOST_CATEGORIES:
         raise DataError(
             f"{table.name}: the text column {name!r} has {len(categories)} different values, such as {categories[0]!r}"
-            f"{without_comma(categories[0])}: more than the {MOST_CATEGORIES} that a category may have.",
-            hint="Leave it out with {drop}, or merge its values.",
+            f"{without_comma(categories[0])}, but a category has at most {MOST_CATEGORIES}.",
+            hint="Exclude it with {drop}, or merge its values.",
         )
     table.note_numbers(name)
     return {"name": name, "categories": categories}
 
 
 def written(table: Table, target: str | None) -> dict[str, Any]:
-    """How a file writes numbers, dates and the target, as arguments of `RowPipeline`."""
+    """The formats of a file's numbers, dates and target, as arguments of `RowPipeline`."""
     dialect = table.dialect
     return {
         "decimal": dialect.decimal if dialect.grouped else None,
@@ -254,7 +253,7 @@ def written(table: Table, target: str | None) -> dict[str, Any]:
 
 
 def _moment(days: float) -> str:
-    """Days since 1970 as ISO writes a date, with the time where there is one."""
+    """Days since 1970 as an ISO date, with the time if any."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(days=days)
     return moment.date().isoformat() if days.is_integer() else moment.isoformat(" ")
 

@@ -1,4 +1,4 @@
-"""How far the values of columns spread where they are learned from: by which they are scaled, and what is far away."""
+"""The spread of columns in the training rows, which scales and clips their values."""
 
 from typing import Any, NamedTuple, Self
 
@@ -7,7 +7,7 @@ import numpy as np
 from handful.notes import note
 
 FAR = 20.0
-"""Widths from the median; what is further away counts as so far."""
+"""Values are clipped at this many widths from the median."""
 DEVIATIONS = 4.653
 """The width of a normal distribution, in its standard deviations."""
 
@@ -15,11 +15,11 @@ DEVIATIONS = 4.653
 class Spread(NamedTuple):
     """Of each of some columns: the median, and the width, between the 1st and the 99th percentile.
 
-    Neither is moved by a few values that stand for nothing, such as 9.97e36. Where the width is 0, it is that of all
-    values; where that is 0, too, the column is constant.
+    Neither is affected by a few placeholder values, such as 9.97e36. If the width is 0, the range of all values
+    replaces it; if that is 0, too, the column is constant.
 
-    median, width: `(columns,)`. clipped: of each column, whether far values are clipped: not where it is constant, and
-    not where it has two values only, which tell no distance.
+    median, width: `(columns,)`. clipped: of each column, whether far values are clipped: not if it is constant or has
+        only two values, which define no scale.
     """
 
     median: np.ndarray
@@ -28,7 +28,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> Self:
-        """That of floats `(n, columns)`; NaN stands for a value that is not there, but each column has one."""
+        """The spread of floats `(n, columns)`; NaN marks missing values, but each column has some."""
         low, median, high = np.nanquantile(values, [0.01, 0.5, 0.99], axis=0)
         least, most = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         rounding = 1e-9 * np.abs(median)
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """That of which `to_json` told."""
+        """The inverse of `to_json`."""
         return cls(*(np.atleast_1d(np.asarray(facts[name])) for name in cls._fields))
 
     def to_json(self) -> dict[str, Any]:
@@ -57,15 +57,14 @@ class Spread(NamedTuple):
 
 
 AS_THEY_ARE = Spread(np.zeros(1), np.zeros(1), np.zeros(1, dtype=bool))
-"""The spread of values that stay as they are."""
+"""The spread that leaves values unchanged."""
 
 
 def note_clipped(what: str, far: int) -> None:
-    """Make a note of so many values that were clipped, if there are some; what: in which they are, in words."""
+    """Make a note of clipped values, if any; what: their column, in words."""
     if far:
         note(
             "clipped",
-            f"Values of {what} that are further from its median than {FAR:g} times the width of what was learned from "
-            "count as so far.",
+            f"Values of {what} are clipped at {FAR:g} times the training rows' width from the median.",
             count=far,
         )

@@ -1,4 +1,4 @@
-"""The input pipeline for texts: a sentence as the vector that a frozen encoder makes of it, or as its tokens."""
+"""The input pipeline for texts: a sentence as the vector of a frozen encoder, or as tokens for a tuned one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ class TextPipeline(RowPipeline):
     """A text column of a table, embedded by a frozen sentence encoder, or as tokens for one that is tuned.
 
     All embeddings are divided by one number, the root of their mean square over the training rows. Other columns are
-    passed over.
+    ignored.
 
     text: the column. encoder, revision, long_texts: see `TextEncoder`. width: of its inputs here: of its vectors, or of
-    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 where it is frozen. provenance: see
+    a row of tokens. layers: how many of its last layers are tuned (None: all); 0 if it is frozen. provenance: see
     `Encoder`. roles: see `RowPipeline`.
     """
 
@@ -59,7 +59,7 @@ class TextPipeline(RowPipeline):
         self._loaded: TextEncoder | None = None
 
     def described(self) -> str:
-        """The column, and what reads it."""
+        """The column and its encoder."""
         return f"{self.text} (text, by the encoder {self.encoder}{', tuned' if self.tuned else ''})"
 
     @classmethod
@@ -101,7 +101,7 @@ class TextPipeline(RowPipeline):
         return pipeline
 
     def settings(self) -> dict[str, Any]:
-        """Column, encoder, its revision and what it is from, scales, roles and labels."""
+        """Column, encoder, its revision and provenance, scales, roles and labels."""
         own = ("text", "encoder", "revision", "long_texts", "width", "scale")
         more: dict[str, Any] = {"layers": self.layers} if self.tuned else {}
         more |= {"provenance": self.provenance} if self.provenance else {}
@@ -109,7 +109,7 @@ class TextPipeline(RowPipeline):
 
     def stored(self, values: Any, limits: Limits = LOCAL, place: Place = INPUT) -> Tensor:
         """Vectors `(n, width)` of texts `(n,)` or `(n, 1)`, or of the text column of a `Table`, mappings or a data
-        frame; numbers `(n, width)` are taken for embeddings of the encoder, or for its tokens where it is tuned."""
+        frame; numbers `(n, width)` are read as embeddings of the encoder, or as its tokens if it is tuned."""
         array = np.asarray(values) if hasattr(values, "__array__") and not hasattr(values, "columns") else None
         if array is not None and array.dtype.kind in "fiub":
             numbers = "tokens" if self.tuned else "embeddings"
@@ -128,7 +128,7 @@ class TextPipeline(RowPipeline):
         return replace(super().data_options, text=self.text)
 
     def check_ready(self) -> None:
-        """Raise a `UserError` where the encoder is not on this machine, with the command that fetches it."""
+        """Raise `UserError` if the encoder is not on this machine, with the command that fetches it."""
         self._reader().check_ready()
 
     def encoder_folder(self) -> Path | None:
@@ -140,7 +140,7 @@ class TextPipeline(RowPipeline):
         return reader.stored(texts).float() if self.tuned else reader.embed(texts) / self.scale
 
     def release(self) -> None:
-        """Give back the memory of the encoder, which is loaded again when it is needed."""
+        """Free the memory of the encoder, which is loaded again when needed."""
         self._loaded = None
 
     def _reader(self) -> TextEncoder:

@@ -1,4 +1,4 @@
-"""What .zip files hold, unpacked for as long as it is read."""
+"""The content of .zip files, unpacked while it is read."""
 
 import contextlib
 import errno
@@ -28,14 +28,14 @@ SAMPLES = "-samples"
 
 @contextlib.contextmanager
 def unpacked(path: str | Path, limits: Limits = LOCAL, inside: Path | None = None) -> Iterator[Path]:
-    """A file or folder as it is; for a .zip file what it holds, as long as the context lasts: a file, or a folder.
+    """A file or folder unchanged; for a .zip file its content while the context lasts: a file, or a folder.
 
     A folder of nothing but .zip files, also one in a .zip file, is a folder with a subfolder for each, named like it:
     Teachable Machine saves a class as `cat-samples.zip`. Errors and notes name the archive as if it were a folder.
     inside: the folder to unpack in; by default the system's for what is temporary.
 
-    Raises `DataError` for what cannot be unpacked, leads out of the archive, or is more than the limits, and
-    `UserError` where there is no room for it.
+    Raises `DataError` for content that cannot be unpacked, leads out of the archive, or exceeds the limits, and
+    `UserError` if the disk is full.
     """
     path = existing(path)
     with reading(path):
@@ -58,7 +58,7 @@ def unpacked(path: str | Path, limits: Limits = LOCAL, inside: Path | None = Non
 
 @contextlib.contextmanager
 def called(path: Path, content: Path) -> Iterator[Path]:
-    """Inside, errors and notes call what is in the content as if it were in the path."""
+    """Within this context, errors and notes show paths in the content as paths in the archive."""
     notes = Notes()
     try:
         with collecting() as notes, reading(path):
@@ -76,7 +76,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _by_class(folder: Path) -> dict[str, Path]:
-    """The archives of a folder by the names of their classes; none if it holds something else."""
+    """The archives of a folder by the names of their classes; none if it contains other files."""
     held = sorted(entry for entry in folder.iterdir() if not hidden(entry))
     if not all(map(_is_archive, held)):
         return {}
@@ -85,7 +85,7 @@ def _by_class(folder: Path) -> dict[str, Path]:
 
 
 def _entered(content: Path) -> Path:
-    """What is in a folder, if it is one file or folder; but a folder that may be a class keeps its name."""
+    """The only file or folder in a folder, or the folder itself; a folder that may be a class keeps its name."""
     while content.is_dir() and len(held := list(content.iterdir())) == 1 and not _may_be_class(held[0]):
         (content,) = held
     return content
@@ -109,12 +109,12 @@ def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None
                 size, count = size + sum(member.file_size for member in members), count + len(members)
                 limits.check(archive, bytes=size, images=count)
                 if not members:
-                    raise DataError(f"{archive} holds no files.", code="too-few-examples")
+                    raise DataError(f"{archive} contains no files.", code="too-few-examples")
                 for member, parts in members.items():
                     target = content.joinpath(name, *parts)
                     if target.exists():
                         raise DataError(
-                            f"{archive} holds {member.filename!r} twice. Pack it anew.", code="archive-unsafe"
+                            f"{archive} holds {member.filename!r} twice. Pack it again.", code="archive-unsafe"
                         )
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with file.open(member) as packed, target.open("wb") as copy:
@@ -125,7 +125,7 @@ def _unpack(archives: Mapping[str, Path], content: Path, limits: Limits) -> None
             if isinstance(error, HandfulError) or getattr(error, "filename", None):  # what the system will not open
                 raise
             raise DataError(
-                f"{archive} cannot be unpacked ({error}). Unpack it, and give what is in it.", code="unsupported-media"
+                f"{archive} cannot be unpacked ({error}). Unpack it, and use its content.", code="unsupported-media"
             ) from error
 
 
@@ -134,6 +134,6 @@ def _parts(archive: Path, member: zipfile.ZipInfo) -> tuple[str, ...]:
     place = PurePosixPath(member.filename.replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts:
         raise DataError(
-            f"{archive} holds {member.filename!r}, which leads out of it. Pack it anew.", code="archive-unsafe"
+            f"{archive} holds {member.filename!r}, which leads out of it. Pack it again.", code="archive-unsafe"
         )
     return place.parts

@@ -39,7 +39,7 @@ class ArffReader(TableReader):
             if not line.strip() or line.lstrip().startswith("%"):
                 continue
             if line.lstrip().startswith("{"):
-                raise DataError(f"{path}, line {number}: sparse rows are not read. Save the table as csv.")
+                raise DataError(f"{path}, line {number}: sparse rows are not supported. Save the table as csv.")
             quote = '"'
             if quoted := QUOTED.search(line):
                 quote = quoted[1]

@@ -39,7 +39,7 @@ KEYS = {"label": "labels", "target": "targets"}
 
 @contextlib.contextmanager
 def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
-    """An npz file's arrays by name; `DataError` if it is none, or damaged, or holds pickles (never opened)."""
+    """An npz file's arrays by name; `DataError` for other or damaged files, and for pickles (never opened)."""
     try:
         with path.open("rb") as file:  # our own handle: NumPy leaves its one open on a damaged file
             if file.read(2) != b"PK":
@@ -56,7 +56,7 @@ def opened_npz(path: Path, limits: Limits = LOCAL) -> Iterator[Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} is a damaged npz file; write it again with numpy.savez. ({error})", code="unsupported-media"
+            f"{path} is damaged; write it again with numpy.savez. ({error})", code="unsupported-media"
         ) from error
 
 
@@ -86,7 +86,7 @@ def read_arrays(path: str | Path, limits: Limits = LOCAL) -> dict[str, np.ndarra
     if "inputs" not in arrays:
         raise DataError(
             f"{path} has no array 'inputs'. It holds: {', '.join(map(repr, keys)) or 'nothing'}. "
-            "Needed: inputs, and labels or targets; task, group and order if you have them."
+            "Needed: inputs, and labels or targets; optionally task, group and order."
         )
     rows = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
     limits.check(path, rows=rows)
@@ -109,14 +109,14 @@ def _array(path: Path, file: Any, key: str) -> np.ndarray:
         if "pickle" not in str(error).lower():
             raise
         raise DataError(
-            f"{path}: the array {key!r} holds Python objects, which are stored as a pickle and never opened, since a "
-            f"pickle can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist()).",
+            f"{path}: the array {key!r} contains Python objects, stored as a pickle, which is never opened because it "
+            f"can run any code. Save it as numbers or texts, such as {key}=numpy.array({key}.tolist()).",
             code="unsupported-media",
         ) from error
     if array.dtype.kind == "U":
         letters = np.ascontiguousarray(array).view(f"{array.dtype.str[0]}u4")
         if ((letters > sys.maxunicode) | ((letters >= 0xD800) & (letters < 0xE000))).any():
-            raise ValueError(f"{key!r} holds what is no letter")
+            raise ValueError(f"{key!r} contains an invalid character")
     return array
 
 
@@ -128,7 +128,7 @@ class ArrayReader(Reader):
     suffixes = (".npz",)
 
     def read(self, path: Path, options: DataOptions, labeled: bool, limits: Limits) -> RawBatch:
-        """Its arrays as they are."""
+        """Its arrays, unchanged."""
         arrays = read_arrays(path, limits)
         inputs = arrays.pop("inputs")
         raw = RawBatch(

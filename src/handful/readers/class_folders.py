@@ -1,4 +1,4 @@
-"""Folders of labeled files: which file is of which class, and in which split."""
+"""Folders of labeled files: the class and split of each file."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -19,11 +19,11 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-"""How the folders of data that are split already may be called, in small letters."""
+"""Names of the folders of split data, in lower case."""
 
 
 class Labeled(NamedTuple):
-    """A file with its class, and its split where the data are split already."""
+    """A file with its class, and its split if the data are already split."""
 
     label: str
     file: Path
@@ -31,17 +31,15 @@ class Labeled(NamedTuple):
 
 
 def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Limits) -> list[Labeled]:
-    """The files that end so, each of the class that its folder is named like.
+    """The files with these endings, each labeled with the name of its folder.
 
-    A folder holds one subfolder per class, or train, test or val with such subfolders. What is deeper in a class folder
-    is of its class, with a note. A folder that holds nothing but another one stands for that.
-
-    noun: what the files are, "images".
-    Raises `DataError` where there are no class folders, or one of them has no such file.
+    A folder holds one subfolder per class, or train, test or val with such subfolders. Files deeper in a class folder
+    belong to its class, with a note. A folder that contains only another folder is replaced by it. noun: the name of
+    the files in messages, "images". Raises `DataError` without class folders, or if one of them has no such file.
     """
     folder = existing(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} has no labels. Labeled {noun} are in a folder with one subfolder per class.")
+        raise DataError(f"{folder} has no labels. Put labeled {noun} into one subfolder per class.")
     top = _entered(folder, endings)
     found, deeper = [], []
     for on, part in _parts(top, noun) or [(None, top)]:
@@ -49,7 +47,8 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
             files = ending(files_below(one), endings)
             if not files:
                 raise DataError(
-                    f"The class folder {one} holds no {noun}. Add some, or remove the folder.", code="too-few-examples"
+                    f"The class folder {one} contains no {noun}. Add some, or remove the folder.",
+                    code="too-few-examples",
                 )
             found += [Labeled(written(one.name) or one.name, file, on) for file in files]
             deeper += [(file, one.name) for file in files if file.parent != one]
@@ -57,8 +56,8 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
         loose, packed = len(ending(top.iterdir(), endings)), ending(top.iterdir(), {".zip"})
         if packed:
             raise DataError(
-                f"{top} holds archives, such as {packed[0].name}. Unpack each into a folder named like its class, and "
-                "remove it.",
+                f"{top} contains archives, such as {packed[0].name}. Unpack each into a folder named after its class, "
+                f"and remove the archive.",
                 code="unsupported-media",
             )
         held = f"holds {loose or 'no'} {noun} and no subfolders"
@@ -67,20 +66,21 @@ def labeled_files(folder: Path, endings: Collection[str], noun: str, limits: Lim
         )
     limits.check(folder, images=len(found))
     if top != folder:
-        note("one-folder", f"{folder} holds one folder only: the classes are the folders of {top}.")
+        note("one-folder", f"{folder} contains only one folder: the classes are the folders of {top}.")
     if deeper:
         file, label = deeper[0]
         note(
             "nested",
-            f"{folder}: {noun} in subfolders of a class folder are of its class, such as {file.relative_to(folder)} of "
-            f"the class {label!r}. If the inner folders are the classes, take them out of the outer ones.",
+            f"{folder}: {noun} in subfolders of a class folder belong to its class, such as {file.relative_to(folder)} "
+            f"of "
+            f"the class {label!r}. If the inner folders are the classes, move them out of the outer ones.",
             count=len(deeper),
         )
     return found
 
 
 def ending(entries: Iterable[Path], endings: Collection[str]) -> list[Path]:
-    """The files that end so by name, without hidden ones."""
+    """The files with these endings, sorted by name, without hidden ones."""
     return sorted(
         entry for entry in entries if entry.suffix.lower() in endings and entry.is_file() and not hidden(entry)
     )
@@ -102,7 +102,7 @@ def _parts(folder: Path, noun: str) -> list[tuple[str | None, Path]]:
     parts: list[tuple[str | None, Path]] = [(on, one) for on, one in named if subfolders(one)]
     if not parts:
         raise DataError(
-            f"The folders {' and '.join(one.name for _, one in named)} of {folder} hold no class folders. Make one "
+            f"The folders {' and '.join(one.name for _, one in named)} of {folder} contain no class folders. Make one "
             f"subfolder per class in each of them and put its {noun} in.",
             code="missing-label",
         )

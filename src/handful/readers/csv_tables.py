@@ -34,7 +34,7 @@ class Header(NamedTuple):
 
 
 class CsvReader(TableReader):
-    """A csv file. Titles above the names of the columns, and Excel's line `sep=;`, are passed over."""
+    """A csv file. Titles above the column names, and Excel's line `sep=;`, are skipped."""
 
     name = "csv"
     described = "a csv table (.csv, .tsv)"
@@ -86,9 +86,8 @@ def header_of(content: bytes) -> Header:
 
 
 def _header_by(delimiter: str, content: bytes, above: int = 0) -> Header:
-    """The first row that is no title, of which no more is decoded than needed; above: lines that are passed over.
-
-    A quote that is never closed is no row; what is wrong is told by the one who reads them.
+    """The first row that is not a title, decoding no more than needed; above: lines that are skipped. An unclosed quote
+    makes no row; reading the table then reports the error.
     """
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(islice(text, above, None), delimiter=delimiter)

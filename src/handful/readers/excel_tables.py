@@ -16,7 +16,7 @@ from handful.readers.tables import TableReader, header_row, note_titles
 from handful.table import arrow_column, note_markers
 
 SHEET = re.compile(r"(.+\.xls[xm]):([^:/\\]+)", re.IGNORECASE)
-"""The path of a workbook with the name of a sheet, as in `sales.xlsx:2024`."""
+"""The pattern of a path with the name of a sheet, as in `sales.xlsx:2024`."""
 AMBIGUOUS = re.compile(POINT_OR_GROUP)
 MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']([A-Za-z0-9:$]+)""")
 CELL = 64
@@ -24,7 +24,7 @@ CELL = 64
 
 
 class ExcelReader(TableReader):
-    """The first sheet of a workbook, or a named one: numbers and dates as Excel holds them, merged cells filled."""
+    """The first sheet of a workbook, or a named one: numbers and dates as stored by Excel, merged cells filled."""
 
     name = "excel"
     described = "an Excel table (.xlsx)"
@@ -32,11 +32,11 @@ class ExcelReader(TableReader):
     header = True
 
     def matches(self, path: Path) -> bool:
-        """Whether it is a workbook, with or without the name of a sheet."""
+        """Whether the path is a workbook, with or without the name of a sheet."""
         return super().matches(_workbook(path)[0])
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """Its columns: of numbers or dates where all cells are, or stand for empty ones, else of texts."""
+        """Its columns: numbers or dates if all cells are, or mark empty ones, else texts."""
         import pyarrow as pa
 
         file, sheet = _workbook(path)
@@ -45,7 +45,7 @@ class ExcelReader(TableReader):
                 limits.check(file, bytes=sum(part.file_size for part in parts.infolist()))
             rows = _rows(file, sheet, limits)
         except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, SyntaxError) as error:  # as openpyxl fails
-            raise ValueError(f"it is no workbook ({error})") from error
+            raise ValueError(f"it is not a workbook ({error})") from error
         texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
         width = max(map(len, texts), default=0)
         place = header_row(texts, width)
@@ -71,9 +71,8 @@ def _without_markers(path: Path, name: str, cells: Sequence[Any]) -> Sequence[An
 
 
 def _check_marks(path: Path, columns: Sequence[tuple[str, Sequence[Any]]]) -> None:
-    """Raise a `DataError` where numbers beside texts would decide how a text such as 1.234 is read.
-
-    Excel writes no mark in a number, so that the number shows nothing of how people wrote the texts.
+    """Raise `DataError` if numbers beside texts would decide how a text such as 1.234 is read. Excel stores numbers
+    without a format, so they do not show how the texts were written.
     """
     mixed = [
         name
@@ -86,7 +85,7 @@ def _check_marks(path: Path, columns: Sequence[tuple[str, Sequence[Any]]]) -> No
             ways = cell_readings(cell.strip()) if isinstance(cell, str) else {}
             if {".", ","} <= set(ways) and ways["."] != ways[","]:
                 raise DataError(
-                    f"{path}: the text {cell!r} of the column {name!r} may be {ways['.'].value:.15g} or "
+                    f"{path}: the text {cell!r} of the column {name!r} can mean {ways['.'].value:.15g} or "
                     f"{ways[','].value:.15g}, and the column {mixed[0]!r} has numbers beside texts. Make all of them "
                     "numbers in Excel."
                 )
@@ -128,7 +127,7 @@ def _rows(file: Path, sheet: str | None, limits: Limits) -> list[list[Any]]:
         import openpyxl
     except ImportError as error:
         raise UserError(
-            f"{file} needs openpyxl, which reads Excel: pip install 'handful[excel]', or save the table as csv.",
+            f"{file} needs openpyxl to read Excel files: pip install 'handful[excel]', or save the table as csv.",
             code="unsupported-media",
         ) from error
     _check_merged(file, limits)
@@ -136,7 +135,7 @@ def _rows(file: Path, sheet: str | None, limits: Limits) -> list[list[Any]]:
         warnings.simplefilter("ignore")  # they are about styles
         book = openpyxl.load_workbook(opened, data_only=True)
     if sheet is not None and sheet not in book.sheetnames:
-        raise DataError(f"{file} has no sheet {sheet!r}. Its sheets: {', '.join(map(repr, book.sheetnames))}.")
+        raise DataError(f"{file} has no sheet {sheet!r}. Sheets: {', '.join(map(repr, book.sheetnames))}.")
     page = book[sheet or book.sheetnames[0]]
     last = page.dimensions.rpartition(":")[2]
     limits.check(f"{file} up to its last cell {last}", bytes=CELL * page.max_row * page.max_column)

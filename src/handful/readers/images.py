@@ -1,4 +1,4 @@
-"""Folders of images: which files there are, and of which class."""
+"""Folders of images: the files and their classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ IMAGES = frozenset(COMMON | {".avif", ".jp2", ".j2k", ".heic", ".heif"})
 
 
 class ImageFiles(Sequence[bytes]):
-    """What image files hold, each read when it is asked for: many photos may not fit into memory."""
+    """The content of image files, each read on access: many photos may not fit into memory."""
 
     def __init__(self, files: Sequence[Path], limits: Limits = LOCAL) -> None:
         self.files, self.limits = files, limits
@@ -51,7 +51,7 @@ def image_files(path: str | Path, limits: Limits = LOCAL) -> list[Path]:
     files = ending(files_below(path), IMAGES)
     if not files:
         raise DataError(
-            f"The folder {path} holds no images (looked for {', '.join(sorted(IMAGES))}).", code="too-few-examples"
+            f"The folder {path} contains no images (looked for {', '.join(sorted(IMAGES))}).", code="too-few-examples"
         )
     limits.check(path, images=len(files))
     return files

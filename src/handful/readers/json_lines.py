@@ -48,9 +48,9 @@ def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}, line {number} is no JSON ({error}).", code="unsupported-media") from error
+        raise DataError(f"{path}, line {number} is not JSON ({error}).", code="unsupported-media") from error
     if not isinstance(found, dict):
-        raise DataError(f'{path}, line {number} is no object of JSON, as in {{"a": 1}}.', code="unsupported-media")
+        raise DataError(f'{path}, line {number} is not a JSON object such as {{"a": 1}}.', code="unsupported-media")
     return found
 
 

@@ -49,7 +49,7 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]], path: Path, limits: Limits)
 
 
 def _column(cells: list[Any], path: Path, name: str) -> Any:
-    """Cells of one type; where numbers and texts are mixed, as in 1 and "NA", all as texts."""
+    """Cells of one type; if numbers and texts are mixed, as in 1 and "NA", all as texts."""
     import pyarrow as pa
 
     try:

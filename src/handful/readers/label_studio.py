@@ -40,5 +40,5 @@ def _choices(task: dict[str, Any], source: str) -> dict[str, str]:
         for result in () if annotation.get("was_cancelled") else annotation["result"]:
             choices = result.get("value", {}).get("choices", ())
             if len(choices) > 1 or (choices and chosen.setdefault(result["from_name"], choices[0]) != choices[0]):
-                raise DataError(f"{source} has several choices of {result['from_name']!r}. Each has one class.")
+                raise DataError(f"{source} has several choices of {result['from_name']!r}. Keep one class per task.")
     return chosen

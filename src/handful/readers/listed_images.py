@@ -16,7 +16,7 @@ from handful.readers.tables import beginning, table_files, table_reader, text_of
 from handful.table import Table
 
 LABELS = ("label", "labels", "class", "class_name", "category")
-"""How a column of labels may be called, in small letters, where there are others too."""
+"""Names of a column of labels, in lower case, if a table has several candidates."""
 
 
 class Listing(NamedTuple):
@@ -32,16 +32,16 @@ class Listing(NamedTuple):
 
     @property
     def others(self) -> list[str]:
-        """Its columns but for the one that names images."""
+        """Its columns except the one that names images."""
         return [name for name in self.table.names if name != self.paths]
 
     def files(self) -> list[Path]:
-        """The image of each row; `DataError` at the first one that is not there."""
+        """The image of each row; `DataError` for the first missing one."""
         names = list(map(_path, self.table.cells(self.paths)))
         for row, name in enumerate(names):
             if name not in self.images:
                 raise DataError(
-                    f"{self.table.place(row)}: there is no image {name!r} beside {self.file}.", code="not-found"
+                    f"{self.table.place(row)}: the image {name!r} is not beside {self.file}.", code="not-found"
                 )
         return [self.images[name] for name in names]
 
@@ -97,7 +97,7 @@ def listed_files(file: Path, endings: frozenset[str], options: DataOptions, limi
         return list(labels)
     listing = _listing(file, _by_name(file.parent, endings), options, limits)
     if listing is None:
-        raise DataError(f"{file} has no column of images that are beside it.", code="wrong-shape")
+        raise DataError(f"{file} has no column that names images beside it.", code="wrong-shape")
     return list(dict.fromkeys(listing.files()))
 
 
@@ -115,7 +115,7 @@ def _by_name(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
 def _label_columns(listings: Sequence[Listing], options: DataOptions) -> dict[Path, str | None]:
     """The column of labels of each table by its file; None for a column of 0 and 1 for each class.
 
-    Where one is named as columns of labels are, tables without one, such as Kaggle's `test.csv`, are passed over.
+    If one has a usual name of labels, tables without one, such as Kaggle's `test.csv`, are ignored.
     """
     named: dict[Path, str | None] = {}
     for one in listings:
@@ -127,17 +127,15 @@ def _label_columns(listings: Sequence[Listing], options: DataOptions) -> dict[Pa
             named[one.file] = known[0]
     if named:
         if without := [one.file for one in listings if one.file not in named]:
-            note(
-                "tables-without-labels", f"{without[0]} has no column of labels: it is passed over.", count=len(without)
-            )
+            note("tables-without-labels", f"{without[0]} has no column of labels and is ignored.", count=len(without))
         return named
     if listings and options.label:
         listings[0].table.require([options.label], ", the label")
     alone = {one.file: one.others[0] if len(one.others) == 1 else None for one in listings}
     if len(candidates := sorted(set(filter(None, alone.values())))) > 1:
         raise DataError(
-            f"{listings[0].file.parent} has {len(listings)} tables that name images, but which column has their labels "
-            f"is not given: {' or '.join(map(repr, candidates))}.",
+            f"{listings[0].file.parent} has {len(listings)} tables that name images, but the column of labels is "
+            f"ambiguous: {' or '.join(map(repr, candidates))}.",
             code="missing-label",
             hint="Name it with {label}.",
         )
@@ -152,7 +150,7 @@ def _of_table(listing: Listing, label: str | None) -> dict[Path, str]:
     for row, (image, cell) in enumerate(zip(listing.files(), labels, strict=True)):
         if cell is not None and found.setdefault(image, cell) != cell:
             name = image.relative_to(listing.file.parent).as_posix()
-            raise DataError(f"{table.place(row)}: {name!r} has another label above, and images have one label only.")
+            raise DataError(f"{table.place(row)}: {name!r} has another label above, but images have only one label.")
     unlabeled = labels.count(None)
     if unlabeled:
         note("unlabeled", f"{listing.file}: rows without a label are left out.", count=unlabeled)
@@ -160,7 +158,7 @@ def _of_table(listing: Listing, label: str | None) -> dict[Path, str]:
 
 
 def _listing(file: Path, images: Mapping[str, Path], options: DataOptions, limits: Limits) -> Listing | None:
-    """A table by the column that names most images; None where it names none, or is no table."""
+    """A table by the column that names most images; None if it names none, or is not a table."""
     reader = table_reader(file)
     if not images or reader is None:
         return None
@@ -178,11 +176,11 @@ def _path(cell: Any) -> str:
 
 
 def _of_one_column_each(table: Table, names: list[str]) -> list[str | None]:
-    """The labels of rows that have 1 in the column of their class and 0 in the others; None where all are 0."""
+    """The labels of rows that have 1 in the column of their class and 0 in the others; None if all are 0."""
     columns = [list(map(str, table.names_in(name))) for name in names]
     if not all(cell in ("0", "1") for column in columns for cell in column):
         raise DataError(
-            f"{table.name} names images, but which column has their labels is not given. Its columns: "
+            f"{table.name} names images, but its column of labels is not named. Its columns: "
             f"{', '.join(map(repr, table.names))}.",
             code="missing-label",
             hint="Name it with {label}.",
@@ -193,7 +191,7 @@ def _of_one_column_each(table: Table, names: list[str]) -> list[str | None]:
         if len(of_row) > 1:
             raise DataError(
                 f"{table.place(row)} has the labels {' and '.join(map(repr, of_row[:3]))}, but each image has one "
-                "label here. Leave one, or remove the row."
+                f"label. Keep one, or remove the row."
             )
         labels.append(of_row[0] if of_row else None)
     return labels
@@ -219,6 +217,6 @@ def _of_class_roots(
     for name, root in zip(names, roots, strict=True):
         images = ending(files_below(file.parent / str(root)), endings) if (file.parent / str(root)).is_dir() else []
         if not images:
-            raise DataError(f"{file}: the folder {root!r} of the class {name!r} is not there, or holds no images.")
+            raise DataError(f"{file}: the folder {root!r} of the class {name!r} is missing or contains no images.")
         found |= dict.fromkeys(images, written(name) or str(name))
     return found

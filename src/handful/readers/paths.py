@@ -1,4 +1,4 @@
-"""Paths: what is there, or the error that names the nearest name."""
+"""Paths: existing ones, or an error with the nearest name."""
 
 import contextlib
 import difflib
@@ -10,26 +10,26 @@ from handful.errors import DataError
 from handful.notes import note
 
 SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx", "__pycache__")
-"""What systems and programs leave in the folders of their users, in small letters."""
+"""Files that systems and programs leave in folders, in lower case."""
 
 
 @contextlib.contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Inside, what the system refuses to read is a `DataError` that names it, or else this path."""
+    """Within this context, a file that the system refuses to read raises a `DataError` that names it, or else this
+    path."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"{error.filename or path} cannot be read ({error.strerror or error}). Make it readable, or give another "
-            "place.",
+            f"{error.filename or path} cannot be read ({error.strerror or error}). Make it readable, or use another "
+            f"path.",
             code="not-found",
         ) from error
 
 
 def existing(path: str | Path) -> Path:
-    """The path, also of a part of a file (`sales.xlsx:2024`); `DataError` with the nearest name if nothing is there.
-
-    Likewise where the path leads to nothing, or may not be read.
+    """The path, also of a part of a file (`sales.xlsx:2024`); `DataError` with the nearest name if nothing exists
+    there, if a link is broken, or if reading is not permitted.
     """
     path = Path(os.path.expanduser(path))
     file, _, part = str(path).rpartition(":")
@@ -73,17 +73,17 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def names_within(folder: Path, files: Sequence[Path]) -> list[str]:
-    """What files below a folder are called in it."""
+    """The paths of files relative to their folder."""
     return [Path(os.path.relpath(file, folder)).as_posix() for file in files]
 
 
 def note_passed_over(source: Path, used: Collection[Path]) -> None:
-    """Make a note with the number of files below a folder that are not used, but for those that systems leave."""
+    """Make a note with the number of files below a folder that are not used, except those that systems leave."""
     files = [file for file in files_below(source) if file not in used]
     if files:
         note(
             "passed-over",
-            f"{source}: some files are passed over, such as {files[0].relative_to(source)}.",
+            f"{source}: some files are ignored, such as {files[0].relative_to(source)}.",
             count=len(files),
         )
 

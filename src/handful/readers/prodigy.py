@@ -14,14 +14,14 @@ ANSWERS = ("accept", "reject", "ignore")
 
 
 class ProdigyReader(JsonLinesReader):
-    """A table whose column `label` has what was accepted: a label, or the one option that was chosen."""
+    """A table whose column `label` has the accepted label, or the one chosen option."""
 
     name = "prodigy"
     described = "JSON lines of Prodigy"
     by_content = True
 
     def matches(self, path: Path) -> bool:
-        """Whether the first line tells what was decided."""
+        """Whether the first line has a decision."""
         try:
             first = json.loads(beginning(path).partition("\n")[0]) if super().matches(path) else None
         except (ValueError, RecursionError):
@@ -29,7 +29,7 @@ class ProdigyReader(JsonLinesReader):
         return isinstance(first, dict) and first.get("answer") in ANSWERS and bool({"label", "accept"} & first.keys())
 
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """The rows, without a label where the answer is not "accept"; these are counted in a note."""
+        """The rows; those whose `answer` is not "accept" have no label, and are counted in a note."""
         import pyarrow as pa
         import pyarrow.compute as compute
 
@@ -37,7 +37,7 @@ class ProdigyReader(JsonLinesReader):
         accepted = compute.equal(arrow.column("answer"), "accept")
         refused = arrow.num_rows - compute.sum(accepted).as_py()
         if refused:
-            note("not-accepted", f"{path}: what was rejected or ignored has no label.", count=refused)
+            note("not-accepted", f"{path}: rejected or ignored examples have no label.", count=refused)
         label = arrow.column("accept" if "accept" in arrow.column_names else "label")
         labels = compute.if_else(accepted, label, pa.scalar(None, label.type))
         return arrow.drop_columns([*{"accept", "label"} & {*arrow.column_names}]).append_column("label", labels)

@@ -25,7 +25,7 @@ class Reader(ABC):
         name: of the format.
         described: what it reads, in words.
         suffixes: how its files end, in small letters; some have two, such as ".csv.gz".
-        by_content: whether it looks into files that end as those of others do, and so is asked before them.
+        by_content: whether it inspects files whose endings other formats share, and so is tried before them.
     """
 
     name: ClassVar[str]
@@ -39,7 +39,7 @@ class Reader(ABC):
             READERS.register(cls.name, cls())
 
     def matches(self, path: Path) -> bool:
-        """Whether what is at this path is of this format; here a file that ends so."""
+        """Whether the path is of this format; here, a file with this ending."""
         return self.named(path) and path.is_file()
 
     def named(self, path: Path) -> bool:
@@ -57,19 +57,19 @@ def readers() -> list[Reader]:
 
 
 def reader_of(path: Path) -> Reader:
-    """The reader of what is at this path; `DataError` if there is none."""
+    """The reader of this path; `DataError` for an unknown format."""
     for reader in readers():
         if reader.matches(path):
             return reader
     if path.name.lower().endswith(ARCHIVES):
-        raise DataError(f"{path} is an archive. Unpack it, and give what is in it.", code="unsupported-media")
+        raise DataError(f"{path} is an archive. Unpack it, and use its content.", code="unsupported-media")
     if kind := format_of(path):
         raise DataError(
-            f"{path} holds no data: it is an {kind}. Give the data that it was made of, or a run.",
+            f"{path} is not data: it is an {kind}. Use the data that it was made from, or a run.",
             code="unsupported-media",
         )
     raise DataError(
-        f"{path} is of no kind that is read here: {', '.join(dict.fromkeys(one.described for one in readers()))}.",
+        f"{path} is not of a supported format: {', '.join(dict.fromkeys(one.described for one in readers()))}.",
         code="unsupported-media",
     )
 
@@ -84,11 +84,9 @@ def read(
 ) -> RawBatch:
     """The values of a file or folder.
 
-    options: which columns are what; of a trained model `InputPipeline.data_options`.
-    labeled: whether labeled examples are wanted, or inputs alone: a folder of images is one of either.
-    limits: the most that is read.
-
-    Raises `DataError` for what cannot be read, with the file, and the row or column.
+    options: the roles of columns; for a trained model `InputPipeline.data_options`. labeled: whether to read labeled
+        examples, or only inputs: a folder of images can be either. limits: on the size. Raises `DataError` for
+        unreadable data, with the file, and the row or column.
     """
     path = existing(path)
     with reading(path):

@@ -1,4 +1,4 @@
-"""Tables that Excel saves as text: columns parted by tabs, in a .txt file."""
+"""Tables saved by Excel as text: columns separated by tabs, in a .txt file."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ class TabTextReader(CsvReader):
     """A .txt file whose first lines have equally many tabs."""
 
     name = "tab-texts"
-    described = "a .txt file of columns parted by tabs"
+    described = "a .txt file of columns separated by tabs"
     suffixes = (".txt", ".txt.gz")
     by_content = True
 

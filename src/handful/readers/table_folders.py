@@ -1,4 +1,4 @@
-"""Folders of tables: one table with what is beside it, or many."""
+"""Folders of tables: one table with other files, or many."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def folder_tables(path: Path) -> list[Path]:
 
 
 def single_table(path: Path) -> Path:
-    """The one table of such a folder, where files that are not read are noted, or the path."""
+    """The only table of such a folder, with a note of other files; otherwise the path."""
     tables = folder_tables(path)
     if len(tables) == 1:
         note_passed_over(path, tables)

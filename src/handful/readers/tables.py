@@ -1,4 +1,4 @@
-"""Tables: what the readers of their formats share."""
+"""Tables: common parts of the readers of their formats."""
 
 import codecs
 import csv
@@ -44,7 +44,7 @@ class TableReader(Reader):
     """Reads tables of one format: a subclass gives the `columns` of a file.
 
     Attributes:
-        by_people: whether its texts may write numbers and dates as people do; else they write them as programs do.
+        by_people: whether its texts may have localized numbers and dates; otherwise they are in standard form.
         header: whether a row above the first one names the columns, which messages do not count.
     """
 
@@ -53,7 +53,8 @@ class TableReader(Reader):
 
     @abstractmethod
     def columns(self, path: Path, options: DataOptions, limits: Limits) -> Any:
-        """What a file holds, as a table of Arrow. What Arrow and Python raise becomes a `DataError` that names it."""
+        """The content of a file as a table of Arrow. Errors of Arrow and Python become a `DataError` that names the
+        file."""
 
     def table(self, path: Path, options: DataOptions, limits: Limits) -> Table:
         """The table in a file; `DataError` if it is unreadable, has no rows, or more than the limits."""
@@ -139,7 +140,7 @@ def _is_title(row: Sequence[str], width: int) -> bool:
 def note_titles(path: Path, rows: int) -> None:
     """Make a note of rows above the names of the columns."""
     if rows:
-        note("title-rows", f"{path}: the {rows} rows above the names of the columns are passed over.")
+        note("title-rows", f"{path}: the {rows} rows above the column names are skipped.")
 
 
 def _named_columns(path: Path, arrow: Any) -> Any:
@@ -147,7 +148,7 @@ def _named_columns(path: Path, arrow: Any) -> Any:
     unnamed = [name for name in arrow.column_names if UNNAMED.fullmatch(name)]
     named = [index for index, name in enumerate(arrow.column_names) if not UNNAMED.fullmatch(name)]
     if unnamed:
-        note("unnamed-column", f"{path}: a column without a name is left out.", count=len(unnamed))
+        note("unnamed-column", f"{path}: a column without a name is ignored.", count=len(unnamed))
         arrow = arrow.select(named)
     spellings: dict[str, str] = {}
     for name in arrow.column_names:
@@ -163,11 +164,9 @@ def _named_columns(path: Path, arrow: Any) -> Any:
 
 
 def _check_names(table: Table) -> None:
-    """Raise a `DataError` where the names of the columns are no names, but a row like those below.
-
-    So they are where all columns of numbers are called by numbers, and these, or all other names, are found in their
-    columns too, or there are no others. Three or more that rise or fall, whole or by equal steps, such as years or
-    wavelengths, are names.
+    """Raise `DataError` if the column names are a row of data: if all numeric columns have numbers as names, and these,
+    or all other names, also occur in their columns, or all columns are numeric. Three or more numbers that rise or
+    fall, whole or by equal steps, such as years or wavelengths, are names.
     """
     if not any(map(cell_readings, table.names)):
         return
@@ -185,8 +184,8 @@ def _check_names(table: Table) -> None:
 
 def _no_names(source: str, names: Sequence[str]) -> DataError:
     return DataError(
-        f"{source} has no names of columns: its first row is like those below ({', '.join(map(repr, names[:3]))}"
-        f"{', ...' if len(names) > 3 else ''}). Write a row of names above it."
+        f"{source} has no column names: its first row looks like data ({', '.join(map(repr, names[:3]))}"
+        f"{', ...' if len(names) > 3 else ''}). Add a row of names above it."
     )
 
 
@@ -201,7 +200,7 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def content_of(path: Path, limits: Limits) -> bytes:
-    """What a file holds, unpacked no further than the limit."""
+    """The content of a file, unpacked up to the limit."""
     parts, size = [], 0
     try:
         with _opened(path) as file:
@@ -210,12 +209,12 @@ def content_of(path: Path, limits: Limits) -> bytes:
                 size += len(part)
                 limits.check(path, bytes=size)
     except DAMAGED as error:
-        raise DataError(f"{path} is no whole .gz file: {error}.", code="unsupported-media") from error
+        raise DataError(f"{path} is not an intact .gz file: {error}.", code="unsupported-media") from error
     return b"".join(parts)
 
 
 def beginning(path: Path) -> str:
-    """The first letters of a file, in UTF-8 or by its mark in UTF-16; nothing where it cannot be unpacked."""
+    """The first letters of a file, in UTF-8 or by its mark in UTF-16; empty if it cannot be unpacked."""
     try:
         with _opened(path) as file:
             content = file.read(BEGINNING)
@@ -229,7 +228,7 @@ def _opened(path: Path) -> io.BufferedIOBase:
 
 
 def text_of(path: Path, options: DataOptions, limits: Limits) -> str:
-    """The text in a file, with a line feed at the end of a line; `DataError` where it is none, see `as_utf8`."""
+    """The text in a file, with a line feed at the end of a line; `DataError` for other content, see `as_utf8`."""
     text = _decoded(as_utf8(content_of(path, limits), path, options.encoding), "utf-8-sig", path)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -237,8 +236,8 @@ def text_of(path: Path, options: DataOptions, limits: Limits) -> str:
 def as_utf8(content: bytes, path: Path, encoding: str | None) -> bytes:
     """The text of a file in UTF-8, from the encoding that is named, or that its first bytes are the mark of.
 
-    Where neither is, it stays as it is. Raises `DataError` where it is of another encoding, and `UserError` where there
-    is none of this name.
+    Without either, it is unchanged. Raises `DataError` for text in another encoding, and `UserError` for an unknown
+    encoding.
     """
     if encoding is None and content.startswith(UTF_16):
         encoding = "utf-16"
@@ -257,7 +256,7 @@ def _decoded(content: bytes, encoding: str, path: Path) -> str:
         raise _no_text(path, encoding.removesuffix("-sig").upper()) from error
     except (LookupError, ValueError) as error:
         raise UserError(
-            f"There is no encoding {encoding!r}.", field=("encoding",), hint="Name another with {encoding}."
+            f"The encoding {encoding!r} is unknown.", field=("encoding",), hint="Name another with {encoding}."
         ) from error
     return text
 

@@ -26,7 +26,7 @@ class TextFolderReader(TableReader):
     by_people = False
 
     def matches(self, path: Path) -> bool:
-        """Folders whose first subfolder, if there is one, holds texts and nothing else."""
+        """Folders whose first subfolder, if any, contains only texts."""
         if not path.is_dir():
             return False
         files = files_below([*subfolders(path), path][0])

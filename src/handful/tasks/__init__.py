@@ -1,1 +1,1 @@
-"""Sources of tasks: one file per source. They know nothing of learners."""
+"""Sources of tasks, one file per source, independent of learners."""

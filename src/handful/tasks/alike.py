@@ -1,4 +1,4 @@
-"""Images that are one and the same but for their size, compression or a small change."""
+"""Near-duplicate images: equal except for size, compression or a small change."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 SIDE = 16
 """Pixels a side at which images are compared."""
 NEAR = 0.02
-"""Squared distance of nearly equal images, as a share of the mean one between any two of them."""
+"""Squared distance of nearly equal images, as a share of the mean one between two images."""
 AT_ONCE = 250
 """Images that are made smaller, or compared with others, at a time."""
 
 
 def alike(images: Tensor, classes: Tensor, names: Sequence[str]) -> Tensor | None:
-    """Groups `(n,)` of images of a class that are nearly equal, or copies of one by their names; None if none are.
+    """Groups `(n,)` of images of a class that are nearly equal, or copies by their names; None without such images.
 
     images: `(n, channels, size, size)`.
     classes: `(n,)`.
@@ -38,7 +38,7 @@ def alike(images: Tensor, classes: Tensor, names: Sequence[str]) -> Tensor | Non
 
 
 def _joined(groups: Tensor, looks: Tensor, near: float) -> Tensor:
-    """The groups `(n,)` of looks `(n, values)`, one for those that are so near, or that others in between are near."""
+    """The groups `(n,)` of images by their values `(n, values)`: connected components of nearly equal ones."""
     sizes = looks.square().sum(1)
     for start in range(0, len(looks), AT_ONCE):
         part = slice(start, start + AT_ONCE)

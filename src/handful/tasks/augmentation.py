@@ -1,4 +1,4 @@
-"""Augmentation of training tasks: new looks for images, and labels that nobody can know without the support."""
+"""Augmentation of training tasks: transformed images, and targets that only the support determines."""
 
 import math
 from abc import abstractmethod
@@ -19,13 +19,12 @@ Change: TypeAlias = Callable[[Tensor], Tensor]
 """What a task does to its targets, those of support and query alike."""
 
 MEASURED = 64
-"""Training tasks of which the targets' mean and deviation are measured."""
+"""Training tasks from which the targets' mean and deviation are measured."""
 
 
 def augmented(tasks: TaskDistribution, strength: float) -> "AugmentedTasks":
-    """The tasks, of which those that train are changed: their targets; or images, where class numbers are drawn anew.
-
-    Raises `UserError` where there is nothing to change, and for a strength that cannot be.
+    """The tasks with augmented training tasks: changed targets, or changed images for permuted class numbers. Raises
+    `UserError` if nothing can be changed, and for an invalid strength.
     """
     spec = tasks.spec
     if not spec.classification or spec.labels == "shared":
@@ -33,16 +32,15 @@ def augmented(tasks: TaskDistribution, strength: float) -> "AugmentedTasks":
     if len(spec.input_shape) == 3:
         return AugmentedImages(tasks, strength)
     raise UserError(
-        "Class numbers of these tasks are drawn anew for each task, so that they cannot be memorized, and their inputs "
-        "are no images.",
+        "Class numbers of these tasks are permuted in each task, so they cannot be memorized, and their inputs are not "
+        "images.",
         hint="Leave out {augment}.",
     )
 
 
 class AugmentedTasks(WrappedTasks):
-    """Tasks of another distribution, of which each *training* task is changed; "val" and "test" stay as they are.
-
-    Its `pool` stays too, unless inputs change: what learns from a pool ignores the support anyway.
+    """Tasks of another distribution, with each *training* task changed, but not those of "val" and "test". Its `pool`
+    is unchanged, too, unless inputs change: learning from a pool ignores the support anyway.
     """
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:
@@ -78,15 +76,14 @@ class AugmentedTasks(WrappedTasks):
 
 
 class AugmentedImages(AugmentedTasks):
-    """Each image of a training task is seen under an affine map of its own.
-
-    strength: how far the maps go, see `handful.functional.image_warps.random_maps`.
+    """Each image of a training task is transformed by its own affine map. strength: of the maps, see
+    `handful.functional.image_warps.random_maps`.
     """
 
     def __init__(self, tasks: TaskDistribution, strength: float) -> None:
         if not 0 < strength <= 3:
             raise UserError(
-                f"How far images are turned and shifted is above 0 and at most 3, got {strength}.",
+                f"The strength of image augmentation is above 0 and at most 3, got {strength}.",
                 hint="Change {augment}.",
             )
         super().__init__(tasks, strength)
@@ -96,11 +93,11 @@ class AugmentedImages(AugmentedTasks):
         return Task(*(Examples(self._warped(part.inputs, generator), part.targets) for part in task))
 
     def mapped(self, network: nn.Module) -> Self | None:
-        """None of training tasks, whose images come out different each time."""
+        """None for training tasks, whose images vary between draws."""
         return None if self.split_name == "train" else super().mapped(network)
 
     def rows(self) -> Rows | None:
-        """None of training tasks, likewise."""
+        """None for training tasks, likewise."""
         return None if self.split_name == "train" else super().rows()
 
     def pool(self) -> Pool | None:
@@ -122,15 +119,15 @@ class AugmentedImages(AugmentedTasks):
 class AugmentedTargets(AugmentedTasks):
     """Each training task changes its targets, of support and query alike.
 
-    *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. Where the
-    inputs tell which training task they are of, a learner can memorize the labels and ignore the support. With
-    a change that is drawn anew for each draw of a task, and known from its support alone, it cannot.
+    *Meta-Learning Requires Meta-Augmentation* (Rajendran et al., 2020), https://arxiv.org/abs/2007.05549. If the inputs
+    identify their training task, a learner can memorize the labels and ignore the support. A change that is redrawn for
+    each draw of a task, and visible only in its support, prevents this.
 
     Regression: around the mean target of training tasks, of deviation d, targets are scaled by (1 + strength * e) / n
     and shifted by strength * e' * d / n. The numbers e, e' of a task and output are uniform with variance 1, and n is
-    sqrt(1 + strength^2), so that targets stay about as large. (The paper adds noise of the task only: then all but a
-    level can still be known by heart.) Classes with shared labels: in a share of `strength` of the training tasks the
-    class numbers are permuted. What such a change leaves alone, such as where a wave has its zeros, may still be
+    sqrt(1 + strength^2), so that targets stay about as large. (The paper only adds noise per task: then everything but
+    a level can still be memorized.) Classes with shared labels: in a share of `strength` of the training tasks the
+    class numbers are permuted. Properties that the change preserves, such as the zeros of a wave, may still be
     memorized.
     """
 
@@ -139,7 +136,8 @@ class AugmentedTargets(AugmentedTasks):
         if not 0 < strength <= (1.0 if classification else math.inf):
             allowed = "a share of the tasks, above 0 and up to 1" if classification else "a number above 0"
             raise UserError(
-                f"The strength of changes for {tasks.spec.kind} is {allowed}, got {strength}.", hint="Change {augment}."
+                f"The strength of augmentation for {tasks.spec.kind} is {allowed}, got {strength}.",
+                hint="Change {augment}.",
             )
         super().__init__(tasks, strength)
         self.measured = None if classification else _measured(tasks.split("train"))

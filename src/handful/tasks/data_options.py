@@ -1,4 +1,4 @@
-"""The options that say how the user's own data is read."""
+"""The options for reading the user's own data."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +28,13 @@ COLUMNS = (
     "long_texts",
     "split_by",
 )
-"""The options that say which column of a table is what."""
+"""The options that name the roles of a table's columns."""
 
 
 @dataclass(frozen=True)
 class Options(DataOptions):
-    """What `open_tasks` was asked for beside the source.
-
-    trust: packages of which an own encoder may be built. device: where encoders compute vectors.
+    """The arguments of `open_tasks` beside the source. trust: packages from which an encoder may be built. device: for
+    encoders that compute vectors.
     """
 
     seed: int = 0
@@ -50,7 +49,7 @@ class Options(DataOptions):
 
 
 def checked_kind(pipeline: InputPipeline | None, wanted: type[AnyPipeline], path: Path) -> AnyPipeline | None:
-    """The pipeline, if there is one; `UserError` where it reads inputs of another kind than the path holds."""
+    """The pipeline, if given; `UserError` if it reads inputs of another kind than those at the path."""
     if pipeline is None or isinstance(pipeline, wanted):
         return pipeline
     raise UserError(

@@ -1,4 +1,4 @@
-"""The contract: what a distribution over tasks is."""
+"""The contract of distributions over tasks."""
 
 import copy
 import inspect
@@ -31,7 +31,7 @@ BLOCK = 64
 
 
 class Manifest(NamedTuple):
-    """What a task is made of, for leak checks and for intervals over classes or tasks.
+    """The classes and examples of a task, for leak checks and for intervals over classes or tasks.
 
     classes: global class ids `(way,)`, empty for regression. support, query: global example ids, empty for generators.
     """
@@ -43,11 +43,10 @@ class Manifest(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Globally labeled examples, to pre-train on as if there were no tasks.
+    """Globally labeled examples, to pre-train on ignoring tasks.
 
     outputs: number of classes, or the dimension of the target. draw: `(generator, count) -> Examples` at random, as
-    varied as the tasks' examples are. by_task: all examples of each task, or None where tasks have no examples that
-    are theirs alone.
+    varied as the tasks' examples are. by_task: all examples of each task, or None if tasks share examples.
     """
 
     outputs: int
@@ -55,9 +54,8 @@ class Pool:
     by_task: Callable[[], list[Examples]] | None = None
 
     def table(self, input_shape: tuple[int, ...]) -> list[Examples] | None:
-        """The rows of each task, where something can be fitted on the rows of other tasks to predict them; else None.
-
-        Rows are to be of numbers, not pixels, and of two tasks or more. input_shape: of an example.
+        """The rows of each task, if a model fitted on the rows of other tasks can predict them; else None. Rows are
+        numbers, not pixels, of two tasks or more. input_shape: of an example.
         """
         if self.by_task is None or len(input_shape) != 1:
             return None
@@ -67,10 +65,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Rows:
-    """The examples that tasks are drawn from, each of which looks the same in every task.
+    """The examples that tasks are drawn from, each of which is the same in every task.
 
-    raw: all examples `(n, *raw_shape)` as they are kept. ids: `(k,)` of those that are meant. prepare: raw ones as a
-    learner sees them.
+    raw: all examples `(n, *raw_shape)` as stored. ids: `(k,)` of the selected ones. prepare: converts raw ones to the
+        learner's inputs.
     """
 
     raw: Tensor
@@ -81,7 +79,7 @@ class Rows:
         return len(self.ids)
 
     def parts(self, size: int) -> Iterator[Tensor]:
-        """All of them, so many at once `(size, *input_shape)`, as a learner sees them."""
+        """All of them in batches `(size, *input_shape)`, as the learner's inputs."""
         for ids in torch.split(self.ids, size):
             yield self.prepare(self.raw[ids])
 
@@ -90,7 +88,7 @@ class Rows:
 class Sizes:
     """How large a task is.
 
-    way: the number of classes; 0 where the source fixes it.
+    way: the number of classes; 0 if the source fixes it.
     shot: support examples per class, or per task where tasks are not drawn from classes.
     query_shot: query examples likewise; 0: all that remain.
 
@@ -108,7 +106,7 @@ class Sizes:
 class SizeRanges:
     """How large tasks may be: `Sizes` in which each number may be a range.
 
-    way: a number, or an inclusive range `(low, high)`; None where the source fixes it.
+    way: a number, or an inclusive range `(low, high)`; None if the source fixes it.
     shot: a number or a range.
     query_shot: a number or a range; None: all examples that remain.
 
@@ -130,7 +128,7 @@ class SizeRanges:
             least = 2 if name == "way" else 1  # with one class there is nothing to tell apart
             if low is not None and (low < least or (isinstance(value, tuple) and value[1] < low)):
                 raise UserError(
-                    f"The {name.replace('_', '-')} is at least {least} (a range goes upwards), got {value}."
+                    f"The {name.replace('_', '-')} is at least {least} (and a range is ascending), got {value}."
                 )
 
     def drawn(self, generator: Generator) -> Sizes:
@@ -158,21 +156,21 @@ class SizeRanges:
 class TaskDistribution(ABC):
     """A distribution over tasks. Task i is a pure function of (seed, split, i): the same on every worker and resume.
 
-    Authors write `spec_for` and `sample`; a subclass with a `key` is registered under it. What comes out are tensors
-    as a learner sees them. Copies made by `split` and `with_sizes` share the data.
+    Authors write `spec_for` and `sample`; a subclass with a `key` is registered under it. Tasks consist of tensors on
+    the learner's scale. Copies made by `split` and `with_sizes` share the data.
 
     Attributes:
         key: the registry's name for it.
         seed: of all draws.
         split_name: the split that tasks are drawn from.
         sizes: how large tasks are.
-        pipeline: what turns the user's files into inputs like this source's; None for pure generators.
+        pipeline: encodes the user's files into inputs like this source's; None for pure generators.
         target_mean, target_scale: of regression, `(outputs,)` or `(1,)` for all: a target, or a predicted value, times
             the scale plus the mean is in the user's units.
-        error_unit: what a prediction error is counted in then.
-        digests: of each split those of the examples of each class or task by its name, for the user's own data (see
-            `Contents`).
-        aside: splits of examples that are set aside of classes or tasks which are trained on, too few to be split.
+        error_unit: the unit of a prediction error.
+        digests: for each split, those of the examples of each class or task by its name, for the user's own data (see
+            `Contents`). aside: splits whose examples are set aside from classes or tasks of the training, which are too
+            few to be split.
         order: places in time of the examples, by which support precedes query, or None.
         dates: columns of dates in the user's data that are not the order.
         nested: whether the first examples of a support are a support of that size: no example depends on the others.
@@ -219,7 +217,7 @@ class TaskDistribution(ABC):
         return any(isinstance(size, tuple) for size in (self.sizes.way, self.sizes.shot, self.sizes.query_shot))
 
     def typical(self, count: int) -> range:
-        """Indices of so many tasks that stand for all: one of each block where sizes are varied."""
+        """Indices of so many representative tasks: one of each block if sizes vary."""
         return range(0, count * BLOCK, BLOCK) if self.varied else range(count)
 
     @property
@@ -263,7 +261,7 @@ class TaskDistribution(ABC):
     ) -> Self:
         """The same distribution with other sizes; None keeps a size as it is."""
         if way is not None and self.sizes.way is None:
-            raise UserError("These tasks have no classes to draw so many of.", field=("way",), hint="Leave out {way}.")
+            raise UserError("The way of these tasks is not variable.", field=("way",), hint="Remove {way}.")
         given = {"way": way, "shot": shot, "query_shot": query_shot}
         other = copy.copy(self)
         other.sizes = replace(self.sizes, **{name: size for name, size in given.items() if size is not None})
@@ -271,22 +269,22 @@ class TaskDistribution(ABC):
         return other
 
     def check(self) -> None:  # noqa: B027 - a source that can draw any size has nothing to check
-        """Raise a `UserError` if tasks of the present sizes cannot be drawn from the present split."""
+        """Raise `UserError` if tasks of the present sizes cannot be drawn from the present split."""
 
     def mapped(self, network: nn.Module) -> Self | None:
-        """The same tasks, with what a network makes of each example `(n, *input_shape)` to `(n, width)` as its input.
+        """The same tasks, with a network's features of each example, `(n, *input_shape)` to `(n, width)`, as its input.
 
         An example is computed once, when a task first takes it; by a `Remembered` network once for all distributions.
-        None, as by default, where an example may look different in each task.
+        None, as by default, if examples vary between tasks.
         """
         return None
 
     def with_columns(self, columns: Sequence[Tensor]) -> Self:
         """The same tasks with columns behind the inputs: for the rows of `pool().by_task()`, task by task.
 
-        Only where that is offered; raises `UserError` elsewhere.
+        Raises `UserError` if the distribution does not support it.
         """
-        raise UserError("These tasks have no rows that are theirs alone, so that none can have columns of its own.")
+        raise UserError("These tasks share rows, so columns cannot be added per task.")
 
     def thinned(self, per_class: int) -> Self:
         """The same with so many examples of each class at most, drawn by its seed, where tasks are drawn from classes.
@@ -296,25 +294,24 @@ class TaskDistribution(ABC):
         return self
 
     def pool(self) -> Pool | None:
-        """The examples of the present split with global targets, for pre-trained baselines; None if there is none."""
+        """The examples of the present split with global targets, for pre-trained baselines; None without a pool."""
         return None
 
     def rows(self) -> Rows | None:
         """The examples that tasks of the present split are drawn from.
 
-        None, as by default, where an example may look different in each task.
+        None, as by default, if examples vary between tasks.
         """
         return None
 
     def manifest(self, index: int) -> Manifest:
-        """What task `index` is made of."""
+        """The classes and examples of task `index`."""
         return Manifest()
 
     def oracle(self, index: int) -> Gaussian | None:
-        """The best prediction that there is for the query of task `index`; None, as by default, where it is unknown.
-
-        That of one who knows how the task was drawn, its own hyperparameters included, and sees its support: the exact
-        distribution of each target, noise included, mean and variance `(query, outputs)`. Scores are held against it.
+        """The oracle (Bayes-optimal) prediction for the query of task `index`; None, as by default, if it is unknown.
+        It is the exact distribution of each target given the support, the generating process and its hyperparameters,
+        noise included: mean and variance `(query, outputs)`. Scores are compared with it.
         """
         return None
 
@@ -324,11 +321,11 @@ class TaskDistribution(ABC):
 
     @property
     def units(self) -> int | None:
-        """The number of distinct tasks in the present split; None where they do not run out."""
+        """The number of distinct tasks in the present split; None if unlimited."""
         return None
 
     def small_tasks(self) -> str:
-        """How training uses tasks that are smaller than the sizes ask for, in words; empty where there are none."""
+        """How training uses tasks smaller than the requested sizes, in words; empty without such tasks."""
         return ""
 
     def split_manifest(self) -> dict[str, list[str]]:
@@ -336,7 +333,7 @@ class TaskDistribution(ABC):
         return {}
 
     def contents(self) -> Contents:
-        """What the splits hold and how inputs are made."""
+        """The content of the splits, and the encoding of inputs."""
         names = self.split_manifest()
         splits = {on: {name: self.digests.get(on, {}).get(name, []) for name in names.get(on, ())} for on in SPLITS}
         return Contents(splits, self.pipeline.config() if self.pipeline else None)
@@ -348,7 +345,7 @@ class TaskDistribution(ABC):
 
 
 class Remembered(nn.Module):
-    """A network whose weights change no more: what tasks mapped by it have made so far is kept for all of them."""
+    """A network with fixed weights, whose computed features are shared by all tasks mapped by it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -366,17 +363,16 @@ class Remembered(nn.Module):
 
 
 def owned(*, copy: bool, inputs: Tensor, **columns: Tensor | None) -> tuple[Tensor | Any, ...]:
-    """What a source keeps of n examples: inputs, and in their order what else there is of each, or None.
-
-    copy: share no memory with what is given, so that what its owner does to it later changes no task. Whole numbers
-    that are inputs become floats, but for bytes. Raises `DataError` for columns of different lengths, and for whole
-    numbers that floats cannot hold.
+    """The stored columns of n examples: inputs, and others in the same order, or None. copy: copy the memory, so that
+    later changes by the caller do not change tasks. Whole numbers that are inputs become floats, but for bytes. Raises
+    `DataError` for columns of different lengths, and for whole numbers that floats cannot hold.
     """
     for name, column in (("inputs", inputs), *columns.items()):
         check_dense(column, f"The {name}")
         if column is not None and column.shape[:1] != inputs.shape[:1]:
             raise DataError(
-                f"There are inputs of shape {tuple(inputs.shape)}, but {name} of shape {tuple(column.shape)}. Give one "
+                f"The inputs have shape {tuple(inputs.shape)}, but the {name} have shape {tuple(column.shape)}. Give "
+                f"one "
                 "for each example.",
                 code="ragged-input",
             )
@@ -390,6 +386,6 @@ def places_in_time(values: np.ndarray) -> Tensor:
 
 
 def in_order(names: Tensor, order: Tensor | None) -> Tensor:
-    """The examples `(n,)` name by name, those of one in their order in time, if they have one, else as they come."""
+    """The examples `(n,)` grouped by name, in order of time if they have one, else in the given order."""
     times = torch.arange(len(names)) if order is None else torch.argsort(order, stable=True)
     return times[torch.argsort(names[times], stable=True)]

@@ -1,4 +1,4 @@
-"""What a network makes of rows, for distributions whose tasks are drawn from these rows again and again."""
+"""A network's features of rows, for distributions that draw tasks repeatedly from these rows."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from handful.functional.stateless import tensors
 from handful.tasks.distribution import Remembered
 
 NUMBERS_AT_ONCE = 2**21
-"""Numbers of inputs that pass the network in one go: what it makes of photos on the way is many times as large."""
+"""Input values per batch of the network, whose activations for photos are many times as large."""
 
 
 class Features:

@@ -1,4 +1,4 @@
-"""Functions drawn from Gaussian processes: regression with noise of which the best possible prediction is known."""
+"""Functions drawn from Gaussian processes: noisy regression with a known oracle (Bayes-optimal) prediction."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Kernel: TypeAlias = Literal["rbf", "matern", "periodic"]
 NOISE = 0.02
 """Standard deviation of the noise on each value."""
 POINTS = 49
-"""Support and query together, at most, where the number of queries is a range."""
+"""The most points of support and query together, if the number of queries is a range."""
 HYPERPARAMETERS = 3
 
 
@@ -31,7 +31,7 @@ class GaussianProcess(TaskDistribution):
     0.1 to 0.6, a standard deviation of the function from 0.1 to 1 and, for the periodic kernel, a period from 0.1 to
     0.5, all uniform; the Matern kernel is the one of smoothness 5/2; noise of standard deviation 0.02 is on every
     value, the scored ones too. A task has 3 to 46 support examples; then 3 to 49 less these are scored. Departure:
-    sizes are drawn anew for each 64 tasks, there for each 16.
+    sizes are redrawn for every 64 tasks, in the paper for every 16.
 
     Other sizes than the default: `query_shot` as a number is that number; as a range, it ends where support and query
     would together be more than 49.
@@ -69,7 +69,7 @@ class GaussianProcess(TaskDistribution):
         return self._tasks([self.generator_of(index) for index in indices], self.sizes_of(indices[0]))
 
     def oracle(self, index: int) -> Gaussian:
-        """The posterior of the task's own process, given its support: exact, and with the noise on what is scored."""
+        """The exact posterior of the task's own process given its support, including the noise of the targets."""
         sizes, task = self.sizes_of(index), self.task(index)
         inputs = torch.cat([part.inputs for part in task]).double().squeeze(-1)
         uniform, _ = _randomness(self.generator_of(index), sizes)

@@ -1,4 +1,4 @@
-"""Letters drawn from the fonts inside matplotlib: a real image source that every installation carries."""
+"""Letters drawn from the fonts of matplotlib: an image source in every installation."""
 
 import functools
 import math
@@ -40,7 +40,7 @@ class Glyphs(LabeledPool):
 
     A class is an unaccented letter shape with at least 8 faces; an instance is a face with a random affine jitter.
     Support and query of a task never share a face. Three quarters of the Cyrillic shapes train, the rest validates;
-    Georgian, Armenian, Greek and Lao test. This is type design, not handwriting: a face draws its letters alike.
+    Georgian, Armenian, Greek and Lao test. This is type design, not handwriting: letters of one typeface are alike.
     """
 
     key = "glyphs"

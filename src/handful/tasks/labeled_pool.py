@@ -47,9 +47,9 @@ class LabeledPool(UserTasks):
     labels: `(n,)` class ids. names: of the classes. groups: `(n,)` ids or None: support and query of a task never share
     a group (one writer, video, patient). order: `(n,)` places in time or None: all support examples of a task are
     before all of its query examples, see `_in_order`. splits: class ids of each split. repeats: draw with replacement,
-    for sources whose examples come out different each time. families: of each class, `(classes,)` ids or None: the
-    classes of a task are of one family (letters of one alphabet, intents of one domain), which makes them hard to tell
-    apart. copy: whether tensors are copied, so that what is done to them later changes no task.
+    for sources whose examples vary between draws. families: of each class, `(classes,)` ids or None: the classes of a
+    task are of one family (letters of one alphabet, intents of one domain), which makes them hard to distinguish. copy:
+    whether tensors are copied, so that later changes by the caller do not change tasks.
 
     Which classes are used: in training, all that have two examples and, of their family, as many others as a task
     takes, see `TrainingSizes`. In validation and test, classes have to have shot + query_shot. `check` notes what is
@@ -59,7 +59,7 @@ class LabeledPool(UserTasks):
     default_sizes = SizeRanges(way=5, shot=1, query_shot=15)
     nouns = ("classes", "examples", "classes drawn")
     family: ClassVar[str] = "family"
-    """What a family is called."""
+    """The name of a family."""
 
     @own_settings()
     def __init__(
@@ -144,7 +144,7 @@ class LabeledPool(UserTasks):
         return self.pipeline.prepare(raw) if self.pipeline else prepared(raw)
 
     def mapped(self, network: nn.Module) -> Self | None:
-        """The same tasks on features; None where examples come out different each time, or depend on one another."""
+        """The same tasks on features; None if examples vary between draws or depend on one another."""
         if not self.nested or not self._the_same_each_time:
             return None
         other = copy.copy(self)
@@ -156,7 +156,7 @@ class LabeledPool(UserTasks):
         return not self.repeats and type(self).prepare is LabeledPool.prepare
 
     def rows(self) -> Rows | None:
-        """All examples of the classes of the split; None where they come out different each time."""
+        """All examples of the classes of the split; None if they vary between draws."""
         if isinstance(self.inputs, Features) or not self._the_same_each_time:
             return None
         ids = torch.cat([self.members[label] for label in self.splits[self.split_name].tolist()])
@@ -165,8 +165,8 @@ class LabeledPool(UserTasks):
     def thinned(self, per_class: int) -> Self:
         """The same pool with so many examples of each class at most, drawn by its seed.
 
-        Where groups or an order divide support and query, all stay: some of them may make no task. Queries that are
-        not given are as many as are left; whether there are tasks of the sizes, `check` tells.
+        Where groups or an order divide support and query, all stay: some of them may make no task. Without a number of
+        queries, all remaining examples are queries. `check` verifies that tasks of the sizes exist.
         """
         if self.groups is not None or self.order is not None:
             return self
@@ -201,9 +201,9 @@ class LabeledPool(UserTasks):
                     return Draw(chosen, *drawn)
         raise DataError(
             f"No task with {way} classes, {shot} support and {query_shot} query examples was found in {REDRAWS} draws "
-            f"such that support and query are of different groups, or in order.",
+            f"with support and query in different groups, or in order.",
             code="too-few-examples",
-            hint="Lower {way}, {shot} or {query_shot}, or leave out {group} or {order}.",
+            hint="Lower {way}, {shot} or {query_shot}, or remove {group} or {order}.",
         )
 
     def _drawn_from(self, sizes: Sizes) -> list[Tensor]:
@@ -341,7 +341,7 @@ class LabeledPool(UserTasks):
         return classes if self.repeats else classes[self.counts[classes] >= sizes.shot + sizes.query_shot]
 
     def check(self) -> None:
-        """Raise a `DataError` where no task of the largest sizes can be drawn; warn of classes left out."""
+        """Raise `DataError` if no task of the largest sizes can be drawn; make a note of classes left out."""
         largest = self.sizes.largest()
         way, shot, query_shot = largest.way, largest.shot, largest.query_shot
         classes, eligible = self.splits[self.split_name], self.eligible(largest)

@@ -1,4 +1,4 @@
-"""Many tables as many tasks: each with columns of its own, and one of them to predict, a number or a class."""
+"""Many tables as tasks: tables with differing columns, one of which is to be predicted, a number or a class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,15 +31,15 @@ WIDEST = 64
 
 
 class ManyTables(TaskCollection):
-    """Regression tasks that are tables, each with columns of its own. Tables are split, not rows.
+    """Regression tasks that are tables with differing columns. Tables are split, not rows.
 
-    Inputs and target of a draw are standardized by its support alone, and laid out anew (see `Layout`): no feature has
-    a place that means something, so a learner has to find out from the support. Values further than 5 deviations of the
-    support from its mean count as so far, also targets: one of them would be the whole score. Errors are in the
-    deviations of the support. Which rows are drawn, see `TaskCollection`.
+    Inputs and target of a draw are standardized by its support alone, and laid out at random (see `Layout`): positions
+    of features carry no meaning, so a learner must infer them from the support. Values, also targets, are clipped at 5
+    deviations of the support from its mean: a single one would dominate the score. Errors are in the deviations of the
+    support. Which rows are drawn, see `TaskCollection`.
 
     features: of each table `(rows, features)`, targets: `(rows, 1)`, both of the order of 1. names: of the tables.
-    splits: numbers of the tables of each split. pipeline: what new tables are read by; its width is that of the inputs.
+    splits: numbers of the tables of each split. pipeline: encodes new tables; its width is that of the inputs.
     order: of all rows, see `TaskCollection`.
     """
 
@@ -76,7 +76,7 @@ class ManyTables(TaskCollection):
         return TaskSpec("regression", (self.width,), 1, "shared")
 
     def pool(self) -> Pool | None:
-        """None: rows of different tables mean nothing to one network without their supports."""
+        """None: without supports, one network cannot use rows of different tables."""
         return None
 
     def _task(self, support: Tensor, query: Tensor) -> Task:
@@ -91,7 +91,8 @@ class ManyTables(TaskCollection):
 
 
 class LabeledTables(LabeledPool):
-    """N-way K-shot tasks whose classes are those of one table, with columns of its own. Tables are split, not rows.
+    """N-way K-shot tasks whose classes are those of one table; tables have differing columns. Tables are split, not
+    rows.
 
     Inputs are standardized and laid out as in `ManyTables`. Tables are drawn as often as they have classes; one with
     fewer than N classes that have examples enough is not, see `LabeledPool`.
@@ -136,7 +137,7 @@ class LabeledTables(LabeledPool):
         return TaskSpec("classification", (self.width,), sizes.way, "permuted")
 
     def pool(self) -> Pool | None:
-        """None: rows of different tables mean nothing to one network without their supports."""
+        """None: without supports, one network cannot use rows of different tables."""
         return None
 
     @property
@@ -145,7 +146,7 @@ class LabeledTables(LabeledPool):
         return len(set(self.families[self.drawable()].tolist()))
 
     def unit(self, index: int) -> int:
-        """The table of draw `index`: many draws of a few tables tell about few tasks."""
+        """The table of draw `index`: many draws of few tables count as few tasks."""
         return int(self.families[self.draw(self.generator_of(index), self.sizes_of(index)).classes[0]])
 
     def split_manifest(self) -> dict[str, list[str]]:
@@ -163,7 +164,7 @@ class LabeledTables(LabeledPool):
 
 
 def _as_one(features: Sequence[Tensor]) -> Tensor:
-    """The rows of all tables. What a table does not have is 0 in all its rows, and so has no place in a layout."""
+    """The rows of all tables. Columns that a table lacks are 0 in all its rows, and have no place in a layout."""
     most = max(table.shape[1] for table in features)
     return torch.cat([F.pad(table, (0, most - table.shape[1])) for table in features])
 
@@ -184,10 +185,10 @@ def open_tables(
     """All tables of a folder. With the pipeline of a trained model none is trained on, so that all are in each split.
 
     target or label: the column to predict, a number or a class. order: the column by which support precedes query.
-    earlier: what an earlier run had in each split, see `split_names`. written: how the files are written, as
-    `DataOptions.for_file` has it.
-    Raises a `DataError` that names the table for a missing one, and for columns as `TablePipeline.fit` does; and a
-    `UserError` for a column to drop that no table has, unless it is the pipeline that leaves it out.
+    earlier: the splits of an earlier run, see `split_names`. written: the format of the files, see
+    `DataOptions.for_file`. Raises `DataError` that names the table for a missing one, and for columns as
+    `TablePipeline.fit` does; and a `UserError` for a column to drop that no table has, unless it is the pipeline that
+    leaves it out.
     """
     files = table_files(folder)
     note_passed_over(folder, set(files))

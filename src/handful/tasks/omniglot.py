@@ -28,10 +28,10 @@ class Omniglot(LabeledPool):
     28, 28) in bytes with bright ink, `alphabet`, `character`, `vinyals_split` and `part`; or the official folder with
     `images_background` and `images_evaluation`. Rotations of a character share its split.
 
-    split: "vinyals" is that of *Matching Networks* as prototypical networks use it (4112/688/1692 classes), which only
-    an npz file has; "lake" tests on the evaluation alphabets, trains on the background alphabets and validates on a
-    fifth of these, drawn by the seed. None: "vinyals" where there is one. one_alphabet: the classes of a task are of
-    one alphabet, turned alike, as in Lake's trials.
+    split: "vinyals" is that of *Matching Networks* as prototypical networks use it (4112/688/1692 classes), which needs
+    an npz file; "lake" tests on the evaluation alphabets, trains on the background alphabets and validates on a fifth
+    of these, drawn by the seed. None: "vinyals" if available. one_alphabet: the classes of a task are of one alphabet,
+    turned alike, as in Lake's trials.
     """
 
     key = "omniglot"
@@ -47,9 +47,7 @@ class Omniglot(LabeledPool):
     ) -> None:
         drawings = _read(existing(path))
         if split == "vinyals" and drawings.vinyals is None:
-            raise DataError(
-                f"{path}: the split of Vinyals is in an npz file alone; leave it out, or name split='lake'."
-            )
+            raise DataError(f"{path}: the vinyals split needs an npz file. Remove the split, or use split='lake'.")
         of_characters = _lake(drawings, seed) if split == "lake" or drawings.vinyals is None else drawings.vinyals
         images = torch.from_numpy(drawings.images).unsqueeze(1)
         characters = len(drawings.names)

@@ -64,11 +64,11 @@ def open_tasks(
 
     source: the name of a registered source, or a path.
     seed: of the split and of all draws.
-    earlier: what an earlier run had in each split, with that run's pipeline. All stay where they were; new classes or
-    tasks are placed by a hash of (seed, name), see `split_names`. A registered source has its own splits.
-    limits: the most that is read of one file.
-    pipeline: that of a trained model. The source is then read as the model would read it, and without `earlier` it is
-    not divided: all its classes or tasks make up each split, since none was trained on.
+    earlier: the splits of an earlier run, with that run's pipeline. All names keep their splits; new classes or tasks
+    are placed by a hash of (seed, name), see `split_names`. A registered source has its own splits.
+    limits: on the size of one file.
+    pipeline: that of a trained model. The source is then encoded for the model, and without `earlier` it is not
+        divided: each split contains all its classes or tasks, since none was trained on.
     trust: names of packages, with their sub-packages, of which an encoder of one's own may be built.
     device: where an encoder computes vectors of the data.
     data: see `DataOptions`. Without `image_size`, `ImagePipeline.fit` chooses; `encoder`: see `Encoder`. All classes or
@@ -129,24 +129,24 @@ def _of_own_data(
         encoded = isinstance(pipeline, EncodedImagePipeline)
         kind = EncodedImagePipeline if encoded else ImagePipeline
         return image_tasks(raw, test, options, checked_kind(pipeline, kind, path))
-    raise DataError(f"{path} holds no labels to make tasks of.", code="missing-label")
+    raise DataError(f"{path} has no labels to make tasks from.", code="missing-label")
 
 
 def _note_of_future(tasks: TaskDistribution, pipeline: InputPipeline | None) -> None:
-    """Note where no column orders the rows, but some hold dates, or a column did in the training of the model."""
+    """Make a note if no column orders the rows although some contain dates, or one did in the model's training."""
     if tasks.order is not None:
         return
     if tasks.dates:
         listed = ", ".join(map(repr, tasks.dates[:3])) + (", ..." if len(tasks.dates) > 3 else "")
-        why = f"The column {listed} holds dates, but support and query rows are drawn without regard to them"
+        why = f"The column {listed} contains dates, but support and query rows are drawn regardless of them"
     elif pipeline is not None and pipeline.order:
         why = f"The model was trained on examples that precede their queries by {pipeline.order!r}, but these do not"
     else:
         return
     note(
         "future-leaks",
-        f"{why}: queries lie between examples in time, and scores leak the future. Name the column by which examples "
-        "precede queries.",
+        f"{why}: queries lie between examples in time, and scores leak the future. Name the column that orders the "
+        f"examples.",
     )
 
 
@@ -154,7 +154,7 @@ def _registered(key: str, given: str | None, options: Options) -> TaskDistributi
     options.refuse(f"the source {key!r}", *COLUMNS, "image_size", "inputs", "test")
     parameter = own_parameter(TASKS[key])
     if parameter is None and given is not None:
-        raise UserError(f"The source {key!r} makes its own tasks and takes no path: write {key}.")
+        raise UserError(f"The source {key!r} generates its tasks and does not take a path: write {key}.")
     if parameter is not None and parameter.default is inspect.Parameter.empty and not given:
         raise UserError(f"The source {key!r} is read from a path: write {key}:PATH.")
     arguments = (given,) if given else ()
@@ -162,7 +162,7 @@ def _registered(key: str, given: str | None, options: Options) -> TaskDistributi
 
 
 def own_parameter(source: type[TaskDistribution]) -> inspect.Parameter | None:
-    """What a registered source takes behind its name and a colon: a `path`, or a first argument of a few words."""
+    """The argument of a registered source after its name and a colon: a `path`, or a first argument of a few words."""
     parameters = inspect.signature(source).parameters
     if "path" in parameters:
         return parameters["path"]

@@ -1,4 +1,4 @@
-"""Optimization problems: tasks whose supports are what a learned optimizer trains on."""
+"""Optimization problems: tasks for training a learned optimizer on their supports."""
 
 from typing import Literal
 
@@ -55,13 +55,13 @@ class SmallNetworks(TaskDistribution):
     ) -> None:
         super().__init__(seed=seed)
         if problem not in ("regression", "classification"):
-            raise UserError(f"The problem of small networks is regression or classification, not {problem!r}.")
+            raise UserError(f"The option problem is regression or classification, not {problem!r}.")
         self.problem, self.inputs = problem, _at_least_one("inputs", inputs)
         if problem == "classification":
             self.sizes = SizeRanges(way=4, shot=16, query_shot=16)
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
-        """Regression of one value, or classification with class numbers that mean nothing."""
+        """Regression of one value, or classification with permuted class numbers."""
         return TaskSpec(self.problem, (self.inputs,), sizes.way if self.problem == "classification" else 1)
 
     def sample(self, generator: Generator, sizes: Sizes) -> Task:

@@ -20,7 +20,7 @@ def array_tasks(
     path: Path, raw: RawBatch, test: RawBatch | None, options: Options, pipeline: ArrayPipeline | None
 ) -> TaskDistribution:
     """Tasks from an npz file; see `open_tasks`. test: of the file to test on."""
-    options.refuse("an npz file, whose keys tell", *COLUMNS, "image_size")
+    options.refuse("an npz file, whose keys determine that", *COLUMNS, "image_size")
     raw = _as_taken(path, raw, pipeline)
     test = test and _as_taken(options.test, test, pipeline)
 
@@ -45,14 +45,14 @@ def array_tasks(
 
 
 def _as_taken(path: object, raw: RawBatch, pipeline: ArrayPipeline | None) -> RawBatch:
-    """Arrays with targets and moments as numbers; an error where keys are missing, or are not what the model takes."""
+    """Arrays with targets and moments as numbers; an error if keys are missing or do not fit the model."""
     valued = raw.targets is not None
     if valued == (raw.labels is not None):
         raise DataError(f"{path} needs either 'labels' (classes) or 'targets' (numbers) beside 'inputs'.")
     if valued and raw.tasks is None:
-        raise DataError(f"{path} has 'targets' but no 'task': add an array that tells which task each row belongs to.")
+        raise DataError(f"{path} has 'targets' but no 'task': add an array with the task of each row.")
     if pipeline is not None and bool(pipeline.outputs) != valued:
-        raise UserError(f"The model predicts {'numbers' if pipeline.outputs else 'classes'}, but {path} does not.")
+        raise UserError(f"The model predicts {'numbers' if pipeline.outputs else 'classes'}, but {path} has none.")
     if valued:
         raw = replace(raw, targets=array_targets(raw.targets, raw.called("target")))
     return raw if raw.order is None else replace(raw, order=numbers(raw.order, f"{path}: 'order'"))

@@ -42,7 +42,7 @@ def _encoder(options: Options) -> ImageEncoder:
     assert options.encoder, "asked before"
     if options.image_size:
         raise UserError(
-            "An encoder reads images of a size of its own.", field=("image_size",), hint="Leave out {image_size}."
+            "The encoder determines the size of images.", field=("image_size",), hint="Remove {image_size}."
         )
     check_trusted(options.encoder, options.trust, "encoder")
     encoder = ImageEncoder(options.encoder)

@@ -1,4 +1,4 @@
-"""What all of the user's own data become: examples, split by class or by task."""
+"""The user's own data as examples, split by class or by task."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,18 +27,18 @@ LACKING: dict[tuple[Split, ...], tuple[float, float]] = {
     ("val",): (0.8, 0.2),
     ("test",): (0.8, 0.0),
 }
-"""The shares of train and val where the data do not bring these splits themselves; the rest is test."""
+"""The shares of train and val if the data are not already split; the rest is test."""
 
 
 class Division(NamedTuple):
-    """What is trained on, and what not.
+    """The division of the examples into splits.
 
     names: of the classes, or tasks.
     units: `(n,)` the class, or task, of each example.
     splits: the classes, or tasks, of each split.
-    merged: whether some are in several parts of the data, which then do not count.
-    aside: the splits for which examples are set aside of classes that are all trained on. These then are classes of
-        their own, of the same names.
+    merged: whether some are in several parts of the data, which are then ignored.
+    aside: the splits for which examples of training classes are set aside. They then count as separate classes of the
+        same names.
     """
 
     names: list[str]
@@ -55,9 +55,8 @@ class Division(NamedTuple):
     def with_examples_aside(
         self, options: Options, digests: Sequence[str], *, groups: Tensor | None = None, order: Tensor | None = None
     ) -> "Division":
-        """Examples set aside, see `set_aside`, or as an earlier run did, which knows them by their digests.
-
-        Those of a group, or of a moment, stay together; where there are neither, those that are equal.
+        """Examples set aside, see `set_aside`, or as an earlier run did, identified by their digests. Those of a group,
+        or of a moment, stay together; without either, equal ones do.
         """
         keys: Sequence[Any] = next((column.tolist() for column in (order, groups) if column is not None), digests)
         rows = self.trained
@@ -83,10 +82,11 @@ class Division(NamedTuple):
         }
         if not all(splits[on] for on in self.aside):
             raise DataError(
-                f"Too few classes or tasks to hold some out, and too few examples of each to set some aside: a class "
-                f"takes {2 * len(number)} that differ{', in different groups' if groups is not None else ''}.",
+                f"The classes or tasks are too few to hold some out, and their examples too few to set some aside: "
+                f"each class needs {2 * len(number)} different "
+                f"ones{', in different groups' if groups is not None else ''}.",
                 code="too-few-examples",
-                hint="Add examples, or name other data to test on with {test}.",
+                hint="Add examples, or give other data to test on with {test}.",
             )
         return self._replace(names=self.names * len(number), units=changed, splits=splits)
 
@@ -112,13 +112,12 @@ def tasks_of(
 ) -> TaskDistribution:
     """Tasks of labeled values: split them by class or by task, fit the pipeline to the training rows, and encode.
 
-    fit: makes the pipeline of the training rows, and of the classes where these mean the same in all tasks.
-    digested: the digests of all rows; before a pipeline is fitted, of all that may become inputs.
+    fit: fits the pipeline to the training rows, and to the classes if all tasks share them. digested: computes the
+        digests of all rows; before a pipeline is fitted, from all columns that may become inputs.
     pipeline: that of a trained model, in place of a fitted one.
     test: more values, all of the test split.
-    reader: what encodes in its place.
-    wholes: of each row, what no split may divide.
-    dates: the columns that hold dates and have no role.
+    reader: encodes in its place. wholes: for each row, the unit that no split may divide. dates: the columns that
+        contain dates and have no role.
     """
     parts, count = [raw] if test is None else [raw, test], len(raw.ids)
     labels, tasks, groups = (_names(parts, role) for role in ("label", "task", "group"))
@@ -128,9 +127,7 @@ def tasks_of(
     if tasks and pipeline is None:
         check_several(sorted(set(tasks[:count])), raw.called("task"), "task")
     if groups and raw.order is not None:
-        raise UserError(
-            "Tasks are divided by groups or by an order, not by both.", hint="Leave out {group} or {order}."
-        )
+        raise UserError("Use either groups or an order to divide tasks, not both.", hint="Remove {group} or {order}.")
     grouped = None if groups is None else class_numbers(groups, sorted(set(groups)))
     times = _given(parts, "order")
     order = places_in_time(np.concatenate(times)) if times else None
@@ -197,23 +194,23 @@ def tasks_of(
     if test is not None:
         seen = set(of_all[:count])
         if known := sum(digest in seen for digest in of_all[count:]):
-            note("known-test-examples", f"{options.test} holds an example of the training, too.", count=known)
+            note("known-test-examples", f"{options.test} contains an example of the training data.", count=known)
     return made
 
 
 def _given(parts: Sequence[RawBatch], what: str) -> list[Any]:
-    """The labels, targets, tasks, groups or order of each part; none where the first has none."""
+    """The labels, targets, tasks, groups or order of each part; none if the first has none."""
     found = [getattr(part, what) for part in parts]
     if found[0] is None:
         return []
     for own in found:
         if own is None:
-            raise DataError(f"The data to test on have no {what}, but those of the training have.", field=("test",))
+            raise DataError(f"The test data have no {what}, unlike the training data.", field=("test",))
     return found
 
 
 def _names(parts: Sequence[RawBatch], role: str) -> tuple[str, ...] | None:
-    """The labels, tasks or groups of all examples; None where they have none."""
+    """The labels, tasks or groups of all examples; None if they have none."""
     given = _given(parts, f"{role}s")
     pairs = zip(parts, given, strict=False)
     return tuple(name for part, own in pairs for name in class_names(own, part.named(role))) if given else None
@@ -227,9 +224,8 @@ def _divided(
     wholes: list[str] | None,
     noun: str,
 ) -> Division:
-    """The splits of the classes, or tasks, that are `named`.
-
-    Where an exact cut leaves too few for a split, all are trained on, and examples are to be set aside.
+    """The splits of the `named` classes or tasks. If an exact cut leaves too few for a split, all are trained on, and
+    examples are to be set aside.
     """
     names = class_order(named) if noun == "class" else sorted(set(named))
     units = class_numbers(named, names)
@@ -267,15 +263,15 @@ def _divided(
     held_out = " and ".join({"val": "validation", "test": "test"}[on] for on in lacking)
     note(
         "nothing-held-out",
-        f"{raw.called(role)} has {len(train)} {plural}, too few to hold some out for {held_out}. All are trained on, "
-        f"and a fifth of the examples of each is set aside, whose scores do not tell how well new {plural} are learned."
-        + (" Name other data to test on, or evaluate in folds, for that." if "test" in lacking else ""),
+        f"{raw.called(role)} has {len(train)} {plural}, too few to hold some out for {held_out}. Training uses all of "
+        f"them, with a fifth of the examples of each set aside; their scores do not show how well new {plural} are "
+        f"learned." + (" For that, give other data to test on, or evaluate in folds." if "test" in lacking else ""),
     )
     return Division(names, units, splits, merged, lacking)
 
 
 def _brought(names: Sequence[str], units: Tensor, raw: RawBatch, options: Options) -> dict[str, Split]:
-    """The split of each class that data in parts have; what they have for test trains, too, where other data test."""
+    """The split of each class in data with parts; their test part trains, too, if other data are the test."""
     found: dict[str, Split] = {}
     for unit, on in zip(units.tolist(), raw.splits or (), strict=True):
         found[names[unit]] = "train" if on == "test" and options.test else cast(Split, on)
@@ -283,7 +279,7 @@ def _brought(names: Sequence[str], units: Tensor, raw: RawBatch, options: Option
 
 
 def _placed(options: Options) -> dict[str, Split]:
-    """The split of each class or task as an earlier run had it; those of other data to test on are not among them."""
+    """The split of each class or task in an earlier run, without those of other test data."""
     if options.earlier is None:
         return {}
     own: tuple[Split, ...] = ("train", "val") if options.test else SPLITS
@@ -291,15 +287,15 @@ def _placed(options: Options) -> dict[str, Split]:
 
 
 def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
-    """Whether some class is in more than one of the splits that the data have, which then do not count, with a note."""
+    """Whether some class is in more than one part of the data, which are then ignored, with a note."""
     placed = {*zip(units.tolist(), raw.splits or (), strict=True)}
     shared = [unit for unit, parts in Counter(unit for unit, _ in placed).items() if parts > 1]
     if shared:
         note(
             "merged",
             f"{raw.called('label')}: some classes are in more than one of train, val and test, such as "
-            f"{names[min(shared)]!r}. Tasks are tested on classes never trained on, so the parts are read as one, and "
-            "the classes are split anew.",
+            f"{names[min(shared)]!r}. Tests need classes that are not trained on, so the parts are merged, and the "
+            f"classes are split again.",
             count=len(shared),
         )
     return bool(shared)
@@ -308,13 +304,13 @@ def _merged(names: Sequence[str], units: Tensor, raw: RawBatch) -> bool:
 def _split_whole(
     units: Tensor, names: list[str], wholes: list[str], options: Options, noun: str
 ) -> dict[Split, list[int]]:
-    """The classes or tasks of each split, where all those of one whole are in the same one."""
+    """The classes or tasks of each split, keeping those of one unit (`wholes`) together."""
     whole_of: dict[int, str] = {}
     for unit, whole in zip(units.tolist(), wholes, strict=True):
         if whole_of.setdefault(unit, whole) != whole:
             raise DataError(
-                f"The {noun} {names[unit]!r} is in two values of the column to split by, {whole_of[unit]!r} and "
-                f"{whole!r}, so that no split can hold one of them alone. Split by another column."
+                f"The {noun} {names[unit]!r} has two values of the column to split by, {whole_of[unit]!r} and "
+                f"{whole!r}, so these cannot be separated. Split by another column."
             )
     values = sorted(set(wholes))
     earlier, placed_names = None, _placed(options)
@@ -332,17 +328,17 @@ def _note_constant(names: Sequence[str], targets: np.ndarray) -> None:
         if np.ptp(column) == 0:
             note(
                 "constant-target",
-                f"The target {name!r} is {column[0]:g} in all rows that are trained on: there is nothing to predict.",
+                f"The target {name!r} is {column[0]:g} in all training rows, so nothing can be predicted.",
             )
 
 
 def check_several(names: Sequence[str], origin: object, noun: str = "class") -> None:
-    """Raise a `DataError` where there is one class, or task, only."""
+    """Raise `DataError` for a single class or task."""
     if len(names) < 2:
-        more = "tell apart. Add classes" if noun == "class" else "learn that tasks have in common. Add tasks"
-        raise DataError(f"{origin} has one {noun} only ({names[0]!r}): there is nothing to {more}.", code="one-class")
+        more = "distinguish. Add classes" if noun == "class" else "learn that tasks have in common. Add tasks"
+        raise DataError(f"{origin} has only one {noun} ({names[0]!r}): nothing to {more}.", code="one-class")
 
 
 def everywhere(count: int) -> dict[Split, list[int]]:
-    """All classes or tasks in each split: of a source that nothing is trained on."""
+    """All classes or tasks in each split, for a source without training."""
     return {on: list(range(count)) for on in SPLITS}

@@ -27,7 +27,7 @@ Fit: TypeAlias = Callable[[np.ndarray, list[str] | None], InputPipeline]
 
 
 def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline | None) -> ManyTables | LabeledTables:
-    """Tasks from a folder of tables, each a task of its own; see `open_tasks`."""
+    """Tasks from a folder of tables, each of them a task; see `open_tasks`."""
     others = [name for name in COLUMNS if name not in ("target", "label", "order", "drop")]
     options.refuse("a folder of tables, each a task of its own", *others, "image_size", "inputs", "test")
     target, label = options.target, options.label
@@ -35,11 +35,11 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
         label, target = _asked_of(pipeline, options)
     if not target and not label:
         raise UserError(
-            f"What to predict from the tables of {path} is not given. {LAST} stands for the last column of each.",
+            f"The column to predict in the tables of {path} is not named. {LAST} stands for the last column of each.",
             hint="Name a column that all of them have with {target} (a number) or {label} (a class).",
         )
     if target and label:
-        raise UserError("Tables predict a number or a class, not both.", hint="Give {target} or {label}.")
+        raise UserError("The column to predict is a number or a class, not both.", hint="Give {target} or {label}.")
     drop = options.drop or (pipeline.drop if pipeline else ())
     return open_tables(
         path,
@@ -56,7 +56,7 @@ def many_table_tasks(path: Path, options: Options, pipeline: ManyTablesPipeline 
 
 
 def with_own_columns(options: Options, pipeline: InputPipeline | None) -> Options:
-    """The options with the columns of a trained model, unless others are named."""
+    """The options, completed by the columns of a trained model."""
     if not isinstance(pipeline, RowPipeline):
         return options
     label, target = _asked_of(pipeline, options)
@@ -74,9 +74,7 @@ def table_tasks(
     label, task, target, text = options.label, options.task, options.target, options.text
     model: InputPipeline | None = checked_kind(pipeline, TextPipeline if text else TablePipeline, Path(table.name))
     if isinstance(model, TablePipeline) and (label or target) in model.names:
-        raise UserError(
-            f"The model reads the column {label or target!r} as an input, so it cannot be asked to predict it."
-        )
+        raise UserError(f"The model reads the column {label or target!r} as an input, so it cannot predict it.")
     _check_roles(table, label, task, target, options.order)
     columns = (label, task, target, options.group, options.order, options.split_by, text)
     table.require(filter(None, (*columns, *options.drop)))
@@ -101,7 +99,7 @@ def table_tasks(
 def _columns(
     table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
 ) -> tuple[Fit, None]:
-    """What fits a pipeline to a table."""
+    """The function that fits a pipeline to a table."""
     options.refuse("a table without a text column", "encoder", "tune_encoder", "long_texts")
 
     def fit(train: np.ndarray, labels: list[str] | None) -> InputPipeline:
@@ -114,7 +112,8 @@ def _columns(
 def _texts(
     table: Table, options: Options, roles: dict[str, str | None], model: InputPipeline | None
 ) -> tuple[Fit, TextPipeline | None]:
-    """What fits a pipeline to texts, and what reads them for a trained model: another column may hold them."""
+    """The function that fits a pipeline to texts, and the one that reads them for a trained model, perhaps from another
+    column."""
     options.refuse("texts, whose other columns are passed over", "drop")
     text = options.text
     assert text, "asked before"
@@ -128,8 +127,8 @@ def _texts(
     layers = options.tuned_layers()
     if layers != 0 and options.long_texts == MEAN:
         raise UserError(
-            "An encoder that is tuned reads the beginning of long texts, and no mean of their parts.",
-            hint="Leave out {long_texts}, or {tune_encoder}.",
+            "A tuned encoder reads only the beginning of long texts; it does not average their parts.",
+            hint="Remove {long_texts} or {tune_encoder}.",
         )
     encoder = TextEncoder(options.encoder or DEFAULT, long_texts=options.long_texts or CUT)
     encoder.device = options.device
@@ -152,43 +151,43 @@ def _check_roles(table: Table, label: str | None, task: str | None, target: str 
     columns = f"The columns of {table.name}: {', '.join(map(repr, table.names))}."
     if label and target:
         raise UserError(
-            f"A table predicts classes or a number, not both. {columns}",
+            f"The column to predict is a class or a number, not both. {columns}",
             hint="Give {label} (classes) or {target} (a number).",
         )
     if not label and not target:
         raise UserError(
-            f"What to predict from a table is not given. {columns}",
-            hint="Name a column with {label} (tasks are drawn from its classes), one each with {task} and {label} (one "
-            "task per value of the first, with classes that mean the same in all), or one each with {task} and "
-            "{target} (the same, predicting a number).",
+            f"The column to predict is not named. {columns}",
+            hint=(
+                "Use {label} (tasks are drawn from its classes), {task} and {label} (one task per value of {task}, "
+                "with the same classes in all), or {task} and {target} (likewise, predicting a number)."
+            ),
         )
     if target and not task:
         raise UserError(
-            f"To predict the numbers of {target!r}, a column must tell which task a row belongs to (a customer, a "
-            f"shop, a school). {columns}",
+            f"To predict the numbers of {target!r}, a column must name the task of each row (a customer, a shop, a "
+            f"school). {columns}",
             hint="Name it with {task}.",
         )
     given = [name for name in (label or target, task, order) if name]
     if len(set(given)) < len(given):
         twice = max(given, key=given.count)
-        raise UserError(f"The column {twice!r} cannot be two of the task, the order and the label or target. {columns}")
+        raise UserError(f"The column {twice!r} can have only one role of task, order, label and target. {columns}")
 
 
 def _check_classes(table: Table, label: str, labels: Sequence[str]) -> None:
-    """Raise a `DataError` where tasks cannot be drawn from these classes, but the rows may be meant otherwise."""
+    """Raise `DataError` if tasks cannot be drawn from these classes, but the rows may have another meaning."""
     count = len(set(labels))
     if count == 2:
         raise DataError(
-            f"{table.name}, column {label!r}, has 2 classes only, too few to draw tasks of. Do they mean the same in "
-            "all rows?",
+            f"{table.name}, column {label!r}, has only 2 classes, too few to draw tasks from. Do all rows share these "
+            f"classes?",
             code="one-class",
-            hint="Then name with {task} the column that tells the tasks apart (a customer, a shop, a school).",
+            hint="If so, name the column of tasks with {task} (a customer, a shop, a school).",
         )
     repeated = sum(rows >= 3 for rows in Counter(labels).values())
     if 2 * count > len(labels) and repeated < 6 and table.numeric(label):
         raise DataError(
-            f"{table.name}, column {label!r}, has {count} different numbers in {len(labels)} rows, which are no "
-            "classes.",
-            hint="To predict them as numbers, name this column with {target}, and with {task} the one that tells the "
-            "tasks apart.",
+            f"{table.name}, column {label!r}, has {count} different numbers in {len(labels)} rows, so these are not "
+            f"classes.",
+            hint="To predict them as numbers, name this column with {target}, and the column of tasks with {task}.",
         )

@@ -1,4 +1,4 @@
-"""Which class or task of the user's data is in which split, and whether the data are still what they were."""
+"""The splits of the classes or tasks of the user's data, and whether the data have changed."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ FRACTIONS = (0.6, 0.2)
 SET_ASIDE = 0.2
 """The share of examples that is set aside for a split where all classes or tasks are trained on."""
 FEWEST = {"class": 2, "task": 1}
-"""Of so many a split takes at least; where an exact cut leaves fewer, all are trained on."""
+"""The fewest classes or tasks of a split; with fewer, all are trained on."""
 
 
 def hashed(*parts: object, size: int = 6) -> str:
@@ -29,7 +29,8 @@ def hashed(*parts: object, size: int = 6) -> str:
 
 
 def place(name: str, seed: int) -> float:
-    """Where a name is in the order that is cut into splits: a number from 0 to 1 that depends on nothing else."""
+    """The position of a name in the order that is cut into splits: a number from 0 to 1 that depends only on the
+    name."""
     return int(hashed("split", seed, name, size=8), 16) / 2**64
 
 
@@ -43,9 +44,9 @@ def split_names(
 ) -> dict[Split, list[int]]:
     """The places in `names` of the classes (or tasks) of each split: 60 % train, 20 % val, 20 % test.
 
-    names: each once. earlier: the split of each name as a first run had it; these names stay where they are, and each
-    new one is placed by its hash alone. Without it, names are ordered by their hash and cut exactly, with at least one
-    in each split that has a share. Raises a `DataError` where there are fewer names than splits.
+    names: each once. earlier: the split of each name in a first run; these names keep it, and each new one is placed by
+    its hash. Without it, names are ordered by their hash and cut exactly, with at least one in each split that has a
+    share. Raises `DataError` for fewer names than splits.
     """
     if earlier is not None:
         where = [earlier.get(name) or _by_hash(place(name, seed), fractions) for name in names]
@@ -72,11 +73,11 @@ def _by_hash(place: float, fractions: tuple[float, float]) -> Split:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source of tasks holds, to know it again wherever it is.
+    """The content of a source of tasks, which identifies it at any path.
 
     splits: of each split the names of its classes or tasks, each with the digests of its examples, in the order in
-    which tasks are drawn from them; no digests for a registered source, whose name says what it holds. pipeline: the
-    description of what makes its inputs.
+    which tasks are drawn from them; no digests for a registered source, which its name identifies. pipeline: the
+    description of its input pipeline.
     """
 
     splits: dict[Split, dict[str, list[str]]]
@@ -94,11 +95,11 @@ class Contents:
             splits = {on: {name: rows.split() for name, rows in facts["splits"][on].items()} for on in SPLITS}
             return cls(splits, facts["pipeline"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"What a run says of its data is incomplete ({error!r}).") from error
+            raise ArtifactError(f"The record of the run's data is incomplete ({error!r}).") from error
 
     @property
     def own(self) -> bool:
-        """Whether these are the user's own data, which are known by their examples."""
+        """Whether these are the user's own data, identified by their examples."""
         return any(digests for names in self.splits.values() for digests in names.values())
 
     def placed(self) -> dict[str, Split]:
@@ -106,7 +107,7 @@ class Contents:
         return {name: on for on in reversed(SPLITS) for name in self.splits[on]}
 
     def digest(self, *splits: Split) -> str:
-        """A short hash of what these splits hold (of all of it, the pipeline too, where none is named)."""
+        """A short hash of the content of these splits (of everything, with the pipeline, if none is named)."""
         known: Any = [list(self.splits[on].items()) for on in splits] if splits else self.to_json()
         return hashed(json.dumps(known), size=8)
 
@@ -119,7 +120,7 @@ class Contents:
         return hashed(sorted((name, sorted(rows)) for name, rows in found.items()), size=8)
 
     def changed_since(self, earlier: "Contents") -> str:
-        """What is not as it was, in words; empty where all that there was is there still, with whatever is new."""
+        """The changes of earlier data, in words; empty if all of them still exist. New data do not count."""
         before, now = earlier.placed(), self.placed()
         gone = [name for name in before if name not in now]
         if gone:
@@ -132,11 +133,11 @@ class Contents:
             if other := [
                 name for name, rows in earlier.splits[on].items() if Counter(rows) - Counter(found.get(name, ()))
             ]:
-                return f"examples of {_counted(other)} of the {on} split are others"
+                return f"examples of {_counted(other)} of the {on} split have changed"
         return ""
 
     def new_since(self, earlier: "Contents") -> str:
-        """What was added, in words; empty where nothing was."""
+        """The additions, in words; empty without any."""
         known, parts = earlier.placed(), []
         for on in SPLITS:
             names = [name for name in self.splits[on] if name not in known]
@@ -152,7 +153,7 @@ def digests(rows: Iterable[object]) -> list[str]:
 
 
 def own_order(table: Table) -> np.ndarray:
-    """The rows of a table `(rows,)` in an order that is theirs and not the file's: that of their digests."""
+    """The rows of a table `(rows,)` in an order independent of the file: that of their digests."""
     cells = (table.cells(name) for name in sorted(table.names))
     return np.argsort(digests(zip(*cells, strict=True)), kind="stable")
 
@@ -166,13 +167,13 @@ def set_aside(
     ordered: bool = False,
     earlier: Mapping[tuple[int, Any], Split] | None = None,
 ) -> list[Split]:
-    """The split of each example `(n,)` of classes (or tasks) that are all trained on: a fifth is set aside for each.
+    """The split of each example `(n,)` if all classes (or tasks) are trained on: a fifth of each is set aside.
 
     units: the class or task of each.
     keys: of each; examples of a class with equal keys stay together.
     ons: the splits that are made of what is set aside; the rest trains.
     ordered: whether keys are moments: then the latest are set aside.
-    earlier: the split of each (unit, key) as a first run had it; these stay. A new key is placed by its hash alone; a
+    earlier: the split of each (unit, key) in a first run, which is kept. A new key is placed by its hash alone; a
         moment with the last one before it.
     """
     own: dict[int, set[Any]] = {}
@@ -196,7 +197,8 @@ def set_aside(
 
 
 def _cut(count: int, ons: Sequence[Split]) -> list[Split]:
-    """The split of each of so many in a row: a fifth for each of `ons`, and 2 at least or none: a task takes 2."""
+    """The split of each of so many in a row: a fifth for each of `ons`, and at least 2 or none, since a task needs
+    2."""
     each = max(2, round(count * SET_ASIDE)) if count >= 2 * (1 + len(ons)) else 0
     train: list[Split] = ["train"] * (count - each * len(ons))
     return train + [on for on in ons for _ in range(each)]

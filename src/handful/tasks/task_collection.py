@@ -30,21 +30,21 @@ from handful.types import Examples, Task, TaskSpec
 
 
 class TaskCollection(UserTasks):
-    """Tasks that the user has: classification with shared labels, or regression. Tasks are split, not rows.
+    """A fixed collection of tasks: classification with shared labels, or regression. Tasks are split, not rows.
 
     `shot` is the number of support rows of a task (not per class). Training draws a random task of the split, `shot`
-    rows as support and `query_shot` others as query. Validation and test go through the tasks in order, again and
-    again with a new support, and score *all* remaining rows: draw i is of task i % units.
+    rows as support and `query_shot` others as query. Validation and test cycle through the tasks in order, each time
+    with a new support, and score *all* remaining rows: draw i is of task i % units.
 
     Which tasks are used: in training, all that have two rows, see `TrainingSizes`. In validation and test, tasks have
-    to have shot + 1 rows. `check` warns of what is left out.
+    to have shot + 1 rows. `check` makes a note of what is left out.
 
     inputs: `(n, *input_shape)`, bytes stand for 0 to 1. targets: `(n,)` global class indices (integers) or
     `(n, outputs)` scaled values. tasks: `(n,)` task ids. names: of the tasks. splits: task ids of each split.
-    classes: how many there are; None for regression. groups: `(n,)` ids or None: support and query of a draw never
-    share one. order: `(n,)` places in time or None: all support rows of a draw are before all of its query rows, see
-    `_in_order`. pipeline: what made the inputs; the errors are reported in the units that it scales targets by. copy:
-    whether tensors are copied, so that what is done to them later changes no task.
+    classes: their number; None for regression. groups: `(n,)` ids or None: support and query of a draw never share one.
+    order: `(n,)` places in time or None: all support rows of a draw are before all of its query rows, see `_in_order`.
+    pipeline: encoded the inputs; errors are in its units of the target. copy: whether tensors are copied, so that later
+    changes by the caller do not change tasks.
     """
 
     default_sizes = SizeRanges(shot=5, query_shot=15)
@@ -87,7 +87,7 @@ class TaskCollection(UserTasks):
 
     @property
     def ragged(self) -> bool:
-        """Outside of training a task is scored on all its remaining rows, however many there are."""
+        """Outside of training, a task is scored on all its remaining rows."""
         return self.split_name != "train"
 
     def spec_for(self, sizes: Sizes) -> TaskSpec:
@@ -109,7 +109,7 @@ class TaskCollection(UserTasks):
         """The same collection with other sizes; a collection fixes the number of its classes, so it has no way."""
         if way is not None:
             raise UserError(
-                "Tasks from a task column have the classes that they have.", field=("way",), hint="Leave out {way}."
+                "The way of tasks from a task column is fixed by the data.", field=("way",), hint="Leave out {way}."
             )
         other = copy.copy(self)
         query_shot = self.query_shot if query_shot is None else query_shot
@@ -200,7 +200,7 @@ class TaskCollection(UserTasks):
         return Pool(self.classes or self.targets.shape[1], draw, by_task)
 
     def mapped(self, network: nn.Module) -> Self | None:
-        """The same tasks on features; None where examples depend on one another."""
+        """The same tasks on features; None if examples depend on one another."""
         if not self.nested:
             return None
         other = copy.copy(self)
@@ -208,7 +208,7 @@ class TaskCollection(UserTasks):
         return other
 
     def rows(self) -> Rows | None:
-        """All rows of the tasks of the split; None where examples depend on one another."""
+        """All rows of the tasks of the split; None if examples depend on one another."""
         if not self.nested or self.columns is not None or isinstance(self.inputs, Features):
             return None
         ids = torch.cat([self.members[task] for task in self.splits[self.split_name]])
@@ -227,7 +227,7 @@ class TaskCollection(UserTasks):
         return other
 
     def check(self) -> None:
-        """Raise a `DataError` where no task has the rows that the sizes ask for; warn of tasks that are left out."""
+        """Raise `DataError` if no task has enough rows for the sizes; make a note of tasks that are left out."""
         tasks, shot = self.splits[self.split_name], _largest(self.sizes.shot)
         self._check_any()
         left_out = len(tasks) - len(self.eligible)
@@ -246,7 +246,7 @@ class TaskCollection(UserTasks):
             tasks = self.splits[self.split_name]
             rows = sorted(((len(self.members[task]), self.names[task]) for task in tasks), reverse=True)
             raise DataError(
-                f"No task of the {self.split_name} split has the {shot} support rows and a query row that it needs"
+                f"No task of the {self.split_name} split has {shot} support rows and a query row"
                 f"{' in different groups' if self.groups is not None else ''} (most rows: "
                 f"{', '.join(f'{name} ({count})' for count, name in rows[:3])}).",
                 code="too-few-examples",
@@ -254,7 +254,8 @@ class TaskCollection(UserTasks):
             )
 
     def _left(self, task: int, shot: int) -> int:
-        """As many query rows a task surely has beside a support of `shot` rows: none or fewer if it is too small."""
+        """The number of query rows that a task is certain to have beside a support of `shot` rows: 0 or less if it is
+        too small."""
         if self.order is not None:
             times = self.order[self.members[task]]
             return int((times > times[shot - 1]).sum()) if shot <= len(times) else 0
@@ -332,7 +333,8 @@ class TaskCollection(UserTasks):
 
 
 def _as_learned(targets: Tensor, classes: int | None) -> Tensor:
-    """Targets as losses take them: class numbers `(n,)` in 64 bits, or floats `(n, outputs)`; else a `DataError`."""
+    """Targets in the form that losses need: class numbers `(n,)` in 64 bits, or floats `(n, outputs)`; else a
+    `DataError`."""
     if classes is None and targets.ndim == 2:
         return floats(targets)
     if classes is None or targets.ndim != 1 or targets.dtype not in WHOLE:

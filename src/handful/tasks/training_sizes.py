@@ -1,4 +1,4 @@
-"""How large the training tasks of each block are, where not all that the user has is as large as is asked for."""
+"""The sizes of training tasks in each block, if some of the user's tasks are smaller than requested."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -12,14 +12,12 @@ from handful import streams
 from handful.tasks.distribution import BLOCK, SPLITS, Sizes, TaskDistribution
 
 NEAREST = 16
-"""Units at least, where there are so many, that a block of small training tasks is drawn from."""
+"""The fewest units, if available, that a block of small training tasks is drawn from."""
 
 
 class Block(NamedTuple):
-    """What the tasks of a block have in common.
-
-    left: query examples that the anchor has beside its support, where it is too small for the sizes asked for; else
-    None.
+    """The common properties of the tasks of a block. left: query examples that the anchor has beside its support, if it
+    is too small for the requested sizes; else None.
     """
 
     sizes: Sizes
@@ -27,19 +25,18 @@ class Block(NamedTuple):
 
 
 class TrainingSizes:
-    """The sizes of each block of training tasks, such that all that can train does, and what a block is drawn from.
+    """The sizes of each block of training tasks, chosen so that all usable units train, and the units of a block.
 
-    A unit is what has to have examples for support and query: the user's task, or a class of a pool. Each block of
-    draws takes its sizes from one unit, its anchor: `shot`, and `query_shot` or as many queries as half of the units
-    with more than a support have left, since with more queries fewer units would be large enough. If the anchor is too
-    small for that, as many support examples as leave it a query, and as many queries as it has left. The anchor is
-    drawn at random, the more often the more queries it gives, so that queries count alike. A block of small tasks is
-    drawn from those units that are nearest in size to the anchor, `NEAREST` at least.
+    A unit provides examples for support and query: the user's task, or a class of a pool. Each block of draws takes its
+    sizes from one unit, its anchor: `shot`, and `query_shot` or as many queries as half of the units with more than a
+    support have left, since with more queries fewer units would be large enough. If the anchor is too small for that,
+    as many support examples as leave it a query, and as many queries as it has left. The anchor is drawn at random, the
+    more often the more queries it gives, so that queries count alike. A block of small tasks is drawn from those units
+    that are nearest in size to the anchor, `NEAREST` at least.
 
     rooms: of each unit, the most examples that its support and query can have together. Units with two train.
-    left: `(unit, shot)`: as many query examples as a unit surely has beside so large a support; none or fewer if it is
-        too small.
-    asked: the largest sizes that are asked for.
+    left: `(unit, shot)`: the number of query examples that a unit is certain to have beside so large a support; 0 or
+        less if it is too small. asked: the largest requested sizes.
     family: of each unit, where a task takes as many units of one family as its way. A unit must then have no more room
         than as many of its family.
     """
@@ -65,11 +62,11 @@ class TrainingSizes:
 
     @property
     def varied(self) -> bool:
-        """Whether some units are smaller than the sizes ask for, and not all equally small."""
+        """Whether some units are smaller than the requested sizes, and not all equally small."""
         return len({block.sizes for block in self.of_anchors}) > 1
 
     def block(self, asked: Sizes, generator: Generator) -> Block:
-        """What the tasks of a block for which these sizes are asked have in common; its generator draws the anchor."""
+        """The common properties of the tasks of a block with these requested sizes; its generator draws the anchor."""
         drawn = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
         anchor = int(torch.searchsorted(self._cumulated, drawn, right=True))
         return self.block_of(self.units[anchor], asked)
@@ -106,9 +103,9 @@ class TrainingSizes:
         return set(near)
 
     def described(self, units: str, examples: str, drawn: str) -> str:
-        """How many units are smaller than the sizes ask for, how often they are drawn, and of which sizes.
+        """How many units are smaller than the requested sizes, how often they are drawn, and with which sizes.
 
-        Empty where none are. units, examples: what messages call these. drawn: what small units are a share of.
+        Empty without such units. units, examples: their names in messages. drawn: the name of the whole in messages.
         """
         facts, blocks = [], self.of_anchors
         shot, asked = self.asked.shot, self.asked.query_shot
@@ -134,7 +131,7 @@ class TrainingSizes:
 
 
 class UserTasks(TaskDistribution):
-    """Tasks of data that the user has, in which those that train may be smaller than the sizes ask for.
+    """Tasks from the user's data, in which training tasks may be smaller than the requested sizes.
 
     Attributes:
         nouns: what messages call a unit (see `TrainingSizes`), its examples, and that of which small units are a share.
@@ -144,16 +141,16 @@ class UserTasks(TaskDistribution):
 
     @abstractmethod
     def training_sizes(self, way: int) -> TrainingSizes | None:
-        """Those of training tasks of so many classes; None where tasks of the present split are as large as asked."""
+        """Those of training tasks of so many classes; None if tasks of the present split are as large as asked."""
 
     @property
     def varied(self) -> bool:
-        """Also where training tasks are smaller than the sizes ask for, and not all equally small."""
+        """Also if training tasks are smaller than the requested sizes, and not all equally small."""
         training = self.training_sizes(self.sizes.smallest().way)
         return super().varied or (training is not None and training.varied)
 
     def small_tasks(self) -> str:
-        """How many units are smaller than the sizes ask for, how often they are drawn, and of which sizes.
+        """How many units are smaller than the requested sizes, how often they are drawn, and with which sizes.
 
         Of tasks with the fewest classes, where their number varies.
         """
@@ -165,7 +162,7 @@ class UserTasks(TaskDistribution):
         return self.block_at(index).sizes
 
     def block_at(self, index: int) -> Block:
-        """What the tasks of the block of task `index` have in common."""
+        """The common properties of the tasks in the block of task `index`."""
         asked = super().sizes_of(index)
         training = self.training_sizes(asked.way)
         if training is None or not training.units:

@@ -1,4 +1,4 @@
-"""Tasks of another distribution: what a distribution that changes the tasks of another one starts from."""
+"""Wrapped distributions: the starting point for distributions that change the tasks of another one."""
 
 import copy
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from handful.types import Gaussian, Task, TaskSpec
 
 
 class WrappedTasks(TaskDistribution):
-    """The tasks of another distribution as they are. A subclass overrides what it changes; all else stays.
+    """The tasks of another distribution, unchanged. A subclass overrides the methods that it changes.
 
     Override `sample`, `task` and `batch` together: none of them calls another here.
 

@@ -6,16 +6,16 @@ from typing import Any, Self
 from handful.training.settings import FEWEST_STEPS
 
 CORRECTED_AFTER = 4
-"""A part of the steps after which they are corrected: late enough to know their time, early enough to keep to it."""
+"""The share of the steps after which their number is corrected: late enough to measure, early enough to keep the
+time."""
 CLOSE = 0.02
-"""A relative difference of steps that is not worth a correction."""
+"""The relative difference of steps below which no correction is made."""
 
 
 @dataclass(frozen=True)
 class StepCount:
-    """How many meta-steps a training takes.
-
-    first: as fixed before the first one. corrected: as fixed again after a part of them; None: not, or not yet.
+    """The number of meta-steps of a training. first: as planned before the first one. corrected: as planned again after
+    a part of them; None: not, or not yet.
     """
 
     first: int
@@ -23,7 +23,7 @@ class StepCount:
 
     @property
     def total(self) -> int:
-        """The steps in all."""
+        """The total number of steps."""
         return self.first if self.corrected is None else self.corrected
 
     @property
@@ -32,8 +32,8 @@ class StepCount:
         return max(1, self.first // CORRECTED_AFTER)
 
     def position(self, step: int) -> float:
-        """Where a step, counted from 0, is among the first-fixed steps, along which rates are scheduled: the corrected
-        ones go faster or slower through what is left of these."""
+        """The position of a step, counted from 0, among the first-planned steps, along which rates are scheduled: after
+        a correction, steps move faster or slower through the rest of these."""
         done = self.correction_step
         if self.corrected in (None, self.first) or step <= done:
             return step
@@ -45,7 +45,7 @@ class StepCount:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """The other way."""
+        """The inverse of `to_json`."""
         return cls(record["steps"], record.get("corrected"))
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training, and when one of a pre-training is written."""
+"""The content of a checkpoint, and when one of a pre-training is written."""
 
 import time
 from collections.abc import Callable
@@ -23,10 +23,10 @@ SAVE_AFTER = 20.0
 
 @dataclass
 class TrainingState:
-    """Everything that a checkpoint holds: learner, optimizer, step, the best weights so far and the history.
+    """The state in a checkpoint: learner, optimizer, step, the best weights so far and the history.
 
-    best_rank: by which weights are compared, the larger the better. pretraining: the one that is under way, to be
-    saved; unfinished: one that was saved, to be continued.
+    best_rank: compares weights; higher is better. pretraining: one in progress, to be saved; unfinished: a saved one,
+        to be continued.
     """
 
     learner: Learner
@@ -75,7 +75,7 @@ class TrainingState:
 
     @property
     def spent(self) -> float:
-        """Seconds of the clock that this training has taken, those before an interruption included."""
+        """Seconds of this training, including those before an interruption."""
         return time.monotonic() - self.began
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -104,7 +104,7 @@ class TrainingState:
         return tensors, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Restore the result of `state`."""
         self.learner.load_state_dict(below("learner", tensors))
         self.best = below("best", tensors)
         put_moments(self.optimizer, below("optimizer", tensors))
@@ -124,7 +124,7 @@ class TrainingState:
 
 
 class PretrainingCheckpoints:
-    """Saves a pre-training now and then, at its end, and where it is to stop.
+    """Saves a pre-training regularly, at its end, and when it is stopped.
 
     save: writes it. saved: tensors and facts of an earlier one, which is continued if it is the same.
     """
@@ -146,7 +146,7 @@ class PretrainingCheckpoints:
         self.saved = None
 
     def after_step(self, pretraining: Pretraining) -> None:
-        """See `pretraining.Keeper`; raises `StoppedError` where it is to stop."""
+        """See `pretraining.Keeper`; raises `StoppedError` when it is to stop."""
         asked, finished = self.stop is not None and self.stop.is_set(), pretraining.step == pretraining.steps
         if asked or finished or time.monotonic() > self.last + SAVE_AFTER:
             self.save(pretraining)

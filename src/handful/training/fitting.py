@@ -1,4 +1,4 @@
-"""What of a learner is fitted on the training tasks before any training, such as boosted trees."""
+"""The parts of a learner that are fitted on the training tasks before training, such as boosted trees."""
 
 import torch
 
@@ -9,9 +9,8 @@ from handful.types import Examples, to_device
 
 
 def fit(learner: Learner, tasks: TaskDistribution) -> TaskDistribution:
-    """Fit it, and the tasks as its training sees them: with columns behind the inputs, where it wants some.
-
-    tasks: those to train on; they come back as they are where the learner has nothing to fit.
+    """Fit the learner. Returns the tasks for its training, with columns appended to the inputs if it needs some. tasks:
+    those to train on; returned unchanged if the learner has nothing to fit.
     """
     if not learner.fits:
         return tasks
@@ -20,12 +19,12 @@ def fit(learner: Learner, tasks: TaskDistribution) -> TaskDistribution:
 
 
 def rows_to_fit(learner: Learner, tasks: TaskDistribution) -> list[Examples]:
-    """The rows of each training task; a `UserError` where tasks have none that are theirs alone."""
+    """The rows of each training task; `UserError` if tasks do not have their own rows."""
     pool = tasks.pool()
     if pool is None or pool.by_task is None:
         raise UserError(
-            f"The learner {learner.key!r} is fitted on all rows of tables of tasks, and these tasks are drawn from "
-            "classes or by a generator, or have columns of their own. Choose another learner or backbone."
+            f"The learner {learner.key!r} needs tables of tasks with common columns, but these tasks are drawn from "
+            f"classes or by a generator, or have differing columns. Choose another learner or backbone."
         )
     return pool.by_task()
 

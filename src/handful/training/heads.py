@@ -1,4 +1,4 @@
-"""What stands on a pre-trained network, decided on classes of the validation split."""
+"""Heads on a pre-trained network, chosen on classes of the validation split."""
 
 import statistics
 import time
@@ -32,14 +32,14 @@ VIEWS: dict[int, tuple[str, dict[str, Any]]] = {
     1: ("affine views", {"views": "affine"}),
     3: ("mirrored views", {"views": "mirrored"}),
 }
-"""Options that are tried; views by the channels of images. The mirror image of a gray one, a letter, is another letter;
-turned and shifted photos were told apart worse (by 1 to 3 points on validation photos, six of six times)."""
+"""Options to try; views by the channels of images. The mirror image of a letter (gray) is another letter; rotated and
+shifted photos were classified worse (by 1 to 3 points on validation photos, six of six times)."""
 RATES = (0.001, 0.0003)
 """Inner rates that fine-tuning is tried with."""
 MANY_CLASSES, FEW_PASSES = 200, 50
 """Classes from which, and images of each up to which, meta-training after a pre-training may pay."""
 START = torch.tensor([10.0], dtype=torch.float64)
-"""Where the search for each temperature begins: alone it has one optimum, from which both go on together."""
+"""Start of the search for each temperature: alone it has one optimum, from which both are optimized together."""
 OPTIONS: dict[str, Any] = {"distance": "cosine", "loss": "neighbors"}
 """How: all examples of a task of a high way count, and the angles that the head of the network goes by."""
 
@@ -52,8 +52,8 @@ SETTINGS: dict[str, Any] = {"meta_batch_size": 1, "outer_lr": 1e-3, "weight_deca
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried. gain: in the score, with its interval over classes; None where these validation tasks do not
-    tell. score: the mean that it had."""
+    """One option that was tried. gain: in the score, with its interval over classes; None if these validation tasks
+    cannot show it. score: its mean."""
 
     name: str
     score: float
@@ -69,7 +69,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Decided:
-    """learner: what is best on validation classes, a copy. trials: all that was tried, in their order. evaluation: of
+    """learner: a copy with the best head on validation classes. trials: all that were tried, in order. evaluation: of
     this learner on these tasks."""
 
     learner: Learner
@@ -94,14 +94,14 @@ def decided(
     metric: Metric | None = None,
     on_event: OnEvent = ignore,
 ) -> Decided:
-    """Another network, ridge regression, test-time views and fine-tuning, each where it surely tells validation classes
-    apart better.
+    """Another network, ridge regression, test-time views and fine-tuning, each if it is significantly better on
+    validation classes.
 
-    "Surely": the paired 95 % interval over the *classes* of these tasks is above zero; where every task has all of the
-    classes nothing is known of others, and nothing is switched on. Then the temperatures are fitted.
+    "Significantly": the paired 95 % interval over the *classes* of these tasks is above zero; if every task has all of
+    the classes, other classes cannot be estimated, and nothing is switched on. Then the temperatures are fitted.
 
-    learner: pre-trained; it stays as it is.
-    validation: tasks of classes that it was not trained on, in the sizes that count.
+    learner: pre-trained; it is not changed.
+    validation: tasks of classes that it was not trained on, in the sizes for evaluation.
     other: with the network that `meta_trained` made of the learner's.
     fine_tuning: of the whole network in each task; None: it is not tried.
     tasks: how many of them.
@@ -141,8 +141,8 @@ def tasks_to_decide(
 ) -> tuple[int, float]:
     """On how many tasks `decided` compares, without fine-tuning, in so many seconds, and about how long it takes then.
 
-    Told by the examples and heads of a few tasks. networks: 2 where there is another one. most: of the tasks, of which
-    at least `FEWEST_TASKS` are taken, however long these take.
+    Estimated from the examples and heads of a few tasks. networks: 2 with another one. most: of the tasks, of which at
+    least `FEWEST_TASKS` are taken, however long these take.
     """
     few, task = _Validation(validation, FEWEST_TASKS), validation.task(0)
     inputs = to_device(torch.cat([task.support.inputs, task.query.inputs]), learner.device)
@@ -181,7 +181,7 @@ def surely_better(found: Evaluation, than: Evaluation) -> tuple[bool, ClassInter
     """Whether the one learner is better than the other with other classes, too, and the interval of its gain.
 
     Both were evaluated on the first tasks of one distribution; the interval is over the classes of those that both
-    have, and None where these do not tell, see `class_interval`.
+    have, and None if these do not determine one, see `class_interval`.
     """
     count = min(len(found.scores), len(than.scores))
     gain = class_interval(found.metric.sign * (found.scores[:count] - than.scores[:count]), found.classes[:count])
@@ -208,10 +208,10 @@ def calibrated(learner: PretrainedBlocks, validation: TaskDistribution, *, tasks
 
 
 def worth_meta_training(classes: int, examples: int) -> bool:
-    """Whether a budget that shows so many examples of so many classes may be better spent in part on tasks.
+    """Whether part of a budget with so many examples of so many classes may be better spent on meta-training.
 
-    With many classes and few images seen of each, tasks of a high way teach what a linear head of all classes has not
-    learned yet; with more, meta-training makes the features of other classes worse. Validation has the last word.
+    With many classes and few images of each, tasks of a high way improve on the linear head of all classes; with more
+    images, meta-training makes features of other classes worse. Validation decides.
     """
     return classes >= MANY_CLASSES and examples < FEW_PASSES * classes
 
@@ -226,11 +226,11 @@ def meta_trained(
     stop: Stop | None = None,
     **settings: Any,
 ) -> PretrainedBlocks:
-    """The learner with a network that went on, as a prototypical one, on tasks of a high way; it stays as it is.
+    """A copy of the learner whose network is trained further, as a prototypical network, on tasks of a high way.
 
-    tasks: of whose "train" split it draws tasks of `HIGH_WAY` classes, or as many as there are with two examples.
-    validation, run, on_event, stop, settings: see `meta_train`, with defaults of its own for the settings that matter.
-    Whether the network became better, `surely_better` tells of the two learners by `scored`.
+    tasks: of whose "train" split it draws tasks of `HIGH_WAY` classes, or as many as have two examples.
+    validation, run, on_event, stop, settings: see `meta_train`, with different defaults for some settings. To see
+        whether the network became better, use `surely_better` on the scores of both learners by `scored`.
     """
     other = _prototypical(learner)
     meta_train(

@@ -1,4 +1,4 @@
-"""The layers of an encoder that stay as they are: run once for each example, where that is cheaper."""
+"""The frozen layers of an encoder: run once for each example, if that is cheaper."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -11,24 +11,24 @@ from handful.learners.learner import Learner
 from handful.tasks.distribution import Rows
 
 Uses: TypeAlias = Mapping[str, tuple[Rows | None, float]]
-"""By split: the examples, None where they may look different each time, and how often each is seen, in the mean."""
+"""By split: the examples, None if they vary between draws, and how often each is seen, in the mean."""
 
 WORTH = 2
-"""So often or more an example has to be seen: once it is computed, and some are never drawn."""
+"""How often an example must be used on average to be kept."""
 MOST_BYTES, PART_OF_FREE = 2**30, 4
-"""That may be kept: so many, and no more than the fourth part of the memory that is free."""
+"""The most bytes to keep, and the share of free memory."""
 SAMPLE, AT_ONCE = 8, 1024
 """Examples that are tried, and that are read at once."""
 
 
 def encoder_of(learner: Learner) -> TunedEncoder | None:
-    """The encoder that is a part of a learner, if some of its layers stay as they are."""
+    """The encoder that is a part of a learner, if some of its layers are frozen."""
     network = getattr(learner, "backbone", None)
     return network if isinstance(network, TunedEncoder) and network.lower is not None else None
 
 
 def worth_keeping(encoder: TunedEncoder, uses: Uses, device: torch.device) -> list[str]:
-    """The splits of whose examples the lower layers' outputs are kept: of those that are seen often, as many as fit."""
+    """The splits whose examples' lower-layer outputs are kept: those used often, as many as fit."""
     room = min(MOST_BYTES, free_bytes(device) // PART_OF_FREE)
     found = []
     for split, (rows, seen) in uses.items():

@@ -11,18 +11,19 @@ from typing import TextIO
 from handful.errors import UserError
 
 LOCK = ".lock"
-"""The file that the process which works in a folder holds, with its number."""
+"""The lock file, with the id of the process that works in the folder."""
 TRIES = 1000
-"""How often a lock is taken that others remove meanwhile, before it is given up."""
+"""How often to retry a lock that others remove meanwhile."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, work: str = "training", hint: str = "choose another place with {path}") -> Iterator[None]:
-    """Inside, this process alone works in a folder, which is made; `UserError` where another one does, or none can.
+    """Within this context, only this process works in a folder, which is created; `UserError` if another one does, or
+    if the folder cannot be written.
 
     work: what messages call it. hint: what hints say to do else.
 
-    The system gives the lock back when the process ends, in whatever way.
+    The system releases the lock when the process ends, in any way.
     """
     place = Path(os.path.realpath(folder))  # a link may lead to a folder that is yet to be made
     lock, made = _taken(place, folder, work, hint)
@@ -41,7 +42,7 @@ def locked(folder: Path, work: str = "training", hint: str = "choose another pla
 
 
 def _taken(place: Path, folder: Path, work: str, hint: str) -> tuple[TextIO, bool]:
-    """The lock of a folder at this place, and whether the folder was made for it.
+    """The lock of a folder at this place, and whether the folder was created for it.
 
     A process that ends removes its lock, and a folder that it made and left empty: then all begins again.
     """
@@ -52,14 +53,14 @@ def _taken(place: Path, folder: Path, work: str, hint: str) -> tuple[TextIO, boo
             with lock:
                 lock.seek(0)
                 raise UserError(
-                    f"Another {work} is under way in {folder}, by process {lock.read().strip() or 'unknown'}.",
-                    hint=f"Wait for its end, stop it, or {hint}.",
+                    f"Another {work} is running in {folder}, in process {lock.read().strip() or 'unknown'}.",
+                    hint=f"Wait until it ends, stop it, or {hint}.",
                 )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), (place / LOCK).stat()):
                 return lock, made
         lock.close()
-    raise _refused(folder, "its lock cannot be told from another file", hint)
+    raise _refused(folder, "its lock is not distinguishable from another file", hint)
 
 
 def _opened(place: Path, folder: Path, hint: str) -> TextIO:
@@ -84,7 +85,7 @@ def _refused(folder: Path, reason: str, hint: str) -> UserError:
 
 
 def _got(lock: TextIO) -> bool:
-    """Whether a file is locked now; also where there are no locks: on Windows, on some disks of networks."""
+    """Whether a file is locked now; True on systems without locks: Windows, some network disks."""
     if sys.platform == "win32":
         return True
     import fcntl
@@ -99,7 +100,7 @@ def _got(lock: TextIO) -> bool:
 
 
 def emptied(folder: Path) -> None:
-    """Remove all that is in a folder, but for its lock; `UserError` where that cannot be done."""
+    """Remove everything in a folder except its lock; `UserError` if that fails."""
     try:
         for entry in folder.iterdir():
             if entry.name != LOCK:

@@ -52,7 +52,7 @@ from handful.types import Task, TaskSpec, stack, take, to_device
 
 RECALIBRATION_TASKS = 10
 TIMED_STEPS, TIMED_TASKS = 3, 10
-"""How many meta-steps and validation tasks are timed for a time budget."""
+"""The numbers of meta-steps and validation tasks that are timed for a time budget."""
 MOST_DIVERGED = 0.05
 """Of the draws of a validation: with more of them without a finite prediction, the training has diverged."""
 PLANNING_BLOCKS = 64
@@ -62,9 +62,8 @@ COUNTED_BLOCKS = 64
 
 
 class Training(TrainingState):
-    """A training under way.
-
-    With several workers each has one, with the same bits; but only the first one knows scores and best weights.
+    """A training in progress. With several workers each has one, with the same bits; only the first one has scores and
+    best weights.
     """
 
     def __post_init__(self) -> None:
@@ -76,20 +75,19 @@ class Training(TrainingState):
 
     @property
     def steps(self) -> int:
-        """Meta-steps to take: none where nothing is meta-trained."""
+        """Meta-steps to take: none if nothing is meta-trained."""
         assert self.step_count is not None, "fixed before"
         return self.step_count.total if self.parameters else 0
 
     def cores(self) -> AbstractContextManager[None]:
-        """With task threads no operation takes more than a core, and no bit depends on how many there are.
-
-        Nor do those of the optimizer and of validation: else they would differ between workers and one process.
+        """With task threads no operation takes more than a core, and no bit depends on the number of cores, nor in the
+        optimizer and validation: otherwise workers and one process would differ.
         """
         return one_core_each() if self.plan is not None and self.plan.threads else nullcontext()
 
     @property
     def stagnant(self) -> bool:
-        """Whether as many validations as its patience holds have brought no better weights than those before."""
+        """Whether the last `patience` validations brought no better weights."""
         later = [row for row in self.history if "val" in row and row["step"] > self.best_step]
         return 0 < self.settings.patience <= len(later)
 
@@ -121,9 +119,8 @@ class Training(TrainingState):
         return loss
 
     def see_to_randomness(self, on_event: OnEvent) -> None:
-        """Where the network draws random numbers by itself, run tasks one by one, each with a seed of its own.
-
-        Raises `UserError` where predictions would be random, and where its draws cannot be seeded.
+        """If the network draws random numbers itself, run tasks one by one, each with its own seed. Raises `UserError`
+        if predictions would be random, or if its draws cannot be seeded.
         """
         tasks, spec, noise = self.draw(range(1))
         task, drawn = take(tasks, 0), None if noise is None else take(noise, 0)
@@ -138,8 +135,8 @@ class Training(TrainingState):
         of_evaluation = drawing_operation(evaluated)
         if of_evaluation:
             raise UserError(
-                f"The network draws random numbers in evaluation mode too ({of_evaluation[0]}), so that no prediction "
-                "would come out twice. Let it draw only where its attribute `training` is true, as in "
+                f"The network draws random numbers in evaluation mode too ({of_evaluation[0]}), so predictions could "
+                f"not be repeated. Draw only if its attribute `training` is true, as in "
                 "F.dropout(x, p, self.training)."
             )
         if not of_training:
@@ -147,13 +144,13 @@ class Training(TrainingState):
         operation, own = of_training
         if own or self.workers.count > 1:
             what = "from a generator of its own" if own else "by itself, and several workers share the training"
-            way = "Leave the generator out: training seeds what then is drawn." if own else "Train with one worker."
-            raise UserError(f"The network draws random numbers {what} ({operation}), which cannot be seeded. {way}")
+            way = "Remove the generator: training then seeds the draws." if own else "Train with one worker."
+            raise UserError(f"The network draws random numbers {what} ({operation}), which training cannot seed. {way}")
         self.network_draws, self.plan = True, Plan("loop")
         on_event(
             NoteEvent(
-                f"The network draws random numbers by itself ({operation}). So tasks are run one by one, each with a "
-                "seed of its own, and the same seed gives the same weights."
+                f"The network draws random numbers by itself ({operation}). Tasks are therefore run one by one, each "
+                f"with its own seed, so that the same seed gives the same weights."
             )
         )
 
@@ -166,7 +163,7 @@ class Training(TrainingState):
             yield leaf
 
     def choose_plan(self, on_event: OnEvent) -> None:
-        """Find out on the first meta-batch how it is run best, unless the plan is given."""
+        """Choose the best plan on the first meta-batch, unless it is given."""
         self.see_to_randomness(on_event)
         count = self.settings.meta_batch_size
         if self.plan is None and self.parameters:
@@ -191,8 +188,8 @@ class Training(TrainingState):
             check_shared(self.plan, count, self.workers.count)
         except UserError as error:
             raise UserError(
-                f"This run goes on under the plan that was chosen for it ({self.plan}), which is not for "
-                f"{self.workers.count} workers. Resume it with as many as it was started with.",
+                f"This run continues with its plan ({self.plan}), which does not suit {self.workers.count} workers. "
+                f"Resume it with the number that it was started with.",
                 hint="Or start over with {force}.",
             ) from error
 
@@ -206,7 +203,7 @@ class Training(TrainingState):
             self.kept_splits = fixed.get("kept_splits")
 
     def fix_steps(self, run: Run | None, on_event: OnEvent) -> None:
-        """As many as the budget allows; all workers time the first meta-batch, and the first one fixes."""
+        """As many steps as the budget allows; all workers time the first meta-batch, and the first one decides."""
         minutes, long = self.settings.minutes, one_by_one(self.learner)
         if self.step_count is not None:
             if self.steps > self.step:
@@ -214,7 +211,7 @@ class Training(TrainingState):
             if long and self.steps > self.step:
                 self.expected_seconds = (self.steps - self.step) * self._seconds_per_step(1)
             return
-        assert minutes is not None, "where there are no steps"
+        assert minutes is not None, "without steps"
         per_step, steps = self._seconds_per_step(TIMED_STEPS), 0
         if self.workers.first:
             self._time_validation()
@@ -226,10 +223,8 @@ class Training(TrainingState):
         self._keep_steps(StepCount(steps), run)
 
     def keep_lower_layers(self, steps: int, run: Run | None, on_event: OnEvent) -> bool:
-        """Of an encoder some of whose layers stay as they are, run these once for each example, if that is cheaper.
-
-        steps: that there will be, at the least. Returns whether some are kept. Once decided it stays so, since the last
-        bits differ.
+        """Run the frozen layers of an encoder once for each example, if that is cheaper. steps: the least number of
+        steps to come. Returns whether some are kept. The decision is final, since the last bits differ.
         """
         settings, encoder, plan = self.settings, kept_layers.encoder_of(self.learner), self.plan
         if encoder is None or plan is None or plan.memory != "whole" or settings.precision != "fp32":
@@ -250,14 +245,14 @@ class Training(TrainingState):
             self.predicted_bytes = None if self.predicted_bytes is None else self.predicted_bytes + kept
             on_event(
                 NoteEvent(
-                    f"The layers of the encoder that stay as they are have run for {count:,} examples, once for all "
-                    f"steps ({kept / 2**20:.0f} MiB)."
+                    f"The frozen layers of the encoder have run for {count:,} examples, once for all steps "
+                    f"({kept / 2**20:.0f} MiB)."
                 )
             )
         return count > 0
 
     def shortage(self) -> str | None:
-        """Why a step on the largest tasks takes more memory than there is for it, in words; None where it does not."""
+        """Why a step on the largest tasks exceeds the memory, in words; None if it does not."""
         first = max(self.distribution.typical(PLANNING_BLOCKS), key=self._examples)
         tasks, spec, noise = self.draw(range(first, first + 1))
         with streams.network_draws("memory", self.settings.seed, first):
@@ -287,7 +282,7 @@ class Training(TrainingState):
         return statistics.median(times)
 
     def correct_steps(self, run: Run | None, on_event: OnEvent) -> None:
-        """Once, where steps take more or less time than was measured before the first one."""
+        """Correct the number of steps once, if their time differs from the measurement before the first one."""
         minutes, count = self.settings.minutes, self.step_count
         assert count is not None, "fixed before"
         if minutes is None or count.corrected is not None or self.step != count.correction_step:
@@ -304,7 +299,7 @@ class Training(TrainingState):
             if steps != count.first:
                 on_event(
                     NoteEvent(
-                        f"Steps take other times than the first ones: {steps} instead of {count.first} fit into "
+                        f"Step times differ from the first ones: {steps} steps instead of {count.first} fit into "
                         f"{round(minutes, 2):g} minutes."
                     )
                 )
@@ -323,7 +318,7 @@ class Training(TrainingState):
             run.fix(**count.to_json())
 
     def follow(self) -> None:
-        """All workers continue from where the first one is."""
+        """Set all workers to the state of the first one."""
         if self.workers.count > 1:
             state = self.workers.share(*self.state())
             if not self.workers.first:
@@ -348,7 +343,7 @@ class Training(TrainingState):
     def _meta_gradient(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the next meta-batch, of which each worker runs its own tasks.
 
-        Under the plan, or a leaner one from now on where a GPU's memory does not suffice.
+        Under the plan, or a leaner one from now on if the GPU runs out of memory.
         """
         count = self.settings.meta_batch_size
         while True:
@@ -370,14 +365,14 @@ class Training(TrainingState):
                     raise
                 if self.workers.count > 1:  # the others do not know of it
                     raise HandfulError(
-                        f"The memory does not suffice for the plan ({plan}). A leaner one is {leaner.written()}.",
+                        f"Out of memory with the plan ({plan}). A plan with less memory is {leaner.written()}.",
                         code="out-of-memory",
-                        hint="Start over with {force}, and with it as {plan}.",
+                        hint="Start over with {force}, and set it as {plan}.",
                     ) from error
                 self.plan = leaner
 
     def pretrain(self, run: Run | None, on_event: OnEvent, stop: Stop | None) -> None:
-        """Train the backbone on the pool of the train split, from where a checkpoint ended it."""
+        """Train the backbone on the pool of the train split, from the checkpoint if one exists."""
         pool = self.distribution.pool()
         assert pool is not None, "checked before"
         settings = self.settings
@@ -401,7 +396,7 @@ class Training(TrainingState):
         self.pretraining = self.unfinished = None
 
     def described(self) -> PlanEvent:
-        """What is trained, on what, and how."""
+        """The description of the training: learner, tasks and plan."""
         tasks = self.distribution
         return PlanEvent(
             parameters=sum(parameter.numel() for parameter in self.parameters),
@@ -420,10 +415,9 @@ class Training(TrainingState):
     def validate(self) -> dict[str, Any]:
         """Score on validation tasks with precise normalization statistics; keep the weights if it is the best yet.
 
-        Returns what the history says of it: {"val": score}, with "val_diverged" where draws diverged and
-        "val_undefined" where their score is undefined. Weights with which fewer draws are left out of the score are
-        better. Raises `HandfulError` where too many diverged. With several workers all measure the statistics, and the
-        first one scores.
+        Returns the entries for the history: {"val": score}, with "val_diverged" for diverged draws and "val_undefined"
+        for undefined scores. Weights with which fewer draws are left out of the score are better. Raises `HandfulError`
+        if too many diverged. With several workers all measure the statistics, and the first one scores.
         """
         start = time.perf_counter()
         with self._solvable("validation score"):
@@ -439,8 +433,8 @@ class Training(TrainingState):
             raise self._diverged(f"No prediction was finite on {score.diverged} of {draws} validation draws")
         if math.isnan(score.mean):
             raise UserError(
-                f"The metric {evaluation.metric.name!r} is undefined on all validation tasks. Choose another one, or "
-                "tasks with more queries.",
+                f"The metric {evaluation.metric.name!r} is undefined on all validation tasks. Choose another metric, "
+                f"or tasks with more queries.",
                 field=("metric",),
             )
         rank = (-evaluation.unscored, evaluation.metric.sign * score.mean)
@@ -459,7 +453,7 @@ class Training(TrainingState):
 
     @contextmanager
     def _solvable(self, what: str) -> Iterator[None]:
-        """A matrix that cannot be factorized is a divergence, too; on whichever worker, as others do not know of it."""
+        """A matrix that cannot be factorized counts as a divergence, too, on any worker."""
         try:
             yield
         except LinAlgError as error:
@@ -503,8 +497,8 @@ class Trained:
     best_diverged: on how many of the validation draws no prediction was finite; a squared error leaves them out.
     seconds: in steps and pre-training, those before an interruption included; no validation.
     examples: see `examples_seen`.
-    plan: how the steps were run; None where none was chosen.
-    predicted_bytes: the largest size of the process that the choice of the plan expected; None where it chose none.
+    plan: how the steps were run; None if none was chosen.
+    predicted_bytes: the largest size of the process that the choice of the plan expected; None if it chose none.
     history: one row a step, with `step`, `loss` and `seconds`, and `val` where it was validated; step 0 has no loss.
     """
 
@@ -546,7 +540,7 @@ def meta_train(
     bits are then those of one process under the same plan, which must have task threads; so are those of any number of
     cores.
 
-    Raises `UserError` for settings that do not exist or do not fit the tasks, and `DivergedError` where no step has a
+    Raises `UserError` for settings that do not exist or do not fit the tasks, and `DivergedError` if no step has a
     finite loss.
 
     Example:
@@ -643,7 +637,8 @@ def _train(training: Training, run: Run | None, on_event: OnEvent, stop: Stop | 
         if training.step < training.steps:
             on_event(
                 NoteEvent(
-                    f"Stopped after step {training.step}: no validation was better since step {training.best_step}."
+                    f"Stopped after step {training.step}: no validation has been better since step "
+                    f"{training.best_step}."
                 )
             )
         if not training.steps and not training.history:  # a learner that is pre-trained only
@@ -688,47 +683,46 @@ def checked(
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         if learner.start not in ("pretrained", "fitted"):
             raise UserError(
-                f"The learner {learner.key!r} has nothing to meta-train. Train another one: `handful evaluate` shows "
-                "the baselines beside it."
+                f"The learner {learner.key!r} has nothing to meta-train. Train another one; `handful evaluate` "
+                f"compares it with the baselines."
             )
         pretrained = learner.start == "pretrained"
         if pretrained and not chosen.pretrain_examples:
             raise UserError(
                 f"The learner {learner.key!r} is not meta-trained but pre-trained.",
-                hint="Say on how many examples with {pretrain_examples}.",
+                hint="Set the number of examples with {pretrain_examples}.",
             )
         if chosen.minutes is not None:
             raise UserError(
-                f"The learner {learner.key!r} is {'pre-trained' if pretrained else 'fitted'} alone and takes no "
-                "meta-steps whose number minutes could fix.",
-                hint="Leave {minutes} out.",
+                f"The learner {learner.key!r} is {'pre-trained' if pretrained else 'fitted'} only and has no "
+                f"meta-steps that minutes could limit.",
+                hint="Remove {minutes}.",
             )
     if chosen.pretrain_examples and distribution.pool() is None:
-        raise UserError("These tasks come from a generator and share no examples to pre-train on: leave it out.")
+        raise UserError(
+            "These tasks come from a generator and have no common examples to pre-train on. Remove {pretrain_examples}."
+        )
     if learner.fits:
         rows_to_fit(learner, distribution)
     check_precision(chosen, learner)
     if chosen.patience and workers > 1:
-        raise UserError(
-            "A training that ends once validation no longer rises runs in one process: leave patience at 0, or train "
-            "with one worker."
-        )
+        raise UserError("Early stopping needs one process: set patience to 0, or train with one worker.")
     check_shared(cast(Plan | None, chosen.plan), chosen.meta_batch_size, workers)
     return chosen
 
 
 def check_precision(chosen: Settings, learner: Learner) -> None:
-    """Raise a `UserError` where the device has no steps of this precision."""
+    """Raise `UserError` if the device has no steps of this precision."""
     if chosen.precision == "bf16" and (place := chosen.device or learner.device.type) != "cuda":
         raise UserError(
-            f"The setting precision bf16 is for the device cuda, and this is {place}.",
+            f"The precision bf16 needs the device cuda, not {place}.",
             field=("precision",),
-            hint="Leave {precision} out, or give another {device}.",
+            hint="Remove {precision}, or set another {device}.",
         )
 
 
 def examples_seen(distribution: TaskDistribution, settings: Settings, steps: int) -> int:
-    """How many examples the whole training shows to the network, counting repeats."""
+    """The number of examples that the network processes in the whole training, counting repeats."""
     blocks = math.ceil(steps * settings.meta_batch_size / BLOCK)
     indices = distribution.typical(min(max(1, blocks), COUNTED_BLOCKS)) if distribution.varied else range(1)
     counts = [sum(len(part.inputs) for part in distribution.task(index)) for index in indices]

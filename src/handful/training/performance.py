@@ -1,4 +1,4 @@
-"""How fast a training was, against what the machine can do."""
+"""The speed of a training, relative to the machine's measured peak."""
 
 import sys
 from typing import Any
@@ -18,13 +18,13 @@ def performance(
     *,
     predicted_bytes: int | None = None,
 ) -> dict[str, float]:
-    """Seconds of a meta-step, tasks per second, bytes of the process at most, and the share of the machine's limit.
+    """Seconds per meta-step, tasks per second, peak bytes of the process, and the share of the machine's peak.
 
     predicted_bytes: of the process at most, as planned.
     history: rows of a training on this distribution. The share is of the most operations that large products of
     matrices and convolutions reached on all cores, see `Operations.share_of_limit`. Operations are counted on the plain
-    loop, so that a plan gets no credit for what it computes twice; there is no share where that does not fit into
-    memory. Empty where fewer than two steps were taken.
+    loop, so that a plan gets no credit for what it computes twice; no share is given if that does not fit into memory.
+    Empty for fewer than two steps.
     """
     steps = [row for row in history if row["step"]]
     if len(steps) < 2:
@@ -51,7 +51,7 @@ def performance(
 
 
 def _peak_bytes() -> int:
-    """The largest size that this process had; 0 where the system does not tell."""
+    """The largest size that this process had; 0 if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

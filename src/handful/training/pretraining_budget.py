@@ -1,4 +1,4 @@
-"""What a budget of seconds holds of pre-training: how many examples, and of images of which size."""
+"""The pre-training that fits into a time budget: the number of examples, and the size of images."""
 
 import time
 from contextlib import suppress
@@ -21,23 +21,23 @@ LEAST_BATCHES = 300
 SIZES = (84, 64, 32)
 """Pixels a side that are tried, with the size that images have."""
 LARGE = 48
-"""Pixels from which `resnet3` is taken, which has three batches for one of `conv4` at 64; by that time alone."""
+"""Pixels from which `resnet3` is used, which does three batches in the time of one of `conv4` at 64 pixels."""
 WIDENING: dict[str, Any] = {"widths": [32, 64, 128, 128]}
 """Channels of `conv4`. They take half the time of 64 throughout, and have twice the features: after as much time of the
 processor, 5-way 1-shot accuracy on validation classes was higher by 1 point on glyphs, 6 on emoji, 19 on Omniglot."""
 TIMED, TIMED_SHARE = 3, 0.02
-"""Steps that are timed at the least, after one that warms up; and the share of the budget from which these will do."""
+"""The fewest steps that are timed, after one that warms up; and the share of the budget after which they suffice."""
 FORWARD = 1 / 3
 """The part of a step that its forward pass takes, as the batches do from which norms get their statistics."""
 ENDLESS = BATCH * 10**9
 """Examples of a pre-training that its timer ends."""
 CLASSES, WAY = 64, 5
-"""Of random images, by which sizes are timed before there are tasks of them."""
+"""The number of random images that time sizes before tasks of these sizes exist."""
 
 
 @dataclass(frozen=True)
 class SizeChoice:
-    """What to pre-train in a budget. size: pixels a side. batches: of `BATCH` examples, that the budget holds."""
+    """The pre-training within a budget. size: pixels a side. batches: of `BATCH` examples, that the budget holds."""
 
     size: int
     backbone: str
@@ -72,11 +72,10 @@ class _Timer:
 
 
 def examples_within(learner: Learner, pool: PretrainingExamples, seconds: float, *, seed: int = 0) -> int:
-    """How many examples `learner.pretrain` gets through in what is left of so many seconds, at least one batch.
+    """How many examples `learner.pretrain` processes in the rest of so many seconds, at least one batch.
 
-    Some steps of a copy are timed first, in about a fiftieth of the seconds; the learner stays as it is.
-
-    seconds: above 0, the timing included.
+    Some steps of a copy are timed first, in about a fiftieth of the seconds; the learner is not changed. seconds: above
+    0, the timing included.
     """
     start = time.perf_counter()
     per_step = _seconds_per_step(learner, pool, seconds, seed)
@@ -88,8 +87,8 @@ def choose_size(seconds: float, input_shape: tuple[int, ...], *, seed: int = 0) 
     """The largest images, with the network for them, of which a budget holds `LEAST_BATCHES`; else the smallest.
 
     seconds: of the budget. input_shape: `(channels, height, width)` that the images have; larger ones are not made of
-    them. Larger images show more, but a network that saw too few batches of them is worse than one that saw many of
-    smaller ones; a step is timed on random images of each size, the largest first.
+    them. Larger images contain more detail, but a network trained on too few batches of them is worse than one trained
+    on many of smaller ones; a step is timed on random images of each size, the largest first.
     """
     own = min(input_shape[1:])
     sizes = sorted({min(own, SIZES[0]), *(size for size in SIZES if size < own)}, reverse=True)

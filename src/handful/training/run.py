@@ -37,12 +37,12 @@ SCHEMA = 1
 STEPS, RACE = "steps.json", "race.json"
 KEPT_CHECKPOINTS = 2
 FILES_BEFORE_THE_RUN = ("env.json", "data.json", "tuning.json")
-"""What may be in a folder before it is a run."""
+"""Files that a folder may contain before it is a run."""
 NO_CONTENTS = Contents({on: {} for on in SPLITS})
 
 
 class Restorable(Protocol):
-    """What can be put into a checkpoint."""
+    """An object that a checkpoint can store."""
 
     step: int
     history: list[dict[str, Any]]
@@ -57,7 +57,7 @@ class Restorable(Protocol):
 class Run:
     """A folder with `config.json`, `env.json`, `data.json`, `metrics.jsonl`, `checkpoints/`; later `model/`, report.
 
-    id: another one for each run that is started, which its checkpoints name; None where it is not known.
+    id: unique to each started run, and named by its checkpoints; None if unknown.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,9 +76,9 @@ class Run:
     ) -> Self:
         """Start a run here, or continue one (`resume`), or start over (`force`).
 
-        data: what the source holds now. To resume, all must be there that the run was started with, wherever the data
-        are now; what is new is noted. Raises `UserError` where a run exists and neither is asked for, or where the
-        configuration to resume with differs from the saved one (the message names the differences), or the data do.
+        data: the source's present content. To resume, all data that the run was started with must exist, at any path;
+            new data are noted. Raises `UserError` if a run exists and neither is requested, or if the configuration or
+            data to resume with differ from the saved ones (the message names the differences).
         """
         run = cls(path)
         try:  # as it will be read back: tuples become lists
@@ -98,7 +98,7 @@ class Run:
             run.id = run._environment().get("run")
             return run
         if resume:
-            note("run-started", f"There is no run in {path} yet: starting one.")
+            note("run-started", f"{path} contains no run yet: starting one.")
         if exists:
             emptied(path)
         run.id = secrets.token_hex(8)
@@ -109,28 +109,27 @@ class Run:
 
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """The run in this folder, or the one whose `model` folder this is; `ArtifactError` if there is none."""
+        """The run in this folder, or the one whose `model` folder this is; `ArtifactError` if it is neither."""
         run = cls.find(path)
         if run is not None:
             return run
         check_folder(path)
         raise ArtifactError(
-            f"{path} is not a run: it has no whole config.json, which tells the tasks and settings. Give a folder that "
-            "`handful train` made.",
+            f"{path} is not a run: its config.json, with tasks and settings, is missing or damaged. Use a folder made "
+            f"by `handful train`.",
             code="missing-artifact",
         )
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
-        """As `existing`, but None if there is no run."""
+        """As `existing`, but None without a run."""
         folders = [path, path.parent] if path.name == "model" else [path]
         return next((cls(folder) for folder in folders if is_run(folder)), None)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Inside, torch has as many threads as where the run was started: its last bits may depend on their number.
-
-        Warns where that number is not known or cannot be set.
+        """Within this context, torch uses as many threads as when the run was started, since its last bits may depend
+        on them. Makes a note if their number is unknown or cannot be set.
         """
         before = torch.get_num_threads()
         saved: Any = self._environment().get("threads")
@@ -142,15 +141,15 @@ class Run:
                 note(
                     "threads-differ",
                     f"The run in {self.path} was started with {saved if known else 'an unknown number of'} threads and "
-                    f"goes on with {torch.get_num_threads()}: its last bits may differ from those of a run that was "
-                    "not interrupted.",
+                    f"continues with {torch.get_num_threads()}: its last bits may differ from those of an "
+                    f"uninterrupted run.",
                 )
             yield
         finally:
             torch.set_num_threads(before)
 
     def _environment(self) -> dict[str, Any]:
-        """What `env.json` holds; empty where it is missing or broken."""
+        """The content of `env.json`; empty if it is missing or damaged."""
         try:
             saved = read_json(self.path / "env.json")
         except ArtifactError:
@@ -169,11 +168,11 @@ class Run:
         return config
 
     def contents(self) -> Contents:
-        """What the data held when the run, or the search before it, was started, or resumed last."""
+        """The content of the data when the run, or the search before it, was started or last resumed."""
         return Contents.from_json(read_json(self.path / "data.json"))
 
     def keep_contents(self, data: Contents) -> None:
-        """Keep what the data hold."""
+        """Save the content of the data."""
         write_json(self.path / "data.json", data.to_json())
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -194,17 +193,17 @@ class Run:
         write_json(self.path / STEPS, self.fixed() | facts)
 
     def step_count(self) -> StepCount | None:
-        """The steps that were fixed by a time budget; None where they were not, or not yet."""
+        """The steps as determined by a time budget; None if they were not, or not yet."""
         fixed = self.fixed()
         return StepCount.from_json(fixed) if "steps" in fixed else None
 
     def race(self) -> dict[str, Any] | None:
-        """What the race of learners came to that the run was: its winner and its candidates; None where it was none."""
+        """The result of the run's race of learners: its winner and candidates; None if it was not a race."""
         path = self.path / RACE
         return read_json(path)["summary"] if path.exists() else None
 
     def performance(self) -> dict[str, float]:
-        """What `performance.json` says of the training's speed; empty where there is none."""
+        """The content of `performance.json`, the training's speed; empty without that file."""
         path = self.path / "performance.json"
         return read_json(path) if path.exists() else {}
 
@@ -219,7 +218,7 @@ class Run:
             old.unlink()
 
     def restore(self, training: Restorable) -> bool:
-        """Continue from the newest checkpoint that is whole; returns whether there was one."""
+        """Restore the newest intact checkpoint; returns whether one was found."""
         for path in self._checkpoints():
             try:
                 tensors, facts, _ = read_tensors(path)
@@ -232,15 +231,15 @@ class Run:
             training.restore(tensors, facts)
             return True
         if self._checkpoints():
-            note("started-over", f"{self.path} has no whole checkpoint of its own: starting over.")
+            note("started-over", f"{self.path} has no intact checkpoint: starting over.")
         return False
 
     def keep_network(self, weights: dict[str, Tensor]) -> None:
-        """Keep the learner's network as its pre-training left it, for baselines that start from such a one."""
+        """Save the learner's network after its pre-training, for baselines that start from a pre-trained one."""
         write_tensors(self._network, weights, {})
 
     def pretrained_network(self) -> dict[str, Tensor] | None:
-        """The weights of that network; None where there was no pre-training, or they cannot be read."""
+        """The weights of that network; None without a pre-training, or if they cannot be read."""
         if not self._network.exists():
             return None
         try:
@@ -255,11 +254,11 @@ class Run:
 
     @property
     def ladder(self) -> Path:
-        """Where the pre-training for the ladder is kept, finished or not, for the next evaluation."""
+        """The path of the ladder's pre-training, finished or not, for the next evaluation."""
         return self.path / "checkpoints" / "ladder.safetensors"
 
     def ladder_checkpoints(self, stop: Stop | None = None) -> "PretrainingCheckpoints | None":
-        """Keeps the pre-training for the ladder, and ends it at `stop`; None where nothing can be written.
+        """Saves the pre-training of the ladder, and ends it at `stop`; None if nothing can be written.
 
         Only the same version of handful continues it.
         """
@@ -268,7 +267,7 @@ class Run:
         try:
             check_writable(path.parent)
         except UserError as error:
-            note("not-kept", f"{error.message} The pre-training for the ladder is not kept in case of an interruption.")
+            note("not-kept", f"{error.message} An interruption will lose the pre-training of the ladder.")
             return None
         saved = None
         if path.exists():
@@ -285,7 +284,7 @@ class Run:
         return PretrainingCheckpoints(save, saved, stop)
 
     def abandon(self) -> None:
-        """Leave no run behind where there is nothing to continue from: another attempt may start here."""
+        """Remove a run that has nothing to resume, so that another attempt may start here."""
         if not self._checkpoints():
             (self.path / "config.json").unlink(missing_ok=True)
             for left in (
@@ -313,11 +312,11 @@ class Run:
 
 
 def check_same(what: str, earlier: tuple[dict[str, Any], Contents], now: tuple[dict[str, Any], Contents]) -> None:
-    """Raise a `UserError` where a run or search cannot go on, since its configuration or data are others.
+    """Raise `UserError` if a run or search cannot be resumed, because its configuration or data differ.
 
     Data that have grown are noted.
 
-    what: what messages call it. earlier, now: the configuration, as JSON, and what the data held or hold.
+    what: what messages call it. earlier, now: the configuration, as JSON, and the content of the data.
     """
     (saved, before), (config, data) = earlier, now
     changes = _changes(saved, config)
@@ -325,27 +324,31 @@ def check_same(what: str, earlier: tuple[dict[str, Any], Contents], now: tuple[d
         changes.pop("tasks", None)  # the place of the user's data, which are known by what they hold
     if not changes and (changed := data.changed_since(before)):
         raise UserError(
-            f"The data have changed since {what} was started: {changed}. Bring them back as they were.",
+            f"The data have changed since {what} was started: {changed}. Restore them.",
             hint="Or start over with {force}.",
         )
     if changes:
-        lasting = " Steps stay: the learning rate falls to zero with the last one." if "steps" in changes else ""
+        lasting = (
+            " The number of steps cannot change: the learning rate falls to zero at the last one."
+            if "steps" in changes
+            else ""
+        )
         listed = "; ".join(f"{name}: {change}" for name, change in changes.items())
         raise UserError(
             f"{what[0].upper()}{what[1:]} was started with other settings ({listed}).{lasting} Resume it with the same "
-            "ones.",
+            f"settings.",
             hint="Or start over with {force}.",
         )
     if new := data.new_since(before):
         note(
             "grown-data",
-            f"The data have grown since {what} was started ({new}): it goes on with them, so that it ends otherwise "
-            "than one that was not interrupted.",
+            f"The data have grown since {what} was started ({new}): training continues with them, so the result "
+            f"differs from that of an uninterrupted run.",
         )
 
 
 def _changes(saved: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
-    """What differs between two configurations, by its own name and not that of the part which holds it."""
+    """The differences between two configurations, by the name of the setting without that of its section."""
     changes: dict[str, str] = {}
     for name in saved | config:
         before, now = saved.get(name), config.get(name)
@@ -361,14 +364,14 @@ def _said(value: Any) -> str:
 
 
 def check_free(path: Path) -> None:
-    """Raise a `UserError` if a new run cannot be put here: there is more than what is written before it starts."""
+    """Raise `UserError` if a new run cannot be placed here, because the folder contains other files."""
     entries = path.iterdir() if path.is_dir() else [path] if path.exists() else []
     if not all(entry.name in FILES_BEFORE_THE_RUN or entry.name.startswith(".") for entry in entries):
         raise UserError(f"{path} exists, is not empty and is not a run.", hint="Choose another place with {path}.")
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on."""
+    """The versions and hardware that the numbers of a run may depend on."""
     import handful
 
     return {

@@ -1,4 +1,4 @@
-"""How to meta-train: the settings of a run, and what they may be."""
+"""The settings of meta-training, and their allowed values."""
 
 import math
 from dataclasses import dataclass, fields
@@ -14,18 +14,18 @@ from handful.streams import checked_seed
 from handful.tasks.distribution import BLOCK
 
 FEWEST_STEPS = 10
-"""Between validations, unless asked for: in a short training these would take most of the time."""
+"""The fewest steps between validations by default, which would otherwise take most of a short training's time."""
 DEFAULT_STEPS = 1000
 NUMBERS: dict[Any, tuple[str, Any]] = {int: ("a whole number", Integral), float: ("a finite number", Real)}
 NUMBERS |= {kind | None: described for kind, described in NUMBERS.items()}
-"""The types of settings that are numbers, in words, and what is taken for them; but truth is no number."""
+"""The types of numeric settings, in words, with the accepted Python types; booleans are not numbers."""
 LEAST = {
     **dict.fromkeys(("steps", "meta_batch_size", "validation_tasks"), 1),
     **dict.fromkeys(
         ("pretrain_examples", "weight_decay", "warmup", "validate_every", "patience", "checkpoint_every"), 0
     ),
 }
-"""Of settings, the least that they may be."""
+"""The minimum of settings."""
 ABOVE_ZERO = "minutes", "outer_lr", "clip"
 
 
@@ -34,8 +34,7 @@ class Settings:
     """How to meta-train.
 
     steps: meta-steps, 1000 if neither these nor minutes are given.
-    minutes: as many meta-steps as fit into this time of the clock, from the call of `meta_train` to
-        the last validation.
+    minutes: as many meta-steps as fit into this wall-clock time, from the call of `meta_train` to the last validation.
     meta_batch_size: tasks per step.
     outer_lr: peak rate of AdamW, reached after `warmup` and then lowered to zero along a cosine.
     weight_decay: of AdamW.
@@ -43,18 +42,19 @@ class Settings:
     clip: largest norm of the meta-gradient.
     validate_every: in steps; 0: a tenth of all, but 10 or more.
     validation_tasks: per validation; the weights of the best validation are kept.
-    validate_start: whether the weights before the first step are validated, too, so that no worse ones are kept: where
-        these know something, as those of a pretrained network do.
-    patience: validations without a better one after which training ends; 0: it goes on to its last step. One process.
-    metric: what is validated by, see `find_metric`.
+    validate_start: whether the weights before the first step are validated, too, so that no worse ones are kept; useful
+        with a pretrained network. patience: validations without improvement after which training ends; 0: it continues
+        to its last step. One process.
+    metric: of validation, see `find_metric`.
     checkpoint_every: in steps; 0: a fiftieth of all.
-    pretrain_examples: how many examples the backbone is trained on before the first step, as if there were no tasks.
+    pretrain_examples: how many examples the backbone is pre-trained on before the first step, ignoring tasks.
     plan: how tasks are run; None: chosen.
-    device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays; None: where it is.
-    precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA alone; all else stays "fp32".
+    device: one of `handful.engine.devices.DEVICES`, on which the learner is trained and stays; None: its present
+        device.
+    precision: "bf16" lets the network of a meta-step compute in bfloat16, on CUDA only; everything else stays "fp32".
     seed: of pre-training and of the meta-loss's noise.
 
-    Raises `UserError` for a value out of its range, and for steps together with minutes.
+    Raises `UserError` for a value outside its range, and for both steps and minutes.
 
     Example:
         >>> Settings(minutes=5, outer_lr=3e-4).steps is None  # as many as fit into five minutes
@@ -104,7 +104,7 @@ class Settings:
             object.__setattr__(self, "steps", DEFAULT_STEPS if self.steps is None else self.steps)
         elif self.steps is not None:
             raise UserError(
-                f"Steps ({self.steps}) and a time for them ({self.minutes:g} minutes) exclude each other.",
+                f"Steps ({self.steps}) and minutes ({self.minutes:g}) exclude each other.",
                 hint="Give {steps} or {minutes}.",
             )
         if isinstance(self.plan, str):

@@ -1,7 +1,7 @@
 """Workers: processes that share each meta-step, and end with the same bits as one process alone.
 
-Training sees only the group of `torch.distributed`, in which each process is a worker. `together` makes the group: of
-processes that `torchrun` or another launcher has started, or of others that it starts beside this one.
+Training uses only the group of `torch.distributed`, in which each process is a worker. `together` forms the group: from
+processes that `torchrun` or another launcher has started, or from others that it starts itself.
 """
 
 import json
@@ -30,26 +30,26 @@ from handful.engine.plan import Plan
 from handful.errors import HandfulError, UserError
 
 PATIENCE = timedelta(days=7)
-"""How long workers wait for the first one, which pre-trains and validates alone. That a worker is gone is seen by its
+"""How long workers wait for the first one, which alone pre-trains and validates. A lost worker is detected by its
 closed connections, not by its silence."""
 STORE = "HANDFUL_STORE"
-"""The environment variable with the file through which the processes that are started here find one another."""
+"""The environment variable with the file through which the started processes find one another."""
 PEER_LOST_EXIT_CODE = 3
 """The exit code of a worker that ends because another one did."""
 REASON_AFTER = 5.0
-"""Seconds for a dead process to be told from those that end because of it."""
+"""Seconds in which a dead process is distinguished from those that end because of it."""
 RESUME = "Continue from the last checkpoint with {resume}."
 
 
 class PeerError(HandfulError):
-    """Training ended on another worker, and so on this one; the first worker tells why."""
+    """Training ended on another worker, and so on this one; the first worker reports why."""
 
 
 class Workers:
-    """This worker, and what all of them tell one another.
+    """This worker, and its communication with the others.
 
     rank: which one this is, counted from 0; only the first one prints, validates and writes. asked: whether this one
-    was told to stop; agreed: whether any of them was, before the last step, so that they stop after the same one.
+        was asked to stop; agreed: whether any of them was, before the last step, so that all stop after the same one.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -102,7 +102,7 @@ class Workers:
 
 
 HEADER = 16
-"""Bytes of two integers before each sum: how many losses follow, and whether this worker was told to stop."""
+"""Bytes of two integers before each sum: how many losses follow, and whether this worker was asked to stop."""
 
 
 def _packed(leaf: Leaf, losses: int, asked: bool) -> Tensor:
@@ -140,7 +140,7 @@ def _broadcast(content: bytes) -> bytes:
 
 @contextmanager
 def _hearing() -> Iterator[None]:
-    """What `torch.distributed` raises in here means that a worker is gone."""
+    """Errors of `torch.distributed` in this context mean that a worker is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -148,9 +148,8 @@ def _hearing() -> Iterator[None]:
 
 
 def check_shared(plan: Plan | None, tasks: int, workers: int) -> None:
-    """Raise a `UserError` unless `workers` can share meta-batches of so many tasks, with the bits of one of them.
-
-    plan: None where it is still to be chosen.
+    """Raise `UserError` unless `workers` can share meta-batches of so many tasks, with the bits of one worker. plan:
+    None if it is yet to be chosen.
     """
     if workers == 1:
         return
@@ -164,19 +163,19 @@ def check_shared(plan: Plan | None, tasks: int, workers: int) -> None:
     if plan.parts(tasks) < workers:
         raise UserError(
             f"The plan ({plan}) splits a meta-batch of {tasks} tasks into {plan.parts(tasks)}, too few for {workers} "
-            f"workers. One that suffices is {shared(plan, tasks, workers).written()}.",
-            hint="Give that one as {plan}, or lower {workers}.",
+            f"workers. A suitable plan is {shared(plan, tasks, workers).written()}.",
+            hint="Set it as {plan}, or lower {workers}.",
         )
     if not plan.threads:
         raise UserError(
-            f"The plan ({plan}) runs a part on all cores, so that the last bits would depend on how many a worker has. "
+            f"The plan ({plan}) runs a part on all cores, so the last bits would depend on a worker's number of cores. "
             f"With task threads it is {shared(plan, tasks, workers).written()}.",
-            hint="Give that one as {plan}.",
+            hint="Set it as {plan}.",
         )
 
 
 def shared(plan: Plan, tasks: int, workers: int) -> Plan:
-    """The plan that is most like this one and gives each worker a part, with its part of the cores."""
+    """The plan most similar to this one that gives each worker a part, with its share of the cores."""
     if workers == 1:
         return plan
     plan = replace(plan, threads=max(1, (plan.threads or torch.get_num_threads()) // workers))
@@ -191,10 +190,10 @@ def shared(plan: Plan, tasks: int, workers: int) -> Plan:
 def place(asked: int | None = None) -> tuple[int, int]:
     """This process's rank and the number of workers: those that it was started with, or the first one of `asked`.
 
-    Raises `UserError` where another number is asked for than was started.
+    Raises `UserError` if another number is requested than was started.
     """
     if asked is not None and asked < 1:
-        raise UserError(f"There is at least 1 worker, got {asked}.")
+        raise UserError(f"The number of workers is at least 1, got {asked}.")
     if _initialized():
         rank, count = dist.get_rank(), dist.get_world_size()
     elif _launched():
@@ -203,19 +202,19 @@ def place(asked: int | None = None) -> tuple[int, int]:
         return 0, asked or 1
     if asked not in (None, count):
         raise UserError(
-            f"torchrun, or whatever set WORLD_SIZE in the environment, started {count} workers, but {asked} are asked "
-            "for.",
-            hint="Leave out {workers}.",
+            f"torchrun, or whatever set WORLD_SIZE in the environment, started {count} workers, but {asked} were "
+            f"requested.",
+            hint="Remove {workers}.",
         )
     return rank, count
 
 
 @contextmanager
 def together(count: int, entry: str, job: dict[str, Any]) -> Iterator[None]:
-    """Inside, this process and the others are the group of `torch.distributed`, unless there is only one.
-
-    Those that no launcher has started are started here, on this machine: each runs the Python code `entry`, reads `job`
-    as one line of JSON from its standard input, comes to its own `together`, and ends with this process at the latest.
+    """Within this context, this process and the others form the group of `torch.distributed`, unless it is the only
+    one. Those that no launcher has started are started here, on this machine: each runs the Python code `entry`, reads
+    `job` as one line of JSON from its standard input, comes to its own `together`, and ends with this process at the
+    latest.
     """
     if count == 1 or _initialized():
         yield
@@ -259,7 +258,7 @@ def _loopback() -> Iterator[None]:
 
 @contextmanager
 def _others(count: int, entry: str, job: dict[str, Any]) -> Iterator[None]:
-    """Inside, this process is the first worker of a group whose others are started here."""
+    """Within this context, this process is the first worker of a group whose others are started here."""
     with tempfile.TemporaryDirectory(prefix="handful-") as folder, ExitStack() as stack:
         file = Path(folder) / "store"
         children = [stack.enter_context(_Child(rank, count, file, entry, job)) for rank in range(1, count)]
@@ -267,7 +266,7 @@ def _others(count: int, entry: str, job: dict[str, Any]) -> Iterator[None]:
         try:
             while not store.check([f"ready/{child.rank}" for child in children]):
                 if any(child.process.poll() is not None for child in children):
-                    raise PeerError("One ended before it was ready.")
+                    raise PeerError("A worker ended before it was ready.")
                 time.sleep(0.01)  # no waiting within torch, which would not hear Ctrl-C
             with _group(0, count, store):
                 yield
@@ -351,7 +350,7 @@ def job() -> dict[str, Any]:
 
 
 def _launched() -> bool:
-    """Whether a launcher has told this process how to find the others."""
+    """Whether a launcher has set the addresses of the other workers for this process."""
     return {"RANK", "WORLD_SIZE"} <= set(os.environ) and ("MASTER_ADDR" in os.environ or STORE in os.environ)
 
 
