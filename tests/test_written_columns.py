@@ -24,7 +24,7 @@ def test_where_no_cell_decides_two_cells_are_shown():
         columns(price=["285", "20.123"]).numbers("price")
     said = "t.csv: '20.123' (column 'price', row 2) can mean 20.123 or 20123: no column of numbers decides"
     assert caught.value.message == f"{said} ('285' does not either)."
-    assert caught.value.hint == "Name the decimal mark with {decimal}."
+    assert caught.value.hint == "Set the decimal mark with {decimal}."
 
 
 def test_cells_that_contradict_one_another_are_shown():

@@ -1,4 +1,4 @@
-"""Meta-learning and few-shot learning as real software.
+"""Meta-learning and few-shot learning on PyTorch.
 
 Names are resolved on first use, so that `import handful` and `handful --help` do not import torch.
 """

@@ -62,9 +62,9 @@ class Conv4(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(widths):
             raise UserError(
                 f"The conv4 backbone takes images (channels, height, width) of {2 ** len(widths)} pixels or more, "
-                f"not inputs of shape {input_shape}. For rows of numbers there is mlp.",
+                f"not inputs of shape {input_shape}. For rows of numbers, use mlp.",
                 code="wrong-shape",
-                hint="Choose it with {backbone}.",
+                hint="Set {backbone}.",
             )
         inputs = (input_shape[0], *widths[:-1])
         self.convolutions = nn.ModuleList(_Convolution(i, o) for i, o in zip(inputs, widths, strict=True))
@@ -96,9 +96,9 @@ def _channels_last(inputs: Tensor) -> Tensor:
 class _Convolution(nn.Conv2d):
     """3x3 convolution, normalized, to maps of the same size; of half the size with a stride of 2.
 
-    Normalization scales and shifts each channel. Where it goes by given statistics, the filters take that in, which
-    spares it all passes over the maps, forward and backward. So they do for images of one channel: the statistics of
-    the first maps, the largest of all, follow from the mean and covariance of the 9 numbers of a patch.
+    Normalization scales and shifts each channel. If statistics are given, they are folded into the filters, which saves
+    all passes over the maps, forward and backward. So it is for images of one channel: the statistics of the first
+    maps, the largest of all, follow from the mean and covariance of the 9 numbers of a patch.
     """
 
     def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
@@ -116,7 +116,7 @@ class _Convolution(nn.Conv2d):
         return F.conv2d(inputs, weight, shift, stride=self.stride, padding=self.padding)
 
     def _of_patches(self, inputs: Tensor, normalization: BatchNorm) -> Tensor:
-        """As a product with the matrix of patches, which takes a fourth of the time of a convolution of one channel."""
+        """A convolution as a product with the matrix of patches, which takes a fourth of the time for one channel."""
         patches = F.pad(inputs, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1).reshape(-1, 9)  # (n * h * w, 9)
         filters = self.weight.flatten(1)  # (outputs, 9)
         if normalization.by_batch:
@@ -151,9 +151,9 @@ class ResNet3(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < least:
             raise UserError(
                 f"The resnet3 backbone takes images (channels, height, width) of {least} pixels or more, not inputs of "
-                f"shape {input_shape}. For rows of numbers there is mlp.",
+                f"shape {input_shape}. For rows of numbers, use mlp.",
                 code="wrong-shape",
-                hint="Choose it with {backbone}.",
+                hint="Set {backbone}.",
             )
         self.stem, self.stem_normalization = _Convolution(input_shape[0], stem, size=5, stride=2), BatchNorm(stem)
         inputs = (stem, *widths[:-1])
@@ -214,11 +214,11 @@ class MLP(nn.Module):
 
 @backbone
 class Boosted(nn.Module):
-    """The layers of mlp on rows and on what boosted trees of all training tasks predict of them.
+    """The layers of mlp on rows and on the predictions of boosted trees of all training tasks for them.
 
-    The trees are fitted once, before any training, see `handful.functional.boosting`. Training sees of each row what
-    trees of other tasks predict, which comes behind its inputs; elsewhere all trees predict. Inputs `(n, d)`, or
-    `(n, d + columns)` in training, become features `(n, hidden[-1])`.
+    The trees are fitted once, before any training, see `handful.functional.boosting`. Training appends predictions by
+    trees of other tasks to each row's inputs; elsewhere all trees predict. Inputs `(n, d)`, or `(n, d + columns)` in
+    training, become features `(n, hidden[-1])`.
 
     columns: as many as the tasks have target values or classes.
     """
@@ -229,7 +229,7 @@ class Boosted(nn.Module):
             raise UserError(
                 f"The boosted backbone takes rows of numbers (d,), not inputs of shape {input_shape}.",
                 code="wrong-shape",
-                hint="Choose it with {backbone}.",
+                hint="Set {backbone}.",
             )
         _check_sizes("columns", (columns,))
         self.width, self.columns = input_shape[0], columns
@@ -244,21 +244,22 @@ class Boosted(nn.Module):
         return self.mlp(inputs)  # type: ignore[no-any-return]
 
     def fit(self, tasks: Sequence[Examples]) -> list[Tensor]:
-        """Fit the trees on the rows of all training tasks; what trees of the others predict for those of each."""
+        """Fit the trees on the rows of all training tasks; returns the predictions of the others' trees for each task's
+        rows."""
         targets = tasks[0].targets
         outputs = self.columns if targets.ndim == 1 else targets.shape[1]
         if outputs != self.columns or (targets.ndim == 1 and max(int(task.targets.max()) for task in tasks) >= outputs):
             raise UserError(
-                f"The boosted backbone was made for {self.columns} target values or classes, and these tasks have more "
-                "or fewer.",
-                hint="Give their number as columns in {backbone_options}.",
+                f"The boosted backbone was made for {self.columns} target values or classes, but these tasks have more "
+                f"or fewer.",
+                hint="Set their number as columns in {backbone_options}.",
             )
         return self.trees.fit(tasks)
 
 
 @backbone
 class Linear(nn.Module):
-    """The inputs and a linear map of them, which starts at zero: for embeddings that are good already.
+    """The inputs and a linear map of them, which starts at zero: for embeddings that are already good.
 
     Inputs `(n, *input_shape)` are flattened to features `(n, prod(input_shape))`. Untrained it changes nothing, and
     weight decay pulls it back there.
@@ -317,7 +318,7 @@ def make(
         if parameter.default is parameter.empty and parameter.kind not in VARIADIC and name not in options:
             raise UserError(
                 f"The backbone {written(backbone) or factory} needs the option {name!r}.",
-                hint="Give it in {backbone_options}.",
+                hint="Set it in {backbone_options}.",
             )
     try:
         network = own_copy(factory) if isinstance(factory, nn.Module) else factory(input_shape, **options)
@@ -332,21 +333,21 @@ def make(
 
 
 def _check_weights(network: nn.Module) -> None:
-    """Raise a `UserError` for weights that no task can have its own of."""
+    """Raise `UserError` for weights that cannot be adapted per task."""
     if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
         raise UserError(
-            "The backbone is compiled by TorchScript, so that no task can have weights of its own in it: give the "
-            "nn.Module that it was made of."
+            "The backbone is compiled by TorchScript, so its weights cannot be adapted per task: use the original "
+            "nn.Module."
         )
     for name, weight in network.named_parameters():
         if isinstance(weight, nn.UninitializedParameter):
             raise UserError(
-                f"The backbone's weights {name} have no shape yet: give its lazy layers their sizes, or run it once."
+                f"The backbone's weights {name} have no shape yet: set the sizes of its lazy layers, or run it once."
             )
         if weight.is_complex() and weight.requires_grad:
             raise UserError(
-                f"The backbone's weights {name} are complex: learn real ones and view them as complex, as by "
-                "torch.view_as_complex."
+                f"The backbone's weights {name} are complex: use real ones and view them as complex, with "
+                f"torch.view_as_complex."
             )
 
 
@@ -356,9 +357,8 @@ def _is_ours(network: nn.Module) -> bool:
 
 
 def check_use(network: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Raise a `UserError` where a network does more than to compute features from its inputs and weights.
-
-    A copy of it is run in both modes, and differentiated with weights in place of its own; ours need no trial.
+    """Raise `UserError` if a network does more than compute features from its inputs and weights. A copy of it is run
+    in both modes, and differentiated with weights in place of its own; handful's own need no check.
     """
     if not _is_ours(network):
         with streams.network_draws("probe", 0, 0):  # the global generator stays as it is
@@ -372,20 +372,20 @@ def _try(network: nn.Module, input_shape: tuple[int, ...]) -> None:
     features = _features(probe, inputs)
     if features.dtype != inputs.dtype:
         raise UserError(
-            f"The backbone makes features of type {features.dtype} of inputs of type {inputs.dtype}: convert it by "
-            "network.float(), or its features."
+            f"The backbone makes features of type {features.dtype} from inputs of type {inputs.dtype}: convert it with "
+            f"network.float(), or its features."
         )
     after = tensors(probe)
     for name, tensor, version in before:
         if tensor is not after.get(name) or tensor._version > version:
             raise UserError(
-                f"The backbone writes into {name} while it predicts, so that a prediction would depend on those before "
-                "it: do that in training alone, as batch and spectral norms do."
+                f"The backbone writes into {name} while it predicts, so a prediction would depend on earlier ones: do "
+                f"that in training only, like batch and spectral norms."
             )
     with torch.no_grad(), contextlib.suppress(Exception):
         probe.train()(inputs)  # an error of its own is raised where it is trained
     if inputs._version:
-        raise UserError("The backbone changes its inputs in place: let it begin with a copy, as inputs.clone().")
+        raise UserError("The backbone changes its inputs in place: copy them first, with inputs.clone().")
     starts = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in after.items()}
     try:
         outputs = call(probe.eval(), starts, inputs.requires_grad_())
@@ -394,8 +394,8 @@ def _try(network: nn.Module, input_shape: tuple[int, ...]) -> None:
             torch.autograd.grad(outputs.sum(), wanted, allow_unused=True)
     except RuntimeError as error:
         raise UserError(
-            "No gradient passes through the backbone where a task's weights are in place of its own, as with "
-            f"torch.utils.checkpoint, which memory modes of the plan make needless: {str(error).splitlines()[0]}"
+            f"No gradient passes through the backbone with a task's weights in place of its own, for example because "
+            f"of torch.utils.checkpoint, which the plan's memory modes replace: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -407,9 +407,9 @@ def _check_sizes(name: str, sizes: Any) -> None:
 
 
 def last_blocks(network: nn.Module, inputs: Tensor) -> list[Tensor]:
-    """What a network makes of inputs in its last two blocks: maps `(n, c, h, w)`, and features `(n, features)`.
+    """A network's outputs for inputs in its last two blocks: maps `(n, c, h, w)`, and features `(n, features)`.
 
-    Of a network without `blocks`, as most of one's own are, and of one with a single block, the features alone.
+    Only the features for a network without `blocks` or with a single block.
     """
     blocks: Callable[[Tensor], list[Tensor]] | None = getattr(network, "blocks", None)
     return [network(inputs)] if blocks is None else blocks(inputs)[-2:]
@@ -438,7 +438,7 @@ def resolve(backbone: Backbone, input_shape: tuple[int, ...]) -> Factory | nn.Mo
 
 
 def written(backbone: Backbone) -> str | None:
-    """How a backbone is named on disk, or None where it has no name that could be imported again."""
+    """A backbone's name on disk, or None if it has no importable name."""
     if isinstance(backbone, str):
         if names_own_code(backbone) or backbone not in BACKBONES:
             return backbone
@@ -451,7 +451,7 @@ def written(backbone: Backbone) -> str | None:
 
 
 def _is_factory(value: object) -> bool:
-    """Whether a file may name it as what makes a network."""
+    """Whether a file may name it as a factory of networks."""
     if isinstance(value, type) and issubclass(value, nn.Module):
         return True
     return any(value is member for _, member in BACKBONES.items())
@@ -467,7 +467,7 @@ def feature_count(network: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 def _features(network: nn.Module, inputs: Tensor) -> Tensor:
-    """What a network makes of inputs in evaluation mode: features `(n, features)`, else a `UserError`."""
+    """A network's features `(n, features)` of inputs in evaluation mode; `UserError` for other outputs."""
     training, shape = network.training, tuple(inputs.shape[1:])
     try:
         with torch.no_grad():
@@ -475,11 +475,11 @@ def _features(network: nn.Module, inputs: Tensor) -> Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         hint = ""
         if any(isinstance(module, nn.Embedding) for module in network.modules()):
-            hint = "Inputs are floats: where they are numbers of tokens, embed inputs.long()."
+            hint = "Inputs are floats: if they are token ids, embed inputs.long()."
         elif other := next((one.dtype for one in network.parameters() if one.dtype != inputs.dtype), None):
             hint = f"Inputs are of type {inputs.dtype} and weights of type {other}: convert it by network.float()."
         raise UserError(
-            f"The backbone does not take inputs of shape {shape}: {error}", code="wrong-shape", hint=hint
+            f"The backbone does not support inputs of shape {shape}: {error}", code="wrong-shape", hint=hint
         ) from error
     finally:
         network.train(training)

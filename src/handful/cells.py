@@ -1,4 +1,4 @@
-"""Cells of tables by one rule, from files and from Python: names, numbers, dates, and what is empty."""
+"""Cells of tables, read by one rule from files and Python: names, numbers, dates, and empty cells."""
 
 import re
 import unicodedata
@@ -10,18 +10,18 @@ import numpy as np
 from handful.notes import note
 
 EMPTY = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "-", "?"})
-"""What an empty cell of a column of numbers may hold, in small letters."""
+"""Texts that mark an empty cell in a column of numbers, in lower case."""
 WHOLE = re.compile(r"^(-?\d+)\.0+$")
 """A whole number as floats are written: with empty cells in the column, pandas makes 7 to 7.0."""
 ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
-"""What is not seen in a name, as `str.translate` removes it."""
+"""Invisible characters in names, for `str.translate`."""
 THOUSANDS = re.compile(r"^-?\d{1,3},\d{3}(\.\d*)?$")
-"""A comma that may part thousands, and not only decimals."""
+"""A comma that may separate thousands, not only decimals."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 """The name of a class that is a number: no sign for infinity, no date."""
 
 LARGEST = float(np.float32(1e30))
-"""The largest number, either way: what is beyond it stands for nothing, as 9.97e36 does, and its square is infinite."""
+"""The largest absolute value: larger ones are placeholders, such as 9.97e36, and their squares are infinite."""
 
 
 def too_large(numbers: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def too_large(numbers: np.ndarray) -> np.ndarray:
 def fault_of(number: float) -> str:
     """What is wrong with a number that is NaN or too large, in words."""
     if np.isfinite(number):
-        return "is beyond 1e30: if it marks a missing number, leave it out"
+        return "is beyond 1e30: if it marks a missing number, clear it"
     return "is not a finite number"
 
 
@@ -47,7 +47,7 @@ def written(value: object) -> str | None:
 
 
 def spelled(text: str) -> str:
-    """A name as one sees it: composed (NFC), without zero-width characters, and with single blanks inside only."""
+    """A name in its visible form: composed (NFC), without zero-width characters, and with single blanks inside only."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(ZERO_WIDTH))
     return " ".join(text.split())
@@ -58,7 +58,10 @@ def note_case(names: Iterable[str], origin: object, noun: str = "label") -> None
     known: dict[str, str] = {}
     for name in sorted(set(names)):
         if (other := known.setdefault(name.casefold(), name)) != name:
-            note("case-differs", f"{origin} may have one {noun} in two spellings: {other!r} and {name!r} count as two.")
+            note(
+                "case-differs",
+                f"{origin} may have one {noun} in two spellings: {other!r} and {name!r} are read as two.",
+            )
             return
 
 
@@ -95,15 +98,15 @@ def is_empty(value: object) -> bool:
 
 
 def without_comma(value: object) -> str:
-    """How to write what is a number but for its comma, in brackets; nothing for other cells."""
+    """How to write a cell that would be a number without its comma, in brackets; empty for other cells."""
     if not (isinstance(value, str) and NUMBER.fullmatch(point := value.strip().replace(",", ".")) and "," in value):
         return ""
-    parts = f", or if it parts thousands, {value.replace(',', '')}" if THOUSANDS.match(value) else ""
+    parts = f", or if it separates thousands, {value.replace(',', '')}" if THOUSANDS.match(value) else ""
     return f" (write {point}{parts})"
 
 
 def days(moments: Any) -> np.ndarray:
-    """Dates or times as days since 1970 `(rows,)`, NaN where there is none."""
+    """Dates or times as days since 1970 `(rows,)`, NaN if missing."""
     import pyarrow as pa
 
     zone = getattr(moments.type, "tz", None)

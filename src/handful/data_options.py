@@ -107,14 +107,14 @@ class DataOptions:
 
     @staticmethod
     def check(given: dict[str, Any]) -> None:
-        """Raise a `UserError` with the nearest name where one of these is no option."""
+        """Raise `UserError` with the nearest name where one of these is no option."""
         known = [option.name for option in fields(DataOptions)]
         for name in given:
             if name not in known:
                 raise unknown_name("option of the data", name, known)
 
     def refuse(self, source: str, *names: str) -> None:
-        """Raise a `UserError` where one of these options is given, for it means nothing for this source."""
+        """Raise `UserError` if one of these options is given, for it means nothing for this source."""
         for name in names:
             if getattr(self, name):
                 raise UserError(

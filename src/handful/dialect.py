@@ -1,7 +1,7 @@
-"""How numbers and dates are written: which mark is the decimal one, which of two numbers is the day, and units.
+"""The formats of numbers and dates: the decimal mark, the order of day and month, and units.
 
 A cell such as `1.234` or `1/2/2024` can be read in two ways. Which one is right is settled for a whole file, by its
-other cells; where none of them decides, nothing is guessed.
+other cells; if none of them decides, nothing is guessed.
 """
 
 import datetime
@@ -16,14 +16,14 @@ import numpy as np
 Mark: TypeAlias = Literal[".", ","]
 DateOrder: TypeAlias = Literal["dmy", "mdy"]
 WAYS = ("", ".", ",", "dmy", "mdy")
-"""What a reading of a cell depends on: nothing, the decimal mark, or the order of a date."""
+"""What the reading of a cell depends on: nothing, the decimal mark, or the order of a date."""
 DECIMALS, ORDERS = (1, 2), (3, 4)
 """The places in `WAYS` that exclude one another."""
 DATE = "a date"
 """The unit of dates, which are days since 1970."""
 
 MACHINE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-"""Numbers as programs write them, which Arrow reads at once."""
+"""Numbers in standard form, which Arrow reads directly."""
 POINT_OR_GROUP = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 LONGEST = 50
 """Letters of a cell that may be a number."""
@@ -57,8 +57,8 @@ class Reading(NamedTuple):
 class Dialect(NamedTuple):
     """How a file writes numbers and dates.
 
-    decimal: its decimal mark, None where no cell decides. dates: which of day and month comes first, likewise. grouped:
-    whether thousands may be parted, as people write them; else numbers are as programs write them.
+    decimal: its decimal mark, None if no cell decides. dates: which of day and month comes first, likewise. grouped:
+        whether thousands may be separated; otherwise numbers are in standard form.
     """
 
     decimal: Mark | None = None
@@ -133,8 +133,8 @@ def readings(texts: Any, grouped: bool) -> Readings:
 def cell_readings(text: str, grouped: bool = True) -> dict[str, Reading]:
     """All ways in which a text is a number or a date, by what each depends on (see `WAYS`).
 
-    Raised or circled digits are a power of a unit (m²) or the number of a footnote (285¹), which is no digit of the
-    cell's own.
+    Raised or circled digits are a power of a unit (m²) or the number of a footnote (285¹), which is not a digit of the
+    number.
     """
     if not text.isascii():
         if any(unicodedata.category(one) == "No" and not before.isalpha() for before, one in pairwise(f" {text}")):
@@ -194,7 +194,7 @@ def _dates(text: str) -> dict[str, Reading]:
 
 
 def _day(year: str, month: str, day: str, time: str | None) -> float | None:
-    """Days since 1970 of a date and, where it has one, a time; None if there is no such day or time."""
+    """Days since 1970 of a date and, where it has one, a time; None for an invalid day or time."""
     for form in ("%H:%M:%S.%f", "%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p") if time else ("",):
         try:
             return _since_1970(datetime.datetime.strptime(f"{year}-{month}-{day} {time or ''}", f"%Y-%m-%d {form}"))

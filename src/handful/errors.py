@@ -1,7 +1,7 @@
 """The errors that handful raises on purpose.
 
 A mistake of the user is a `UserError`: its message names the offending thing and the way out, and the command
-line prints it without a stack trace. Everything else is a fault of handful and shows its trace.
+line prints it without a stack trace. Everything else is a bug of handful and shows its trace.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import ClassVar, Self, TypeAlias
 
 Field: TypeAlias = tuple[str | int, ...]
-"""Which part of what was given, from the outside in, as `("examples", 3, "input", "price")`; `()` is the whole."""
+"""The part of the arguments, from the outside in, such as `("examples", 3, "input", "price")`; `()` is the whole."""
 
 CODES = {
     # what was asked for
@@ -73,11 +73,11 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 class HandfulError(Exception):
     """Root of all errors of this package.
 
-    message: what is wrong, with the names of the user's data in it; shown as it is.
+    message: what is wrong, with names from the user's data; shown unchanged.
     code: of `CODES`; the class's own if not given.
-    field: which part of what was given is wrong.
-    hint: the way out, which names parameters as `{way}`, and holds nothing else that comes from outside: each face
-        spells them in its own way, and a name in braces in the user's data is never taken for one.
+    field: the part of the arguments that is wrong. hint: the way out, which names parameters as `{way}` and contains
+        nothing from outside: each interface spells them in its own way, and a name in braces in the user's data is
+        never replaced.
     """
 
     default_code: ClassVar[str] = "failed"
@@ -97,7 +97,7 @@ class HandfulError(Exception):
         return f"{self.message} {spelled(self.hint, parameter)}".rstrip()
 
     def about(self, what: str, *field: str | int) -> Self:
-        """The same error about one of several things: what it is stands before the message, where before the field."""
+        """The same error about one of several things: its name precedes the message, its place the field."""
         error = copy.copy(self)
         error.message, error.field = f"{what}: {self.message}", (*field, *self.field)
         return error
@@ -118,7 +118,7 @@ class DataError(UserError):
 class DivergedError(HandfulError):
     """A prediction, or what adapting keeps of a task, is not finite.
 
-    key: which task it is of, where there are several; None where there is one.
+    key: the task, among several; None for a single one.
     """
 
     default_code = "adapt-diverged"
@@ -133,16 +133,15 @@ class DivergedError(HandfulError):
 class ArtifactError(HandfulError):
     """A saved run, meta-model or adapted task is missing, damaged, refused or of another format.
 
-    No `UserError`: whoever asks for a prediction did nothing wrong.
+    Not a `UserError`, since it is not a mistake of the caller.
     """
 
     default_code = "damaged-artifact"
 
 
 class OverloadedError(HandfulError):
-    """The service has more work than it can do in time, and did nothing of this.
-
-    retry_after: seconds after which to ask again.
+    """The service has more work than it can do in time, and did not start this. retry_after: seconds after which to
+    retry.
     """
 
     default_code = "overloaded"
@@ -156,7 +155,7 @@ class OverloadedError(HandfulError):
 
 @contextlib.contextmanager
 def within(*field: str | int) -> Iterator[None]:
-    """Errors that are raised in here are about a part of what was given: this one, and what they name of it."""
+    """Errors raised within this context are about this part of the arguments, and the part of it that they name."""
     try:
         yield
     except HandfulError as error:

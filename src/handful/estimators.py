@@ -1,4 +1,4 @@
-"""The scikit-learn face: adapt to a task with `fit`, and use it wherever scikit-learn takes an estimator."""
+"""Estimators for scikit-learn: adapt to a task with `fit`, and use them wherever scikit-learn accepts an estimator."""
 # ruff: noqa: N803, N806 - scikit-learn calls inputs X
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from handful.types import Examples, Gaussian, Kind, Prediction, TaskSpec, TaskSt
 
 
 class _FewShot(BaseEstimator):  # type: ignore[misc]
-    """What both estimators share: where inputs come from, and which learner adapts to them.
+    """The common part of both estimators: the reading of inputs, and the learner.
 
     Attributes:
         model_: the meta-model, or None.
@@ -53,7 +53,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, trust: Sequence[str] = ()) -> Self:
-        """An estimator that adapts the meta-model of a folder or run; `ArtifactError` if there is none.
+        """An estimator that adapts the meta-model of a folder or run; `ArtifactError` without one.
 
         trust: see `MetaModel.from_pretrained`.
         """
@@ -73,7 +73,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
         **data: Any,
     ) -> Self:
-        """Spend a budget of time on the best meta-model for such tasks; from then on `fit` adapts it.
+        """Find the best meta-model for such tasks within a time budget; from then on `fit` adapts it.
 
         tasks: a source, a folder or a file, as for `open_tasks`.
         output: the folder for the run.
@@ -85,7 +85,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         seed: of splits, tasks and starting weights.
         data: options that name columns, such as `label=` or `task=` and `target=`, see `DataOptions`.
 
-        Raises `UserError` where the tasks are of the other kind, or `output` holds a run.
+        Raises `UserError` if the tasks are of the other kind, or `output` holds a run.
         """
         from handful.workflows.auto import auto  # late, since adapting needs nothing of training
         from handful.workflows.experiment import Experiment, Source
@@ -101,7 +101,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             seed=seed,
         )
         if (kind := source.open(trust=self.trust).spec.kind) != self._kind:
-            raise UserError(f"These tasks are {kind}, and this estimator is for {self._kind}. Take the other one.")
+            raise UserError(f"These tasks are {kind}, but this estimator is for {self._kind}. Use the other one.")
         self.model = auto(experiment, Path(output), trust=self.trust)
         return self
 
@@ -119,9 +119,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         inputs = _of_model(self.model_, X)
         check_consistent_length(inputs, y)
         if not len(inputs):
-            raise DataError(
-                "There are no examples to adapt to (0 samples). Give some of them to fit.", code="too-few-examples"
-            )
+            raise DataError("Adapting needs examples, got 0 samples. Pass some to fit.", code="too-few-examples")
         if reset:
             self.n_features_in_ = prod(X.shape[1:] if hasattr(X, "shape") else inputs.shape[1:])
         return inputs, y
@@ -167,10 +165,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     X is what the model's pipeline reads: images `(n, height, width)` or `(n, channels, height, width)`, rows of a table
     `(n, columns)` in the order of its columns (those of a data frame are found by name), or flattened rows.
 
-    The classes are those of `y`, also where the model's labels mean the same in every task; `partial_fit(classes=...)`
-    names others that may come. Tools of scikit-learn such as `VotingClassifier` replace labels by numbers 0, 1, ...:
-    the numbers are read as the model's first classes, with a note. A learner that does not use the examples cannot
-    know what such a number means: it needs all of its classes in `y`.
+    The classes are those of `y`, even if the model's labels are shared by all tasks; `partial_fit(classes=...)` names
+    others that may come. Tools of scikit-learn such as `VotingClassifier` replace labels by numbers 0, 1, ...: the
+    numbers are read as the model's first classes, with a note. A learner that does not use the examples cannot
+    interpret such a number: it needs all of its classes in `y`.
 
     Example:
         >>> classifier = FewShotClassifier().fit([[0.0], [0.2], [1.0], [1.2]], ["low", "low", "high", "high"])
@@ -189,8 +187,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, classes: Sequence[Any] | None = None) -> Self:
         """Adapt anew to all examples so far and these.
 
-        classes: all that will ever come, fixed from then on; one without examples has probability 0 (or what the
-        model says, where its labels mean the same in every task). Without them, classes are those seen so far.
+        classes: all that will ever come, fixed from then on; one without examples has probability 0 (or the model's, if
+            its labels are shared by all tasks). Without them, classes are those seen so far.
         """
         return self._learn(X, y, classes, reset=not hasattr(self, "state_"))
 
@@ -218,8 +216,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         classes_ = seen if fixed is None else fixed
         if len(classes_) < fewest:
             raise DataError(
-                f"A task needs examples of at least two classes, got one class: {_listed(classes_)}. Others that may "
-                "come are given as classes of partial_fit.",
+                f"A task needs examples of at least two classes, got one class: {_listed(classes_)}. Name classes that "
+                f"may come later in partial_fit(classes=...).",
                 code="one-class",
             )
         _check_spelling(classes_)
@@ -292,7 +290,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             old_inputs, old_y = self._support
             if y.shape[1:] != old_y.shape[1:]:
                 raise DataError(
-                    f"The targets so far have shape {old_y.shape}, these {y.shape}. Give them alike.",
+                    f"The targets so far have shape {old_y.shape}, these {y.shape}. Use the same shape.",
                     code="wrong-shape",
                 )
             inputs, y = torch.cat([old_inputs, inputs]), np.concatenate([old_y, y])
@@ -306,7 +304,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         """Values `(n,)` or `(n, outputs)`, as the targets were.
 
         return_std: whether to return the standard deviation of each target around its value too, of the same shape and
-            in the same unit; `UserError` where the learner predicts none.
+            in the same unit; `UserError` if the learner predicts none.
         """
         prediction = self._prediction(X)
         shape = len(prediction[0]), *self._support[1].shape[1:]
@@ -316,28 +314,26 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         if not isinstance(prediction, Gaussian):
             able = [key for key, learner in LEARNERS.items() if learner.predicts_deviation]
             raise UserError(
-                f"The learner {self.learner_.key!r} predicts values without a deviation. Give a model of one that "
-                f"predicts it: {', '.join(able)}.",
+                f"The learner {self.learner_.key!r} predicts values without a standard deviation. Use a model of a "
+                f"learner that predicts it: {', '.join(able)}.",
                 field=("return_std",),
             )
         return values, prediction.variance.double().sqrt().numpy().reshape(shape)
 
 
 def _plain(values: Any, name: str) -> Any:
-    """Values that NumPy takes: tensors as arrays, and whatever else there is as it is; `DataError` for masked ones."""
+    """Values for NumPy: tensors as arrays, others unchanged; `DataError` for masked ones."""
     check_dense(values, f"The values of {name}")
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return (values if values.dtype not in (torch.bfloat16, torch.float16) else values.float()).numpy()
     if np.ma.is_masked(values):
-        raise DataError(
-            f"{name} has masked values, which are none: fill them, or leave these examples out.", code="missing-value"
-        )
+        raise DataError(f"{name} has masked values. Fill them, or remove these examples.", code="missing-value")
     return values
 
 
 def _labels(y: Any, name: str = "y") -> np.ndarray:
-    """Labels `(n,)` in an array of their own; `DataError` if one is missing or no label."""
+    """Labels `(n,)` in a new array; `DataError` if one is missing or invalid."""
     array = np.array(_plain(y, name))
     if not array.ndim:
         raise DataError(
@@ -366,7 +362,7 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
     if array.shape[1:] not in (shape, (prod(shape),)):
         written_shape = ", ".join(map(str, shape))
         raise DataError(
-            f"The model takes inputs of shape (n, {written_shape}), or flattened (n, {prod(shape)}), but these are "
+            f"The model needs inputs of shape (n, {written_shape}), or flattened (n, {prod(shape)}), but these are "
             f"{array.shape}. Prepare them as for its training.",
             code="wrong-shape",
         )
@@ -377,9 +373,8 @@ def _of_model(model: MetaModel, X: Any) -> Tensor:
 
 
 def _shared_places(names: list[str], classes: np.ndarray, uses_support: bool) -> dict[str, int]:
-    """The place of each class among those of the model, by which its labels are called there, or are numbers of.
-
-    Which classes are numbered, the examples alone tell: a learner that makes nothing of them takes numbers of all only.
+    """The position of each class among those of the model, whose names the labels have, or whose numbers. Only the
+    examples determine which classes are numbered: a learner that ignores them needs the numbers of all classes.
     """
     given = _named(classes)
     unknown = next((value for value, name in zip(classes.tolist(), given, strict=True) if name not in names), None)
@@ -387,23 +382,23 @@ def _shared_places(names: list[str], classes: np.ndarray, uses_support: bool) ->
         return {name: names.index(name) for name in given}
     numbers = classes.dtype.kind in "iu" and classes.tolist() == list(range(len(classes)))
     if not numbers or len(classes) > len(names) or not (uses_support or len(classes) == len(names)):
-        raise DataError(f"The model knows the classes {', '.join(names)}, not {unknown!r}.", code="unknown-label")
+        raise DataError(f"The model has the classes {', '.join(names)}, not {unknown!r}.", code="unknown-label")
     called = ", ".join(name for name in given if name in names)
     note(
         "numbered-labels",
-        f"The labels {_listed(classes)} are numbers, but the model knows the classes {', '.join(names)}: they are "
-        f"taken for its first ones, in their order{called and f', not by the names {called}'}."
+        f"The labels {_listed(classes)} are numbers, but the model has the classes {', '.join(names)}: they are read "
+        f"as its first classes, in order{called and f', not by the names {called}'}."
         f"{' The examples decide what they mean.' if uses_support else ''}",
     )
     return {name: place for place, name in enumerate(given)}
 
 
 def _check_spelling(classes: np.ndarray) -> None:
-    """Raise a `DataError` where two labels are one in meta-models, as 7.0 is 7."""
+    """Raise `DataError` if two labels are equal in meta-models, as 7.0 and 7."""
     spelled_by: dict[str, Any] = {}
     for value, name in zip(classes.tolist(), _named(classes), strict=True):
         if (other := spelled_by.setdefault(name, value)) is not value:
-            raise DataError(f"The labels {other!r} and {value!r} are one in two spellings. Write it in one.")
+            raise DataError(f"The labels {other!r} and {value!r} are one label in two spellings. Use one spelling.")
 
 
 def _named(values: np.ndarray) -> list[str]:
@@ -412,7 +407,7 @@ def _named(values: np.ndarray) -> list[str]:
 
 
 def _copied(array: np.ndarray) -> Tensor:
-    """A tensor of its own: the array may be read-only, or changed later by its owner."""
+    """A copied tensor: the array may be read-only, or changed later by its owner."""
     return torch.from_numpy(np.array(array, order="C"))
 
 

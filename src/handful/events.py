@@ -1,4 +1,4 @@
-"""What long work reports while it runs: events, all through one callback `on_event`; and how it is stopped."""
+"""Progress events of long work, all passed to one callback `on_event`; and stopping it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Protocol, TypeAlias
 
 @dataclass(frozen=True)
 class PlanEvent:
-    """Meta-training is about to take its first step: what is trained, on what, and how.
+    """Meta-training is about to take its first step: the learner, the tasks and the plan.
 
     parameters: how many numbers are trained. way, shot: of the training tasks, a pair where they vary. per_step: of
-    these tasks, how many a step takes. inputs: what the input pipeline makes of the data; None without one.
-    small_tasks: how small tasks are used; None where there are none. plan: how a meta-batch is run; None where nothing
-    is meta-trained. workers: processes that share each step. What no two runs have in common: seconds: that it may
-    take, where a step was timed. bytes: the size of the process at the most, where that is known.
+    these tasks, how many a step takes. inputs: a description of the encoded inputs; None without a pipeline.
+    small_tasks: how small tasks are used; None without any. plan: how a meta-batch is run; None if nothing is
+    meta-trained. workers: processes that share each step. Not compared: seconds: the expected time, if a step was
+    timed. bytes: the largest expected size of the process, if known.
     """
 
     parameters: int
@@ -31,11 +31,10 @@ class PlanEvent:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """So much of some work is done: a meta-step, a batch of pre-training, or a batch of tasks.
+    """Progress of some work: a meta-step, a batch of pre-training, or a batch of tasks.
 
-    work: such as "meta-training". loss: the mean meta-loss of a meta-step. For who reads it, and no part of what makes
-    two of them equal: unit: what is counted. why: what the work is for. seconds: that the rest may take, where that was
-    measured beforehand.
+    work: such as "meta-training". loss: the mean meta-loss of a meta-step. Not compared: unit: what is counted. why:
+        the purpose of the work. seconds: expected for the rest, if measured beforehand.
     """
 
     work: str
@@ -51,7 +50,8 @@ class StepEvent:
 class ValidationEvent:
     """The score on validation tasks after a meta-step, reported before the `StepEvent` of that step.
 
-    metric: its name. diverged: on how many draws no prediction is finite. undefined: on how many there is no score.
+    metric: its name. diverged: on how many draws no prediction is finite. undefined: on how many the score is
+        undefined.
     """
 
     step: int
@@ -63,21 +63,21 @@ class ValidationEvent:
 
 @dataclass(frozen=True)
 class CheckpointEvent:
-    """The work can be continued from this meta-step."""
+    """The work can be resumed from this meta-step."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class NoteEvent:
-    """What a user should know, such as why nothing moves for half a minute."""
+    """Information for the user, such as why nothing progresses for half a minute."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class DoneEvent:
-    """Some work has ended. seconds: that it took, those before an interruption included."""
+    """Some work has ended. seconds: its time, including that before an interruption."""
 
     work: str
     seconds: float
@@ -88,26 +88,26 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 META_TRAINING, PRETRAINING, LADDER_PRETRAINING = "meta-training", "pre-training", "pre-training for the ladder"
 CONTINUED = frozenset({META_TRAINING, PRETRAINING, LADDER_PRETRAINING})
-"""The work that can be continued where it was stopped."""
+"""Work that can be resumed after a stop."""
 
 
 def ignore(event: Event) -> None:
-    """What hears of events where nobody else does."""
+    """The default callback, which ignores events."""
 
 
 class Stop(Protocol):
-    """A wish to stop, such as a `threading.Event`: long work looks at it after each step."""
+    """A request to stop, such as a `threading.Event`: long work checks it after each step."""
 
     def is_set(self) -> bool:
-        """Whether to stop."""
+        """Whether the work is to stop."""
 
 
 class StoppedError(Exception):
-    """The work was stopped on request. It is no error of this package: nothing went wrong."""
+    """The work was stopped on request. This is not an error of the package."""
 
 
 def until(stop: Stop | None, on_event: OnEvent) -> OnEvent:
-    """A callback that passes events on, and ends the work by a `StoppedError` once it is to stop."""
+    """A callback that forwards events, and ends the work with a `StoppedError` once it is to stop."""
 
     def hear(event: Event) -> None:
         on_event(event)

@@ -1,4 +1,4 @@
-"""How much a file may become when it is read: a small one may hold a huge one."""
+"""Limits on the size of files when they are read: a small archive may contain a huge file."""
 
 import sys
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from handful.errors import DataError
 
 SAFE = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""Formats of images whose decoders are as small and as widely tried as such get."""
+"""Image formats with small and widely tested decoders."""
 FORMATS = (*SAFE, "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 """All formats of images that are read; not PostScript, for which Pillow would run a program."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is read of one file.
+    """Limits on reading one file.
 
     bytes: of its content, unpacked, and of the table or arrays that it makes. rows: of a table or of arrays, and lines
-    of texts. pixels: of an image, by its header. images: of a folder, in all its class folders. formats: how an image
-    may be stored, as Pillow calls it, whatever the file is called.
+    of texts. pixels: of an image, by its header. images: of a folder, in all its class folders. formats: of images, by
+    Pillow's names, regardless of the file's name.
     """
 
     bytes: int
@@ -27,7 +27,7 @@ class Limits:
     formats: tuple[str, ...] = SAFE
 
     def check(self, source: object, *, bytes: int = 0, rows: int = 0, pixels: int = 0, images: int = 0) -> None:
-        """Raise a `DataError` that names the source where it has more than that."""
+        """Raise `DataError` that names the source if it exceeds the limit."""
         for found, most, unit in (
             (bytes, self.bytes, "bytes"),
             (rows, self.rows, "rows"),
@@ -36,14 +36,14 @@ class Limits:
         ):
             if found > most:
                 raise DataError(
-                    f"{source} holds {found:,} {unit} or more; at most {most:,} are read.",
+                    f"{source} has {found:,} {unit} or more; at most {most:,} are read.",
                     code="input-too-large" if unit == "pixels" else "payload-too-large",
-                    hint="Make it smaller, or if it is meant to be so large, lift the limits with {limits}.",
+                    hint="Make it smaller, or if this size is intended, lift the limits with {limits}.",
                 )
 
 
 LOCAL = Limits(bytes=4 * 2**30, rows=10_000_000, pixels=100_000_000, images=1_000_000, formats=FORMATS)
-"""Of one's own files: what surely is a mistake or an attack."""
+"""Limits for the user's own files: beyond them, a mistake or an attack."""
 SERVICE = Limits(bytes=256 * 2**20, rows=100_000, pixels=25_000_000, images=2_000)
-"""Of files that strangers send."""
+"""Limits for files from clients."""
 UNLIMITED = Limits(bytes=sys.maxsize, rows=sys.maxsize, pixels=sys.maxsize, images=sys.maxsize, formats=FORMATS)

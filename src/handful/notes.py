@@ -1,4 +1,4 @@
-"""Notes: what a user should know of the data or of the run although nothing is wrong."""
+"""Notes: information for the user about data or a run that is not an error."""
 
 import contextlib
 import logging
@@ -11,13 +11,12 @@ from handful.errors import Field, spelled
 
 @dataclass(frozen=True)
 class Note:
-    """One of them.
+    """A note.
 
     code: what kind of note, such as "left-out".
     message: for the user, as it is.
-    field: which part of what was given it is about.
-    count: of how many things it is true, such as cells.
-    hint: another way, which names parameters as `{way}`, as the hints of errors do.
+    field: the part of the arguments that it is about. count: of the affected things, such as cells. hint: an
+        alternative, which names parameters as `{way}`, like the hints of errors.
     """
 
     code: str
@@ -34,7 +33,7 @@ class Note:
 class Notes:
     """The notes of one piece of work in their order, equal ones merged into one with the sum of their counts.
 
-    hear: called with each note that is unlike those before it, when it is made.
+    hear: called with each new note when it is made.
     """
 
     def __init__(self, hear: Callable[[Note], None] | None = None) -> None:
@@ -61,7 +60,7 @@ _log = logging.getLogger("handful")
 
 @contextlib.contextmanager
 def collecting(hear: Callable[[Note], None] | None = None) -> Iterator[Notes]:
-    """Collect the notes of what runs in here, in this thread or asynchronous task and nowhere else.
+    """Collect the notes made within this context, in this thread or asynchronous task only.
 
     >>> with collecting() as notes:
     ...     note("left-out", "A class is left out.")

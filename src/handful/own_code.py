@@ -13,7 +13,7 @@ def names_own_code(name: str) -> bool:
 
 
 def imported(name: str, noun: str) -> Any:
-    """What `package.module:name` names; `UserError` where it cannot be imported. noun: what messages call it."""
+    """The object that `package.module:name` names; `UserError` if it cannot be imported. noun: its name in messages."""
     package, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(package), attribute)
@@ -25,18 +25,17 @@ def imported(name: str, noun: str) -> Any:
 
 
 def check_trusted(name: Any, trust: Sequence[str], noun: str) -> None:
-    """Raise an `ArtifactError` if a name that a file gives would import a package that is not in `trust`.
+    """Raise `ArtifactError` if a name that a file gives would import a package that is not in `trust`.
 
-    trust: names of packages, each with its sub-packages.
-    noun: what messages call it.
+    trust: names of packages, each with its sub-packages. noun: its name in messages.
     """
     if not isinstance(name, str):
-        raise ArtifactError(f"The {noun} is no name, but {name!r}.")
+        raise ArtifactError(f"The {noun} is not a name, but {name!r}.")
     package = name.partition(":")[0]
     if names_own_code(name) and not any(package == trusted or package.startswith(f"{trusted}.") for trusted in trust):
         top = package.partition(".")[0]
         raise ArtifactError(
-            f"The {noun} {name!r} is no part of handful: building it runs the code of the package {top!r}.",
+            f"The {noun} {name!r} is not a part of handful: building it runs code of the package {top!r}.",
             code="untrusted-model",
             hint="If you trust that package, name it with {trust}.",
         )

@@ -1,4 +1,4 @@
-"""What readers give and pipelines take: a batch of the user's raw values."""
+"""A batch of the user's raw values, from readers to pipelines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class RawBatch:
-    """The n values of a file or folder, and what it says of each where it was asked for it and says it.
+    """The n values of a file or folder, with the labels and other roles that were requested and found.
 
     inputs: `(n,)`: the content of image files, each read when it is indexed; a `Table`; texts; or an array.
     ids: unique: file names, or row numbers from 1.
@@ -41,7 +41,7 @@ class RawBatch:
     labels: names of classes.
     targets: numbers `(n,)` or `(n, outputs)`.
     unit: of the targets, where they are written with one.
-    tasks: names of tasks; of a table None where a cell is empty.
+    tasks: names of tasks; of a table None if a cell is empty.
     groups: names of groups.
     order: numbers, what comes first.
     splits: "train", "val" or "test", where the data are split already.

@@ -1,4 +1,4 @@
-"""Registries: defining a learner, a task source or a backbone registers it, and nobody keeps a second list.
+"""Registries: defining a learner, a task source or a backbone registers it; no second list is kept.
 
 A registry finds its members on first use: it imports the modules of one package of handful and the entry points of
 other packages. Until then nothing heavy is imported, so that `handful --help` stays quick.
@@ -38,7 +38,7 @@ class Registry(Generic[Member]):
         self._members[name] = member
 
     def __getitem__(self, name: str) -> Member:
-        """The member of this name; `UserError` with the nearest name if there is none."""
+        """The member of this name; `UserError` with the nearest name for an unknown one."""
         self._discover()
         if name not in self._members:
             raise unknown_name(self.noun, name, self._members)

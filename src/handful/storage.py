@@ -27,18 +27,18 @@ ENTRY = "handful"
 the same content other bytes."""
 
 RUN_FORMAT = "handful run"
-"""What the configuration of a run says it is."""
+"""The format name in a run's configuration."""
 
 DIGEST_LENGTH = 32
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How files of `torch.save` (a zip) and of `pickle` begin."""
+"""The first bytes of files of `torch.save` (a zip) and of `pickle`."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, moved into its place at the end; on an error `path` stays.
 
-    Who may read and write it is as the umask says. Where `path` is a link, what it points to is replaced.
+    Its permissions follow the umask. If `path` is a link, its target is replaced.
     """
     temporary = None
     try:
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}.",
             code="unwritable",
-            hint="Choose another place with {path}, or make it writable.",
+            hint="Choose another path with {path}, or make it writable.",
         ) from error
     finally:
         if temporary is not None:
@@ -62,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise a `UserError` if no file can be written into this folder, before work is done for it. Makes nothing."""
+    """Raise `UserError` if no file can be written into this folder, before work is done for it. Creates nothing."""
     place = folder.absolute()
     try:
         while not place.exists():
@@ -87,7 +87,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """A value as JSON that UTF-8 can hold: names of files may have bytes that are none, which are escaped."""
+    """A value as JSON in UTF-8: invalid bytes in names of files are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # \udce9, as JSON itself writes it
 
@@ -150,15 +150,15 @@ def tensors_from_bytes(content: bytes, source: object) -> tuple[dict[str, Tensor
     except (SafetensorError, ValueError, RecursionError, KeyError, RuntimeError) as error:
         if content.startswith(PICKLES):
             raise ArtifactError(
-                f"{source} is a pickle (as torch.save writes). handful never opens pickles, since they can run any "
-                "code; it reads its own safetensors files.",
+                f"{source} is a pickle (as torch.save writes). handful never opens pickles, which can run any code; it "
+                f"reads its own safetensors files.",
                 code="untrusted-model",
             ) from error
         raise ArtifactError(
-            f"{source} is truncated or not a safetensors file ({error}). Make it anew, or take a whole copy."
+            f"{source} is truncated or not a safetensors file ({error}). Create it again, or get a complete copy."
         ) from error
     if entry is None:
-        raise ArtifactError(f"{source} is a safetensors file, but not one of handful.")
+        raise ArtifactError(f"{source} is a safetensors file, but not one made by handful.")
     text = entry[len(_opening("")) + DIGEST_LENGTH : -1]
     checksum = digest_of(tensors, text)
     if entry != _opening(checksum) + text + "}":
@@ -187,7 +187,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path; `ArtifactError` where one may not look."""
+    """Whether a path exists; `ArtifactError` if that may not be read."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -198,7 +198,7 @@ def is_there(path: Path) -> bool:
 
 
 def format_of(path: Path) -> str | None:
-    """What a file of handful's is, such as "adapted task"; None of another file."""
+    """The kind of a file of handful, such as "adapted task"; None for another file."""
     try:
         return str(read_tensors(path)[1]["format"]).removeprefix("handful ")
     except (ArtifactError, KeyError):
@@ -206,13 +206,13 @@ def format_of(path: Path) -> str | None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise an `ArtifactError` that tells what is here, where it is no folder and so cannot hold a run."""
+    """Raise `ArtifactError`, with the kind of file, if this is not a folder and so cannot be a run."""
     if not is_there(path):
         raise ArtifactError(f"{path} does not exist. Make a run with `handful train`.", code="missing-artifact")
     if path.is_file():
         found = f"an {kind}" if (kind := format_of(path)) else "a file"  # an adapted task
         raise ArtifactError(
-            f"{path} is {found}, not a run. Give a folder that `handful train` made.", code="missing-artifact"
+            f"{path} is {found}, not a run. Use a folder made by `handful train`.", code="missing-artifact"
         )
 
 

@@ -24,12 +24,12 @@ SEEDS = 2**64
 
 
 def checked_seed(seed: Any) -> int:
-    """The seed as a plain number, whose hash is not that of NumPy's; a `UserError` for what is none."""
+    """The seed as a plain number, which hashes like a plain one; `UserError` for other values."""
     if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or not 0 <= operator.index(seed) < SEEDS:
         raise UserError(
-            f"A seed is a whole number from 0 to {SEEDS - 1} (2^64 - 1), not {seed!r}.",
+            f"The seed is a whole number from 0 to {SEEDS - 1} (2^64 - 1), not {seed!r}.",
             field=("seed",),
-            hint="Give another {seed}.",
+            hint="Set another {seed}.",
         )
     return operator.index(seed)
 
@@ -44,7 +44,7 @@ def seeded(*parts: int | str) -> Generator:
 
 
 def task_draw(seed: int, split: int, index: int) -> Generator:
-    """What a task is made of."""
+    """The random numbers of a task."""
     return seeded(seed, split, 0, index)
 
 
@@ -54,7 +54,7 @@ def block_sizes(seed: int, split: int, block: int) -> Generator:
 
 
 def block_queries(seed: int, split: int, block: int) -> Generator:
-    """How many queries the tasks of a block have, where that depends on the other sizes."""
+    """The number of queries of a block's tasks, if it depends on the other sizes."""
     return seeded(seed, split, 2, block)
 
 
@@ -74,7 +74,7 @@ def table_layout(seed: int, support: list[int]) -> Generator:
 
 
 def new_table_layout() -> Generator:
-    """Where the features of a table go that a user adapts to: the same for every one."""
+    """The layout of a table's features when a user adapts: the same for every table."""
     return seeded("new_table_layout")
 
 
@@ -133,12 +133,12 @@ def tuning_trial(seed: int, number: int) -> int:
 
 
 def boosting() -> int:
-    """Seed of the rows that boosted trees are binned by, and stop by, where there are many."""
+    """Seed of the rows for binning and early stopping of boosted trees, if rows are many."""
     return 0
 
 
 def probe() -> Generator:
-    """What is drawn for its shape or its cost alone."""
+    """Numbers drawn only for their shape or cost."""
     return seeded("probe")
 
 
@@ -169,7 +169,8 @@ def bootstrap(seed: int) -> Generator:
 
 
 class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What sees all operations of this thread, without PyTorch's compiler, which takes seconds to import."""
+    """The base class of modes that intercept all operations of this thread, without importing PyTorch's compiler, which
+    takes seconds."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -233,7 +234,7 @@ def _with_global(generator: Generator, draw: Callable[[], Any]) -> Any:
 
 @functools.cache
 def _taking_a_generator(operation: Any) -> Any | None:
-    """The overload of an operation that takes the same arguments and a generator; None where there is none."""
+    """The overload of an operation that takes the same arguments and a generator; None without one."""
     names = [argument.name for argument in operation._schema.arguments]
     if "generator" in names:
         return operation

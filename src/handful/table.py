@@ -52,7 +52,7 @@ class Table:
 
     @classmethod
     def of(cls, values: Any, columns: Sequence[str]) -> Self:
-        """The table of rows in memory, whose cells say what they would say in a file.
+        """The table of rows in memory, with cells read as in a file.
 
         values: mappings, or a data frame, whose columns are found by name; else rows `(n, columns)` in the order of
         `columns`. Raises `DataError` for anything else.
@@ -65,11 +65,13 @@ class Table:
         if hasattr(values, "column_names"):  # a table of Arrow
             return cls(name, values)
         if hasattr(values, "collect"):  # a lazy frame
-            raise DataError(f"{name} is not computed yet. Give what its .collect() returns.", code="wrong-shape")
+            raise DataError(f"{name} is not computed yet. Pass the result of its .collect().", code="wrong-shape")
         if hasattr(values, "columns") and hasattr(values, "__getitem__"):
             names = list(map(str, values.columns))
             if len(set(names)) < len(names):
-                raise DataError(f"{name} has two columns of one name among {', '.join(map(repr, names))}. Rename one.")
+                raise DataError(
+                    f"{name} has two columns with the same name among {', '.join(map(repr, names))}. Rename one."
+                )
             found = {str(column): values[column] for column in values.columns}
         elif isinstance(values, Sequence) and values and all(isinstance(row, Mapping) for row in values):
             keys = dict.fromkeys(str(key) for row in values for key in row)
@@ -104,9 +106,8 @@ class Table:
         return (row if self.kept is None else self.kept[row]) + 1
 
     def with_known(self, column: str, *, numbers: bool) -> Self:
-        """The rows that have something in a column, by their numbers in the file; a note counts the others.
-
-        numbers: whether it is a column of numbers, where NA and the like are nothing.
+        """The rows with a non-empty cell in a column, by their numbers in the file; a note counts the others. numbers:
+        whether it is a column of numbers, in which NA and the like are empty.
         """
         cells = self.texts(column)
         nothing = is_empty if numbers else is_missing
@@ -125,7 +126,7 @@ class Table:
         return replace(self, arrow=self.arrow.take(rows), kept=tuple(self._number(row) - 1 for row in rows.tolist()))
 
     def require(self, names: Iterable[str], why: str = "") -> None:
-        """Raise a `DataError` that names all missing columns, each with the nearest one that there is."""
+        """Raise `DataError` that names all missing columns, each with the nearest existing one."""
         missing = [name for name in names if name not in self.names]
         if not missing:
             return
@@ -147,7 +148,7 @@ class Table:
 
     @property
     def dialect(self) -> Dialect:
-        """How its texts write numbers and dates, as far as its cells or the user say."""
+        """The formats of its numbers and dates, as far as cells or the user determine them."""
         return self._written.dialect
 
     def numeric(self, name: str) -> bool:
@@ -171,11 +172,11 @@ class Table:
         return DATE if kinds.is_date(kind) or kinds.is_timestamp(kind) else ""
 
     def dates(self, known: Container[str | None]) -> list[str]:
-        """The columns of dates, but for those that are known."""
+        """The columns of dates, except the known ones."""
         return [name for name in self.names if name not in known and self.unit(name) == DATE and self.numeric(name)]
 
     def numbers(self, name: str, *, gaps: bool = False, unit: str | None = None) -> np.ndarray:
-        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is no number.
+        """A column as floats `(rows,)`, dates as days since 1970; `DataError` at the first cell that is not a number.
 
         gaps: empty cells are NaN, and no error. unit: that cells must have, by default the one that most of them have.
         """
@@ -207,7 +208,7 @@ class Table:
         return numbers
 
     def note_numbers(self, name: str) -> None:
-        """Make a note where a column of categories has cells that look like numbers."""
+        """Make a note if a column of categories has cells that look like numbers."""
         if not is_text(self.arrow.column(name).type):
             return
         column = self._written.columns[name]
@@ -216,17 +217,17 @@ class Table:
             cell = self.arrow.column(name)[row].as_py()
             note(
                 "numbers-in-categories",
-                f"{self.name}: the column {name!r} is read as categories, though cells such as {cell!r} look like "
-                "numbers.",
+                f"{self.name}: the column {name!r} is read as categories, although cells such as {cell!r} look like "
+                f"numbers.",
                 count=count,
             )
 
     def note_markers(self, name: str) -> None:
-        """Make a note where a column of numbers has cells that stand for empty ones, such as NA."""
+        """Make a note if a column of numbers has cells that mark empty ones, such as NA."""
         note_markers(self.name, name, self.cells(name))
 
     def texts(self, name: str) -> list[str | None]:
-        """A column as texts, None where a cell is empty; whole numbers are written without a point."""
+        """A column as texts, None if a cell is empty; whole numbers are written without a point."""
         import pyarrow.types as kinds
 
         kind = self.arrow.column(name).type
@@ -241,7 +242,7 @@ class Table:
         if cells and len(cells) > 1:
             raise DataError(
                 f"{self.name}: column {name!r}, {self._row(row)}: {cells!r} are several names. Each example has one "
-                "class: split the row, or leave it out."
+                f"class: split the row, or remove it."
             )
         return cells[0] if cells else None
 
@@ -256,7 +257,7 @@ class Table:
             return self.arrow.column(name).to_pylist()  # type: ignore[no-any-return]
         except (ValueError, OverflowError) as error:  # dates beyond the year 9999
             raise DataError(
-                f"{self.name}: column {name!r} cannot be read ({error}).", hint="Leave it out with {drop}."
+                f"{self.name}: column {name!r} cannot be read ({error}).", hint="Exclude it with {drop}."
             ) from error
 
     def names_in(self, name: str) -> list[str]:
@@ -279,7 +280,7 @@ class Table:
         )
 
     def place(self, row: int) -> str:
-        """What messages call a row."""
+        """The name of a row in messages."""
         return f"{self.name}, {self._row(row)}"
 
     def _row(self, row: int) -> str:
@@ -289,10 +290,10 @@ class Table:
         kind = self.arrow.column(name).type
         binary = "binary" in str(kind)
         return DataError(
-            f"{self.name}: column {name!r} is of type {kind}, which is not used.",
-            hint="Leave it out with {drop}, or if it is text, name its encoding with {encoding}."
+            f"{self.name}: column {name!r} is of type {kind}, which is not supported.",
+            hint="Exclude it with {drop}, or if it is text, set its encoding with {encoding}."
             if binary
-            else "Leave it out with {drop}.",
+            else "Exclude it with {drop}.",
         )
 
 
@@ -321,7 +322,7 @@ def _columns_of(values: Any, columns: Sequence[str]) -> list[Any]:
             return [[row[place] for row in rows] for place in range(len(columns))]
         shape = type(values).__name__ if rows is None else f"{len(rows)} of other lengths or types"
     raise DataError(
-        f"The model expects rows of {len(columns)} values (columns {', '.join(map(repr, columns))}), got {shape}.",
+        f"The model needs rows of {len(columns)} values (columns {', '.join(map(repr, columns))}), got {shape}.",
         code="wrong-shape",
     )
 

@@ -1,4 +1,4 @@
-"""The nouns that all layers share: examples, tasks, states and predictions.
+"""The common types of all layers: examples, tasks, states and predictions.
 
 All of them are pytrees of tensors (named tuples, dicts, lists), so that `torch.func.vmap` stacks them over tasks.
 `TaskSpec` holds the static facts of a task and stays outside.
@@ -19,8 +19,8 @@ Kind: TypeAlias = Literal["classification", "regression"]
 Labels: TypeAlias = Literal["permuted", "shared"]
 
 TaskState: TypeAlias = Any
-"""What a learner keeps of a task: a nested dict or list of tensors with string keys, contiguous and without shared
-storage. Each learner knows the shape of its own; to everything else it is a pytree."""
+"""The adapted state of a task: a nested dict or list of tensors with string keys, contiguous and without shared
+storage. Its structure is internal to each learner; to everything else it is a pytree."""
 
 
 class Examples(NamedTuple):
@@ -62,8 +62,8 @@ class TaskSpec:
     kind: "classification" or "regression".
     input_shape: shape of one example.
     outputs: number of classes (the way), or dimension of the target.
-    labels: "permuted" where class numbers are drawn anew for each task, "shared" where a class number means the same in
-        every task; always "shared" for regression.
+    labels: "permuted" if class numbers are drawn anew for each task, "shared" if all tasks share the classes; always
+        "shared" for regression.
 
     Raises `UserError` for another kind, other labels, or no outputs.
 
@@ -123,7 +123,7 @@ class Categorical(NamedTuple):
     def _check(self, targets: Tensor) -> None:
         if targets.shape != self.logits.shape[:-1] or targets.is_floating_point():
             raise UserError(
-                f"Targets need to be class indices of shape {tuple(self.logits.shape[:-1])}, one for each example, and "
+                f"Targets must be class indices of shape {tuple(self.logits.shape[:-1])}, one for each example, and "
                 f"are {targets.dtype} of shape {tuple(targets.shape)}.",
                 code="wrong-shape",
             )
@@ -173,11 +173,11 @@ class Gaussian(NamedTuple):
 
 
 def check_shape(name: str, values: Tensor, predicted: Tensor) -> None:
-    """Raise a `UserError` unless values, called `name`, have the shape of what is predicted: no broadcasting."""
+    """Raise `UserError` unless values, called `name`, have the shape of what is predicted: no broadcasting."""
     if values.shape != predicted.shape:
         raise UserError(
-            f"The {name} need the shape of the predicted values, {tuple(predicted.shape)}, and have "
-            f"{tuple(values.shape)}. Targets are (examples, outputs), also where there is one output.",
+            f"The {name} must have the shape of the predicted values, {tuple(predicted.shape)}, not "
+            f"{tuple(values.shape)}. Targets are (examples, outputs), even for one output.",
             code="wrong-shape",
         )
 

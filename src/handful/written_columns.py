@@ -1,4 +1,4 @@
-"""Columns of texts that hold numbers and dates, as people write them: one dialect for all columns of a file."""
+"""Text columns with localized numbers and dates: one dialect for all columns of a file."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -61,13 +61,13 @@ class TextColumn:
         return numbers
 
     def first(self, chosen: np.ndarray) -> int | None:
-        """The first row with one of the chosen texts, None if there is none."""
+        """The first row with one of the chosen texts, or None."""
         rows = np.flatnonzero(np.append(chosen, False)[self.places])
         return int(rows[0]) if len(rows) else None
 
 
 class Question(NamedTuple):
-    """What a file leaves open until its cells settle it: two of `WAYS`, the option that says which, and its words."""
+    """An ambiguity of a file until its cells settle it: two of `WAYS`, the option that decides, and its name."""
 
     ways: tuple[int, int]
     option: str
@@ -76,10 +76,8 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question(DECIMALS, "decimal", "decimal mark", "Name the decimal mark with {decimal}."),
-    Question(
-        ORDERS, "dates", "order of day and month", "Say with {dates} whether the day comes first (dmy) or not (mdy)."
-    ),
+    Question(DECIMALS, "decimal", "decimal mark", "Set the decimal mark with {decimal}."),
+    Question(ORDERS, "dates", "order of day and month", "Set {dates} to dmy (day first) or mdy."),
 )
 
 
@@ -96,7 +94,7 @@ class WrittenColumns:
         self.dialect = given._replace(decimal=cast(Any, settled[0]), dates=cast(Any, settled[1]))
 
     def _settled(self, question: Question, given: str | None) -> str | None:
-        """Which way the cells decide for; where they do not, or contradict one another, the given one."""
+        """The way that the cells determine; the given one if they do not, or contradict one another."""
         found = {way: cell for way, cell in zip(question.ways, self._deciding(question), strict=True) if cell}
         if len(found) != 1:
             return given
@@ -109,7 +107,7 @@ class WrittenColumns:
         return WAYS[way]
 
     def _deciding(self, question: Question) -> list[str]:
-        """For each way the first cell that can be read in no other; empty if there is none."""
+        """For each way, the first cell that can only be read in it; empty without one."""
         return [
             next(
                 (
@@ -124,7 +122,7 @@ class WrittenColumns:
         ]
 
     def numbers(self, name: str, unit: str | None = None) -> np.ndarray:
-        """A column, see `TextColumn.numbers`; `DataError` where one of its cells may be two numbers."""
+        """A column, see `TextColumn.numbers`; `DataError` if one of its cells is ambiguous."""
         column = self.columns[name]
         for question in QUESTIONS:
             row = column.first(column.readings.unsettled(question.ways))
@@ -140,7 +138,8 @@ class WrittenColumns:
         if settled:
             note(
                 "assumed-dialect",
-                f"{self.source}: no cell shows the {question.words}; {self._place(name, row)} is read by {settled!r}.",
+                f"{self.source}: no cell determines the {question.words}; {self._place(name, row)} is read by "
+                f"{settled!r}.",
             )
             return
         column = self.columns[name]
@@ -152,7 +151,7 @@ class WrittenColumns:
             beside = "" if second is None else f" ({column.texts[second]!r} does not either)"
             reason = f"no column of numbers decides{beside}"
         raise DataError(
-            f"{self.source}: {self._place(name, row)} may be {_shown(one, column.unit)} or "
+            f"{self.source}: {self._place(name, row)} can mean {_shown(one, column.unit)} or "
             f"{_shown(other, column.unit)}: {reason}.",
             hint=question.hint,
         )

@@ -151,7 +151,7 @@ def test_a_terminal_shows_how_long_it_takes(monkeypatch):
     progress.start(0)
     with nothing_noted():
         progress.advance(10)
-    with noted("Embedding 1,000 images takes about 18 s; it is done once"):
+    with noted("Embedding 1,000 images takes about 18 s, once"):
         progress.advance(90)
     progress.start(600)
     progress.advance(200)

@@ -58,6 +58,6 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch):
         raise OSError("no compiler here")
 
     monkeypatch.setattr("torch._inductor.compile", refuse)
-    with noted("could not be compiled and runs as it is .OSError: no compiler here"):
+    with noted("could not be compiled and runs uncompiled .OSError: no compiler here"):
         double = compiled(lambda x: {"twice": 2 * x}, [torch.ones(2)])
     assert torch.equal(double(torch.ones(2))["twice"], torch.full((2,), 2.0))

@@ -128,7 +128,7 @@ def test_a_device_is_one_of_those_that_there_are(name, monkeypatch):
     if name in ("auto", "cpu"):
         assert Settings(device=name).device == "cpu"
         return
-    with pytest.raises(UserError, match=f"no device '{name}'.*cpu"):
+    with pytest.raises(UserError, match=f"device '{name}' is not available.*cpu"):
         Settings(device=name)
 
 

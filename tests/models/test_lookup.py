@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch):
 def test_a_model_is_found_beside_its_task_in_its_run_or_where_it_was_last(tmp_path):
     meta = model()
     task = meta.adapt(*examples())
-    with pytest.raises(ArtifactError, match=r"was not found beside it, nor where it was last.*model="):
+    with pytest.raises(ArtifactError, match=r"was not found beside it, nor at its last path.*model="):
         model_of(task, tmp_path / "tasks" / "task")
     run = tmp_path / "run"
     meta.save_pretrained(run / "model")

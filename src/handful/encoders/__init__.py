@@ -1,4 +1,4 @@
-"""Pretrained networks for texts and images: where they come from, what they compute, and how they are tuned.
+"""Pretrained networks for texts and images: loading, embedding and tuning.
 
-The only place that loads weights which handful did not train.
+The only package that loads weights not trained by handful.
 """

@@ -1,4 +1,4 @@
-"""The cache folder: what can be computed again, and embeddings by the content that they are of."""
+"""The cache folder: results that can be recomputed, such as embeddings by content."""
 
 import hashlib
 import os
@@ -13,13 +13,12 @@ from handful.notes import note
 from handful.storage import read_tensors, write_tensors
 
 CACHE = "HANDFUL_CACHE"
-"""The environment variable with another folder for what can be computed again."""
+"""The environment variable that sets the cache folder."""
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be computed again: `$HANDFUL_CACHE`, else in the user's cache folder.
-
-    Of a user without a home it is where nothing can be written.
+    """The folder of the cache: `$HANDFUL_CACHE`, else in the user's cache folder. Without a home folder it is not
+    writable.
     """
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
@@ -30,9 +29,8 @@ def cache_folder() -> Path:
 def kept(
     encoder: str, contents: Iterable[bytes], facts: dict[str, Any], compute: Callable[[], tuple[Tensor, int]]
 ) -> tuple[Tensor, int]:
-    """Embeddings of these contents, and how many of them were cut: from the cache, else computed and kept there.
-
-    encoder: what tells it, and how it is used, from all others. facts: what the file says of itself, for readers.
+    """Embeddings of these contents, and how many of them were cut: from the cache, else computed and cached. encoder:
+    identifies the encoder and its use. facts: describe the cache file to readers.
     """
     content = hashlib.sha256(encoder.encode())
     for part in contents:
@@ -48,7 +46,7 @@ def kept(
     except UserError:
         note(
             "not-kept",
-            f"The embeddings cannot be kept in {path.parent}, so they are computed again the next time. Let {CACHE} "
-            "name a folder that can be written.",
+            f"The embeddings cannot be cached in {path.parent}, so they are recomputed next time. Set {CACHE} to a "
+            f"writable folder.",
         )
     return embeddings, cut

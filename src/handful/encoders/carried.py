@@ -1,4 +1,4 @@
-"""Encoders that a model brings along: their files in its own file, and a place in the cache where they are unpacked."""
+"""Encoders contained in a model: their files in its own file, and a cache folder where they are unpacked."""
 
 import re
 import tempfile
@@ -13,18 +13,16 @@ from handful.errors import ArtifactError, UserError
 from handful.storage import write_bytes
 
 PREFIX = "encoder files/"
-"""How the names of these files begin among the tensors of a model."""
+"""The prefix of these files' names among the tensors of a model."""
 PUBLISHED = "models--"
-"""How the folders of published encoders begin in the cache of the hub."""
+"""The prefix of the folders of published encoders in the cache of the hub."""
 SUFFIXES = {*ENCODER_FILES, Path(CARD).suffix}
-"""Of the files that may be unpacked."""
+"""Names of the files that may be unpacked."""
 
 
 def carried_name(name: str) -> str:
-    """What an encoder is called in a model that brings it along: the paths of a machine are nobody else's matter.
-
-    name: as it was given, or where it was found: of a folder the last part is kept, of one in the cache of the hub the
-        published name.
+    """The name of an encoder in a model that contains it, without paths of the machine. name: the given name, or a
+    folder: of a folder the last part is kept, of one in the cache of the hub the published name.
     """
     folder = Path(name)
     if not folder.is_absolute():
@@ -45,14 +43,13 @@ def packed(folder: Path) -> dict[str, Tensor]:
 
 
 def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
-    """Put the files among a model's tensors where encoders are looked for, unless they are there.
-
-    revision: of the encoder, a digest of its files: those of a published commit cannot be checked, and other models
-    would take them for it. source: what messages call the model. Raises `ArtifactError` where the files are of another
-    revision, or would be written elsewhere, and `UserError` where the cache cannot be written.
+    """Unpack the files among a model's tensors into the folder where encoders are searched, unless they exist.
+    revision: of the encoder, a digest of its files: files of a published commit could not be verified, but other models
+    would use them. source: the name of the model in messages. Raises `ArtifactError` if the files are of another
+    revision, or would be written elsewhere, and `UserError` if the cache is not writable.
     """
     if not revision.startswith("sha256:"):
-        raise ArtifactError(f"{source} brings an encoder whose files it does not identify by their digest.")
+        raise ArtifactError(f"{source} contains an encoder whose files it does not identify by their digest.")
     folder = carried_folder(revision)
     if folder.is_dir():
         return
@@ -63,28 +60,25 @@ def unpacked(tensors: dict[str, Tensor], revision: str, source: object) -> None:
             for name, content in tensors.items():
                 path = temporary / name.removeprefix(PREFIX)
                 if not path.resolve().is_relative_to(temporary) or path.suffix not in SUFFIXES:
-                    raise ArtifactError(
-                        f"{source} brings an encoder with a file {name!r}, which is none of an encoder's."
-                    )
+                    raise ArtifactError(f"{source} contains an encoder with a file {name!r}, which is not allowed.")
                 write_bytes(path, content.numpy().tobytes())
             if folder_digest(temporary) != revision:
-                raise ArtifactError(f"{source} brings another encoder than the one that it was trained with.")
+                raise ArtifactError(f"{source} contains another encoder than the one of its training.")
             temporary.replace(folder)
     except OSError as error:
         if folder.is_dir():  # another process was faster
             return
         raise UserError(
-            f"The encoder that {source} brings cannot be unpacked into {folder.parent} ({error.strerror}). Let {CACHE} "
-            "name a folder that can be written.",
+            f"The encoder in {source} cannot be unpacked into {folder.parent} ({error.strerror}). Set {CACHE} to a "
+            f"writable folder.",
             code="unwritable",
         ) from error
 
 
 def carried_folder(revision: str) -> Path:
-    """Where the files of an encoder of this revision are, if a model has brought them.
-
-    Raises `ArtifactError` where that could be a folder elsewhere: a revision may come from a file.
+    """The folder for files of an encoder of this revision from a model. Raises `ArtifactError` if that could be a
+    folder elsewhere, since a revision may come from a file.
     """
     if not re.fullmatch(r"\w[\w:.-]*", revision):
-        raise ArtifactError(f"{revision!r} is no revision of an encoder.")
+        raise ArtifactError(f"{revision!r} is not a revision of an encoder.")
     return cache_folder() / "encoders" / revision.replace(":", "-")

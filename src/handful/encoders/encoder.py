@@ -1,4 +1,4 @@
-"""What an encoder is: a pretrained network, by its name and its content."""
+"""Encoders: pretrained networks, identified by name and content."""
 
 import functools
 import os
@@ -17,26 +17,25 @@ from handful.encoders.published import folder_digest, provenance, published_fold
 from handful.errors import UserError
 
 KEPT_FROM = 200
-"""So many inputs or more are embedded once and kept: a data set, and not the few inputs of a prediction."""
+"""The number of inputs from which embeddings are cached: a data set, not the few inputs of a prediction."""
 
 
 class Encoder(ABC):
     """A pretrained network from raw inputs to vectors. Weights are read from safetensors alone.
 
     name: a folder, or the name of a published encoder.
-    revision: the content that is meant, as the property `revision` gave it once; it is never downloaded. None: the
-        content that is there; a published encoder that is not on this machine is downloaded on first use.
-
-    Raises `UserError` where it is missing, or has another content.
+    revision: the required content, a former value of the property `revision`; it is never downloaded. None: the present
+        content; a published encoder that is not on this machine is downloaded on first use. Raises `UserError` if it is
+        missing, or has another content.
 
     Attributes:
         device: where vectors are computed; they are always on the CPU.
     """
 
     what: ClassVar[str]
-    """What it encodes, in words."""
+    """The kind of its inputs, in words."""
     relative_rate: ClassVar[float]
-    """By how much the rate of meta-training is multiplied for its weights, which know much already."""
+    """The factor of the meta-training rate for its weights, which are pretrained."""
 
     def __init__(self, name: str, revision: str | None = None) -> None:
         folder = Path(os.path.expanduser(name))
@@ -46,7 +45,7 @@ class Encoder(ABC):
             self.folder = carried_folder(revision)
         if self.folder is None and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
             raise UserError(
-                f"The folder of the encoder, {name}, does not exist. Put it there, or name another one.",
+                f"The folder of the encoder, {name}, does not exist. Restore it, or name another one.",
                 code="missing-encoder",
             )
         self.name = str(self.folder) if self.folder and not self.brought else name
@@ -56,16 +55,16 @@ class Encoder(ABC):
         self._loading = threading.Lock()
         if not self.published and revision not in (None, self.revision):
             where = f"in {self.name}" if self.folder else self.name
-            raise UserError(f"The encoder {where} is not the one that the model was trained with. Put it back.")
+            raise UserError(f"The encoder {where} is not the one that the model was trained with. Restore that one.")
 
     @property
     def published(self) -> bool:
-        """Whether it is looked up by its name on the hub, where each commit is kept."""
+        """Whether it is looked up by its name on the hub, which keeps each commit."""
         return self.folder is None
 
     @functools.cached_property
     def revision(self) -> str:
-        """What tells this content from any other: the digest of a folder's files, else the published commit."""
+        """The identity of its content: the digest of a folder's files, else the published commit."""
         if self.folder and not self.brought:
             return folder_digest(self.folder)
         return self.wanted or self.files.name
@@ -96,7 +95,7 @@ class Encoder(ABC):
 
     @functools.cached_property
     def provenance(self) -> dict[str, str]:
-        """Its "licence", and what it was "trained on", as far as its card tells."""
+        """Its "licence" and the data that it was "trained on", as far as its card states them."""
         return provenance(self.files)
 
     @abstractmethod
@@ -109,26 +108,25 @@ class Encoder(ABC):
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """What computes vectors `(n, width)` of inputs `(n, *input_shape)`, as `prepare` makes them.
-
-        Its weights are those of this encoder, not copies.
+        """The network from inputs `(n, *input_shape)`, as `prepare` makes them, to vectors `(n, width)`. It shares this
+        encoder's weights.
         """
 
     @abstractmethod
     def stored(self, values: Any) -> Tensor:
-        """Inputs of the network `(n, *input_shape)` as they are kept in memory."""
+        """Inputs of the network `(n, *input_shape)` as stored in memory."""
 
     def prepare(self, stored: Tensor) -> Tensor:
-        """What `stored` gives as the network takes it: floats."""
+        """The result of `stored` as floats for the network."""
         return stored.float()
 
     def check_ready(self) -> None:
-        """Raise a `UserError` where it is not on this machine."""
+        """Raise `UserError` if it is not on this machine."""
         if self.published:
             self.files  # noqa: B018 - which looks for them
 
     def _kept(self, contents: Sequence[bytes], way: str, compute: Any) -> tuple[Tensor, int]:
-        """Of many inputs the embeddings from the cache, where they are; of a few ones always computed."""
+        """The embeddings of many inputs from the cache, if cached; of few inputs always computed."""
         if len(contents) < KEPT_FROM:
             return compute()  # type: ignore[no-any-return]
         facts = {"encoder": self.name, "revision": self.revision}

@@ -1,4 +1,4 @@
-"""Encoders of images: models of transformers, or a network of one's own."""
+"""Encoders of images: models of transformers, or the user's own network."""
 
 import functools
 import math
@@ -23,23 +23,23 @@ from handful.own_code import imported, names_own_code
 from handful.storage import digest_of, read_json
 
 AT_ONCE = 1000
-"""So many images are in memory as pixels while images are embedded, and in one file of the cache."""
+"""The number of images in memory as pixels during embedding, and in one file of the cache."""
 BATCH = 32
 CONFIG = "config.json"
 """The file that names the architecture of a model of transformers."""
 TOLERANCE = 1e-4
-"""By which pixels may differ from those that a model's own preparation makes."""
+"""The tolerance of pixels, compared with those of a model's own preparation."""
 
 AnyFactory = TypeVar("AnyFactory", bound=Callable[[], nn.Module])
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image becomes before a network of one's own takes it.
+    """The preprocessing of an image for the user's own network.
 
     size: pixels a side.
     mean, std: of red, green and blue from 0 to 1: the network gets (value - mean) / std.
-    crop: whether an image that is no square loses its ends; else it is kept whole, on a square of the mean color.
+    crop: whether a non-square image is cropped; else it is padded to a square with the mean color.
     licence, trained_on: of the weights, for the card of a model; they change no number.
     """
 
@@ -53,8 +53,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.size < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError(
-                "An encoder of images has a size of 1 pixel or more, and a mean and a std above 0 for red, green and "
-                f"blue; these are {self.size}, {self.mean} and {self.std}."
+                f"An encoder of images needs a size of 1 pixel or more, and a mean and a std above 0 for red, green "
+                f"and blue, not {self.size}, {self.mean} and {self.std}."
             )
 
     def pixels(self, image: Image.Image) -> np.ndarray:
@@ -83,7 +83,7 @@ def image_encoder(
 
     size: pixels a side.
     mean, std: of red, green and blue from 0 to 1, by default those of ImageNet; see `Preprocessing`.
-    crop: whether an image that is no square loses its ends; else it is kept whole, on a square of the mean color.
+    crop: whether a non-square image is cropped; else it is padded to a square with the mean color.
     licence, trained_on: of the weights, for the card of a model.
 
         @image_encoder(size=64, licence="Apache-2.0", trained_on="ImageNet-1k")
@@ -120,12 +120,12 @@ class ImageModel(NamedTuple):
 class ImageEncoder(Encoder):
     """An encoder of images: images to vectors.
 
-    Of a model with texts beside images (CLIP, SigLIP) what it makes of images, in the space of both; else the vector
-    that the model itself pools, if that is trained, as of DINOv2, ResNet and ConvNeXt; else that of its class token, or
-    the mean of all places. Images are resized by Pillow, whatever else is installed, since pixels would differ.
+    For a model of texts and images (CLIP, SigLIP), its image embedding in the space of both; else the vector that the
+    model itself pools, if that is trained, as in DINOv2, ResNet and ConvNeXt; else that of its class token, or the mean
+    of all positions. Images are always resized by Pillow, since other libraries give other pixels.
 
     name: a folder, the name of a published model of transformers, or `package.module:name`, a function with the
-        decorator `image_encoder`. Who gives such a name decides whether its code may run: see `own_code.check_trusted`.
+        decorator `image_encoder`. Whether its code may run is checked by `own_code.check_trusted`.
     revision: see `Encoder`; of an own one the digest of its weights and preprocessing.
     """
 
@@ -143,7 +143,7 @@ class ImageEncoder(Encoder):
 
     @functools.cached_property
     def revision(self) -> str:
-        """As of all encoders; of an own one the digest of its weights and preprocessing."""
+        """As for all encoders; for the user's own, the digest of its weights and preprocessing."""
         if not self.own:
             return super().revision
         facts = asdict(self._factory.preprocessing)
@@ -152,7 +152,7 @@ class ImageEncoder(Encoder):
 
     @functools.cached_property
     def provenance(self) -> dict[str, str]:
-        """As of all encoders; of an own one what its decorator tells."""
+        """As for all encoders; for the user's own, from its decorator."""
         if not self.own:
             return super().provenance
         told = self._factory.preprocessing
@@ -165,7 +165,7 @@ class ImageEncoder(Encoder):
         return self.model.shape  # type: ignore[no-any-return]
 
     def network(self) -> nn.Module:
-        """What computes vectors `(n, width)` of floats `(n, 3, height, width)`."""
+        """The network from floats `(n, 3, height, width)` to vectors `(n, width)`."""
         return self.model.network  # type: ignore[no-any-return]
 
     def stored(self, values: Sequence[Image.Image]) -> Tensor:
@@ -176,7 +176,7 @@ class ImageEncoder(Encoder):
         return torch.from_numpy(pixels)
 
     def prepare(self, stored: Tensor) -> Tensor:
-        """Bytes as floats of the mean and deviation that the network takes; floats are such already."""
+        """Bytes as floats with the network's mean and deviation; floats already are."""
         if stored.is_floating_point():
             return stored
         mean, std = (part.to(stored.device) for part in (self.model.mean, self.model.std))
@@ -184,10 +184,7 @@ class ImageEncoder(Encoder):
         return floats
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Vectors `(n, width)` of images in RGB; of many ones kept in the cache, from which they come the next time.
-
-        images: each is asked for once, in its turn.
-        """
+        """Vectors `(n, width)` of images in RGB; cached for many images. images: each is read once, in order."""
         progress = EmbeddingProgress(self.what, len(images), KEPT_FROM)
         network: list[nn.Module] = []  # moved once, and only where something is computed
         found = [torch.zeros(0, self.width)]
@@ -217,8 +214,8 @@ class ImageEncoder(Encoder):
         found = imported(self.name, "encoder")
         if not isinstance(getattr(found, "preprocessing", None), Preprocessing):
             raise UserError(
-                f"The encoder {self.name!r} is no function with the decorator "
-                "@handful.encoders.images.image_encoder(size=...). Make it one."
+                f"The encoder {self.name!r} needs the decorator @handful.encoders.images.image_encoder(size=...). Add "
+                f"it."
             )
         return found
 
@@ -230,7 +227,7 @@ class ImageEncoder(Encoder):
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images `(n, c, h, w)` in a layout in which a CPU runs convolutions about twice as fast."""
+    """The same images `(n, c, h, w)` in a memory layout for which CPU convolutions are about twice as fast."""
     return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
 
@@ -239,7 +236,7 @@ def _own_model(name: str, factory: Any) -> ImageModel:
     network = factory()
     if not isinstance(network, nn.Module):
         given = type(network).__name__
-        raise UserError(f"The encoder {name!r} returns no nn.Module, but {given}. Let it return one.")
+        raise UserError(f"The encoder {name!r} returns {given}, not an nn.Module. Return one.")
     return ImageModel(network, told.pixels, _color(told.mean), _color(told.std), (3, told.size, told.size))
 
 
@@ -259,7 +256,7 @@ def _published_model(name: str, folder: Path) -> ImageModel:
         if config.get("model_type") not in CONFIG_MAPPING:
             raise ArtifactError(
                 f"The encoder in {folder} is of the kind {config.get('model_type')!r}, which transformers does not "
-                "have, and handful runs no code that comes with an encoder. Use another one.",
+                f"support, and handful runs no code that comes with an encoder. Use another one.",
                 code="untrusted-model",
             )
         try:
@@ -282,8 +279,8 @@ def _published_model(name: str, folder: Path) -> ImageModel:
     shapes = {pixels(Image.new("RGB", size)).shape for size in ((64, 64), (96, 48), (500, 700))}
     if len(shapes) > 1 or not _prepares_alike(processor, pixels, mean, std):
         raise UserError(
-            f"The encoder {name} prepares images in a way of its own ({type(processor).__name__}), which handful does "
-            "not follow. Use one that takes images of one size in RGB."
+            f"The encoder {name} prepares images in a special way ({type(processor).__name__}), which handful does not "
+            f"support. Use one that takes RGB images of one size."
         )
     return ImageModel(network, pixels, mean, std, shapes.pop())
 
@@ -293,7 +290,8 @@ def _checked_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
     if not isinstance(config, dict):
         raise UserError(
-            f"{folder} does not hold an encoder of images: it has no {CONFIG} of transformers. Give the folder of one.",
+            f"{folder} does not contain an encoder of images: it has no {CONFIG} of transformers. Name the folder of "
+            f"one.",
             code="missing-encoder",
         )
     return config
@@ -301,7 +299,7 @@ def _checked_config(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without other packages' words to their own users."""
+    """Suppress the messages of other packages to their own users."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -325,12 +323,12 @@ def _of_images(name: str, model: Any, missing: set[str]) -> nn.Module:
         missing = {key for key in missing if key.startswith(("vision_model.", "visual_projection."))}
     elif getattr(model, "main_input_name", None) != "pixel_values":
         raise UserError(
-            f"The encoder {name} is a {type(model).__name__}, which is no encoder of images. Use another one."
+            f"The encoder {name} is a {type(model).__name__}, which is not an encoder of images. Use another one."
         )
     pooler = {key for key in missing if key.startswith("pooler.")}
     if missing - pooler:
         raise ArtifactError(
-            f"The files of the encoder {name} lack weights, such as {min(missing - pooler)}. Take a whole copy of it."
+            f"The files of the encoder {name} lack weights, such as {min(missing - pooler)}. Get a complete copy of it."
         )
     return PooledNetwork(model, projection, pooled=not pooler)
 
@@ -383,7 +381,7 @@ def _prepares_alike(processor: Any, pixels: Callable[[Image.Image], np.ndarray],
 
 
 def _check_features(name: str, model: ImageModel) -> None:
-    """Raise a `UserError` where a network does not make the same one vector of an image each time."""
+    """Raise `UserError` if a network does not return one reproducible vector per image."""
     inputs = torch.linspace(-2, 2, 2 * math.prod(model.shape), device="cpu").reshape(2, *model.shape)
     try:
         with torch.no_grad():
@@ -391,7 +389,7 @@ def _check_features(name: str, model: ImageModel) -> None:
             again = model.network(inputs)
     except Exception as error:  # of any kind, by what the network expects
         raise UserError(
-            f"The encoder {name} does not take images of shape {model.shape} ({reason(error)}). Use another one, or "
+            f"The encoder {name} does not support images of shape {model.shape} ({reason(error)}). Use another one, or "
             "another size."
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or features.dtype != torch.float32:
@@ -402,4 +400,4 @@ def _check_features(name: str, model: ImageModel) -> None:
             "for two. Wrap it in a module that does."
         )
     if not torch.equal(features, again):
-        raise UserError(f"The encoder {name} makes other vectors of the same image each time. Use another one.")
+        raise UserError(f"The encoder {name} returns different vectors for the same image each time. Use another one.")

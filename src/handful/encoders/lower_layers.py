@@ -1,4 +1,4 @@
-"""The layers of a pretrained network below those that are trained: what they make of an example, computed once."""
+"""The frozen lower layers of a pretrained network: their outputs for an example, computed once."""
 
 import threading
 import weakref
@@ -15,17 +15,16 @@ from handful.encoders.texts import PADDING
 from handful.functional.normalization import transforms
 
 TOLERANCE = 1e-4
-"""Of vectors made of kept outputs, relative to the largest number: rounding, and no other way to compute."""
+"""The tolerance of vectors from kept outputs, relative to the largest number: rounding only."""
 
 
 class LowerOutputs:
-    """The outputs of the lower layers of a network, by the content of the example that they are of.
-
-    While they are used, the lower layers are left out, and the first trained one starts from them. What stands outside
-    the layers, such as the embedding of tokens, is computed all the same. All copies of the network share them.
+    """The outputs of the lower layers of a network, by the content of the example. While they are used, the lower
+    layers are skipped, and the first trained one starts from them. Parts outside the layers, such as the embedding of
+    tokens, are still computed. All copies of the network share them.
 
     network: whose layers are switched.
-    layers: the names of all that there are, first to last; see `layers_of`.
+    layers: the names of all layers, first to last; see `layers_of`.
     trained: how many of the last are trained.
     """
 
@@ -50,10 +49,9 @@ class LowerOutputs:
         _kept[self] = {}
 
     def bytes_each(self, network: nn.Module, inputs: Tensor, batches: Iterable[Tensor]) -> float | None:
-        """The mean size of those of some inputs; None where a network cannot start from them.
-
-        So where a weight that is trained has a part in them, or where more than one tensor goes from layer to layer.
-        batches: the same inputs, as `keep` takes them. What is kept is forgotten.
+        """The mean size of those of some inputs; None if a network cannot start from them: if a trained weight
+        contributes to them, or if more than one tensor is passed from layer to layer.
+        batches: the same inputs, as `keep` takes them. Kept outputs are dropped.
         """
         try:
             with torch.enable_grad():
@@ -80,7 +78,7 @@ class LowerOutputs:
             _kept[self] |= zip(_keys(inputs), outputs.clone().unbind(), strict=True)
 
     def _of(self, inputs: Tensor) -> Tensor | None:
-        """Those of these inputs, if all are kept: of texts with zeros behind their tokens, which are not read."""
+        """Those of these inputs, if all are kept: of texts with zero padding behind their tokens, which is not read."""
         kept = _kept[self]
         if not kept or transforms():
             return None
@@ -109,7 +107,7 @@ class LowerOutputs:
             self._state.outputs = None
 
     def vectors(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What a network makes of inputs `(n, *input_shape)`: from what is kept, where that is of all of them."""
+        """A network's vectors of inputs `(n, *input_shape)`: from kept outputs, if those of all are kept."""
         outputs = self._of(inputs)
         return network(inputs) if outputs is None else self._started(network, inputs, outputs)
 
@@ -119,7 +117,7 @@ _kept: weakref.WeakKeyDictionary[LowerOutputs, dict[bytes, Tensor]] = weakref.We
 
 
 def _keys(inputs: Tensor) -> Iterator[bytes]:
-    """What tells each of some inputs `(n, *input_shape)` from others, whether padding behind a text is cut or not."""
+    """A key of the content of each input `(n, *input_shape)`, independent of padding behind a text."""
     for row in inputs.detach().cpu().numpy():
         content = row[row != PADDING] if row.ndim == 1 else row
         yield blake2b(content.tobytes(), digest_size=16).digest()

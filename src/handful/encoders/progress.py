@@ -1,4 +1,4 @@
-"""How long the embedding of many inputs takes, and how far it is, on a terminal."""
+"""The expected time and progress of embedding many inputs, on a terminal."""
 
 import sys
 import time
@@ -9,16 +9,16 @@ from handful.notes import note
 EMBEDDING = "embedding"
 """The code of the note of it."""
 LONG = 10.0
-"""Seconds of which one wants to know before."""
+"""Seconds from which the expected time is announced."""
 ENOUGH = 1.0
-"""Seconds from which the others are foretold: the first inputs of all take longer than those behind them."""
+"""Seconds from which the rest is predicted, since the first inputs take longer than later ones."""
 
 
 class EmbeddingProgress:
-    """Notes the expected time after the first inputs, if it is long, and writes the share that is done into one line.
+    """Notes the expected time after the first inputs, if it is long, and writes the finished share into one line.
 
     what: the inputs, in words.
-    count: how many there are.
+    count: their number.
     least: with fewer nothing is written.
     stream: where to, if it is a terminal.
     """
@@ -43,7 +43,7 @@ class EmbeddingProgress:
         if self.seconds >= ENOUGH and not self.told:
             self.told = True
             if left > LONG:
-                note(EMBEDDING, f"Embedding {self.count:,} {self.what} takes about {_time(left)}; it is done once.")
+                note(EMBEDDING, f"Embedding {self.count:,} {self.what} takes about {_time(left)}, once.")
         if self.seen:
             self._show(left)
 

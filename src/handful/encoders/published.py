@@ -1,4 +1,4 @@
-"""Where an encoder's files are: in a folder, or published by a name, on this machine or to be downloaded."""
+"""Finding an encoder's files: in a folder, or published under a name, on this machine or to be downloaded."""
 
 import contextlib
 import hashlib
@@ -11,9 +11,9 @@ from handful.errors import ArtifactError, UserError
 ENCODER_FILES = frozenset({".json", ".safetensors", ".txt", ".model"})
 """The files of an encoder's folder that decide what it computes."""
 INDEX, SHARD = ".safetensors.index.json", re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
-"""How files end that name those in which the weights of a large encoder are, and how these do."""
+"""Endings of the index files of a large encoder's weights, and of the weights."""
 CARD = "README.md"
-"""What an encoder says of itself: its licence, and what it was trained on."""
+"""The facts of an encoder: its license, and its training data."""
 MISSING = (
     "Encoders need sentence-transformers and transformers, which are not installed: pip install '.[encoders]' in the "
     "folder of handful."
@@ -21,7 +21,7 @@ MISSING = (
 
 
 def folder_digest(folder: Path) -> str:
-    """What tells the files of an encoder's folder from those of any other."""
+    """The digest of the files of an encoder's folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in ENCODER_FILES and path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
@@ -32,10 +32,9 @@ def folder_digest(folder: Path) -> str:
 
 
 def published_folder(repository: str, revision: str | None) -> Path:
-    """The folder in which a published encoder was downloaded: now, where no revision is asked for and there is none.
-
-    repository: its name on the hub. revision: the commit that is meant; None: any. Raises `UserError` where it is
-    neither on this machine nor may be downloaded.
+    """The folder in which a published encoder was downloaded: now, if no revision is required and none exists.
+    repository: its name on the hub. revision: the required commit; None: any. Raises `UserError` if it is neither on
+    this machine nor can be downloaded.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -48,7 +47,7 @@ def published_folder(repository: str, revision: str | None) -> Path:
             return folder
     if revision is not None:
         raise UserError(
-            f"The encoder {repository} of the model is not on this machine, or not whole, and a model downloads "
+            f"The encoder {repository} of the model is missing or incomplete on this machine, and a model downloads "
             f"nothing. Fetch it with `hf download {repository} --revision {revision}`.",
             code="missing-encoder",
         )
@@ -57,15 +56,15 @@ def published_folder(repository: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted, etag_timeout=5))
     except Exception as error:  # of any kind, by what is wrong with the network
         raise UserError(
-            f"The encoder {repository} is not on this machine and cannot be downloaded ({reason(error)}). Where there "
-            f"is a network, fetch it with `hf download {repository}`.",
+            f"The encoder {repository} is not on this machine and cannot be downloaded ({reason(error)}). With network "
+            f"access, fetch it with `hf download {repository}`.",
             code="missing-encoder",
-            hint="Or give the folder of one with {encoder}.",
+            hint="Or set the folder of one with {encoder}.",
         ) from error
 
 
 def provenance(folder: Path) -> dict[str, str]:
-    """What an encoder's card says of it: its "licence", and what it was "trained on"; empty where it says nothing."""
+    """The facts in an encoder's card: its "licence", and what it was "trained on"; empty if not stated."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8")
         from huggingface_hub import ModelCard
@@ -79,7 +78,7 @@ def provenance(folder: Path) -> dict[str, str]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The files that an interrupted download of weights has not brought into a folder, as those that are there tell."""
+    """The weight files that an interrupted download has left out of a folder, according to the index there."""
     shards = (path.name for path in folder.glob("*.safetensors") if SHARD.search(path.name))
     indices = {*folder.glob(f"*{INDEX}"), *(folder / SHARD.sub(INDEX, name) for name in shards)}
     split = [index for index in indices if not index.with_name(index.name.removesuffix(".index.json")).exists()]
@@ -95,22 +94,20 @@ def _missing_of(index: Path) -> set[str]:
 
 
 def check_weights(folder: Path, part: Path | None = None) -> None:
-    """Raise an `ArtifactError` where weights are in a pickle alone, or not all there.
-
-    folder: that of the encoder.
-    part: the folder in it that has them; None: itself.
+    """Raise `ArtifactError` if weights exist only as a pickle, or are incomplete. folder: that of the encoder. part:
+    the folder in it that has them; None: itself.
     """
     part = part or folder
     if missing := missing_weights(part):
         raise ArtifactError(
             f"The encoder in {folder} lacks files of its weights, such as {missing[0]}, as after an interrupted "
-            "download. Fetch it again, or take a whole copy of it.",
+            "download. Fetch it again, or get a complete copy of it.",
             code="missing-encoder",
         )
     if any(part.glob("*.bin")) and not any(part.glob("*.safetensors")):
         raise ArtifactError(
-            f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Take one that "
-            "has them as safetensors.",
+            f"The encoder in {folder} has its weights in a pickle (.bin), which can run any code. Use one with "
+            f"safetensors.",
             code="untrusted-model",
         )
 
@@ -118,12 +115,12 @@ def check_weights(folder: Path, part: Path | None = None) -> None:
 def not_loaded(name: str, error: Exception) -> UserError:
     """The error for an encoder that cannot be loaded."""
     return UserError(
-        f"The encoder {name} cannot be loaded ({reason(error)}). Give the folder of one, or the name of one that is "
-        "published or downloaded already.",
+        f"The encoder {name} cannot be loaded ({reason(error)}). Name the folder of one, or one that is published or "
+        f"already downloaded.",
         code="missing-encoder",
     )
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -21,15 +21,15 @@ from handful.storage import read_json
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH, AT_ONCE = 64, 512
-"""Texts that go through the network in one go, and after which progress is told."""
+"""Texts per batch of the network, after which progress is reported."""
 MODULES, KNOWN_MODULES = "modules.json", "sentence_transformers."
-"""The file that names the classes that an encoder is built of, and how these begin."""
+"""The file that names the classes of an encoder's modules, and their prefix."""
 CUT, MEAN = LONG_TEXTS = ("cut", "mean")
-"""What becomes of texts that are longer than an encoder reads."""
+"""Treatments of texts that are too long for an encoder."""
 SPECIAL_TOKENS = 4
 """More than a tokenizer adds to a text."""
 PADDING = -1
-"""What stands behind the tokens of a text that has fewer than others: no token of any encoder."""
+"""The padding behind the tokens of a shorter text: not a token of any encoder."""
 MOST_TOKENS = 512
 """Of a text, where its encoder is tuned."""
 
@@ -41,8 +41,8 @@ class TextEncoder(Encoder):
     https://arxiv.org/abs/1908.10084. No code comes with it.
 
     name, revision: see `Encoder`.
-    long_texts: "cut": of a text longer than the encoder reads only the beginning counts, with a note. "mean": it is
-        embedded in parts that the encoder can read, and their vectors are averaged.
+    long_texts: "cut": only the beginning of a text too long for the encoder counts, with a note. "mean": it is embedded
+        in parts that the encoder can read, and their vectors are averaged.
     """
 
     what = "texts"
@@ -51,8 +51,8 @@ class TextEncoder(Encoder):
     def __init__(self, name: str = DEFAULT, revision: str | None = None, long_texts: str = CUT) -> None:
         if names_own_code(name):
             raise UserError(
-                f"An encoder of texts is a folder or the name of a published one, no function of one's own: {name}.",
-                hint="Give another one with {encoder}.",
+                f"An encoder of texts is a folder or the name of a published one, not a function: {name}.",
+                hint="Set another one with {encoder}.",
             )
         super().__init__(name, revision)
         self.long_texts = long_texts
@@ -60,7 +60,8 @@ class TextEncoder(Encoder):
 
     @property
     def model(self) -> Any:
-        """The encoder itself: weights that all threads share, and a tokenizer of each, since one changes while used."""
+        """The encoder itself: weights that all threads share, and a tokenizer per thread, since tokenizers change in
+        use."""
         own = getattr(self._here, "model", None)
         if own is None:
             loaded = super().model
@@ -81,8 +82,8 @@ class TextEncoder(Encoder):
         """What computes vectors `(n, width)` of tokens `(n, length)`, with `PADDING` behind those of a text."""
         if not hasattr(self.model.tokenizer, "pad_token_id"):
             raise UserError(
-                f"The encoder {self.name} takes no padded tokens, so that it cannot be tuned.",
-                hint="Leave it as it is, with {tune_encoder} off, or choose another {encoder}.",
+                f"The encoder {self.name} does not support padding, so it cannot be tuned.",
+                hint="Keep it frozen, with {tune_encoder} off, or choose another {encoder}.",
             )
         return TokenNetwork(list(self.model), self.model.tokenizer.pad_token_id or 0)
 
@@ -105,8 +106,8 @@ class TextEncoder(Encoder):
     def _note_cut(self, most: int, count: int) -> None:
         note(
             "cut-texts",
-            f"A text is longer than the {most} tokens that the encoder {self.name} reads: the rest of it is not read. "
-            "Long texts may be read in parts, whose vectors are averaged (mean).",
+            f"A text is longer than the {most} tokens that the encoder {self.name} reads, so the rest is ignored. To "
+            f"read long texts in parts and average the vectors, use mean.",
             count=count,
         )
 
@@ -132,7 +133,7 @@ class TextEncoder(Encoder):
                 raise not_loaded(self.name, error) from error
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Vectors `(n, width)` of texts; of many ones kept in the cache, from which they come the next time."""
+        """Vectors `(n, width)` of texts; cached for many texts."""
         unique = sorted(set(texts))
         places = {text: place for place, text in enumerate(unique)}
         order = torch.tensor([places[text] for text in texts], dtype=torch.long)
@@ -172,7 +173,7 @@ class TextEncoder(Encoder):
         return torch.cat(parts)[torch.tensor(by_length).argsort()]
 
     def _parts(self, text: str) -> list[str]:
-        """A text in parts that the encoder reads whole: halves of halves, between words where there are some."""
+        """A text in parts that fit the encoder: repeatedly halved, between words if possible."""
         most = getattr(self.model, "max_seq_length", None)
         if most is None or len(text.encode()) + SPECIAL_TOKENS <= most or len(text) < 2:
             return [text]  # no token is shorter than a byte
@@ -190,23 +191,25 @@ def _weights(network: nn.Module) -> Iterator[Tensor]:
 
 
 def _mean(vectors: Tensor) -> Tensor:
-    """The mean direction of vectors `(parts, width)`, of their mean length: that of a mean of parts is shorter."""
+    """The mean direction of vectors `(parts, width)`, scaled to their mean length, since a mean of parts is shorter."""
     mean = vectors.mean(0, keepdim=True)
     return normalize(mean)[0] * vectors.square().sum(1).sqrt().mean()
 
 
 def _check_modules(folder: Path) -> None:
-    """Raise an `ArtifactError` where an encoder's files would run code of their own, or are pickles."""
+    """Raise `ArtifactError` if an encoder's files would run their own code, or are pickles."""
     modules = read_json(folder / MODULES) if (folder / MODULES).exists() else [{"path": "", "type": KNOWN_MODULES}]
     try:
         parts = [(str(module["type"]), folder / module["path"]) for module in modules]
     except (TypeError, KeyError) as error:
-        raise ArtifactError(f"{folder / MODULES} is no list of modules. Take a whole copy of the encoder.") from error
+        raise ArtifactError(
+            f"{folder / MODULES} is not a list of modules. Get a complete copy of the encoder."
+        ) from error
     for type_, part in parts:
         if not type_.startswith(KNOWN_MODULES):
             raise ArtifactError(
-                f"The encoder in {folder} is built by {type_!r} ({MODULES}), which is no part of "
-                "sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
+                f"The encoder in {folder} is built by {type_!r} ({MODULES}), which is not a part of "
+                f"sentence-transformers, and handful runs no code that comes with an encoder. Use another one.",
                 code="untrusted-model",
             )
         check_weights(folder, part)

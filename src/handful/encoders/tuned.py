@@ -1,4 +1,4 @@
-"""The backbone `encoder`: a pretrained network of which the last layers, or all, are meta-trained."""
+"""The backbone `encoder`: a pretrained network whose last layers, or all, are meta-trained."""
 
 import functools
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from handful.functional.stateless import call, shared_copy, tensors
 from handful.registry import BACKBONES
 
 ENCODERS: dict[str, type[Encoder]] = {kind.what: kind for kind in (TextEncoder, ImageEncoder)}
-"""By what they encode."""
+"""Encoder classes by the kind of input."""
 TOKENS_AT_ONCE, NUMBERS_AT_ONCE = 512, 2**20
-"""Of texts, and of images, that go through the network in one go: bounds the memory. Of short texts a fourth as many as
-would fit are trained in 40 % less time: few are padded, and their activations stay in the processor's cache."""
+"""Texts, and images, per batch of the network, which bounds the memory. Short texts train in 40 % less time with a
+fourth of what would fit: few are padded, and their activations stay in the processor's cache."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -33,18 +33,16 @@ def encoder_of(what: str, name: str, revision: str | None) -> Encoder:
 
 
 class TunedEncoder(nn.Module):
-    """A pretrained network whose last layers are trained; those before them stay as they are.
-
-    Only weights that are trained are parameters, and part of its state: the others are looked up by name and revision.
-    Layers compute as in evaluation, also while they are trained: dropout would only add noise to few steps, and batch
-    norms keep the statistics of what the network was made for.
+    """A pretrained network whose last layers are trained; the layers below are frozen. Only trained weights are
+    parameters and part of its state; the others are looked up by name and revision. Layers compute in evaluation mode
+    even while they are trained: dropout would only add noise to few steps, and batch norms keep their pretraining
+    statistics.
 
     input_shape: that of the encoder's inputs, see `Encoder.input_shape`.
     what: "texts" or "images".
     name, revision: of the encoder; see `Encoder`.
-    layers: how many of the last layers are trained, with what comes behind them; None: all, with what comes before.
-
-    Raises `UserError` where the encoder is not on this machine, or has another content.
+    layers: how many of the last layers are trained, with the parts after them; None: all, with the parts before. Raises
+        `UserError` if the encoder is not on this machine, or has another content.
     """
 
     key = "encoder"
@@ -60,7 +58,7 @@ class TunedEncoder(nn.Module):
             encoder = encoder_of(what, name, revision)
             if tuple(input_shape) != encoder.input_shape:
                 raise UserError(
-                    f"The encoder {name} takes inputs of shape {encoder.input_shape}, not {tuple(input_shape)}.",
+                    f"The encoder {name} needs inputs of shape {encoder.input_shape}, not {tuple(input_shape)}.",
                     code="wrong-shape",
                 )
             self.network = shared_copy(encoder.network())
@@ -88,7 +86,7 @@ class TunedEncoder(nn.Module):
         return {"what": what, "name": name, "revision": revision, "layers": layers}
 
     def train(self, mode: bool = True) -> "TunedEncoder":
-        """As for every module; but its layers stay in evaluation."""
+        """As for every module, but its layers stay in evaluation mode."""
         self.training = mode
         self.network.eval()
         return self
@@ -104,7 +102,7 @@ class TunedEncoder(nn.Module):
         return torch.cat(features)[torch.cat([rows for rows, _ in parts]).argsort()]
 
     def bytes_below(self, inputs: Tensor) -> float | None:
-        """The mean size of what the layers that stay as they are make of one of some inputs; None: not to be kept."""
+        """The mean size of the frozen layers' outputs for one of some inputs; None: they cannot be kept."""
         if self.lower is None or not len(inputs):
             return None
         if self.what == "texts":
@@ -116,7 +114,7 @@ class TunedEncoder(nn.Module):
         return 0 if self.lower is None else self.lower.bytes
 
     def keep_below(self, inputs: Tensor) -> None:
-        """Keep what the layers that stay as they are make of these inputs, so that they are left out from now on."""
+        """Keep the frozen layers' outputs for these inputs, so that these layers are skipped from now on."""
         assert self.lower is not None, "where its bytes are known"
         self.lower.keep(self.network, self._alike(inputs))
 
@@ -136,7 +134,7 @@ class TunedEncoder(nn.Module):
             yield from torch.split(inputs[lengths == length, :length], max(1, TOKENS_AT_ONCE // length))
 
     def _parts(self, inputs: Tensor) -> Iterator[tuple[Tensor, int | None]]:
-        """Rows that go through the network in one go, and to which length, where they are texts: alike long ones."""
+        """Rows per batch of the network and, for texts, their length: texts of similar length go together."""
         count = len(inputs)
         if self.what == "images":
             size = max(1, NUMBERS_AT_ONCE // prod(inputs.shape[1:]))
@@ -170,7 +168,7 @@ def _lengths(inputs: Tensor) -> Tensor:
 
 
 def _names_of_last(network: nn.Module, layers: int | None) -> set[str]:
-    """The names of the weights of the last layers and of what comes behind them; None: of all."""
+    """The names of the weights of the last layers and of the parts after them; None: of all."""
     named = network.named_parameters(remove_duplicate=False)  # tied ones under each of their names
     names = [name for name, weight in named if weight.is_floating_point()]
     if layers is None:
@@ -180,8 +178,8 @@ def _names_of_last(network: nn.Module, layers: int | None) -> set[str]:
     found = layers_of(network)
     if layers > len(found):
         raise UserError(
-            f"The encoder has {len(found)} layers, so the last {layers} cannot be tuned.",
-            hint="Name fewer with {tune_encoder}, or on for all.",
+            f"The encoder has {len(found)} layers, fewer than the {layers} to be tuned.",
+            hint="Lower the number in {tune_encoder}, or set it on for all.",
         )
     first = next(place for place, name in enumerate(names) if name.startswith(f"{found[-layers]}."))
     return set(names[first:])
@@ -222,9 +220,8 @@ def _size(module: nn.Module) -> int:
 
 
 class _Recomputed(torch.autograd.Function):
-    """A network's outputs, of which nothing is kept: its backward pass runs it again.
-
-    As `torch.utils.checkpoint`, which does not work where a task's weights are in place of the network's own.
+    """A network's outputs without stored activations: its backward pass runs it again. Like `torch.utils.checkpoint`,
+    which does not support a task's weights in place of the network's own.
     """
 
     @staticmethod

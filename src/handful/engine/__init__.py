@@ -1,1 +1,1 @@
-"""The differentiable machinery: it knows tensors, modules and tasks, and no algorithm."""
+"""The differentiable machinery: tensors, modules and tasks, independent of algorithms."""

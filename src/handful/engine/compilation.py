@@ -18,7 +18,7 @@ def compiled(function: Flat, example: Sequence[Tensor]) -> Flat:
     """`function` as one graph for inputs of these shapes and strides, without a gradient of its own.
 
     It is traced through its own autograd and `torch.func` first, since `torch.compile` around a module breaks double
-    backward. Where the compiler fails (or there is none), a warning says so and the function is returned as it is.
+    backward. If the compiler fails or is missing, a note is made and the function is returned unchanged.
     """
     from torch._inductor import compile as inductor  # without Dynamo, whose guards take as long as a small step
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -42,7 +42,8 @@ def compiled(function: Flat, example: Sequence[Tensor]) -> Flat:
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).splitlines() or [""])[0]
         note(
-            "not-compiled", f"The meta-step could not be compiled and runs as it is ({type(error).__name__}: {reason})."
+            "not-compiled",
+            f"The meta-step could not be compiled and runs uncompiled ({type(error).__name__}: {reason}).",
         )
         return function
     return run

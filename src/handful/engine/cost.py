@@ -1,4 +1,4 @@
-"""What a meta-step costs in memory and operations, and what the machine has of them."""
+"""The cost of a meta-step in memory and operations, and the machine's capacity."""
 
 import ctypes
 import os
@@ -34,7 +34,7 @@ def graph_bytes(function: Callable[[], object], limit: int | None = None) -> int
     """The most bytes of tensors that autograd kept at one time while `function` ran, forward and backward.
 
     Counted from the tensors themselves, so it is the same on every run, which the memory of a process is not. A
-    function that keeps more than `limit` is stopped there. Raises `RuntimeError` where `function` uses a `torch.func`
+    function that keeps more than `limit` is stopped there. Raises `RuntimeError` if `function` uses a `torch.func`
     transform, which allows no such count.
     """
     ledger = _Ledger(limit)
@@ -71,7 +71,7 @@ class _Ledger:
 
 
 class _Kept:
-    """A saved tensor that tells the ledger when the graph lets go of it."""
+    """A saved tensor that updates the ledger when the graph releases it."""
 
     def __init__(self, tensor: Tensor, ledger: _Ledger) -> None:
         # Detached, as autograd gives it its history back: with it, a graph that is stopped would hold itself for good.
@@ -121,7 +121,7 @@ def query_bytes(learner: nn.Module, states: Hashable, predict: Callable[[Tensor]
 
     states: what the states have in common for which it takes as much. predict: from one of them.
 
-    Measured at first use, and then known for the learner; 0 where it cannot be measured.
+    Measured at first use, and then stored for the learner; 0 if it cannot be measured.
     """
     shape = like.shape[1:]
     key = states, shape, like.dtype, like.device
@@ -136,7 +136,7 @@ def query_bytes(learner: nn.Module, states: Hashable, predict: Callable[[Tensor]
 
 
 def share_query_bytes(learner: nn.Module, copy: nn.Module) -> None:
-    """What is measured of one of them is known of the other, now and later."""
+    """Measurements of either apply to both, now and later."""
     _query_bytes[copy] = _query_bytes.setdefault(learner, {})
 
 
@@ -154,7 +154,7 @@ class Operations(NamedTuple):
     def share_of_limit(self, most: "Operations", seconds: float) -> float:
         """The part of so many seconds that these take at the rates that the machine reaches (`operations_per_second`).
 
-        At most 1: what was reached belongs to what the machine reaches.
+        At most 1.
         """
         return min(1.0, (self.products / most.products + self.convolutions / most.convolutions) / seconds)
 
@@ -165,8 +165,8 @@ def operations(
     """Floating-point operations of the meta-gradient of the first of these tasks: products and convolutions.
 
     Counted on the plain loop that keeps its whole graph: a plan that computes more than the algorithm needs gets no
-    credit for it. None where that graph takes more than `limit` bytes, or where the loop does not run under a count:
-    a measurement never ends the work that it is taken of.
+    credit for it. None if that graph needs more than `limit` bytes, or if the loop fails while counting: a measurement
+    never ends the measured work.
     """
     gradient = MetaGradient(learner, Plan("loop"))
     one, drawn = take((tasks, noise), slice(0, 1))
@@ -228,7 +228,7 @@ def _undisturbed(run: Callable[[], Tensor]) -> float:
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:
-    """By how much the memory of this process grew at most while `function` ran; None where it cannot be known.
+    """By how much the memory of this process grew at most while `function` ran; None if unknown.
 
     On Linux alone: it forgets the process's largest size so far.
     """
@@ -248,7 +248,7 @@ def _status(field: str) -> int:
 
 
 def memory_limit(device: torch.device) -> int:
-    """Bytes that graphs may take: half of what is free. What is counted are saved tensors, and there are others."""
+    """Bytes that graphs may take: half of what is free. Only saved tensors are counted, and others exist."""
     return free_bytes(device) // 2
 
 
@@ -281,7 +281,7 @@ def keep_memory() -> None:
 
 
 def resident_bytes() -> int | None:
-    """Memory that this process holds now; None where it cannot be known."""
+    """Memory that this process holds now; None if unknown."""
     try:
         return _status("VmRSS")
     except StopIteration:  # not on Linux

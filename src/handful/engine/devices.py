@@ -1,4 +1,4 @@
-"""Devices: what there is on this machine, and waiting for one."""
+"""Devices: those of this machine, and waiting for one."""
 
 import torch
 
@@ -14,16 +14,18 @@ def available() -> list[str]:
 
 
 def device_named(name: str) -> torch.device:
-    """One of `DEVICES`; "auto" is a GPU where there is one, else the CPU. Raises `UserError` for what is not there."""
+    """One of `DEVICES`; "auto" is a GPU if available, else the CPU. Raises `UserError` for a missing device."""
     there = available()
     if name == "auto":
         name = there[-1]
     if name not in there:
-        raise UserError(f"There is no device {name!r}. This machine has {', '.join(there)}.", field=("device",))
+        raise UserError(
+            f"The device {name!r} is not available. This machine has {', '.join(there)}.", field=("device",)
+        )
     return torch.device(name)
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was given: a GPU works on while the program goes on."""
+    """Wait until the device has finished its work: a GPU runs asynchronously."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

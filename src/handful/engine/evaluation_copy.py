@@ -1,4 +1,4 @@
-"""Learners in evaluation mode, without a switch that other threads would see."""
+"""Learners in evaluation mode, without changing a mode that other threads share."""
 
 from handful.engine.cost import share_query_bytes
 from handful.engine.over_tasks import share_refusals
@@ -6,9 +6,8 @@ from handful.functional.stateless import AnyModule, shared_copy
 
 
 def evaluation_copy(learner: AnyModule) -> AnyModule:
-    """A copy in evaluation mode, which shares all tensors and what was found out about the learner.
-
-    The learner itself stays in its mode, whoever else uses it meanwhile.
+    """A copy in evaluation mode, which shares all tensors and measurements of the learner. The learner itself keeps its
+    mode, so that others can use it meanwhile.
     """
     copy = shared_copy(learner).eval()
     share_refusals(learner, copy)

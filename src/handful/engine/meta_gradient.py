@@ -21,7 +21,7 @@ from handful.functional.stateless import call, tensors
 from handful.types import Task, TaskSpec
 
 NO_SECOND_DERIVATIVE = "the derivative for", "trying to differentiate twice"
-"""What PyTorch says of operations, and of functions of users."""
+"""Messages of PyTorch about a missing second derivative, of operations and of the user's functions."""
 
 Leaf: TypeAlias = tuple[Tensor, list[Tensor]]
 """Losses `(tasks,)` of one part of a meta-batch, and the gradients of their sum."""
@@ -60,7 +60,7 @@ class MetaGradient:
 
     @contextmanager
     def _second_derivatives(self) -> Iterator[None]:
-        """Where an operation of a user's network has none, a `UserError`; under `vmap` others may be missing."""
+        """`UserError` if an operation of the user's network has none; under `vmap` others may be missing."""
         try:
             yield
         except (NotImplementedError, RuntimeError) as error:
@@ -68,7 +68,7 @@ class MetaGradient:
                 raise
             raise UserError(
                 f"An operation of the network has no second derivative: {str(error).splitlines()[0]}",
-                hint="Leave these out with {first_order}, where the learner has it, or choose another {learner}.",
+                hint="Avoid second derivatives with {first_order}, if the learner has it, or choose another {learner}.",
             ) from error
 
     def leaves(self, tasks: Task, spec: TaskSpec, noise: Any = None) -> Generator[Leaf, None, None]:
@@ -134,7 +134,7 @@ def tree_sum(parts: Iterator[Leaf], count: int, depth: int = -1) -> Leaf:
 
 
 class GradientExchange(Protocol):
-    """One of several workers, and what it hears from the others."""
+    """One of several workers, and its communication with the others."""
 
     @property
     def rank(self) -> int:
@@ -142,7 +142,7 @@ class GradientExchange(Protocol):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of workers."""
 
     def gather(self, sums: list[Leaf], *, most: int, losses: int) -> list[Leaf]:
         """The sums of all workers in their order, the same bits on each. most: sums of one worker, losses: of one sum,
@@ -152,7 +152,7 @@ class GradientExchange(Protocol):
 def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: GradientExchange, *, size: int) -> Leaf:
     """`tree_sum` of `count` parts, bit for bit, of which this worker has those that `branches` gives it.
 
-    Each adds its own branches, hears the sums of the others, and adds what is above. size: tasks of a part.
+    Each adds its own branches, receives the sums of the others, and adds the levels above. size: tasks of a part.
     """
     depth, runs = branches(count, workers.count)
     mine = [tree_sum(parts, branch) for branch in runs[workers.rank]]
@@ -161,8 +161,8 @@ def shared_tree_sum(parts: Iterator[Leaf], count: int, workers: GradientExchange
 
 
 def branches(count: int, workers: int) -> tuple[int, list[list[int]]]:
-    """The level of the tree over `count` parts at which there is a branch for each worker, and each worker's run of
-    branches, in numbers of parts. There are no more workers than parts."""
+    """The level of the tree over `count` parts with a branch for each worker, and each worker's run of branches, in
+    numbers of parts. Workers are at most as many as parts."""
     assert workers <= count
     depth, sizes = 0, [count]
     while len(sizes) < workers:

@@ -52,9 +52,9 @@ def over_tasks(
 ) -> Any:
     """`function(*one)` for each task in the stacked arguments `(count, ...)`; results stacked `(count, ...)`.
 
-    learner: whose adapting or predicting this is. Where nothing is recorded, what `vmap` refuses of it (an operation
-    without a batching rule) is run one by one, with a warning, and so is the learner from then on. None: what `vmap`
-    raises is raised.
+    learner: whose adapting or predicting this is. Without recording for gradients, a function that `vmap` refuses (an
+        operation without a batching rule) runs one by one, with a note, and so does the learner from then on. None:
+        errors of `vmap` are raised.
     """
 
     def run(plan: Plan) -> list[Any]:
@@ -83,7 +83,7 @@ def over_tasks(
 
 
 _one_by_one: weakref.WeakKeyDictionary[Any, threading.Event] = weakref.WeakKeyDictionary()
-"""Of learners, and for all copies of one the same: set where `vmap` refused something."""
+"""A flag of learners, shared by all copies: set if `vmap` refused something."""
 _noting = threading.Lock()
 
 
@@ -93,7 +93,7 @@ def _refused(learner: Any) -> threading.Event:
 
 
 def share_refusals(learner: nn.Module, copy: nn.Module) -> None:
-    """What `vmap` refuses of one of them is known of the other, now and later."""
+    """A refusal of `vmap` for either applies to both, now and later."""
     refused = _refused(learner)
     with _noting:
         _one_by_one[copy] = refused

@@ -1,4 +1,4 @@
-"""Parts of much work that fit into memory."""
+"""Splitting work into parts that fit into memory."""
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -6,9 +6,9 @@ from math import prod
 from torch import nn
 
 NUMBERS_AT_ONCE = 2**23
-"""How many numbers of examples and weights are worked on in one go: bounds the memory."""
+"""How many numbers of examples and weights are processed at once, which bounds the memory."""
 FEATURES = 256
-"""Numbers that an example counts for at least: where an input is small, its features are not."""
+"""The least numbers that an example counts for: its features are not small even if the input is."""
 
 
 def parts(count: int, numbers: int) -> Iterator[range]:
@@ -19,11 +19,12 @@ def parts(count: int, numbers: int) -> Iterator[range]:
 
 
 def adapting_numbers(learner: nn.Module, examples: int, input_shape: Sequence[int]) -> int:
-    """What one task takes of `NUMBERS_AT_ONCE` while adapting: its examples, and at most a copy of all weights."""
+    """The share of `NUMBERS_AT_ONCE` that one task needs while adapting: its examples, and at most a copy of all
+    weights."""
     weights = sum(parameter.numel() for parameter in learner.parameters())
     return weights + examples * numbers_of_example(input_shape)
 
 
 def numbers_of_example(shape: Sequence[int]) -> int:
-    """What an example of this shape takes of `NUMBERS_AT_ONCE`, its features included."""
+    """The share of `NUMBERS_AT_ONCE` that an example of this shape needs, features included."""
     return max(FEATURES, prod(shape))

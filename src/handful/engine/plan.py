@@ -16,7 +16,7 @@ MEMORIES: dict[MemoryMode, str] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How a meta-batch is run. All of it may change the last bits of a sum, so it is saved with a run and replayed.
+    """The plan of running a meta-batch. Each part may change the last bits of a sum, so the plan is saved with a run.
 
     backend: "vmap" (all tasks at once), "chunks" (`vmap` over `chunk` tasks), "loop" (one by one, without `vmap`).
     chunk: tasks in a part, with "chunks".
@@ -24,7 +24,7 @@ class Plan:
     memory: what inner loops keep for the meta-gradient, see `handful.functional.inner_loop`.
     compiled: whether parts are compiled.
 
-    Raises `UserError` for a value that is none of these.
+    Raises `UserError` for any other value.
 
     Example:
         >>> print(Plan.parse("chunks:4+threads:2"))
@@ -58,13 +58,13 @@ class Plan:
     def parse(cls, text: str) -> Self:
         """A plan as written on the command line: `vmap`, `loop`, `chunks:4`, each with `+threads:2`, `+recompute`...
 
-        Raises `UserError` for what is no part of a plan.
+        Raises `UserError` for an unknown part.
         """
         fields: dict[str, Any] = {}
         for part in text.split("+"):
             name, colon, number = part.partition(":")
             if colon and not (number.isdigit() and name in ("chunks", "threads")):
-                raise UserError(f"{part!r} is no part of a plan. Only chunks:N and threads:N have a whole number.")
+                raise UserError(f"{part!r} is not a part of a plan. Only chunks:N and threads:N have a whole number.")
             if name in ("vmap", "loop", "chunks"):
                 fields |= {"backend": name} | ({"chunk": int(number)} if colon else {})
             elif name == "threads" and colon:
@@ -75,7 +75,7 @@ class Plan:
                 fields["compiled"] = True
             else:
                 raise UserError(
-                    f"{part!r} is no part of a plan. Its parts are vmap, loop or chunks:N, then +threads:N, "
+                    f"{part!r} is not a part of a plan. Its parts are vmap, loop or chunks:N, then +threads:N, "
                     f"+{', +'.join(MEMORIES)}, +compiled, as in loop+threads:2+recompute."
                 )
         return cls(**fields)
@@ -96,7 +96,7 @@ class Plan:
         return -(-count // self.size(count))
 
     def leaner(self, count: int) -> Self | None:
-        """What to try where memory does not suffice for `count` tasks: half as many at once, then keeping less."""
+        """The plan to try if memory runs out for `count` tasks: half as many at once, then keeping less."""
         if self.backend != "loop" and self.size(count) > 1:
             return replace(self, backend="chunks", chunk=-(-self.size(count) // 2))
         modes = list(MEMORIES)

@@ -24,28 +24,29 @@ from handful.functional.stateless import own_copy
 from handful.types import Task, TaskSpec, take, to_device
 
 UNDER_VMAP = 2
-"""How many times more a task's graph takes under `vmap`: no native normalization, and copies of what is broadcast."""
+"""How many times more memory a task's graph needs under `vmap`: no native normalization, and copies of what is
+broadcast."""
 BESIDE_GRAPHS = 1.5
-"""By how many bytes a process grows for each byte of graphs: for what operations take within themselves, and what is
-free but not given back. Measured on convolutions of photos."""
+"""By how many bytes a process grows for each byte of graphs: for internal memory of operations, and free memory that is
+not returned. Measured on convolutions of photos."""
 IN_DOUBLE = 2
 """How many times more a graph takes in double precision."""
 AS_FAST = 1.05
-"""Of plans within this times the fastest one's time, which is noise, the first in the list is taken."""
+"""Among plans within this factor of the fastest one's time, which is noise, the first in the list is chosen."""
 FAR_BEHIND = 2.0
-"""Plans slower than this times the fastest one's time are tried once."""
+"""Plans slower than this factor of the fastest one's time are tried once."""
 SECONDS = 1.5
 """How long plans are tried, in all."""
 MEASURE_AFTER = 15.0
-"""Seconds of meta-training from which trying plans is worth its time."""
+"""Seconds of meta-training from which trying plans pays."""
 COMPARED = 2
 """Tasks on which `vmap` is compared with the loop."""
 ROUNDING_TOLERANCE = 1e-6
 """Relative difference of meta-gradients in double precision that counts as rounding."""
 IN_COMPARISON = 8
 """About how many of one task's meta-gradients it takes: two ways, two tasks, double precision."""
-NO_TIME = "not tried: there is no time left"
-NO_DIFFERENCE = "not tried: this learner has no inner steps to take again"
+NO_TIME = "not tried: no time is left"
+NO_DIFFERENCE = "not tried: this learner has no inner steps to recompute"
 COMPILE_AFTER = 120.0
 """Seconds of meta-training from which compiling, which takes about half a minute, is tried."""
 
@@ -54,8 +55,8 @@ COMPILE_AFTER = 120.0
 class PlanTrial:
     """A plan that was tried on a meta-batch.
 
-    bytes: predicted for its graphs (None: unknown). times: seconds of each meta-step, of which the first warms up.
-    note: why it did not run.
+    bytes: predicted for its graphs (None: unknown). times: seconds of each meta-step; the first warms up. note: why it
+        did not run.
     """
 
     plan: Plan
@@ -70,7 +71,7 @@ class PlanTrial:
 
 
 def rule(learner: nn.Module, count: int) -> Plan:
-    """A plan for so many tasks without measuring: one by one where there are convolutions, else all at once.
+    """A plan for so many tasks without measuring: one by one for convolutions, else all at once.
 
     On a CPU, `vmap` over per-task convolution weights is slower and far fatter than a loop, and even shared ones
     lose their native batch norm under it; networks of matrices are many times faster all at once.
@@ -96,10 +97,10 @@ def planned(
 ) -> tuple[Plan, list[PlanTrial], int | None]:
     """The plan for meta-steps like this one, what was measured, and by how many bytes the process will grow.
 
-    steps: how many there are; None: as many as `seconds` hold. On a CPU they keep to `training_limit`; the bytes are
-    None where they cannot be counted.
+    steps: their number; None: as many as `seconds` allow. On a CPU they keep to `training_limit`; the bytes are None if
+    they cannot be counted.
     compilable: whether all of them are of these sizes, since each other size would be compiled anew.
-    Nothing is measured where the training takes no time, nor where a single task takes as long as measuring may.
+    Nothing is measured if the training takes no time, or if a single task takes as long as the measurement may.
     """
     problem = _Problem(learner, tasks, spec, noise, training_limit(next(learner.parameters()).device))
     trials: list[PlanTrial] = []
@@ -156,9 +157,8 @@ def measure(
     (bytes; by default half of what is free). Plans are tried in turn, so that a machine that is busy for a moment is so
     for all of them; those far behind have one turn. Meta-steps that take long are measured on some of the tasks.
     within: seconds after which nothing begins, nor earlier if it would end later; but the first plan has its turn, and
-    so has what is compiled, which has to be asked for.
-    steps: meta-steps to come: where they take long in all, a compiled plan is tried too, and `say` is told so. Raises
-    what the plain loop raises.
+        so do compiled plans, which must be requested. steps: meta-steps to come: if they take long in total, a compiled
+        plan is tried too, which `say` reports. Raises the errors of the plain loop.
     """
     last = time.perf_counter() + within
     problem = _Problem(learner, tasks, spec, noise, limit)
@@ -227,7 +227,7 @@ def measure(
 
 
 class _Problem:
-    """Meta-steps of a learner on tasks like these, and what has been found out about them; found out when asked."""
+    """Meta-steps of a learner on tasks like these, and their measured properties, which are measured on first use."""
 
     def __init__(
         self, learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any = None, limit: int | None = None
@@ -245,7 +245,7 @@ class _Problem:
         return self._sizes[memory]
 
     def predicted(self, plan: Plan) -> int | None:
-        """Bytes of the graphs of the tasks that this plan runs at once; None where they cannot be counted."""
+        """Bytes of the graphs of the tasks that this plan runs at once; None if they cannot be counted."""
         size = self.size(plan.memory)
         if size is None:
             return None
@@ -282,7 +282,7 @@ class _Problem:
 
     @functools.cached_property
     def batched(self) -> Literal[True] | str:
-        """See `batches`; where the comparison does not fit into the limit, `vmap` is not tried."""
+        """See `batches`; if the comparison does not fit into the limit, `vmap` is not tried."""
         plans = self.fitting(Plan("loop")), self.fitting(Plan("vmap"))
         size = self.size(plans[1].memory)
         if size is not None and (needed := COMPARED * IN_DOUBLE * UNDER_VMAP * size) > self.limit:
@@ -300,9 +300,8 @@ def batches(
 ) -> Literal[True] | str:
     """Whether `vmap` gives the plain loop's meta-gradient; else why not.
 
-    Operations without a batching rule raise. Some have a wrong one and say nothing, such as those behind
-    `handful.functional.normalization`. So two tasks are compared, in double precision, where rounding is out of the
-    question.
+    Operations without a batching rule raise. Some silently have a wrong one, such as those behind
+    `handful.functional.normalization`. So two tasks are compared in double precision, which rules out rounding.
     """
     double, some = own_copy(learner), take((tasks, noise), slice(0, COMPARED))
     if next(learner.parameters()).device.type == "mps":  # which has no doubles
@@ -328,7 +327,7 @@ def batches(
 def footprint(
     learner: nn.Module, tasks: Task, spec: TaskSpec, noise: Any, memory: MemoryMode, limit: int | None = None
 ) -> int | None:
-    """Bytes of one task's graph in a memory mode, or more than `limit`; None where they cannot be counted."""
+    """Bytes of one task's graph in a memory mode, or more than `limit`; None if they cannot be counted."""
     batch, drawn = take((tasks, noise), slice(0, 1))
     gradient = MetaGradient(learner, Plan("loop", memory=memory))
     try:
@@ -342,7 +341,7 @@ def footprint(
 
 
 def _candidates(problem: _Problem) -> list[Plan]:
-    """Plans worth trying, the likeliest first; each in the fastest memory mode that fits."""
+    """Plans worth trying, the most promising first; each in the fastest memory mode that fits."""
     count, threads = problem.count, cores() if problem.device.type == "cpu" else 1
     plans = back_ends(count, threads)
     if not _convolutional(problem.learner):

@@ -1,4 +1,4 @@
-"""Reduced precision: the network multiplies in bfloat16, and all else stays in float32."""
+"""Reduced precision: the network multiplies in bfloat16, and everything else stays in float32."""
 
 import copy
 import threading

@@ -16,7 +16,8 @@ _switching = threading.Lock()
 
 @contextmanager
 def one_core_each() -> Iterator[None]:
-    """Operations use one core in here: results do not depend on how many there are, and threads do not fight for them.
+    """Within this context, operations use one core: results do not depend on the number of cores, and threads do not
+    compete for them.
 
     One task per thread is faster than two threads within an operation, which wait for each other at its end. Other
     threads, those that start meanwhile too, have as many cores as before.
@@ -48,7 +49,7 @@ def _set_threads_here(count: int) -> None:
 
 
 def cores() -> int:
-    """How many cores there are for task threads: torch's threads, also where an operation may use but one of them."""
+    """The number of cores for task threads: torch's threads, even if an operation may use only one."""
     return getattr(_here, "cores", None) or torch.get_num_threads()
 
 
@@ -58,7 +59,8 @@ _users = 0
 
 @contextmanager
 def unfused_attention() -> Iterator[None]:
-    """Attention is spelled out in here, since the fused one can neither be differentiated twice nor batched.
+    """Within this context, attention is not fused, since fused attention can neither be differentiated twice nor
+    batched.
 
     The switch is the whole process's: the first thread in turns it, and the last one out turns it back.
     """
@@ -83,7 +85,8 @@ def task_threads(threads: int) -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """A child has the pools, of tasks and of PyTorch's operations, but not their threads: it would wait for them."""
+    """Reset after a fork: a child has the pools of tasks and of PyTorch's operations, but not their threads, and would
+    wait for them."""
     task_threads.cache_clear()
     torch.set_num_threads(1)
 

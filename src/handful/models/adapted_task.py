@@ -1,4 +1,4 @@
-"""What a meta-model keeps of one task: a small value, in memory, as bytes or as one file. No pickle anywhere."""
+"""Adapted tasks: small values, in memory, as bytes or as one file. No pickle anywhere."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from handful.storage import flatten, read_bytes, tensors_from_bytes, tensors_to_
 from handful.types import Examples, TaskSpec, TaskState
 
 FORMAT, SCHEMA = "handful adapted task", 3
-"""The schema has another number as soon as the file's facts are others, or mean something else."""
+"""The number of the schema changes with the file's facts or their meaning."""
 
 
 class Estimate(NamedTuple):
@@ -57,7 +57,7 @@ class AdaptedTask:
     pipeline: configuration of the input pipeline of a table with columns of its own; None elsewhere.
     targets: names of the predicted values; empty for classification.
     holds_examples: whether examples can be read from it, as its support or from its state.
-    estimate: its own score; None where none was asked for or none can be made.
+    estimate: its own score; None if none was asked for or none can be made.
     adapt_seconds: seconds for adapting and the estimate; 0 for a loaded task, and not part of its bytes.
 
     Example:
@@ -125,9 +125,8 @@ class AdaptedTask:
     def from_bytes(cls, data: bytes, *, limits: Limits = LOCAL, source: object = "These bytes") -> Self:
         """The task that `to_bytes` wrote.
 
-        limits: how many bytes are read at the most. source: what messages call the data.
-
-        Raises `ArtifactError` where the data are truncated, altered, a pickle, of another format or a newer version.
+        limits: how many bytes are read at the most. source: the name of the data in messages. Raises `ArtifactError` if
+            the data are truncated, altered, a pickle, of another format or a newer version.
         """
         limits.check(source, bytes=len(data))
         tensors, facts, _ = tensors_from_bytes(data, source)
@@ -165,7 +164,7 @@ class AdaptedTask:
             raise ArtifactError(f"{source} is incomplete ({type(error).__name__}: {error}). Adapt again.") from error
 
     def save(self, path: str | Path) -> Path:
-        """Write the task to one file; `UserError` where that would replace something else than an adapted task."""
+        """Write the task to one file; `UserError` if that would replace another file than an adapted task."""
         path = Path(path)
         _check_replaceable(path)
         write_bytes(path, self.to_bytes())
@@ -181,7 +180,7 @@ class AdaptedTask:
 
 
 def not_a_task(source: object) -> ArtifactError:
-    """The error about something else in place of an adapted task."""
+    """The error for another file in place of an adapted task."""
     return ArtifactError(f"{source} is not an adapted task. Make one with `handful adapt`.")
 
 
@@ -190,12 +189,12 @@ def _tuple(values: Any) -> tuple[str, ...] | None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise a `UserError` where an adapted task at this place would not be found as one, or replace something else."""
+    """Raise `UserError` if an adapted task at this path would not be recognized, or would replace another file."""
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder; an adapted task is one file.", hint="Give {path} a file name.")
+        raise UserError(f"{path} is a folder, but an adapted task is a file.", hint="Give {path} a file name.")
     if named_as_inputs(path):
         raise UserError(
-            f"{path} ends as a file of inputs does, and would be taken for one.", hint="Give {path} another name."
+            f"{path} has the ending of a data file, and would be read as one.", hint="Give {path} another name."
         )
     if os.path.exists(path) and path.stat().st_size:
         try:
@@ -204,5 +203,5 @@ def _check_replaceable(path: Path) -> None:
             facts = {}
         if facts.get("format") != FORMAT:
             raise UserError(
-                f"{path} is there already and no adapted task.", hint="Give {path} another name, or remove it."
+                f"{path} already exists and is not an adapted task.", hint="Give {path} another name, or remove it."
             )

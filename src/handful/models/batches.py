@@ -24,10 +24,10 @@ from handful.learners.learner import Learner
 from handful.types import Examples, Prediction, TaskSpec, TaskState, to_device
 
 ALONE = Plan("loop", 1)
-"""Of one request, for which `vmap` would take longer than the prediction."""
+"""The size of a request above which `vmap` takes longer than the prediction."""
 NUMBER = 4
 """Bytes of a number."""
-FEWER = "Give fewer at once."
+FEWER = "Predict fewer at once."
 
 NOT_FINITE = "Example {row} holds NaN or infinity. Remove it or fill in the missing value."
 DIVERGED = (
@@ -38,7 +38,7 @@ DIVERGED = (
 
 @dataclass(frozen=True)
 class StateKind:
-    """What states have in common that can be stacked: their structure, and shape, type and place of each leaf."""
+    """The key of states that can be stacked: their structure, and shape, type and place of each leaf."""
 
     structure: pytree.TreeSpec
     leaves: tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
@@ -72,7 +72,7 @@ class State(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """How many it holds."""
+        """The number of its inputs."""
         return sum(int(leaf.numel()) for leaf in self.leaves)
 
 
@@ -95,11 +95,9 @@ def predict(
 ) -> list[Prediction | HandfulError]:
     """The predictions of requests: inputs `(n, *input_shape)` each, by one state each; n may differ and be 0.
 
-    Requests with states of equal shapes go together. Queries are padded to batch them, but those of a learner that is
-    not pointwise, for which they are not alike. Where a prediction is not finite, a `DivergedError` with its key is in
-    its place. Raises `HandfulError` where memory runs out.
-
-    Here, as in `adapt`, what is computed with goes to the learner's device, and what comes of it back to the CPU.
+    Requests with states of equal shapes go together. Queries are padded to batch them, except for a learner that is not
+    pointwise. A prediction that is not finite is replaced by a `DivergedError` with its key. Raises `HandfulError` if
+    memory runs out. Here, as in `adapt`, tensors are moved to the learner's device, and results back to the CPU.
     """
     together = rule(learner, 1).backend == "vmap"
     sizes: dict[Any, int] = {}
@@ -147,7 +145,7 @@ def _at_once(learner: Learner, states: TaskState, inputs: Tensor, *, together: b
 
 
 def predict_one(learner: Learner, state: TaskState, inputs: Tensor) -> Prediction:
-    """The prediction by one state for inputs `(n, *input_shape)`; `DivergedError` where it is not finite."""
+    """The prediction by one state for inputs `(n, *input_shape)`; `DivergedError` if it is not finite."""
     with torch.no_grad():
         [prediction] = predict(learner, [State.of(state)], [inputs], [None])
     if isinstance(prediction, HandfulError):
@@ -167,7 +165,7 @@ def _small_enough(pieces: Sequence[_Piece], of_state: int, of_query: int) -> Ite
 
 
 def _numbers_of_query(learner: Learner, state: State, inputs: Tensor) -> int:
-    """What each of these inputs `(n, *input_shape)` takes of `NUMBERS_AT_ONCE` while it is predicted."""
+    """The share of `NUMBERS_AT_ONCE` that each of these inputs `(n, *input_shape)` needs during prediction."""
 
     def predict(queries: Tensor) -> Prediction:
         return learner.predict(to_device(state.whole, learner.device), queries)
@@ -193,7 +191,7 @@ def diverged(key: object = None) -> DivergedError:
 
 
 def refuse_diverged(values: Prediction | TaskState) -> None:
-    """Raise a `DivergedError` where a prediction, or the state that predictions come from, is not finite."""
+    """Raise `DivergedError` if a prediction, or the state that predictions come from, is not finite."""
     if not finite(values):
         raise diverged()
 
@@ -204,7 +202,7 @@ def finite(values: Prediction | TaskState) -> bool:
 
 
 def named(error: UserError, task: int) -> UserError:
-    """The error about the data of one of many tasks, saying which."""
+    """The error about the data of one of many tasks, which it names."""
     return error.about(f"Task {task}", "tasks", task)
 
 

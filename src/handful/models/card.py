@@ -9,7 +9,7 @@ from handful.pipelines.pipeline import InputPipeline
 
 
 def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any], place: str | Path) -> str:
-    """The card, filled in; `place` is what its examples call the meta-model."""
+    """The card, filled in; `place` is the path of the meta-model in its examples."""
     recipe, spec = learner.recipe, learner.recipe["spec"]
     rows = {
         "learner": f"{learner.key}: {type(learner).summary()}",
@@ -24,11 +24,11 @@ def card(learner: Learner, pipeline: InputPipeline | None, facts: dict[str, Any]
             f"{name} {_figures(s)}" for name, s in facts["race"].items()
         )
     estimator = "FewShotClassifier" if spec.classification else "FewShotRegressor"
-    forgets = "also if told to forget them" if learner.state_holds_examples else "unless told to forget them"
+    forgets = "even with forgotten examples" if learner.state_holds_examples else "unless they are forgotten"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# A meta-model of handful
 
-It adapts to a new task from a handful of examples, and is not a classifier of anything by itself.
+It adapts to a new task from a handful of examples, and does not predict without them.
 
 | | |
 |---|---|
@@ -43,18 +43,18 @@ or in Python: `handful.{estimator}.from_pretrained("{place}").fit(X, y).predict(
 
 ## Limits
 
-Expect the scores of the report beside this run only on tasks like those that it was evaluated on. The weights are in
-`model.safetensors`; nothing here is a pickle. The model holds no training examples. An adapted task
-holds its own examples, {forgets}.
+Expect the scores of the run's report only on tasks like those of its evaluation. The weights are in
+`model.safetensors`; no file is a pickle. The model contains no training examples. An adapted task
+contains its own examples, {forgets}.
 """
 
 
 def _encoder(pipeline: Any) -> str:
-    """The encoder of a pipeline, and what is known of it."""
+    """The encoder of a pipeline, and its facts."""
     known = "".join(f", {what} {value}" for what, value in pipeline.provenance.items())
     return f"{pipeline.encoder}, revision {pipeline.revision}{known}"
 
 
 def _figures(score: float | None) -> str:
-    """Four significant figures of a score, where there is one."""
+    """Four significant figures of a score, if any."""
     return "undefined" if score is None else f"{score:.4g}"

@@ -1,4 +1,4 @@
-"""The labels and targets that a user gives for examples, as the targets that a learner sees."""
+"""The user's labels and targets, as targets for a learner."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ from handful.pipelines.pipeline import InputPipeline
 from handful.types import TaskSpec
 
 GivenLabels: TypeAlias = Any
-"""Of n examples: labels as for `class_names`, or targets in the user's units as for `target_values`."""
+"""For n examples: labels as for `class_names`, or targets in the user's units as for `target_values`."""
 
 
 class ReadLabels(NamedTuple):
@@ -40,9 +40,9 @@ class LabelReader:
         self.known: dict[tuple[str, ...], ReadLabels] = {}  # many tasks have the same classes in the same order
 
     def read(self, labels: GivenLabels, count: int) -> ReadLabels:
-        """The labels of `count` examples; `DataError` if they make no task of this learner."""
+        """The labels of `count` examples; `DataError` if they do not form a task of this learner."""
         if not count:
-            raise DataError("There are no examples to adapt to. Give one at least.", code="too-few-examples")
+            raise DataError("Adapting needs at least one example.", code="too-few-examples")
         if not self.spec.classification:
             values = target_values(labels, count, self.spec.outputs)
             if not values.isfinite().all():
@@ -54,15 +54,13 @@ class LabelReader:
             return ReadLabels(self.spec, None, values)
         given = class_names(labels)
         if len(given) != count:
-            raise DataError(
-                f"There are {count} examples, but {len(given)} labels. Give one for each.", code="ragged-input"
-            )
+            raise DataError(f"{count} examples have {len(given)} labels. Give one for each.", code="ragged-input")
         if given not in self.known:
             self.known[given] = self._numbered(given)
         return self.known[given]
 
     def scaled(self, reads: Sequence[ReadLabels], values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Values `(tasks, n)` or `(tasks, n, outputs)` of tasks with these labels, as the learner sees them."""
+        """Values `(tasks, n)` or `(tasks, n, outputs)` of tasks with these labels, on the learner's scale."""
         if self.spec.classification:
             return values
         flat = values.flatten(0, 1)
@@ -77,7 +75,7 @@ class LabelReader:
             unknown = class_order(set(given) - set(names))
             if unknown:
                 raise DataError(
-                    f"The model knows the classes {', '.join(names)}, not {', '.join(unknown)}.", code="unknown-label"
+                    f"The model has the classes {', '.join(names)}, not {', '.join(unknown)}.", code="unknown-label"
                 )
         else:
             names = class_order(given)
@@ -88,15 +86,15 @@ class LabelReader:
                 )
             if len(names) != spec.outputs and not self.learner.any_way:
                 raise DataError(
-                    f"This {self.learner.key} model was made for {spec.outputs} classes and takes no other number, but "
-                    f"the examples have {len(names)}."
+                    f"This {self.learner.key} model was made for {spec.outputs} classes only, but the examples have "
+                    f"{len(names)}."
                 )
         of_task = TaskSpec("classification", spec.input_shape, len(names), spec.labels)
         return ReadLabels(of_task, tuple(names), class_numbers(given, names))
 
 
 def shared_names(spec: TaskSpec, pipeline: InputPipeline | None) -> list[str] | None:
-    """The names of the classes by number where they mean the same in every task, else None."""
+    """The names of the classes by number if all tasks share them, else None."""
     if not spec.classification or spec.labels != "shared":
         return None
     return (pipeline and pipeline.labels) or [str(number) for number in range(spec.outputs)]

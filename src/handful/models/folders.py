@@ -1,4 +1,4 @@
-"""Folders of meta-models: which there are, and what may be replaced."""
+"""Folders of meta-models: finding them, and protecting other files."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from handful.errors import ArtifactError, UserError
 from handful.storage import check_folder, is_run, is_there, read_json, read_tensors
 
 MODEL_FORMAT = "handful meta-model"
-"""What the configuration of a meta-model says it is."""
+"""The format name in a meta-model's configuration."""
 
 
 def model_folder(path: Path) -> Path:
@@ -18,17 +18,17 @@ def model_folder(path: Path) -> Path:
     check_folder(path)
     if is_run(path):
         raise ArtifactError(
-            f"The run {path} holds no finished model.",
+            f"The run {path} has no finished model.",
             code="missing-artifact",
             hint="Continue its training with {resume}.",
         )
     raise ArtifactError(
-        f"{path} is neither a run nor a meta-model: there is no model.safetensors in it.", code="missing-artifact"
+        f"{path} is neither a run nor a meta-model: it has no model.safetensors.", code="missing-artifact"
     )
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raise a `UserError` where saving a model here could replace files that are not a model's."""
+    """Raise `UserError` if saving a model here could replace files that are not a model's."""
     if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
         return
     with contextlib.suppress(ArtifactError, AttributeError):
@@ -37,4 +37,4 @@ def check_model_folder(folder: Path) -> None:
     with contextlib.suppress(ArtifactError):
         if read_tensors(folder / "model.safetensors")[1].get("format") == MODEL_FORMAT:
             return
-    raise UserError(f"{folder} holds files that are not of a meta-model. Save it to a new or an empty folder.")
+    raise UserError(f"{folder} contains other files than a meta-model's. Save to a new or an empty folder.")

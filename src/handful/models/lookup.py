@@ -1,4 +1,4 @@
-"""Where meta-models are: in a folder or run, or by the digest that an adapted task names."""
+"""Finding meta-models: in a folder or run, or by the digest in an adapted task."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ from handful.storage import write_bytes
 
 
 def remember(model: MetaModel) -> None:
-    """Keep in the user's cache where a model with this digest was last, for tasks that are far from it."""
+    """Record in the user's cache the last path of a model with this digest, for tasks saved elsewhere."""
     if model.path is None:
         return
     try:
         write_bytes(_note(model.digest), os.fsencode(model.path.resolve()))
     except UserError as error:
-        note("not-kept", f"{error.message} A task that is not near its model has to be told where that is.")
+        note("not-kept", f"{error.message} For a task that is not near its model, name the model's path.")
 
 
 def model_of(
@@ -29,10 +29,8 @@ def model_of(
 ) -> MetaModel:
     """The meta-model of a task, found by its digest.
 
-    near: the task's file, beside or above which the model may be. given: the only place where to look. trust: see
-    `MetaModel.from_pretrained`.
-
-    Raises `ArtifactError` where it is nowhere, or another one is in the given place.
+    near: the task's file, beside or above which the model may be. given: the only path to search. trust: see
+        `MetaModel.from_pretrained`. Raises `ArtifactError` if it is not found, or if another one is at the given path.
     """
     if given is not None:
         model = MetaModel.from_pretrained(given, trust=trust)
@@ -53,15 +51,15 @@ def model_of(
         if model.digest == task.model_digest:
             return model
     raise ArtifactError(
-        f"The meta-model of this task (digest {task.model_digest[:8]}) was not found beside it, nor where it was last."
+        f"The meta-model of this task (digest {task.model_digest[:8]}) was not found beside it, nor at its last path."
         + (f" {failed.message}" if failed else ""),
         code=failed.code if failed else "missing-artifact",
-        hint=(failed.hint if failed else "") or "Give its place with {model}.",
+        hint=(failed.hint if failed else "") or "Set its path with {model}.",
     )
 
 
 def _places(task: AdaptedTask, near: Path | None) -> Iterator[Path]:
-    """Folders that may hold the model: where it was last, then around the task's file."""
+    """Folders that may contain the model: its last path, then those around the task's file."""
     with contextlib.suppress(OSError):
         yield Path(os.fsdecode(_note(task.model_digest).read_bytes()))
     if near is None:

@@ -1,4 +1,4 @@
-"""Meta-models: a trained learner with what belongs to it, in memory, as bytes or as a folder. No pickle anywhere."""
+"""Meta-models: a trained learner, its pipeline and facts, in memory, as bytes or as a folder. No pickle anywhere."""
 
 import copy
 import itertools
@@ -55,10 +55,10 @@ class MetaModel:
     It copies the learner: training that one further changes neither this model nor any task adapted by it.
 
     learner: a learner, trained by `meta_train`.
-    pipeline: turns the user's images, texts or rows into inputs; None where tasks come from a generator.
+    pipeline: turns the user's images, texts or rows into inputs; None if tasks come from a generator.
     facts: JSON about the training (tasks, selection, splits); shown by reports, not needed to predict.
-    whole_encoder: whether to save all files of the encoder that reads its inputs, so that the model loads where that
-        encoder is not installed; by default the encoder is looked up by name and revision.
+    whole_encoder: whether to save all files of the encoder that reads its inputs, so that the model loads without that
+        encoder installed; by default the encoder is looked up by name and revision.
 
     Attributes:
         path: the folder that it was last saved to or loaded from; None before.
@@ -103,7 +103,7 @@ class MetaModel:
 
     @cached_property
     def digest(self) -> str:
-        """What it is: a hash of recipe, pipeline and weights. Adapted tasks name their model by it."""
+        """Its identity: a hash of recipe, pipeline and weights. Adapted tasks refer to their model by it."""
         return model_digest(self.learner.state_dict(), self._as_written()._config())
 
     @property
@@ -113,19 +113,19 @@ class MetaModel:
 
     @own_settings()
     def to(self, device: str | torch.device) -> Self:
-        """The same model on another device; this one stays where it is."""
+        """A copy of the model on another device."""
         other = copy.copy(self)
         other.learner = own_copy(self.learner).to(device)
         return other
 
     def with_pipeline(self, pipeline: InputPipeline) -> Self:
-        """This model with another pipeline: that of one task, whose tables have columns of their own."""
+        """This model with the pipeline of one task, for tables with differing columns."""
         other = copy.copy(self)
         other.pipeline = pipeline
         return other
 
     def for_task(self, task: AdaptedTask) -> Self:
-        """This model with the pipeline that reads the inputs of a task: its own, where its table has own columns."""
+        """This model with the pipeline for the inputs of a task: the task's own, for tables with differing columns."""
         return self if task.pipeline is None else self.with_pipeline(InputPipeline.from_config(dict(task.pipeline)))
 
     # On disk
@@ -140,14 +140,13 @@ class MetaModel:
     ) -> Self:
         """The model that `to_bytes` wrote.
 
-        It runs no code but handful's, and downloads nothing: a sentence encoder is looked up when texts come.
+        It runs only code of handful, and downloads nothing: a sentence encoder is looked up at the first text.
 
-        trust: names of packages, with their sub-packages, of which a network of one's own may be built.
-        limits: how many bytes are read at the most.
-        source: what messages call the data.
+        trust: names of packages, with their sub-packages, from which a network may be built. limits: how many bytes are
+            read at most. source: the name of the data in messages.
 
-        Raises `ArtifactError` if the data are truncated, altered, of another format, made by a newer version, or have
-        a network of a package that is not trusted.
+        Raises `ArtifactError` if the data are truncated, altered, of another format, made by a newer version, or have a
+        network from an untrusted package.
         """
         limits.check(source, bytes=len(data))
         tensors, config, _ = tensors_from_bytes(data, source)
@@ -171,7 +170,7 @@ class MetaModel:
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the folder: `model.safetensors` is the model; `config.json` and the card `README.md` are for readers.
 
-        Returns the folder. Raises `UserError`, before anything is written, where it holds other files than a model's.
+        Returns the folder. Raises `UserError`, before anything is written, if it contains other files than a model's.
         """
         folder = Path(path)
         content = self.to_bytes()
@@ -194,7 +193,7 @@ class MetaModel:
         return model
 
     def _as_written(self) -> Self:
-        """The same, as others get it: an encoder that it brings along has no folder of this machine in its name."""
+        """A copy for others: the name of a contained encoder has no path of this machine."""
         if not self.whole_encoder or self.pipeline is None:
             return self
         other, config = copy.copy(self), self.pipeline.config()
@@ -209,8 +208,8 @@ class MetaModel:
         config = self._as_written()._config()
         if config["recipe"]["backbone"] is None:
             raise UserError(
-                "This backbone has no name by which it could be built again, so the model cannot be saved. Give "
-                "build(backbone=...) a subclass of nn.Module or a function with the decorator "
+                "This backbone has no importable name, so the model cannot be saved. Call build(backbone=...) with a "
+                "subclass of nn.Module or a function with the decorator "
                 "@handful.backbones.backbone, of an importable module, or its name as 'package.module:name'."
             )
         tensors = self.learner.state_dict()
@@ -251,9 +250,9 @@ class MetaModel:
         ids: where each example is from: all different; by default their numbers.
         groups: which person, video or batch each example is of; None: each is of its own.
         keep_support: whether the task keeps examples, groups and ids, which adding to them needs.
-        estimate: whether to estimate the task's own score, which takes as many adaptations as there are groups: each
-            example is predicted without those of its group and without equal ones. There is none, but a note, where
-            the model was trained with an order.
+        estimate: whether to estimate the task's own score, which takes one adaptation per group: each
+            example is predicted without those of its group and without equal ones. None, with a note, if the model was
+            trained with an order.
 
         Raises `DataError` for wrong shapes or ids, unknown classes or fewer than two of them, and `DivergedError`
         where the state is not finite.
@@ -283,7 +282,7 @@ class MetaModel:
         """
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(tasks):
-                raise UserError(f"There are {len(tasks)} tasks, but {name} for {len(given)}.", code="ragged-input")
+                raise UserError(f"{len(tasks)} tasks have {name} for {len(given)}.", code="ragged-input")
         reader = LabelReader(self.learner, self.pipeline)
         found: dict[int, AdaptedTask | HandfulError] = {}
         ready: dict[int, PreparedExamples] = {}
@@ -312,7 +311,7 @@ class MetaModel:
         """A task adapted anew to its examples and more of them; new classes may be among them.
 
         The arguments are those of `adapt`, for the new examples; groups are needed where the task has some. Raises
-        `UserError` if the task was told to forget its examples.
+        `UserError` if the task has forgotten its examples.
         """
         support, manifest = self._kept(task)
         inputs = self.checked_inputs(inputs)
@@ -340,16 +339,16 @@ class MetaModel:
 
     @own_settings()
     def without_examples(self, task: AdaptedTask, ids: Sequence[str], *, estimate: bool = False) -> AdaptedTask:
-        """A task adapted anew without the examples of these ids: equal to one that was never shown them.
+        """A task adapted anew without the examples of these ids: equal to one that never had them.
 
-        Raises `UserError` for unknown ids, or if the task was told to forget its examples; `DataError` where too few
-        examples are left.
+        Raises `UserError` for unknown ids, or if the task has forgotten its examples; `DataError` if too few examples
+        are left.
         """
         support, manifest = self._kept(task)
         unknown = [name for name in ids if name not in manifest]
         if unknown:
             raise UserError(
-                f"The task has no example {unknown[0]!r}. Its examples: {', '.join(manifest[:5])}, ...",
+                f"The task has no example {unknown[0]!r}. It has: {', '.join(manifest[:5])}, ...",
                 code="not-found",
             )
         gone = set(ids)
@@ -368,7 +367,7 @@ class MetaModel:
         self._check_digest(task)
         if task.support is None or task.manifest is None:
             raise UserError(
-                "This task was told to forget its examples, so they cannot be changed. Adapt again on all of them."
+                "This task has forgotten its examples, so they cannot be changed. Adapt again with all of them."
             )
         return task.support, task.manifest
 
@@ -382,7 +381,7 @@ class MetaModel:
     ) -> PreparedExamples:
         inputs = self.checked_inputs(inputs)
         if groups is not None and len(groups) != len(inputs):
-            raise DataError(f"There are {len(inputs)} examples, but groups for {len(groups)}.", code="ragged-input")
+            raise DataError(f"{len(inputs)} examples have groups for {len(groups)}.", code="ragged-input")
         manifest = manifest_of(ids, len(inputs))
         read = reader.read(labels, len(inputs))
         order = canonical_order(inputs, read)
@@ -465,8 +464,8 @@ class MetaModel:
         inputs: `(n, *input_shape)`, as the pipeline makes them; n may be 0.
 
         Returns logits `(n, way)`, or means (and variances) `(n, outputs)` in the user's units, as doubles. Raises
-        `UserError` where the task is of another model, `DataError` for inputs that do not fit or are not finite, and
-        `DivergedError` where a prediction is not finite.
+        `UserError` if the task is of another model, `DataError` for inputs that do not fit or are not finite, and
+        `DivergedError` if a prediction is not finite.
         """
         self._check_digest(task)
         inputs = self.checked_inputs(inputs)
@@ -483,23 +482,22 @@ class MetaModel:
         return Point(mean)
 
     def on_device(self, state: TaskState) -> TaskState:
-        """A state where the learner is."""
+        """A state on the learner's device."""
         return to_device(state, self.learner.device)
 
     # Checks
 
     @own_settings()
     def check(self, task: AdaptedTask) -> None:
-        """Raise a `UserError` where a task is of another model, and an `ArtifactError` where its state cannot be one.
-
-        Structure and shapes of the state are compared with those that this model makes of as many examples.
+        """Raise `UserError` for a task of another model, and `ArtifactError` for an invalid state. Structure and shapes
+        of the state are compared with those that this model makes from as many examples.
         """
         self._check_digest(task)
         key = task.spec.outputs, task.examples
         if key not in self._state_shapes:
             self._state_shapes[key] = _structure(self._any_state(task))
         if _structure(task.state) != self._state_shapes[key]:
-            raise ArtifactError("The state of this task is none that its meta-model makes. Adapt again.")
+            raise ArtifactError("The state of this task does not fit its meta-model. Adapt again.")
 
     @cached_property
     def _state_shapes(self) -> dict[tuple[int, int], Any]:
@@ -517,14 +515,14 @@ class MetaModel:
             return self.learner.adapt(Examples(inputs, targets), task.spec)
 
     def checked_inputs(self, inputs: Tensor) -> Tensor:
-        """Inputs as the learner takes them: whole numbers as floats.
+        """Inputs for the learner: whole numbers as floats.
 
-        Raises a `DataError` for another type or shape than `(n, *input_shape)`, and for inputs that are not finite.
+        Raises `DataError` for another type or shape than `(n, *input_shape)`, and for inputs that are not finite.
         """
         check_dense(inputs)
         if not isinstance(inputs, Tensor):
             raise DataError(
-                f"The model takes inputs as a tensor, not a {type(inputs).__name__}. Make one as for its training: "
+                f"The model needs inputs as a tensor, not a {type(inputs).__name__}. Convert them as for its training: "
                 f"{'torch.as_tensor' if self.pipeline is None else 'model.pipeline.encode'}(inputs).",
                 code="wrong-shape",
             )
@@ -532,7 +530,7 @@ class MetaModel:
         self.learner.check_type(inputs)
         if inputs.ndim != 1 + len(self.spec.input_shape) or inputs.shape[1:] != self.spec.input_shape:
             raise DataError(
-                f"The model takes inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
+                f"The model needs inputs of shape (n, {', '.join(map(str, self.spec.input_shape))}), not "
                 f"{tuple(inputs.shape)}. Prepare them as for its training.",
                 code="wrong-shape",
             )
@@ -543,30 +541,30 @@ class MetaModel:
         if task.model_digest != self.digest:
             raise UserError(
                 f"The task is of another meta-model (digest {task.model_digest[:8]}) than this one "
-                f"({self.digest[:8]}). Adapt again with this model, or load that one.",
+                f"({self.digest[:8]}). Adapt again with this model, or load the other one.",
                 code="other-model",
             )
 
 
 def folder_to_bring(pipeline: InputPipeline | None) -> Path:
-    """The files of the encoder that a model brings along; `UserError` where there are none."""
+    """The files of the encoder to save with a model; `UserError` without such files."""
     folder = pipeline.encoder_folder() if pipeline else None
     if folder is None:
         raise UserError(
-            "These inputs are read by no encoder with files of its own, so that the model can bring none along.",
-            hint="Leave out {whole_encoder}.",
+            "These inputs have no encoder with its own files to save with the model.",
+            hint="Remove {whole_encoder}.",
         )
     if not str(getattr(pipeline, "revision", "")).startswith("sha256:"):
         raise UserError(
-            f"A model knows an encoder that it brings along by the digest of its files, and the one in {folder} by a "
-            "published commit.",
+            f"A model identifies a contained encoder by the digest of its files, but the one in {folder} by a "
+            f"published commit.",
             hint="Open the data with that folder as {encoder}.",
         )
     return folder
 
 
 def model_digest(tensors: dict[str, Tensor], config: dict[str, Any]) -> str:
-    """What a model of these weights and this configuration is: a hash without its notes and version."""
+    """The identity of a model of these weights and this configuration: a hash without its notes and version."""
     return digest_of(tensors, json.dumps([config["recipe"], config["pipeline"]], default=repr))
 
 

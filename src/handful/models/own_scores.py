@@ -1,4 +1,4 @@
-"""Estimates of a task's own score, on the few examples that it has."""
+"""Estimates of a task's own score, on its few examples."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def own_scores(
 ) -> list[Estimate | None]:
     """The scores of supports `(tasks, n, ...)` on themselves, each example without those of its group.
 
-    None where that does not leave every class an example, and two examples in all; and, with a note, where the groups
-    that the model was trained with are not known, or where it was trained with an order: each example would be
-    predicted from later ones.
+    None if that does not leave every class an example, and two examples in all; and, with a note, where the groups that
+    the model was trained with are not known, or where it was trained with an order: each example would be predicted
+    from later ones.
     """
     estimates: list[Estimate | None] = [None] * len(support.inputs)
     count = support.targets.shape[1]
@@ -54,10 +54,7 @@ def own_scores(
 
 
 def obstacle(pipeline: InputPipeline | None, *, grouped: bool) -> str:
-    """Why no task of a model has a score of its own; "" where they have.
-
-    grouped: whether examples name their groups.
-    """
+    """Why tasks of a model have no own score; "" if they have. grouped: whether examples have groups."""
     if pipeline and pipeline.order:
         return (
             "No estimate of the task's own score: the model was trained on examples that precede their queries by "
@@ -65,8 +62,8 @@ def obstacle(pipeline: InputPipeline | None, *, grouped: bool) -> str:
         )
     if pipeline and pipeline.group and not grouped:
         return (
-            f"No estimate of the task's own score: the model was trained with groups ({pipeline.group!r}), which may "
-            "hold examples that are much alike, and these do not say which group they are of."
+            f"No estimate of the task's own score: the model was trained with groups ({pipeline.group!r}), of similar "
+            f"examples, but these examples have no groups."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""The examples of one task, checked and in an order that depends on nothing but what they are."""
+"""The examples of one task, checked and in an order that depends only on their content."""
 
 import hashlib
 from collections import Counter
@@ -26,10 +26,8 @@ class PreparedExamples(NamedTuple):
 
 
 def canonical_order(inputs: Tensor, read: ReadLabels) -> Tensor:
-    """An order `(n,)` of examples that depends on nothing but what they are.
-
-    Class by class where class numbers are drawn anew for each task, as training has them; and by a hash, not by size:
-    sorted targets would be an order that no learner that reads its support in order was trained on.
+    """An order `(n,)` of examples that depends only on their content. Class by class for permuted class numbers, as in
+    training; and by a hash, not by size: a learner that reads its support in order was not trained on sorted targets.
     """
     rows = inputs.detach().cpu().contiguous()
     values = read.values.reshape(len(rows), -1).contiguous()
@@ -44,12 +42,12 @@ def canonical_order(inputs: Tensor, read: ReadLabels) -> Tensor:
 
 
 def manifest_of(ids: Sequence[str] | None, count: int) -> list[str]:
-    """Where each of `count` examples is from, or their numbers; `DataError` for ids that do not tell them apart."""
+    """Where each of `count` examples is from, or their numbers; `DataError` for ids that are not unique."""
     if ids is None:
         return [str(index) for index in range(count)]
     names = [str(name) for name in ids]
     if len(names) != count:
-        raise DataError(f"There are {count} examples, but {len(names)} ids. Give one for each.", code="ragged-input")
+        raise DataError(f"{count} examples have {len(names)} ids. Give one for each.", code="ragged-input")
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise DataError(f"Two examples have the id {twice!r}. Give each its own.")

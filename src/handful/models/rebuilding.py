@@ -1,4 +1,4 @@
-"""The learner of a saved model, built again without running any code that its file names."""
+"""The learner of a saved model, rebuilt without running untrusted code named in its file."""
 
 import contextlib
 import threading
@@ -19,7 +19,7 @@ from handful.registry import LEARNERS
 from handful.types import TaskSpec
 
 EXTRA_PARAMETERS = 1000
-"""So many more parameters than there are weights in the file may be made on the way to a learner."""
+"""How many times as many parameters as weights in the file may be created while building a learner."""
 
 
 def built(
@@ -27,7 +27,7 @@ def built(
 ) -> tuple[Learner, InputPipeline | None]:
     """The learner of a saved model with its weights, and its pipeline.
 
-    Raises `ArtifactError`, with the version that saved it, where its recipe makes another one or none.
+    Raises `ArtifactError`, with the version that saved it, if its recipe makes another learner or none.
     """
     if isinstance(trust, str):
         raise UserError(f"trust is a tuple of names of packages, such as ({trust!r},), not a text.")
@@ -59,26 +59,26 @@ def built(
 
 
 def _check_shapes(planned: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Raise an `ArtifactError` where weights have other names or shapes than those that a recipe makes."""
+    """Raise `ArtifactError` if weights have other names or shapes than those of a recipe."""
     for name in sorted(planned.keys() | tensors.keys()):
         shapes = [tuple(some[name].shape) if name in some else None for some in (planned, tensors)]
         if shapes[0] != shapes[1]:
             raise ArtifactError(
-                f"Its weights are not those that its learner has in this version: {name} is {shapes[1] or 'missing'} "
-                f"where {shapes[0] or 'nothing'} belongs. Train it again, or use that version."
+                f"Its weights do not fit its learner in this version: {name} is {shapes[1] or 'missing'} instead of "
+                f"{shapes[0] or 'nothing'}. Train it again, or use the version that saved it."
             )
 
 
 @contextlib.contextmanager
 def _at_most(count: int) -> Iterator[None]:
-    """Raise an `ArtifactError` where this thread gives modules more parameters: shapes alone may go on forever."""
+    """Raise `ArtifactError` if this thread creates more parameters: shapes alone could grow without limit."""
     thread, made = threading.get_ident(), 0
 
     def counted(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
         nonlocal made
         made += threading.get_ident() == thread
         if made > count:
-            raise ArtifactError("Its recipe asks for more parameters than it has weights.")
+            raise ArtifactError("Its recipe makes more parameters than it has weights.")
 
     hook = register_module_parameter_registration_hook(counted)
     try:

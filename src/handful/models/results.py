@@ -1,4 +1,4 @@
-"""Predictions in the user's words: what the command line, Python and a service all show."""
+"""Predictions in the user's terms, as shown by the command line, Python and the service."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from handful.types import Gaussian, Point, Prediction
 
 DEVIATIONS = 1.959963984540054
-"""Of a normal distribution, within which 95 % of it lie."""
+"""Standard deviations around the mean of a normal distribution that contain 95 % of it."""
 
 AT_ONCE = 10_000
-"""Numbers that become Python's in one go, for which no other thread runs."""
+"""Numbers that are converted to Python at once, which blocks other threads."""
 
 
 @dataclass(frozen=True)
 class Result:
     """The prediction for one input.
 
-    label, probability: of the most probable class. probabilities: of all classes by name, in the order of the task's
-    labels, or of some, the most probable first.
-    value: of a regression, in the target's unit, or by name where there are several.
-    deviation: standard deviation of such targets around the value, where the learner `predicts_deviation`.
-    low, high: between which 95 % of them are expected, likewise.
+    label, probability: of the most probable class. probabilities: of all classes by name in the order of the task's
+        labels, or of the top classes, most probable first.
+    value: for regression, in the target's unit, or by name for several targets. deviation: standard deviation of such
+        targets around the value, if the learner `predicts_deviation`. low, high: the interval of 95 % of them,
+        likewise.
     """
 
     label: str | None = None
@@ -43,7 +43,7 @@ class Result:
 
 
 class Named(Protocol):
-    """What names the parts of a prediction: an adapted task, or a record of one.
+    """The names for the parts of a prediction: an adapted task, or a record of one.
 
     labels: class names by number; None for regression. targets: names of the predicted values.
     """

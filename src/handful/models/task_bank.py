@@ -20,7 +20,7 @@ from handful.types import Prediction
 Key = TypeVar("Key", bound=Hashable)
 
 SMALLEST_SLAB, LARGEST_SLAB = 8, 256
-"""How many states a slab holds: as many as there are of their shape already, within these bounds."""
+"""The number of states in a slab: the current number of that shape, within these bounds."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class TaskBank(Generic[Key]):
         load: Callable[[Key], AdaptedTask] | None = None,
     ) -> None:
         if max_bytes is not None and load is None:
-            raise UserError("A bank with max_bytes drops tasks and needs load to get them back. Give both.")
+            raise UserError("A bank with max_bytes drops tasks and needs load to restore them. Set both.")
         self.model, self.max_bytes = model, max_bytes
         self.nbytes, self.counts = 0, BankCounts()
         self._load = load
@@ -92,21 +92,21 @@ class TaskBank(Generic[Key]):
         return len(self._slots)
 
     def __contains__(self, key: object) -> bool:
-        """Whether it holds the task of this key; one that it would have to load does not count."""
+        """Whether it holds the task of this key in memory; one that it would have to load does not count."""
         return key in self._slots
 
     @own_settings()
     def put(self, key: Key, task: AdaptedTask) -> None:
         """Hold a task under this key, in place of the one that it had.
 
-        Raises `UserError` where the task is of another meta-model, and `ArtifactError` where its state cannot be one.
+        Raises `UserError` for a task of another meta-model, and `ArtifactError` for an invalid state.
         """
         slot = self._written(task)
         with self._lock:
             self._move(key, slot)
 
     def remove(self, key: Key) -> bool:
-        """Drop the task of this key; returns whether there was one."""
+        """Drop the task of this key; returns whether the bank had it."""
         with self._lock:
             slot = self._slots.pop(key, None)
             if slot is not None:
@@ -142,7 +142,7 @@ class TaskBank(Generic[Key]):
                 )
             for (number, slot), prediction in zip(pinned.items(), predictions, strict=True):
                 if slot.slab.written[slot.row] is not slot:  # it would be another task's answer
-                    found[number] = HandfulError(f"The state of {requests[number][0]!r} was lost. Ask again.")
+                    found[number] = HandfulError(f"The state of {requests[number][0]!r} was lost. Predict again.")
                 elif isinstance(prediction, HandfulError):
                     found[number] = prediction
                 else:
@@ -155,7 +155,7 @@ class TaskBank(Generic[Key]):
         return [found[number] for number in range(len(requests))]
 
     def _checked(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """The inputs of all requests, checked in one go, as most are; None where something may be wrong with some."""
+        """The inputs of all requests, checked at once in the common case; None if some may be invalid."""
         kinds = {(type(one), one.dtype, one.device, one.shape[1:]) for one in inputs if isinstance(one, Tensor)}
         if len(kinds) != 1 or not all(
             isinstance(one, Tensor) and one.ndim and not one.is_inference() for one in inputs
@@ -170,7 +170,7 @@ class TaskBank(Generic[Key]):
     # Slots. Everything below but `_written` and `_pinned` is called with the lock held.
 
     def _pinned(self, key: Key) -> "_Slot":
-        """The slot of a key, which is not used again before its reader is gone; loaded first if need be."""
+        """The slot of a key, which is not reused while it is read; loaded first if needed."""
         with self._lock:
             if (slot := self._pin(key)) is not None:
                 return slot
@@ -196,7 +196,7 @@ class TaskBank(Generic[Key]):
                     self._loading.pop(key, None)
 
     def _written(self, task: AdaptedTask) -> "_Slot":
-        """A slot of its own with the state of a task, that no key has yet."""
+        """A new slot with the state of a task, without a key yet."""
         self.model.check(task)
         state = self.model.on_device(task.state)
         parts = batches.State.of(state)
@@ -237,13 +237,13 @@ class TaskBank(Generic[Key]):
             self._retire(dropped)
 
     def _retire(self, slot: "_Slot") -> None:
-        """No key has this slot any more; who reads it goes on."""
+        """Detach a slot from its key; current readers continue."""
         slot.retired = True
         self.nbytes -= slot.nbytes
         self._free(slot)
 
     def _free(self, slot: "_Slot") -> None:
-        """Let a slot be used again that no key has and nobody reads."""
+        """Free a slot without a key and readers."""
         if slot.retired and not slot.readers:
             slot.retired = False
             slab = slot.slab
@@ -281,7 +281,7 @@ class _Slot:
 
 
 class _Turn:
-    """The one who loads a key, and how many wait for it or do it."""
+    """The lock of loading a key, and the number of threads that wait for it or hold it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
