@@ -303,7 +303,7 @@ def test_a_task_keeps_its_model_though_its_name_gets_another(service, model, pla
         assert made(again, "new", model="default").head.model_digest == other.digest
         with pytest.raises(UserError, match="several models: default, second") as caught:
             made(again, "no model")
-        assert (caught.value.hint, caught.value.field) == ("Name one of them by {model}.", ("model",))
+        assert (caught.value.hint, caught.value.field) == ("Choose one with {model}.", ("model",))
         with pytest.raises(UserError, match="no model 'third'"):
             made(again, "no model", model="third")
     with Service(other, place) as alone:

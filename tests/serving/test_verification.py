@@ -79,19 +79,19 @@ STATE = f"WHERE number = 6 AND task = ({NOT})"
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        (f"UPDATE versions SET state = zeroblob(900) {STATE}", "version 6: its state does not have its digest"),
+        (f"UPDATE versions SET state = zeroblob(900) {STATE}", "version 6: its state does not match its digest"),
         (f"UPDATE versions SET state = NULL {STATE}", "the head has no state"),
         (f'UPDATE versions SET labels = \'["a", "x", "c"]\' {STATE}', "its examples have other classes"),
         (f"UPDATE versions SET examples = 3 {STATE}", "does not have all of its examples"),
-        (f"UPDATE versions SET parent = 6 {STATE}", "its parent is no earlier version"),
-        ("UPDATE versions SET labels = '[]' WHERE erased_at > 0", "it was erased, but something of it is left"),
+        (f"UPDATE versions SET parent = 6 {STATE}", "its parent is not an earlier version"),
+        ("UPDATE versions SET labels = '[]' WHERE erased_at > 0", "it was erased, but data of it remain"),
         (
             "UPDATE versions SET number = 9 WHERE number = 6; UPDATE heads SET version = 9 WHERE version = 6; "
             "UPDATE supports SET version = 9 WHERE version = 6",
             "not numbered from 1 without gaps",
         ),
         ("DELETE FROM heads", "the head is no version"),
-        (f"UPDATE heads SET version = 5 WHERE task = ({NOT})", "version 5: the head is no version, or was erased"),
+        (f"UPDATE heads SET version = 5 WHERE task = ({NOT})", "version 5: the head is not a version, or was erased"),
         ("UPDATE audit SET actor = 'eve' WHERE number = 2", "default: entry 2 of the audit was altered"),
         ("DELETE FROM audit WHERE number = 2", "default: entry 3 of the audit was altered, or one before it"),
         ("DELETE FROM audit WHERE number = 1 AND tenant = 'acme'", "acme: entry 2 of the audit"),

@@ -6,5 +6,5 @@ from handful.errors import UserError
 
 if missing := [name for name in ("httpx2", "msgspec") if find_spec(name) is None]:
     raise UserError(
-        f"A client needs {', '.join(missing)}, which is not installed: pip install '.[serve]' in handful's folder."
+        f"A client needs {', '.join(missing)}, which is not installed: pip install '.[serve]' in the folder of handful."
     )

@@ -13,7 +13,7 @@ class Client(TaskVerbs, OperatorVerbs, Blocking):
     chance, until `timeout`.
 
     What the server refuses is a `UserError` or `DataError` as of the library, with the same code and place; what else
-    goes wrong is a `HandfulError`. Both have the `status` of the answer and its `request_id`.
+    goes wrong is a `HandfulError`. Both have the `status` of the response and its `request_id`.
 
     >>> import httpx2
     >>> made = {"task": "task_1", "version": 1, "model": {"name": "intents", "digest": "sha256:0"},

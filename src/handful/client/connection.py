@@ -53,7 +53,7 @@ class Connection:
     ) -> None:
         address = checked_address(url, allow_http=allow_http)
         if not key.isascii() or not key.isprintable() or not key.strip():
-            raise UserError("The key is empty or has characters that no key has. Check it.", field=("key",))
+            raise UserError("The key is empty or has invalid characters. Check it.", field=("key",))
         self.url = str(address)
         self._patience = Patience(timeout, attempts)
         self._http = type(self)._opened(
@@ -91,7 +91,7 @@ class Connection:
 
 
 class Blocking(Connection):
-    """Waits for each answer. Safe to use from many threads."""
+    """Waits for each response. Safe to use from many threads."""
 
     _opened = httpx2.Client
 
@@ -110,7 +110,7 @@ class Blocking(Connection):
         return _driven(plan, partial(self._answers, until=self._until()))
 
     def _answers(self, calls: Call[Any] | Sequence[Call[Any]], until: float) -> Any:
-        """The answer of a call, or those of several in their order."""
+        """The response of a call, or those of several in their order."""
         if isinstance(calls, Call):
             return _driven(self._patience.exchange(calls, until), self._done)
         return [self._answers(call, until) for call in calls]
@@ -126,7 +126,7 @@ class Blocking(Connection):
             for chunk in response.iter_bytes():
                 content += chunk
                 if self._patience.now() > until:
-                    raise httpx2.ReadTimeout("the answer trickles")
+                    raise httpx2.ReadTimeout("the response is too slow")
         finally:
             response.close()
         return Reply(response.status_code, response.headers, bytes(content))
@@ -152,7 +152,7 @@ class Awaiting(Connection):
         return await _driven_awaiting(plan, partial(self._answers, until=self._until()))
 
     async def _answers(self, calls: Call[Any] | Sequence[Call[Any]], until: float) -> Any:
-        """The answer of a call, or those of several, sent at once, in their order."""
+        """The response of a call, or those of several, sent at once, in their order."""
         if isinstance(calls, Call):
             return await _driven_awaiting(self._patience.exchange(calls, until), self._done)
         answers: list[Any] = [None] * len(calls)
@@ -179,27 +179,26 @@ class Awaiting(Connection):
         with anyio.move_on_after(step.seconds):
             response = await self._http.send(self._request(step))
             return Reply(response.status_code, response.headers, response.content)
-        raise httpx2.ReadTimeout("no answer")
+        raise httpx2.ReadTimeout("no response")
 
 
 def checked_address(url: str, *, allow_http: bool) -> httpx2.URL:
-    """The address of a server; `UserError` where it is none, or a key would go there unencrypted."""
+    """The address of a server; `UserError` if it is none, or a key would go there unencrypted."""
     try:
         address = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise UserError(f"{url!r} is no address of a server ({error}).", field=("url",)) from error
+        raise UserError(f"{url!r} is not the address of a server ({error}).", field=("url",)) from error
     if address.scheme not in ("http", "https") or not address.host:
-        raise UserError(f"{url!r} is no address of a server. Give one as https://HOST.", field=("url",))
+        raise UserError(f"{url!r} is not the address of a server. Write it as https://HOST.", field=("url",))
     if address.userinfo or address.query or address.fragment:
         raise UserError(
-            "The address of a server has no user, query or fragment: addresses are kept in logs. Give the key by "
-            "itself.",
+            "The address of a server must not have a user, query or fragment, since addresses are logged. Pass the key "
+            "separately.",
             field=("url",),
         )
     if address.scheme == "http" and not allow_http and not _of_this_machine(address.host):
         raise UserError(
-            f"The key would go to {address.host} without encryption, where all between can read it. Give an address "
-            "with https.",
+            f"The key would be sent to {address.host} without encryption. Use an address with https.",
             field=("url",),
             hint="If the network is trusted, allow it with {allow_http}.",
         )

@@ -71,11 +71,11 @@ class Patience:
     drawn: Callable[[float, float], float] = secrets.SystemRandom().uniform
 
     def exchange(self, call: Call[Any], until: float) -> Steps:
-        """The steps of one call, of which the last one returns its answer.
+        """The steps of one call, of which the last one returns its response.
 
         until: when its time is over, by the clock.
 
-        Raises `RemoteError` where it is refused, or no attempt was answered.
+        Raises `RemoteError` if it is refused, or no attempt was answered.
         """
         for attempt in range(1, self.attempts + 1):
             asked, left = 0.0, until - self.now()
@@ -115,15 +115,15 @@ def _failed(lost: httpx2.TransportError, call: Call[Any]) -> RemoteError:
     reason = str(lost) or type(lost).__name__
     if isinstance(lost, NEVER_SENT):
         error = RemoteError(
-            f"The server is not reached ({reason}). Check that it runs, and its address.", code="unreachable"
+            f"The server cannot be reached ({reason}). Check that it is running, and its address.", code="unreachable"
         )
         error.slug = "not-ready"
         return error
-    known = "" if call.repeatable else " It may have been carried out all the same: look before you try again."
+    known = "" if call.repeatable else " The request may have been carried out: check before you repeat it."
     late = isinstance(lost, httpx2.TimeoutException)
     code = "deadline-exceeded" if late else "failed"
     error = RemoteError(
-        f"The server did not answer in time.{known}" if late else f"The connection broke ({reason}).{known}", code=code
+        f"The server did not respond in time.{known}" if late else f"The connection broke ({reason}).{known}", code=code
     )
     error.slug = "deadline-exceeded" if late else "outcome-unknown"
     return error

@@ -64,8 +64,8 @@ class OperatorVerbs:
         scope: what it allows: "predict", "write" or "admin", each of them also what those before it do.
         tenant: whose it is; this one's own by default.
         expires_at: from when on it is refused, with a time zone; None: never.
-        idempotency_key: by which the server knows the request when it comes again; by default each call has its own.
-            Where the first answer was lost, the key has no `token`, and a note that says so.
+        idempotency_key: by which the server recognizes the request when it comes again; by default each call has its
+            own. Where the first answer was lost, the key has no `token`, and a note that says so.
         """
         given = {"name": name, "scope": scope, "tenant": tenant, "expires_at": expires_at}
         body = {field: value for field, value in given.items() if value is not None}

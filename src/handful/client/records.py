@@ -24,7 +24,7 @@ class RemoteEstimate:
     """A score with its interval.
 
     metric: "accuracy", or for values "rmse" or "mae", in their unit.
-    low, high: between which it lies with 95 % confidence; None where the examples are too few to say.
+    low, high: between which it lies with 95 % confidence; None if the examples are too few to say.
     target: which of several values is scored; None: all.
     """
 
@@ -44,7 +44,7 @@ class RemoteTask:
     estimate: how well it does on its own examples, where that was measured.
     keep_examples: whether the server keeps its examples, without which it cannot change.
     deleted_at: since when it is deleted; it can be restored for 7 days.
-    notes: what to know of the request that changed it.
+    notes: on the request that changed it.
     """
 
     id: str
@@ -65,7 +65,7 @@ class RemoteTask:
 class RemotePredictions:
     """What one version of a task predicts.
 
-    model: by which model. predictions: one for each input. notes: what to know of the inputs.
+    model: by which model. predictions: one for each input. notes: on the inputs.
     """
 
     task: str
@@ -197,7 +197,7 @@ class RemoteReadaptation(RemoteTask):
     """A task after it was to move to the present model of its name.
 
     promoted: whether it has a new version, under that model.
-    before, after: estimates of its score on its examples under both models; None where there is none.
+    before, after: estimates of its score on its examples under both models; None if not measured.
     """
 
     promoted: bool = False
@@ -217,8 +217,8 @@ class RemoteTenant:
 class RemoteKey:
     """An API key.
 
-    token: what is sent, shown once when it is made; None also where the answer that showed it was lost.
-    notes: what to know of the request that made it.
+    token: what is sent, shown once when it is made; None also if the response that showed it was lost.
+    notes: on the request that made it.
     """
 
     id: str

@@ -12,11 +12,11 @@ OF_DATA = {413, 415, 422}
 
 
 class RemoteError(HandfulError):
-    """The server, or what is before it, failed or is not there.
+    """The server, or a proxy before it, failed or cannot be reached.
 
-    slug: the kind of problem, as `handful.errors.CODES` has them; "" where the answer is no problem of a service.
-    status: of the answer; None where there was none. request_id: by which the server's log has the request.
-    errors: all that is wrong, where it is several things: pointer, code and detail of each.
+    slug: the kind of problem, as `handful.errors.CODES` has them; "" if the response is not a problem of the service.
+        status: of the response; None without one. request_id: the id of the request in the server's log. errors: all
+        errors, if several: pointer, code and detail of each.
     """
 
     slug = ""
@@ -34,7 +34,7 @@ class RemoteDataError(RemoteUserError, DataError):
 
 
 def problem_of(status: int, headers: Mapping[str, str], content: bytes) -> RemoteError:
-    """The error that an answer is which is no success.
+    """The error that a response is which is no success.
 
     headers: with small letters.
     """
@@ -70,5 +70,8 @@ def _content(content: bytes) -> dict[str, Any]:
 
 def _without_detail(status: int, headers: Mapping[str, str]) -> str:
     if 300 <= status < 400:
-        return f"The server sends on to {headers.get('location', 'another address')}. Give that address."
-    return f"The server answers with status {status} and no reason. Check that the address is that of a handful server."
+        return f"The server redirects to {headers.get('location', 'another address')}. Use that address."
+    return (
+        f"The server's response has the status {status} without a reason. Check that the address is that of a handful "
+        f"server."
+    )

@@ -82,7 +82,7 @@ class TaskVerbs:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
         inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
-        note; `DataError` where they have another label.
+        note; `DataError` if they have another label.
         """
         return (yield from _labeling(task, "examples", inputs, labels, expected, idempotency_key, estimate))
 
@@ -107,7 +107,7 @@ class TaskVerbs:
     def remove(self, task: str, example: str, *, expected: int | None = None) -> Plan[RemoteTask]:
         """Adapt a task anew without the example of this id; earlier versions keep it, see `erase`.
 
-        Raises `UserError` for an unknown id, and `DataError` where too few examples are left.
+        Raises `UserError` for an unknown id, and `DataError` if too few examples are left.
         """
         path = _path(task, "examples", example)
         return (yield from ask(Call("DELETE", path, RemoteTask, changes=True, expected=expected)))
@@ -119,7 +119,7 @@ class TaskVerbs:
         When the receipt is returned, it is in no table, memory or file of the server's store; backups that were made
         before are not changed. The same request, sent again, gives the same receipt.
 
-        Raises `UserError` for an unknown id, and `DataError` where too few examples would be left to adapt to.
+        Raises `UserError` for an unknown id, and `DataError` if too few examples would be left to adapt to.
         """
         path = _path(task, "examples", example)
         return (yield from ask(_erasing(path, expected)))
@@ -128,7 +128,7 @@ class TaskVerbs:
     def roll_back(self, task: str, version: int, *, expected: int | None = None) -> Plan[RemoteTask]:
         """Let an earlier or later version of a task predict from now on; no version is lost.
 
-        Raises `UserError` where there is no such version, or it was erased.
+        Raises `UserError` if the version does not exist, or was erased.
         """
         path = _path(task, "rollback")
         return (
@@ -149,9 +149,8 @@ class TaskVerbs:
     def readapt(self, task: str, *, expected: int | None = None) -> Plan[RemoteReadaptation]:
         """Move a task to the model that its model's name has now, as a new version.
 
-        There is no new version where its score on the task's own examples is surely below that of the model before.
-
-        Raises `UserError` where the server has no model of this name, or the examples are not kept.
+        No version is made if its score on the task's own examples is significantly below that of the previous model.
+        Raises `UserError` if the server has no model of this name, or the examples are not stored.
         """
         call: Call[RemoteReadaptation] = Call(
             "POST",
@@ -170,7 +169,7 @@ class TaskVerbs:
 
         pinned: False to let go of it again.
 
-        Raises `UserError` where there is no such version, or it was erased.
+        Raises `UserError` if the version does not exist, or was erased.
         """
         path = _path(task, "versions", str(version), "pin")
         call: Call[RemoteVersion] = Call("POST", path, RemoteVersion, body={"pinned": pinned}, repeatable=True)
@@ -178,7 +177,7 @@ class TaskVerbs:
 
     @verb
     def rename(self, task: str, name: str, *, expected: int | None = None) -> Plan[RemoteTask]:
-        """Give a task another name; `UserError` where that is taken."""
+        """Give a task another name; `UserError` if that is taken."""
         call: Call[RemoteTask] = Call(
             "PATCH", _path(task), RemoteTask, body={"name": name}, changes=True, expected=expected, repeatable=True
         )
@@ -193,7 +192,7 @@ class TaskVerbs:
     def restore(self, task: str) -> Plan[RemoteTask]:
         """Bring a task back that was deleted in the last 7 days.
 
-        Raises `UserError` where its name was given to another one meanwhile.
+        Raises `UserError` if its name was given to another one meanwhile.
         """
         return (yield from ask(Call("POST", _path(task, "restore"), RemoteTask, repeatable=True)))
 
@@ -204,7 +203,7 @@ class TaskVerbs:
 
     @verb
     def get(self, task: str) -> Plan[RemoteTask]:
-        """A task; `UserError` where there is none."""
+        """A task; `UserError` if it does not exist."""
         call: Call[RemoteTask] = _looking(_path(task), RemoteTask)
         return (yield from ask(call))
 
@@ -224,7 +223,7 @@ class TaskVerbs:
 
     @verb
     def version(self, task: str, version: int) -> Plan[RemoteVersion]:
-        """One version of a task; `UserError` where there is none."""
+        """One version of a task; `UserError` if it does not exist."""
         call: Call[RemoteVersion] = _looking(_path(task, "versions", str(version)), RemoteVersion)
         return (yield from ask(call))
 
@@ -246,7 +245,7 @@ class TaskVerbs:
             of them predicted by one version.
         top: how many classes have their probability shown, the most probable first; None: all.
 
-        Raises `UserError` where there is no such task or version, and `DataError` for inputs that do not fit.
+        Raises `UserError` for an unknown task or version, and `DataError` for inputs that do not fit.
         """
         written = written_inputs(inputs)
         parts = list(in_parts(written, SMALL_INPUTS, SMALL_BYTES))
@@ -305,7 +304,7 @@ class TaskVerbs:
 
         name: see `create`. content: of the file, as `export` gives it.
 
-        Raises `UserError` where its model is not on the server.
+        Raises `UserError` if its model is not on the server.
         """
         call: Call[RemoteTask] = Call(
             "POST",
@@ -370,7 +369,7 @@ def _labeling(
 
 
 def _targets(task: str | None, model: str | None) -> Plan[tuple[str, ...] | None]:
-    """Names of the values that a task or a model predicts, as the server knows; None where these are classes."""
+    """Names of the values that a task or a model predicts, from the server; None for classes."""
     if task is not None:
         record: RemoteTask = yield from ask(_looking(_path(task), RemoteTask))
         return record.targets if record.labels is None else None
@@ -387,7 +386,7 @@ def _examples(
     targets = (yield from _targets(task, model)) if are_numbers(listed) else None
     written, given = written_inputs(inputs), written_labels(listed, targets)
     if len(written) != len(given):
-        raise DataError(f"There are {len(written)} inputs and {len(given)} labels. Give one for each.")
+        raise DataError(f"{len(written)} inputs have {len(given)} labels. Give one for each.")
     name = "label" if targets is None else "value"
     return [{"input": value, name: label} for value, label in zip(written, given, strict=True)]
 

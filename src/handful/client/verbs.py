@@ -97,7 +97,7 @@ def _following(page: Call[Page[Item]], after: str | int | None) -> Call[Page[Ite
 
 
 def _moved(after: str | int | None, page: Page[Any]) -> str | int:
-    """Where the next page begins; `HandfulError` where it is this one again, without end."""
+    """Where the next page begins; `HandfulError` if it is this one again, without end."""
     if page.next_after is None or page.next_after == after:
-        raise HandfulError("The server answers a list with the same page again. Check its version.")
+        raise HandfulError("The server repeats the same page of a list. Check its version.")
     return page.next_after

@@ -19,7 +19,7 @@ def written_inputs(inputs: Any) -> list[Any]:
     Raises `DataError` for anything else, with its number.
     """
     if isinstance(inputs, str | bytes | Path | Mapping):
-        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
+        raise DataError("The inputs are a single text, image or row. Give a list.", field=("inputs",))
     if hasattr(inputs, "to_dict") and hasattr(inputs, "columns"):
         inputs = inputs.to_dict("records")
     return [_named(value, place) for place, value in enumerate(inputs)]
@@ -48,7 +48,7 @@ def _text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"it is no text: it holds {value[error.start]!a}.") from error
+        raise DataError(f"it is not text: it contains {value[error.start]!a}.") from error
     return value
 
 
@@ -57,7 +57,7 @@ def _image(content: bytes) -> dict[str, bytes]:
 
 
 def _cell(cell: Any, column: str) -> Any:
-    """A cell of a row; one that is not there is None."""
+    """A cell of a row; None for a missing one."""
     value = cell.item() if isinstance(cell, np.generic) else cell
     if value is None or value != value:  # NaN, NaT, NA
         return None
@@ -65,7 +65,7 @@ def _cell(cell: Any, column: str) -> Any:
         return _text(value)
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise DataError(f"{column!r} is {value!r:.60}, no text, finite number or truth value.", field=(column,))
+    raise DataError(f"{column!r} is {value!r:.60}, not a text, finite number or boolean.", field=(column,))
 
 
 def _numbers(value: Any) -> Any:
@@ -73,10 +73,10 @@ def _numbers(value: Any) -> Any:
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (ValueError, TypeError) as error:
-        raise DataError("its rows are of several lengths, or no numbers.", code="ragged-input") from error
+        raise DataError("its rows have different lengths or are not numbers.", code="ragged-input") from error
     if array.dtype.kind not in "uif":
         raise DataError(
-            f"{type(value).__name__} is no input: give a text, an image as bytes or a Path, a row as a mapping of "
+            f"{type(value).__name__} is not an input: give a text, an image as bytes or a Path, a row as a mapping of "
             "columns, or numbers.",
             code="unsupported-media",
         )
@@ -91,7 +91,7 @@ def listed_labels(labels: Any) -> list[Any]:
     Raises `DataError` for what is one label.
     """
     if isinstance(labels, str | bytes | Mapping):
-        raise DataError("The labels are one label. Give a list of them.", field=("labels",))
+        raise DataError("The labels are a single label. Give a list.", field=("labels",))
     given = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     return [label.item() if isinstance(label, np.generic) else label for label in given]
 
@@ -117,7 +117,7 @@ def are_numbers(labels: Sequence[Any]) -> bool:
 def _label(label: Any, place: int) -> str:
     if label is None or label != label or not isinstance(label, str | int | float):
         raise DataError(
-            f"Label {place} is {label!r:.60}, no name of a class.", code="missing-label", field=("labels", place)
+            f"Label {place} is {label!r:.60}, not the name of a class.", code="missing-label", field=("labels", place)
         )
     return _text(label) if isinstance(label, str) else str(label)
 
@@ -134,6 +134,6 @@ def _number(value: Any, place: int) -> float:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
-            f"Value {place} is {value!r:.60}, no finite number.", code="non-finite", field=("labels", place)
+            f"Value {place} is {value!r:.60}, not a finite number.", code="non-finite", field=("labels", place)
         )
     return float(value)

@@ -17,5 +17,5 @@ NEEDED = (
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
     raise UserError(
-        f"A server needs {', '.join(missing)}, which is not installed: pip install '.[serve]' in handful's folder."
+        f"A server needs {', '.join(missing)}, which is not installed: pip install '.[serve]' in the folder of handful."
     )

@@ -28,7 +28,7 @@ from handful.serving.directory import DEFAULT
 
 router = APIRouter(prefix="/v1", tags=["administration"])
 
-OfTenant = Annotated[str | None, Query(max_length=63, description="Whose; that of the asking key by default.")]
+OfTenant = Annotated[str | None, Query(max_length=63, description="The tenant; default: that of your key.")]
 
 
 @router.get("/keys", response_model=KeyPage)

@@ -1,4 +1,4 @@
-"""Answers in JSON: small ones at once, large ones made in another thread and sent in pieces.
+"""Responses in JSON: small ones at once, large ones made in another thread and sent in pieces.
 
 No piece takes the event loop long to make, to write, or to let go of.
 """
@@ -18,7 +18,7 @@ JSON = "application/json"
 NO_STORE = {"cache-control": "no-store"}
 
 NUMBERS = 10_000
-"""Numbers that are encoded in one go, in about a millisecond; an answer with more of them is large."""
+"""Numbers that are encoded in one go, in about a millisecond; a response with more of them is large."""
 PIECE = 256 * 2**10
 """Bytes that are written in one go."""
 
@@ -26,7 +26,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class InPieces(Response):
-    """An answer whose content is sent piece by piece, as the client reads it."""
+    """A response whose content is sent piece by piece, as the client reads it."""
 
     def __init__(self, pieces: Sequence[bytes], media_type: str, headers: dict[str, str] | None = None) -> None:
         self._pieces = pieces
@@ -42,13 +42,13 @@ class InPieces(Response):
 
 
 def response_of(content: BaseModel, status: int = 200, **headers: str) -> Response:
-    """An answer in JSON. headers: with underscores for hyphens."""
+    """A response in JSON. headers: with underscores for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(content.model_dump_json(), status, NO_STORE | named, JSON)
 
 
 def response_of_file(content: bytes, media_type: str, name: str) -> Response:
-    """An answer that is a file. name: under which it is kept."""
+    """A response that is a file. name: under which it is kept."""
     pieces = [content[start : start + PIECE] for start in range(0, len(content), PIECE)]
     return InPieces(pieces, media_type, {"content-disposition": f'attachment; filename="{name}"'})
 
@@ -56,7 +56,7 @@ def response_of_file(content: bytes, media_type: str, name: str) -> Response:
 async def response_of_predictions(
     call: Call, made: list[Predictions], write: Callable[[list[Predictions]], Iterable[bytes]]
 ) -> Response:
-    """An answer with what tasks predict. made: empty afterwards. write: `of_one` or `of_each`."""
+    """A response with what tasks predict. made: empty afterwards. write: `of_one` or `of_each`."""
     large = sum(map(numbers_in, made)) > NUMBERS
 
     def content() -> list[bytes]:
@@ -66,7 +66,7 @@ async def response_of_predictions(
 
 
 def numbers_in(made: Predictions) -> int:
-    """How many numbers an answer shows of some predictions, about."""
+    """How many numbers a response shows of some predictions, about."""
     first = made.predictions[0] if made.predictions else None
     each = len(first.probabilities) if first is not None and first.probabilities is not None else 1
     return each * len(made.predictions)

@@ -29,8 +29,8 @@ from handful.serving.service import Service
 
 TEXT = """Tasks adapted from a few examples: created, predicted, corrected, rolled back and erased.
 
-To try a request here, paste an API key after **Authorize**. Whatever goes wrong is answered as a problem (RFC 9457),
-whose `type` is the address of a page of this server that explains it.
+To try a request here, paste an API key after **Authorize**. Errors are problems (RFC 9457), whose `type` is the address
+of a page of this server that explains them.
 """
 
 
@@ -39,7 +39,7 @@ PROBLEMS: dict[type[Exception], Any] = {
     RequestValidationError: of_validation,
     HTTPException: of_framework,
 }
-"""What errors are told as; all others are `problems.UNEXPECTED`."""
+"""Errors with their own problems; all others are `problems.UNEXPECTED`."""
 
 
 def make_app(service: Service, limits: RequestLimits = DEFAULTS, spool: Path | None = None) -> FastAPI:

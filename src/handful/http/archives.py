@@ -21,7 +21,7 @@ LONGEST = 255
 
 
 def check_archive(path: Path, limits: RequestLimits = DEFAULTS) -> None:
-    """Raise a `DataError` where a .zip or .npz file is more than the limits, or not safe to unpack.
+    """Raise `DataError` if a .zip or .npz file is more than the limits, or not safe to unpack.
 
     Not safe are entries that lead out of it, are links, encrypted, archives themselves, packed by a rare method, or
     have one name, also in other case or another form of Unicode. An entry that is larger than it says is cut by
@@ -33,7 +33,7 @@ def check_archive(path: Path, limits: RequestLimits = DEFAULTS) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (*DAMAGED_ZIP, OSError) as error:
-        raise DataError("The archive is damaged, or none. Pack it anew.") from error
+        raise DataError("The archive is damaged or not an archive. Pack it again.") from error
     files = [entry for entry in entries if not entry.is_dir()]
     if len(files) > limits.upload_files:
         raise too_much("The archive", limits.upload_files, "entries")
@@ -41,7 +41,7 @@ def check_archive(path: Path, limits: RequestLimits = DEFAULTS) -> None:
     if size > limits.unpacked_bytes:
         raise too_much("The archive", limits.unpacked_bytes)
     if size > limits.unpacked_ratio * path.stat().st_size:
-        raise _unsafe(f"becomes more than {limits.unpacked_ratio} times as large as it is")
+        raise _unsafe(f"unpacks to more than {limits.unpacked_ratio} times its size")
     for entry in entries:
         if fault := _fault(entry):
             raise _unsafe(f"holds {entry.filename[:100]!a}, which {fault}")
@@ -59,16 +59,16 @@ def _fault(entry: zipfile.ZipInfo) -> str:
     if entry.flag_bits & 0x1:
         return "is encrypted"
     if entry.compress_type not in METHODS:
-        return "is packed by a method that is not unpacked here"
+        return "is packed by an unsupported method"
     if name.lower().endswith(NESTED):
         return "is an archive itself"
     if any(len(part.encode("utf-8", "replace")) > LONGEST for part in parts) or not name.isprintable():
-        return "is no name of a file"
+        return "is not a valid file name"
     return ""
 
 
 def _check_names(files: list[zipfile.ZipInfo]) -> None:
-    """Raise a `DataError` where two files would be one, or a file a folder, on some file system."""
+    """Raise `DataError` if two files would be one, or a file a folder, on some file system."""
     seen, folders = set(), set()
     for entry in files:
         name = unicodedata.normalize("NFC", entry.filename.replace("\\", "/"))
@@ -83,4 +83,4 @@ def _check_names(files: list[zipfile.ZipInfo]) -> None:
 
 
 def _unsafe(what: str) -> DataError:
-    return DataError(f"The archive {what}. Pack it anew.", code="archive-unsafe")
+    return DataError(f"The archive {what}. Pack it again.", code="archive-unsafe")

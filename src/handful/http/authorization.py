@@ -13,7 +13,7 @@ PREFIX = "hf_"
 
 
 def token_of(headers: Headers) -> str:
-    """The key of a request; `UserError` where it has none."""
+    """The key of a request; `UserError` if it has none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise UserError("Send your key in the header `Authorization: Bearer KEY`.", code="unauthenticated")
@@ -21,11 +21,11 @@ def token_of(headers: Headers) -> str:
 
 
 def check_query(query: bytes) -> None:
-    """Raise a `UserError` where a query string holds a key: addresses are kept in logs and histories."""
+    """Raise `UserError` if a query string holds a key: addresses are kept in logs and histories."""
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name.lower() in KEY_NAMES or value.startswith(PREFIX):
             raise UserError(
-                "A key in the address is not taken, since addresses are kept in logs. Send it in the header "
-                "`Authorization: Bearer KEY`, and make a new key in place of this one.",
+                "A key in the address is not accepted, since addresses are logged. Send it in the header "
+                "`Authorization: Bearer KEY`, and replace this key.",
                 code="unauthenticated",
             )

@@ -21,7 +21,7 @@ _decoder = msgspec.json.Decoder()
 
 
 async def collected(chunks: AsyncIterable[bytes], most: int) -> bytes:
-    """The bytes of some content as they come; `DataError` as soon as there are more than `most`."""
+    """The bytes of some content as they come; `DataError` as soon as they exceed `most`."""
     content = bytearray()
     async for chunk in chunks:
         content += chunk
@@ -43,24 +43,24 @@ def read_json(content: bytes, limits: RequestLimits = DEFAULTS) -> Any:
         raise too_much("The content", limits.json_bytes)
     if _is_deeper(content, limits.json_depth):  # looked at before: decoders call themselves for each level
         raise DataError(
-            f"The content has lists or objects that are more than {limits.json_depth} deep in one another.",
+            f"The content has lists or objects nested more than {limits.json_depth} deep.",
             code="invalid-json",
         )
     try:
         value = _decoder.decode(content)
     except msgspec.ValidationError:
         raise DataError(
-            "A number is too large for a float of 64 bits.", code="non-finite", field=_place_of_infinity(content)
+            "A number is too large for a 64-bit float.", code="non-finite", field=_place_of_infinity(content)
         ) from None
     except msgspec.DecodeError as error:
-        raise DataError(f"The content is no JSON in UTF-8 ({error}).", code="invalid-json") from None
+        raise DataError(f"The content is not JSON in UTF-8 ({error}).", code="invalid-json") from None
     if _repeats(content, value):
-        raise DataError("An object has a field twice. Give each one once.", code="invalid-json")
+        raise DataError("An object has a field twice. Give each field once.", code="invalid-json")
     return value
 
 
 def too_much(what: str, most: int, unit: str = "bytes", field: Field = ()) -> DataError:
-    """The error about content of which there is more than `most`."""
+    """The error about content that exceeds `most`."""
     return DataError(f"{what} has more than {most:,} {unit}. Send less at once.", code="payload-too-large", field=field)
 
 
@@ -91,7 +91,7 @@ def _without_strings(content: bytes) -> bytes:
 
 
 def _fields(value: Any, objects: int) -> int:
-    """How many fields the objects in a value have together. objects: how many of these there are at most."""
+    """How many fields the objects in a value have together. objects: the most of these."""
     found, waiting, lists = 0, list[dict[str, Any]](), [[value]]
     while waiting or (lists and objects):  # lists of numbers, which are long, come last, and mostly not at all
         inner: Collection[Any]

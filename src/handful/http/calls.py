@@ -174,7 +174,8 @@ class Call:
             return await while_there(self.request.receive, change)
         except asyncio.CancelledError:
             raise HandfulError(
-                "The server ends, and may have kept this request. Look before you repeat it.", code="failed"
+                "The server is shutting down; this request may have been carried out. Check before you repeat it.",
+                code="failed",
             ) from None
 
     async def change_once(self, method: Callable[..., Result], task: str, *, expected: int | None, cost: int) -> Result:
@@ -194,7 +195,8 @@ class Call:
                 return await asyncio.shield(change.answer)
             if not change.answer.done():
                 raise OverloadedError(
-                    "Nothing was done: the time for this request is over, and another change of the task goes on.",
+                    "Nothing was done: the time for this request is over, and another change of the task is in "
+                    "progress.",
                     code="deadline-exceeded",
                 )
         change = shared[key] = _Change(
@@ -264,7 +266,10 @@ Deadline = Annotated[
         alias="X-Request-Timeout-Ms",
         ge=1,
         le=int(LONGEST * 1000),
-        description="Within which an answer is wanted: what would come later is refused, unless it is being written.",
+        description=(
+            "Milliseconds for the request: if the result would be later, it is refused, unless it is already being "
+            "written."
+        ),
     ),
 ]
 
@@ -292,7 +297,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="Of your choice, unlike those of your other requests: sent again, the request is not repeated.",
+        description="A key of your choice, unique per request: a request sent again with it is not carried out twice.",
     ),
 ]
 
@@ -300,7 +305,7 @@ IdempotencyKey = Annotated[
 async def _expected(
     if_match: Annotated[
         str | None,
-        Header(alias="If-Match", description="The version that the task has to be at, as its ETag says, or *."),
+        Header(alias="If-Match", description="The required version of the task, as in its ETag, or *."),
     ] = None,
 ) -> int | None:
     """The version that If-Match names; None for any."""
@@ -308,7 +313,7 @@ async def _expected(
         return None
     number = if_match.strip().removeprefix("W/").strip('"')
     if not number.isascii() or not number.isdecimal() or len(number) > 9:
-        raise UserError("The task is at no such version.", code="version-conflict", field=("If-Match",))
+        raise UserError("The task is not at that version.", code="version-conflict", field=("If-Match",))
     return int(number)
 
 
@@ -318,7 +323,7 @@ Expected = Annotated[int | None, Depends(_expected)]
 async def _seen(request: Request, expected: Expected) -> int | None:
     if "if-match" not in request.headers:
         raise UserError(
-            "Another change may have come between. Send If-Match with the version that you saw, or * for any.",
+            "Another change may have been made meanwhile. Send If-Match with the version that you read, or * for any.",
             code="precondition-required",
         )
     return expected

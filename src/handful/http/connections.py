@@ -14,7 +14,7 @@ from handful.http.problems import Problem
 from handful.http.short_way import PlainRequest
 
 HEAD, BODY, ANSWER = 10.0, 30.0, 30.0
-"""Seconds in which a client sends a request's head, then its body, and reads on in the answer."""
+"""Seconds in which a client sends a request's head, then its body, and reads on in the response."""
 HEAD_BYTES = 64 * 1024
 """Of a head, and of all else that is no content, such as the sizes of chunks."""
 MOST = 1000
@@ -22,10 +22,10 @@ MOST = 1000
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. A late head closes it, a late body is a 408, and an answer that nobody reads ends it.
+    """One connection. A late head closes it, a late body is a 408, and a response that nobody reads ends it.
 
     Of requests that come before earlier ones are answered, few are read, and none is begun while the client does not
-    read on in the answers.
+    read on in the responses.
     """
 
     _timer: TimerHandle | None = None
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, but none that comes after the content, where nobody has looked at it."""
         if self._reading == "body":
-            raise ValueError("A trailer is not taken.")
+            raise ValueError("Trailers are not supported.")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -93,14 +93,14 @@ class Connection(HttpToolsProtocol):
             self._plain.received()
 
     def on_response_complete(self) -> None:
-        """The answer is there: what the client has begun to send meanwhile is due."""
+        """The response is there: what the client has begun to send meanwhile is due."""
         super().on_response_complete()
         if not self.transport.is_closing():
             self.flow.resume_reading()  # what was the last in the pipeline has left it
             self._await(self._reading)
 
     def pause_writing(self) -> None:
-        """The client does not keep up with the answer."""
+        """The client does not keep up with the response."""
         super().pause_writing()
         self._writing = self.loop.call_later(ANSWER, self.transport.abort)
 
@@ -122,7 +122,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What was sent cannot be parsed."""
-        self._refuse(Problem("invalid-request", "This is no request of HTTP/1.1.", status=400))
+        self._refuse(Problem("invalid-request", "This is not an HTTP/1.1 request.", status=400))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Of a request that is to be answered next, at least the head is there."""
@@ -158,10 +158,10 @@ class Connection(HttpToolsProtocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, late)
 
     def _body_late(self) -> None:
-        self._refuse(Problem("deadline-exceeded", "The content did not come in time.", status=408))
+        self._refuse(Problem("deadline-exceeded", "The content did not arrive in time.", status=408))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer in place of the application, and close; only close where this would be read as another answer."""
+        """Answer in place of the application, and close; only close where this would be read as another response."""
         if self.transport.is_closing():
             return
         begun = self._reading == "body"
@@ -192,7 +192,8 @@ class Connection(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait in the pipeline: each answer would let in as much as can be read at once.
+    """Reads nothing more while requests wait in the pipeline: each response would let in as much as can be read at
+    once.
 
     pipeline: of the connection.
     """

@@ -42,7 +42,8 @@ def takes(schema: type[BaseModel], *, upload: bool = False) -> dict[str, Any]:
                 "type": "object",
                 "properties": parts,
                 "required": ["task"],
-                "additionalProperties": binary | {"description": 'An image, which the task has as {"image": NAME}.'},
+                "additionalProperties": binary
+                | {"description": 'An image, which the task refers to as {"image": NAME}.'},
             },
             "encoding": {"task": {"contentType": "application/json"}},
         }
@@ -87,7 +88,7 @@ def _needs(app: FastAPI) -> dict[tuple[str, str | None], list[Any]]:
 
 
 def _exemplify(operation: dict[str, Any], exchange: Exchange | None) -> None:
-    """Show a request and its answer, where there are some."""
+    """Show a request and its response, if the route has them."""
     if exchange is None:
         return
     if exchange.request is not None:

@@ -17,7 +17,7 @@ async def live(request: Request) -> Response:
     longest = max(request.app.state.server.busy_for.values())
     if longest < STUCK:
         return JSONResponse({"status": "live"})
-    return Problem("not-ready", f"A piece of work hangs since {longest:.0f} s.").response(request.state.id)
+    return Problem("not-ready", f"A piece of work has been hanging for {longest:.0f} s.").response(request.state.id)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

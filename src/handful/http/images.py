@@ -19,12 +19,14 @@ def image_of(value: Any, limits: RequestLimits = DEFAULTS) -> bytes:
             raise TypeError("no text")
         content = binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
     except (TypeError, ValueError):
-        raise DataError("An image is the base64 form of its file, without line breaks and without a prefix.") from None
+        raise DataError(
+            "An image must be the base64 form of its file, without line breaks and without a prefix."
+        ) from None
     return checked_image(content, limits)
 
 
 def checked_image(content: bytes, limits: RequestLimits = DEFAULTS) -> bytes:
-    """The content of the file of an image; `DataError` where it is larger than the limits."""
+    """The content of the file of an image; `DataError` if it is larger than the limits."""
     if len(content) > limits.image_bytes:
         raise DataError(f"The image has more than {limits.image_bytes:,} bytes.", code="input-too-large")
     return content

@@ -99,7 +99,7 @@ def _input(value: Any, limits: RequestLimits, field: Field, image: Image) -> Any
     if type(value) is str:
         return checked_text(value, limits, field)
     if type(value) is not dict or not value:
-        raise DataError(f"This is no input. {WAY_OUT}", field=field)
+        raise DataError(f"This is not an input. {WAY_OUT}", field=field)
     if value.keys() == {"image"}:
         with within(*field, "image"):
             return image(value["image"], limits)
@@ -107,7 +107,7 @@ def _input(value: Any, limits: RequestLimits, field: Field, image: Image) -> Any
 
 
 def checked_text(text: str, limits: RequestLimits, field: Field) -> str:
-    """The text; `DataError` where it is longer than the limits, or holds a zero."""
+    """The text; `DataError` if it is longer than the limits, or holds a zero."""
     if len(text) > limits.text_bytes or len(text.encode()) > limits.text_bytes:
         raise DataError(
             f"The text has more than {limits.text_bytes:,} bytes of UTF-8.", code="input-too-large", field=field
@@ -123,7 +123,7 @@ def _cell(cell: Any, limits: RequestLimits, field: Field) -> Any:
     if type(cell) is str:
         return checked_text(cell, limits, field)
     if type(cell) not in (int, float):
-        raise DataError("A cell is a text, a number, true, false or null.", field=field)
+        raise DataError("A cell must be a text, a number, true, false or null.", field=field)
     _check_number(cell, field)
     return cell
 
@@ -135,14 +135,15 @@ def _array(value: list[Any], field: Field) -> np.ndarray:
         lengths = set(map(len, flat)) if kinds == {list} else set()
         if len(lengths) != 1 or len(shape) == MOST_AXES:
             raise DataError(
-                f"The lists are of several lengths, or more than {MOST_AXES} deep. Give all rows alike.",
+                f"The lists have different lengths, or are nested more than {MOST_AXES} deep. Give all rows the same "
+                f"length.",
                 code="ragged-input",
                 field=field,
             )
         shape += lengths
         flat = list(itertools.chain.from_iterable(flat))
     if not kinds <= {int, float}:
-        raise DataError("An array holds numbers, and here is something else.", field=field)
+        raise DataError("An array must contain only numbers.", field=field)
     try:
         array = np.array(flat, np.float64 if float in kinds else np.int64)
     except OverflowError:
@@ -189,13 +190,13 @@ def _targets(example: GivenExample, targets: Sequence[str], field: Field) -> lis
         value = dict.fromkeys(targets, value) if len(targets) == 1 else {}
     if value.keys() != set(targets):
         raise DataError(
-            f"A value is an object of {names}, or a number where it is but one.",
+            f"A value is an object of {names}, or a number if it is only one.",
             code="wrong-shape",
             field=(*field, "value"),
         )
     for name, number in value.items():
         place = (*field, "value", name) if isinstance(example.value, Mapping) else (*field, "value")
         if type(number) not in (int, float):
-            raise DataError("A value is a number.", field=place)
+            raise DataError("A value must be a number.", field=place)
         _check_number(number, place)
     return [float(value[name]) for name in targets]

@@ -36,7 +36,7 @@ async def while_there(receive: Receive, answer: Awaitable[Result]) -> Result:
 
 @contextlib.contextmanager
 def while_sent() -> Iterator[None]:
-    """Inside, the content of a request is received; `HandfulError` where the client leaves before its end."""
+    """Inside, the content of a request is received; `HandfulError` if the client leaves before its end."""
     try:
         yield
     except ClientDisconnect:
@@ -44,7 +44,7 @@ def while_sent() -> Iterator[None]:
 
 
 def _left() -> HandfulError:
-    return HandfulError("The client has left.", code="client-left")
+    return HandfulError("The client has disconnected.", code="client-left")
 
 
 async def _then(receive: Receive, leave: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its line in the log, and an answer whatever happens."""
+"""What surrounds every request: its id, its line in the log, and a response whatever happens."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ READS, PREDICTS = ("GET", "HEAD"), "/predict"
 """Methods, and the end of the other routes, that change nothing."""
 
 UNMATCHED = "unmatched"
-"""What stands for the paths of no route, of which there are as many as strangers think of."""
+"""The label for unknown paths, whose number is unlimited."""
 
 PROCESS = secrets.token_hex(8)
 """What begins the ids that this process gives to requests."""
@@ -129,10 +129,10 @@ def write_line(
     key: str | None = None,
     trace: str | None = None,
 ) -> None:
-    """Write what the log says of a request: no label, input, path or query.
+    """Write the log line of a request: no label, input, path or query.
 
-    route: its template. status: of its answer; 0: there was none. seconds: that it took.
-    key: the id of the key that asked. trace: the id of its trace.
+    route: its template. status: of its response; 0: none. seconds: its time. key: the id of its key. trace: the id of
+        its trace.
     """
     if not log.isEnabledFor(logging.INFO):
         return
@@ -162,12 +162,12 @@ def id_of(headers: Mapping[bytes, bytes]) -> str:
 
 
 def trace_of(headers: Mapping[bytes, bytes]) -> re.Match[bytes] | None:
-    """The `traceparent` of a request, with the id of its trace as group 1; None where it has none."""
+    """The `traceparent` of a request, with the id of its trace as group 1; None if it has none."""
     return TRACE.fullmatch(headers.get(b"traceparent", b""))
 
 
 def at_the_end(method: str, route: str) -> Problem:
-    """What a request is told that the ending server did not finish; a change may still be made in a thread."""
+    """The error for a request that the stopping server did not finish; a change may still be made in a thread."""
     if method in READS or route.endswith(PREDICTS):
-        return Problem("not-ready", "The server is ending.")
-    return Problem("outcome-unknown", "The server ended before the request was carried out, or while it was.")
+        return Problem("not-ready", "The server is shutting down.")
+    return Problem("outcome-unknown", "The server stopped before or while the request was carried out.")

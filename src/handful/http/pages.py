@@ -62,7 +62,7 @@ async def start() -> Response:
 async def asset(name: str) -> Response:
     """A file of the page."""
     if name not in ASSETS:
-        raise UserError("There is no such file.", code="not-found")
+        raise UserError("The file does not exist.", code="not-found")
     return FileResponse(_assets() / name, media_type=ASSETS[name], headers=POLICY)
 
 
@@ -76,7 +76,7 @@ async def document(request: Request) -> Response:
 async def problem_page(slug: str) -> Response:
     """What a kind of problem means, and what to do."""
     if slug not in KINDS:
-        raise UserError("There is no such kind of problem.", code="not-found")
+        raise UserError("This kind of problem does not exist.", code="not-found")
     return HTMLResponse(PAGE.format(title=slug, head=READABLE, body=problem_html(slug)), headers=POLICY)
 
 

@@ -12,17 +12,16 @@ from handful.http.request_examples import PROBLEM
 CODE = re.compile(r"`([^`]+)`")
 INTRODUCTION = """# Problems
 
-Everything that goes wrong is answered as `application/problem+json` ([RFC
-9457](https://www.rfc-editor.org/rfc/rfc9457)):
+All errors are reported as `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)):
 
 ```json
 {example}
 ```
 
-`type` is one of the kinds below, and the address of its page on the server, without a key. `detail` says what is
-wrong in this request, and what to do. `instance` is the request's id, which the server's log has too. Each of
-`errors` has a JSON pointer to the place in the content (`""` is the whole) and a `code`, which is finer than the
-kind. What was sent is never repeated. Where waiting helps, the answer has `Retry-After` (seconds) and `RateLimit`.
+`type` is one of the kinds below, and the address of its page on the server, without a key. `detail` describes what is
+wrong in this request, and what to do. `instance` is the request's id, which the server's log has too. Each of `errors`
+has a JSON pointer to the place in the content (`""` is the whole) and a `code`, which is finer than the kind. Sent
+content is never repeated. If waiting helps, the response has `Retry-After` (seconds) and `RateLimit`.
 
 This page is made from the code by `make reference`.
 """

@@ -29,15 +29,15 @@ FRAMEWORK = {400: "invalid-request", 404: "not-found", 405: "invalid-request", 4
 SHOWN, LONGEST = 20, 128
 """How many errors one problem lists, and how many characters of a field's name it shows."""
 
-DETAILS = {404: "There is nothing at this path.", 405: "This path has no such method."}
+DETAILS = {404: "This path does not exist.", 405: "This path does not support the method."}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What an answer says of something that went wrong.
+    """What a response says of something that went wrong.
 
     slug: of `KINDS`. detail: for people. errors: what is wrong in which part of the content, see `fault`.
-    status: the kind's by default. headers: further ones of the answer.
+    status: the kind's by default. headers: further ones of the response.
     """
 
     slug: str
@@ -47,7 +47,7 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self, request_id: str) -> Response:
-        """The answer to a request of this id."""
+        """The response to a request of this id."""
         kind = KINDS[self.slug]
         status = self.status or kind.status
         content = {
@@ -62,8 +62,10 @@ class Problem:
         return Response(json.dumps(content).encode(), status, headers, MEDIA)
 
 
-UNEXPECTED = Problem("outcome-unknown", "The server failed. Its log has the reason, under this request id.", status=500)
-"""An error that nobody thought of, of which nothing is told."""
+UNEXPECTED = Problem(
+    "outcome-unknown", "The server failed. The reason is in its log, under this request id.", status=500
+)
+"""The problem of an unexpected error, whose details are not shown."""
 
 
 def of_error(error: HandfulError) -> Problem:

@@ -34,7 +34,7 @@ async def content_of(call: Call, schema: type[Content]) -> Content:
 
 
 async def made_of(call: Call, schema: type[Content], make: Callable[[Content], Made]) -> Made:
-    """What is made of the JSON content of a request, in another thread where there is much of it; see `content_of`."""
+    """The parsed JSON content of a request, parsed in another thread if it is large; see `content_of`."""
     request = call.request
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
@@ -66,7 +66,7 @@ class Source:
     upload: Upload | None = None
 
     def examples(self, given: Sequence[LabeledExample] | None, model: MetaModel) -> tuple[list[Any], list[Any]]:
-        """Inputs and labels as the service takes them; `DataError` where there are none, or in two places."""
+        """Inputs and labels as the service takes them; `DataError` for none, or in two places."""
         if given is None or self.file is not None:
             return self._checked(examples_of_file(self._file_alone(given, "examples"), model, self.limits))
         return self._checked(examples_of(given, model.targets or None, self.limits, image=self._image))
@@ -79,7 +79,7 @@ class Source:
 
     @property
     def file(self) -> Path | None:
-        """The uploaded file, where there is one."""
+        """The uploaded file, if any."""
         return None if self.upload is None else self.upload.file
 
     @property

@@ -17,25 +17,21 @@ This page is made from [openapi.json](openapi.json) by `make reference`. A runni
 `/openapi.json` and a page to try it at `/docs`. How to run one: [serving](../how-to/serving.md).
 
 - **Keys.** Every route under `/v1` needs `Authorization: Bearer KEY`, with a key of the scope that the route names,
-  or of one above it: `predict` < `write` < `admin`. A key belongs to one tenant, and other tenants' things do not
-  exist for it.
-- **Content** is JSON with the fields below and no others, or `multipart/form-data` where it says so. Types are
-  strict.
-- **Input** is what the model reads: a text, a row as `{"column": cell}`, an array of numbers as nested lists, or an
-  image as `{"image": "<base64>"}`. An example is an `input` with a `label` (classification) or a `value`
-  (regression).
+  or of one above it: `predict` < `write` < `admin`. A key belongs to one tenant, and gives no access to others.
+- **Content** is JSON with the fields below and no others, or `multipart/form-data` if stated. Types are strict.
+- **Input** depends on the model: a text, a row as `{"column": cell}`, an array of numbers as nested lists, or an image
+  as `{"image": "<base64>"}`. An example is an `input` with a `label` (classification) or a `value` (regression).
 - **Uploads.** A part `task` has the JSON. Beside it are images, each in a part that the JSON names as `{"image":
   "NAME"}`, or one part `file`: .zip (a folder for each class), .csv, .parquet or .npz; then the JSON has no examples.
 - **Times** are in UTC, as RFC 3339 writes them. **Ids** sort by when they were made.
 - **Lists** come in pages: `data`, `has_more`, and `next_after`, which is the parameter `after` of the next page.
 - **Versions.** Each change of a task makes a version. The `ETag` of a task is its version; a change with `If-Match`
   is carried out only at that version, so that two people do not overwrite each other.
-- **Repetition.** A request with an `Idempotency-Key` that is sent again within 24 hours is answered as the first one
-  was.
-- **Time.** A request waits for 2 seconds at most, or `X-Request-Timeout-Ms` (up to 60,000).
-- **Answers** have `X-Request-Id`, yours where you sent one, and pass `traceparent` on.
+- **Repetition.** A request with an `Idempotency-Key` that is sent again within 24 hours gets the first response.
+- **Time.** A request waits at most 2 seconds, or `X-Request-Timeout-Ms` (up to 60,000).
+- **Responses** have `X-Request-Id`, yours if you sent one, and return `traceparent`.
 - **Problems** are `application/problem+json` of a [closed list](problems.md). Besides those that a route names, each
-  may answer {everywhere}.
+    may return {everywhere}.
 """
 EVERYWHERE = ("invalid-request", "unauthenticated", "forbidden", "overloaded", "not-ready", "outcome-unknown")
 OF_INPUTS = ("non-finite", "ragged-input", "wrong-shape", "adapt-diverged", "task-quarantined", "deadline-exceeded")
@@ -110,7 +106,7 @@ def _answers(operation: Mapping[str, Any]) -> Iterator[str]:
         others = [f"`{media}`" for media in content if media != JSON]
         schema = content.get(JSON, {}).get("schema")
         what = ", ".join(others) or (_type(schema) if schema else "a text" if content else "nothing")
-        yield f"Answer: {status}, {what}."
+        yield f"Response: {status}, {what}."
         if "example" in content.get(JSON, {}):
             yield _block(content[JSON]["example"])
 

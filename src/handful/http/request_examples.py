@@ -1,4 +1,4 @@
-"""Requests and answers as an example for each main route, for the API page and docs/reference/api.md."""
+"""Requests and responses as an example for each main route, for the API page and docs/reference/api.md."""
 
 from typing import Any, NamedTuple
 
@@ -50,11 +50,11 @@ PROBLEM = {
         }
     ],
 }
-"""What went wrong, as an answer says it."""
+"""What went wrong, as a response says it."""
 
 
 class Exchange(NamedTuple):
-    """A request and its answer. request: None for one without content."""
+    """A request and its response. request: None for one without content."""
 
     request: Any
     answer: Any
@@ -94,4 +94,4 @@ EXCHANGES = {
         },
     ),
 }
-"""By method and path. The answer stands for all that succeed."""
+"""By method and path. The response stands for all that succeed."""

@@ -1,4 +1,4 @@
-"""What requests and answers hold: the API page is made from these types."""
+"""What requests and responses hold: the API page is made from these types."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -26,7 +26,9 @@ from handful.serving.records import Scores as ScoresRecord
 from handful.serving.records import TaskRecord
 from handful.serving.records import Version as VersionRecord
 
-Name = Annotated[str, Field(min_length=1, max_length=128, description="1 to 128 characters, none of control.")]
+Name = Annotated[
+    str, Field(min_length=1, max_length=128, description="1 to 128 characters, without control characters.")
+]
 Moment = Annotated[
     AwareDatetime,
     PlainSerializer(lambda at: at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")),
@@ -36,7 +38,7 @@ Moment = Annotated[
 
 def _written(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError("A time is a text, as RFC 3339 writes it, with a time zone.")
+        raise ValueError("A time is a text in the format of RFC 3339, with a time zone.")
     return value
 
 
@@ -57,7 +59,8 @@ Input = Annotated[
     Any,
     Field(
         description=(
-            "What the model reads: a text, a row as an object of columns, an array of numbers as nested lists, or an "
+            "The input that the model needs: a text, a row as an object of columns, an array of numbers as nested "
+            "lists, or an "
             'image as {"image": "<base64>"}.'
         )
     ),
@@ -81,12 +84,12 @@ class Given(BaseModel):
     @classmethod
     def _check_count(cls, value: Any) -> Any:
         if isinstance(value, dict) and len(value) > len(cls.model_fields) + FIELDS_TOO_MANY:
-            raise PydanticCustomError("too_many_fields", "This object has many fields more than it can have.")
+            raise PydanticCustomError("too_many_fields", "This object has too many fields.")
         return value
 
 
 class Shown(BaseModel):
-    """Content of an answer."""
+    """Content of a response."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -101,18 +104,18 @@ class LabeledExample(Given):
 
 Examples = Annotated[
     list[LabeledExample] | None,
-    Field(min_length=1, fail_fast=True, description="Left out where an uploaded file has them."),
+    Field(min_length=1, fail_fast=True, description="Omitted if an uploaded file has them."),
 ]
 
 
-Estimating = Annotated[bool, Field(description="Whether to estimate its score, each example by the others.")]
+Estimating = Annotated[bool, Field(description="Whether to estimate its score by leave-one-out.")]
 
 
 class CreateTask(Given):
     """A new task, adapted from examples."""
 
     name: Name
-    model: Annotated[str | None, Field(description="May be left out where the server has one.")] = None
+    model: Annotated[str | None, Field(description="May be omitted if the server has only one.")] = None
     keep_examples: Annotated[bool, Field(description="Without its examples a task cannot change.")] = True
     estimate: Estimating = False
     examples: Examples = None
@@ -145,7 +148,7 @@ class Evaluate(Given):
     """What a task is scored on: these examples, or without any its own, each predicted from the others."""
 
     examples: Examples = None
-    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
+    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="Default: the head.")] = None
 
 
 class RollBack(Given):
@@ -157,18 +160,18 @@ class RollBack(Given):
 class CreateKey(Given):
     """A new API key."""
 
-    name: Annotated[str, Field(description="What it is for.")]
+    name: Annotated[str, Field(description="Its purpose.")]
     scope: Literal["predict", "write", "admin"]
-    tenant: Annotated[str | None, Field(description="Whose it is; that of the asking key by default.")] = None
-    expires_at: Annotated[GivenMoment | None, Field(description="From when it is refused; never by default.")] = None
+    tenant: Annotated[str | None, Field(description="Its tenant; default: that of your key.")] = None
+    expires_at: Annotated[GivenMoment | None, Field(description="When it expires; default: never.")] = None
 
 
 class RotateKey(Given):
     """How a key is replaced."""
 
-    overlap_seconds: Annotated[
-        float, Field(ge=0, le=30 * 86400, description="For how long the old key is accepted beside the new one.")
-    ] = 86400
+    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86400, description="Hours until the old key expires.")] = (
+        86400
+    )
 
 
 class CreateTenant(Given):
@@ -180,8 +183,8 @@ class CreateTenant(Given):
 class Predict(Given):
     """Inputs to predict."""
 
-    inputs: Annotated[list[Input] | None, Field(description="Left out where an uploaded file has them.")] = None
-    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="The head by default.")] = None
+    inputs: Annotated[list[Input] | None, Field(description="Omitted if an uploaded file has them.")] = None
+    version: Annotated[int | None, Field(ge=1, le=MOST_VERSIONS, description="Default: the head.")] = None
     top: Annotated[
         int | None,
         Field(ge=1, le=MOST_CLASSES, description="How many classes to show, the most probable first; all by default."),
@@ -207,7 +210,7 @@ class Model(Shown):
 
 
 class Note(Shown):
-    """What to know of a request although nothing is wrong. pointer: which part of it the note is about."""
+    """A note on a request that is not an error. pointer: the part of the request that it is about."""
 
     code: str
     message: str
@@ -230,7 +233,7 @@ class Estimate(Shown):
 
     @classmethod
     def of(cls, estimate: EstimateRecord | None) -> Self | None:
-        """An estimate of the service, where there is one."""
+        """An estimate of the service, if any."""
         return None if estimate is None else cls(**vars(estimate))
 
 
@@ -273,7 +276,7 @@ class Task(Shown):
 class Readapted(Task):
     """A task after it was to move to its present model. before, after: scores of both on its own examples."""
 
-    promoted: Annotated[bool, Field(description="Whether it moved: not where its score would surely fall.")]
+    promoted: Annotated[bool, Field(description="Whether it moved: not if its score would fall significantly.")]
     before: Estimate | None
     after: Estimate | None
 
@@ -298,7 +301,8 @@ class Evaluation(Shown):
     score: Estimate
     estimates: list[Estimate]
     confusion: Annotated[
-        dict[str, dict[str, int]] | None, Field(description="Of each class, how many are predicted as each.")
+        dict[str, dict[str, int]] | None,
+        Field(description="For each true class, the number of predictions of each class."),
     ]
     notes: list[Note] = []
 
@@ -335,7 +339,7 @@ class Difference(Shown):
 
     added: list[str]
     removed: list[str]
-    relabeled: Annotated[dict[str, str], Field(description="By the id of the example that is there now, the earlier.")]
+    relabeled: Annotated[dict[str, str], Field(description="The earlier label by the id of the present example.")]
     labels_added: list[str]
     labels_removed: list[str]
 
@@ -344,9 +348,9 @@ class Version(Shown):
     """A version of a task, which never changes, but for being erased: then only number, time and actor are left."""
 
     number: int
-    parent: Annotated[int | None, Field(description="The version that was the head when it was made.")]
-    change: Annotated[str, Field(description="What made it, such as created, added, corrected or erased.")]
-    actor: Annotated[str, Field(description="The id of the key that asked for it.")]
+    parent: Annotated[int | None, Field(description="The head when this version was made.")]
+    change: Annotated[str, Field(description="The change that made it, such as created, added, corrected or erased.")]
+    actor: Annotated[str, Field(description="The id of the key that requested it.")]
     created_at: Moment
     erased_at: Moment | None
     model: Model
@@ -355,7 +359,7 @@ class Version(Shown):
     examples: int | None
     digest: Annotated[str | None, Field(description="Of its state.")]
     estimate: Estimate | None
-    pinned: Annotated[bool, Field(description="Whether its state is kept, however many versions follow.")]
+    pinned: Annotated[bool, Field(description="Whether its state is kept even if many versions follow.")]
     difference: Annotated[Difference | None, Field(description="From its parent.")]
 
     @classmethod
@@ -429,7 +433,7 @@ class ServedModel(Shown):
     name: str
     digest: str
     kind: Literal["classification", "regression"]
-    labels: Annotated[list[str] | None, Field(description="Where all tasks have the same classes.")]
+    labels: Annotated[list[str] | None, Field(description="Set if all tasks have the same classes.")]
     targets: list[str]
     takes: str
 

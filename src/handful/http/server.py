@@ -47,13 +47,13 @@ class Address:
     key: Path | None = None
 
     def check(self) -> None:
-        """Raise a `UserError` for an address at which keys would be sent in the open, or files of TLS that are none."""
+        """Raise `UserError` for an address at which keys would be sent in the open, or files of TLS that are none."""
         if (self.certificate is None) != (self.key is None):
             raise UserError("TLS needs a certificate and its key.", hint="Give both {tls_cert} and {tls_key}.")
         if self.host not in LOCAL and self.certificate is None and not self.behind_proxy:
             raise UserError(
-                f"At {self.host} others could read the keys that clients send.",
-                hint="Give {tls_cert} and {tls_key}, or {behind_proxy} where a proxy of yours has them.",
+                f"At {self.host}, others could read the keys of clients.",
+                hint="Give {tls_cert} and {tls_key}, or {behind_proxy} if your proxy has them.",
             )
         if self.certificate is not None:
             try:
@@ -61,11 +61,11 @@ class Address:
                 chain.load_cert_chain(self.certificate, self.key, password="")  # nobody is there to type one
             except (OSError, ssl.SSLError) as error:
                 raise UserError(
-                    f"The files of TLS cannot be used ({error}).", hint="Look at {tls_cert} and {tls_key}."
+                    f"The TLS files cannot be used ({error}).", hint="Check {tls_cert} and {tls_key}."
                 ) from error
 
     def bound(self) -> socket.socket:
-        """A socket at this address; `UserError` where there can be none."""
+        """A socket at this address; `UserError` if there can be none."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,7 +75,7 @@ class Address:
             listener.close()
             raise UserError(
                 f"Cannot listen at {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}.",
-                hint="Choose another {host} or {port}, or end what listens there.",
+                hint="Choose another {host} or {port}, or stop the process that listens there.",
             ) from error
         return listener
 

@@ -43,12 +43,12 @@ USUAL = b"%d" % (DEADLINE * 1000)
 """Milliseconds of a request that does not say how many."""
 
 ROWS = 64
-"""The most inputs of a plain request, whose answer is made on the event loop."""
+"""The most inputs of a plain request, whose response is made on the event loop."""
 
 REFUSALS, BURST = 1000, 50
 """Refusals a second, and in a moment, beyond which clients that were refused are held back."""
 HELD = 1.0
-"""Seconds for which a client is held back at most: it was told to come again after as many."""
+"""Seconds for which a client is held back at most, as in its `Retry-After`."""
 
 
 class Vectors(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,10 +106,10 @@ class ShortWay:
         self._refused_until = 0.0
 
     def hold(self, cycle: RequestResponseCycle) -> None:
-        """Where many are refused, read on from a client that was only after a while, as it was told to come again.
+        """If many are refused, read on from a refused client only after a while, as its `Retry-After` asked.
 
-        Reading and refusing a request takes a third of what answering it does: without this, clients that ask again
-        at once would take the time of those who are answered.
+        Reading and refusing a request takes a third of the time of serving it: without this, clients that retry at once
+        would take the time of those who are served.
         """
         loop = asyncio.get_running_loop()
         self._refused_until = max(self._refused_until, loop.time()) + 1 / REFUSALS
@@ -125,9 +125,9 @@ class ShortWay:
 
 
 class PlainRequest:
-    """A request from its head to its answer. All methods belong to the event loop.
+    """A request from its head to its response. All methods belong to the event loop.
 
-    cycle: uvicorn's, which holds its content and takes its answer.
+    cycle: uvicorn's, which holds its content and takes its response.
     """
 
     def __init__(self, way: ShortWay, cycle: RequestResponseCycle, head: Head, otherwise: Callable[[], None]) -> None:
@@ -150,7 +150,7 @@ class PlainRequest:
             self._enter(held)
 
     def leave(self, status: int = STATUSES["client-left"]) -> None:
-        """Nobody waits for its answer any more. status: of the answer that it has instead."""
+        """Nobody waits for its response any more. status: of the response that it has instead."""
         if not self._ended:
             self._drop()
             self._tell(status)
@@ -224,7 +224,7 @@ class PlainRequest:
         self._send(answer.status_code, headers, bytes(answer.body))
 
     def _send(self, status: int, headers: "list[tuple[bytes, bytes]]", content: bytes) -> None:
-        """Write the answer as `RequestResponseCycle.send` does."""
+        """Write the response as `RequestResponseCycle.send` does."""
         cycle, trace = self.cycle, trace_of(self._head.headers)
         self._ended = cycle.response_started = cycle.response_complete = True
         lines = [STATUS_LINE[status]]
@@ -262,7 +262,7 @@ HEADERS = [(b"cache-control", b"no-store"), (b"content-type", b"application/json
 
 
 def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Asked:
-    """What is asked for; `NotPlainError` where it is not plain, or something is wrong with it."""
+    """What is asked for; `NotPlainError` if it is not plain, or something is wrong with it."""
     try:
         given = _decoder.decode(content)
     except (msgspec.DecodeError, ValueError):
@@ -274,7 +274,7 @@ def _read(tenant: str, task: str, content: bytes, limits: RequestLimits) -> Aske
 
 
 def _vectors(rows: list[list[float]]) -> np.ndarray:
-    """Rows as an array `(n, width)` of doubles; `NotPlainError` where they are none or hold a number that is too large.
+    """Rows as an array `(n, width)` of doubles; `NotPlainError` if they are none or hold a number that is too large.
 
     `struct` takes a quarter of the time that NumPy needs to make an array of a list.
     """

@@ -31,10 +31,10 @@ class Telemetry:
     def __init__(self, server: Server) -> None:
         self._registry = CollectorRegistry()
         labels = "method", "route", "status"
-        self._requests = Counter("handful_requests", "Requests by their answers.", labels, registry=self._registry)
+        self._requests = Counter("handful_requests", "Requests by status.", labels, registry=self._registry)
         self._seconds = Histogram(
             "handful_request_seconds",
-            "From a request's head to the end of its answer.",
+            "Seconds from a request's head to the end of its response.",
             ("route",),
             buckets=SECONDS,
             registry=self._registry,
@@ -43,7 +43,7 @@ class Telemetry:
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request that is answered. route: its template. status: 0 where there was no answer."""
+        """A finished request. route: its template. status: 0 without a response."""
         kind = method if method in METHODS else "other", route, status
         if kind not in self._counted:  # looking them up takes longer than counting
             requests = self._requests.labels(kind[0], route, str(status))
@@ -69,9 +69,9 @@ class _Queues(Collector):
         waiting = GaugeMetricFamily("handful_waiting_rows", "Rows that wait.", labels=["lane"])
         requests = GaugeMetricFamily("handful_waiting_requests", "Requests that wait.", labels=["lane"])
         busy = GaugeMetricFamily("handful_busy_seconds", "For which the oldest work has run.", labels=["lane"])
-        rows = CounterMetricFamily("handful_rows", "Rows that were worked off.", labels=["lane"])
+        rows = CounterMetricFamily("handful_rows", "Rows that were processed.", labels=["lane"])
         work = CounterMetricFamily("handful_work_seconds", "Seconds of threads.", labels=["lane"])
-        refused = CounterMetricFamily("handful_refusals", "Requests that were not answered.", labels=["lane", "why"])
+        refused = CounterMetricFamily("handful_refusals", "Requests without a response.", labels=["lane", "why"])
         sizes = HistogramMetricFamily("handful_batch_requests", "Requests of one batch.", labels=["lane"])
         for name, lane in lanes:
             seen = lane.seen

@@ -50,7 +50,7 @@ def _opened(path: Path, model: MetaModel, limits: RequestLimits) -> Iterator[Inp
     with within("file"), called(Path(path.name), path):
         if model.pipeline is None:
             raise DataError(
-                "The tasks of this model come from a generator: its inputs are arrays in JSON, and no files.",
+                "The tasks of this model come from a generator: its inputs are arrays in JSON, not files.",
                 code="unsupported-media",
             )
         if path.suffix in (".zip", ".npz"):
@@ -83,4 +83,4 @@ def _rows(table: Table, pipeline: InputPipeline) -> list[Any]:
         return table.sentences(pipeline.text)
     if type(pipeline) is TablePipeline:
         return pipeline.alone(table)
-    raise DataError(f"A table is no input of this model, which takes {pipeline.described()}.", code="unsupported-media")
+    raise DataError(f"This model does not support tables, but {pipeline.described()}.", code="unsupported-media")

@@ -36,7 +36,7 @@ class Upload:
     """What was uploaded.
 
     task: the value of the part "task", which is JSON.
-    file: the part "file", in a folder that is there while the request is worked on; None where there is none.
+    file: the part "file", in a folder that exists during the request; None without one.
     size: bytes of all parts.
     """
 
@@ -47,7 +47,7 @@ class Upload:
         self._images, self._places, self._unused = images, places, set(places)
 
     def image(self, name: Any, limits: RequestLimits = DEFAULTS) -> bytes:
-        """The content of the part of this name; `DataError` where there is none. See `inputs_of`."""
+        """The content of the part of this name; `DataError` if it does not exist. See `inputs_of`."""
         if type(name) is not str or name not in self._places:
             raise DataError("No part of the upload has this name.")
         start, size = self._places[name]
@@ -56,9 +56,11 @@ class Upload:
         return checked_image(self._images.read(size), limits)
 
     def check_used(self) -> None:
-        """Raise a `DataError` where there are images that the task does not name."""
+        """Raise `DataError` for images that the task does not refer to."""
         if self._unused:
-            raise DataError(f"{len(self._unused)} images of the upload are not named by the task. Name all of them.")
+            raise DataError(
+                f"{len(self._unused)} images of the upload are not referred to by the task. Refer to all of them."
+            )
 
 
 @contextlib.asynccontextmanager
@@ -71,8 +73,7 @@ async def uploaded(
     folder: in which to write, on a disk that may fill up.
     run: where to write, and to read what was written.
 
-    Raises `DataError` for content that is none of this, and `UserError` of the code "unwritable" where there is no
-    room for it.
+    Raises `DataError` for other content, and `UserError` of the code "unwritable" if the disk is full.
     """
     boundary = _boundary(content_type)
     with contextlib.ExitStack() as stack:
@@ -99,12 +100,12 @@ def spooling() -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"The upload cannot be kept ({error.strerror or error}). Try again later.", code="unwritable"
+            f"The upload cannot be stored ({error.strerror or error}). Try again later.", code="unwritable"
         ) from error
 
 
 async def _blocks(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[bytes]:
-    """Content as it comes, in blocks that are worth to be written; `DataError` as soon as there is too much."""
+    """Content as it comes, in blocks that are worth to be written; `DataError` as soon as it is too much."""
     block, count = bytearray(), 0
     async for chunk in chunks:
         count += len(chunk)
@@ -195,7 +196,7 @@ class _Parts:
         if kind != b"form-data" or not name or "content-transfer-encoding" in headers:
             raise _broken()
         if name in self._names:
-            raise DataError("Two parts of the upload have one name. Give each its own.")
+            raise DataError("Two parts of the upload have the same name. Use unique names.")
         self._names.add(name)
         self._part, self._size = name, 0
         if name == TASK:
@@ -238,11 +239,11 @@ def _ending(name: str) -> str:
         if name.lower().endswith(ending):
             return ending
     raise DataError(
-        f"The name of the part {FILE!r} ends with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.",
+        f"The name of the part {FILE!r} must end with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.",
         code="unsupported-media",
         field=(FILE,),
     )
 
 
 def _broken() -> DataError:
-    return DataError("The upload is no whole multipart/form-data whose parts have names.", code="invalid-multipart")
+    return DataError("The upload is not complete multipart/form-data with named parts.", code="invalid-multipart")

@@ -47,7 +47,7 @@ async def pin_version(task: TaskId, version: Number, call: Writing) -> Response:
 
 @router.post("/readapt", response_model=Readapted, **takes(Readapt))
 async def readapt(task: TaskId, call: Writing, expected: Expected) -> Response:
-    """Move a task to the present model of its model's name, unless its score would surely fall."""
+    """Move a task to the present model of its model's name, unless its score would fall significantly."""
     await content_of(call, Readapt)
     head = (await call.look(call.service.get, task)).head
     made = await call.change_once(

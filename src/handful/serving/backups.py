@@ -29,15 +29,15 @@ BESIDE = ("-wal", "-shm", "-journal")
 def backup(folder: str | Path, path: str | Path) -> Path:
     """Copy the store in a folder, in use or not, as it is now into one file that its owner alone may read.
 
-    Nothing is at this path before the copy is whole. Raises `UserError` where there is something already, or it cannot
-    be written, and `ArtifactError` where the folder holds no store, or a damaged one.
+    Nothing is at this path before the copy is whole. Raises `UserError` if the path exists or cannot be written, and
+    `ArtifactError` if the folder does not contain an intact store.
     """
     file, target = Path(folder) / FILE, Path(path)
     if not file.is_file():
-        raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
+        raise ArtifactError(f"{folder} does not contain a store.", code="missing-artifact")
     for place in (target, *beside(target)):
         if os.path.lexists(place):
-            raise UserError(f"{place} is there already.", hint="Give {path} another name.", code="unwritable")
+            raise UserError(f"{place} already exists.", hint="Set {path} to another name.", code="unwritable")
     with _placed(target) as temporary:
         with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
             source.execute("VACUUM INTO ?", (str(temporary),))
@@ -51,9 +51,9 @@ def restore(path: str | Path, folder: str | Path) -> Path:
     path: the file that `backup` made.
     folder: empty but for what a restoration left that was killed, or not there yet.
 
-    A store of an earlier version has to be upgraded afterwards. Raises `UserError` where the folder holds something, or
-    the backup is a link or has files of a database in use beside it, and `ArtifactError` where it is no backup of a
-    store, or damaged.
+    A store of an earlier version has to be upgraded afterwards. Raises `UserError` if the folder holds something, or
+    the backup is a link or has files of a database in use beside it, and `ArtifactError` if it is no backup of a store,
+    or damaged.
     """
     source, place = Path(path), Path(folder)
     check_local(place)
@@ -80,12 +80,12 @@ def _is_left(file: Path) -> bool:
 
 
 def _opened(source: Path) -> int:
-    """A backup, opened for reading; `UserError` where it is a link, or a database that may be in use."""
+    """A backup, opened for reading; `UserError` if it is a link, or a database that may be in use."""
     for place in beside(source):
         if os.path.lexists(place):
             raise UserError(
-                f"{place} is there: {source} is a database in use, or that of a process that was killed, and the file "
-                "alone may lack a part. Make a backup with `handful store backup`, and restore that."
+                f"{place} exists: {source} is a database in use, or of a killed process, and the file alone may be "
+                f"incomplete. Make a backup with `handful store backup`, and restore that."
             )
     try:
         opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -93,34 +93,34 @@ def _opened(source: Path) -> int:
         raise ArtifactError(f"Cannot read {source}: {error.strerror}.", code="missing-artifact") from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise ArtifactError(f"{source} is no file.", code="missing-artifact")
+        raise ArtifactError(f"{source} is not a file.", code="missing-artifact")
     return opened
 
 
 def _check_store(file: Path, source: Path) -> None:
-    """Raise an `ArtifactError` where a copy is not of a whole store of this version or an earlier one."""
+    """Raise `ArtifactError` if a copy is not of a whole store of this version or an earlier one."""
     engine = engine_of(file, writes=False, resting=True, called=source)
     try:
         with engine.begin() as connection:
             kinds = set(connection.exec_driver_sql("SELECT DISTINCT type FROM sqlite_master").scalars())
             current = is_current(connection, source)
             if kinds != {"table", "index"} or not (current or revision_of(connection)):  # a trigger runs by itself
-                raise ArtifactError(f"{source} is no backup of a store.")
+                raise ArtifactError(f"{source} is not a backup of a store.")
             check_whole(connection, source)
     except DBAPIError as error:
-        raise ArtifactError(f"{source} is damaged ({error.orig}). Take another backup.") from error
+        raise ArtifactError(f"{source} is damaged ({error.orig}). Use another backup.") from error
     finally:
         engine.dispose()
 
 
 def check_whole(connection: Connection, source: object) -> None:
-    """Raise an `ArtifactError` where SQLite finds a database damaged, or rows without those that they refer to."""
+    """Raise `ArtifactError` where SQLite finds a database damaged, or rows without those that they refer to."""
     found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
     if found != "ok":
-        raise ArtifactError(f"{source} is damaged ({found}). Check its disk, and take another backup.")
+        raise ArtifactError(f"{source} is damaged ({found}). Check its disk, and use another backup.")
     orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
     if orphans:
-        raise ArtifactError(f"{source} is damaged: {orphans[0][0]} has rows without those that they refer to.")
+        raise ArtifactError(f"{source} is damaged: {orphans[0][0]} has rows with broken references.")
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def _placed(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     except (OSError, sqlite3.Error) as error:
         if is_damage(error):
-            raise ArtifactError(f"The database that was read is damaged ({error}). Restore a backup.") from error
+            raise ArtifactError(f"The source database is damaged ({error}). Restore a backup.") from error
         raise UserError(f"Cannot write {target}: {error}.", code="unwritable", hint="Choose another place.") from error
 
 

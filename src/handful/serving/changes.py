@@ -76,7 +76,7 @@ class Changes:
         request: Request[TaskRecord],
         estimate: Estimate | None = None,
     ) -> TaskRecord:
-        """Write a new task with its first version. examples: None where they are not kept."""
+        """Write a new task with its first version. examples: None if they are not kept."""
         meta, id_, at = self._states.model(made.model_digest), self._store.ids.new("task"), self._now()
 
         def work(rows: Rows) -> TaskRecord:
@@ -244,7 +244,8 @@ class Changes:
         return retried(attempt, once=terms.expected is not None)
 
     def _unchanged(self, record: TaskRecord, terms: Terms, request: Request[TaskRecord]) -> TaskRecord:
-        """The answer to a request that changes nothing; sent again, it changes nothing of what came between either."""
+        """The response to a request that changes nothing; sent again, it changes nothing of what came between
+        either."""
 
         def work(rows: Rows) -> None:
             rows.task(record.id)  # it may have been deleted

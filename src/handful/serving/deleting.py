@@ -41,7 +41,7 @@ class Deleter:
             record = rows.task(task, deleted=True)
             if record.deleted_at is not None:
                 if record.deleted_at < as_datetime(self._now() - RESTORABLE):
-                    raise UserError(f"There is no task {task!r}.", code="not-found")
+                    raise UserError(f"The task {task!r} does not exist.", code="not-found")
                 rows.check_free(record.name)
                 rows.set_deleted(task, None)
                 rows.log(self._now(), terms.actor, "restored", task, record.head.number)

@@ -30,7 +30,7 @@ class Derivation:
     def fault(self, rows: Rows, version: Version, state: bytes | None, examples: Sequence[Example]) -> str | None:
         """What is wrong with a version that has examples; None: nothing.
 
-        state: None where it was dropped; then it only has to be possible to adapt it anew.
+        state: None if it was dropped; then it only has to be possible to adapt it anew.
         """
         try:
             model = self._model(rows, version.model_digest)
@@ -41,7 +41,7 @@ class Derivation:
                 return None
             return _difference(model, AdaptedTask.from_bytes(state), adapted(model, examples, keep_support=True))
         except HandfulError as error:
-            return f"it cannot be adapted anew ({error.code})"
+            return f"it cannot be adapted again ({error.code})"
 
     def _model(self, rows: Rows, digest: str) -> MetaModel:
         if digest not in self._models:
@@ -58,7 +58,7 @@ def _difference(model: MetaModel, stored: AdaptedTask, made: AdaptedTask) -> str
         raise ArtifactError("The examples are lost.")
     inputs = made.support.inputs
     found = _distance(model.predict(stored, inputs), model.predict(made, inputs))
-    return None if found <= TOLERANCE else f"adapted anew it predicts otherwise, by {found:.1g}"
+    return None if found <= TOLERANCE else f"adapted again, it gives other predictions, by {found:.1g}"
 
 
 def _distance(one: Prediction, other: Prediction) -> float:

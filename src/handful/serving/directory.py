@@ -26,11 +26,11 @@ class Directory:
         self._run, self._tenant, self._counts = connection.execute, tenant, counts
 
     def tenant(self, name: str, *, lock: bool = False) -> Tenant:
-        """A tenant; `UserError` where there is none. lock: until the transaction ends, others that lock it wait."""
+        """A tenant; `UserError` if it does not exist. lock: until the transaction ends, others that lock it wait."""
         wanted = select(TENANTS.c.tenant, TENANTS.c.created_at).where(self._own(TENANTS), TENANTS.c.tenant == name)
         row = self._run(wanted.with_for_update() if lock else wanted).first()
         if row is None:
-            raise UserError(f"There is no tenant {name!r}.", code="not-found")
+            raise UserError(f"The tenant {name!r} does not exist.", code="not-found")
         return Tenant(row.tenant, as_datetime(row.created_at))
 
     def tenants(self, limit: int, after: str) -> list[Tenant]:
@@ -44,14 +44,14 @@ class Directory:
         self._run(insert(TENANTS).values(tenant=self._tenant, created_at=at))
 
     def key(self, id_: str) -> Key:
-        """A key; `UserError` where there is none."""
+        """A key; `UserError` if it does not exist."""
         found = self.hashed_key(id_)
         if found is None:
-            raise UserError(f"There is no key {id_!r}.", code="not-found")
+            raise UserError(f"The key {id_!r} does not exist.", code="not-found")
         return found[0]
 
     def hashed_key(self, id_: str) -> tuple[Key, str] | None:
-        """A key and the hash of its token; None where there is none."""
+        """A key and the hash of its token; None if it does not exist."""
         row = self._run(select(KEYS).where(self._own(KEYS), KEYS.c.id == id_)).first()
         return None if row is None else (_key(row), row.hash)
 
@@ -73,7 +73,7 @@ class Directory:
         return self.key(id_)
 
     def set_key(self, id_: str, **facts: Any) -> Key:
-        """Change facts of a key of the tenant; `UserError` where there is none."""
+        """Change facts of a key of the tenant; `UserError` if it does not exist."""
         self._counts.update(KEYS, None, KEYS.c.id == id_, **facts)
         return self.key(id_)
 

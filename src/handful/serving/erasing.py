@@ -29,7 +29,7 @@ class Eraser:
         """Erase examples, and adapt the task anew where its head holds one; see `Service.erase`."""
         wanted = sorted(set(ids))
         if not wanted:
-            raise UserError("Which examples are to be erased? Give their ids.")
+            raise UserError("The examples to erase are missing. Give their ids.")
 
         def attempt() -> tuple[str, list[int]]:
             with self._store.reading(tenant) as rows:
@@ -91,11 +91,11 @@ class Eraser:
     def _without(self, record: TaskRecord, left: Sequence[Example]) -> AdaptedTask:
         try:
             if not left:
-                raise DataError("No example would be left.", code="too-few-examples")
+                raise DataError("No examples would remain.", code="too-few-examples")
             return self._states.adapt(self._states.model(record.head.model_digest), left)
         except DataError as error:
             raise DataError(
-                f"{error.message} Without these examples the task cannot predict: erase the whole task.",
+                f"{error.message} The task cannot predict without these examples: erase the whole task.",
                 code=error.code,
             ) from error
 
@@ -130,8 +130,8 @@ class Eraser:
                 self._store.write(tenant, lambda rows: rows.receipts.finish(id_, self._now()))
             except HandfulError as error:
                 raise HandfulError(
-                    "What was erased is in no table any more, but traces may be in files of the store, which failed or "
-                    "is being read. Ask for the same erasure again.",
+                    "The erased data are in no table any more, but traces may remain in files of the store, which "
+                    "failed or is being read. Repeat the same erasure.",
                     code=error.code,
                 ) from error
         with self._store.reading(tenant) as rows:
@@ -149,7 +149,7 @@ class Eraser:
 
 
 def _earlier(rows: Rows, task: str, ids: set[str] | None, message: str) -> str:
-    """The erasure of these examples, or of the whole task, that was made before; `UserError` where there is none."""
+    """The erasure of these examples, or of the whole task, that was made before; `UserError` without one."""
     for row in rows.receipts.of_task(task):
         if row.version is None if ids is None else ids <= set(json.loads(row.examples)):
             return str(row.id)

@@ -24,7 +24,7 @@ class Evaluator:
         self._store, self._states = store, states
 
     def run(self, task: str, version: Version, inputs: Sequence[Any] | None, labels: Any, tenant: str) -> Scores:
-        """The scores of a version on labeled inputs, or on its own examples where there are none."""
+        """The scores of a version on labeled inputs, or on its own examples without any."""
         model = self._states.model(version.model_digest)
         with collecting() as notes:
             if inputs is None:

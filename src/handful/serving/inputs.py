@@ -53,7 +53,7 @@ def written(value: Any, place: int = 0) -> Written:
         return _array(value)
     except UnicodeEncodeError as error:
         raise DataError(
-            f"Input {place} is no text: it holds {error.object[error.start]!a}.", field=("inputs", place)
+            f"Input {place} is not text: it contains {error.object[error.start]!a}.", field=("inputs", place)
         ) from error
     except DataError as error:
         raise error.about(f"Input {place}", "inputs", place) from error
@@ -62,7 +62,7 @@ def written(value: Any, place: int = 0) -> Written:
 def all_written(inputs: Sequence[Any] | np.ndarray) -> list[Written]:
     """Inputs as a store keeps them; `DataError` names the first that is none."""
     if isinstance(inputs, str | bytes | Mapping):
-        raise DataError("The inputs are one text, image or row. Give a list of them.", field=("inputs",))
+        raise DataError("The inputs are a single text, image or row. Give a list.", field=("inputs",))
     return [written(value, place) for place, value in enumerate(inputs)]
 
 
@@ -87,7 +87,7 @@ def joined(several: Sequence[Given]) -> Given:
 def values(inputs: Given) -> Any:
     """Inputs as pipelines take them: a list, or where they are arrays one array `(n, *shape)`.
 
-    Raises `DataError` where they are of several kinds or shapes.
+    Raises `DataError` if they are of several kinds or shapes.
     """
     if isinstance(inputs, np.ndarray):
         return inputs
@@ -138,22 +138,23 @@ def _cell(cell: Any) -> str | int | float | bool | None:
         if isinstance(cell, str):
             cell.encode()
         return cell
-    raise DataError(f"A cell is a text, a finite number, a truth value or None, not {cell!r:.60}.")
+    raise DataError(f"A cell is a text, a finite number, a boolean or None, not {cell!r:.60}.")
 
 
 def _array(given: Any) -> Written:
     try:
         array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     except (ValueError, TypeError) as error:
-        raise DataError("its rows are of several lengths, or no numbers.", code="ragged-input") from error
+        raise DataError("its rows have different lengths or are not numbers.", code="ragged-input") from error
     if array.dtype.kind not in TYPES:
         raise DataError(
-            f"{type(given).__name__} is no input: give a text, the bytes of an image, a row as a mapping of columns, "
+            f"{type(given).__name__} is not an input: give a text, the bytes of an image, a row as a mapping of "
+            f"columns, "
             "or numbers.",
             code="unsupported-media",
         )
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise DataError("it has whole numbers of more than 63 bits. Give them as floats.", code="non-finite")
+        raise DataError("it has integers of more than 63 bits. Give them as floats.", code="non-finite")
     dtype = "uint8" if array.dtype == np.uint8 else TYPES[array.dtype.kind]
     return Written(" ".join(["array", dtype, *map(str, array.shape)]), array.astype(dtype).tobytes())
 

@@ -53,7 +53,7 @@ SHOWN = Note(
 class NewKey:
     """A key with its token, which the store cannot show again.
 
-    token: None where an earlier request with the same idempotency key made it. notes: what to know of it.
+    token: None where an earlier request with the same idempotency key made it. notes: on the key.
     """
 
     key: Key
@@ -73,7 +73,7 @@ class Identity:
         """Raise a `UserError` where the key may not do what is of this scope."""
         if SCOPES.index(self.scope) < SCOPES.index(scope):
             raise UserError(
-                f"This needs a key with the scope {scope!r}, and yours has {self.scope!r}.", code="forbidden"
+                f"This needs a key with the scope {scope!r}, but yours has {self.scope!r}.", code="forbidden"
             )
 
     def require_managing(self, tenant: str) -> None:
@@ -83,7 +83,7 @@ class Identity:
         """
         self.require("admin")
         if self.tenant not in (tenant, DEFAULT):
-            raise UserError(f"There is no tenant {tenant!r}.", code="not-found")
+            raise UserError(f"The tenant {tenant!r} does not exist.", code="not-found")
 
 
 class Keys:
@@ -222,18 +222,16 @@ class Keys:
         return Identity(found[0].tenant, found[0].id, found[0].scope)
 
     def first_admin(self, given: str | None) -> NewKey | None:
-        """See to it that the tenant "default" has an admin key; returns it where it was made here.
-
-        given: the operator's own, in place of one given before; None: one is made where there is none in force.
-
-        Raises `UserError` where the given one is short or cannot stand in a header, or was revoked or rotated.
+        """Ensure that the tenant "default" has an admin key; returns it if it was created here. given: the operator's
+        own, replacing an earlier one; None: create one if none is valid. Raises `UserError` if the given one is too
+        short, has characters not allowed in a header, or was revoked or rotated.
         """
         if given is None:
             return self._made_first()
         if not OPERATORS.fullmatch(given):
             raise UserError(
-                "An admin key of your own has 32 to 256 letters, digits and characters of '._~+/=-', and does not "
-                "begin with 'hf_', as keys made here do. Choose another one."
+                "Your own admin key needs 32 to 256 letters, digits and characters of '._~+/=-', and must not begin "
+                "with 'hf_', the prefix of generated keys. Choose another one."
             )
 
         def work(rows: Rows) -> Key:
@@ -319,9 +317,9 @@ class Keys:
 
     def _later(self, given: datetime) -> int:
         if given.tzinfo is None:
-            raise UserError("The time at which a key expires needs a time zone.", field=("expires_at",))
+            raise UserError("The expiry of a key needs a time zone.", field=("expires_at",))
         if (at := _milliseconds(given)) <= self._now():
-            raise UserError(f"{given.isoformat()} has passed: the key would never be valid.", field=("expires_at",))
+            raise UserError(f"{given.isoformat()} is in the past: the key would never be valid.", field=("expires_at",))
         return at
 
 

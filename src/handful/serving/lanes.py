@@ -152,12 +152,12 @@ class Lane(Generic[Content, Answer]):
         before = self._waiting.rows_before(request)
         seconds = self._wait(before) if before > self._most() else 0.0  # else it is in the next batch
         if self._waiting.count and seconds > self._may_wait * (request.until - request.since):
-            raise self._refusal("so many requests wait that this one might not be answered in time.")
+            raise self._refusal("too many requests are waiting to finish this one in time.")
         if self._waiting.count and not self._waiting.admits(request):
-            raise self._refusal("so many requests wait that there is no room for this one.")
+            raise self._refusal("too many requests are waiting.")
         self.seen.taken += 1
         for other in self._waiting.add(request):
-            other.resolve(self._refusal("too many requests wait, and others asked for less."))
+            other.resolve(self._refusal("too many requests are waiting, and others are smaller."))
 
     def _refusal(self, reason: str) -> OverloadedError:
         """The error of a request that is refused, and counted as such."""

@@ -10,11 +10,11 @@ DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u
 
 
 def checked_name(name: str, noun: str = "name") -> str:
-    """The name in Unicode's composed form; `UserError` where it is empty, too long or has characters that hide."""
+    """The name in Unicode's composed form; `UserError` if it is empty, too long or has characters that hide."""
     composed = unicodedata.normalize("NFC", name)
     if not 1 <= len(composed) <= LONGEST or composed.isspace():
         raise UserError(f"A {noun} has 1 to {LONGEST} characters, not {len(composed)}.")
     for character in composed:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in DIRECTIONS:
-            raise UserError(f"A {noun} holds no control or direction characters, but here is {character!a}.")
+            raise UserError(f"A {noun} must not contain control or direction characters, but has {character!a}.")
     return composed

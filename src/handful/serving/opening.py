@@ -12,11 +12,11 @@ from handful.serving.store import Store
 
 
 def open_store(place: str | Path) -> Store:
-    """The store in a folder, which is made where there is none, or in a database of PostgreSQL.
+    """The store in a folder, which is created if missing, or in a database of PostgreSQL.
 
     place: the folder, or `postgresql://role:password@host/database`, see `PostgresStore`.
 
-    Raises `UserError` where it cannot be used, and `ArtifactError` where it has another schema.
+    Raises `UserError` if it cannot be used, and `ArtifactError` if it has another schema.
     """
     return PostgresStore(str(place)) if is_address(place) else SqliteStore(place)
 
@@ -27,7 +27,7 @@ def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MI
     place: as of `open_store`; in PostgreSQL of the role that owns the tables, or will: it makes those of a new store.
     role: which role of PostgreSQL the service logs in as; None: those that may use the store already.
 
-    Returns the copy that was made beside a folder's store before, None where none was needed. Back a database up first.
+    Returns the copy that was made beside a folder's store before, None if none was needed. Back a database up first.
     Raises as `open_store` does. Where the migration fails, the store is as it was.
     """
     if not is_address(place):
@@ -37,9 +37,9 @@ def upgrade(place: str | Path, *, role: str | None = None, migrations: Path = MI
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether a place is the address of a database, not a folder; `UserError` where it is that of another kind."""
+    """Whether a place is the address of a database, not a folder; `UserError` if it is that of another kind."""
     if "://" not in str(place):
         return False
     if not str(place).startswith(SCHEMES):
-        raise UserError("This is no address of a store. Write it as postgresql://USER:PASSWORD@HOST/DATABASE.")
+        raise UserError("The address of the store is not valid. Write it as postgresql://USER:PASSWORD@HOST/DATABASE.")
     return True

@@ -33,7 +33,7 @@ class Pool:
 
     @property
     def busy_for(self) -> float:
-        """Seconds for which the piece of work has run that was started first; 0.0 where none runs."""
+        """Seconds for which the piece of work has run that was started first; 0.0 if none runs."""
         return max((time.monotonic() - since for since in list(self._since.values())), default=0.0)
 
     def close(self, seconds: float | None = None) -> bool:

@@ -35,7 +35,7 @@ CONFLICTS = {"40001", "40P01", "23505"}
 """States of a transaction that others made impossible: not to be serialized, a deadlock, a key that is taken."""
 
 LOST = ("08", "57P")
-"""First characters of the states that tell of a connection's end."""
+"""First characters of the SQL states for a lost connection."""
 
 FULL = ("25006", "53100", "58030")
 """States of a database that cannot be written: read-only, disk full, disk failed."""
@@ -46,7 +46,7 @@ WRITE = text(f"{SEE}, pg_advisory_xact_lock(hashtextextended('handful ' || :tena
 
 
 def parsed_url(address: str) -> URL:
-    """The address of a database; `UserError` where it is none, or its driver is not installed."""
+    """The address of a database; `UserError` if it is none, or its driver is not installed."""
     if find_spec("psycopg") is None:
         raise UserError(
             "A store in PostgreSQL needs psycopg, which is not installed: pip install '.[postgres]' in handful's "
@@ -104,15 +104,15 @@ def retrying(attempt: Callable[[], Result]) -> Result:
 
 @contextlib.contextmanager
 def committing() -> Iterator[None]:
-    """Inside, a transaction is committed: raise a `HandfulError` where it is not known whether it was."""
+    """Inside, a transaction is committed: raise a `HandfulError` if it is not known whether it was."""
     try:
         yield
     except DBAPIError as error:
         if not _is_lost(error):
             raise
         raise HandfulError(
-            f"The connection to the database was lost ({_reason(error)}), and it may have kept this request. Look "
-            "before you repeat it."
+            f"The connection to the database was lost ({_reason(error)}), and this request may have been carried out. "
+            f"Check before you repeat it."
         ) from error
 
 
@@ -128,10 +128,10 @@ def explained() -> Iterator[None]:
     except DataError as error:
         if _state(error) is not None:
             raise
-        raise UserError(f"The database cannot keep a text: {_reason(error)}.") from error
+        raise UserError(f"The database cannot store a text: {_reason(error)}.") from error
     except OperationalError as error:
         raise HandfulError(
-            f"The database failed ({_reason(error)}), and nothing of this request was kept. Try again later.",
+            f"The database failed ({_reason(error)}), and nothing of this request was stored. Try again later.",
             code="unwritable" if _state(error) in FULL else "unavailable",
         ) from error
 

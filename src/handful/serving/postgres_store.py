@@ -29,13 +29,13 @@ class PostgresStore(Store):
 
     address: `postgresql://role:password@host/database`; the role is neither a superuser nor the owner of the tables.
 
-    Raises `UserError` where the role could see the rows of other tenants, `ArtifactError` where the database holds no
-    store or has another schema, and `HandfulError` where it cannot be reached.
+    Raises `UserError` if the role could see the rows of other tenants, `ArtifactError` if the database holds no store
+    or has another schema, and `HandfulError` if it cannot be reached.
     """
 
     remains = (
-        "Until PostgreSQL vacuums them, its files hold rows that were erased. The WAL, its archives and earlier "
-        "backups hold them for as long as they are kept, and other processes of the service may until they end."
+        "Until PostgreSQL vacuums them, its files contain erased rows. The WAL, its archives and earlier backups "
+        "contain them as long as they exist, and other processes of the service may until they end."
     )
 
     def __init__(self, address: str) -> None:
@@ -96,12 +96,14 @@ class PostgresStore(Store):
         """Nothing that a role without more rights could do; see `remains`."""
 
     def backup(self, path: str | Path) -> Path:
-        """Raise a `UserError`: PostgreSQL has programs of its own for it."""
-        raise UserError("Back this store up with PostgreSQL's own programs, as pg_dump, or pg_basebackup with the WAL.")
+        """Raise `UserError`: PostgreSQL has programs of its own for it."""
+        raise UserError(
+            "Back up this store with PostgreSQL's own programs, such as pg_dump, or pg_basebackup with the WAL."
+        )
 
 
 class _Commits:
-    """Those of all threads. count: how many there were. seconds: that they took."""
+    """The commits of all threads. count: their number. seconds: their time."""
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0
@@ -142,7 +144,7 @@ def upgrade(address: str, role: str | None, migrations: Path = MIGRATIONS) -> No
             raise
         raise UserError(
             f"The role {url.username!r} may not change the store ({error.orig}). Log in as the owner of its tables, or "
-            "of the database where it has none yet."
+            f"of the database if it has none yet."
         ) from error
     finally:
         engine.dispose()
@@ -150,11 +152,11 @@ def upgrade(address: str, role: str | None, migrations: Path = MIGRATIONS) -> No
 
 def _check_roles(connection: Connection, roles: list[str]) -> None:
     if not roles:
-        raise UserError("Which role does the service log in as?", hint="Give its name as {role}.")
+        raise UserError("The role of the service is missing.", hint="Set it as {role}.")
     known = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
     if missing := [role for role in roles if role not in known]:
         raise UserError(
-            f"The database has no role {missing[0]!r}. Make it first: CREATE ROLE ... LOGIN.", code="unknown-name"
+            f"The database has no role {missing[0]!r}. Create it first: CREATE ROLE ... LOGIN.", code="unknown-name"
         )
 
 
@@ -162,9 +164,9 @@ def _check_there(connection: Connection, url: URL) -> None:
     there = text("SELECT to_regclass('alembic_version') IS NOT NULL")
     if not connection.execute(there).scalar():
         raise ArtifactError(
-            f"{_shown(url)} holds no store yet.",
+            f"{_shown(url)} does not contain a store yet.",
             code="missing-artifact",
-            hint="Make one with `handful store upgrade`, logged in as the owner of the database.",
+            hint="Create one with `handful store upgrade`, logged in as the owner of the database.",
         )
     if not connection.execute(text("SELECT has_table_privilege('alembic_version', 'SELECT')")).scalar():
         raise UserError(
@@ -173,10 +175,10 @@ def _check_there(connection: Connection, url: URL) -> None:
 
 
 def _check_durable(connection: Connection) -> None:
-    """Raise a `UserError` where what is acknowledged may be lost, or texts are changed."""
+    """Raise `UserError` if what is acknowledged may be lost, or texts are changed."""
     for name, wrong, right in (("synchronous_commit", "off", "on"), ("server_encoding", "SQL_ASCII", "UTF8")):
         if connection.execute(text(f"SHOW {name}")).scalar() == wrong:
-            raise UserError(f"The database has {name} = {wrong}, with which data could be lost. It has to be {right}.")
+            raise UserError(f"The database has {name} = {wrong}, which could lose data. It must be {right}.")
 
 
 def _shown(url: URL) -> str:

@@ -47,8 +47,8 @@ class Unread:
 class Predictor:
     """Predicts by the tasks of all tenants: one encoding and one prediction for the requests to each model.
 
-    What goes wrong about a request is its own error, and no other one's: where something fails for several together,
-    each is done alone. So it is where there is a note to make, which is about the input of one of them.
+    An error of a request does not affect others: if a batch fails, each request is repeated alone. The same happens if
+    a note is made, which is about an input of one of them.
 
     states: of the versions. lookup: finds these.
 

@@ -27,16 +27,16 @@ class Quotas:
     tenant_bytes: int = 2 * 2**30
 
     def check_support(self, examples: Sequence[Example], *, classification: bool) -> None:
-        """Raise a `UserError` where these are too many for one task."""
+        """Raise `UserError` if these are too many for one task."""
         classes = len({example.label for example in examples}) if classification else 0
         self._check_task(len(examples), classes)
 
     def check_task(self, task: AdaptedTask) -> None:
-        """Raise a `UserError` where a task was adapted to too much."""
+        """Raise `UserError` if a task was adapted to too much."""
         self._check_task(task.examples, len(task.labels or ()))
 
     def check_stored(self, rows: Rows, task: str) -> None:
-        """Raise a `UserError` where a task or its tenant uses too much, in the transaction that made it so."""
+        """Raise `UserError` if a task or its tenant uses too much, in the transaction that made it so."""
         used, whole = rows.counts.of_task(task), rows.counts.of_tenant()
         if used.bytes > self.task_bytes:
             way = " Earlier versions count, too: create another task of its present examples."
@@ -44,8 +44,9 @@ class Quotas:
         for found, most, unit in ((whole.tasks, self.tasks, "tasks"), (whole.bytes, self.tenant_bytes, "bytes")):
             if found > most:
                 raise UserError(
-                    f"The tenant would have {found:,} {unit}; it may have {most:,}. Erase tasks that are not needed "
-                    "any more: a deleted one counts until it is erased.",
+                    f"The tenant would have {found:,} {unit}; at most {most:,} are allowed. Erase tasks that are no "
+                    f"longer "
+                    f"needed; a deleted task counts until it is erased.",
                     code="quota-exceeded",
                 )
 
@@ -56,4 +57,4 @@ class Quotas:
 
 
 def _too_large(unit: str, found: int, most: int, way: str = "") -> UserError:
-    return UserError(f"The task would have {found:,} {unit}; one may have {most:,}.{way}", code="task-too-large")
+    return UserError(f"The task would have {found:,} {unit}; at most {most:,} are allowed.{way}", code="task-too-large")

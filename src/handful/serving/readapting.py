@@ -60,7 +60,7 @@ class Readapter:
         with collecting() as notes:
             model = self._present(record)
             if model.digest == record.head.model_digest:
-                note("present-model", "The task is adapted to the present model already.")
+                note("present-model", "The task already uses the present model.")
                 return Readaptation(noted(record, notes), False, None, None)
             examples = reencoded(model, support)
             made = self._states.adapt(model, examples)
@@ -68,7 +68,8 @@ class Readapter:
             scores = _estimate(before, model), _estimate(after, model)
             if before and after and surely_worse(after, before, find_metric(None, model.spec.kind)):
                 note(
-                    "not-promoted", "The task stays at its version: the present model is surely worse on its examples."
+                    "not-promoted",
+                    "The task stays at its version: the present model is significantly worse on its examples.",
                 )
                 return Readaptation(noted(record, notes), False, *scores)
             return Readaptation(self._written(record, examples, model, made, scores[1], notes, terms), True, *scores)
@@ -78,13 +79,13 @@ class Readapter:
         model = self._states.models.get(record.head.model)
         if model is None:
             raise UserError(
-                f"The service has no model {record.head.model!r} now, but {', '.join(self._states.models)}. Start it "
-                "with a model of this name.",
+                f"The service has no model {record.head.model!r} now, only {', '.join(self._states.models)}. Start it "
+                f"with a model of this name.",
                 code="unknown-name",
             )
         if model.spec.classification != (record.head.labels is not None):
             raise UserError(
-                f"The present model {record.head.model!r} is for {model.spec.kind}, unlike the task. Create a new one."
+                f"The present model {record.head.model!r} is for {model.spec.kind}, unlike the task. Create a new task."
             )
         return model
 

@@ -14,7 +14,7 @@ class Estimate:
     """A score, with its 95 % interval.
 
     metric: "accuracy", or for values "rmse" or "mae", in their unit.
-    low, high: None where the examples are too few or too much alike to say.
+    low, high: None if the examples are too few or too much alike to say.
     target: which of several is scored; None: all, those of several targets in standard deviations.
     """
 
@@ -79,7 +79,7 @@ class TaskRecord:
 
     keep_examples: whether its examples are kept, without which it cannot change.
     deleted_at: since when it is deleted; it can be restored for some days.
-    notes: what to know of the request that changed it.
+    notes: on the request that changed it.
     """
 
     id: str
@@ -131,7 +131,7 @@ class ExamplesPage(NamedTuple):
 class Predictions:
     """What one version of a task predicts.
 
-    model, model_digest: by which model. predictions: one for each input. notes: what to know of the inputs.
+    model, model_digest: by which model. predictions: one for each input. notes: on the inputs.
     """
 
     task: str
@@ -144,11 +144,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Readaptation:
-    """What became of moving a task to the present model of its name.
-
-    task: as it is now. promoted: whether it has a new version, under that model.
+    """The result of moving a task to the present model of its name. task: its present state. promoted: whether it has a
+    new version, under that model.
     before, after: estimates of its score on its examples, under the model that it had and under the present one; None
-        where there is none, as its notes say.
+        if not measured, with a note.
     """
 
     task: TaskRecord

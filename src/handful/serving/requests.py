@@ -17,19 +17,19 @@ from handful.serving.store import Store
 Earlier = TypeVar("Earlier")
 
 KEPT = 24 * 3600 * 1000
-"""Milliseconds for which the answer to a request is kept."""
+"""Milliseconds for which the response to a request is kept."""
 
 
 @dataclass(frozen=True)
 class Request(Generic[Earlier]):
-    """One request. key: None where it is not told from others. earlier: what was answered to it before."""
+    """One request. key: None if it is not identified. earlier: its earlier response."""
 
     key: str | None
     fingerprint: str = ""
     earlier: Earlier | None = None
 
     def keep(self, rows: Rows, answer: Mapping[str, Any], at: int) -> None:
-        """Keep the answer, in the transaction that carries the request out; `UserError` where another one did.
+        """Keep the response, in the transaction that carries the request out; `UserError` if another one did.
 
         answer: by ids alone what it was, as JSON can hold it; "task": with which it is erased.
         """
@@ -42,7 +42,7 @@ class Request(Generic[Earlier]):
 class Requests(Generic[Earlier]):
     """The requests of a store that have a key. Those that are being carried out are known in memory alone.
 
-    now: the time in milliseconds. read: what an answer was, of what was kept of it.
+    now: the time in milliseconds. read: what a response was, of what was kept of it.
     """
 
     def __init__(self, store: Store, now: Callable[[], int], read: Callable[[Rows, dict[str, Any]], Earlier]) -> None:
@@ -52,11 +52,11 @@ class Requests(Generic[Earlier]):
 
     @contextlib.contextmanager
     def once(self, tenant: str, key: str | None, *content: Any) -> Iterator[Request[Earlier]]:
-        """Carry a request out in here, unless it has an earlier answer.
+        """Carry a request out in here, unless it has an earlier response.
 
         content: what is asked for, as JSON can hold it.
 
-        Raises `UserError` where the same request is being carried out, or the key came with other content before.
+        Raises `UserError` if the same request is being carried out, or the key came with other content before.
         """
         if key is None:
             yield Request(None)
@@ -79,20 +79,20 @@ class Requests(Generic[Earlier]):
                 return None
             if found[0] != fingerprint:
                 raise UserError(
-                    "This idempotency key came with another request before. Give each request its own.",
+                    "This idempotency key belongs to an earlier, different request. Use a new key for each request.",
                     code="idempotency-mismatch",
                 )
             return self._read(rows, json.loads(found[1]))
 
 
 def of_task(record: TaskRecord) -> dict[str, Any]:
-    """What is kept of an answer that is a task."""
+    """What is kept of a response that is a task."""
     notes = [asdict(note) for note in record.notes]
     return {"task": record.id, "version": record.head.number, "notes": notes}
 
 
 def task_of(rows: Rows, answer: dict[str, Any]) -> TaskRecord:
-    """The task that was an answer, as it was then."""
+    """The task that was a response, as it was then."""
     record = rows.task(answer["task"], deleted=True)
     notes = tuple(Note(**note | {"field": tuple(note["field"])}) for note in answer["notes"])
     return replace(record, head=rows.version(record.id, answer["version"]), notes=notes)
@@ -105,5 +105,5 @@ def _in_progress() -> UserError:
 
 
 def content_of(examples: Sequence[Example]) -> list[list[str]]:
-    """What tells examples from others: not their ids, which each request makes anew."""
+    """The content that identifies examples, without their ids, which each request creates."""
     return [[one.media, hashlib.sha256(one.content).hexdigest(), one.label] for one in examples]

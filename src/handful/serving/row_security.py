@@ -58,17 +58,17 @@ def roles_of(connection: Connection) -> list[str]:
 
 
 def check_role(connection: Connection) -> None:
-    """Raise a `UserError` where row security does not hold for the role that is logged in."""
+    """Raise `UserError` if row security does not hold for the role that is logged in."""
     above = text(
         "SELECT rolname FROM pg_roles WHERE rolname IN (current_user, session_user) AND (rolsuper OR rolbypassrls)"
     )
     role = connection.execute(above).scalar()
     if role is not None:
-        raise _refused(f"The role {role!r} is a superuser or has BYPASSRLS, so that it sees the rows of all tenants.")
+        raise _refused(f"The role {role!r} is a superuser or has BYPASSRLS, so it can read the rows of all tenants.")
 
 
 def check_tables(connection: Connection) -> None:
-    """Raise a `UserError` where a table of a store has no row security, or the role owns it or may not use it."""
+    """Raise `UserError` if a table of a store has no row security, or the role owns it or may not use it."""
     names = [table.name for table in METADATA.sorted_tables if "tenant" in table.c]
     for table in _states(connection, names):
         if table.owned:
@@ -98,8 +98,8 @@ def _rights(table: Table) -> Sequence[str]:
 
 def _refused(reason: str) -> UserError:
     return UserError(
-        f"{reason} Log in as a role of its own, made by CREATE ROLE ... LOGIN NOSUPERUSER NOBYPASSRLS, and name it to "
-        "`handful store upgrade`."
+        f"{reason} Log in as a separate role, created with CREATE ROLE ... LOGIN NOSUPERUSER NOBYPASSRLS, and pass it "
+        f"to `handful store upgrade`."
     )
 
 

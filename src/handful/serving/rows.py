@@ -48,23 +48,23 @@ class Rows:
     # Tasks
 
     def insert_task(self, id_: str, name: str, *, keep_examples: bool, at: int) -> None:
-        """Add a task; `UserError` where one that is not deleted has its name."""
+        """Add a task; `UserError` if one that is not deleted has its name."""
         self.check_free(name)
         if not self.directory.tenants(1, ""):
             self.directory.insert_tenant(at)
         self.counts.insert(TASKS, id_, {"name": name, "keep_examples": keep_examples, "created_at": at})
 
     def check_free(self, name: str) -> None:
-        """Raise a `UserError` where a task that is not deleted has this name."""
+        """Raise `UserError` if a task that is not deleted has this name."""
         taken = select(TASKS.c.id).where(self._own(TASKS), TASKS.c.name == name, TASKS.c.deleted_at.is_(None))
         if self._run(taken).first():
-            raise UserError(f"There is a task {name!r} already. Choose another name.", code="name-taken")
+            raise UserError(f"A task {name!r} already exists. Choose another name.", code="name-taken")
 
     def task(self, id_: str, *, deleted: bool = False) -> TaskRecord:
-        """A task with its head; `UserError` where there is none, or where it is deleted and that is not asked for."""
+        """A task with its head; `UserError` if it does not exist, or is deleted and not requested as such."""
         row = self._run(self._tasks().where(TASKS.c.id == id_)).first()
         if row is None or (row.deleted_at is not None and not deleted):
-            raise UserError(f"There is no task {id_!r}.", code="not-found")
+            raise UserError(f"The task {id_!r} does not exist.", code="not-found")
         return _task(row)
 
     def tasks(self, limit: int, after: str = "", *, deleted: bool = False) -> list[TaskRecord]:
@@ -74,11 +74,11 @@ class Rows:
         return [_task(row) for row in self._run(wanted.order_by(TASKS.c.id).limit(limit))]
 
     def head_number(self, task: str) -> int | None:
-        """The number of a task's head; None where it has none, or there is no such task."""
+        """The number of a task's head; None if it has none, or does not exist."""
         return self._run(select(HEADS.c.version).where(self._of(HEADS, task))).scalar()
 
     def set_name(self, id_: str, name: str) -> None:
-        """Rename a task; `UserError` where another one that is not deleted has the name."""
+        """Rename a task; `UserError` if another one that is not deleted has the name."""
         self.check_free(name)
         self.counts.update(TASKS, id_, name=name)
 
@@ -120,11 +120,11 @@ class Rows:
         self.counts.insert(SUPPORTS, task, *({"version": number, "example": id_} for id_ in support))
 
     def last_number(self, task: str) -> int:
-        """The number of a task's newest version; 0 where it has none."""
+        """The number of a task's newest version; 0 if it has none."""
         return self._run(select(func.max(VERSIONS.c.number)).where(self._of(VERSIONS, task))).scalar() or 0
 
     def version(self, task: str, number: int) -> Version:
-        """A version; `UserError` where there is none."""
+        """A version; `UserError` if it does not exist."""
         row = self._run(select(*FACTS).where(self._of(VERSIONS, task), VERSIONS.c.number == number)).first()
         if row is None:
             raise UserError(f"The task has no version {number}.", code="not-found")
@@ -145,7 +145,7 @@ class Rows:
         )
 
     def state(self, task: str, number: int) -> bytes | None:
-        """The state of a version; None where it was dropped or erased."""
+        """The state of a version; None if it was dropped or erased."""
         return self._run(select(VERSIONS.c.state).where(self._of(VERSIONS, task), VERSIONS.c.number == number)).scalar()
 
     def set_state(self, task: str, number: int, state: bytes, digest: str) -> None:
@@ -162,7 +162,7 @@ class Rows:
     def set_head(self, task: str, version: int, *, expected: int | None = None) -> None:
         """Move the head of a task from the version where it is expected; None: the task is new.
 
-        Raises `UserError` where it is elsewhere.
+        Raises `UserError` if it is elsewhere.
         """
         self._changed.add(task)
         if expected is None:
@@ -172,9 +172,7 @@ class Rows:
             update(HEADS).where(self._of(HEADS, task), HEADS.c.version == expected).values(version=version)
         )
         if not moved.rowcount:
-            raise UserError(
-                f"The task is not at version {expected} any more. Look at it again.", code="version-conflict"
-            )
+            raise UserError(f"The task is no longer at version {expected}. Read it again.", code="version-conflict")
 
     # Examples
 
@@ -307,13 +305,13 @@ class Rows:
     # Requests
 
     def answer(self, key: str, since: int) -> tuple[str, str] | None:
-        """Fingerprint and answer of the request with this key; None where there was none since then."""
+        """Fingerprint and answer of the request with this key; None without one since then."""
         wanted = select(REQUESTS.c.fingerprint, REQUESTS.c.answer).where(self._own(REQUESTS), REQUESTS.c.key == key)
         row = self._run(wanted.where(REQUESTS.c.created_at >= since)).first()
         return None if row is None else (row.fingerprint, row.answer)
 
     def insert_answer(self, key: str, fingerprint: str, task: str | None, answer: str, at: int, since: int) -> None:
-        """Keep what was answered to a request, about a task or none, and drop the answers from before `since`."""
+        """Keep what was answered to a request, about a task or none, and drop the responses from before `since`."""
         self.drop_answers(since)
         facts = {"key": key, "fingerprint": fingerprint, "task": task, "answer": answer, "created_at": at}
         self.counts.insert(REQUESTS, None, facts)
@@ -324,7 +322,7 @@ class Rows:
         return self._run(old.limit(1)).first() is not None
 
     def drop_answers(self, before: int) -> None:
-        """Drop the answers from before some time."""
+        """Drop the responses from before some time."""
         self.counts.delete(REQUESTS, None, REQUESTS.c.created_at < before)
 
     # Models, which all tenants share

@@ -16,7 +16,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def check_schema(connection: Connection, source: object, migrations: Path = MIGRATIONS) -> None:
-    """Raise an `ArtifactError` where a store has an older or newer schema than this version of handful."""
+    """Raise `ArtifactError` if a store has an older or newer schema than this version of handful."""
     if not is_current(connection, source, migrations):
         raise ArtifactError(
             f"The store {source} has the schema {revision_of(connection)} of an earlier version. Upgrade it with "
@@ -26,7 +26,7 @@ def check_schema(connection: Connection, source: object, migrations: Path = MIGR
 
 
 def is_current(connection: Connection, source: object, migrations: Path = MIGRATIONS) -> bool:
-    """Whether a store has the newest schema, else an older one or none; `ArtifactError` where it has a newer one."""
+    """Whether a store has the newest schema, else an older one or none; `ArtifactError` if it has a newer one."""
     found, script = revision_of(connection), ScriptDirectory(str(migrations))
     head = script.get_current_head()
     if found not in (None, *(revision.revision for revision in script.walk_revisions())):
@@ -39,15 +39,15 @@ def is_current(connection: Connection, source: object, migrations: Path = MIGRAT
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Which schema a database has; None where it has none."""
+    """Which schema a database has; None if it has none."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def migrate(connection: Connection, migrations: Path = MIGRATIONS) -> None:
     """Bring a database to the newest schema, inside the transaction that is open; in SQLite with foreign keys off.
 
-    Raises `ArtifactError` where rows were lost on the way or do not find those that they refer to; the caller then
-    rolls back.
+    Raises `ArtifactError` if rows were lost on the way or do not find those that they refer to; the caller then rolls
+    back.
     """
     before = _counts(connection)
     config = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
@@ -69,8 +69,8 @@ def _check_foreign_keys(connection: Connection) -> None:
     orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
     if orphans:
         raise ArtifactError(
-            f"The migration would leave {len(orphans)} rows, the first in {orphans[0][0]}, without those that they "
-            "refer to. Nothing was changed."
+            f"The migration would leave {len(orphans)} rows, the first in {orphans[0][0]}, with broken references. "
+            f"Nothing was changed."
         )
 
 

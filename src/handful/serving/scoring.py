@@ -37,7 +37,7 @@ class Judged:
     ids: of the examples. targets: numbers of their classes `(n,)` or values `(n, outputs)`.
     alike: `(n,)` numbers, the same of examples whose inputs are equal.
     scale: `(outputs,)` standard deviations of values.
-    names: of the values, where there are several.
+    names: of the values, if several.
     """
 
     ids: tuple[str, ...]
@@ -73,12 +73,12 @@ class Judged:
 def left_out(model: MetaModel, examples: Sequence[Example]) -> Judged:
     """Examples predicted by the task adapted without each, and without those of equal inputs.
 
-    Raises `DataError` where that cannot be: what is left would be no task, or the model was not made for it.
+    Raises `DataError` if that cannot be: what is left would be no task, or the model was not made for it.
     """
     if reason := obstacle(model.pipeline, grouped=False):
         raise DataError(reason)
     if model.learner.costly:
-        raise DataError(f"Adapting a {model.learner.key} model takes too long for a score without each example.")
+        raise DataError(f"Adapting a {model.learner.key} model is too slow for a leave-one-out score.")
     task = adapted(model, examples, keep_support=True)
     assert task.support is not None, "it is kept"
     assert task.manifest is not None, "it is kept"
@@ -88,7 +88,7 @@ def left_out(model: MetaModel, examples: Sequence[Example]) -> Judged:
         groups = (alike % MOST).unsqueeze(0)
         if not scorable(groups, targets.unsqueeze(0), task.spec):
             raise DataError(
-                "A score without each example needs three different ones, and two of each class. Add examples, or give "
+                "A leave-one-out score needs three different examples, and two of each class. Add examples, or give "
                 "others to evaluate on.",
                 code="too-few-examples",
             )
@@ -107,7 +107,7 @@ def given(
 ) -> Judged:
     """Examples predicted by a version.
 
-    Raises `DataError` where one has a label that the version does not know, and what `predict` returns in place of a
+    Raises `DataError` for a label that the version does not have, and errors that `predict` returns in place of a
     prediction.
     """
     inputs = stacked(model, examples)
@@ -122,7 +122,7 @@ def given(
 def estimates(judged: Judged, metrics: Sequence[Metric]) -> tuple[Estimate, ...]:
     """The score by each metric; of several values also of each, in its own unit.
 
-    Raises `DivergedError` where no prediction is finite.
+    Raises `DivergedError` if no prediction is finite.
     """
     found = []
     for metric in metrics:
@@ -166,7 +166,7 @@ def surely_worse(after: Judged, before: Judged, metric: Metric) -> bool:
 
 def _estimate(metric: Metric, found: Interval, target: str | None = None) -> Estimate:
     if not torch.tensor(found.mean, device="cpu").isfinite():
-        raise DivergedError("No prediction of an example is finite, so that there is no score.")
+        raise DivergedError("No prediction of an example is finite, so the score is undefined.")
     shown = rooted(found, metric)
     least, most = metric.bounds or (float("-inf"), float("inf"))
     low, high = max(shown.low, least), min(shown.high, most)

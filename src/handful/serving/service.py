@@ -94,7 +94,7 @@ class Service:
     ) -> None:
         named = models if isinstance(models, Mapping) else {"default": models}
         if not named:
-            raise UserError("The service has no model. Give one at least.")
+            raise UserError("The service needs at least one model.")
         self._clock = clock
         with contextlib.ExitStack() as opening:
             self.store = store if isinstance(store, Store) else opening.enter_context(open_store(store))
@@ -121,7 +121,7 @@ class Service:
         return self._states
 
     def model(self, name: str | None = None) -> MetaModel:
-        """The model of this name, or the only one; `UserError` where there is none, or it is not clear which."""
+        """The model of this name, or the only one; `UserError` if it does not exist, or is ambiguous."""
         return self._states.named(name)[1]
 
     def model_of(self, version: Version) -> MetaModel:
@@ -158,10 +158,10 @@ class Service:
         name: unlike those of the tenant's other tasks that are not deleted.
         inputs: texts, rows, arrays, or images as the bytes of their files: whatever the model's pipeline reads.
         labels: class names `(n,)`, or targets `(n,)` or `(n, outputs)`.
-        model: the name of one; may be left out where there is but one.
+        model: the name of one; optional if the service has only one.
         keep_examples: whether the store keeps the examples, without which the task cannot change.
-        estimate: whether to estimate the score of the version, as `evaluate` does on its own examples; there is none,
-            but a note, where these are too few.
+        estimate: whether to estimate the score of the version, as `evaluate` does on its own examples; too few of them
+            give a note instead.
 
         Raises `DataError` for examples that cannot be used, and `UserError` for a name that is taken.
         """
@@ -185,7 +185,7 @@ class Service:
         """Adapt a task anew to its examples and more of them, of which new classes may be.
 
         inputs, labels, estimate: as for `create`. Inputs with labels that the task has already are left out, with a
-        note; `DataError` where they have another label.
+        note; `DataError` if they have another label.
         """
         terms = Terms(tenant, actor, expected, idempotency_key)
         return self._changes.label(task, inputs, labels, "added", terms, estimate=estimate)
@@ -223,7 +223,7 @@ class Service:
 
         estimate: as for `create`.
 
-        Raises `UserError` for unknown ids, and `DataError` where too few examples are left.
+        Raises `UserError` for unknown ids, and `DataError` if too few examples are left.
         """
         return self._changes.remove(task, examples, Terms(tenant, actor, expected), estimate=estimate)
 
@@ -238,7 +238,7 @@ class Service:
     ) -> TaskRecord:
         """Let an earlier or later version of a task predict from now on; no version is lost.
 
-        Raises `UserError` where there is no such version, or it was erased.
+        Raises `UserError` if the version does not exist, or was erased.
         """
         return self._changes.roll_back(task, version, Terms(tenant, actor, expected))
 
@@ -247,12 +247,12 @@ class Service:
     ) -> Readaptation:
         """Move a task to the model that its model's name has now, as a new version.
 
-        The raw examples are read by that model. There is no new version where its score on the examples, each predicted
-        by the task adapted without it, is surely below that of the model before: by more than chance, at 95 %. Where no
-        such score can be had, as notes say, the task moves. Requests for one task that come at once are one.
+        The raw examples are read by that model. No version is made if its leave-one-out score on the examples is
+        significantly below that of the previous model (95 %). Without such a score, with a note, the task moves.
+        Requests for one task that come at once are one.
 
-        Raises `UserError` where the service has no model of this name, or the examples are not kept, and `DataError`
-        where the model cannot read them.
+        Raises `UserError` if the service has no model of this name, or the examples are not kept, and `DataError` where
+        the model cannot read them.
         """
         return self._readapter.run(task, Terms(tenant, actor, expected))
 
@@ -265,7 +265,7 @@ class Service:
 
         pinned: False to let go of it again.
 
-        Raises `UserError` where there is no such version, or it was erased.
+        Raises `UserError` if the version does not exist, or was erased.
         """
         return self._changes.pin(task, version, pinned, Terms(tenant, actor))
 
@@ -282,7 +282,7 @@ class Service:
     def restore(self, task: str, *, tenant: str = "default", actor: str = "local") -> TaskRecord:
         """Bring a task back that was deleted in the last 7 days.
 
-        Raises `UserError` where its name was given to another one meanwhile.
+        Raises `UserError` if its name was given to another one meanwhile.
         """
         return self._deleter.restore(task, Terms(tenant, actor))
 
@@ -303,8 +303,8 @@ class Service:
         table, memory or file of the store; the same request, sent again, gives the same receipt. Backups that were made
         before are not changed.
 
-        Raises `UserError` for unknown ids, `DataError` where too few examples would be left to adapt to, and
-        `HandfulError` where a reader kept the database's log from being cut: ask again.
+        Raises `UserError` for unknown ids, `DataError` if too few examples would be left to adapt to, and
+        `HandfulError` if a reader kept the database's log from being cut: ask again.
         """
         return self._eraser.examples(task, examples, tenant=tenant, actor=actor, expected=expected)
 
@@ -325,7 +325,7 @@ class Service:
     # Looking
 
     def get(self, task: str, *, tenant: str = "default") -> TaskRecord:
-        """A task; `UserError` where there is none."""
+        """A task; `UserError` if it does not exist."""
         with self.store.reading(tenant) as rows:
             return rows.task(task)
 
@@ -350,7 +350,7 @@ class Service:
             return with_differences(rows, task, rows.versions(task, limit, after))
 
     def version(self, task: str, version: int, *, tenant: str = "default") -> Version:
-        """One of them; `UserError` where there is none. What was erased is a tombstone."""
+        """A version; `UserError` if it does not exist. An erased one is a tombstone."""
         with self.store.reading(tenant) as rows:
             rows.task(task)
             [shown] = with_differences(rows, task, [rows.version(task, version)])
@@ -410,8 +410,8 @@ class Service:
         inputs: as for `create`; may be none.
         top: how many classes have their probability shown, the most probable first; None: all.
 
-        Raises `UserError` where there is no such task or version, `DataError` for inputs that do not fit, and
-        `DivergedError` where a prediction is not finite.
+        Raises `UserError` for an unknown task or version, `DataError` for inputs that do not fit, and `DivergedError`
+        where a prediction is not finite.
         """
         [made] = self.predictor.predict([Asked(tenant, task, inputs, version, top)])
         if isinstance(made, Exception):
@@ -442,7 +442,7 @@ class Service:
             task adapted without it and without those of equal inputs, for at most 100 adaptations: of more examples
             several are left out at a time.
 
-        Raises `DataError` where examples cannot be scored, such as too few of its own, and `DivergedError` where no
+        Raises `DataError` if examples cannot be scored, such as too few of its own, and `DivergedError` if no
         prediction is finite.
         """
         return self._evaluator.run(task, self._version(task, version, tenant), inputs, labels, tenant)
@@ -470,7 +470,7 @@ class Service:
         Where the file holds examples, the task is adapted to them anew, and can change. Their inputs are known as the
         model sees them alone: a correction finds arrays and rows among them, and adds to them what is a text or image.
 
-        Raises `ArtifactError` where it is none, or its model is not here.
+        Raises `ArtifactError` if it is none, or its model is not here.
         """
         return self._transfers.take_in(name, content, Terms(tenant, actor, key=idempotency_key))
 

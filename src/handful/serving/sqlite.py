@@ -43,7 +43,7 @@ def engine_of(
 ) -> Engine:
     """Connections to the database in a file: one that writes, or any number that only read.
 
-    The driver's own transactions keep what was rolled back, so that it is told to make none, and each begins here.
+    The driver's own transactions keep rolled-back changes, so they are switched off, and each begins here.
     foreign_keys: off to rebuild tables, which would else delete the rows of others.
     resting: whether nobody writes the file, as a backup: then nothing is made beside it.
     called: what messages call the file, where it is a copy.
@@ -69,7 +69,7 @@ def engine_of(
             connection.close()
             if is_damage(error):
                 raise ArtifactError(
-                    f"{called or path} is no database of a store, or damaged ({error}). Restore a backup."
+                    f"{called or path} is not the database of a store, or damaged ({error}). Restore a backup."
                 ) from error
             raise
         return connection
@@ -112,7 +112,7 @@ def reading_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise HandfulError("So many requests read the store that this one cannot.", code="unavailable") from error
+        raise HandfulError("Too many requests are reading the store.", code="unavailable") from error
     except DBAPIError as error:
         reason = error_of_sqlite(error)
         if reason is None:
@@ -144,19 +144,19 @@ def opening_explained(path: Path) -> Iterator[None]:
 
 
 def check_settings(connection: sqlite3.Connection, path: Path, wanted: dict[str, Any]) -> None:
-    """Raise a `UserError` where a connection has other settings than those wanted."""
+    """Raise `UserError` if a connection has other settings than those wanted."""
     for name, value in wanted.items():
         found = connection.execute(f"PRAGMA {name}").fetchone()
         if found is not None and found[0] != value:  # a build without memory maps shows no size of them
             raise UserError(
-                f"SQLite does not keep {name} = {value} for {path}, but has {found[0]}: data could be lost or stay "
-                "where they were erased. Use another disk, or another build of SQLite.",
+                f"SQLite does not keep {name} = {value} for {path}, but has {found[0]}: data could be lost, or erased "
+                f"data could remain. Use another disk, or another build of SQLite.",
                 code="unwritable",
             )
 
 
 def check_local(folder: Path, mounts: str | None = None) -> None:
-    """Raise a `UserError` where a folder is on a network file system.
+    """Raise `UserError` if a folder is on a network file system.
 
     mounts: lines as of /proc/mounts; None: those of this machine, where it shows them.
     """

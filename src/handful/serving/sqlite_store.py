@@ -41,12 +41,12 @@ Result = TypeVar("Result")
 
 
 class SqliteStore(Store):
-    """Tasks in a folder, which is made where there is none. One process at a time has it.
+    """Tasks in a folder, which is created if missing. One process at a time uses it.
 
     path: the folder, on a local disk.
 
-    Raises `UserError` where another process has the folder, or it cannot be written, and `ArtifactError` where it has
-    another schema.
+    Raises `UserError` if another process has the folder, or it cannot be written, and `ArtifactError` if it has another
+    schema.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -113,7 +113,7 @@ class SqliteStore(Store):
     def empty_log(self) -> None:
         """Bring all that was written into the database's own file, and cut the log: it holds what was erased.
 
-        Raises `HandfulError` where a reader does not let go of it.
+        Raises `HandfulError` if a reader does not let go of it.
         """
         until = time.monotonic() + PATIENCE
         while True:
@@ -121,13 +121,15 @@ class SqliteStore(Store):
             if not busy:
                 return
             if time.monotonic() > until:
-                raise HandfulError("The log of the store is not cut: a reader holds the log.", code="unwritable")
+                raise HandfulError(
+                    "The log of the store cannot be truncated while a reader uses it.", code="unwritable"
+                )
             time.sleep(0.01)
 
     def backup(self, path: str | Path) -> Path:
         """Copy the store as it is now into one file, while it is in use.
 
-        Raises `UserError` where there is something at this place.
+        Raises `UserError` if the path exists.
         """
         return backup(self.path, path)
 
@@ -142,7 +144,7 @@ def upgrade(path: str | Path, migrations: Path = MIGRATIONS) -> Path | None:
     with locked(folder, *LOCK), opening_explained(folder):
         file = folder / FILE
         if not file.exists():
-            raise ArtifactError(f"{folder} holds no store.", code="missing-artifact")
+            raise ArtifactError(f"{folder} does not contain a store.", code="missing-artifact")
         with contextlib.closing(_Upgrading(file)) as old:
             with old.connection() as connection:
                 found = revision_of(connection)

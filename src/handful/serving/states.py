@@ -56,17 +56,17 @@ class States:
             self._bank_of(model)
 
     def named(self, name: str | None) -> tuple[str, MetaModel]:
-        """The model of this name, or the only one; `UserError` where there is none or it is not clear which."""
+        """The model of this name, or the only one; `UserError` if it does not exist or is ambiguous."""
         if name is None and len(self.models) == 1:
             [name] = self.models
         if name is None or name not in self.models:
-            unknown = f"There is no model {name!r:.80}, but there are"
+            unknown = f"The model {name!r:.80} does not exist, only"
             what = "The service has several models" if name is None else unknown
             raise UserError(
                 f"{what}: {', '.join(self.models)}.",
                 code="unknown-name",
                 field=("model",),
-                hint="Name one of them by {model}.",
+                hint="Choose one with {model}.",
             )
         return name, self.models[name]
 
@@ -132,7 +132,7 @@ class States:
             examples = rows.examples(task, number)
         if not examples:
             raise ArtifactError(
-                f"Version {number} of the task {task} is damaged, and its examples were not kept. Restore a backup."
+                f"Version {number} of the task {task} is damaged, and its examples are not stored. Restore a backup."
             )
         made = self.adapt(self.model(version.model_digest), examples)
         if state is not None:
@@ -175,8 +175,8 @@ class States:
         model = given if isinstance(given, MetaModel) else MetaModel.from_pretrained(given, trust=self._trust)
         if model.pipeline is not None and type(model.pipeline).of_task is not InputPipeline.of_task:
             raise UserError(
-                "Each task of this model is a table with columns of its own, and a store keeps tasks of one set of "
-                "columns only. Use `MetaModel.adapt`."
+                "Tasks of this model are tables with differing columns, but a store needs common columns. Use "
+                "`MetaModel.adapt`."
             )
         return model
 
@@ -187,6 +187,6 @@ def digest_of(state: bytes) -> str:
 
 
 def check_there(version: Version) -> None:
-    """Raise a `UserError` where a version is a tombstone."""
+    """Raise `UserError` if a version is a tombstone."""
     if version.erased_at is not None:
         raise UserError(f"Version {version.number} was erased. Choose another one.", code="not-found")

@@ -42,7 +42,7 @@ class Store(ABC):
     def reading(self, tenant: str) -> AbstractContextManager[Rows]:
         """The rows of a tenant as they are now, whatever is written meanwhile. Read them whole, and end.
 
-        Raises `HandfulError` where the database fails.
+        Raises `HandfulError` if the database fails.
         """
 
     @abstractmethod
@@ -51,8 +51,8 @@ class Store(ABC):
 
         No other write of the tenant runs meanwhile. Work may be run again where nothing of it was kept.
 
-        Raises what the work raises, having kept nothing of it, and `HandfulError` where the database fails: "failed"
-        where it may have kept it nevertheless.
+        Raises what the work raises, having kept nothing of it, and `HandfulError` if the database fails: "failed" where
+        it may have kept it nevertheless.
         """
 
     def _carried_out(self, work: Callable[[Rows], Result], rows: Rows) -> Result:
@@ -62,7 +62,7 @@ class Store(ABC):
         return result
 
     def head(self, tenant: str, task: str) -> Version:
-        """The version that predicts for a tenant's task now; `UserError` where there is none, or it is deleted."""
+        """The version that predicts for a tenant's task now; `UserError` if it does not exist, or is deleted."""
         with self.reading(tenant) as rows:
             return rows.task(task).head
 
@@ -74,12 +74,12 @@ class Store(ABC):
     def backup(self, path: str | Path) -> Path:
         """Copy the store as it is now into one file, while it is in use; returns the file.
 
-        Raises `UserError` where there is something at this place, or the database has programs of its own for it.
+        Raises `UserError` if the path exists, or if the database has its own programs for backups.
         """
 
     @property
     def busy_for(self) -> float:
-        """Seconds for which the one thread that writes has been at its present work; 0.0 where there is no such one."""
+        """Seconds for which the one thread that writes has been at its present work; 0.0 without such a thread."""
         return 0.0
 
     @property

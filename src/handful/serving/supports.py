@@ -45,7 +45,7 @@ def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> l
     Raises `DataError` for what cannot be examples of this model.
     """
     if not len(inputs):
-        raise DataError("There are no examples. Give one at least.", code="too-few-examples", field=("inputs",))
+        raise DataError("At least one example is needed.", code="too-few-examples", field=("inputs",))
     given = kept.all_written(inputs)
     targets = _labels(model, labels, len(given))
     contents = kept.encoded_bytes(encoded(model, given))
@@ -62,8 +62,8 @@ def reencoded(model: MetaModel, examples: Sequence[Example]) -> list[Example]:
     """
     if any(example.media == "encoded" for example in examples):
         raise DataError(
-            "Some examples of the task came in from a file, which holds them only as its model sees them. Another "
-            "model cannot read them: import the task anew from there, or correct it with the inputs themselves."
+            "Some examples of the task were imported from a file, which contains only their encoded form. Another "
+            "model cannot read them: import the task again, or correct it with the raw inputs."
         )
     contents = kept.encoded_bytes(encoded(model, [Written(example.media, example.content) for example in examples]))
     return [replace(example, encoded=content) for example, content in zip(examples, contents, strict=True)]
@@ -75,7 +75,7 @@ def stacked(model: MetaModel, examples: Sequence[Example]) -> Tensor:
 
 
 def targets_of(examples: Sequence[Example], labels: Sequence[str] | None) -> Tensor:
-    """The classes of examples by their numbers `(n,)`, or their targets `(n, outputs)` where there are no classes.
+    """The classes of examples by their numbers `(n,)`, or their targets `(n, outputs)` for regression.
 
     Raises `DataError` for a class that is not among the labels.
     """
@@ -85,8 +85,7 @@ def targets_of(examples: Sequence[Example], labels: Sequence[str] | None) -> Ten
     for place, example in enumerate(examples):
         if example.label not in numbers:
             raise DataError(
-                f"Example {place} is labeled {example.label!r}, which is none of the task's classes: "
-                f"{', '.join(labels)}.",
+                f"Example {place} is labeled {example.label!r}, which is not a class of the task: {', '.join(labels)}.",
                 code="unknown-label",
                 field=("labels", place),
             )
@@ -105,7 +104,7 @@ def adapted(model: MetaModel, examples: Sequence[Example], *, keep_support: bool
 def added(support: Sequence[Example], new: Sequence[Example], *, classification: bool) -> list[Example]:
     """A support with more examples. For classification, an input that is there already is left out, with a note.
 
-    Raises `DataError` where an input would have two labels.
+    Raises `DataError` if an input would have two labels.
     """
     if not classification:
         return [*support, *new]
@@ -124,14 +123,14 @@ def added(support: Sequence[Example], new: Sequence[Example], *, classification:
                 field=("labels", place),
             )
     if left_out := len(support) + len(new) - len(result):
-        note("repeated", "Some examples are there already, and are left out.", count=left_out)
+        note("repeated", "Some examples already exist, and are left out.", count=left_out)
     return result
 
 
 def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Example]:
     """A support in which these inputs have the new labels; those that are not in it are added.
 
-    Raises `DataError` where an input is given with two labels.
+    Raises `DataError` if an input is given with two labels.
     """
     wanted = added([], new, classification=True)  # one label for each input, also for regression
     held = {input_key(example) for example in support}
@@ -147,7 +146,7 @@ def corrected(support: Sequence[Example], new: Sequence[Example]) -> list[Exampl
 
 
 def imported(task: AdaptedTask, ids: Ids) -> list[Example] | None:
-    """The examples that an adapted task holds; None where it holds none."""
+    """The examples that an adapted task holds; None if it holds none."""
     if task.support is None:
         return None
     labels = [json.dumps(row) for row in task.support.targets.tolist()]
@@ -192,5 +191,5 @@ def _labels(model: MetaModel, labels: Any, count: int) -> list[str]:
         return [json.dumps(row) for row in targets.tolist()]
     names = class_names(labels, PYTHON)
     if len(names) != count:
-        raise DataError(f"There are {count} inputs, but {len(names)} labels. Give one for each.", code="ragged-input")
+        raise DataError(f"{count} inputs have {len(names)} labels. Give one for each.", code="ragged-input")
     return [checked_name(name, "label") for name in names]

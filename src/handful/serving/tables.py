@@ -173,7 +173,7 @@ REQUESTS = Table(
     Index("requests_created", "tenant", "created_at"),
     Index("requests_task", "tenant", "task"),
 )
-"""Requests with an idempotency key, and what was answered. task: None where they are about keys and tenants."""
+"""Requests with an idempotency key, and what was answered. task: None if they are about keys and tenants."""
 
 ERASURES = Table(
     "erasures",

@@ -43,7 +43,7 @@ class Tenants:
 
         def work(rows: Rows, request: Request[Tenant]) -> Tenant:
             if rows.directory.tenants(1, ""):
-                raise UserError(f"There is a tenant {name!r} already. Choose another name.", code="name-taken")
+                raise UserError(f"A tenant {name!r} already exists. Choose another name.", code="name-taken")
             at = self._now()
             rows.directory.insert_tenant(at)
             rows.log(at, actor, "tenant-created", name, None)
@@ -54,7 +54,7 @@ class Tenants:
             return request.earlier or self._store.write(name, partial(work, request=request))
 
     def get(self, name: str) -> Tenant:
-        """A tenant; `UserError` where there is none."""
+        """A tenant; `UserError` if it does not exist."""
         with self._store.reading(EVERYONE) as rows:
             return rows.directory.tenant(name)
 

@@ -114,14 +114,14 @@ class Counts:
             self._run(update(TENANTS).where(whole).values(more))
 
     def of_tenant(self) -> Usage:
-        """What the tenant uses; nothing where there is none."""
+        """The usage of the tenant; zero for an unknown one."""
         self.note()
         noted = select(TENANTS.c.tasks, TENANTS.c.examples, TENANTS.c.bytes).where(TENANTS.c.tenant == self._tenant)
         row = self._run(noted).first()
         return Usage(0, 0, 0) if row is None else Usage(*row)
 
     def of_task(self, task: str) -> Usage:
-        """What a task uses; nothing where there is none."""
+        """The usage of a task; zero for an unknown one."""
         self.note()
         row = self._run(select(TASKS.c.examples, TASKS.c.bytes).where(*self._own(TASKS, task))).first()
         return Usage(0, 0, 0) if row is None else Usage(1, *row)

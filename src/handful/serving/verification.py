@@ -62,7 +62,7 @@ def verify(place: str | Path, *, every: int = 1, trust: Sequence[str] = ()) -> V
     every: one of so many versions that have their examples is adapted anew and compared; 0: none is.
     trust: see `MetaModel.from_bytes`.
 
-    Raises `ArtifactError` where the database itself is damaged, none is there, or it has another schema.
+    Raises `ArtifactError` if the database itself is damaged, none is there, or it has another schema.
     """
     with _opened(place) as reading:
         verifier = _Verifier(reading, every, Derivation(trust))
@@ -75,9 +75,8 @@ def verify(place: str | Path, *, every: int = 1, trust: Sequence[str] = ()) -> V
 
 
 def check_chain(tenant: str, entries: Sequence[AuditEntry], before: AuditEntry | None = None) -> int | None:
-    """The number of the first entry of an audit that was altered, or before which one is missing; None: all is well.
-
-    before: the entry before the first one; None: there is none.
+    """The number of the first entry of an audit that was altered, or before which one is missing; None: intact. before:
+    the entry before the first one, if any.
     """
     number, last = (before.number, before.hash) if before else (0, "")
     for entry in entries:
@@ -100,7 +99,7 @@ def _opened(place: str | Path) -> Iterator[Reading]:
     given = Path(place)
     file = given / FILE if given.is_dir() else given
     if not file.is_file():
-        raise ArtifactError(f"{given} holds no store.", code="missing-artifact")
+        raise ArtifactError(f"{given} does not contain a store.", code="missing-artifact")
     engine = engine_of(file, writes=False, resting=given == file and not any(one.exists() for one in beside(file)))
     try:
         with opening_explained(given):
@@ -138,7 +137,7 @@ class _Verifier:
         with self._reading(name) as rows:
             tasks = rows.all_tasks()
             if rows.counts.of_tenant() != rows.counts.summed():
-                self._found(name, None, None, "what it uses was counted wrong")
+                self._found(name, None, None, "its usage was counted wrong")
         for task in tasks:
             with self._reading(name) as rows:
                 if rows.counts.of_task(task).tasks:  # it may have been erased meanwhile
@@ -159,12 +158,12 @@ class _Verifier:
     def _task(self, rows: Rows, tenant: str, id_: str) -> None:
         self._tasks += 1
         if rows.counts.of_task(id_) != rows.counts.measured(id_):
-            self._found(tenant, id_, None, "what it uses was counted wrong")
+            self._found(tenant, id_, None, "its usage was counted wrong")
         versions, head = rows.versions(id_), rows.head_number(id_)
         if [version.number for version in versions] != list(range(1, len(versions) + 1)):
             self._found(tenant, id_, None, "its versions are not numbered from 1 without gaps")
         if head not in [version.number for version in versions if version.erased_at is None]:
-            self._found(tenant, id_, head, "the head is no version, or was erased")
+            self._found(tenant, id_, head, "the head is not a version, or was erased")
         for version in versions:
             self._version(rows, tenant, id_, version, head=version.number == head)
 
@@ -173,15 +172,15 @@ class _Verifier:
         number = version.number
         state, support = rows.state(task, number), rows.support(task, number)
         if version.parent is not None and not 1 <= version.parent < number:
-            self._found(tenant, task, number, "its parent is no earlier version")
+            self._found(tenant, task, number, "its parent is not an earlier version")
         if version.erased_at is not None:
             if state is not None or support or (version.labels, version.examples, version.digest) != (None,) * 3:
-                self._found(tenant, task, number, "it was erased, but something of it is left")
+                self._found(tenant, task, number, "it was erased, but data of it remain")
             return
         if state is None and head:
             self._found(tenant, task, number, "the head has no state")
         if state is not None and digest_of(state) != version.digest:
-            self._found(tenant, task, number, "its state does not have its digest")
+            self._found(tenant, task, number, "its state does not match its digest")
         elif support:
             if len(support) != version.examples:
                 self._found(tenant, task, number, "it does not have all of its examples")

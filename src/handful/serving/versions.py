@@ -34,15 +34,17 @@ class Terms:
 
 
 def check_expected(head: Version, expected: int | None) -> None:
-    """Raise a `UserError` where a task is not at the version that a change is made for."""
+    """Raise `UserError` if a task is not at the version that a change is made for."""
     if expected is not None and head.number != expected:
-        raise UserError(f"The task is at version {head.number}, not {expected}. Look again.", code="version-conflict")
+        raise UserError(
+            f"The task is at version {head.number}, not {expected}. Read it again.", code="version-conflict"
+        )
 
 
 def check_changeable(record: TaskRecord) -> None:
-    """Raise a `UserError` where the examples of a task are not kept."""
+    """Raise `UserError` if the examples of a task are not kept."""
     if not record.keep_examples:
-        raise UserError(f"The examples of the task {record.name!r} are not kept, so that it cannot change.")
+        raise UserError(f"The examples of the task {record.name!r} are not stored, so the task cannot change.")
 
 
 def noted(record: TaskRecord, notes: Iterable[Note]) -> TaskRecord:

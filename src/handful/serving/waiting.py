@@ -50,16 +50,16 @@ class Waiting(Generic[Waiter]):
         self.count = self.rows = self.nbytes = 0
 
     def check_size(self, waiter: Waiter) -> None:
-        """Raise a `DataError` for a request that is larger than all that may wait: it could never be taken in."""
+        """Raise `DataError` for a request that is larger than all that may wait: it could never be taken in."""
         if waiter.rows > self._most_rows or waiter.nbytes > self._most_bytes:
             raise DataError(
                 f"The request has {waiter.rows:,} inputs in {waiter.nbytes:,} bytes. At most {self._most_rows:,} in "
-                f"{self._most_bytes:,} bytes are taken. Send several smaller ones.",
+                f"{self._most_bytes:,} bytes are allowed. Send several smaller requests.",
                 code="payload-too-large",
             )
 
     def admits(self, waiter: Waiter) -> bool:
-        """Whether there is room, or its tenant has less than an equal share of it."""
+        """Whether the queue has room, or its tenant has less than an equal share of it."""
         if self._fits(waiter):
             return True
         return self._share(waiter.tenant, waiter) * len(self._queues.keys() | {waiter.tenant}) <= 1

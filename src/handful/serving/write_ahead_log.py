@@ -59,7 +59,7 @@ class WriteAheadLog:
     def read_by(self, connection: sqlite3.Connection) -> Iterator[None]:
         """Inside, a connection that has begun a transaction reads, and is ended where it holds the log for too long.
 
-        Raises `HandfulError` where it was: what it read may be of different moments.
+        Raises `HandfulError` if it was: what it read may be of different moments.
         """
         reader = _Reader(connection, time.monotonic())
         with self._lock:
@@ -72,7 +72,7 @@ class WriteAheadLog:
                 self._readers.discard(reader)
         if ended:
             raise HandfulError(
-                f"The store was read for more than {READING:g} s, and its log became too large. Try again later.",
+                f"A read of the store took more than {READING:g} s, and its log became too large. Try again later.",
                 code="unavailable",
             )
 
@@ -95,11 +95,11 @@ class WriteAheadLog:
             log.warning(log_line("log-held", bytes=self.size, ended=ended))
 
     def check_room(self) -> None:
-        """Raise a `HandfulError` where it is full."""
+        """Raise `HandfulError` if it is full."""
         if self.is_full:
             raise HandfulError(
-                f"The store cannot be written, since something has read it for long and its log, {self._path.name}, "
-                f"has become larger than {FULL:,} bytes. End what reads it, and try again.",
+                f"The store cannot be written: a long read has made its log, {self._path.name}, larger than {FULL:,} "
+                f"bytes. End that reader, and try again.",
                 code="unwritable",
             )
 

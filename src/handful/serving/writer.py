@@ -28,7 +28,7 @@ class Writer:
     so that it fails alone.
 
     engine: of which one connection is held.
-    between: called with the driver's connection after each transaction that was committed, and its answers.
+    between: called with the driver's connection after each transaction that was committed, and its responses.
 
     Attributes:
         commits: how many transactions were committed.
@@ -63,7 +63,7 @@ class Writer:
 
     @property
     def busy_for(self) -> float:
-        """Seconds for which it has been at the present transaction; 0.0 where there is none."""
+        """Seconds for which it has been at the present transaction; 0.0 without one."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -196,7 +196,7 @@ NOTHING_WRITTEN = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY")
 
 
 def _failure(error: BaseException, *, unknown: bool = False) -> BaseException:
-    """What a request is told of an error: of the database, whether it may have been written nevertheless."""
+    """The error for a request: for one of the database, whether the request may have been written nevertheless."""
     reason = error_of_sqlite(error)
     if reason is None:
         return error
@@ -204,10 +204,12 @@ def _failure(error: BaseException, *, unknown: bool = False) -> BaseException:
     if is_damage(reason):
         told = ArtifactError(f"The store is damaged ({reason}). Restore a backup.")
     elif unknown and not reason.sqlite_errorname.startswith(NOTHING_WRITTEN):
-        told = HandfulError(f"The store failed ({reason}), and may have kept this request. Look before you repeat it.")
+        told = HandfulError(
+            f"The store failed ({reason}), and this request may have been carried out. Check before you repeat it."
+        )
     else:
         told = HandfulError(
-            f"The store cannot be written ({reason}), and nothing of this request was kept. Make room on its disk, "
+            f"The store cannot be written ({reason}), and nothing of this request was stored. Make room on its disk, "
             "or make it writable, and try again.",
             code="unwritable",
         )
