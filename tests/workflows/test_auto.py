@@ -468,7 +468,7 @@ def test_fine_tuning_is_not_tried_without_time_for_enough_tasks(small_photos, tm
     monkeypatch.setattr(race_entrants, "FINE_TUNING", 1e-9)
     auto(replace(small_photos, adapt_seconds=60.0), tmp_path / "run")
     summary = read_json(tmp_path / "run" / "race.json")["summary"]
-    assert summary["heads"][-1] == "fine-tuning: not tried, since there is no time to do it in 10 tasks"
+    assert summary["heads"][-1] == "fine-tuning: not tried, for lack of time in 10 tasks"
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])

@@ -39,7 +39,7 @@ def test_where_steps_take_longer_than_there_is_time_one_plan_is_measured_and_the
     first, *others = result.rows
     assert first["seconds"] > 0
     assert (first["peak_bytes"], first["share_of_limit"], result.operations) == (None, None, None)
-    assert {row["note"] for row in others} == {"not tried: there is no time left"}
+    assert {row["note"] for row in others} == {"not tried: no time is left"}
     assert {row["seconds"] for row in others} == {None}
     steps = len(result.rows) * 2 * first["seconds"]
     assert steps < result.needed < 10 * steps

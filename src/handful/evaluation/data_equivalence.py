@@ -1,5 +1,4 @@
-"""Data equivalence: how many times more examples learning without other tasks (the conventional way) needs for the same
-score."""
+"""Data equivalence: how many times more examples learning without other tasks needs for the same score."""
 
 import math
 from collections.abc import Sequence
@@ -100,7 +99,7 @@ def equivalence(
 
 
 def _examples(curve: np.ndarray, reached: float, sizes: Sequence[int]) -> float:
-    """Where a curve over sizes reaches a score; infinity where it stays below, 0 where it begins above."""
+    """Where a curve over sizes reaches a score; infinity where it stays below, 0 if it begins above."""
     rising = _rising(curve)
     if reached > rising[-1]:
         return math.inf

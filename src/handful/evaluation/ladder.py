@@ -154,7 +154,7 @@ class Ladder:
         self._pretrained: Any = None
         first = next((rung for rung in self.rungs if rung.learner.start == "pretrained"), None)
         if first is not None:
-            assert pool is not None, "else there is no such rung"
+            assert pool is not None, "otherwise the rung does not exist"
             self._pretrain(first, pool, examples, network, keeper, seen_by)
 
     def _pretrain(

@@ -93,11 +93,11 @@ class Evaluation:
         in units of the target; empty for classification and for predictions without a variance.
     coverages: `(draws, len(LEVELS))` the share of true values inside the central interval of each level; empty
         likewise.
-    oracle_scores: `(draws,)` scores of the oracle (Bayes-optimal) prediction; empty where the source has none.
+    oracle_scores: `(draws,)` scores of the oracle (Bayes-optimal) prediction; empty if the source has none.
     oracle_log_likelihoods: `(draws,)` its log-likelihoods; empty likewise.
     target_scores: `(draws, outputs)` the score of each of several targets, in its own unit; empty for one target.
     target_names: their names.
-    classes: the global class ids of each draw; empty where tasks are not drawn from classes.
+    classes: the global class ids of each draw; empty if tasks are not drawn from classes.
     error_unit: see `TaskDistribution`.
     in_training: whether only the examples are new: the classes or tasks are too few to hold any out.
     ground: the network that a rung stands on, where the ladder has several.
@@ -182,14 +182,14 @@ class Evaluation:
 
     @property
     def error_gap(self) -> Interval | None:
-        """By how much the score is worse than the oracle's; None where the source has no oracle."""
+        """By how much the score is worse than the oracle's; None if the source has no oracle."""
         if not len(self.oracle_scores):
             return None
         return interval(self.metric.sign * apart(self.oracle_scores, self.scores), self.units)
 
     @property
     def likelihood_gap(self) -> Interval | None:
-        """By how much the log-likelihood is below the oracle's; None where one of the two is missing."""
+        """By how much the log-likelihood is below the oracle's; None if one of the two is missing."""
         if not (len(self.log_likelihoods) and len(self.oracle_log_likelihoods)):
             return None
         return interval(apart(self.oracle_log_likelihoods, self.log_likelihoods), self.units)
@@ -488,7 +488,7 @@ def _coverages(predictions: Gaussian, targets: Tensor) -> Tensor:
 
 
 def _check_part(distribution: TaskDistribution, shot: int) -> None:
-    """Raise a `UserError` unless the first `shot` examples of every support are a support of their own."""
+    """Raise `UserError` unless the first `shot` examples of every support are a support of their own."""
     whole = distribution.sizes.shot
     least = whole[0] if isinstance(whole, tuple) else whole
     if not 1 <= shot <= least:

@@ -27,7 +27,7 @@ class Fit(NamedTuple):
 class BoostedTrees(nn.Module):
     """Boosted trees as buffers, of fixed sizes: until they are fitted, their scores are zero.
 
-    outputs: values, for each of which there are trees, or classes.
+    outputs: values, each of which has trees, or classes.
     """
 
     def __init__(self, outputs: int) -> None:

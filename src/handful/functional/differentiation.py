@@ -21,7 +21,7 @@ recomputed."""
 
 
 def gradient(loss: InnerLoss, weights: Weights, context: Any) -> tuple[Weights, Any]:
-    """The gradient of `loss` with respect to the weights, and its auxiliary; both stay in the graph if there is one."""
+    """The gradient of `loss` with respect to the weights, and its auxiliary; both stay in the graph, if any."""
     if transforms():
         return torch.func.grad(loss, has_aux=True)(weights, context)  # type: ignore[no-any-return]
     recording = torch.is_grad_enabled() and needs_gradient((weights, context))
@@ -43,9 +43,9 @@ Step: TypeAlias = Callable[[Any, Any, int], tuple[Any, Any]]
 def recomputed(step: Step, carry: Any, constants: Any, turns: int) -> tuple[Any, Any]:
     """The carry after `turns` steps, and the last auxiliary; only what goes in is kept, for the backward pass.
 
-    That pass takes the steps again: first to know their carries, then one by one in reverse, so that the graph of one
-    step is in memory at a time. `torch.utils.checkpoint` does not compose with `torch.func`. `step` must be pure and
-    capture no tensor that needs a gradient.
+    That pass takes the steps again: first for their carries, then one by one in reverse, so that the graph of one step
+    is in memory at a time. `torch.utils.checkpoint` does not compose with `torch.func`. `step` must be pure and capture
+    no tensor that needs a gradient.
     """
     carried, carry_structure = pytree.tree_flatten(carry)
     leaves, constants_structure = pytree.tree_flatten(constants)

@@ -20,7 +20,7 @@ _memory: ContextVar[MemoryMode] = ContextVar("memory", default="whole")
 
 @contextmanager
 def remembering(memory: MemoryMode) -> Iterator[None]:
-    """What inner loops keep in here. It is the plan's matter, of which a learner knows nothing."""
+    """The memory mode of inner loops in this context. The plan sets it, independent of the learner."""
     token = _memory.set(memory)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Directions that know the curvature along the last steps: limited-memory BFGS, differentiable and without a search."""
+"""Directions that use the curvature along the last steps: limited-memory BFGS, differentiable and without a search."""
 
 from typing import NamedTuple, Self
 
@@ -11,15 +11,14 @@ from handful.functional.stateless import as_row, in_shape
 LEAST_COSINE = 1e-2
 """Between a move and the change of the gradient along it: with less, the loss is hardly convex there."""
 ROUNDING = 10
-"""Moves, and changes of the gradient, smaller than so many rounding errors tell nothing."""
+"""Moves, and changes of the gradient, smaller than so many rounding errors are ignored."""
 
 
 class Secants(NamedTuple):
-    """Where a descent came from, as far as it tells the curvature.
+    """The history of a descent, as far as it determines the curvature.
 
-    moves: `(pairs, n)`, of length 1, the newest last; rows of zeros where there was none yet. changes: `(pairs, n)`, by
-    which the gradient changed along them, per unit of length. row, slope: the weights `(n,)` and gradient at the last
-    look.
+    moves: `(pairs, n)`, of length 1, the newest last; rows of zeros for missing ones. changes: `(pairs, n)`, by which
+    the gradient changed along them, per unit of length. row, slope: the weights `(n,)` and gradient at the last look.
     """
 
     moves: Tensor
@@ -34,7 +33,7 @@ class Secants(NamedTuple):
         return cls(none, none, row, torch.zeros_like(row))
 
     def grown(self, row: Tensor, slope: Tensor) -> Self:
-        """With the pair from the last look to this one, unless it tells no positive curvature."""
+        """The history with the pair from the last state to this one, unless its curvature is not positive."""
         step, change = row - self.row, slope - self.slope
         smallest = torch.finfo(row.dtype).eps
         moved = step.norm() > ROUNDING * smallest * (1 + row.norm())
@@ -50,7 +49,7 @@ class Secants(NamedTuple):
         return type(self)(moves, changes, row, slope)
 
     def direction(self, slope: Tensor) -> Tensor:
-        """The gradient `(n,)` times the inverse Hessian that the pairs tell; zeros while there is none.
+        """The gradient `(n,)` times the inverse Hessian from the pairs; zeros without pairs.
 
         *Representations of quasi-Newton matrices and their use in limited memory methods* (Byrd, Nocedal & Schnabel,
         1994), https://doi.org/10.1007/BF01582063, equation 3.1: two small triangular systems in place of a recursion.
@@ -81,7 +80,7 @@ class LBFGS(NamedTuple):
     *On the limited memory BFGS method for large scale optimization* (Liu & Nocedal, 1989),
     https://doi.org/10.1007/BF01589116. Departures: in place of a line search, `longest` bounds the root mean square of
     a step, and the first one is 0.7 times as long, along the gradient; pairs without positive curvature are left out.
-    The loss must be the same function at every step: it knows no noise.
+    The loss must be the same function at every step, without noise.
     """
 
     longest: float

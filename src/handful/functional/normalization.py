@@ -29,7 +29,7 @@ MODES: tuple[Normalization, ...] = ("frozen", "support", "transductive")
 
 
 class _Record:
-    """What `recalibrate` hears of a layer: also of its copies in the skeletons of threads, which share this."""
+    """The statistics of a layer for `recalibrate`, shared with its copies in the skeletons of threads."""
 
     def __init__(self) -> None:
         self.active = False
@@ -201,7 +201,7 @@ def _native_slopes(
 
 
 def transforms() -> set[str]:
-    """The `torch.func` transforms that are running ("Vmap", "Grad"); torch has no public question for it."""
+    """The `torch.func` transforms that are running ("Vmap", "Grad"); torch has no public function for it."""
     stack = torch._C._functorch.get_interpreter_stack() or ()
     return {interpreter.key().name for interpreter in stack}
 

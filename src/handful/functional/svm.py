@@ -17,7 +17,7 @@ def multiclass_svm(
     Minimizes (||w||^2 + ||b||^2) / 2 + penalty * (summed margin errors), where the error of an example is how far
     another class's score, plus 1, exceeds that of its own (*On the Algorithmic Implementation of Multiclass
     Kernel-based Vector Machines*, Crammer & Singer, 2001, https://www.jmlr.org/papers/v2/crammer01a.html). A class
-    without examples is one to tell all others from.
+    without examples is still separated from all others.
 
     Solved is the dual: each example splits its penalty into `shares` `(n, outputs)` among the classes, and pulls by
     them away from their weights and toward its own class's. A fixed number of interior-point steps (*On the

@@ -59,8 +59,8 @@ def fitted(inputs: Tensor, targets: Tensor, *, outputs: int, classification: boo
     same rows give the same bits.
 
     inputs: rows `(n, d)`; NaN where a value is missing.
-    targets: values `(n, outputs)`, for each of which there are trees of its own, or classes `(n,)`. With two outputs
-        those of class 0 are zero; the score of a class that no row has is that of half a row without features.
+    targets: values `(n, outputs)`, each of which has its own trees, or classes `(n,)`. With two outputs those of class
+        0 are zero; the score of a class that no row has is that of half a row without features.
     """
     rows = inputs.detach().cpu().double().numpy()
     trees = constant(torch.zeros(outputs))

@@ -43,8 +43,8 @@ class Learner(nn.Module, ABC):
             class have no part in `meta_loss`.
         uses_support: whether the prediction depends on the support at all.
         uses_inputs: whether it depends on the inputs at all.
-        uses_other_tasks: whether it takes anything from tasks other than the one that it adapts to. A pretrained
-            encoder that no task of the user's has changed is nothing of the kind.
+        uses_other_tasks: whether it learns from tasks other than the one that it adapts to. A pretrained encoder that
+            was not tuned on the user's tasks does not count.
         state_holds_examples: whether a state has numbers of each single example, so that it grows with them, and a task
             that forgets its examples still holds them.
         predicts_deviation: whether it predicts values with how far they may be off: a `Gaussian`, not a `Point`.
@@ -154,7 +154,7 @@ class Learner(nn.Module, ABC):
         if policy not in cls.normalizations:
             raise UserError(
                 f"The learner {cls.key!r} allows the normalization {' or '.join(cls.normalizations)}, not {policy!r}"
-                + ("." if policy in MODES else f" (there are {', '.join(MODES)}).")
+                + ("." if policy in MODES else f" (policies: {', '.join(MODES)}).")
             )
         chosen = check_options(cls, options, spec.kind)
         with streams.weights(seed, device):
@@ -194,7 +194,7 @@ class Learner(nn.Module, ABC):
         return not self.transductive
 
     def check_type(self, inputs: Tensor) -> None:
-        """Raise a `DataError` for inputs that are of another type than it computes with."""
+        """Raise `DataError` for inputs that are of another type than it computes with."""
         wanted = self.progress.dtype
         if inputs.dtype != wanted:
             raise DataError(
@@ -268,7 +268,7 @@ class Learner(nn.Module, ABC):
         )
 
     def _mean(self, losses: Tensor, task: Task, spec: TaskSpec) -> Tensor:
-        """The mean of the query's losses `(n,)`, of those that the learner can predict; 0 where there are none."""
+        """The mean of the query's losses `(n,)`, of those that the learner can predict; 0 without any."""
         if self.predicts_absent or not spec.classification:
             return losses.mean()
         present = (task.query.targets.unsqueeze(1) == task.support.targets).any(1)
@@ -281,7 +281,7 @@ class Learner(nn.Module, ABC):
         return self.backbone(torch.cat([task.support.inputs, task.query.inputs]))  # type: ignore[no-any-return]
 
     def _check_outputs(self, spec: TaskSpec) -> None:
-        """Raise a `UserError` for more or fewer target values or classes than this learner can adapt to."""
+        """Raise `UserError` for more or fewer target values or classes than this learner can adapt to."""
         if spec.outputs == self.outputs or (spec.classification and self.any_way):
             return
         what, which = "target values", ""

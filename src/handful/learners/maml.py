@@ -35,9 +35,9 @@ class MAML(AdaptedNetwork):
     (which steadies the start, and saves no time here).
 
     `meta_regularization` (*Meta-Learning without Memorization*, Yin et al., 2020, https://arxiv.org/abs/1912.03820, on
-    weights) keeps the weights that do not adapt from knowing the training tasks by heart: each is drawn for each
-    training task from a normal distribution of which mean and deviation are learned, and its divergence from N(0, 1)
-    times the option is added to the loss. What adapts and predicts uses the means.
+    weights) keeps the weights that do not adapt from memorizing the training tasks: each is drawn for each training
+    task from a normal distribution of which mean and deviation are learned, and its divergence from N(0, 1) times the
+    option is added to the loss. What adapts and predicts uses the means.
 
     Departures: by default the head of a classifier starts at zero (*MAML is a Noisy Contrastive Learner in
     Classification*, Kao et al., 2022, https://arxiv.org/abs/2106.15367), so that it takes any way and no class number

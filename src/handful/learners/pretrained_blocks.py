@@ -34,8 +34,8 @@ class PretrainedBlocks(Pretrained):
 
     The `transfer` rung (*SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning*, Wang et al.,
     2019, https://arxiv.org/abs/1911.04623) on richer features: the last ones, and those of the block before, averaged
-    over the quarters of its maps, each scaled to unit length and the latter weighted by a half. Classes never seen are
-    often told apart by what the last block has learned to overlook. A network without `blocks` has its last features
+    over the quarters of its maps, each scaled to unit length and the latter weighted by a half. New classes often
+    differ in features that the last block has learned to ignore. A network without `blocks` has its last features
     alone, and is `transfer` then.
 
     Probabilities: the cosines times `temperature`. With `ridge` they are the mean of those and of the ones by a ridge
@@ -123,7 +123,7 @@ class PretrainedBlocks(Pretrained):
         return F.normalize(torch.cat(parts, dim=-1), dim=-1)
 
     def scores(self, state: TaskState, inputs: Tensor) -> Tensor:
-        """Cosines, and outputs of the ridge regression where there is one: `(1 or 2, n, way)`."""
+        """Cosines, and outputs of the ridge regression, if used: `(1 or 2, n, way)`."""
         features = self.embed(inputs)
         cosines: Tensor = features @ state["centroids"].mT
         if not self.ridge:

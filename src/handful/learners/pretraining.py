@@ -1,4 +1,4 @@
-"""Ordinary training on all examples at once, as if there were no tasks: before meta-training, or instead of it."""
+"""Pre-training: ordinary training on all examples, ignoring tasks, before meta-training or instead of it."""
 
 import math
 import time
@@ -42,10 +42,7 @@ class PretrainingExamples(Protocol):
 
 
 class Keeper(Protocol):
-    """Where a pre-training is kept while it runs, so that it can be continued.
-
-    steps: of the one that is kept from before; None where there is none.
-    """
+    """The storage of a running pre-training, so that it can be resumed. steps: of the stored one; None without one."""
 
     steps: int | None
 
@@ -57,9 +54,8 @@ class Keeper(Protocol):
 
 
 class Pretraining:
-    """A pre-training under way: what a checkpoint of it holds.
-
-    identity: JSON that tells it from others of the same network.
+    """A pre-training in progress: the content of its checkpoint. identity: JSON that distinguishes it from others of
+    the same network.
     """
 
     def __init__(

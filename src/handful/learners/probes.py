@@ -120,9 +120,9 @@ class NearestCentroid(OnRawInputs):
 class NearestNeighbors(OnRawInputs):
     """Let the nearest support examples vote, or take the mean of their targets.
 
-    *Nearest Neighbor Pattern Classification* (Cover & Hart, 1967), https://doi.org/10.1109/TIT.1967.1053964. There are
-    at most as many `neighbors` as support examples. Departure: where classes have equally many votes, the one with
-    the nearer neighbors wins, since with one example per class there is nothing but such ties.
+    *Nearest Neighbor Pattern Classification* (Cover & Hart, 1967), https://doi.org/10.1109/TIT.1967.1053964.
+    `neighbors` is at most the number of support examples. Departure: where classes have equally many votes, the one
+    with the nearer neighbors wins, since with one example per class all votes are ties.
     """
 
     key = "neighbors"

@@ -1,4 +1,4 @@
-"""Training from scratch: the rung of the ladder that knows nothing of other tasks but takes its time."""
+"""Training from scratch: the rung of the ladder that trains a network on each task alone."""
 
 from typing import Any
 

@@ -26,8 +26,9 @@ class SequenceLearner(Learner):
     like the reply, so that any way up to `width` is possible (*Context-Aware Meta-Learning*, Fifty et al., 2024,
     https://arxiv.org/abs/2310.10971). Where class numbers mean nothing, each training task draws which class has which
     code, so that all codes are trained; where the order of the support could be read, it is drawn anew too. For classes
-    features are measured from the support's mean in units of its spread, since what all examples share tells none apart
-    (*SimpleShot*, Wang et al., 2019, https://arxiv.org/abs/1911.04623). Values are predicted by a normal distribution.
+    features are measured from the support's mean in units of its spread, since a common part of all examples
+    distinguishes none (*SimpleShot*, Wang et al., 2019, https://arxiv.org/abs/1911.04623). Values are predicted by a
+    normal distribution.
     """
 
     features_only = True
@@ -86,7 +87,7 @@ class SequenceLearner(Learner):
         return self._predict(state, features[count:]).loss(task.query.targets).mean()
 
     def draw_noise(self, task: Task, spec: TaskSpec, generator: Generator) -> Any:
-        """Which class has which code, and numbers whose order is that of the support; None where neither is drawn."""
+        """Which class has which code, and numbers whose order is that of the support; None if neither is drawn."""
         noise = {}
         if self.classification and spec.labels == "permuted":
             noise["codes"] = torch.randperm(self.width, generator=generator, device=generator.device)
@@ -114,7 +115,7 @@ class SequenceLearner(Learner):
         return torch.cat([self.of_features(features), labels], -1)
 
     def _codes(self, spec: TaskSpec, order: Tensor | None = None) -> Tensor | None:
-        """The codes of this task's classes, or None where values are predicted."""
+        """The codes of this task's classes, or None if values are predicted."""
         if not self.classification:
             self._check_outputs(spec)
             return None

@@ -87,5 +87,5 @@ class SiameseNetwork(Learner):
 
 
 def _mean(losses: Tensor, which: Tensor) -> Tensor:
-    """The mean of some losses; 0 where there are none."""
+    """The mean of some losses; 0 without any."""
     return (losses * which).sum() / which.sum().clamp_min(1)

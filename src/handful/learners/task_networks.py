@@ -93,7 +93,7 @@ class AdaptedNetwork(TaskNetwork):
             raise UserError(f"No trainable parameter matches fast={fast!r}; the names are {', '.join(network)}.")
         if self.shared and "head.weight" not in self.fast:
             raise UserError(
-                f"With head='shared' all classes start alike and only the head tells them apart, but fast={fast!r} "
+                f"With head='shared' all classes start alike and only the head distinguishes them, but fast={fast!r} "
                 "does not select head.weight. Choose head='slots', or a pattern such as 'head.*'."
             )
 

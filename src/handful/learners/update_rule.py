@@ -34,8 +34,8 @@ class LearnedRule(NamedTuple):
 
     network: the small network's weights, which are the meta-parameters. rate: Adam's, which the rule has as long as the
     network gives zeros. recurrent: whether the network is an LSTM cell, with a memory per weight, or has two layers.
-    pairs: of past steps and gradients from which the quasi-Newton direction comes, two numbers each per weight; with 0
-    there is none.
+    pairs: of past steps and gradients from which the quasi-Newton direction comes, two numbers each per weight; 0: no
+        such direction.
 
     The step of a weight is `-rate * exp(s) * (adam + c @ directions)`: the directions `(5,)` are the gradient and three
     momenta in units of the root of the mean squared gradient and that of limited-memory BFGS in units of the rate, s

@@ -265,8 +265,8 @@ def _near(axes: Any, scores: Sequence[float]) -> None:
 
 
 def _named(axes: Any, ends: Mapping[str, tuple[float, float]], winner: str, metric: Metric) -> None:
-    """Write each name with its score beside the axes, at the height of the score as far as there is room, and draw a
-    thin line from there to where the candidate ended."""
+    """Write each name with its score beside the axes, at the height of the score if possible, and draw a thin line from
+    there to where the candidate ended."""
     low, high = axes.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][1], reverse=True)
     heights = _apart([min(high, max(low, ends[name][1])) for name in names], 0.055 * (high - low))

@@ -1,5 +1,4 @@
-"""The section of a report about the race that its learner won: the candidates, their scores, and why they were
-dropped."""
+"""The section of a report about the race that its learner won: candidates, scores, and why they were dropped."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ class RaceResult:
         was "dropped", and its "rounds": pairs of seconds of training and the score after them.
     left_out: by name, why other candidates were not scored.
     heads: the heads that were tried on the winner's pre-trained network, in words.
-    start: names of those that no training has changed, of the best of which the others had to be surely ahead.
+    start: names of those that no training has changed, the others had to be significantly ahead of the best of these.
     examples: the largest number on which a candidate was trained or pre-trained.
     """
 
@@ -53,7 +52,11 @@ class RaceResult:
         """The table of candidates, and the heads that were tried on the winner's network."""
         count = len(self.candidates)
         others = f"the best of {count} candidates" if count > 1 else "the only candidate"
-        trained = " What was trained is kept only where it is surely ahead of what was not." if self.start else ""
+        trained = (
+            " A trained candidate is kept only if it is significantly ahead of the untrained ones."
+            if self.start
+            else ""
+        )
         parts = [
             f"{self.winner} is {others} on the same {self.tasks} validation tasks. Of those that are as good as the "
             f"first, the fastest to adapt is kept.{trained} The number of candidates flatters these scores: those on "

@@ -126,7 +126,7 @@ class Report:
     the network of the ladder was pre-trained, in words. left_out: rungs and parts of the report that were skipped for
     lack of time. by_default: rungs with default options, for lack of time to choose. encoder: that the model starts
     from.
-    race: which the learner won; None where it was named.
+    race: which the learner won; None if it was named.
     """
 
     title: str

@@ -154,7 +154,7 @@ def auto(
         `train`, if an encoder is tuned; a race runs in one process.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
-    and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` where options,
+    and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` if options,
     data or sizes do not fit.
     """
     give_back_memory()  # of each candidate, before the next one
@@ -227,7 +227,7 @@ def auto(
 
 
 def _check_adapt_seconds(experiment: Experiment, tasks: TaskDistribution | None) -> None:
-    """Raise a `UserError` where it is no time, or there is no network to fine-tune. tasks: None: of a tuned encoder."""
+    """Raise a `UserError` for an invalid time, or without a network to fine-tune. tasks: None: of a tuned encoder."""
     seconds = experiment.adapt_seconds
     if seconds is None:
         return

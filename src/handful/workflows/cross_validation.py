@@ -1,5 +1,4 @@
-"""Cross-validation of a run: each class or task is scored by a learner trained like the run, but on the other classes
-or tasks."""
+"""Cross-validation of a run: each class or task is scored by a learner trained on the others, like the run."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -47,7 +46,7 @@ def cross_validate(
     """Train the run's learner anew for each fold on the classes, or tasks, of the others, and score it on that fold.
 
     path: the run, whose own model is not scored.
-    folds: how many; with as many as there are tasks, each is left out in turn.
+    folds: how many; with one per task, each task is left out in turn.
     folder: for the runs of the folds; existing ones are resumed.
     tasks: of all folds together; None: `TASKS`. minutes: likewise, without the trainings. Other arguments: see
         `evaluate`.

@@ -1,4 +1,4 @@
-"""Tuning an encoder, as a race: beside it stand its frozen vectors, with what learns from them, and a map of them."""
+"""Tuning an encoder, as a race against learners on its frozen vectors, and on a linear map of them."""
 
 import time
 from abc import ABC, abstractmethod
@@ -31,19 +31,19 @@ from handful.workflows.race_record import RaceRecord
 from handful.workflows.race_scores import Scored
 
 MAP_STEPS, MAP_BATCH = 200, 4
-"""Of the linear map on frozen vectors, and tasks of each."""
+"""Steps of training the linear map on frozen vectors, and tasks per step."""
 SHARES = (1.0, 0.75, 0.5)
-"""Of what tuning has changed, one of which is kept."""
+"""Shares of the change by tuning, one of which is kept."""
 LEAST_MINUTES = 0.1
-"""That an encoder is tuned for, whatever was left of the time."""
+"""The shortest time for tuning an encoder, even if less is left."""
 
 
 class Frozen(Entrant):
-    """The learner on the encoder's frozen vectors, as it is before any training."""
+    """The untrained learner on the encoder's frozen vectors."""
 
     @property
     def name(self) -> str:
-        """Beside the others of the same learner."""
+        """Its name among candidates of the same learner."""
         return f"{self.cls.key}, frozen"
 
     def learner(self) -> Learner:
@@ -52,10 +52,10 @@ class Frozen(Entrant):
 
 
 class Stored(Entrant, ABC):
-    """A candidate that `meta_train` trains: what came of it is on disk once that has ended."""
+    """A candidate that `meta_train` trains, with its result on disk afterwards."""
 
     def train(self) -> None:
-        """Do it, unless that was done before an interruption."""
+        """Train, unless that was done before an interruption."""
         if not self.file.exists():
             learner = self.built()
             trained = self._trained(learner)
@@ -83,13 +83,13 @@ class Stored(Entrant, ABC):
 
 
 class Mapped(Stored):
-    """The same with a linear map of the vectors, which is meta-trained for some seconds."""
+    """The learner with a linear map of the vectors, which is meta-trained for some seconds."""
 
     batch = MAP_BATCH
 
     @property
     def name(self) -> str:
-        """Beside the others of the same learner."""
+        """Its name among candidates of the same learner."""
         return f"{self.cls.key}, map"
 
     def _trained(self, learner: Learner) -> Trained:
@@ -115,9 +115,9 @@ class Tuned(Stored, Untrained):
 
     workers: how many processes share its steps. together: a context in which they do.
 
-    *Robust fine-tuning of zero-shot models* (Wortsman et al., 2022), https://arxiv.org/abs/2109.01903: of few classes a
-    network learns much that is of no others, and weights between those before and after keep less of that. So a share
-    of what has changed is kept, that with the best scores on validation tasks, in doubt all of it.
+    *Robust fine-tuning of zero-shot models* (Wortsman et al., 2022), https://arxiv.org/abs/2109.01903: from few classes
+    a network learns much that does not apply to others, and weights between those before and after keep less of that.
+    So a share of what has changed is kept, that with the best scores on validation tasks, in doubt all of it.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Tuned(Stored, Untrained):
 
     @property
     def name(self) -> str:
-        """Beside the others of the same learner."""
+        """Its name among candidates of the same learner."""
         return f"{self.cls.key}, tuned"
 
     def _trained(self, learner: Learner) -> Trained:
@@ -149,7 +149,7 @@ class Tuned(Stored, Untrained):
             )
 
     def _minutes_left(self) -> float:
-        """Of the budget, but for scoring what comes out."""
+        """Minutes left of the budget, except those for scoring the result."""
         track, learner = self.track, self.built().eval()
         start = time.perf_counter()
         evaluate(learner, track.validation, tasks=1, metric=track.metric)
@@ -161,20 +161,20 @@ class Tuned(Stored, Untrained):
 
     @property
     def choices(self) -> list[dict[str, Any]]:
-        """The shares, where there is something to share."""
+        """The shares, if more than one applies."""
         return [{"share": share} for share in (SHARES if self.kept_step else SHARES[:1])]
 
     @cached_property
     def share(self) -> float:
-        """That is kept."""
+        """The kept share."""
         return float(self.chosen["share"])
 
     def learner(self) -> Learner:
-        """With the share that is kept."""
+        """The learner with the kept share."""
         return self.choice(self.chosen)
 
     def choice(self, options: dict[str, Any]) -> Learner:
-        """With a share of what tuning has changed in the encoder."""
+        """The learner with a share of the encoder's change by tuning."""
         start, learner = self.built(), super().learner()
         before = dict(start.backbone.named_parameters())
         with torch.no_grad():
@@ -184,7 +184,7 @@ class Tuned(Stored, Untrained):
 
 
 class RecordedRun(Run):
-    """A run whose training fixes by the clock what stands in the record of a race, and takes what stands there."""
+    """A run whose time-dependent decisions are stored in, and reused from, the record of a race."""
 
     def __init__(self, run: Run, record: RaceRecord) -> None:
         super().__init__(run.path)
@@ -207,21 +207,21 @@ class RecordedRun(Run):
 
 
 def of_tuning(name: str) -> str:
-    """What the record calls a decision of the training of an encoder."""
+    """The name in the record of a decision in the training of an encoder."""
     return f"{name} of tuning"
 
 
 def tuning_settings(experiment: Experiment, workers: int) -> dict[str, Any]:
-    """Those of the training in which an encoder is tuned, the same in all workers."""
+    """The settings of the training in which an encoder is tuned, the same in all workers."""
     settings = experiment.settings | {"seed": experiment.seed}
     if workers > 1 and settings.get("patience"):
         settings["patience"] = 0
-        note("no-patience", "Several workers train to the last step, also where validation no longer rises.")
+        note("no-patience", "Several workers train to the last step, even if validation no longer improves.")
     return settings
 
 
 def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
-    """The same race on the vectors of the encoder as it is.
+    """The race on the vectors of the frozen encoder.
 
     trust: see `open_tasks`.
     """
@@ -247,10 +247,10 @@ def encoder_raced(
     together: Callable[[], AbstractContextManager[None]],
     trust: Sequence[str] = (),
 ) -> Finish:
-    """Tune the encoder of a learner, and compare it with what needs no tuning, on the same validation tasks.
+    """Tune the encoder of a learner, and compare it with candidates without tuning, on the same validation tasks.
 
-    track: on what the encoder takes. heads: of tasks of frozen vectors, those that take part beside the learner and are
-    not trained. workers, together: see `Tuned`. trust: see `open_tasks`.
+    track: on inputs of the encoder. heads: the untrained learners on frozen vectors that take part. workers, together:
+        see `Tuned`. trust: see `open_tasks`.
     """
     frozen, scores, dropped = on_frozen(track, trust), dict[str, Scored](), dict[str, str]()
     cls: type[Learner] = LEARNERS[track.experiment.settled(track.tasks).named()]
@@ -279,8 +279,8 @@ def encoder_raced(
     if winner is not tuned:
         note(
             "tuning-left-out",
-            "Tuning the encoder has not surely raised the score on validation classes, so the model keeps the encoder "
-            "as it was.",
+            "Tuning the encoder did not significantly improve the score on validation classes, so the model keeps the "
+            "frozen encoder.",
         )
     rounds = {
         one.name: [(one.history[-1]["seconds"], track.judge.score(scores[one.name]))]

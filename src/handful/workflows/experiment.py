@@ -111,7 +111,7 @@ class Experiment:
             ) from error
 
     def named(self) -> str:
-        """The name of its learner; `UserError` where that is left open."""
+        """The name of its learner; `UserError` if that is left open."""
         if self.learner is None:
             raise UserError(
                 "No learner is named, and this is done with one.",

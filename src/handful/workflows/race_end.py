@@ -1,4 +1,4 @@
-"""What a race ends with: its winner as an ordinary meta-model, and the summary in its record."""
+"""The end of a race: its winner as an ordinary meta-model, and the summary in its record."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from handful.workflows.race_scores import Scored
 
 @dataclass(frozen=True)
 class Finish:
-    """What a race came to.
+    """The result of a race.
 
-    scores: of all candidates, at their best. dropped: why some were not trained to the end. rounds: of those that were
-    meta-trained, the seconds that each had trained after its rounds, and its scores then. examples: on the most of
-    which a candidate was trained or pre-trained. start: the names of those that no training has changed, where others
-    had to be surely ahead of them. facts: what else the model says of itself.
+    scores: the best of each candidate. dropped: why some were not trained to the end. rounds: of those that were
+    meta-trained, the seconds that each had trained after its rounds, and its scores then. examples: the largest number
+    on which a candidate was trained or pre-trained. start: the names of the untrained ones, where others had to be
+    significantly ahead of them. facts: what else the model says of itself.
     """
 
     winner: Entrant
@@ -68,7 +68,7 @@ def finished(track: Track, finish: Finish) -> MetaModel:
 
 
 def summary(track: Track, finish: Finish, ranked: Sequence[str]) -> dict[str, Any]:
-    """What `race.json` says at its end: the winner, and each candidate, the best first.
+    """The summary that `race.json` ends with: the winner, and each candidate, the best first.
 
     Of a candidate: its score, by how much it is behind the winner with the 95 % interval (in the unit in which scores
     are averaged), seconds to adapt to a task, why it was dropped, and after each round the seconds that it had trained

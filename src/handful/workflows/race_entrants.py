@@ -228,22 +228,20 @@ class Probe(Untrained):
         if count > FITTED:
             share = track.record.decide(f"share of the rows that {self.name} is fitted on", affordable)
         if share < 1:
-            note("fewer-rows", f"There is time to fit {self.name} on {share:.1%} of the {count:,} rows alone.")
+            note("fewer-rows", f"The time allows fitting {self.name} on {share:.1%} of the {count:,} rows.")
         learner.fit(part_of(rows, share))
 
 
 class Pretrained(Untrained):
     """A learner that is pre-trained on the pool and not meta-trained.
 
-    It keeps its pre-training where the ladder of an evaluation looks for one.
-
-    of: the one whose network it shares.
+    It saves its pre-training where the ladder of an evaluation finds it. of: the candidate whose network it shares.
     end: of its time, in seconds since the race began.
     behind: seconds of it that are kept for the heads on its blocks.
     heads_on: validation tasks on which these are compared.
     fine_tuning: how the network is fine-tuned in some of them; None: that is not tried.
     not_tried: what is not, and why.
-    meta_training: whether there is some after the pre-training.
+    meta_training: whether meta-training follows the pre-training.
     """
 
     of: "Pretrained | None" = None
@@ -298,7 +296,7 @@ class Pretrained(Untrained):
             why = f"it takes {duration(tuning.seconds)} for a task, more than {duration(limit)}"
             self.not_tried = (f"fine-tuning: not tried, since {why}",)
         elif tuning.tasks < FEWEST_TASKS:
-            self.not_tried = (f"fine-tuning: not tried, since there is no time to do it in {FEWEST_TASKS} tasks",)
+            self.not_tried = (f"fine-tuning: not tried, for lack of time in {FEWEST_TASKS} tasks",)
         else:
             self.fine_tuning, self.behind = tuning, self.behind + taken
 

@@ -41,7 +41,7 @@ class RaceRecord:
     with the same bits. Results go through `found`, so that they are not computed again.
 
     path: of the file.
-    minutes: the budget; None where steps are given.
+    minutes: the budget; None if steps are given.
     decided: the decisions so far, by name. results: the results so far, by name. given: whether all decisions are those
         of an earlier race, so that the clock is not used.
     """

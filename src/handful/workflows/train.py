@@ -161,7 +161,7 @@ def train(
 
 
 def with_workers(experiment: Experiment, path: Path, count: int, trust: Sequence[str]) -> AbstractContextManager[None]:
-    """Inside, so many processes share the steps of a training, this one among them."""
+    """Within this context, so many processes, including this one, share the steps of a training."""
     return together(count, WORKER, {"experiment": experiment.config(), "path": str(path), "trust": list(trust)})
 
 
