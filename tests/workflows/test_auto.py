@@ -439,7 +439,7 @@ def test_fine_tuning_that_wins_is_an_ordinary_model_and_says_what_it_takes(fine_
     assert told == f"fine-tuning at 0.001, {duration(seconds)} for a task: unknown, kept"
     assert record["summary"]["candidates"][0]["adapt_seconds"] == seconds
     card = (path / "model" / "README.md").read_text()
-    assert f"| a new task takes | {duration(seconds)} |" in card
+    assert f"| adaptation time | {duration(seconds)} |" in card
     assert "the same 3 tasks" in card
     assert auto(experiment, tmp_path / "again", budget_from=path).digest == model.digest
     images, labels = experiment.source.open().task(0).support

@@ -45,7 +45,7 @@ def finished(track: Track, finish: Finish) -> MetaModel:
         "selection": f"the best of {len(ranked)} candidates on the same {len(score.scores)} tasks of the val split",
         "metric": track.metric.name,
         "validation score": judge.score(score),
-        "a new task takes": duration(score.seconds),
+        "adaptation time": duration(score.seconds),
         "examples": winner.examples,
         "plan": winner.plan or "None",
         "seed": track.experiment.seed,
