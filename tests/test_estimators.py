@@ -297,7 +297,9 @@ def test_deviations_are_in_the_users_units_and_those_of_the_task(table_model, le
 
 def test_a_learner_without_deviations_names_those_that_have_them(table_model):
     fitted = FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
-    with pytest.raises(UserError, match=r"'ridge-probe' predicts values without a standard deviation.*learner that.*dkt") as refused:
+    with pytest.raises(
+        UserError, match=r"'ridge-probe' predicts values without a standard deviation.*learner that.*dkt"
+    ) as refused:
         fitted.predict([[2.0]], return_std=True)
     assert refused.value.field == ("return_std",)
     model = table_model("r2d2", target="price", target_mean=[500.0], target_scale=[100.0])

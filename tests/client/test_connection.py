@@ -352,7 +352,10 @@ def test_an_answer_that_trickles_is_given_up(loopback):
 
 
 def test_nobody_there():
-    with Client("http://127.0.0.1:9", "k", attempts=1) as client, pytest.raises(HandfulError, match="cannot be reached"):
+    with (
+        Client("http://127.0.0.1:9", "k", attempts=1) as client,
+        pytest.raises(HandfulError, match="cannot be reached"),
+    ):
         client.get("a")
 
 

@@ -57,5 +57,7 @@ def test_what_is_there_in_part_is_fetched_again_but_not_for_a_model(folder, monk
     with pytest.raises(UserError, match="is not on this machine and cannot be downloaded"):
         published_folder("someone/large", None)
     assert asked == [True, True, False]
-    with pytest.raises(UserError, match=r"missing or incomplete on this machine.*hf download someone/large --revision 0123abc"):
+    with pytest.raises(
+        UserError, match=r"missing or incomplete on this machine.*hf download someone/large --revision 0123abc"
+    ):
         published_folder("someone/large", "0123abc")

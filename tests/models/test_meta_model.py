@@ -954,7 +954,9 @@ def test_the_card_names_the_estimator_of_its_kind(kind, estimator, tmp_path):
     assert f"handful.FewShot{estimator}.from_pretrained" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("key", "said"), [("protonet", "unless they are forgotten"), ("matching", "even with forgotten examples")])
+@pytest.mark.parametrize(
+    ("key", "said"), [("protonet", "unless they are forgotten"), ("matching", "even with forgotten examples")]
+)
 def test_the_card_says_what_a_task_holds(key, said, tmp_path):
     text = (model(LEARNERS[key]).save_pretrained(tmp_path / "model") / "README.md").read_text()
     assert f"contains its own examples, {said}" in text

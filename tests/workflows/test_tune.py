@@ -196,7 +196,9 @@ class TestSearch:
         rows = moved.read_text().splitlines()
         more = [f"new{n},{line.split(',', 1)[1]}" for n in range(12) for line in rows[1:7]]
         moved.write_text("\n".join([*rows, *more]) + "\n")
-        with noted(r"data have grown since the search in .*run was started \(.*examples.*\): training continues with them"):
+        with noted(
+            r"data have grown since the search in .*run was started \(.*examples.*\): training continues with them"
+        ):
             again = tune(there, run, 3, resume=True)
         before, now = (tuning.tasks.contents().placed() for tuning in (first, again))
         assert now.items() > before.items()

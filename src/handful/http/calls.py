@@ -73,7 +73,7 @@ class Server:
         return held
 
     def _look_again(self, token: str) -> None:
-        """In a thread. What is wrong with the key is told to those that wait for a look at it."""
+        """In a thread. An error about the key goes to all requests that wait for it to be read."""
         with contextlib.suppress(Exception):
             self.service.keys.read(token)
         self._looking_again.discard(token)
