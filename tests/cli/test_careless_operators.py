@@ -113,7 +113,7 @@ def test_a_model_that_is_none_or_of_nobody(here):
 def test_a_folder_that_another_server_has(here):
     with Service(classifier(), "store"):
         line = refused(*serve())
-    assert f"by process {os.getpid()}. Wait until it ends, stop it, or choose another folder." in line
+    assert f"in process {os.getpid()}. Wait until it ends, stop it, or choose another folder." in line
     (here / "file").write_text("not empty")
     assert "it is a file, not a folder. Choose another folder." in refused(*serve(data="file"))
     assert kept("store") == ["shelf"]

@@ -51,9 +51,9 @@ def test_a_store_in_use_is_copied_and_restored_elsewhere(here):
 
 def test_what_is_wrong_is_said_in_a_sentence(here):
     done("backup", "store", "-o", "copy.sqlite3")
-    assert "Give -o another name" in refused("backup", "store", "-o", "copy.sqlite3")
+    assert "Set -o to another name" in refused("backup", "store", "-o", "copy.sqlite3")
     assert "-o" in refused("restore", "copy.sqlite3", "-o", "store")
-    assert "no store" in refused("backup", "nowhere", "-o", "other.sqlite3")
+    assert "does not contain a store" in refused("backup", "nowhere", "-o", "other.sqlite3")
     assert "process" in refused("upgrade", "store")
     (here / "text.sqlite3").write_text("no database")
     assert "not the database of a store" in refused("restore", "text.sqlite3", "-o", "new")

@@ -99,5 +99,5 @@ def test_to_try_a_network_leaves_the_global_generator_alone():
 
 
 def test_options_that_a_network_needs_are_named():
-    with pytest.raises(UserError, match=r"needs the option 'width'\. Give it in backbone_options="):
+    with pytest.raises(UserError, match=r"needs the option 'width'\. Set it in backbone_options="):
         PrototypicalNetwork.build(TaskSpec("classification", ROW, 2), backbone=NeededOptions)

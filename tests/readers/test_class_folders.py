@@ -88,7 +88,9 @@ def test_a_part_without_class_folders_does_not_count(tmp_path):
 
 
 def test_parts_without_any_class_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"The folders test and train of .* contain no class folders\. Make one subfolder"):
+    with pytest.raises(
+        DataError, match=r"The folders test and train of .* contain no class folders\. Make one subfolder"
+    ):
         read(files(tmp_path, "train/1.png", "test/1.png"))
 
 

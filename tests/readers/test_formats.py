@@ -123,9 +123,7 @@ def test_far_cells_of_a_workbook_are_refused_before_those_between_are_made(tmp_p
     else:
         book.active[far] = 1
     book.save(tmp_path / "t.xlsx")
-    with pytest.raises(
-        DataError, match=r"t\.xlsx (with its merged cells|up to its last cell XFD1048576) has .* bytes"
-    ):
+    with pytest.raises(DataError, match=r"t\.xlsx (with its merged cells|up to its last cell XFD1048576) has .* bytes"):
         read(tmp_path / "t.xlsx")
 
 

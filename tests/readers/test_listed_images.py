@@ -59,7 +59,9 @@ def test_a_table_without_labels_beside_one_with_them(tmp_path, name):
     found = labels(tmp_path, *notes, label=None if name == "label" else name)
     assert found == {"1.png": ("boxer", None), "2.png": ("collie", None)}
     (tmp_path / "train.csv").write_text("id,breed\n1,boxer\n2,collie\n")
-    with pytest.raises(DataError, match=r"2 tables that name images, but the column of labels is ambiguous: 'breed' or 'width'"):
+    with pytest.raises(
+        DataError, match=r"2 tables that name images, but the column of labels is ambiguous: 'breed' or 'width'"
+    ):
         read(tmp_path, labeled=True)
 
 

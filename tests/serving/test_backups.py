@@ -165,8 +165,8 @@ def executed(statement):
     [
         (linked, "Cannot read"),
         (lambda copy: copy.unlink(), "Cannot read"),
-        (lambda copy: copy.unlink() or copy.mkdir(), "is no file"),
-        (lambda copy: copy.unlink() or os.mkfifo(copy), "is no file"),
+        (lambda copy: copy.unlink() or copy.mkdir(), "is not a file"),
+        (lambda copy: copy.unlink() or os.mkfifo(copy), "is not a file"),
         (lambda copy: copy.write_bytes(b""), "not a backup of a store"),
         (lambda copy: copy.write_bytes(b"no database" * 500), "not the database of a store, or damaged"),
         (lambda copy: copy.write_bytes(copy.read_bytes()[:-5000]), "damaged"),

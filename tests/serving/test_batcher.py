@@ -82,7 +82,7 @@ def test_predictions_and_changes_are_those_of_the_service(service):
 def test_deadlines_are_bounded_and_a_closed_batcher_takes_nothing(service):
     async def use(batcher):
         for seconds in (0.0, -1.0, 60.5, float("nan")):
-            with pytest.raises(UserError, match="more than 0 and at most 60 seconds"):
+            with pytest.raises(UserError, match="above 0 and at most 60 seconds"):
                 await batcher.predict("t", "task", points(1), deadline=seconds)
         await batcher.close()
         for use in (batcher.predict("t", "task", points(1)), batcher.adapt("t", 1, lambda: None)):

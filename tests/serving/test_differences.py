@@ -132,7 +132,7 @@ def test_a_task_is_renamed_unless_the_name_is_taken(service):
         with pytest.raises(UserError) as error:
             service.rename(task.id, name)
         assert error.value.code == code
-    with pytest.raises(UserError, match="no task"):
+    with pytest.raises(UserError, match="does not exist"):
         service.rename(other.id, "third", tenant="u")
     made(service)  # the first name is free
     with service.store.reading("default") as rows:

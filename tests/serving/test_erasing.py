@@ -121,9 +121,9 @@ def test_the_same_erasure_gives_the_same_receipt_and_another_is_an_error(service
     assert service.erase(task.id, [example]) == receipt
     with pytest.raises(UserError, match="has no example"):
         service.erase(task.id, [example, "ex_7"])
-    with pytest.raises(UserError, match="no task"):
+    with pytest.raises(UserError, match="does not exist"):
         service.erase(task.id, [example], tenant="other")
-    with pytest.raises(UserError, match="Which examples"):
+    with pytest.raises(UserError, match="The examples to erase are missing"):
         service.erase(task.id, [])
 
 
@@ -162,10 +162,10 @@ def test_a_whole_task_is_erased_and_its_name_is_free(service):
     assert (receipt.version, receipt.digest, len(receipt.examples)) == (None, None, 5)
     assert service.erase_task(task.id, expected=1) == receipt
     for use in (service.get, service.restore):
-        with pytest.raises(UserError, match="no task"):
+        with pytest.raises(UserError, match="does not exist"):
             use(task.id)
     assert made(service).name == "shelf"
-    with pytest.raises(UserError, match="no task"):
+    with pytest.raises(UserError, match="does not exist"):
         service.erase_task(task.id, tenant="other")
     [bank] = service._states._banks.values()
     assert len(bank) == 1
@@ -199,7 +199,7 @@ def test_deleted_tasks_are_erased_after_a_week(place):
         assert service.restore(task.id) == task
         service.delete(task.id)
         now[0] += 8 * 86400 * 10**9
-        with pytest.raises(UserError, match="no task"):
+        with pytest.raises(UserError, match="does not exist"):
             service.restore(task.id)
         assert [receipt.task for receipt in service.purge()] == [task.id]
         assert [one.id for one in service.tasks()] == [other.id]

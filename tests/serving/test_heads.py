@@ -59,7 +59,7 @@ def test_every_change_of_a_head_is_seen_at_once(service):
     assert version() == 1
     for away in (service.delete, service.erase_task):
         away(task.id)
-        with pytest.raises(UserError, match="no task"):
+        with pytest.raises(UserError, match="does not exist"):
             version()
         if away == service.delete:
             service.restore(task.id)

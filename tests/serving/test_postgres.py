@@ -74,7 +74,7 @@ def test_commits_are_counted_and_timed(address):
         call = caller(service)
         before = service.store.measured.commits
         made(service)
-        with pytest.raises(UserError, match="no task"):
+        with pytest.raises(UserError, match="does not exist"):
             service.delete("none")
         assert service.store.measured.commits == before + 1
         lines = call("GET", "/metrics").text.splitlines()
@@ -390,7 +390,7 @@ def test_two_that_wait_for_one_another_are_both_done(store):
 
 @pytest.mark.slow
 def test_a_lost_connection_is_replaced_where_nothing_was_written(store, cluster):
-    with pytest.raises(HandfulError, match="nothing of this request was kept") as error, store.reading("t") as rows:
+    with pytest.raises(HandfulError, match="nothing of this request was stored") as error, store.reading("t") as rows:
         rows.tasks(end(cluster, backend(rows)))
     assert error.value.code == "unavailable"
     pids = []
@@ -436,7 +436,7 @@ def test_what_was_acknowledged_is_there_after_the_server_died(address, cluster, 
     with Service(classifier(), address) as service:
         tasks = [made(service, f"shelf {number}").id for number in range(5)]
         cluster.stop()
-        with pytest.raises(HandfulError, match=r"The database failed .*nothing of this request was kept") as error:
+        with pytest.raises(HandfulError, match=r"The database failed .*nothing of this request was stored") as error:
             made(service, "later")
         assert error.value.code == "unavailable"
         cluster.start()

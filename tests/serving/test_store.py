@@ -92,7 +92,7 @@ def test_a_row_of_one_tenant_is_none_of_another(store):
         assert [entry.number for entry in rows.audit(9)] == [1]
     with store.reading("v") as rows:
         assert (rows.tasks(9), rows.examples("task_1", 1), rows.audit(9), rows.state("task_1", 1)) == ([], [], [], None)
-        with pytest.raises(UserError, match="no task 'task_1'"):
+        with pytest.raises(UserError, match="task 'task_1' does not exist"):
             rows.task("task_1")
     store.write("v", lambda rows: rows.erase_task("task_1"))
     with store.reading("t") as rows:
@@ -161,7 +161,7 @@ def test_the_head_moves_from_where_it_is_expected_only(store):
 
 def test_names_are_taken_until_their_task_is_deleted(store):
     make(store)
-    with pytest.raises(UserError, match="a task 'shelf' already"):
+    with pytest.raises(UserError, match="A task 'shelf' already exists"):
         make(store, id_="task_2")
     store.write("t", lambda rows: rows.set_deleted("task_1", 9))
     make(store, id_="task_2")

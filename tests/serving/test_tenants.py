@@ -35,7 +35,7 @@ def test_taken_and_unknown_names_are_refused(tenants):
         with pytest.raises(UserError) as error:
             tenants.create(name)
         assert error.value.code == code
-    with pytest.raises(UserError, match="no tenant 'nobody'") as error:
+    with pytest.raises(UserError, match="tenant 'nobody' does not exist") as error:
         tenants.get("nobody")
     assert error.value.code == "not-found"
 

@@ -90,7 +90,7 @@ STATE = f"WHERE number = 6 AND task = ({NOT})"
             "UPDATE supports SET version = 9 WHERE version = 6",
             "not numbered from 1 without gaps",
         ),
-        ("DELETE FROM heads", "the head is no version"),
+        ("DELETE FROM heads", "the head is not a version"),
         (f"UPDATE heads SET version = 5 WHERE task = ({NOT})", "version 5: the head is not a version, or was erased"),
         ("UPDATE audit SET actor = 'eve' WHERE number = 2", "default: entry 2 of the audit was altered"),
         ("DELETE FROM audit WHERE number = 2", "default: entry 3 of the audit was altered, or one before it"),

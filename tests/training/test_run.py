@@ -226,7 +226,7 @@ def test_only_the_newest_checkpoints_stay_and_no_temporary_file(partial):
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (["--steps", "21"], "(steps: was 20, now 21). Steps stay"),
+        (["--steps", "21"], "(steps: was 20, now 21). The number of steps cannot change"),
         (["--steps", "20", "--query-shot", "5"], "(query_shot: was not given, now 5)"),
         (["--steps", "20", "--seed", "1"], "seed: was 0, now 1"),
         (["--steps", "20", "--set", "inner_lr=0.2"], "(inner_lr: was not given, now 0.2)"),
@@ -467,7 +467,7 @@ def test_the_ladder_of_a_run_that_cannot_be_written_is_pre_trained_all_the_same(
 
 
 def test_resuming_where_nothing_is_starts_and_says_so(tmp_path):
-    with noted("no run in .* yet"):
+    with noted("contains no run yet"):
         Run.open(tmp_path / "run", {}, resume=True)
     assert is_run(tmp_path / "run")
 

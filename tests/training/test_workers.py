@@ -240,7 +240,7 @@ def test_who_a_process_is_stands_in_its_environment(monkeypatch):
     assert place() == (0, 1), "nobody says where the others are"
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     assert place() == place(4) == (2, 4)
-    with pytest.raises(UserError, match=r"started 4 workers, but 2 are asked for\. Leave out workers="):
+    with pytest.raises(UserError, match=r"started 4 workers, but 2 were requested\. Remove workers="):
         place(2)
 
 

@@ -190,7 +190,7 @@ def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_woul
         train(Experiment(source, learner=run.name, settings=settings, **sizes), run)
     heard = []
     with noted(
-        "protonet was not evaluated.* on 100 test tasks .*handful evaluate .*protonet", "r2d2 was not evaluated"
+        "protonet was not evaluated.* on 100 test tasks .*handful evaluate .*protonet", "r2d2 has no evaluation"
     ):
         [setting] = compare(runs, on_event=heard.append)
     assert {event.total for event in heard} == {100}
@@ -198,7 +198,7 @@ def test_runs_that_were_not_evaluated_are_scored_on_the_tasks_that_evaluate_woul
     assert not (runs[0] / "report").exists()
     monkeypatch.setattr(Report, "_draw", lambda report, folder: {})
     evaluate(runs[0], tasks=100, minutes=0).write(runs[0] / "report")
-    with noted("r2d2 was not evaluated") as notes:
+    with noted("r2d2 has no evaluation") as notes:
         assert compare(runs) == [setting]
     assert len(list(notes)) == 1
 
