@@ -204,7 +204,7 @@ def test_rotation_never_prolongs_a_key(keys, now):
 def test_keys_of_other_tenants_are_none(keys):
     new = keys.create("acme", "write", "of the shop")
     for act in (keys.revoke, keys.rotate):
-        with pytest.raises(UserError, match="The key .* does not exist") as error:
+        with pytest.raises(UserError, match=r"The key .* does not exist") as error:
             act("default", new.key.id)
         assert error.value.code == "not-found"
     assert keys.list("default") == []
