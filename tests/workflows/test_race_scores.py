@@ -30,7 +30,7 @@ def test_the_better_one_of_two_that_differ_on_all_tasks_is_surely_ahead():
     assert court.surely_ahead(good, bad)
     assert not court.surely_ahead(bad, good)
     assert court.best({"bad": bad, "good": good}) == "good"
-    assert reason(court, ("good", good), bad) == "surely behind good"
+    assert reason(court, ("good", good), bad) == "significantly behind good"
 
 
 def test_one_that_was_scored_on_fewer_tasks_is_compared_on_these():
@@ -56,7 +56,7 @@ def test_among_ties_the_cheapest_is_taken():
     assert court.best({"slow": slow, "cheap": cheap}) == "cheap"
 
 
-def test_what_was_trained_is_left_out_unless_it_is_surely_ahead_of_its_start():
+def test_what_was_trained_is_left_out_unless_it_is_clearly_ahead_of_its_start():
     court = judge()
     field = {
         "frozen": scored(spread(0.7)),
@@ -64,7 +64,7 @@ def test_what_was_trained_is_left_out_unless_it_is_surely_ahead_of_its_start():
         "lucky": scored(spread(0.75, width=1.0, seed=5)),
         "learned": scored(spread(0.7) + 0.1 + spread(0.0, 0.001, 3)),
     }
-    assert court.below(field, ["worst", "frozen"]) == {"lucky": "not significantly ahead of frozen"}
+    assert court.below(field, ["worst", "frozen"]) == {"lucky": "not clearly ahead of frozen"}
 
 
 def test_a_mean_that_is_far_behind_is_no_tie_however_wide_the_interval():

@@ -159,16 +159,18 @@ def seeds_interval(
     return SeedsInterval(*ends, tasks, seeds, *map(float, parts), **lost)
 
 
-def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInterval | None:
+def class_interval(scores: Tensor, classes: Sequence[Sequence[int]], *, alpha: float = ALPHA) -> ClassInterval | None:
     """The mean score with the interval for *other classes* of the same kind.
 
     None for fewer than two classes, and for equal scores, which do not show how classes differ.
 
-    scores: `(tasks,)`; those that are not finite are left out and counted. classes: what each task is made of
-    (`TaskDistribution.manifest(i).classes`). `interval` describes how the mean varies with other tasks of the same
-    data: it shrinks to zero as tasks are drawn repeatedly from a few classes, and is then far too narrow for other
-    classes (*Oops, I Sampled it Again: Reinterpreting Confidence Intervals in Few-Shot Learning*, Lafargue et al.,
-    2024, https://arxiv.org/abs/2409.02850).
+    scores: `(tasks,)`; those that are not finite are left out and counted.
+    classes: the global class ids of each task (`TaskDistribution.manifest(i).classes`).
+    alpha: see `interval`.
+
+    `interval` describes how the mean varies with other tasks of the same data: it shrinks to zero as tasks are drawn
+    repeatedly from a few classes, and is then far too narrow for other classes (*Oops, I Sampled it Again:
+    Reinterpreting Confidence Intervals in Few-Shot Learning*, Lafargue et al., 2024, https://arxiv.org/abs/2409.02850).
 
     The model: a task's score is a mean, plus the average of its classes' effects, plus a residual. Both variances
     follow from the spread of the scores and from that of the scores that share a class, for any pattern of sharing
@@ -212,7 +214,7 @@ def class_interval(scores: Tensor, classes: Sequence[Sequence[int]]) -> ClassInt
     variance = torch.tensor(sum(parts), device="cpu")
     uncertainty = parts[0] ** 2 / (len(numbers) - 1) + parts[1] ** 2 / (tasks - 1)
     freedom = float(variance) ** 2 / uncertainty if uncertainty else tasks - 1.0
-    return ClassInterval(*_around(scores.mean(), variance, freedom), tasks, len(numbers), **lost)
+    return ClassInterval(*_around(scores.mean(), variance, freedom, alpha), tasks, len(numbers), **lost)
 
 
 def difference(

@@ -21,7 +21,7 @@ class RaceResult:
         was "dropped", and its "rounds": pairs of seconds of training and the score after them.
     left_out: by name, why other candidates were not scored.
     heads: the heads that were tried on the winner's pre-trained network, in words.
-    start: names of those that no training has changed, the others had to be significantly ahead of the best of these.
+    start: names of those that no training has changed, the others had to be clearly ahead of the best of these.
     examples: the largest number on which a candidate was trained or pre-trained.
     """
 
@@ -53,7 +53,7 @@ class RaceResult:
         count = len(self.candidates)
         others = f"the best of {count} candidates" if count > 1 else "the only candidate"
         trained = (
-            " A trained candidate is kept only if it is significantly ahead of the untrained ones."
+            " A trained candidate is kept only if its 60 % interval is ahead of the untrained ones."
             if self.start
             else ""
         )

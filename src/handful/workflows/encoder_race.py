@@ -279,7 +279,7 @@ def encoder_raced(
     if winner is not tuned:
         note(
             "tuning-left-out",
-            "Tuning the encoder did not significantly improve the score on validation classes, so the model keeps the "
+            "Tuning the encoder did not clearly improve the score on validation classes, so the model keeps the "
             "frozen encoder.",
         )
     rounds = {

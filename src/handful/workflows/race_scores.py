@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handful.evaluation.intervals import Interval, apart, class_interval, interval
+from handful.evaluation.intervals import ALPHA, Interval, apart, class_interval, interval
 from handful.metrics import Metric
 from handful.tasks.distribution import TaskDistribution
 
 CLOSE = 0.01
 """The relative difference of mean scores up to which candidates without a significant difference count as equal."""
+LIKELY = 0.4
+"""`alpha` of the interval by which a trained candidate has to be ahead of its start."""
 
 
 @dataclass(frozen=True)
@@ -63,30 +65,34 @@ class Judge:
         mean = self.metric.sign * self.score(scored)
         return -scored.diverged, -math.inf if math.isnan(mean) else mean
 
-    def ahead(self, one: Scored, other: Scored) -> Interval:
+    def ahead(self, one: Scored, other: Scored, *, alpha: float = ALPHA) -> Interval:
         """By how much one is better than another, with an interval over tasks, or over classes if tasks are drawn from
-        them."""
+        them.
+
+        alpha: see `interval`.
+        """
         count = min(len(one.scores), len(other.scores))
         gap = self.metric.sign * apart(one.scores[:count], other.scores[:count])
-        over_classes = class_interval(gap, self.classes[:count]) if all(self.classes) else None
-        return over_classes or interval(gap, self.units[:count], bounds=self.metric.bounds_apart)
+        over_classes = class_interval(gap, self.classes[:count], alpha=alpha) if all(self.classes) else None
+        return over_classes or interval(gap, self.units[:count], bounds=self.metric.bounds_apart, alpha=alpha)
 
     def surely_ahead(self, one: Scored, other: Scored) -> bool:
         """Whether one is significantly better than another."""
-        return self.rank(one) > self.rank(other) and not self.ahead(one, other).low <= 0
+        return self._leads(one, other, ALPHA)
+
+    def _leads(self, one: Scored, other: Scored, alpha: float) -> bool:
+        return self.rank(one) > self.rank(other) and not self.ahead(one, other, alpha=alpha).low <= 0
 
     def below(self, field: Mapping[str, Scored], start: Collection[str]) -> dict[str, str]:
-        """Which of the others are not significantly ahead of the best of the untrained `start`; with the reason in
-        words.
+        """Which of the others are not ahead of the best of the untrained `start`; with the reason in words.
 
-        So that training takes no model below its start.
+        So that training takes no model below its start. A gain counts where chance explains it with a probability of a
+        fifth or less: with few validation classes, a stricter rule leaves out most of what training gains.
         """
         first = max(start, key=lambda name: self.rank(field[name]))
         others = {name: one for name, one in field.items() if name not in start}
         return {
-            n: f"not significantly ahead of {first}"
-            for n, o in others.items()
-            if not self.surely_ahead(o, field[first])
+            n: f"not clearly ahead of {first}" for n, o in others.items() if not self._leads(o, field[first], LIKELY)
         }
 
     def best(self, field: Mapping[str, Scored]) -> str:
