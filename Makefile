@@ -79,7 +79,7 @@ reference: $(INSTALLED)
 docs: $(VENV)/docs
 	rm -rf build
 	mkdir -p build/pages
-	git ls-files -co --exclude-standard -- '*.md' docs examples src/handful/training/settings.py LICENSE ':!benchmarks/models' | \
+	git ls-files -co --exclude-standard -- '*.md' docs examples LICENSE ':!benchmarks/models' | \
 		tar -cf - -T - | tar -xf - -C build/pages
 	$(BIN)/python -c 'from handful.cli.public_reference import python_markdown; print(python_markdown())' \
 		> build/pages/docs/reference/python.md
