@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import select
 import signal
 import threading
@@ -178,6 +179,22 @@ def test_many_clients_are_let_in_at_a_turn_of_the_event_loop(monkeypatch):
         assert len({one.fileno() for one in doors}) == server.DOORS
         for one in doors:
             one.close()
+
+
+def test_a_low_limit_of_open_files_is_raised_to_what_all_connections_need(tmp_path):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < server.FILES:
+        pytest.skip(f"the system allows {hard} files at the most")
+
+    def few_files(service):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+
+    with serving(classifier(), tmp_path / "store", prepare=few_files) as process:
+        idle = [process.socket() for _ in range(300)]
+        with process.client() as client:
+            assert client.get("/livez").status_code == 200
+        for connection in idle:
+            connection.close()
 
 
 def test_a_port_that_is_taken_is_refused_in_a_sentence():

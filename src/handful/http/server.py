@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from handful.engine.cost import keep_memory
 from handful.errors import UserError
-from handful.http.connections import Connection
+from handful.http.connections import MOST, Connection
 
 KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open; clients keep theirs for a shorter time."""
@@ -29,6 +29,8 @@ CLOSING = 1
 """Seconds after these, in which threads end that nobody waits for; and after which the process does, see `end_soon`."""
 DOORS = 64
 """Listeners at one port: at each turn of the event loop, which takes long under load, each lets one client in."""
+FILES = MOST + 4 * DOORS
+"""Files that a server may have open: connections, listeners, the store's, and some to spare."""
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -106,9 +108,22 @@ def run(app: FastAPI, listener: socket.socket, address: Address, on_start: Calla
         ssl_keyfile=address.key,
     )
     keep_memory()
+    allow_files()
     gc.collect()
     gc.freeze()  # else each collection goes through all that was imported, which takes as long as a hundred requests
     _Server(config, app, on_start).run([listener, *(listener.dup() for _ in range(DOORS - 1))])
+
+
+def allow_files() -> None:
+    """Allow this process as many open files as `MOST` connections need, if the system lets it raise its limit."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def end_soon(seconds: float = CLOSING) -> None:
