@@ -28,8 +28,8 @@ def bench(
     data: dict[str, Any],
     learner: Annotated[str | None, typer.Option(help="As in `handful train`.")] = None,
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
-    shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
-    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Support examples to learn from.")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Queries to score predictions on.")] = None,
     backbone: Annotated[str, of_learner(help="As in `handful train`.")] = "auto",
     normalization: Annotated[str | None, of_learner(help="frozen, support or transductive.")] = None,
     assign: Annotated[

@@ -27,8 +27,8 @@ def doctor(
     subject: Annotated[str, typer.Argument(help="A run, or a source of tasks as in `handful train --tasks`.")],
     data: dict[str, Any],
     way: Annotated[int | None, typer.Option(help="Classes of a task.")] = None,
-    shot: Annotated[int | None, typer.Option(help="Examples to learn from.")] = None,
-    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Support examples to learn from.")] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Queries to score predictions on.")] = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:

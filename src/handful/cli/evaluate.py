@@ -29,8 +29,10 @@ def evaluate(
     data: dict[str, Any],
     tasks: Annotated[str | None, typer.Option(help="Evaluate on other tasks than the run's own test tasks.")] = None,
     way: Annotated[list[int] | None, typer.Option(help="Classes of a task; repeat for several settings.")] = None,
-    shot: Annotated[int | None, typer.Option(help="Examples to learn from, per class (with --task: per task).")] = None,
-    query_shot: Annotated[int | None, typer.Option(help="Examples to be scored on, likewise.")] = None,
+    shot: Annotated[
+        int | None, typer.Option(help="Support examples to learn from, per class (with --task: per task).")
+    ] = None,
+    query_shot: Annotated[int | None, typer.Option(help="Queries per class (or task) to score predictions on.")] = None,
     test_tasks: Annotated[
         int | None,
         typer.Option(
