@@ -84,7 +84,7 @@ def test_corrupt_empty_and_truncated_images_are_named(tmp_path):
 @pytest.mark.parametrize("side", [10_001, 60_000])
 def test_bomb_is_refused_by_its_header(tmp_path, side):
     bomb = png_header(tmp_path / "bomb.png", side, side)
-    with pytest.raises(DataError, match=rf"bomb\.png holds {side**2:,} pixels or more; at most 100,000,000"):
+    with pytest.raises(DataError, match=rf"bomb\.png has {side**2:,} pixels or more; at most 100,000,000"):
         read_image(bomb, 28, 1)
 
 
@@ -257,7 +257,7 @@ def test_numbers_and_dates_of_a_csv_file(tmp_path, cells, days):
 
 def test_nested_column_is_refused(tmp_path):
     parquet.write_table(pa.table({"a": [[1], [2]]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"'a' is of type list<.*which is not supported\. Leave it out"):
+    with pytest.raises(DataError, match=r"'a' is of type list<.*which is not supported\. Exclude it"):
         read_table(tmp_path / "t.parquet").numbers("a")
 
 

@@ -196,7 +196,7 @@ class Batcher:
         if self._closing:
             raise HandfulError("The service is closing.", code="closed")
         if not 0 < deadline <= LONGEST:
-            raise UserError(f"A request has more than 0 and at most {LONGEST:.0f} seconds, not {deadline:g}.")
+            raise UserError(f"The deadline is above 0 and at most {LONGEST:.0f} seconds, not {deadline:g}.")
 
 
 def _done(work: Sequence[Callable[[], Result]]) -> list[Result | Exception]:

@@ -45,7 +45,7 @@ def labeled(model: MetaModel, inputs: Sequence[Any], labels: Any, ids: Ids) -> l
     Raises `DataError` for what cannot be examples of this model.
     """
     if not len(inputs):
-        raise DataError("At least one example is needed.", code="too-few-examples", field=("inputs",))
+        raise DataError("A task needs at least one example.", code="too-few-examples", field=("inputs",))
     given = kept.all_written(inputs)
     targets = _labels(model, labels, len(given))
     contents = kept.encoded_bytes(encoded(model, given))
