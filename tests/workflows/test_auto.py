@@ -246,6 +246,17 @@ def test_without_time_to_try_them_candidates_are_left_out(experiment, tmp_path, 
     assert auto(experiment, tmp_path / "one").learner.key == "r2d2"
 
 
+@pytest.mark.slow
+def test_a_network_of_images_is_tried_however_late_it_is(tmp_path, monkeypatch):
+    photos = own_data.photos(tmp_path / "photos", classes=20)
+    experiment = Experiment(Source(str(photos), image_size=16), way=3, shot=1, query_shot=2, settings={"minutes": 0.02})
+    monkeypatch.setattr(workflow, "candidates", candidates)
+    monkeypatch.setattr(race_entrants.Probe, "affordable", True)
+    monkeypatch.setattr(RaceRecord, "left", property(lambda record: 1.0))
+    auto(experiment, tmp_path / "run")
+    assert "pretrained" not in read_json(tmp_path / "run" / "race.json")["summary"]["left_out"]
+
+
 def test_what_does_not_fit_into_the_memory_is_left_out_before_it_is_planned(experiment, tmp_path, monkeypatch):
     """And so it is with the same budget, also where there is more memory."""
     monkeypatch.setattr(workflow, "candidates", of("r2d2", "cnp"))
@@ -362,6 +373,7 @@ def test_images_get_one_pretraining_at_a_size_that_the_time_is_enough_for(tmp_pa
         ((1, 28, 28), "auto", True, ("conv4", WIDENING)),
         ((3, 32, 32), "conv4", True, ("conv4", WIDENING)),
         ((3, 64, 64), "resnet3", True, ("resnet3", {})),
+        ((3, 84, 84), "auto", True, ("resnet3", {})),
         ((3, 8, 8), "auto", True, ("auto", {})),
         ((1, 28, 28), "conv4", False, ("conv4", {})),
     ],

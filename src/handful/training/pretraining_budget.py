@@ -1,5 +1,6 @@
 """The pre-training that fits into a time budget: the number of examples, and the size of images."""
 
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ WIDENING: dict[str, Any] = {"widths": [32, 64, 128, 128]}
 processor, 5-way 1-shot accuracy on validation classes was higher by 1 point on glyphs, 6 on emoji, 19 on Omniglot."""
 TIMED, TIMED_SHARE = 3, 0.02
 """The fewest steps that are timed, after one that warms up; and the share of the budget after which they suffice."""
+TOO_SLOW = 3
+"""Times the seconds a step may take, from which one timed step is enough to leave a size out."""
 FORWARD = 1 / 3
 """The part of a step that its forward pass takes, as the batches do from which norms get their statistics."""
 ENDLESS = BATCH * 10**9
@@ -52,8 +55,8 @@ class _Timer:
 
     steps: int | None = None
 
-    def __init__(self, budget: float) -> None:
-        self.budget, self.times = budget, [time.perf_counter()]
+    def __init__(self, budget: float, slow: float) -> None:
+        self.budget, self.slow, self.times = budget, slow, [time.perf_counter()]
 
     def begin(self, pretraining: Pretraining) -> None:
         """Nothing was saved."""
@@ -62,7 +65,8 @@ class _Timer:
         """Take the time; see `Keeper`."""
         self.times.append(time.perf_counter())
         timed = len(self.times) - 2  # steps after the first
-        if timed >= TIMED and self.times[-1] - self.times[1] >= TIMED_SHARE * self.budget:
+        enough = timed >= TIMED and self.times[-1] - self.times[1] >= TIMED_SHARE * self.budget
+        if enough or (timed and self.times[-1] - self.times[-2] > self.slow):
             raise StoppedError("The time of a step is known.")
 
     def per_step(self) -> float:
@@ -83,6 +87,11 @@ def examples_within(learner: Learner, pool: PretrainingExamples, seconds: float,
     return BATCH * max(1, int(left / per_step - FORWARD * CALIBRATION))
 
 
+def network_for(size: int) -> tuple[str, dict[str, Any]]:
+    """The backbone for images of so many pixels a side, and its options."""
+    return ("resnet3", {}) if size >= LARGE else ("conv4", WIDENING)
+
+
 def choose_size(seconds: float, input_shape: tuple[int, ...], *, seed: int = 0) -> SizeChoice:
     """The largest images, with the network for them, of which a budget holds `LEAST_BATCHES`; else the smallest.
 
@@ -93,18 +102,21 @@ def choose_size(seconds: float, input_shape: tuple[int, ...], *, seed: int = 0) 
     own = min(input_shape[1:])
     sizes = sorted({min(own, SIZES[0]), *(size for size in SIZES if size < own)}, reverse=True)
     for size in sizes:
-        backbone, options = ("resnet3", {}) if size >= LARGE else ("conv4", WIDENING)
+        backbone, options = network_for(size)
         spec = TaskSpec("classification", (input_shape[0], size, size), WAY)
         learner = PretrainedBlocks.build(spec, backbone=backbone, backbone_options=options, seed=seed)
-        per_step = _seconds_per_step(learner, _random_images(spec.input_shape), 0.0, seed)
+        slow = TOO_SLOW * seconds / LEAST_BATCHES
+        per_step = _seconds_per_step(learner, _random_images(spec.input_shape), 0.0, seed, slow)
         choice = SizeChoice(size, backbone, max(1, int(seconds / per_step)))
         if choice.batches >= LEAST_BATCHES:
             break
     return choice
 
 
-def _seconds_per_step(learner: Learner, pool: PretrainingExamples, budget: float, seed: int) -> float:
-    timer = _Timer(budget)
+def _seconds_per_step(
+    learner: Learner, pool: PretrainingExamples, budget: float, seed: int, slow: float = math.inf
+) -> float:
+    timer = _Timer(budget, slow)
     with suppress(StoppedError):
         own_copy(learner).pretrain(pool, examples=ENDLESS, seed=seed, keeper=timer)
     return timer.per_step()

@@ -24,7 +24,7 @@ from handful.storage import is_run
 from handful.tasks.distribution import TaskDistribution
 from handful.training.lock import locked
 from handful.training.loop import check_precision
-from handful.training.pretraining_budget import WIDENING, choose_size
+from handful.training.pretraining_budget import choose_size, network_for
 from handful.training.run import RACE, Run
 from handful.training.settings import Settings
 from handful.training.workers import place
@@ -97,12 +97,12 @@ def with_size(experiment: Experiment, tasks: TaskDistribution, earlier: Path | N
 
 
 def with_network(experiment: Experiment, tasks: TaskDistribution, *, left: bool) -> Experiment:
-    """The same with the widths of `conv4` that are best for images, where the network is `left` to handful."""
+    """The experiment with the network for images of their size, where the network is `left` to handful."""
     shape = tasks.spec.input_shape
-    named = default(shape) if experiment.backbone == "auto" else experiment.backbone
-    if not left or race_of(tasks) != "images" or named != "conv4":
+    if not left or race_of(tasks) != "images" or default(shape) != "conv4":
         return experiment
-    return replace(experiment, backbone=named, backbone_options=WIDENING)
+    backbone, options = network_for(min(shape[1:]))
+    return replace(experiment, backbone=backbone, backbone_options=options)
 
 
 def with_queries(experiment: Experiment, tasks: TaskDistribution, earlier: Path | None) -> Experiment:
@@ -253,7 +253,9 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
         else:
             dropped[probe.name] = "scoring it takes too much of the time"
     for one in (Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained):
-        if not (probes or pretrained) or _in_time(one, dropped):
+        if (
+            one.on_blocks or not (probes or pretrained) or _in_time(one, dropped)
+        ):  # images have no other that is trained
             pretrained.append(one)
     for other in (Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee):
         in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
