@@ -190,6 +190,18 @@ def test_a_state_that_was_dropped_needs_room_to_be_pinned(opened, tenant, monkey
     assert service.pin(task, 1, tenant=tenant).pinned
 
 
+def test_rolling_back_and_forth_keeps_no_more_states(opened, tenant, monkeypatch):
+    monkeypatch.setattr("handful.serving.rows.KEPT_STATES", 1)
+    service = opened()
+    task = service.create("one", *FOUR, model="classes", tenant=tenant).id
+    for number in range(5, 8):
+        service.add(task, points(number), ["a"], tenant=tenant)
+    for version in (1, 2, 3, 4):
+        service.roll_back(task, version, tenant=tenant)
+    with service.store.reading(tenant) as rows:
+        assert [rows.state(task, version) is not None for version in (1, 2, 3, 4)] == [False] * 3 + [True]
+
+
 def test_requests_at_once_do_not_pass_a_quota_together(opened, tenant):
     service, together = opened(tasks=3), threading.Barrier(8)
 

@@ -150,6 +150,7 @@ class Changes:
                 check_there(rows.version(task, version))
                 rows.set_state(task, version, state, digest_of(state))
                 rows.set_head(task, version, expected=record.head.number)
+                rows.drop_old_states(task, version)
                 rows.log(self._now(), terms.actor, "rolled-back", task, version)
                 return rows.task(task)
 
