@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import threading
+import weakref
 
 import pytest
 from apps import Caller, wired, written
@@ -315,6 +317,44 @@ def test_an_error_that_nobody_thought_of_is_told_as_such(world, monkeypatch, cap
 
     in_a_loop(world, scenario)
     assert any(one.exc_info and "broken" in str(one.exc_info[1]) for one in caplog.records)
+
+
+def test_a_prediction_that_cannot_be_written_is_told_as_an_error(world, monkeypatch, caplog):
+    def broken(made):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(short_way, "of_one", broken)
+
+    async def scenario(wire, request, caller):
+        wire.receive(request)
+        answer = await wire.answer()
+        assert (answer.status_code, answer.json()["type"]) == (500, "/problems/outcome-unknown")
+
+    in_a_loop(world, scenario)
+    assert any(one.exc_info and "broken" in str(one.exc_info[1]) for one in caplog.records)
+
+
+def test_a_request_that_is_over_is_freed_without_the_garbage_collector(world, monkeypatch):
+    made = []
+
+    class Watched(short_way.PlainRequest):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(short_way, "PlainRequest", Watched)
+
+    async def scenario(wire, request, caller):
+        for _ in range(3):
+            wire.receive(request)
+            assert (await wire.answer()).status_code == 200
+        assert [one() is None for one in made] == [True, True, False], "the connection holds the last one"
+
+    gc.disable()
+    try:
+        in_a_loop(world, scenario)
+    finally:
+        gc.enable()
 
 
 def test_a_key_that_was_read_long_ago_is_looked_up_again(world, monkeypatch):

@@ -189,17 +189,23 @@ class PlainRequest:
             self._refuse_for(error)
 
     def _answer(self, made: Predictions | Exception) -> None:
-        if self._asked is not None:
-            self._way.server.batcher.leave(self._asked)
+        self._leave_lane()
         if isinstance(made, Predictions):
-            self._send(200, HEADERS, b"".join(of_one([made])))
+            self._show(made)
         elif isinstance(made, NotPlainError):
             self._leave_to_route()
         elif isinstance(made, HandfulError):
             self._refuse_for(made)
         else:
-            write_error(self._id, ROUTE, made)
-            self._refuse(UNEXPECTED)
+            self._fail(made)
+
+    def _show(self, made: Predictions) -> None:
+        try:
+            content = b"".join(of_one([made]))
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._send(200, HEADERS, content)
 
     def _leave_to_route(self) -> None:
         self._ended = True
@@ -210,8 +216,17 @@ class PlainRequest:
         self._ended = True
         if self._known is not None:
             self._known.cancel()
-        if self._asked is not None:
-            self._way.server.batcher.leave(self._asked)
+        self._leave_lane()
+
+    def _leave_lane(self) -> None:
+        asked, self._asked = self._asked, None  # which holds this request: together they would wait for the collector
+        if asked is not None:
+            self._way.server.batcher.leave(asked)
+
+    def _fail(self, error: Exception) -> None:
+        """The response to an error that nobody thought of."""
+        write_error(self._id, ROUTE, error)
+        self._refuse(UNEXPECTED)
 
     def _refuse_for(self, error: HandfulError) -> None:
         self._refuse(of_error(error))
