@@ -169,7 +169,7 @@ class CreateKey(Given):
 class RotateKey(Given):
     """How a key is replaced."""
 
-    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86400, description="Hours until the old key expires.")] = (
+    overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86400, description="Seconds until the old key expires.")] = (
         86400
     )
 

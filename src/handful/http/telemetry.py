@@ -71,7 +71,9 @@ class _Queues(Collector):
         busy = GaugeMetricFamily("handful_busy_seconds", "For which the oldest work has run.", labels=["lane"])
         rows = CounterMetricFamily("handful_rows", "Rows that were processed.", labels=["lane"])
         work = CounterMetricFamily("handful_work_seconds", "Seconds of threads.", labels=["lane"])
-        refused = CounterMetricFamily("handful_refusals", "Requests without a response.", labels=["lane", "why"])
+        refused = CounterMetricFamily(
+            "handful_refusals", "Requests that were refused, expired, or left by their client.", labels=["lane", "why"]
+        )
         sizes = HistogramMetricFamily("handful_batch_requests", "Requests of one batch.", labels=["lane"])
         for name, lane in lanes:
             seen = lane.seen

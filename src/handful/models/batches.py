@@ -72,7 +72,7 @@ class State(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """The number of its inputs."""
+        """How many numbers it holds."""
         return sum(int(leaf.numel()) for leaf in self.leaves)
 
 

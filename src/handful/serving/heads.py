@@ -12,9 +12,11 @@ MOST = 65_536
 class Heads:
     """Finds the version that predicts for a task, in the database only where it may have changed since.
 
-    read: the head of a tenant's task as it is in the database; raises if it does not exist. most: how many are held. A
-        change of a task calls `forget` after the commit and before any response, so that a replaced head is not found
-        once the change has returned.
+    A change of a task calls `forget` after the commit and before any response, so that a replaced head is not found
+    once the change has returned.
+
+    read: the head of a tenant's task as it is in the database; raises if it does not exist.
+    most: how many are held.
     """
 
     def __init__(self, read: Callable[[str, str], Version], most: int = MOST) -> None:

@@ -222,9 +222,12 @@ class Keys:
         return Identity(found[0].tenant, found[0].id, found[0].scope)
 
     def first_admin(self, given: str | None) -> NewKey | None:
-        """Ensure that the tenant "default" has an admin key; returns it if it was created here. given: the operator's
-        own, replacing an earlier one; None: create one if none is valid. Raises `UserError` if the given one is too
-        short, has characters not allowed in a header, or was revoked or rotated.
+        """Ensure that the tenant "default" has an admin key; returns it if it was created here.
+
+        given: the operator's own, replacing an earlier one; None: create one if none is valid.
+
+        Raises `UserError` if the given one is too short, has characters not allowed in a header, or was revoked or
+        rotated.
         """
         if given is None:
             return self._made_first()

@@ -157,7 +157,7 @@ class Lane(Generic[Content, Answer]):
             raise self._refusal("too many requests are waiting.")
         self.seen.taken += 1
         for other in self._waiting.add(request):
-            other.resolve(self._refusal("too many requests are waiting, and others are smaller."))
+            other.resolve(self._refusal("too many requests are waiting, and other tenants have fewer."))
 
     def _refusal(self, reason: str) -> OverloadedError:
         """The error of a request that is refused, and counted as such."""

@@ -249,7 +249,7 @@ class Service:
 
         The raw examples are read by that model. No version is made if its leave-one-out score on the examples is
         significantly below that of the previous model (95 %). Without such a score, with a note, the task moves.
-        Requests for one task that come at once are one.
+        Equal requests of one actor that come at once are one.
 
         Raises `UserError` if the service has no model of this name, or the examples are not kept, and `DataError` where
         the model cannot read them.

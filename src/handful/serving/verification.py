@@ -75,8 +75,9 @@ def verify(place: str | Path, *, every: int = 1, trust: Sequence[str] = ()) -> V
 
 
 def check_chain(tenant: str, entries: Sequence[AuditEntry], before: AuditEntry | None = None) -> int | None:
-    """The number of the first entry of an audit that was altered, or before which one is missing; None: intact. before:
-    the entry before the first one, if any.
+    """The number of the first entry of an audit that was altered, or before which one is missing; None: intact.
+
+    before: the entry before the first one, if any.
     """
     number, last = (before.number, before.hash) if before else (0, "")
     for entry in entries:
