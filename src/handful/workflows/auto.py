@@ -253,9 +253,8 @@ def raced(track: Track, learners: Sequence[type[Learner]]) -> Finish:
         else:
             dropped[probe.name] = "scoring it takes too much of the time"
     for one in (Pretrained(cls, track) for cls in learners if kind_of(cls) is Pretrained):
-        if (
-            one.on_blocks or not (probes or pretrained) or _in_time(one, dropped)
-        ):  # images have no other that is trained
+        needed = one.on_blocks or not (probes or pretrained)  # images have no other that is trained
+        if needed or _in_time(one, dropped):
             pretrained.append(one)
     for other in (Trainee(cls, track) for cls in learners if kind_of(cls) is Trainee):
         in_time = not (probes or pretrained or trainees) or _in_time(other, dropped)
