@@ -598,7 +598,7 @@ def test_a_device_that_is_not_there_is_answered_by_those_that_are(command, train
     place = {"train": ["-o", tmp_path / "run"], "bench": []}
     what = ["--tasks", "sine", "--learner", "maml", *place[command]] if command in place else [trained("photos")]
     message = refused(command, *what, "--device", "cuda", code=2)
-    assert "'cuda'. This machine has cpu, mps." in message
+    assert "'cuda' is not available. This machine has cpu, mps." in message
     assert not (tmp_path / "run").exists()
 
 
