@@ -257,6 +257,33 @@ def test_without_a_learner_the_encoder_takes_part_in_a_race_that_can_be_repeated
     assert set(model.facts["encoder"]) == {"frozen", "map", "tuned", "share", "kept"}
 
 
+def test_a_repeated_race_takes_the_time_of_the_other(timed, tmp_path):
+    """Also where that decides whether an encoder is tuned, and where the repeated one is resumed."""
+    source = replace(timed.source, tune_encoder=AUTO)
+    with collecting():
+        whole = auto(replace(timed, source=source), tmp_path / "whole")
+        left = replace(timed, source=source, settings={"outer_lr": 0.2})
+        for resume in (False, True):
+            again = auto(left, tmp_path / "again", budget_from=tmp_path / "whole", resume=resume)
+            assert again.to_bytes() == whole.to_bytes()
+    assert Run(tmp_path / "again").config()["settings"]["minutes"] == 0.02
+
+
+def test_the_map_is_trained_by_a_plan_that_no_clock_chooses(timed, tmp_path, monkeypatch):
+    chosen, choose = list[str](), Training.choose_plan
+
+    def looked(training, on_event):
+        before = training.plan
+        choose(training, on_event)
+        if training.settings.minutes is None:  # that of the encoder is timed, and recorded
+            chosen.append(before and before.written())
+
+    monkeypatch.setattr(Training, "choose_plan", looked)
+    with collecting():
+        auto(timed, tmp_path / "run")
+    assert chosen == ["vmap"]
+
+
 class Killed(BaseException):
     """The process ends here."""
 

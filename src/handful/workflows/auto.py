@@ -158,10 +158,21 @@ def auto(
     data or sizes do not fit.
     """
     give_back_memory()  # of each candidate, before the next one
+    going_on = resume and is_run(path)
+    known = going_on and (path / RACE).exists()
+    budget = None if budget_from is None or known else budget_of(budget_from)
     given = experiment.settings.get("minutes")
-    experiment = replace(experiment, settings=experiment.settings | {"minutes": MINUTES if given is None else given})
+    if budget is not None and given is not None and given != budget.minutes:
+        raise UserError(
+            f"The race of {budget_from} took {budget.minutes:g} minutes, so reproducing it cannot take {given:g}.",
+            hint="Remove {minutes} or {budget_from}.",
+        )
+    if given is None:
+        repeated = known and budget_from is not None
+        given = Run(path).config()["settings"]["minutes"] if repeated else budget.minutes if budget else MINUTES
+    experiment = replace(experiment, settings=experiment.settings | {"minutes": given})
     settings = Settings(**experiment.settings)
-    minutes = float(experiment.settings["minutes"])
+    minutes = float(given)
     experiment = with_way_of_tuning(experiment)
     tuning = (experiment.source.tune_encoder or OFF) != OFF
     if tuning:
@@ -174,7 +185,6 @@ def auto(
         )
     check_trusted(experiment.source.encoder or "", trust, "encoder")
     experiment = with_encoder_to_bring(experiment)
-    going_on = resume and is_run(path)
     left = experiment.backbone == "auto" and not experiment.backbone_options
     sizing = 0.0
     if tasks is None:
@@ -199,13 +209,6 @@ def auto(
             settled, path, tasks=tasks, workers=workers, resume=True, trust=trust, on_event=on_event, stop=stop
         )
     check_precision(settings, settled.build(sized))  # and that there is such a network
-    known = going_on and (path / RACE).exists()
-    budget = None if budget_from is None or known else budget_of(budget_from)
-    if budget is not None and given is not None and given != budget.minutes:
-        raise UserError(
-            f"The race of {budget_from} took {budget.minutes:g} minutes, so reproducing it cannot take {given:g}.",
-            hint="Remove {minutes} or {budget_from}.",
-        )
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
         record = RaceRecord.open(path, minutes, budget, spent=sizing)

@@ -105,6 +105,7 @@ class Mapped(Stored):
             steps=MAP_STEPS,
             meta_batch_size=MAP_BATCH,
             validate_start=True,
+            plan="vmap",  # measured, it would depend on the clock
             seed=track.experiment.seed,
             **settings,
         )
