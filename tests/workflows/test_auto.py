@@ -271,9 +271,12 @@ def test_what_does_not_fit_into_the_memory_is_left_out_before_it_is_planned(expe
     assert read_json(tmp_path / "again" / "race.json")["summary"]["left_out"] == left_out
 
 
-def test_a_race_takes_no_workers(experiment, tmp_path):
+@pytest.mark.parametrize("way", [None, "on"])
+def test_a_race_takes_no_workers(way, experiment, tmp_path):
+    """Nor where an encoder is tuned, by meta-batches of one task."""
+    source = Source("texts.csv", text="text", label="label", tune_encoder=way) if way else experiment.source
     with pytest.raises(UserError, match="runs in one process") as refused:
-        auto(experiment, tmp_path / "run", workers=2)
+        auto(replace(experiment, source=source, backbone_options={}), tmp_path / "run", workers=2)
     assert "{learner}" in refused.value.hint
     assert not (tmp_path / "run").exists()
 

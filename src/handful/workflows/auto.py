@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from handful.workflows.race_record import RaceRecord, budget_of
 from handful.workflows.race_scores import Scored, reason
 from handful.workflows.race_steps import Course, rounds, targets
 from handful.workflows.race_trainees import Trainee
-from handful.workflows.train import train, with_workers
 
 AUTO = "auto"
 """The name of the race, used in place of a learner's."""
@@ -150,8 +148,8 @@ def auto(
         anew, where it takes no longer.
     budget_from: a run whose time-dependent decisions are reused, so that the same data and seed give the same bits.
     tasks: already opened, with images of their own size; None: the experiment's source.
-    resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: see
-        `train`, if an encoder is tuned; a race runs in one process.
+    resume, force, trust, on_event, stop: see `train`. An interrupted race resumes with the same results. workers: one,
+        since a race runs in one process.
 
     What is tried are the learners that are candidates for such tasks; `race.json` in the run has all that was decided
     and found. An encoder that is tuned takes most of the budget, see `encoder_raced`. Raises `UserError` if options,
@@ -177,8 +175,7 @@ def auto(
     tuning = (experiment.source.tune_encoder or OFF) != OFF
     if tuning:
         _check_adapt_seconds(experiment, None)
-    rank, count = place(workers)
-    if count > 1 and not tuning:
+    if place(workers)[1] > 1:
         raise UserError(
             "A race of learners runs in one process; workers share the steps of one learner.",
             hint="Name one with {learner}, or remove {workers}.",
@@ -201,14 +198,9 @@ def auto(
     experiment = with_queries(experiment, tasks, path if going_on else None)
     sized = experiment.tasks(tasks)
     validation = validating(tasks, experiment.way, experiment.shot, experiment.query_shot)
-    settled = experiment.settled(tasks)
     if experiment.whole_encoder:
         folder_to_bring(tasks.pipeline)  # where there is none, it is told before anything is trained
-    if rank:
-        return train(
-            settled, path, tasks=tasks, workers=workers, resume=True, trust=trust, on_event=on_event, stop=stop
-        )
-    check_precision(settings, settled.build(sized))  # and that there is such a network
+    check_precision(settings, experiment.settled(tasks).build(sized))  # and that there is such a network
     with locked(path):
         run = Run.open(path, experiment.config(), data=tasks.contents(), resume=resume, force=force)
         record = RaceRecord.open(path, minutes, budget, spent=sizing)
@@ -220,8 +212,7 @@ def auto(
             with run.threads():
                 if not tuning:
                     return finished(track, raced(track, candidates(race_of(sized), sized)))
-                sharing = partial(with_workers, settled, path, count, trust)
-                return finished(track, encoder_raced(track, heads, count, sharing, trust))
+                return finished(track, encoder_raced(track, heads, trust=trust))
         except BaseException as error:
             mistaken = isinstance(error, UserError) and not going_on and not record.results
             if mistaken or not record.path.exists():

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -244,8 +244,8 @@ def on_frozen(track: Track, trust: Sequence[str] = ()) -> Track:
 def encoder_raced(
     track: Track,
     heads: Callable[[TaskDistribution], Sequence[type[Learner]]],
-    workers: int,
-    together: Callable[[], AbstractContextManager[None]],
+    workers: int = 1,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
     trust: Sequence[str] = (),
 ) -> Finish:
     """Tune the encoder of a learner, and compare it with candidates without tuning, on the same validation tasks.
